@@ -1,0 +1,38 @@
+# make demo: the whole workflow on small clips, offline.   make test: all tests.   make help: the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PORT ?= 8347
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint clean-demo
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## make .venv with everything pinned in constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	sys.exit(None if (3, 11) <= v < (3, 13) else "clip4vla: Python %d.%d found, 3.11 or 3.12 needed: make PYTHON=python3.11 ..." % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(INSTALLED) ## raw clips to tables, figures, report and MLflow in minutes (build/demo)
+	@$(BIN)/python demo/run.py --port $(PORT)
+
+test: $(INSTALLED) ## unit tests, then the workflow end to end
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED) ## every test at full counts
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff, snakefmt, snakemake --lint
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow rules
+	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --lint
+
+clean-demo: ## forget the demo's results
+	rm -rf build/demo

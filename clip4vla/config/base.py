@@ -1,0 +1,46 @@
+"""The base of every config section: unknown keys are refused, science is told from runtime.
+
+A field is scientific unless it is marked `runtime`. Only scientific fields enter run keys
+(`clip4vla.config.keys`), so that paths, folders and gates can change without retraining anything.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+class Section(BaseModel):
+    """A part of the config. Unknown keys and wrong types are errors; instances are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+
+    def scientific(self) -> dict[str, Any]:
+        """The JSON-ready values that decide a result.
+
+        Runtime fields are left out. So is a field that was added later, while it holds its
+        `neutral` value (the behaviour before it existed): old run keys stay valid.
+        """
+        values = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra or {}
+            value = getattr(self, name)
+            if extra.get("runtime") or ("neutral" in extra and value == extra["neutral"]):
+                continue
+            values[name] = _plain(value)
+        return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.scientific()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def runtime(default: Any = ..., **options: Any) -> FieldInfo:
+    """A field that says how or where something runs, never what is computed."""
+    return Field(default, json_schema_extra={"runtime": True}, **options)

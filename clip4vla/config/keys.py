@@ -1,0 +1,21 @@
+"""Names that follow from content: run keys, dataset versions, cache ids."""
+
+from clip4vla.config.base import Section
+from clip4vla.config.data import Cache, Dataset
+from clip4vla.files import canonical_json, sha256_of
+
+
+def run_key(run: Section) -> str:
+    """`sha256(canonical json of the scientific config)[:12]`: 48 bits, enough for 10,000 runs."""
+    return sha256_of(canonical_json(run.scientific()))[:12]
+
+
+def cache_id(cache: Cache) -> str:
+    """Name of a cache: everything that decides the bytes of its shards."""
+    return sha256_of(canonical_json(cache.scientific()))[:8]
+
+
+def dataset_version(name: str, dataset: Dataset) -> str:
+    """Folder name of a dataset version, such as `msrvtt-v1-0a1b2c`."""
+    digest = sha256_of(canonical_json({"name": name, **dataset.scientific()}))[:6]
+    return f"{name}-{dataset.version}-{digest}"

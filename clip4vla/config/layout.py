@@ -1,0 +1,114 @@
+"""Where every file of the workflow is, relative to the working directory."""
+
+from clip4vla.config.plan import Plan
+
+TABLE_FILES = (
+    "rows.json",
+    "tidy.csv",
+    *(f"table.{suffix}" for suffix in ("md", "html", "tex", "csv")),
+    *(f"bars.{suffix}" for suffix in ("png", "svg")),
+)
+
+
+def data_dir(version: str) -> str:
+    """Folder of a dataset version."""
+    return f"data/{version}"
+
+
+def shard_dir(version: str, shard: int | str) -> str:
+    """Folder of one shard: what was fetched and probed."""
+    return f"data/{version}/shards/{shard}"
+
+
+def cache_dir(version: str, cache_id: str) -> str:
+    """Folder of a cache: shards of frames and log-mel, and the frozen manifest."""
+    return f"data/{version}/cache-{cache_id}"
+
+
+def manifest(version: str, cache_id: str) -> str:
+    """The frozen dataset version that runs read and tables cite."""
+    return f"{cache_dir(version, cache_id)}/manifest.json"
+
+
+def result_dir(run_key: str) -> str:
+    """Declared outputs of a run."""
+    return f"results/runs/{run_key}"
+
+
+def state_dir(run_key: str) -> str:
+    """Resumable state of a run: undeclared, so that Snakemake never deletes it."""
+    return f"runs/{run_key}"
+
+
+RUN_FILES = {
+    "pretrain": ("model.safetensors", "train.json", "metrics.jsonl", "config.json", "record.json"),
+    "finetune": ("model.safetensors", "train.json", "metrics.jsonl", "config.json", "record.json"),
+    "substitute": ("substitution.tsv", "substitute.json", "config.json", "record.json"),
+    "evaluate": ("metrics.json", "predictions.parquet", "config.json", "record.json"),
+}
+
+
+def data_outputs(plan: Plan) -> list[str]:
+    """Everything the data rules leave for a reader."""
+    files = []
+    for version in sorted(plan.versions):
+        files += [f"{data_dir(version)}/{name}" for name in DATA_FILES]
+        _, dataset = plan.dataset_of(version)
+        for shard in range(dataset.shards):
+            files += [f"{shard_dir(version, shard)}/{name}.parquet" for name in ("fetch", "probe")]
+    for version, cache_id in sorted(plan.caches):
+        _, dataset = plan.dataset_of(version)
+        folder = cache_dir(version, cache_id)
+        files += [f"{folder}/{name}" for name in CACHE_FILES]
+        files += [f"{folder}/shards/{shard}.parquet" for shard in range(dataset.shards)]
+    return files
+
+
+DATA_FILES = ("plan.parquet", "splits.parquet", "ledger.parquet", "coverage.csv", "missing.tsv")
+CACHE_FILES = ("manifest.json", "clips.parquet", "splits.parquet", "record.json")
+
+
+def run_outputs(plan: Plan) -> list[str]:
+    """Outputs of every run, its resolved config among them."""
+    return [
+        f"{result_dir(key)}/{name}"
+        for key, run in sorted(plan.runs.items())
+        for name in RUN_FILES[run.stage]
+    ]
+
+
+def records(plan: Plan) -> list[str]:
+    """What MLflow is told: one record per dataset version, run and table building."""
+    return [
+        *(
+            f"{cache_dir(version, cache_id)}/record.json"
+            for version, cache_id in sorted(plan.caches)
+        ),
+        *(f"{result_dir(key)}/record.json" for key in sorted(plan.runs)),
+        "results/record.json",
+    ]
+
+
+def figures(plan: Plan) -> list[str]:
+    """Figures over all tables; curves of the stages that are trained."""
+    stages = [stage for stage in ("pretrain", "finetune") if plan.stage(stage)]
+    names = ["difference", "coverage", *(f"curves-{stage}" for stage in stages)]
+    return [f"results/figures/{name}.{kind}" for name in names for kind in ("png", "svg")]
+
+
+def table_outputs(plan: Plan) -> list[str]:
+    """Tables, figures and the page."""
+    files = [f"results/tables/{table}/{name}" for table in plan.tables for name in TABLE_FILES]
+    return [*files, *figures(plan), "results/tidy.csv", "results/index.html"]
+
+
+def all_outputs(plan: Plan) -> list[str]:
+    """Everything `all` asks for, by name, so that a deleted file is always rebuilt."""
+    return [
+        *data_outputs(plan),
+        *run_outputs(plan),
+        *table_outputs(plan),
+        *records(plan),
+        "results/report.zip",
+        "mlflow/synced.json",
+    ]

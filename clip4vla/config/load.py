@@ -1,0 +1,126 @@
+"""The user's config: files merged, paths resolved, everything checked in one place."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from clip4vla.config.base import Section, runtime
+from clip4vla.config.data import Dataset
+from clip4vla.config.presets import Preset
+from clip4vla.config.yaml import Document, KeyPath, merge, read_yaml, undotted
+from clip4vla.errors import UserError
+
+
+class Weights(Section):
+    """A file of weights that rows may start from."""
+
+    path: Path = runtime(description="a file: OpenAI's CLIP, or a model.safetensors of ours")
+    sha256: str | None = runtime(
+        None, pattern=r"^[0-9a-f]{64}$", description="of the file; a run checks it before it starts"
+    )
+
+
+class Config(Section):
+    """What a user edits: data, weights, and what `all` builds."""
+
+    preset: Preset = Field("ours", description="paper | released | ours: see docs/deviations.md")
+    experiments: Path = runtime("experiments", description="folder of the table files")
+    paper: Path = runtime("experiments/paper.tsv", description="every published number")
+    targets: list[str] = runtime(min_length=1, description="tables that `all` builds")
+    datasets: dict[str, Dataset] = Field({}, description="by name; see below")
+    weights: dict[str, Weights] = Field({}, description="by name; see below")
+    recipe: dict[str, Any] = Field({}, description="what every row starts from; see below")
+
+
+def load_config(
+    files: list[Path], overrides: dict[str, Any] | None = None
+) -> tuple[Config, list[Document]]:
+    """Merge the files (later ones win) and the overrides of the command line, and check them.
+
+    Paths in a file are relative to that file; paths in `overrides` to the working directory.
+    Raises UserError: one line with file, line and key.
+    """
+    documents = [read_yaml(path) for path in files]
+    value: dict[str, Any] = {}
+    for document in documents:
+        value = merge(value, _with_paths(document.value, document.path.resolve().parent))
+    value = merge(value, _with_paths(undotted(overrides or {}), Path.cwd()))
+    return validated(Config, value, documents), documents
+
+
+def validated(model: type[Section], value: Any, documents: list[Document], at: KeyPath = ()) -> Any:
+    """`model.model_validate`, with errors as one line each that name file, line and key."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        lines = [_one_line(model, item, documents, at) for item in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _one_line(model: type[Section], error: Any, documents: list[Document], at: KeyPath) -> str:
+    key = (*at, *error["loc"])
+    named = ".".join(str(part) for part in key)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown key" + _near(model, error["loc"])
+    elif error["type"] == "missing":
+        message = "missing"
+    elif error["type"] not in ("value_error",):
+        message += f" (found {error['input']!r})"
+    holder = max(documents, key=lambda document: document.holds(key), default=None)
+    place = holder.place(key) if holder else None
+    if place is None:
+        place = str(documents[-1].path) if documents and message == "missing" else "command line"
+    return ": ".join(part for part in (place, named, message) if part)
+
+
+def _near(model: type[Section], loc: tuple) -> str:
+    """`; did you mean X?` from the fields that the section at `loc` really has."""
+    fields = section_fields(model, loc[:-1])
+    near = difflib.get_close_matches(str(loc[-1]), fields, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
+
+
+def section_fields(model: type[Section], loc: tuple) -> list[str]:
+    """Names of the fields of the section that `loc` leads to."""
+    for part in loc:
+        if part in model.model_fields:
+            model = section_in(model.model_fields[part].annotation) or model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section that a type annotation holds, at any depth; None without one."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if found := section_in(inner):
+            return found
+    return None
+
+
+def _with_paths(value: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths of a config file absolute: they are relative to the file they stand in."""
+    value = dict(value)
+    for key in ("experiments", "paper"):
+        if isinstance(value.get(key), str):
+            value[key] = str(folder / value[key])
+    for section, keys in (
+        ("datasets", ("annotations", "media", "cookies")),
+        ("weights", ("path",)),
+    ):
+        entries = value.get(section)
+        if not isinstance(entries, dict):
+            continue
+        value[section] = {
+            name: {
+                key: str(folder / item) if key in keys and isinstance(item, str) else item
+                for key, item in entry.items()
+            }
+            if isinstance(entry, dict)
+            else entry
+            for name, entry in entries.items()
+        }
+    return value

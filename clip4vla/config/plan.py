@@ -1,0 +1,301 @@
+"""From the user's config to every run: rows expanded, checked and named, before anything starts.
+
+A row on one dataset with one seed is a chain of runs (pretrain -> substitute -> finetune ->
+evaluate). Chains share the runs whose scientific config is equal: the run key is its hash.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clip4vla.config import keys
+from clip4vla.config.base import Section
+from clip4vla.config.data import Cache
+from clip4vla.config.load import Config, load_config, validated
+from clip4vla.config.presets import PRESETS
+from clip4vla.config.recipe import PretrainRecipe, Recipe
+from clip4vla.config.run import Evaluate, Finetune, Pretrain, Source, Substitute, sources_of
+from clip4vla.config.table import Row, Table, read_table
+from clip4vla.config.yaml import Document, KeyPath, merge, undotted
+from clip4vla.errors import UserError
+
+WEIGHTS = "weights:"  # prefix of a `start` that is a file of the config's `weights`
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: a row on a dataset with a seed, and the evaluation that gives it."""
+
+    table: str
+    row: str
+    dataset: str
+    seed: int
+    run_key: str
+
+
+@dataclass
+class Plan:
+    """All runs of the targets, by key, and what they need."""
+
+    config: Config
+    tables: dict[str, Table] = field(default_factory=dict)
+    runs: dict[str, Section] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+    caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # (version, cache id)
+    versions: dict[str, str] = field(default_factory=dict)  # dataset version -> dataset name
+    without_data: dict[tuple[str, str], str] = field(default_factory=dict)  # (table, row) -> why
+
+    def stage(self, name: str) -> list[str]:
+        """Run keys of one stage, sorted."""
+        return sorted(key for key, run in self.runs.items() if run.stage == name)
+
+    def parents(self, key: str) -> list[str]:
+        """Run keys that a run starts from or takes donors from."""
+        run = self.runs[key]
+        links = (getattr(run, "start", None), getattr(run, "substitution", None))
+        return [link for link in links if link is not None and not link.startswith(WEIGHTS)]
+
+    def names(self) -> dict[str, str]:
+        """A readable name for every run: table/row/dataset/seed of the first cell that needs it."""
+        names: dict[str, str] = {}
+        for cell in self.cells:
+            todo = [cell.run_key]
+            while todo:
+                key = todo.pop()
+                run = self.runs[key]
+                seed = f"/s{cell.seed}" if run.stage in ("finetune", "evaluate") else ""
+                names.setdefault(key, f"{cell.table}/{cell.row}/{cell.dataset}{seed}")
+                todo.extend(self.parents(key))
+        return names
+
+    def sheet(self, name: str) -> dict[str, Any]:
+        """A table's rows, columns and the runs behind its cells (`clip4vla.results.sheet`)."""
+        table = self.tables[name]
+        rows = []
+        for row in table.rows:
+            cells = [
+                {
+                    "dataset": c.dataset,
+                    "seed": c.seed,
+                    "run_key": c.run_key,
+                    "gallery": table.gallery,
+                }
+                for c in self.cells
+                if (c.table, c.row) == (name, row.row)
+            ]
+            reason = self.without_data.get((name, row.row))
+            rows.append({"row": row.row, "label": row.label, "no_data": reason, "cells": cells})
+        shared = table.model_dump(include={"table", "title", "caption", "note", "comparable"})
+        return {
+            **shared,
+            "paper_table": table.paper_table,
+            "columns": [column.model_dump() for column in table.columns],
+            "rows": rows,
+        }
+
+    def run(self, key: str) -> Section:
+        """The config of a run. Raises UserError for a key that no row of the targets uses."""
+        if key not in self.runs:
+            raise UserError(f"no run {key!r} in this config; `clip4vla plan` lists them")
+        return self.runs[key]
+
+    def dataset_of(self, version: str):
+        """(name, Dataset) of a dataset version. Raises UserError when no run needs it."""
+        if version not in self.versions:
+            known = ", ".join(sorted(self.versions)) or "none"
+            raise UserError(f"no dataset version {version!r} in this config; known: {known}")
+        name = self.versions[version]
+        return name, self.config.datasets[name]
+
+    def weight_files(self) -> dict[str, Path]:
+        """Named weights of the config."""
+        return {name: item.path for name, item in self.config.weights.items()}
+
+
+def make_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Plan:
+    """Load the config, read the tables of its targets and expand every row.
+
+    Raises UserError (one line a mistake, with file, line and key) before anything is run.
+    """
+    config, documents = load_config(files, overrides)
+    plan = Plan(config)
+    for target in config.targets:
+        table, document = read_table(config.experiments, target)
+        plan.tables[target] = table
+        for index, row in enumerate(table.rows):
+            for dataset in dict.fromkeys(column.dataset for column in table.columns):
+                _expand(plan, table, index, row, dataset, document, documents)
+    return plan
+
+
+def _expand(
+    plan: Plan,
+    table: Table,
+    index: int,
+    row: Row,
+    dataset: str,
+    document: Document,
+    documents: list[Document],
+) -> None:
+    where = f"{document.place(('rows', index))}: table {table.table}, row {row.row}"
+    recipe = _recipe(plan.config, table, index, row, dataset, document, documents)
+    needed = [dataset]
+    if recipe.pretrain and not recipe.pretrain.start_from:
+        needed += [source.dataset for source in recipe.pretrain.sources]
+    for name in needed:
+        if name not in plan.config.datasets:
+            known = ", ".join(plan.config.datasets) or "none"
+            raise UserError(f"{where}: no dataset {name!r} in the config; known: {known}")
+    for name in (recipe.model.weights, recipe.pretrain and recipe.pretrain.start_from):
+        if name and name not in plan.config.weights:
+            known = ", ".join(plan.config.weights) or "none"
+            raise UserError(f"{where}: no weights {name!r} in the config; known: {known}")
+    disabled = [name for name in needed if not plan.config.datasets[name].enabled]
+    if disabled:
+        plan.without_data[table.table, row.row] = f"no data: {', '.join(disabled)} disabled"
+        return
+    for seed in row.seeds or table.seeds:
+        key = _add_chain(plan, recipe, dataset, seed)
+        plan.cells.append(Cell(table.table, row.row, dataset, seed, key))
+
+
+def _recipe(config, table, index, row, dataset, document, documents) -> Recipe:
+    """Layers, lowest first: preset, the config's recipe, table, dataset in the table, row."""
+    layers: list[tuple[list[Document], KeyPath, dict[str, Any]]] = [
+        (documents, ("recipe",), undotted(config.recipe)),
+        ([document], ("base",), undotted(table.base)),
+        ([document], ("datasets", dataset), undotted(table.datasets.get(dataset, {}))),
+        ([document], ("rows", index, "set"), undotted(row.set)),
+    ]
+    value: dict[str, Any] = {}
+    for _, _, patch in layers:
+        value = merge(value, patch)
+    preset = undotted(PRESETS[row.preset or config.preset])
+    # A preset changes the stages that a row has; it never adds one.
+    for stage in ("pretrain", "finetune"):
+        if not value.get(stage):
+            preset.pop(stage, None)
+    value = merge(preset, value)
+    try:
+        return validated(Recipe, value, [])
+    except UserError as error:
+        lines = []
+        for line in str(error).splitlines():
+            key = tuple(line.removeprefix("command line: ").split(": ")[0].split("."))
+            place = _place(layers, key) or document.place(("rows", index))
+            message = line.removeprefix("command line: ")
+            lines.append(f"{place}: table {table.table}, row {row.row}: {message}")
+        raise UserError("\n".join(lines)) from None
+
+
+def _place(layers, key: KeyPath) -> str | None:
+    """Where a key of a recipe was set: the highest layer that holds the longest part of it."""
+    best, found = 0, None
+    for documents, prefix, _ in layers:
+        for document in documents:
+            held = document.holds((*prefix, *key)) - len(prefix)
+            if held >= max(best, 1):
+                best, found = held, document.place((*prefix, *key))
+    return found
+
+
+def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int) -> str:
+    """Add the runs of a row on one dataset with one seed; return the key of its evaluation."""
+
+    def source(name: str, split: str, share: float) -> Source:
+        version = keys.dataset_version(name, plan.config.datasets[name])
+        return Source(
+            dataset=version,
+            cache_id=keys.cache_id(recipe.cache),
+            split=split,
+            nonverbal_share=share,
+        )
+
+    def own(split: str) -> Source:
+        return source(dataset, split, recipe.nonverbal_share)
+
+    def add(run: Section) -> str:
+        key = keys.run_key(run)
+        plan.runs[key] = run
+        for item in sources_of(run):
+            plan.caches[item.dataset, item.cache_id] = recipe.cache
+        return key
+
+    for name in [
+        dataset,
+        *(s.dataset for s in (recipe.pretrain.sources if recipe.pretrain else [])),
+    ]:
+        plan.versions[keys.dataset_version(name, plan.config.datasets[name])] = name
+
+    shared = {"cache": recipe.cache, "model": recipe.model}
+    start = _add_pretraining(recipe.pretrain, source, add, shared)
+    with_audio = "audio" in recipe.modalities
+    # Vision alone scores every clip, and needs no donor; only `filter` changes which clips count.
+    policy = recipe.missing_audio if with_audio or recipe.missing_audio == "filter" else "none"
+    train_policy = policy if recipe.substitute_scope == "train+test" else "filter"
+    substitution = None
+    if policy in ("substitute", "random"):
+        queries = [recipe.test]
+        if recipe.finetune:
+            queries += [split for split in (recipe.finetune.train, recipe.finetune.val) if split]
+        substitution = add(
+            Substitute(
+                start=start,
+                queries=[own(split) for split in sorted(set(queries))],
+                donors=own(recipe.donor_split),
+                inputs=recipe.inputs,
+                **shared,
+            )
+        )
+    if recipe.finetune:
+        tuning = recipe.finetune
+        start = add(
+            Finetune(
+                seed=seed,
+                start=start,
+                task=recipe.task,
+                modalities=recipe.modalities,
+                train=own(tuning.train),
+                val=own(tuning.val) if tuning.val else None,
+                selection=tuning.selection,
+                missing_audio=train_policy,
+                substitution=substitution if train_policy in ("substitute", "random") else None,
+                inputs=recipe.inputs,
+                objective=tuning.objective,
+                optimiser=tuning.optimiser,
+                pad_loss=tuning.pad_loss,
+                **shared,
+            )
+        )
+    return add(
+        Evaluate(
+            start=start,
+            task=recipe.task,
+            modalities=recipe.modalities,
+            test=own(recipe.test),
+            missing_audio=policy,
+            substitution=substitution,
+            inputs=recipe.inputs,
+            **shared,
+        )
+    )
+
+
+def _add_pretraining(pretrain: PretrainRecipe | None, source, add, shared) -> str | None:
+    """Key of the pre-training run, `weights:NAME`, or None: CLIP itself."""
+    if pretrain is None:
+        return None
+    if pretrain.start_from:
+        return WEIGHTS + pretrain.start_from
+    return add(
+        Pretrain(
+            seed=pretrain.seed,
+            sources=[source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources],
+            inputs=pretrain.inputs,
+            masking=pretrain.masking,
+            objective=pretrain.objective,
+            optimiser=pretrain.optimiser,
+            trainable=pretrain.trainable,
+            **shared,
+        )
+    )

@@ -1,0 +1,118 @@
+"""What one row of a table computes, before it is resolved into runs (`clip4vla.config.plan`)."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from clip4vla.config.base import Section
+from clip4vla.config.data import AudioPolicy, Cache
+from clip4vla.config.run import (
+    Inputs,
+    Masking,
+    Modality,
+    Model,
+    Objective,
+    Optimiser,
+    Task,
+)
+
+CLIP_POSITIONS = 77  # rows of CLIP's text positions: the joint encoder starts from them
+
+
+class PretrainSource(Section):
+    """A split to pre-train on and the sound it stands for."""
+
+    dataset: str = Field(description="name in `datasets` of the config")
+    split: str = Field("train", description="split of it; only clips with sound are used")
+    nonverbal_share: float = Field(ge=0, le=1, description="0: speech, [VB]; 1: sounds, [NB]")
+
+
+class PretrainRecipe(Section):
+    """Stage 1 of pre-training, or the name of weights that stand in for it."""
+
+    start_from: str | None = Field(
+        None, alias="from", description="name in `weights`: start from it, train nothing here"
+    )
+    seed: int = Field(0, description="of weights, order and masks")
+    sources: list[PretrainSource] = Field([], description="mixed in equal parts")
+    inputs: Inputs = Inputs()
+    masking: Masking = Masking()
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self) -> Self:
+        if self.start_from is None and not self.sources:
+            raise ValueError("needs `sources` to train on, or `from` with the name of weights")
+        if not (self.objective.inter or self.objective.intra):
+            raise ValueError("objective.inter and objective.intra are both off: nothing to learn")
+        return self
+
+
+class FinetuneRecipe(Section):
+    """Training on the row's own dataset."""
+
+    train: str = Field("train", description="split to train on")
+    val: str | None = Field("val", description="split to select on; null: none")
+    selection: Literal["last", "best_val"] = Field(
+        "best_val", description="which epoch is kept; never chosen on the test split"
+    )
+    objective: Objective = Objective(symmetric=False)
+    optimiser: Optimiser = Optimiser()
+    pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
+
+    @model_validator(mode="after")
+    def _selects_on_something(self) -> Self:
+        if self.selection == "best_val" and self.val is None:
+            raise ValueError("selection: best_val needs a val split; name one or say `last`")
+        return self
+
+
+class Recipe(Section):
+    """Everything that decides a row's number on one dataset, the seed apart."""
+
+    task: Task = Field("retrieval", description="what the row does on its dataset")
+    modalities: list[Modality] = Field(
+        ["vision", "audio"], min_length=1, description="what stands for a clip"
+    )
+    nonverbal_share: float = Field(
+        0.5, ge=0, le=1, description="type token at fine-tuning and test"
+    )
+    missing_audio: AudioPolicy = Field("substitute", description="silent test clips")
+    substitute_scope: Literal["test", "train+test"] = Field(
+        "train+test", description="silent training clips: left out, or treated like test (D11)"
+    )
+    donor_split: str = Field("train", description="clips that may lend their sound")
+    model: Model = Model()
+    inputs: Inputs = Inputs()
+    cache: Cache = Cache()
+    pretrain: PretrainRecipe | None = None
+    finetune: FinetuneRecipe | None = None
+    test: str = Field("test", description="split that is scored")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if len(set(self.modalities)) != len(self.modalities):
+            raise ValueError("modalities: the same one twice")
+        if self.modalities == ["audio"] and self.missing_audio in ("none", "zeros"):
+            raise ValueError(
+                f"missing_audio: {self.missing_audio} leaves silent clips with nothing to score "
+                "when audio is the only modality; use filter, substitute or random"
+            )
+        if self.finetune is None and self.task != "retrieval":
+            raise ValueError(
+                f"task: {self.task} needs a `finetune` section; only retrieval is zero-shot"
+            )
+        tokens = self.inputs.max_words + self.inputs.max_frames + self.inputs.max_segments
+        if self.task == "captioning" and tokens > CLIP_POSITIONS:
+            raise ValueError(
+                f"inputs: max_words + max_frames + max_segments = {tokens}, but the joint encoder "
+                f"has {CLIP_POSITIONS} positions; lower one of them"
+            )
+        mel = self.cache.log_mel
+        if mel.f_max > mel.sample_rate / 2:
+            raise ValueError("cache.log_mel.f_max is above half the sample rate")
+        if mel.n_mels != 224:
+            raise ValueError("cache.log_mel.n_mels must be 224: a segment is a 224 x 224 image")
+        return self

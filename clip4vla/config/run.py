@@ -1,0 +1,187 @@
+"""The resolved, scientific config of one run: the only input of its job beside data and weights.
+
+Four stages, each a section with a `stage` field: Pretrain, Substitute, Finetune, Evaluate.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from clip4vla.config.base import Section
+from clip4vla.config.data import AudioPolicy, Cache
+
+CODE_VERSION = 1  # raised when a change of the code changes numbers: every run key changes with it
+
+Modality = Literal["audio", "vision"]
+Task = Literal["retrieval", "captioning", "classification"]
+
+
+class Model(Section):
+    """Towers, type token and fusion (paper, Method; facts 3, 4, 7)."""
+
+    architecture: str = Field("ViT-B-32", description="an open_clip name, or a file of ours: tiny")
+    weights: str | None = Field(
+        "openai", description="name in the config's `weights`; null: random (demo and tests)"
+    )
+    audio_init: Literal["vision", "scratch"] = Field(
+        "vision", description="audio tower starts from the vision tower, or from nothing"
+    )
+    type_token: Literal["none", "single", "both"] = Field(
+        "single", description="none; one token mixed by nonverbal_share; or [VB] and [NB] both (D8)"
+    )
+    extra_position: Literal["scaled", "released"] = Field(
+        "scaled", description="initial size of the type token's position: width^-0.5, or N(0,1)"
+    )
+    joint_layers: int = Field(4, ge=1, description="layers of the joint encoder of captioning")
+
+
+class Inputs(Section):
+    """How a cached clip becomes tensors (facts 1.4-1.7, 4)."""
+
+    max_frames: int = Field(12, ge=1, description="spread evenly over the clip")
+    max_segments: int = Field(10, ge=1, description="of 1.792 s; the central ones are kept")
+    max_words: int = Field(32, ge=3, le=77, description="tokens with start and end")
+    extra_segment: bool = Field(
+        False, description="one all-padding segment when T is a multiple of 224 (released, D5)"
+    )
+    pad_value: Literal["zero", "min"] = Field(
+        "zero", description="dB value of padding rows: 0 dB (released) or the clip's minimum (D6)"
+    )
+
+
+class Masking(Section):
+    """Spectrogram masking for the intra-modal loss (facts 2, D7)."""
+
+    mode: Literal["released", "paper"] = Field(
+        "released", description="fixed count of random widths, or random starts of fixed width"
+    )
+    frequency: float = Field(0.05, ge=0, le=1, description="share of mel bands that start a mask")
+    time: float = Field(0.15, ge=0, le=1, description="share of time steps that start a mask")
+    width: int = Field(10, ge=1, description="released: width in 0..width-1; paper: exactly width")
+
+
+class Objective(Section):
+    """Contrastive terms (facts 5; paper eqs 1-5)."""
+
+    inter: bool = Field(True, description="text-audio and vision-audio")
+    intra: bool = Field(True, description="clean against masked audio")
+    scale: float = Field(100.0, gt=0, description="1 / temperature, constant")
+    symmetric: bool = Field(True, description="both directions; false: text -> video only (D10)")
+
+
+class Optimiser(Section):
+    """AdamW with fp32 master weights and the schedule of facts 6.4."""
+
+    lr: float = Field(1e-6, gt=0, description="peak, pretrained towers")
+    head_lr: float = Field(5e-4, gt=0, description="peak, modules that start from nothing")
+    weight_decay: float = Field(0.2, ge=0, description="decoupled")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(0.98, ge=0, lt=1, description="decay of the second moment")
+    eps: float = Field(1e-6, gt=0, description="added to the root of the second moment")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps")
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of all gradients")
+    epochs: int = Field(5, ge=1, description="passes over the training clips")
+    batch_size: int = Field(128, ge=2, description="clips in one step, over all ranks")
+
+
+class Source(Section):
+    """Clips of one split of one dataset version in one cache."""
+
+    dataset: str = Field(description="dataset version, such as msrvtt-v1-0a1b2c")
+    cache_id: str
+    split: str
+    nonverbal_share: float = Field(
+        0.5, ge=0, le=1, description="type token: 0 is [VB], 1 is [NB] (facts 3.2)"
+    )
+
+
+class Pretrain(Section):
+    """Contrastive pre-training of the audio tower (paper, Pre-training; facts 6)."""
+
+    stage: Literal["pretrain"] = "pretrain"
+    code_version: int = CODE_VERSION
+    seed: int = 0
+    sources: list[Source] = Field(min_length=1, description="mixed in equal parts")
+    cache: Cache = Cache()
+    model: Model = Model()
+    inputs: Inputs = Inputs()
+    masking: Masking = Masking()
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
+
+
+class Substitute(Section):
+    """Donors for silent clips: nearest vision neighbours with sound in train (facts 10.2)."""
+
+    stage: Literal["substitute"] = "substitute"
+    code_version: int = CODE_VERSION
+    start: str | None = Field(description="run key, `weights:NAME`, or null for CLIP itself")
+    queries: list[Source] = Field(min_length=1, description="their silent clips get donors")
+    donors: Source
+    cache: Cache = Cache()
+    model: Model = Model()
+    inputs: Inputs = Inputs()
+
+
+class Finetune(Section):
+    """Fine-tuning for retrieval or captioning, or a probe on frozen features (facts 7-9)."""
+
+    stage: Literal["finetune"] = "finetune"
+    code_version: int = CODE_VERSION
+    seed: int = 0
+    start: str | None = Field(description="run key, `weights:NAME`, or null for CLIP itself")
+    task: Task
+    modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
+    train: Source
+    val: Source | None = Field(description="clips to select on; null where the split has none")
+    selection: Literal["last", "best_val"] = "best_val"
+    missing_audio: AudioPolicy = Field("filter", description="silent training clips")
+    substitution: str | None = Field(None, description="run key of the substitution, if used")
+    cache: Cache = Cache()
+    model: Model = Model()
+    inputs: Inputs = Inputs()
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
+
+
+class Evaluate(Section):
+    """Scores of one checkpoint on one split, under one policy for silent clips."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    code_version: int = CODE_VERSION
+    start: str | None = Field(description="run key, `weights:NAME`, or null for CLIP itself")
+    task: Task
+    modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
+    test: Source
+    missing_audio: AudioPolicy = Field("substitute", description="silent test clips")
+    substitution: str | None = None
+    cache: Cache = Cache()
+    model: Model = Model()
+    inputs: Inputs = Inputs()
+    scale: float = Field(100.0, gt=0)
+
+
+Run = Annotated[Pretrain | Substitute | Finetune | Evaluate, Field(discriminator="stage")]
+RUN = TypeAdapter(Run)
+
+
+def read_run(path) -> Pretrain | Substitute | Finetune | Evaluate:
+    """Read the `config.json` of a run."""
+    from clip4vla.files import read_json
+
+    return RUN.validate_python(read_json(path))
+
+
+def sources_of(run: Pretrain | Substitute | Finetune | Evaluate) -> list[Source]:
+    """Every source of clips that a run reads."""
+    match run:
+        case Pretrain():
+            return list(run.sources)
+        case Substitute():
+            return [*run.queries, run.donors]
+        case Finetune():
+            return [source for source in (run.train, run.val) if source is not None]
+        case Evaluate():
+            return [run.test]

@@ -1,0 +1,80 @@
+"""A table or figure of the paper as data: `experiments/<table>.yaml`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from clip4vla.config.base import Section
+from clip4vla.config.load import validated
+from clip4vla.config.presets import Preset
+from clip4vla.config.yaml import Document, read_yaml
+from clip4vla.errors import UserError
+
+NAME = r"^[a-z][a-z0-9_]{0,40}$"
+
+
+class Column(Section):
+    """One printed column: a metric on a dataset."""
+
+    dataset: str = Field(description="name in `datasets` of the config")
+    metric: str = Field(description="as in metrics.json, such as t2v_R1")
+    label: str = Field(description="heading, such as R@1")
+    paper_dataset: str | None = Field(None, description="dataset of paper.tsv, if not the same")
+
+
+class Row(Section):
+    """One row: its name in files, its label in print, and what it changes."""
+
+    row: str = Field(pattern=NAME, description="name in files and commands")
+    label: str = Field(description="name in print")
+    preset: Preset | None = Field(None, description="if not the config's")
+    seeds: list[int] | None = Field(None, description="if not the table's")
+    set: dict[str, Any] = Field({}, description="changes to the table's base, keys of Recipe")
+
+
+class Table(Section):
+    """A table: what its rows share, and the rows."""
+
+    table: str = Field(pattern=NAME, description="as the file is named")
+    title: str = Field(description="heading in print")
+    caption: str = Field("", description="what the table shows")
+    note: str = Field("", description="printed with the table")
+    paper_table: str | None = Field(None, description="table of paper.tsv, if not the same")
+    comparable: bool = Field(True, description="false: paper's numbers without a verdict")
+    gallery: Literal["all", "with_sound"] = Field(
+        "all", description="clips that are ranked: all, or those with a sound of their own"
+    )
+    seeds: list[int] = Field([0], min_length=1, description="of fine-tuning; the spread is shown")
+    columns: list[Column] = Field(min_length=1, description="see below")
+    base: dict[str, Any] = Field({}, description="what every row has: keys of Recipe")
+    datasets: dict[str, dict[str, Any]] = Field({}, description="what differs by dataset")
+    rows: list[Row] = Field(min_length=1, description="see below")
+
+
+def read_table(folder: Path, name: str) -> tuple[Table, Document]:
+    """Read and check `<folder>/<name>.yaml`. Raises UserError with file and line."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(item.stem for item in folder.glob("*.yaml"))
+        raise UserError(
+            f"targets: no table {name!r}: {path} does not exist"
+            + (f"; known: {', '.join(known)}" if known else "")
+        )
+    document = read_yaml(path)
+    table = validated(Table, document.value, [document])
+    if table.table != name:
+        raise UserError(
+            f"{document.place(('table',))}: table: must be {name!r}, as the file is named"
+        )
+    seen: set[str] = set()
+    for index, row in enumerate(table.rows):
+        if row.row in seen:
+            raise UserError(f"{document.place(('rows', index))}: rows: {row.row!r} stands twice")
+        seen.add(row.row)
+    unused = sorted(set(table.datasets) - {column.dataset for column in table.columns})
+    if unused:
+        raise UserError(
+            f"{document.place(('datasets', unused[0]))}: datasets.{unused[0]}: no column has it"
+        )
+    return table, document

@@ -1,0 +1,31 @@
+"""Errors that are the user's to mend: one line with the thing and the remedy, no stack trace."""
+
+import os
+
+EXIT_USER_ERROR = 2  # a mistake that only the user can mend; retrying cannot help
+EXIT_RETRY = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, run the same command again
+
+
+class UserError(ValueError):
+    """A mistake of the user or of their files. The message is one line: what, where, remedy."""
+
+
+class RetryLater(RuntimeError):
+    """Work stopped in good order and goes on when the same command runs again (exit code 75)."""
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line with a remedy for the failures of disks and folders that users meet."""
+    where = error.filename or "a file"
+    remedies = {
+        "ENOSPC": "the disk is full: free some space and run the same command again",
+        "EDQUOT": "your disk quota is used up: free some space and run the same command again",
+        "EROFS": "the file system is read-only: choose another folder",
+        "EACCES": "no permission: make the folder writable or choose another one",
+        "ENOENT": "no such file or folder",
+        "EADDRINUSE": "the port is in use: choose another one",
+    }
+    import errno
+
+    name = errno.errorcode.get(error.errno, "") if error.errno else ""
+    return f"{os.fspath(where)}: {remedies.get(name, error.strerror or str(error))}"

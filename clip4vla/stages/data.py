@@ -1,0 +1,118 @@
+"""The stages of a dataset version: plan, fetch, probe, ledger, cache, freeze."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clip4vla.config import layout
+from clip4vla.config.plan import Plan
+from clip4vla.errors import UserError
+from clip4vla.files import write_parquet, write_text
+
+
+def plan(plan: Plan, version: str) -> None:
+    """Annotation files -> plan.parquet and splits.parquet."""
+    from clip4vla.datasets.plan import plan as plan_clips
+
+    clips, splits = plan_clips(*plan.dataset_of(version))
+    folder = layout.data_dir(version)
+    write_parquet(f"{folder}/splits.parquet", splits)
+    write_parquet(f"{folder}/plan.parquet", clips)
+
+
+def fetch(plan: Plan, version: str, shard: int) -> None:
+    """Media of one shard -> fetch.parquet."""
+    from clip4vla.media.fetch import fetch_shard
+
+    _, dataset = plan.dataset_of(version)
+    clips = _read(f"{layout.data_dir(version)}/plan.parquet")
+    folder = layout.shard_dir(version, shard)
+    fetched = fetch_shard(clips[clips.shard == shard], dataset, Path(folder, "media"))
+    write_parquet(f"{folder}/fetch.parquet", fetched)
+
+
+def probe(version: str, shard: int) -> None:
+    """Fetched files -> probe.parquet."""
+    from clip4vla.media.probe import probe_shard
+
+    folder = layout.shard_dir(version, shard)
+    write_parquet(f"{folder}/probe.parquet", probe_shard(_read(f"{folder}/fetch.parquet")))
+
+
+def ledger(plan: Plan, version: str) -> None:
+    """All shards -> ledger.parquet, coverage.csv, missing.tsv; stops when too little is usable."""
+    from clip4vla.media import ledger as media
+
+    name, dataset = plan.dataset_of(version)
+    folder = layout.data_dir(version)
+    splits = _read(f"{folder}/splits.parquet")
+    shards = range(dataset.shards)
+    fetched, probed = (
+        pd.concat(
+            [_read(f"{layout.shard_dir(version, shard)}/{table}.parquet") for shard in shards]
+        )
+        for table in ("fetch", "probe")
+    )
+    rows = media.build_ledger(_read(f"{folder}/plan.parquet"), fetched, probed)
+    coverage = media.coverage(rows, splits, dataset.expected)
+    write_text(f"{folder}/coverage.csv", coverage.to_csv(index=False, lineterminator="\n"))
+    missing = media.missing(rows)
+    write_text(f"{folder}/missing.tsv", missing.to_csv(sep="\t", index=False, lineterminator="\n"))
+    media.check_coverage(rows, name, dataset.min_coverage)
+    write_parquet(f"{folder}/ledger.parquet", rows)
+
+
+def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
+    """Usable clips of one shard -> a tar of frames and log-mel, and its index."""
+    from clip4vla.features.shards import build_shard
+
+    rows = _read(f"{layout.data_dir(version)}/ledger.parquet")
+    index = Path(layout.cache_dir(version, cache_id), "shards", f"{shard}.parquet")
+    settings = plan.caches[version, cache_id]
+    table = build_shard(rows[rows.shard == shard], settings, index.with_suffix(".tar"))
+    write_parquet(index, table)
+
+
+def freeze(plan: Plan, version: str, cache_id: str) -> None:
+    """All shards of a cache -> the manifest that runs read and tables cite, and its record."""
+    from clip4vla.features.manifest import freeze as freeze_cache
+    from clip4vla.stages.records import flat, numbers
+    from clip4vla.tracking import write_record
+
+    name, dataset = plan.dataset_of(version)
+    folder, cache = layout.data_dir(version), Path(layout.cache_dir(version, cache_id))
+    manifest = freeze_cache(
+        _read(f"{folder}/ledger.parquet"),
+        _read(f"{folder}/splits.parquet"),
+        [cache / "shards" / f"{shard}.parquet" for shard in range(dataset.shards)],
+        version,
+        plan.caches[version, cache_id],
+        cache,
+    )
+    coverage = pd.read_csv(f"{folder}/coverage.csv").set_index("split").to_dict("index")
+    write_record(
+        cache / "record.json",
+        kind="data",
+        key=f"{version}/{cache_id}",
+        name=f"{version}/{cache_id}",
+        params=flat({"dataset": name, "version": version, "cache": manifest["cache"]}),
+        tags={"data_version": version, "cache_id": cache_id, "stage": "data"},
+        metrics=numbers({split: _known(counts) for split, counts in coverage.items()}),
+        curve=None,
+        artifacts=[
+            Path(folder, "coverage.csv"),
+            Path(folder, "missing.tsv"),
+            cache / "manifest.json",
+        ],
+        inputs=[],
+    )
+
+
+def _known(counts: dict) -> dict:
+    return {name: value for name, value in counts.items() if pd.notna(value)}
+
+
+def _read(path: str) -> pd.DataFrame:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: not there yet; Snakemake makes it: `snakemake {path}`")
+    return pd.read_parquet(path)

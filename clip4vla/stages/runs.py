@@ -1,0 +1,113 @@
+"""Training, substitution and evaluation of one run, by its key."""
+
+from pathlib import Path
+
+from clip4vla.config import layout
+from clip4vla.config.plan import WEIGHTS, Plan
+from clip4vla.config.run import sources_of
+from clip4vla.errors import UserError
+from clip4vla.files import read_json, write_json
+from clip4vla.stages.records import run_record
+
+
+def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None:
+    """Pre-train or fine-tune; leaves model.safetensors, train.json and metrics.jsonl."""
+    from clip4vla.training.train import train
+
+    run = plan.run(key)
+    if run.stage not in ("pretrain", "finetune"):
+        raise UserError(f"run {key} is of stage {run.stage}: use `clip4vla {run.stage} {key}`")
+    out = Path(layout.result_dir(key))
+    train(
+        run,
+        manifests=_manifests(run),
+        start=_start(plan, run),
+        weights=plan.weight_files(),
+        substitution=_substitution(run),
+        state=Path(layout.state_dir(key)),
+        out=out,
+        workers=threads,
+        max_seconds=max_seconds,
+    )
+    _finish(plan, key, out, read_json(out / "train.json"), curve=out / "metrics.jsonl")
+
+
+def substitute(plan: Plan, key: str, threads: int) -> None:
+    """Find donors; leaves substitution.tsv and substitute.json."""
+    from clip4vla.evaluation.substitution import substitute
+
+    run = _expect(plan, key, "substitute")
+    out = Path(layout.result_dir(key))
+    substitute(
+        run,
+        manifests=_manifests(run),
+        start=_start(plan, run),
+        weights=plan.weight_files(),
+        out=out,
+        threads=threads,
+    )
+    _finish(plan, key, out, read_json(out / "substitute.json"))
+
+
+def evaluate(plan: Plan, key: str, threads: int) -> None:
+    """Score a checkpoint; leaves metrics.json and predictions.parquet."""
+    from clip4vla.evaluation.evaluate import evaluate
+
+    run = _expect(plan, key, "evaluate")
+    out = Path(layout.result_dir(key))
+    _, dataset = plan.dataset_of(run.test.dataset)
+    evaluate(
+        run,
+        run_key=key,
+        manifests=_manifests(run),
+        start=_start(plan, run),
+        weights=plan.weight_files(),
+        substitution=_substitution(run),
+        expected=dataset.expected.get(run.test.split),
+        out=out,
+        threads=threads,
+    )
+    _finish(plan, key, out, read_json(out / "metrics.json"))
+
+
+def _expect(plan: Plan, key: str, stage: str):
+    run = plan.run(key)
+    if run.stage != stage:
+        raise UserError(f"run {key} is of stage {run.stage}, not {stage}; see `clip4vla plan`")
+    return run
+
+
+def _manifests(run) -> dict[tuple[str, str], Path]:
+    pairs = {(source.dataset, source.cache_id) for source in sources_of(run)}
+    manifests = {pair: Path(layout.manifest(*pair)) for pair in sorted(pairs)}
+    for (version, _), path in manifests.items():
+        if not path.is_file():
+            raise UserError(f"{path}: {version} is not frozen yet; run `snakemake data`")
+    return manifests
+
+
+def _start(plan: Plan, run) -> Path | None:
+    """The weights that a run starts from; None: CLIP itself."""
+    if getattr(run, "start", None) is None:
+        return None
+    if run.start.startswith(WEIGHTS):
+        return plan.weight_files()[run.start.removeprefix(WEIGHTS)]
+    path = Path(layout.result_dir(run.start), "model.safetensors")
+    if not path.is_file():
+        raise UserError(f"{path}: not there yet; run `clip4vla train {run.start}`")
+    return path
+
+
+def _substitution(run) -> Path | None:
+    if getattr(run, "substitution", None) is None:
+        return None
+    path = Path(layout.result_dir(run.substitution), "substitution.tsv")
+    if not path.is_file():
+        raise UserError(f"{path}: no donors yet; `clip4vla substitute {run.substitution}`")
+    return path
+
+
+def _finish(plan: Plan, key: str, out: Path, summary: dict, curve: Path | None = None) -> None:
+    """Write the resolved config and the record; last, so that they stand for the whole run."""
+    write_json(out / "config.json", plan.run(key).scientific())
+    run_record(plan, key, out, summary, curve)

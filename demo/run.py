@@ -1,0 +1,111 @@
+"""`make demo`: the whole workflow on the demo clips, in build/demo, without a network."""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parent
+sys.path.insert(0, str(HERE))
+
+from serve import DemoSite  # noqa: E402
+
+from clip4vla.errors import UserError, describe_os_error  # noqa: E402
+
+
+def main() -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=REPO / "build" / "demo", help="where all goes")
+    parser.add_argument("--port", type=int, default=8347, help="loopback port of the demo's server")
+    parser.add_argument("--config", type=Path, action="append", default=[], help="more overrides")
+    parser.add_argument("snakemake", nargs="*", help="more arguments for snakemake, after --")
+    options = parser.parse_args()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        with (
+            only_one(options.out) as lock,
+            DemoSite(HERE, options.out / "site", port=options.port),
+        ):
+            return run(options, lock.fileno())
+    except UserError as error:
+        print(f"demo: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"demo: {describe_os_error(error)}", file=sys.stderr)
+    return 2
+
+
+def run(options: argparse.Namespace, lock: int) -> int:
+    """Run Snakemake in the output folder and say where to look.
+
+    Snakemake inherits the lock: killed alone, this process leaves it held until Snakemake ends.
+    """
+    started = time.monotonic()
+    environment = dict(os.environ)
+    # The rules call `clip4vla` and `snakemake` of this environment, whatever else is on PATH.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    base = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "workflow" / "Snakefile")]
+    base += ["--directory", str(options.out), "--profile", str(REPO / "profiles" / "demo")]
+    base += ["--configfile", str(HERE / "config.yaml"), *map(str, options.config)]
+    if options.port != 8347:
+        url = f"http://127.0.0.1:{options.port}/{{file}}"
+        base += ["--config", f"datasets={json.dumps({'demo': {'url': url}})}"]
+    # Whoever held the lock of an earlier demo is dead (`only_one`): its Snakemake lock is stale.
+    subprocess.run([*base, "--unlock"], env=environment, capture_output=True, check=False)
+    command = [*base, *options.snakemake]
+    snakemake = subprocess.Popen(command, env=environment, pass_fds=[lock])
+    signal.signal(signal.SIGTERM, lambda *_: snakemake.terminate())
+    code = wait(snakemake)
+    if code == 0 and not options.snakemake:
+        where_to_look(options.out, time.monotonic() - started)
+    return code
+
+
+def wait(process: subprocess.Popen) -> int:
+    """Wait for Snakemake. A Ctrl-C reaches it from the terminal, and it stops in good order."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            return process.wait()
+
+
+def only_one(out: Path):
+    """Hold the demo's lock. A demo whose terminal was killed may still be running: wait for it."""
+    stream = open(out / ".lock", "a")  # noqa: SIM115 (held until the process ends)
+    told = False
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return stream
+        except BlockingIOError:
+            if not told:
+                print(f"demo: another demo works in {out}; waiting for it to end", flush=True)
+                told = True
+            time.sleep(0.5)
+
+
+def where_to_look(out: Path, seconds: float) -> None:
+    """The closing lines: every result and how to open it."""
+    shown = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
+    runs = json.loads((out / "mlflow" / "synced.json").read_text())["runs"]
+    print(
+        f"""
+The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the form alone.
+  tables and figures   {shown}/results/index.html
+  one table            {shown}/results/tables/demo_retrieval/demo_retrieval.md
+  Snakemake report     {shown}/results/report.zip   (unpack, open report.html)
+  what was missing     {shown}/data/*/coverage.csv, missing.tsv
+  donors of sound      {shown}/results/runs/*/substitution.tsv
+  {runs} MLflow runs      mlflow ui --backend-store-uri sqlite:///{shown}/mlflow/mlflow.db
+`make demo` again has nothing to do. Edit a row in demo/experiments: it reruns, and its table."""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+# The plan of the experiment and the input functions of the rules, which hold no logic themselves.
+import shlex
+import sys
+from pathlib import Path
+
+from clip4vla.config import layout
+from clip4vla.config.plan import make_plan
+from clip4vla.config.run import sources_of
+from clip4vla.errors import UserError
+from clip4vla.files import canonical_json, sha256_of
+
+# Read by our own loader, not by `configfile:`, so that a mistake is one line with file and line.
+BASE_CONFIG = Path(workflow.basedir).parent / "config.yaml"
+CONFIG_FILES = [BASE_CONFIG, *map(Path, workflow.overwrite_configfiles)]
+CONFIG_VALUES = dict(workflow.config_settings.config or {})
+try:
+    PLAN = make_plan(CONFIG_FILES, CONFIG_VALUES)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# The same options for every command: a job on another machine sees the same plan.
+CONFIG = " ".join(
+    f"--config {shlex.quote(str(path.resolve()))}" for path in CONFIG_FILES
+)
+if CONFIG_VALUES:
+    CONFIG += f" --set {shlex.quote(canonical_json(CONFIG_VALUES))}"
+
+
+wildcard_constraints:
+    version=r"[a-z0-9_]+-[A-Za-z0-9_]+-[0-9a-f]{6}",
+    cache_id=r"[0-9a-f]{8}",
+    shard=r"\d+",
+    run_key=r"[0-9a-f]{12}",
+    table=r"[a-z][a-z0-9_]*",
+
+
+def keys_of(*stages):
+    """Wildcard constraint: the run keys of these stages."""
+    return "|".join(key for stage in stages for key in PLAN.stage(stage)) or "none"
+
+
+def shards_of(wildcards):
+    """Shard numbers of a dataset version, from the config."""
+    _, dataset = PLAN.dataset_of(wildcards.version)
+    return range(dataset.shards)
+
+
+def per_shard(pattern):
+    """Input function: a file of every shard."""
+    return lambda wildcards: [
+        pattern.format(shard=shard, **wildcards) for shard in shards_of(wildcards)
+    ]
+
+
+def manifests_of(wildcards):
+    """Frozen data of a run; `ancient`, since its name already stands for its content."""
+    pairs = {(s.dataset, s.cache_id) for s in sources_of(PLAN.run(wildcards.run_key))}
+    return [ancient(layout.manifest(*pair)) for pair in sorted(pairs)]
+
+
+def expected_of(wildcards):
+    """Declared number of clips of the split that a run is scored on: printed with its result."""
+    test = PLAN.run(wildcards.run_key).test
+    _, dataset = PLAN.dataset_of(test.dataset)
+    return dataset.expected.get(test.split)
+
+
+def parents_of(wildcards):
+    """The runs that a run starts from or takes donors from."""
+    names = {"substitute": "substitution.tsv"}
+    return [
+        f"{layout.result_dir(key)}/{names.get(PLAN.runs[key].stage, 'model.safetensors')}"
+        for key in PLAN.parents(wildcards.run_key)
+    ]
+
+
+def metrics_of(wildcards):
+    """Metrics behind one table."""
+    keys = sorted(
+        {cell.run_key for cell in PLAN.cells if cell.table == wildcards.table}
+    )
+    return [f"{layout.result_dir(key)}/metrics.json" for key in keys]
+
+
+def sheet_digest(wildcards):
+    """Changes when the table's file, or the runs behind it, change."""
+    return sha256_of(canonical_json(PLAN.sheet(wildcards.table)))[:12]
+
+
+def curves():
+    """Training curves of all runs."""
+    keys = [*PLAN.stage("pretrain"), *PLAN.stage("finetune")]
+    return [f"{layout.result_dir(key)}/metrics.jsonl" for key in keys]
+
+
+def coverages():
+    """Coverage tables of all dataset versions."""
+    return [
+        f"{layout.data_dir(version)}/coverage.csv" for version in sorted(PLAN.versions)
+    ]
+
+
+def stop_when_files_are_missing():
+    """Before the first job of a real run: one line for each of the user's files that is missing."""
+    from clip4vla.datasets.ready import missing_files
+
+    if problems := missing_files(PLAN):
+        raise WorkflowError("\n".join(problems))

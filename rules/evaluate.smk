@@ -1,0 +1,23 @@
+# Scores of one checkpoint on one split, with N, coverage and the hash of the ids.
+
+
+rule evaluate:
+    input:
+        manifests=manifests_of,
+        parents=parents_of,
+    output:
+        config="results/runs/{run_key}/config.json",
+        metrics="results/runs/{run_key}/metrics.json",
+        predictions="results/runs/{run_key}/predictions.parquet",
+        record="results/runs/{run_key}/record.json",
+    params:
+        expected=expected_of,
+    log:
+        "logs/evaluate/{run_key}.log",
+    wildcard_constraints:
+        run_key=keys_of("evaluate"),
+    conda:
+        "../envs/clip4vla.yaml"
+    threads: 2
+    shell:
+        "clip4vla evaluate {wildcards.run_key} {CONFIG} --threads {threads} > {log} 2>&1"

@@ -1,0 +1,15 @@
+# Every stage as an MLflow run: records of finished stages are replayed into the store.
+
+
+rule sync_mlflow:
+    input:
+        layout.records(PLAN),
+    output:
+        "mlflow/synced.json",
+    log:
+        "logs/sync_mlflow.log",
+    localrule: True
+    conda:
+        "../envs/clip4vla.yaml"
+    shell:
+        "clip4vla sync {CONFIG} > {log} 2>&1"

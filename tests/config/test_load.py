@@ -1,0 +1,156 @@
+"""The user's config: merged, resolved, and refused in one line with file, line and key."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from clip4vla.config.load import load_config
+from clip4vla.config.plan import make_plan
+from clip4vla.errors import UserError
+
+BASE = """
+targets: [t]
+experiments: tables
+datasets:
+  d: {reader: demo, annotations: notes, expected: {test: 3}}
+"""
+TABLE = """
+table: t
+title: T
+columns:
+  - {dataset: d, metric: t2v_R1, label: "R@1"}
+base: {model: {architecture: tiny, weights: null}}
+rows:
+  - row: one
+    label: One
+    set: {pretrain: null}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Write config.yaml, a table and overrides; give the plan of them."""
+
+    def write(config=BASE, table=TABLE, overrides=None, values=None):
+        (tmp_path / "tables").mkdir(exist_ok=True)
+        (tmp_path / "config.yaml").write_text(textwrap.dedent(config))
+        (tmp_path / "tables" / "t.yaml").write_text(textwrap.dedent(table))
+        files = [tmp_path / "config.yaml"]
+        if overrides is not None:
+            (tmp_path / "mine.yaml").write_text(textwrap.dedent(overrides))
+            files.append(tmp_path / "mine.yaml")
+        return make_plan(files, values)
+
+    return write
+
+
+def message(project, **texts) -> str:
+    with pytest.raises(UserError) as caught:
+        project(**texts)
+    return str(caught.value)
+
+
+def test_a_valid_project_has_its_runs(project):
+    plan = project()
+    assert [run.stage for run in plan.runs.values()].count("evaluate") == 1
+    assert plan.stage("finetune") == []  # no finetune section: zero-shot
+    assert plan.names()[plan.cells[0].run_key] == "t/one/d/s0"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("targets: [t]", "targets: [t]\ntargetz: [t]"), "config.yaml:3: targetz: unknown key; did you mean targets"),
+        (("targets: [t]", ""), "config.yaml: targets: missing"),
+        (("reader: demo", "reader: demo, shard: 2"), "datasets.d.shard: unknown key; did you mean shards"),
+        (("reader: demo", "reader: demo, shards: many"), "config.yaml:5: datasets.d.shards: Input should"),
+        (("targets: [t]", "targets: t"), "config.yaml:2: targets: Input should be a valid list"),
+        (("targets: [t]", "targets: [t]\ntargets: [t]"), "config.yaml:3: targets: stands twice"),
+        (("targets: [t]", "targets: [t"), "config.yaml:3: not valid YAML"),
+        (("targets: [t]", "targets: [u]"), "no table 'u'"),
+        (("reader: demo, ", ""), "datasets.d.reader: missing"),
+        (("experiments: tables", "preset: mine"), "config.yaml:3: preset: Input should be 'ours'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_config_is_one_line(project, change, expected):
+    text = message(project, config=BASE.replace(*change))
+    assert expected in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("pretrain: null", "inputs.max_frame: 3"), "t.yaml:10: table t, row one: inputs.max_frame: unknown key; did you mean max_frames"),
+        (("pretrain: null", "inputs: {max_frames: x}"), "t.yaml:10: table t, row one: inputs.max_frames: Input"),
+        (("pretrain: null", "modalities: [smell]"), "modalities.0: Input should be 'audio' or 'vision'"),
+        (("pretrain: null", "modalities: [audio], missing_audio: zeros"), "nothing to score"),
+        (("pretrain: null", "modalities: [audio, audio]"), "the same one twice"),
+        (("pretrain: null", "task: captioning"), "needs a `finetune` section"),
+        (("pretrain: null", "finetune: {val: null}"), "selection: best_val needs a val split"),
+        (("pretrain: null", "pretrain: {seed: 1}"), "needs `sources`"),
+        (("pretrain: null", "task: captioning, finetune: {}, inputs.max_words: 77"), "has 77 positions"),
+        (("pretrain: null", "cache.log_mel.f_max: 9000"), "above half the sample rate"),
+        (("pretrain: null", "cache.log_mel.n_mels: 80"), "must be 224"),
+        (("pretrain: null", "model.weights: openai"), "no weights 'openai' in the config"),
+        (("pretrain: null", "pretrain.sources: [{dataset: e, nonverbal_share: 1}]"), "no dataset 'e'"),
+        (("pretrain: null", "pretrain: {sources: [{dataset: d, nonverbal_share: 2}]}"), "less than or equal to 1"),
+        (("row: one", "row: One"), "rows.0.row: String should match pattern"),
+        (("table: t", "table: u"), "must be 't', as the file is named"),
+        (("base: {", "datasets: {e: {}}\nbase: {"), "no column has it"),
+        (("rows:", "rows:\n  - {row: one, label: Again}"), "'one' stands twice"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_row_names_file_row_and_key(project, change, expected):
+    text = message(project, table=TABLE.replace(*change))
+    assert expected in text
+    assert "t.yaml:" in text
+    assert "\n" not in text
+
+
+def test_every_mistake_has_its_own_line(project):
+    text = message(project, config=BASE.replace("targets: [t]", "targetz: [t]\npresett: ours"))
+    assert len(text.splitlines()) == 3  # two unknown keys, and `targets` is missing
+
+
+def test_overrides_win_and_keep_the_rest(project):
+    plan = project(overrides="datasets.d.shards: 7")
+    dataset = plan.config.datasets["d"]
+    assert (dataset.shards, dataset.expected) == (7, {"test": 3})
+
+
+def test_a_mistake_in_the_overrides_names_that_file(project):
+    assert "mine.yaml:1: datasets.d.shards" in message(project, overrides="datasets.d.shards: 0")
+
+
+def test_values_of_the_command_line_win(project):
+    plan = project(overrides="datasets.d.shards: 7", values={"datasets": {"d": {"shards": 2}}})
+    assert plan.config.datasets["d"].shards == 2
+
+
+def test_a_wrong_value_of_the_command_line_says_where_it_came_from(project):
+    assert message(project, values={"presett": "ours"}).startswith("command line: presett: unknown")
+
+
+def test_paths_are_relative_to_their_file(project, tmp_path):
+    dataset = project().config.datasets["d"]
+    assert dataset.annotations == tmp_path.resolve() / "notes"
+
+
+def test_a_missing_config_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no such config file"):
+        load_config([tmp_path / "none.yaml"])
+
+
+def test_a_disabled_dataset_takes_its_rows_along(project):
+    plan = project(overrides="datasets.d.enabled: false")
+    assert plan.runs == {}
+    assert plan.without_data["t", "one"] == "no data: d disabled"
+    assert plan.sheet("t")["rows"][0]["no_data"] == "no data: d disabled"
+
+
+def test_the_shipped_configs_are_valid():
+    repo = Path(__file__).parents[2]
+    assert make_plan([repo / "config.yaml"]).runs
+    assert make_plan([repo / "config.yaml", repo / "demo" / "config.yaml"]).runs

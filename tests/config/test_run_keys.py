@@ -1,0 +1,112 @@
+"""Run keys name results: they change with the science and with nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from clip4vla.config.base import Section
+from clip4vla.config.keys import cache_id, dataset_version, run_key
+from clip4vla.config.plan import make_plan
+from clip4vla.config.run import RUN, Evaluate, Source
+
+REPO = Path(__file__).parents[2]
+FROZEN = Path(__file__).parent / "run_keys.json"
+CONFIGS = {
+    "paper": [REPO / "config.yaml"],
+    "demo": [REPO / "config.yaml", REPO / "demo" / "config.yaml"],
+}
+
+
+def cells(plan) -> dict[str, str]:
+    return {f"{c.table}/{c.row}/{c.dataset}/s{c.seed}": c.run_key for c in plan.cells}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_run_keys_are_frozen(name):
+    """A difference here means: this change retrains these rows. Raise it in the commit message."""
+    assert cells(make_plan(CONFIGS[name])) == json.loads(FROZEN.read_text())[name]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan(CONFIGS["demo"])
+
+
+def test_a_key_is_the_hash_of_the_resolved_config(plan):
+    for key, run in plan.runs.items():
+        again = RUN.validate_python(json.loads(json.dumps(run.scientific())))
+        assert run_key(again) == key
+
+
+def test_rows_that_compute_the_same_share_their_runs(plan):
+    assert len(plan.stage("pretrain")) == 1  # seven rows start from it
+    keys = [cell.run_key for cell in plan.cells]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"datasets": {"demo": {"min_coverage": 0.1}}},
+        {"datasets": {"demo": {"source": "local", "media": "elsewhere"}}},
+        {"datasets": {"demo": {"url": "http://127.0.0.1:1/{file}"}}},
+        {"datasets": {"demo": {"expected": {"test": 1}}}},
+    ],
+)
+def test_where_things_are_does_not_enter_the_key(plan, values):
+    assert cells(make_plan(CONFIGS["demo"], values)) == cells(plan)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"preset": "paper"},
+        {"datasets": {"demo": {"shards": 3}}},
+        {"datasets": {"demo": {"fetch_pass": 2}}},
+        {"recipe": {"model": {"audio_init": "scratch"}}},
+        {"recipe": {"cache": {"frames": {"fps": 2.0}}}},
+    ],
+)
+def test_what_is_computed_does(plan, values):
+    changed = cells(make_plan(CONFIGS["demo"], values))
+    assert changed.keys() == cells(plan).keys()
+    assert not set(changed.values()) & set(cells(plan).values())
+
+
+def test_a_label_is_not_science(plan, tmp_path):
+    table = (REPO / "demo" / "experiments" / "demo_audio.yaml").read_text()
+    (tmp_path / "demo_audio.yaml").write_text(table.replace("no pre-training", "another label"))
+    values = {"experiments": str(tmp_path), "targets": ["demo_audio"]}
+    changed = make_plan(CONFIGS["demo"], values)
+    assert cells(changed).items() <= cells(plan).items()
+    assert changed.sheet("demo_audio") != plan.sheet("demo_audio")
+
+
+def test_a_field_added_later_keeps_old_keys_while_it_is_neutral():
+    class Before(Section):
+        a: int = 1
+
+    class After(Section):
+        a: int = 1
+        b: int = Field(0, json_schema_extra={"neutral": 0})
+
+    assert run_key(After()) == run_key(Before())
+    assert run_key(After(b=1)) != run_key(Before())
+
+
+def test_names_of_data_follow_their_settings(plan):
+    dataset = plan.config.datasets["demo"]
+    assert dataset_version("demo", dataset) != dataset_version("other", dataset)
+    cache = next(iter(plan.caches.values()))
+    slower = cache.model_copy(update={"frames": cache.frames.model_copy(update={"fps": 0.5})})
+    assert cache_id(slower) != cache_id(cache)
+
+
+def test_parents_and_donors_are_runs_of_the_plan(plan):
+    for key in plan.runs:
+        assert all(parent in plan.runs for parent in plan.parents(key))
+    source = Source(dataset="d-v1-000000", cache_id="0" * 8, split="test")
+    zero_shot = Evaluate(start=None, task="retrieval", test=source)
+    assert zero_shot.scientific()["start"] is None

@@ -1,0 +1,1 @@
+"""Towers, pooling, similarity, heads and weight files. Knows no data."""

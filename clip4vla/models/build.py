@@ -1,0 +1,89 @@
+"""From the `model` section of a run to a model with its first weights."""
+
+from pathlib import Path
+from typing import Literal
+
+from clip4vla.config.run import Inputs, Model
+from clip4vla.errors import UserError
+from clip4vla.models.architecture import resolve
+from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.initialise import (
+    seeded_construction,
+    start_audio,
+    start_captioner,
+    start_fusion,
+    start_probe,
+    start_text,
+)
+from clip4vla.models.weights import load_clip
+
+Head = Literal["captioning", "classification", "fusion"] | None
+
+
+def build_model(
+    config: Model,
+    weights: dict[str, Path],
+    head: Head = None,
+    n_classes: int | None = None,
+    seed: int = 0,
+    inputs: Inputs | None = None,
+) -> CLIP4VLA:
+    """Build the towers, fill CLIP's from `config.weights`, start the rest (facts 3.3, 7.2).
+
+    config: the run's `model` section; weights: the files behind the names of the config's
+    `weights` (CLIP alone: OpenAI's archive or state dict). With `config.weights` null, CLIP is
+    random too.
+
+    head: what the task adds to the towers. Nothing for pre-training and for retrieval by pooled
+    vectors; captioning, or fusion for retrieval through the joint encoder, which read `inputs` (the
+    run's section; its defaults if None) for the positions of vision and audio; classification,
+    which needs `n_classes`.
+
+    Equal arguments give equal weights. To go on from a run or from a whole CLIP4VLA file, call
+    `load_into` on the result.
+    """
+    sizes = resolve(config.architecture)
+    inputs = inputs or Inputs()
+    with seeded_construction(seed):
+        model = CLIP4VLA(sizes, config.type_token, config.audio_init)
+        joint = (config.joint_layers, inputs.max_words, inputs.max_frames)
+        if head in ("captioning", "fusion"):
+            _check_positions(inputs, sizes.context_length)
+            model.add_captioner(*joint) if head == "captioning" else model.add_fusion(*joint)
+        elif head == "classification":
+            if n_classes is None:
+                raise ValueError("head 'classification' needs n_classes")
+            model.add_probe(n_classes)
+    start_text(model, seed)
+    start_audio(model.audio, config.extra_position, seed)
+    if model.captioner is not None:
+        start_captioner(model.captioner, seed)
+    if model.fusion is not None:
+        start_fusion(model.fusion, seed)
+    if model.probe is not None:
+        start_probe(model.probe, seed)
+    if config.weights is None:
+        for part in ("audio", "captioner", "fusion"):
+            model.restart(part)
+    else:
+        load_clip(model, _path_of(config.weights, weights))
+    return model
+
+
+def _path_of(name: str, weights: dict[str, Path]) -> Path:
+    if name not in weights:
+        known = ", ".join(sorted(weights)) or "nothing"
+        raise UserError(
+            f"model.weights: {name!r} is not under `weights` in the config (it has {known}): add "
+            "`weights: {" + name + ": PATH}`, or set model.weights to null for random towers"
+        )
+    return Path(weights[name])
+
+
+def _check_positions(inputs: Inputs, positions: int) -> None:
+    wanted = inputs.max_words + inputs.max_frames + inputs.max_segments
+    if wanted > positions:
+        raise UserError(
+            f"inputs: max_words + max_frames + max_segments is {wanted}, but the joint encoder "
+            f"has {positions} positions; lower one of them"
+        )

@@ -1,0 +1,128 @@
+"""The caption generator: a joint encoder with a sequence-to-sequence mask (facts 8.1)."""
+
+import torch
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from clip4vla.models.architecture import EOT, PAD, SOT, VOCABULARY
+from clip4vla.models.joint import JointEncoder, Kind, Part
+
+
+class VocabularyHead(nn.Module):
+    """Linear, QuickGELU, LayerNorm, then the transposed token embedding (tied) and a bias."""
+
+    def __init__(self, dim: int, token_embedding: nn.Embedding):
+        super().__init__()
+        self.dense = nn.Linear(dim, dim)
+        self.activation = QuickGELU()
+        self.norm = nn.LayerNorm(dim, eps=1e-12)
+        self.token_embedding = token_embedding  # the text tower's own: shared, saved once
+        self.bias = nn.Parameter(torch.zeros(VOCABULARY))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] to logits [..., V]."""
+        x = self.norm(self.activation(self.dense(x)))
+        return nn.functional.linear(x, self.token_embedding.weight, self.bias)
+
+
+class CaptionGenerator(nn.Module):
+    """Predicts the next token of a caption from its words so far, the frames and the sound.
+
+    Text has the first `max_words` positions, vision the next `max_frames` (none in a run without
+    vision) and audio the rest, whatever the lengths in a batch are. So a caption does not depend on
+    the clips it is batched with, and decoding sees the positions of training (the released decoder
+    shifts them, facts 8.3).
+    """
+
+    def __init__(self, joint: JointEncoder, head: VocabularyHead, max_words: int, max_frames: int):
+        super().__init__()
+        self.joint = joint
+        self.head = head
+        self.max_words = max_words
+        self.max_frames = max_frames
+
+    def forward(
+        self,
+        token_features: Tensor,
+        token_mask: Tensor,
+        vision: Tensor | None,
+        vision_mask: Tensor | None,
+        audio: Tensor | None,
+        audio_mask: Tensor | None,
+    ) -> Tensor:
+        """Logits of the token that follows each given one.
+
+        token_features: [B, L, D], every position of the text tower; vision [B, F, D], audio
+        [B, S, D], un-normalised; masks bool [B, L], [B, F], [B, S]; None leaves a modality out.
+        Gives [B, L, V].
+        """
+        given = (token_features, token_mask, vision, vision_mask, audio, audio_mask)
+        return self.head(self.hidden(*given))
+
+    def hidden(
+        self,
+        token_features: Tensor,
+        token_mask: Tensor,
+        vision: Tensor | None,
+        vision_mask: Tensor | None,
+        audio: Tensor | None,
+        audio_mask: Tensor | None,
+    ) -> Tensor:
+        """The joint encoder's output at the text positions, before the head: [B, L, D]."""
+        parts = [Part(Kind.TEXT, token_features, token_mask, self.max_words)]
+        if vision is not None:
+            parts.append(Part(Kind.VISION, vision, vision_mask, self.max_frames))
+        if audio is not None:
+            parts.append(Part(Kind.AUDIO, audio, audio_mask, audio.shape[1]))
+        length = sum(part.mask.shape[1] for part in parts)
+        reads = seq2seq_mask(token_mask.shape[1], length, token_mask.device)
+        return self.joint(parts, reads)[0]
+
+    @torch.no_grad()
+    def greedy(
+        self,
+        model: nn.Module,
+        vision: Tensor | None,
+        vision_mask: Tensor | None,
+        audio: Tensor | None,
+        audio_mask: Tensor | None,
+        max_words: int,
+    ) -> list[list[int]]:
+        """Captions of the likeliest next token, one at a time.
+
+        model: a CLIP4VLA in evaluation mode, for its text tower; the rest as in `forward`. Gives
+        for each clip the ids between the start token and the first end token (or pad, which a model
+        trained with `pad_loss` predicts after the end), at most `max_words` of them.
+        """
+        if self.training or model.training:
+            raise ValueError("greedy decoding needs model.eval(): dropout would change the words")
+        first = vision if vision is not None else audio
+        device, batch = first.device, len(first)
+        tokens = torch.full((batch, 1), SOT, device=device)  # [B, 1 + words so far]
+        done = torch.zeros(batch, dtype=torch.bool, device=device)
+        for _ in range(max_words):
+            features, _ = model.encode_text(tokens)
+            mask = torch.ones_like(tokens, dtype=torch.bool)
+            x = self.hidden(features, mask, vision, vision_mask, audio, audio_mask)
+            chosen = self.head(x[:, -1]).argmax(dim=-1)  # [B]
+            done |= (chosen == EOT) | (chosen == PAD)
+            tokens = torch.cat([tokens, chosen.where(~done, EOT)[:, None]], dim=1)
+            if done.all():
+                break
+        return [_until_end(row) for row in tokens[:, 1:].tolist()]
+
+
+def seq2seq_mask(words: int, length: int, device: torch.device | None = None) -> Tensor:
+    """Who may read whom, before padding: bool [length, length], rows read columns.
+
+    The first `words` positions are text: each reads itself, the words before it and all that is
+    seen and heard. What is seen and heard reads itself, never the text.
+    """
+    index = torch.arange(length, device=device)
+    is_text = index < words
+    causal = index[None, :] <= index[:, None]
+    return ~is_text[None, :] | (is_text[:, None] & causal)
+
+
+def _until_end(ids: list[int]) -> list[int]:
+    return ids[: ids.index(EOT)] if EOT in ids else ids

@@ -1,0 +1,131 @@
+"""CLIP4VLA: CLIP's text and vision towers, the audio tower, and the head of a task."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from clip4vla.errors import UserError
+from clip4vla.models.architecture import Architecture
+from clip4vla.models.caption import CaptionGenerator, VocabularyHead
+from clip4vla.models.fusion import Fusion
+from clip4vla.models.joint import JointEncoder
+from clip4vla.models.probe import Probe
+from clip4vla.models.towers import AudioTower, TextTower, TypeToken, VisionTower
+
+INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended
+
+
+class CLIP4VLA(nn.Module):
+    """Three towers that map words, frames and sounds into one space (paper, Method; facts 3, 4).
+
+    Features leave the towers un-normalised: `pooling` and `similarity` do the rest. `captioner`,
+    `fusion` and `probe` are None unless the task adds them. `logit_scale` is CLIP's own: no loss
+    uses it (the scale is a constant, D9); it stays, frozen, so that CLIP's files are taken whole.
+    """
+
+    def __init__(
+        self,
+        sizes: Architecture,
+        type_token: TypeToken = "single",
+        audio_init: Literal["vision", "scratch"] = "vision",
+    ):
+        super().__init__()
+        self.sizes = sizes
+        self.audio_init = audio_init
+        self.text = TextTower(sizes)
+        self.vision = VisionTower(sizes)
+        self.audio = AudioTower(sizes, type_token)
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_SCALE), requires_grad=False)
+        self.register_module("captioner", None)
+        self.register_module("fusion", None)
+        self.register_module("probe", None)
+
+    def add_captioner(self, layers: int, max_words: int, max_frames: int) -> None:
+        """Attach a caption generator with `layers` joint layers (facts 8.1)."""
+        head = VocabularyHead(self.sizes.embed_dim, self.text.token_embedding)
+        self.captioner = CaptionGenerator(self._joint(layers), head, max_words, max_frames)
+
+    def add_fusion(self, layers: int, max_words: int, max_frames: int) -> None:
+        """Attach a joint encoder for retrieval with `layers` layers (facts 7.1, 7.2)."""
+        joint = self._joint(layers)
+        self.fusion = Fusion(joint, self.sizes.embed_dim, max_words, max_frames)
+
+    def _joint(self, layers: int) -> JointEncoder:
+        if self.sizes.embed_dim != self.sizes.text_width:
+            raise UserError(
+                f"model.architecture: the joint encoder starts from the text tower, so its width "
+                f"({self.sizes.text_width}) must equal embed_dim ({self.sizes.embed_dim}); "
+                "choose one like ViT-B-32"
+            )
+        positions = self.sizes.context_length
+        return JointEncoder(self.sizes.embed_dim, self.sizes.text_heads, layers, positions)
+
+    def add_probe(self, n_classes: int) -> None:
+        """Attach a linear probe (facts 9)."""
+        self.probe = Probe(self.sizes.embed_dim, n_classes)
+
+    def restart(self, part: str) -> None:
+        """Start `audio`, `captioner` or `fusion` again from the CLIP towers as they are now.
+
+        The audio tower copies the vision tower (unless `audio_init` is scratch), a joint encoder
+        copies the text tower's first blocks. Other parts have nothing to copy from.
+        """
+        if part == "audio" and self.audio_init == "vision":
+            self.audio.start_from(self.vision)
+        elif part in ("captioner", "fusion") and getattr(self, part) is not None:
+            getattr(self, part).joint.start_from(self.text)
+
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Token features [B, L, D] and the end token's [B, D] of token ids [B, L].
+
+        See `TextTower.forward`.
+        """
+        return self.text(tokens)
+
+    def encode_vision(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        """Frame features; masked frames are not encoded and give zeros.
+
+        frames: [B, F, 3, 224, 224]; frame_mask: bool [B, F]. Gives [B, F, D].
+        """
+        index = _valid(frame_mask)
+        return _scatter(self.vision(frames.flatten(0, 1)[index]), index, frame_mask)
+
+    def encode_audio(self, audio: Tensor, audio_mask: Tensor, nonverbal_share: Tensor) -> Tensor:
+        """Segment features; masked segments are not encoded and give zeros.
+
+        audio: [B, S, 3, 224, 224]; audio_mask: bool [B, S]; nonverbal_share: [B], one type token
+        per clip for all its segments. Gives [B, S, D].
+        """
+        index = _valid(audio_mask)
+        share = nonverbal_share[:, None].expand(audio_mask.shape).flatten()[index]
+        return _scatter(self.audio(audio.flatten(0, 1)[index], share), index, audio_mask)
+
+
+def set_trainable(model: CLIP4VLA, what: Literal["audio", "all", "head"]) -> None:
+    """Say which parameters learn (facts 3.4, 9.1).
+
+    audio: stage 1, all of CLIP is frozen; all: every tower; head: towers frozen, as for a probe.
+    A head (captioner, fusion, probe) always learns; the tied embedding of captions is the text's.
+    """
+    for name, parameter in model.named_parameters():
+        part = name.split(".", 1)[0]
+        learns = {"text": what == "all", "vision": what == "all", "audio": what != "head"}
+        parameter.requires_grad_(learns.get(part, part != "logit_scale"))
+
+
+def _valid(mask: Tensor) -> Tensor:
+    """Indices of the valid positions of a flattened mask [B, S]; position 0 if there is none.
+
+    So a batch without any sound still passes the tower once, and every parameter stays in the
+    graph (distributed training waits for the gradients of all of them).
+    """
+    index = mask.flatten().nonzero().squeeze(1)
+    return index if len(index) else index.new_zeros(1)
+
+
+def _scatter(features: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    """Put features [n, D] back to their positions: [B, S, D], zeros where the mask is false."""
+    flat = features.new_zeros(mask.numel(), features.shape[1]).index_copy(0, index, features)
+    return flat.unflatten(0, mask.shape).masked_fill(~mask.unsqueeze(-1), 0.0)

@@ -1,0 +1,97 @@
+"""The joint encoder over text, vision and audio, in CLIP's style (facts 7.2)."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import torch
+from open_clip.transformer import LayerNorm, QuickGELU, Transformer
+from torch import Tensor, nn
+
+from clip4vla.models.towers import TextTower
+
+DROPOUT = 0.1  # on the input, while training
+
+
+class Kind(IntEnum):
+    """Rows of the type embedding."""
+
+    TEXT = 0
+    VISION = 1
+    AUDIO = 2
+
+
+class Part(NamedTuple):
+    """One modality of the sequence."""
+
+    kind: Kind
+    features: Tensor  # [B, n, D], un-normalised outputs of a tower
+    mask: Tensor  # bool [B, n]
+    room: int  # positions kept for it, n or more: what follows starts after them
+
+
+class JointEncoder(nn.Module):
+    """Pre-LN blocks over the concatenated outputs of the towers; no LayerNorm at the end.
+
+    Each part adds its type embedding and learned positions: the indices in a sequence whose parts
+    fill all their room. So the positions, and with them the result of a clip, depend on the run's
+    settings and not on the lengths that a batch happens to have. Dropout draws from torch's
+    global generator: seed it per step.
+    """
+
+    def __init__(self, dim: int, heads: int, layers: int, positions: int = 77):
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.zeros(positions, dim))
+        self.type_embedding = nn.Embedding(len(Kind), dim)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.transformer = Transformer(
+            dim, layers, heads, act_layer=QuickGELU, norm_layer=LayerNorm
+        )
+
+    def forward(self, parts: list[Part], reads: Tensor | None = None) -> list[Tensor]:
+        """Encode one sequence per clip; gives the parts back, each [B, n, D].
+
+        reads: bool [L, L] over the concatenated sequence, true where row i may read column j (all,
+        if None). Padding is never read. A row that may read nothing reads itself, so that no
+        softmax is over nothing; it is itself padding, read by no other row.
+        """
+        x = torch.cat([self._placed(part, start) for part, start in _starts(parts)], dim=1)
+        valid = torch.cat([part.mask for part in parts], dim=1)  # [B, L]
+        length = valid.shape[1]
+        attend = valid[:, None, :].expand(-1, length, -1)  # [B, L, L]
+        if reads is not None:
+            attend = attend & reads
+        itself = torch.eye(length, dtype=torch.bool, device=x.device)
+        attend = attend | (itself & ~attend.any(dim=-1, keepdim=True))
+        mask = torch.zeros(attend.shape, device=x.device).masked_fill(~attend, float("-inf"))
+        x = self.transformer(self.dropout(x), attn_mask=mask.repeat_interleave(self.heads, 0))
+        return list(x.split([part.features.shape[1] for part in parts], dim=1))
+
+    def _placed(self, part: Part, start: int) -> Tensor:
+        length, positions = part.features.shape[1], len(self.positional_embedding)
+        if length > part.room or start + length > positions:
+            raise ValueError(
+                f"{part.kind.name.lower()}: {length} positions after {start} do not fit: it has "
+                f"room for {part.room}, and the joint encoder has {positions} in all"
+            )
+        rows = self.positional_embedding[start : start + length]
+        return part.features + rows + self.type_embedding.weight[part.kind]
+
+    @torch.no_grad()
+    def start_from(self, text: TextTower) -> None:
+        """Copy the positions and the first blocks of the text tower.
+
+        Blocks beyond those that the text tower has keep their random start.
+        """
+        self.positional_embedding.copy_(text.positional_embedding)
+        blocks = zip(self.transformer.resblocks, text.transformer.resblocks, strict=False)
+        for mine, theirs in blocks:
+            mine.load_state_dict(theirs.state_dict())
+
+
+def _starts(parts: list[Part]) -> list[tuple[Part, int]]:
+    start, placed = 0, []
+    for part in parts:
+        placed.append((part, start))
+        start += part.room
+    return placed

@@ -1,0 +1,30 @@
+"""From a sequence of features to one vector per clip (facts 5.1, 9.1)."""
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-10
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Unit vectors along the last axis, in float32; a zero vector stays zero. [..., D]."""
+    x = x.float()
+    return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + EPSILON)
+
+
+def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid positions, in float32; zero where none is valid.
+
+    features: [B, S, D]; mask: bool [B, S]. Gives [B, D].
+    """
+    weight = mask.float().unsqueeze(-1)  # [B, S, 1]
+    return (features.float() * weight).sum(dim=1) / (weight.sum(dim=1) + EPSILON)
+
+
+def pool(features: Tensor, mask: Tensor) -> Tensor:
+    """Normalise each position, average the valid ones, normalise again (facts 5.1).
+
+    features: [B, S, D]; mask: bool [B, S]. Gives float32 [B, D]: unit vectors, or zeros for a clip
+    without a valid position.
+    """
+    return normalise(masked_mean(normalise(features), mask))

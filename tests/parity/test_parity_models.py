@@ -1,0 +1,178 @@
+"""Our towers, similarities and caption generator against the reference vectors, key by key."""
+
+import numpy as np
+import pytest
+import torch
+
+from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.pooling import normalise, pool
+from clip4vla.models.similarity import similarities
+from clip4vla.models.weights import load_into
+
+SCALE = 100.0
+
+
+def close(ours, theirs, tolerance):
+    worst = np.abs(ours.numpy().astype(np.float64) - theirs.astype(np.float64)).max()
+    assert worst <= tolerance, f"worst difference {worst:.3g} is over {tolerance:g}"
+
+
+def joint_layers(layout, kind):
+    blocks = "cross.transformer.resblocks."
+    return len({k.split(".")[3] for k in layout["layouts"][kind] if k.startswith(blocks)})
+
+
+@pytest.mark.parametrize(
+    ("key", "share"),
+    [
+        ("audio_nb_or_vb_0", 0.0),
+        ("audio_mix_0.25", 0.25),
+        ("audio_mix_0.5", 0.5),
+        ("audio_mix_1", 1.0),
+    ],
+)
+def test_audio_with_one_mixed_type_token(pretrained, clips, vectors, key, share):
+    everything = torch.ones_like(clips["audio_mask"])
+    shares = torch.full((len(everything),), share)
+    with torch.inference_mode():
+        close(pretrained.encode_audio(clips["audio"], everything, shares), vectors[key], 1e-4)
+
+
+def test_audio_per_sample_2(pretrained, clips, vectors):
+    everything = torch.ones_like(clips["audio_mask"])
+    with torch.inference_mode():
+        ours = pretrained.encode_audio(clips["audio"], everything, clips["type"])
+    close(ours, vectors["audio_per_sample_2"], 1e-4)
+
+
+def test_audio_both_3(sizes, released_file, clips, vectors):
+    model = CLIP4VLA(sizes, "both").eval()
+    load_into(model, released_file("pretrain"))
+    everything = torch.ones_like(clips["audio_mask"])
+    with torch.inference_mode():
+        ours = model.encode_audio(clips["audio"], everything, torch.zeros(len(everything)))
+    close(ours, vectors["audio_both_3"], 1e-4)
+
+
+def test_vision(pretrained, clips, vectors):
+    everything = torch.ones_like(clips["frame_mask"])
+    with torch.inference_mode():
+        close(pretrained.encode_vision(clips["frames"], everything), vectors["vision"], 1e-4)
+
+
+def test_text(pretrained, clips, vectors):
+    with torch.inference_mode():
+        close(pretrained.encode_text(clips["tokens"])[0], vectors["text"], 1e-4)
+
+
+@pytest.mark.parametrize("pair", ["t_v", "t_a", "t_va"])
+def test_pretrain_logits(pooled, vectors, pair):
+    ours = similarities(pooled["text"], pooled["vision"], pooled["audio"], SCALE)
+    close(ours[pair], vectors[f"pretrain_logits_{pair}"], 2e-3)
+
+
+def test_pretrain_logits_a_v(pooled, vectors):
+    ours = similarities(pooled["vision"], None, pooled["audio"], SCALE)["t_a"]  # rows are videos
+    close(ours, vectors["pretrain_logits_a_v"], 2e-3)
+
+
+@pytest.fixture(scope="module")
+def retrieval(layout, sizes, released_file, vectors):
+    """The checkpoint of retrieval with its joint encoder."""
+    model = CLIP4VLA(sizes)
+    layers = joint_layers(layout, "retrieval")
+    model.add_fusion(layers, vectors["ids"].shape[1], vectors["video_mask"].shape[1])
+    load_into(model, released_file("retrieval"))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def encoded(retrieval, clips):
+    """Outputs of its towers, with half of each type token."""
+    half = torch.full((len(clips["tokens"]),), 0.5)
+    with torch.inference_mode():
+        words, end = retrieval.encode_text(clips["tokens"])
+        return {
+            "words": words,
+            "end": end,
+            "vision": retrieval.encode_vision(clips["frames"], clips["frame_mask"]),
+            "audio": retrieval.encode_audio(clips["audio"], clips["audio_mask"], half),
+        }
+
+
+FUSED = {"": "t_va", "_vision_only": "t_v", "_audio_only": "t_a"}
+
+
+def given(encoded, clips, only):
+    """vision, its mask, audio, its mask; None for what the key leaves out."""
+    seen = (encoded["vision"], clips["frame_mask"]) if only != "_audio_only" else (None, None)
+    heard = (encoded["audio"], clips["audio_mask"]) if only != "_vision_only" else (None, None)
+    return *seen, *heard
+
+
+def pooled_similarities(end, vision, vision_mask, audio, audio_mask):
+    vision = vision if vision is None else pool(vision, vision_mask)
+    audio = audio if audio is None else pool(audio, audio_mask)
+    return similarities(normalise(end), vision, audio, SCALE)
+
+
+@pytest.mark.parametrize("only", FUSED)
+def test_fusion_global_to_global(encoded, clips, vectors, only):
+    ours = pooled_similarities(encoded["end"], *given(encoded, clips, only))[FUSED[only]]
+    close(ours, vectors[f"fusion_global_to_global{only}"], 2e-3)
+
+
+@pytest.mark.parametrize("only", FUSED)
+def test_fusion_global_to_local(retrieval, encoded, clips, vectors, only):
+    vision, vision_mask, audio, audio_mask = given(encoded, clips, only)
+    with torch.inference_mode():
+        vision, audio = retrieval.fusion.global_to_local(vision, vision_mask, audio, audio_mask)
+    ours = pooled_similarities(encoded["end"], vision, vision_mask, audio, audio_mask)[FUSED[only]]
+    close(ours, vectors[f"fusion_global_to_local{only}"], 2e-3)
+
+
+@pytest.mark.parametrize("only", FUSED)
+def test_fusion_tight(retrieval, encoded, clips, vectors, only):
+    with torch.inference_mode():
+        ours = retrieval.fusion.tight(encoded["end"], *given(encoded, clips, only), SCALE)
+    close(ours, vectors[f"fusion_tight{only}"], 2e-2)
+
+
+@pytest.mark.parametrize("only", FUSED)
+def test_fusion_local_to_local(retrieval, encoded, clips, vectors, only):
+    words = encoded["words"], clips["token_mask"]
+    with torch.inference_mode():
+        ours = retrieval.fusion.local_to_local(*words, *given(encoded, clips, only), SCALE)
+    close(ours, vectors[f"fusion_local_to_local{only}"], 2e-2)
+
+
+@pytest.fixture(scope="module")
+def caption_logits(layout, sizes, released_file, clips, vectors):
+    """Teacher-forced logits [B, L, V], with sound and without."""
+    model = CLIP4VLA(sizes)
+    layers = joint_layers(layout, "caption")
+    model.add_captioner(layers, vectors["ids"].shape[1], vectors["video_mask"].shape[1])
+    load_into(model.eval(), released_file("caption"))
+    half = torch.full((len(clips["tokens"]),), 0.5)
+    with torch.inference_mode():
+        words = model.encode_text(clips["tokens"])[0], clips["token_mask"]
+        seen = model.encode_vision(clips["frames"], clips["frame_mask"]), clips["frame_mask"]
+        heard = model.encode_audio(clips["audio"], clips["audio_mask"], half), clips["audio_mask"]
+        return model.captioner(*words, *seen, *heard), model.captioner(*words, *seen, None, None)
+
+
+def test_caption_logits_first_1000(caption_logits, vectors):
+    expected = vectors["caption_logits_first_1000"]
+    close(caption_logits[0][..., : expected.shape[-1]], expected, 1e-3)
+
+
+def test_caption_logits_argmax(caption_logits, vectors):
+    assert np.array_equal(caption_logits[0].argmax(-1).numpy(), vectors["caption_logits_argmax"])
+
+
+def test_caption_logsumexp(caption_logits, vectors):
+    close(caption_logits[0].logsumexp(-1), vectors["caption_logsumexp"], 1e-3)
+
+
+def test_caption_logsumexp_vision_only(caption_logits, vectors):
+    close(caption_logits[1].logsumexp(-1), vectors["caption_logsumexp_vision_only"], 1e-3)

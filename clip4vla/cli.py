@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that `--help` and `plan` an
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,11 +34,18 @@ app.add_typer(tables, name="tables")
 
 ConfigFiles = Annotated[
     list[Path],
-    typer.Option("--config", "-c", help="Config file; again for overrides. Later ones win."),
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="CLIP4VLA_CONFIG",
+        help="Config file; again for overrides. Later ones win.",
+    ),
 ]
 Values = Annotated[
     str | None,
-    typer.Option("--set", help='Overrides as JSON, such as {"targets": ["table5"]}.'),
+    typer.Option(
+        "--set", envvar="CLIP4VLA_SET", help='Overrides as JSON, such as {"targets": ["table5"]}.'
+    ),
 ]
 Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0a1b2c.")]
 CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
@@ -260,7 +268,7 @@ def tables_page(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = Non
 
 @tables.command("report")
 def tables_report(
-    snakefile: Annotated[Path, typer.Option(help="The workflow's Snakefile.")],
+    snakefile: Annotated[Path, typer.Argument(help="The workflow's Snakefile.")],
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
@@ -303,8 +311,17 @@ def fail(message: str, code: int) -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of the `clip4vla` command."""
     os.environ.setdefault("MPLBACKEND", "Agg")
+    if not sys.stderr.isatty():
+        _print_command(arguments or sys.argv[1:])
     with one_line_errors():
         return app(args=arguments)
+
+
+def _print_command(arguments: list[str]) -> None:
+    """The first line of every log: what to type to run the same by hand."""
+    names = ("CLIP4VLA_CONFIG", "CLIP4VLA_SET")
+    values = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
+    print("$", *values, "clip4vla", shlex.join(arguments), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

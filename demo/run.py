@@ -32,7 +32,7 @@ def main() -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         with (
             only_one(options.out) as lock,
-            DemoSite(HERE, options.out / "site", port=options.port),
+            DemoSite(options.out / "site", options.port),
         ):
             return run(options, lock.fileno())
     except UserError as error:

@@ -18,12 +18,16 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# The same options for every command: a job on another machine sees the same plan.
-CONFIG = " ".join(
-    f"--config {shlex.quote(str(path.resolve()))}" for path in CONFIG_FILES
+# Every command sees the same config, on this machine and on others, and no rule has to name it:
+# a path or a port in a shell line would make Snakemake rerun what does not depend on it.
+VARIABLES = {
+    "CLIP4VLA_CONFIG": ":".join(str(path.resolve()) for path in CONFIG_FILES),
+    "CLIP4VLA_SET": canonical_json(CONFIG_VALUES),
+}
+EXPORTS = " ".join(f"{name}={shlex.quote(value)}" for name, value in VARIABLES.items())
+shell.prefix(
+    f"set -euo pipefail; export {EXPORTS}; ".replace("{", "{{").replace("}", "}}")
 )
-if CONFIG_VALUES:
-    CONFIG += f" --set {shlex.quote(canonical_json(CONFIG_VALUES))}"
 
 
 wildcard_constraints:

@@ -11,7 +11,7 @@ rule plan_dataset:
     conda:
         "../envs/clip4vla.yaml"
     shell:
-        "clip4vla data plan {wildcards.version} {CONFIG} > {log} 2>&1"
+        "clip4vla data plan {wildcards.version} > {log} 2>&1"
 
 
 rule fetch_shard:
@@ -27,7 +27,7 @@ rule fetch_shard:
     resources:
         net_slots=1,
     shell:
-        "clip4vla data fetch {wildcards.version} {wildcards.shard} {CONFIG} > {log} 2>&1"
+        "clip4vla data fetch {wildcards.version} {wildcards.shard} > {log} 2>&1"
 
 
 rule probe_shard:
@@ -59,7 +59,7 @@ rule ledger:
     conda:
         "../envs/clip4vla.yaml"
     shell:
-        "clip4vla data ledger {wildcards.version} {CONFIG} > {log} 2>&1"
+        "clip4vla data ledger {wildcards.version} > {log} 2>&1"
 
 
 rule cache_shard:
@@ -74,7 +74,7 @@ rule cache_shard:
     conda:
         "../envs/clip4vla.yaml"
     shell:
-        "clip4vla data cache {wildcards.version} {wildcards.cache_id} {wildcards.shard} {CONFIG}"
+        "clip4vla data cache {wildcards.version} {wildcards.cache_id} {wildcards.shard}"
         " > {log} 2>&1"
 
 
@@ -95,4 +95,4 @@ rule freeze_dataset:
     conda:
         "../envs/clip4vla.yaml"
     shell:
-        "clip4vla data freeze {wildcards.version} {wildcards.cache_id} {CONFIG} > {log} 2>&1"
+        "clip4vla data freeze {wildcards.version} {wildcards.cache_id} > {log} 2>&1"

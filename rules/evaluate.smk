@@ -10,8 +10,6 @@ rule evaluate:
         metrics="results/runs/{run_key}/metrics.json",
         predictions="results/runs/{run_key}/predictions.parquet",
         record="results/runs/{run_key}/record.json",
-    params:
-        expected=expected_of,
     log:
         "logs/evaluate/{run_key}.log",
     wildcard_constraints:
@@ -19,5 +17,7 @@ rule evaluate:
     conda:
         "../envs/clip4vla.yaml"
     threads: 2
+    params:
+        expected=expected_of,
     shell:
-        "clip4vla evaluate {wildcards.run_key} {CONFIG} --threads {threads} > {log} 2>&1"
+        "clip4vla evaluate {wildcards.run_key} --threads {threads} > {log} 2>&1"

@@ -20,4 +20,4 @@ rule pretrain:
         "../envs/clip4vla.yaml"
     threads: 2
     shell:
-        "clip4vla train {wildcards.run_key} {CONFIG} --threads {threads} > {log} 2>&1"
+        "clip4vla train {wildcards.run_key} --threads {threads} > {log} 2>&1"

@@ -2,21 +2,20 @@
 
 
 rule table_sheet:
-    localrule: True
     output:
         "results/tables/{table}/rows.json",
-    params:
-        digest=sheet_digest,
     log:
         "logs/table_sheet/{table}.log",
+    localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    params:
+        digest=sheet_digest,
     shell:
-        "clip4vla tables sheet {wildcards.table} {CONFIG} > {log} 2>&1"
+        "clip4vla tables sheet {wildcards.table} > {log} 2>&1"
 
 
 rule build_table:
-    localrule: True
     input:
         sheet="results/tables/{table}/rows.json",
         metrics=metrics_of,
@@ -41,14 +40,14 @@ rule build_table:
         ),
     log:
         "logs/build_table/{table}.log",
+    localrule: True
     conda:
         "../envs/clip4vla.yaml"
     shell:
-        "clip4vla tables build {wildcards.table} {CONFIG} > {log} 2>&1"
+        "clip4vla tables build {wildcards.table} > {log} 2>&1"
 
 
 rule build_page:
-    localrule: True
     input:
         tables=expand("results/tables/{table}/tidy.csv", table=PLAN.tables),
         curves=curves(),
@@ -64,24 +63,25 @@ rule build_page:
         record="results/record.json",
     log:
         "logs/build_page.log",
+    localrule: True
     conda:
         "../envs/clip4vla.yaml"
     shell:
-        "clip4vla tables page {CONFIG} > {log} 2>&1"
+        "clip4vla tables page > {log} 2>&1"
 
 
 # Snakemake's own report of the finished tables: a second Snakemake, which only reads.
 rule snakemake_report:
-    localrule: True
     input:
         layout.table_outputs(PLAN),
     output:
         "results/report.zip",
-    params:
-        snakefile=workflow.snakefile,
     log:
         "logs/snakemake_report.log",
+    localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    params:
+        snakefile=workflow.snakefile,
     shell:
-        "clip4vla tables report --snakefile {params.snakefile} {CONFIG} > {log} 2>&1"
+        "clip4vla tables report {params.snakefile} > {log} 2>&1"

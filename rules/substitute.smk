@@ -18,4 +18,4 @@ rule substitute:
         "../envs/clip4vla.yaml"
     threads: 2
     shell:
-        "clip4vla substitute {wildcards.run_key} {CONFIG} --threads {threads} > {log} 2>&1"
+        "clip4vla substitute {wildcards.run_key} --threads {threads} > {log} 2>&1"

@@ -12,4 +12,4 @@ rule sync_mlflow:
     conda:
         "../envs/clip4vla.yaml"
     shell:
-        "clip4vla sync {CONFIG} > {log} 2>&1"
+        "clip4vla sync > {log} 2>&1"

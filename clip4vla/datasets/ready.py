@@ -1,0 +1,38 @@
+"""What of the user's own files is missing, said before the first job starts."""
+
+from pathlib import Path
+
+from clip4vla.config import layout
+from clip4vla.config.plan import WEIGHTS, Plan
+
+
+def missing_files(plan: Plan) -> list[str]:
+    """One line for each dataset without annotations or media and each missing file of weights.
+
+    Datasets that are already frozen need neither. The contents are checked by the first rule of a
+    dataset, `plan_dataset`; this only looks whether the files are there.
+    """
+    problems = []
+    for version, name in sorted(plan.versions.items()):
+        caches = [cache_id for item, cache_id in plan.caches if item == version]
+        if all(Path(layout.manifest(version, cache_id)).is_file() for cache_id in caches):
+            continue
+        dataset = plan.config.datasets[name]
+        lacking = []
+        if not dataset.annotations.is_dir():
+            lacking.append(f"its annotations in {dataset.annotations}")
+        if dataset.source == "local" and (dataset.media is None or not dataset.media.is_dir()):
+            lacking.append(f"its media in {dataset.media or f'datasets.{name}.media (not set)'}")
+        if lacking:
+            problems.append(
+                f"{name}: {' and '.join(lacking)} missing: put them there (docs/data.md), "
+                f"or set datasets.{name}.enabled: false"
+            )
+    needed = {run.model.weights for run in plan.runs.values()}
+    starts = (getattr(run, "start", None) for run in plan.runs.values())
+    needed |= {start.removeprefix(WEIGHTS) for start in starts if start and ":" in start}
+    for name in sorted(needed - {None}):
+        path = plan.weight_files()[name]
+        if not path.is_file():
+            problems.append(f"weights {name}: {path} is missing: put the file there (docs/data.md)")
+    return problems

@@ -1,0 +1,168 @@
+"""The whole workflow on a few clips: counts, names, contents, no-op, one edited row, kills."""
+
+import json
+import os
+import random
+import re
+import signal
+import time
+
+import pandas as pd
+import psutil
+import pytest
+from mini import CUT, GONE, REPO, Project
+
+from clip4vla.config import layout
+from clip4vla.config.plan import make_plan
+
+pytestmark = pytest.mark.workflow
+KILLS = 3
+JOBS = {
+    "plan_dataset": 1,
+    "fetch_shard": 2,
+    "probe_shard": 2,
+    "ledger": 1,
+    "cache_shard": 2,
+    "freeze_dataset": 1,
+    "pretrain": 1,
+    "substitute": 1,
+    "finetune": 4,
+    "evaluate": 4,
+    "table_sheet": 3,
+    "build_table": 3,
+    "build_page": 1,
+    "snakemake_report": 1,
+    "sync_mlflow": 1,
+    "all": 1,
+}
+
+
+def plan_of(project: Project):
+    files = [REPO / "config.yaml", REPO / "demo" / "config.yaml", project.folder / "config.yaml"]
+    return make_plan(files)
+
+
+def job_counts(text: str) -> dict[str, int]:
+    """Snakemake's table of jobs."""
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE))
+    counts.pop("total", None)
+    return {name: int(count) for name, count in counts.items()}
+
+
+def test_the_dry_run_counts_every_rule(tmp_path):
+    done = Project(tmp_path / "p").run("--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert job_counts(done.stdout + done.stderr) == JOBS
+
+
+def test_every_output_is_there_under_its_name(finished):
+    wanted = layout.all_outputs(plan_of(finished))
+    missing = [name for name in wanted if not (finished.out / name).is_file()]
+    assert missing == []
+
+
+def test_the_ledger_tells_silent_clips_from_sounding_ones(finished):
+    folder = next((finished.out / "data").iterdir())
+    coverage = pd.read_csv(folder / "coverage.csv").set_index("split")
+    assert coverage.loc["test", ["planned", "with_sound", "silent"]].tolist() == [6, 4, 2]
+    assert coverage.loc["train", ["planned", "with_sound", "silent"]].tolist() == [12, 9, 2]
+    missing = pd.read_csv(folder / "missing.tsv", sep="\t").set_index("clip_id")
+    assert missing.loc[GONE, "fetch"] == "gone"
+    assert CUT not in missing.index
+
+
+def test_silent_test_clips_have_donors_from_train(finished):
+    plan = plan_of(finished)
+    (key,) = plan.stage("substitute")
+    donors = pd.read_csv(finished.out / layout.result_dir(key) / "substitution.tsv", sep="\t")
+    splits = pd.read_parquet(next((finished.out / "data").glob("*/splits.parquet")))
+    of_split = splits.groupby("split").clip_id.agg(set)
+    ledger = pd.read_parquet(next((finished.out / "data").glob("*/ledger.parquet")))
+    silent = set(ledger.clip_id[ledger.audio != "ok"])
+    assert set(donors.clip_id) == silent
+    assert set(donors.donor) <= of_split["train"] - silent
+    assert donors.cosine.between(-1, 1).all()
+
+
+def test_every_metric_carries_its_n_and_the_hash_of_its_ids(finished):
+    for key in plan_of(finished).stage("evaluate"):
+        metrics = json.loads((finished.out / layout.result_dir(key) / "metrics.json").read_text())
+        gallery = metrics["galleries"]["all"]
+        assert gallery["n_gallery"] == 6
+        assert len(gallery["ids_sha256"]) == 64
+        assert metrics["coverage"]["expected"] == 6
+        assert metrics["run_key"] == key
+
+
+def test_every_stage_is_an_mlflow_run(finished):
+    plan = plan_of(finished)
+    synced = json.loads((finished.out / "mlflow" / "synced.json").read_text())
+    assert synced["runs"] == len(layout.records(plan)) == len(plan.runs) + 2
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    done = finished.run()
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_deleted_output_is_rebuilt(finished):
+    """Every file that `all` asks for, one of each kind."""
+    plan = plan_of(finished)
+    before = finished.contents()
+    wanted = layout.all_outputs(plan)
+    done = finished.run("--dry-run", "--quiet", "rules")
+    assert "Nothing to be done" in done.stdout + done.stderr
+    run = next(iter(plan.stage("substitute")))
+    for name in (
+        next(name for name in wanted if name.endswith("missing.tsv")),
+        f"{layout.result_dir(run)}/substitution.tsv",
+        "results/tables/mini_retrieval/table.md",
+        "results/report.zip",
+    ):
+        (finished.out / name).unlink()
+    done = finished.run()
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [name for name in wanted if not (finished.out / name).is_file()] == []
+    assert finished.contents() == before
+
+
+def test_an_edited_row_reruns_itself_and_its_table(finished):
+    """Dry: the jobs that Snakemake would run after one row is edited."""
+    table = finished.folder / "tables" / "mini_retrieval.yaml"
+    text = table.read_text()
+    try:
+        table.write_text(
+            text.replace("modalities: [vision]", "modalities: [vision], inputs.max_frames: 1")
+        )
+        edited = finished.run("--dry-run")
+        table.write_text(text.replace('label: "vision"', 'label: "pictures"'))
+        renamed = finished.run("--dry-run")
+    finally:
+        table.write_text(text)
+    after = {"table_sheet": 1, "build_table": 1, "build_page": 1, "snakemake_report": 1}
+    after |= {"sync_mlflow": 1, "all": 1}
+    assert job_counts(edited.stdout + edited.stderr) == {"finetune": 1, "evaluate": 1, **after}
+    assert job_counts(renamed.stdout + renamed.stderr) == after
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_results(finished, tmp_path):
+    """kill -9 of the whole tree, of Snakemake alone, and a Ctrl-C; then the same command again."""
+    project = Project(tmp_path / "killed")
+    moments = random.Random(5)
+    for kind in ("all", "snakemake", "interrupt")[:KILLS]:
+        process = project.start()
+        time.sleep(moments.uniform(8, 22))
+        if process.poll() is not None:
+            break
+        if kind == "all":
+            os.killpg(process.pid, signal.SIGKILL)
+        elif kind == "snakemake":
+            for child in psutil.Process(process.pid).children():
+                child.kill()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+    done = project.run()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert project.contents() == finished.contents()

@@ -1,0 +1,102 @@
+"""What can be said of the workflow without running it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[2]
+SNAKEFILE = REPO / "workflow" / "Snakefile"
+RULES = sorted((REPO / "rules").glob("*.smk"))
+
+
+def run(*command: str, cwd: Path = REPO) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def snakemake(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return run(sys.executable, "-m", "snakemake", "-s", str(SNAKEFILE), *arguments, cwd=cwd)
+
+
+def tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def test_python_is_formatted_and_clean():
+    for arguments in (("check", "."), ("format", "--check", ".")):
+        done = run(tool("ruff"), *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules_are_formatted():
+    done = run(tool("snakefmt"), "--check", "workflow", "rules")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_snakemake_lint_is_content(tmp_path):
+    done = snakemake("--lint", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_snakefile_fits_on_a_page():
+    assert len(SNAKEFILE.read_text().splitlines()) <= 60
+
+
+@pytest.fixture(scope="module")
+def rule_names(tmp_path_factory) -> set[str]:
+    done = snakemake("--list-rules", cwd=tmp_path_factory.mktemp("list"))
+    assert done.returncode == 0, done.stderr
+    return {line.strip() for line in done.stdout.splitlines()}
+
+
+def test_profiles_name_rules_that_exist(rule_names):
+    """Snakemake accepts a mistyped rule name in a profile without a word."""
+    for path in (REPO / "profiles").glob("*/*.yaml"):
+        profile = yaml.safe_load(path.read_text())
+        named = {**profile.get("set-resources", {}), **profile.get("set-threads", {})}
+        assert set(named) <= rule_names, path
+
+
+def test_no_profile_is_loaded_by_itself():
+    """`profiles/default` would override `--profile`."""
+    assert not (REPO / "profiles" / "default").exists()
+
+
+def test_the_readme_draws_every_rule(rule_names):
+    readme = (REPO / "README.md").read_text()
+    picture = readme.split("```mermaid")[1].split("```")[0]
+    targets = {"all", "data", "tables"}
+    assert {name for name in rule_names - targets if name not in picture} == set()
+
+
+def test_the_papers_plan_needs_no_data(tmp_path):
+    done = snakemake("--dry-run", "--profile", str(REPO / "profiles" / "local"), cwd=tmp_path)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    total = int(next(line.split()[1] for line in text.splitlines() if line.startswith("total ")))
+    assert 3000 < total < 5000
+    assert list(tmp_path.glob("*/**/*.json")) == []
+
+
+def test_a_real_run_without_data_names_every_dataset_once(tmp_path):
+    done = snakemake("--cores", "1", cwd=tmp_path)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    for name in ("msrvtt", "vatex", "howto100m", "audioset"):
+        lines = [line for line in text.splitlines() if line.strip().startswith(f"{name}:")]
+        assert len(lines) == 1, text
+        assert f"datasets.{name}.enabled: false" in lines[0]
+    assert "Traceback" not in text
+
+
+def test_a_typo_in_a_row_stops_the_dry_run_in_one_line(tmp_path):
+    table = (REPO / "experiments" / "table5.yaml").read_text()
+    (tmp_path / "table5.yaml").write_text(table.replace("objective.intra", "objective.intro"))
+    (tmp_path / "mine.yaml").write_text("experiments: .\ntargets: [table5]\n")
+    done = snakemake("--dry-run", "--configfile", "mine.yaml", cwd=tmp_path)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "row inter: pretrain.objective.intro: unknown key; did you mean intra?" in text
+    assert "Traceback" not in text

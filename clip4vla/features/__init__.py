@@ -1,0 +1,1 @@
+"""From decoded media to tensors: audio front-end, frames, shards, cache, order and samples."""

@@ -1,0 +1,159 @@
+"""Random access to the clips of a frozen dataset version, by byte position in its tars."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from clip4vla.errors import UserError
+from clip4vla.features.frames import sample_positions
+from clip4vla.features.manifest import damaged, read_manifest
+from clip4vla.files import sha256_of_file
+
+OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
+READ_COLUMNS = ["clip_id", "frame_offsets", "frame_sizes", "log_mel_offset", "log_mel_size"]
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """One clip as the cache holds it."""
+
+    clip_id: str
+    frames: list[bytes]  # JPEG, in order
+    log_mel: torch.Tensor | None  # float16 [1 or 3, T, n_mels] in dB; None for a silent clip
+
+
+class ClipCache:
+    """The clips behind a manifest. Reads are positional: safe between threads and after a fork.
+
+    `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity.
+    UserError at opening when a shard is not the one the manifest names.
+    """
+
+    def __init__(self, manifest_path: str | Path):
+        self._path = Path(manifest_path)
+        self.manifest = read_manifest(self._path)
+        self.manifest_sha256 = sha256_of_file(self._path)
+        folder = self._path.parent
+        self.clips = pd.read_parquet(folder / "clips.parquet")
+        self.splits = pd.read_parquet(folder / "splits.parquet")
+        self.silent = frozenset(self.clips.clip_id[self.clips.silent])
+        self._tars = [folder / shard["tar"] for shard in self.manifest["shards"]]
+        self._open_tars: dict[int, _Tar] = {}
+        self._load_indexes(folder)
+
+    def __reduce__(self):
+        """Another process opens its own: file descriptors do not travel."""
+        return ClipCache, (self._path,)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._row_of
+
+    def shard_of(self, clip_ids: list[str]) -> np.ndarray:
+        """int64 [N]: the shard of every clip, for `order.epoch_order`."""
+        numbers = np.array([shard["shard"] for shard in self.manifest["shards"]], dtype=np.int64)
+        return numbers[self._tar_of[[self._row(clip_id) for clip_id in clip_ids]]]
+
+    def read(self, clip_id: str, max_frames: int | None = None) -> RawClip:
+        """One clip, with at most `max_frames` frames, taken uniformly (all without a limit).
+
+        UserError for a clip that is not in this dataset version or a tar that was cut off.
+        """
+        row = self._row(clip_id)
+        first, end = self._first_frame[row], self._first_frame[row + 1]
+        count = int(end - first)
+        picked = first + np.array(sample_positions(count, max_frames or count), dtype=np.int64)
+        tar = int(self._tar_of[row])
+        frames = [
+            self._bytes(tar, offset, size)
+            for offset, size in zip(
+                self._frame_offsets[picked], self._frame_sizes[picked], strict=True
+            )
+        ]
+        return RawClip(clip_id, frames, self._log_mel(row))
+
+    def read_log_mel(self, clip_id: str) -> torch.Tensor | None:
+        """The log-mel alone: float16 [1 or 3, T, n_mels] in dB, None for a silent clip."""
+        return self._log_mel(self._row(clip_id))
+
+    def _row(self, clip_id: str) -> int:
+        row = self._row_of.get(clip_id)
+        if row is None:
+            raise UserError(
+                f"{self._path}: no clip {clip_id} in this dataset version: take the ids of the "
+                "clips.parquet beside it"
+            )
+        return row
+
+    def _log_mel(self, row: int) -> torch.Tensor | None:
+        offset, size = self._log_mels[row]
+        if offset < 0:
+            return None
+        data = self._bytes(int(self._tar_of[row]), offset, size)
+        return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
+
+    def _bytes(self, tar: int, offset: int, size: int) -> bytes:
+        handle = self._open_tars.get(tar)
+        if handle is None:
+            if len(self._open_tars) >= OPEN_TARS:
+                # The oldest one closes when the last reader lets go of it (see _Tar).
+                self._open_tars.pop(next(iter(list(self._open_tars))), None)
+            handle = self._open_tars[tar] = _Tar(self._tars[tar])
+        data = os.pread(handle.descriptor, int(size), int(offset))
+        if len(data) != size:
+            raise self._damaged(tar)
+        return data
+
+    def _damaged(self, tar: int) -> UserError:
+        folder = self._path.parent
+        return damaged(self._tars[tar], folder / self.manifest["shards"][tar]["index"])
+
+    def _load_indexes(self, folder: Path) -> None:
+        """Check every shard against the manifest and read the positions of all clips."""
+        tables, tar_of = [], []
+        for number, shard in enumerate(self.manifest["shards"]):
+            tar, index = self._tars[number], folder / shard["index"]
+            if not tar.is_file() or tar.stat().st_size != shard["tar_bytes"]:
+                raise self._damaged(number)
+            if not index.is_file() or sha256_of_file(index) != shard["index_sha256"]:
+                raise UserError(
+                    f"{index}: missing or changed since the version was frozen: delete "
+                    f"{self._path} and run the same command again"
+                )
+            if shard["clips"] == 0:
+                continue
+            table = pq.read_table(index, columns=[*READ_COLUMNS, "cache"])
+            tables.append(table.filter(pc.equal(table["cache"], "ok")).select(READ_COLUMNS))
+            tar_of.append(np.full(len(tables[-1]), number))
+        if not tables:
+            raise UserError(f"{self._path}: this dataset version has no usable clip")
+        table = pa.concat_tables(tables)
+        ids = table["clip_id"].to_pylist()
+        self._row_of = {clip_id: row for row, clip_id in enumerate(ids)}
+        self._tar_of = np.concatenate(tar_of)
+        offsets = table["frame_offsets"].combine_chunks()
+        # Flat arrays instead of a list per clip: a million clips stay small.
+        self._first_frame = np.concatenate([[0], np.cumsum(offsets.value_lengths().to_numpy())])
+        self._frame_offsets = offsets.flatten().to_numpy()
+        self._frame_sizes = table["frame_sizes"].combine_chunks().flatten().to_numpy()
+        self._log_mels = np.stack(
+            [table["log_mel_offset"].to_numpy(), table["log_mel_size"].to_numpy()], axis=1
+        )
+
+
+class _Tar:
+    """An open tar. It closes with its last reference, so never under a thread that reads it."""
+
+    def __init__(self, path: Path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)

@@ -1,0 +1,61 @@
+"""Video frames: short side and JPEG for the cache, CLIP's transform at reading (facts 4.1).
+
+Pillow does all of it (bicubic with antialiasing, the filter CLIP was trained with). Colours are RGB
+throughout: the released code's swap of red and blue, undone at reading, has no place here.
+"""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from clip4vla.config.data import Frames
+
+SIZE = 224  # of the vision tower's input, pixels
+LONGEST_JPEG = 65500  # pixels
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, RGB
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def resize(image: Image.Image, short_side: int) -> Image.Image:
+    """Bicubic resize so that the short side has `short_side` pixels; the long one is truncated."""
+    width, height = image.size
+    short = min(width, height)
+    if short == short_side:
+        return image
+    size = (width * short_side // short, height * short_side // short)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def encode(frame: np.ndarray, config: Frames) -> bytes:
+    """JPEG bytes of a decoded frame, uint8 RGB [H, W, 3], at the cache's short side.
+
+    ValueError for a frame so narrow that its long side would exceed what a JPEG can hold.
+    """
+    stream = io.BytesIO()
+    image = resize(Image.fromarray(frame), config.short_side)
+    if max(image.size) > LONGEST_JPEG:
+        raise ValueError(f"a frame of {frame.shape[1]} x {frame.shape[0]} is too long for a JPEG")
+    image.save(stream, format="JPEG", quality=config.jpeg_quality)
+    return stream.getvalue()
+
+
+def sample_positions(count: int, most: int) -> list[int]:
+    """Positions of at most `most` of `count` frames: linspace(0, count - 1, most), truncated."""
+    if count <= most:
+        return list(range(count))
+    return np.linspace(0, count - 1, most).astype(int).tolist()
+
+
+def to_tensor(jpeg: bytes) -> torch.Tensor:
+    """float32 [3, 224, 224]: short side 224, central square, CLIP's mean and standard deviation.
+
+    OSError (Pillow's) when the bytes are no whole image.
+    """
+    with Image.open(io.BytesIO(jpeg)) as image:
+        image = resize(image.convert("RGB"), SIZE)
+    left, top = (round((side - SIZE) / 2.0) for side in image.size)
+    square = np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))  # [H, W, 3]
+    pixels = torch.from_numpy(square.transpose(2, 0, 1).astype(np.float32) / 255.0)
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

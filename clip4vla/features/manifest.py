@@ -1,0 +1,121 @@
+"""The frozen dataset version: what is in it, with hashes that run keys and tables cite."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clip4vla.config.data import Cache
+from clip4vla.errors import UserError
+from clip4vla.files import (
+    read_json,
+    sha256_of_file,
+    sha256_of_ids,
+    write_json,
+    write_parquet,
+)
+
+CLIP_COLUMNS = ["clip_id", "sound", "silent", "audio", "duration", "shard"]
+SPLIT_COLUMNS = ["split", "clip_id", "captions", "label"]
+
+
+def freeze(
+    ledger: pd.DataFrame,
+    splits: pd.DataFrame,
+    indexes: Iterable[str | Path],
+    dataset: str,
+    cache: Cache,
+    out_dir: str | Path,
+) -> dict[str, Any]:
+    """Write clips.parquet, splits.parquet and, last, manifest.json into `out_dir`; give the latter.
+
+    `indexes` are the shards' index files inside `out_dir`, each with its tar beside it. Usable
+    clips are those of the indexes with `cache` = ok; silent: an audio status other than ok.
+    UserError when a tar is missing or has another size than its index says.
+    """
+    out_dir = Path(out_dir)
+    paths = sorted(map(Path, indexes), key=lambda path: int(path.stem))
+    tables = [pd.read_parquet(path) for path in paths]
+    shards = [_shard(path, table, out_dir) for path, table in zip(paths, tables, strict=True)]
+    cached = pd.concat([table[["clip_id", "cache", "detail", "tools"]] for table in tables])
+    usable = ledger.clip_id.isin(cached.clip_id[cached.cache == "ok"])
+    clips = ledger[usable].assign(silent=lambda rows: rows.audio != "ok")
+    clips = clips.sort_values("clip_id")[CLIP_COLUMNS]
+    kept = splits[splits.clip_id.isin(clips.clip_id)]
+    kept = kept.sort_values(["split", "clip_id"])[SPLIT_COLUMNS]
+    write_parquet(out_dir / "clips.parquet", clips.reset_index(drop=True))
+    write_parquet(out_dir / "splits.parquet", kept.reset_index(drop=True))
+    failed = cached[cached.cache != "ok"].sort_values("clip_id")
+    manifest = {
+        "dataset": dataset,
+        "cache": cache.scientific(),
+        "shards": shards,
+        "files": {
+            name: sha256_of_file(out_dir / name) for name in ("clips.parquet", "splits.parquet")
+        },
+        "clips": _counts(ledger.clip_id, clips),
+        "splits": {
+            split: _counts(rows.clip_id, clips)
+            for split, rows in splits.groupby("split", sort=True)
+        },
+        "not_decodable": dict(zip(failed.clip_id, failed.detail, strict=True)),
+        "tools": {
+            "fetch": _distinct(ledger.tool[usable]),
+            "probe": _distinct(ledger.decoder[usable]),
+            "cache": _distinct(cached.tools),
+        },
+    }
+    write_json(out_dir / "manifest.json", manifest)
+    return manifest
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The manifest that `freeze` wrote. UserError when it is missing."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such manifest: build the cache of this dataset first")
+    return read_json(path)
+
+
+def damaged(tar: Path, index: Path) -> UserError:
+    """The error for a tar that is not the one its index was written for."""
+    return UserError(
+        f"{tar}: missing, cut off or changed since it was indexed: delete {index} and run the same "
+        "command again"
+    )
+
+
+def _shard(index: Path, table: pd.DataFrame, out_dir: Path) -> dict[str, Any]:
+    """The manifest's entry of one shard."""
+    tar = index.with_suffix(".tar")
+    if not tar.is_file():
+        raise damaged(tar, index)
+    size = tar.stat().st_size
+    if len(table) and size != table.tar_bytes.iloc[0]:
+        raise damaged(tar, index)
+    return {
+        "shard": int(index.stem),
+        "index": index.relative_to(out_dir).as_posix(),
+        "index_sha256": sha256_of_file(index),
+        "tar": tar.relative_to(out_dir).as_posix(),
+        "tar_bytes": size,
+        # An index without rows has nowhere to hold the hash; its tar is empty and quickly read.
+        "tar_sha256": table.tar_sha256.iloc[0] if len(table) else sha256_of_file(tar),
+        "clips": int((table.cache == "ok").sum()),
+    }
+
+
+def _counts(planned: pd.Series, clips: pd.DataFrame) -> dict[str, Any]:
+    """Planned, usable and silent clips, and the hash of the usable ids."""
+    rows = clips[clips.clip_id.isin(planned)]
+    return {
+        "planned": int(planned.nunique()),
+        "usable": len(rows),
+        "silent": int(rows.silent.sum()),
+        "ids_sha256": sha256_of_ids(rows.clip_id),
+    }
+
+
+def _distinct(values: pd.Series) -> list[str]:
+    return sorted(values.dropna().astype(str).unique())

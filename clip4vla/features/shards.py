@@ -1,0 +1,158 @@
+"""Shards of the cache: every usable clip decoded once into JPEG frames and a log-mel, in one tar.
+
+A clip is one WebDataset sample: `<clip_id>.000000.jpg` ..., `<clip_id>.json` and, with sound,
+`<clip_id>.logmel.npy` (float16 [C, T, n_mels], dB). Equal content gives equal bytes. The index says
+where every member lies, so that readers seek and never scan.
+"""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from av.error import FFmpegError
+from webdataset import TarWriter
+
+from clip4vla.config.data import Cache
+from clip4vla.errors import UserError
+from clip4vla.features.frames import encode
+from clip4vla.features.log_mel import LogMelFrontend
+from clip4vla.files import canonical_json, sha256_of_file, sole_owner, whole_file
+from clip4vla.progress import track
+
+OWNER = "clip4vla"  # of the members; a fixed one, so that bytes do not depend on who builds
+INDEX_COLUMNS = [
+    "clip_id",
+    "cache",  # ok | decode_error (the clip is not in the tar)
+    "detail",  # why not
+    "frame_offsets",  # list: byte position in the tar of every frame's JPEG
+    "frame_sizes",  # list: bytes of every frame
+    "log_mel_offset",  # -1 for a silent clip
+    "log_mel_size",
+    "channels",  # of the log-mel: 0 (silent), 1 or 3
+    "T",  # frames of the log-mel
+    "n_frames",  # of the video
+    "sha256",  # of the clip's members: frames in order, json, log-mel
+    "tar_bytes",
+    "tar_sha256",
+    "tools",  # versions of what made the bytes
+]
+
+# What a decoder says of one file ends that clip only; a failing disk or a bug ends the job.
+CLIP_ERRORS = (FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError, EOFError)
+
+DecodeAudio = Callable[[str], tuple[np.ndarray, int]]
+DecodeFrames = Callable[[str, float], Iterator[np.ndarray]]
+
+
+def build_shard(
+    ledger_rows: pd.DataFrame,
+    cache: Cache,
+    tar_path: str | Path,
+    decode_audio: DecodeAudio | None = None,
+    decode_frames: DecodeFrames | None = None,
+) -> pd.DataFrame:
+    """Write the tar of one shard from its ledger rows; give the index, one row per usable clip.
+
+    A clip that cannot be decoded is left out of the tar and has `cache` = decode_error in the
+    index: it fails alone. UserError when a media file of the ledger is gone. The tar appears whole
+    or not at all, with the same bytes for the same media. The decoders are those of
+    `clip4vla.media.decode` unless others are given.
+    """
+    if decode_audio is None or decode_frames is None:
+        from clip4vla.media import decode
+
+        decode_audio = decode_audio or decode.decode_audio
+        decode_frames = decode_frames or decode.decode_frames
+    tar_path = Path(tar_path)
+    front_end = LogMelFrontend(cache.log_mel)
+    usable = ledger_rows[(ledger_rows.fetch == "ok") & (ledger_rows.video == "ok")]
+    rows = []
+    with (
+        sole_owner(tar_path.with_name(f".{tar_path.stem}.lock")),
+        _one_tar(tar_path) as temporary,
+    ):
+        with open(temporary, "wb") as stream, _writer(stream) as writer:
+            clips = usable.sort_values("clip_id").itertuples()
+            for clip in track(clips, f"cache {tar_path.stem}", total=len(usable)):
+                row, members = _clip(clip, cache, front_end, decode_audio, decode_frames)
+                rows.append(row)
+                if members:
+                    writer.write({"__key__": clip.clip_id, **members})
+        places = _places(temporary)
+        whole = {"tar_bytes": temporary.stat().st_size, "tar_sha256": sha256_of_file(temporary)}
+    tools = ", ".join(f"{name} {version(name)}" for name in ("av", "pillow", "torch", "torchaudio"))
+    return pd.DataFrame(
+        [{**row, **_position(row, places), **whole, "tools": tools} for row in rows],
+        columns=INDEX_COLUMNS,
+    )
+
+
+def _one_tar(tar_path: Path):
+    """The temporary path of `whole_file`; first clears away what a killed builder left."""
+    for stale in tar_path.parent.glob(f".{tar_path.name}.*.tmp"):
+        stale.unlink()
+    return whole_file(tar_path)
+
+
+def _writer(stream) -> TarWriter:
+    # PAX: a clip id may have 100 characters, more than plain tar headers hold with an extension.
+    return TarWriter(stream, encoder=False, mtime=0, user=OWNER, group=OWNER, format="PAX_FORMAT")
+
+
+def _frame_name(position: int) -> str:
+    return f"{position:06d}.jpg"
+
+
+def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, dict[str, bytes]]:
+    """The index row of one clip without its position, and its tar members (none on an error)."""
+    row = {"clip_id": clip.clip_id, "cache": "ok", "detail": "", "sha256": ""}
+    row |= {"channels": 0, "T": 0, "n_frames": 0}
+    if not Path(clip.path).is_file():
+        raise UserError(
+            f"{clip.path}: the media file of clip {clip.clip_id} is gone: delete fetch.parquet of "
+            f"shard {clip.shard} and run the same command again"
+        )
+    try:
+        decoded = decode_frames(clip.path, cache.frames.fps)
+        images = [encode(frame, cache.frames) for frame in decoded]
+        if not images:
+            raise ValueError("the video has no frame")
+        log_mel = front_end(*decode_audio(clip.path)).numpy() if clip.audio == "ok" else None
+    except CLIP_ERRORS as error:
+        text = " ".join(str(error).split()).replace(str(clip.path), Path(clip.path).name)
+        return row | {"cache": "decode_error", "detail": f"{type(error).__name__}: {text}"}, {}
+    row["n_frames"] = len(images)
+    members = {_frame_name(position): image for position, image in enumerate(images)}
+    if log_mel is not None:
+        row["channels"], row["T"] = log_mel.shape[:2]
+    about = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
+    members["json"] = canonical_json(about | {"fps": cache.frames.fps}).encode()
+    if log_mel is not None:
+        stream = io.BytesIO()
+        np.save(stream, log_mel, allow_pickle=False)
+        members["logmel.npy"] = stream.getvalue()
+    row["sha256"] = hashlib.sha256(b"".join(members.values())).hexdigest()
+    return row, members
+
+
+def _places(tar_path: Path) -> dict[str, tuple[int, int]]:
+    """Member name -> (byte position of its content, size)."""
+    with tarfile.open(tar_path) as tar:
+        return {member.name: (member.offset_data, member.size) for member in tar}
+
+
+def _position(row: dict, places: dict[str, tuple[int, int]]) -> dict:
+    """The index columns that say where a clip's members lie."""
+    names = [f"{row['clip_id']}.{_frame_name(position)}" for position in range(row["n_frames"])]
+    offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))
+    return {
+        "frame_offsets": [places[name][0] for name in names],
+        "frame_sizes": [places[name][1] for name in names],
+        "log_mel_offset": offset,
+        "log_mel_size": size,
+    }

@@ -1,0 +1,78 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clip4vla.config.data import Frames
+from clip4vla.features.frames import MEAN, STD, encode, sample_positions, to_tensor
+from clip4vla.features.text import END, PAD, START, tokenize
+
+
+def gradient(height, width):
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack((rows * 255 // height, columns * 255 // width, rows * 0 + 60), -1).astype(
+        np.uint8
+    )
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(240, 320, (298, 224)), (90, 60, (224, 336)), (224, 224, (224,) * 2)],
+)
+def test_short_side_in_the_cache(height, width, size):
+    jpeg = encode(gradient(height, width), Frames())
+    assert Image.open(io.BytesIO(jpeg)).size == size
+    assert jpeg == encode(gradient(height, width), Frames())
+    assert to_tensor(jpeg).shape == (3, 224, 224)
+
+
+def test_transform_is_clips():
+    """Red stays red: the constant picture comes out as its colour, normalised."""
+    picture = np.zeros((224, 300, 3), np.uint8) + np.array([200, 100, 50], np.uint8)
+    out = to_tensor(encode(picture, Frames(jpeg_quality=100)))
+    expected = (np.array([200, 100, 50]) / 255 - MEAN) / STD
+    np.testing.assert_allclose(out.mean((1, 2)), expected, atol=0.02)
+
+
+def test_centre_is_kept():
+    picture = np.zeros((224, 424, 3), np.uint8)
+    picture[:, 100:324] = 255
+    white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
+    out = to_tensor(encode(picture, Frames(jpeg_quality=100)))
+    torch.testing.assert_close(
+        out[:, :, 8:-8], white.view(3, 1, 1).expand(3, 224, 208), rtol=0, atol=0.1
+    )
+
+
+def test_frame_too_narrow_for_jpeg():
+    with pytest.raises(ValueError, match="1 x 400"):
+        encode(np.zeros((400, 1, 3), np.uint8), Frames())
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "positions"),
+    [
+        (3, 12, [0, 1, 2]),
+        (12, 12, list(range(12))),
+        (30, 12, [0, 2, 5, 7, 10, 13, 15, 18, 21, 23, 26, 29]),
+        (10, 1, [0]),
+        (0, 4, []),
+    ],
+)
+def test_uniform_sampling(count, most, positions):
+    assert sample_positions(count, most) == positions
+
+
+def test_tokens():
+    out = tokenize(["A photo of a cat", "", "word " * 100], 8)
+    assert out.dtype == torch.int64
+    assert out[0].tolist() == [START, 320, 1125, 539, 320, 2368, END, PAD]
+    assert out[1].tolist() == [START, END] + [PAD] * 6
+    assert out[2].tolist() == [START] + [2653] * 6 + [END]
+
+
+def test_spelt_out_control_tokens_are_dropped():
+    out = tokenize(["a <end_of_text> cat"], 8)[0].tolist()
+    assert out == [START, 320, 2368, END] + [PAD] * 4

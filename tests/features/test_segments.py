@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from clip4vla.config.run import Inputs
+from clip4vla.features.masking import Masks
+from clip4vla.features.segments import segment_count, split
+
+
+def noise(channels, steps, seed=0):
+    return (
+        20 * torch.randn(channels, steps, 224, generator=torch.Generator().manual_seed(seed)) - 40
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "released"),
+    [
+        (1251, 6, 6),
+        (2501, 12, 12),
+        (3751, 17, 17),
+        (224, 1, 2),
+        (225, 2, 2),
+        (448, 2, 3),
+        (1, 1, 1),
+    ],
+)
+def test_counts(steps, count, released):
+    assert segment_count(steps) == count
+    assert segment_count(steps, extra_segment=True) == released
+    inputs = Inputs(max_segments=20)
+    assert len(split(noise(1, steps), inputs)) == count
+    assert (
+        len(split(noise(1, steps), inputs.model_copy(update={"extra_segment": True}))) == released
+    )
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_reference_segments(vectors, extra):
+    out = split(vectors["logmel_db_released"], Inputs(extra_segment=extra))
+    expected = vectors["segments_released"].reshape(vectors["segments_released_shape"])
+    np.testing.assert_allclose(out.numpy(), expected.astype(np.float32), rtol=0, atol=5e-3)
+
+
+def test_mean_zero_and_population_deviation_one():
+    out = split(noise(3, 448), Inputs()).double()
+    torch.testing.assert_close(out.mean((2, 3)), torch.zeros(2, 3).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std((2, 3), correction=0), torch.ones(2, 3).double())
+
+
+def test_all_padding_and_constant_segments_are_zero():
+    extra = split(noise(1, 224), Inputs(extra_segment=True))
+    assert bool((extra[1] == 0).all())
+    constant = split(torch.full((1, 448, 224), -59.7), Inputs())
+    assert bool((constant == 0).all())
+
+
+def test_mono_stands_for_three_equal_channels():
+    mono = noise(1, 300)
+    torch.testing.assert_close(split(mono, Inputs()), split(mono.expand(3, -1, -1), Inputs()))
+
+
+def test_padding_value():
+    clip = noise(1, 300)
+    zero = split(clip, Inputs(pad_value="zero"))[1, 0]
+    least = split(clip, Inputs(pad_value="min"))[1, 0]
+    assert float(zero[76:].std()) < 1e-5 and float(zero[100, 0]) > 0
+    assert float(least[76:].std()) < 1e-5 and float(least[100, 0]) < float(least[:76].mean())
+    padded = torch.cat((clip, torch.zeros(1, 148, 224)), dim=1)
+    torch.testing.assert_close(split(clip, Inputs()), split(padded, Inputs()))
+
+
+def test_central_segments_are_kept():
+    clip = noise(1, 224 * 7 + 10)
+    every = split(clip, Inputs(max_segments=8))
+    torch.testing.assert_close(split(clip, Inputs(max_segments=4)), every[2:6])
+    torch.testing.assert_close(split(clip, Inputs(max_segments=3)), every[2:5])
+    torch.testing.assert_close(split(clip, Inputs(max_segments=7)), every[0:7])
+
+
+@pytest.mark.parametrize("most", [8, 2])
+def test_masks_are_laid_before_padding_and_splitting(most):
+    clip = noise(3, 1000)
+    rng = np.random.default_rng(0)
+    masks = Masks(rng.random(1000) < 0.3, rng.random(224) < 0.2)
+    by_hand = clip.clone()
+    by_hand[:, masks.steps] = 0.0
+    by_hand[:, :, masks.bands] = 0.0
+    inputs = Inputs(max_segments=most)
+    torch.testing.assert_close(split(clip, inputs, masks), split(by_hand, inputs))
+
+
+def test_input_is_left_alone():
+    clip = noise(1, 300)
+    before = clip.clone()
+    split(clip, Inputs(pad_value="min"))
+    assert torch.equal(clip, before)

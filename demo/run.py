@@ -51,18 +51,20 @@ def run(options: argparse.Namespace, lock: int) -> int:
     environment = dict(os.environ)
     # The rules call `clip4vla` and `snakemake` of this environment, whatever else is on PATH.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    base = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "workflow" / "Snakefile")]
+    snakemake = [sys.executable, "-m", "snakemake"]
+    base = ["--snakefile", str(REPO / "workflow" / "Snakefile")]
     base += ["--directory", str(options.out), "--profile", str(REPO / "profiles" / "demo")]
     base += ["--configfile", str(HERE / "config.yaml"), *map(str, options.config)]
     if options.port != 8347:
         url = f"http://127.0.0.1:{options.port}/{{file}}"
         base += ["--config", f"datasets={json.dumps({'demo': {'url': url}})}"]
     # Whoever held the lock of an earlier demo is dead (`only_one`): its Snakemake lock is stale.
-    subprocess.run([*base, "--unlock"], env=environment, capture_output=True, check=False)
-    command = [*base, *options.snakemake]
-    snakemake = subprocess.Popen(command, env=environment, pass_fds=[lock])
-    signal.signal(signal.SIGTERM, lambda *_: snakemake.terminate())
-    code = wait(snakemake)
+    unlock = [*snakemake, "--unlock", *base]
+    subprocess.run(unlock, env=environment, capture_output=True, check=False)
+    command = [*snakemake, *options.snakemake, *base]
+    process = subprocess.Popen(command, env=environment, pass_fds=[lock])
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    code = wait(process)
     if code == 0 and not options.snakemake:
         where_to_look(options.out, time.monotonic() - started)
     return code

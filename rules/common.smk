@@ -18,7 +18,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# Every command sees the same config, on this machine and on others, and no rule has to name it:
+# Every command sees the same config, on this machine and on others, without naming it:
 # a path or a port in a shell line would make Snakemake rerun what does not depend on it.
 VARIABLES = {
     "CLIP4VLA_CONFIG": ":".join(str(path.resolve()) for path in CONFIG_FILES),

@@ -16,7 +16,7 @@ rule evaluate:
         run_key=keys_of("evaluate"),
     conda:
         "../envs/clip4vla.yaml"
-    threads: 2
+    threads: 4
     params:
         expected=expected_of,
     shell:

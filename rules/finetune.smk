@@ -19,6 +19,6 @@ rule finetune:
         run_key=keys_of("finetune"),
     conda:
         "../envs/clip4vla.yaml"
-    threads: 2
+    threads: 4
     shell:
         "clip4vla train {wildcards.run_key} --threads {threads} > {log} 2>&1"

@@ -18,6 +18,6 @@ rule pretrain:
         run_key=keys_of("pretrain"),
     conda:
         "../envs/clip4vla.yaml"
-    threads: 2
+    threads: 4
     shell:
         "clip4vla train {wildcards.run_key} --threads {threads} > {log} 2>&1"

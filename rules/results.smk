@@ -49,17 +49,46 @@ rule build_table:
 
 rule build_page:
     input:
-        tables=expand("results/tables/{table}/tidy.csv", table=PLAN.tables),
+        sheets=expand("results/tables/{table}/rows.json", table=PLAN.tables),
+        metrics=expand(
+            "results/runs/{run_key}/metrics.json", run_key=PLAN.stage("evaluate")
+        ),
         curves=curves(),
         coverage=coverages(),
+        paper=PLAN.config.paper,
     output:
-        tidy="results/tidy.csv",
-        page="results/index.html",
-        figures=report(
-            layout.figures(PLAN),
-            category="Figures",
-            caption="../workflow/report/figures.rst",
+        page=report(
+            "results/index.html",
+            category="Everything",
+            labels={"file": "one page"},
+            caption="../workflow/report/index.rst",
         ),
+        tidy=report(
+            "results/tidy.csv",
+            category="Everything",
+            labels={"file": "all numbers"},
+            caption="../workflow/report/tidy.rst",
+        ),
+        difference=report(
+            "results/figures/difference.png",
+            category="Figures",
+            labels={"figure": "ours minus paper"},
+            caption="../workflow/report/difference.rst",
+        ),
+        coverage=report(
+            "results/figures/coverage.png",
+            category="Figures",
+            labels={"figure": "coverage"},
+            caption="../workflow/report/coverage.rst",
+        ),
+        curves=report(
+            expand(
+                "results/figures/curves-{stage}.png", stage=layout.trained_stages(PLAN)
+            ),
+            category="Figures",
+            caption="../workflow/report/curves.rst",
+        ),
+        vectors=layout.figures(PLAN, "svg"),
         record="results/record.json",
     log:
         "logs/build_page.log",

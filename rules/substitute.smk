@@ -16,6 +16,6 @@ rule substitute:
         run_key=keys_of("substitute"),
     conda:
         "../envs/clip4vla.yaml"
-    threads: 2
+    threads: 4
     shell:
         "clip4vla substitute {wildcards.run_key} --threads {threads} > {log} 2>&1"

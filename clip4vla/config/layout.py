@@ -89,17 +89,27 @@ def records(plan: Plan) -> list[str]:
     ]
 
 
-def figures(plan: Plan) -> list[str]:
-    """Figures over all tables; curves of the stages that are trained."""
-    stages = [stage for stage in ("pretrain", "finetune") if plan.stage(stage)]
-    names = ["difference", "coverage", *(f"curves-{stage}" for stage in stages)]
-    return [f"results/figures/{name}.{kind}" for name in names for kind in ("png", "svg")]
+def trained_stages(plan: Plan) -> list[str]:
+    """Stages of the plan that have a training curve."""
+    return [stage for stage in ("pretrain", "finetune") if plan.stage(stage)]
+
+
+def figures(plan: Plan, kind: str) -> list[str]:
+    """Figures over all tables; kind is png or svg."""
+    names = ["difference", "coverage", *(f"curves-{stage}" for stage in trained_stages(plan))]
+    return [f"results/figures/{name}.{kind}" for name in names]
 
 
 def table_outputs(plan: Plan) -> list[str]:
     """Tables, figures and the page."""
     files = [f"results/tables/{table}/{name}" for table in plan.tables for name in TABLE_FILES]
-    return [*files, *figures(plan), "results/tidy.csv", "results/index.html"]
+    return [
+        *files,
+        *figures(plan, "png"),
+        *figures(plan, "svg"),
+        "results/tidy.csv",
+        "results/index.html",
+    ]
 
 
 def all_outputs(plan: Plan) -> list[str]:

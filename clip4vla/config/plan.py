@@ -29,7 +29,7 @@ class Cell:
     table: str
     row: str
     dataset: str
-    seed: int
+    seed: int | None  # None: nothing is trained, no seed enters
     run_key: str
 
 
@@ -63,7 +63,8 @@ class Plan:
             while todo:
                 key = todo.pop()
                 run = self.runs[key]
-                seed = f"/s{cell.seed}" if run.stage in ("finetune", "evaluate") else ""
+                seeded = cell.seed is not None and run.stage in ("finetune", "evaluate")
+                seed = f"/s{cell.seed}" if seeded else ""
                 names.setdefault(key, f"{cell.table}/{cell.row}/{cell.dataset}{seed}")
                 todo.extend(self.parents(key))
         return names
@@ -154,7 +155,12 @@ def _expand(
     if disabled:
         plan.without_data[table.table, row.row] = f"no data: {', '.join(disabled)} disabled"
         return
-    for seed in row.seeds or table.seeds:
+    if table.gallery == "all" and recipe.missing_audio == "filter":
+        raise UserError(
+            f"{where}: missing_audio: filter leaves only clips with sound, but gallery is all; "
+            "say gallery: with_sound in the table, or choose another policy"
+        )
+    for seed in (row.seeds or table.seeds) if recipe.finetune else [None]:
         key = _add_chain(plan, recipe, dataset, seed)
         plan.cells.append(Cell(table.table, row.row, dataset, seed, key))
 
@@ -199,7 +205,7 @@ def _place(layers, key: KeyPath) -> str | None:
     return found
 
 
-def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int) -> str:
+def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> str:
     """Add the runs of a row on one dataset with one seed; return the key of its evaluation."""
 
     def source(name: str, split: str, share: float) -> Source:

@@ -76,7 +76,7 @@ def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
 def freeze(plan: Plan, version: str, cache_id: str) -> None:
     """All shards of a cache -> the manifest that runs read and tables cite, and its record."""
     from clip4vla.features.manifest import freeze as freeze_cache
-    from clip4vla.stages.records import flat, numbers
+    from clip4vla.stages.summaries import numbers
     from clip4vla.tracking import write_record
 
     name, dataset = plan.dataset_of(version)
@@ -95,16 +95,14 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
         kind="data",
         key=f"{version}/{cache_id}",
         name=f"{version}/{cache_id}",
-        params=flat({"dataset": name, "version": version, "cache": manifest["cache"]}),
+        params={"dataset": name, "version": version, "cache": manifest["cache"]},
         tags={"data_version": version, "cache_id": cache_id, "stage": "data"},
         metrics=numbers({split: _known(counts) for split, counts in coverage.items()}),
-        curve=None,
         artifacts=[
             Path(folder, "coverage.csv"),
             Path(folder, "missing.tsv"),
             cache / "manifest.json",
         ],
-        inputs=[],
     )
 
 

@@ -44,7 +44,7 @@ def page(plan: Plan) -> None:
                 names[key]: Path(layout.result_dir(key), "metrics.jsonl")
                 for key in plan.stage(stage)
             }
-            for stage in ("pretrain", "finetune")
+            for stage in layout.trained_stages(plan)
         },
         coverage_files={
             version: Path(layout.data_dir(version), "coverage.csv")
@@ -63,8 +63,7 @@ def page(plan: Plan) -> None:
             "rows": float(sum(len(table.rows) for table in plan.tables.values())),
             "evaluations": float(len(plan.stage("evaluate"))),
         },
-        curve=None,
-        artifacts=[*tables, *map(Path, layout.figures(plan)), RESULTS / "index.html"],
+        artifacts=[*tables, *map(Path, layout.figures(plan, "png")), RESULTS / "index.html"],
         inputs=sorted({cell.run_key for cell in plan.cells}),
     )
 
@@ -91,11 +90,10 @@ def sync(plan: Plan) -> None:
     from clip4vla.tracking import sync
 
     folder = Path("mlflow")
-    names = {key: f"{name} ({plan.runs[key].stage})" for key, name in plan.names().items()}
-    done = sync(
-        [Path(path) for path in layout.records(plan)], folder / "mlflow.db", folder / "artifacts"
-    )
-    write_json(folder / "synced.json", {"runs": done.runs, "names": names})
+    records = [Path(path) for path in layout.records(plan)]
+    names = {key: f"{name} {plan.runs[key].stage}" for key, name in plan.names().items()}
+    done = sync(records, folder / "mlflow.db", folder / "artifacts", names=names)
+    write_json(folder / "synced.json", {"runs": len(done.runs), "names": names})
 
 
 def _folder(table: str) -> Path:

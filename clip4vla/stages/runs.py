@@ -7,7 +7,8 @@ from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import sources_of
 from clip4vla.errors import UserError
 from clip4vla.files import read_json, write_json
-from clip4vla.stages.records import run_record
+from clip4vla.stages.summaries import numbers
+from clip4vla.tracking import write_record
 
 
 def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None:
@@ -29,7 +30,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         workers=threads,
         max_seconds=max_seconds,
     )
-    _finish(plan, key, out, read_json(out / "train.json"), curve=out / "metrics.jsonl")
+    _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
 
 
 def substitute(plan: Plan, key: str, threads: int) -> None:
@@ -44,9 +45,9 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
         start=_start(plan, run),
         weights=plan.weight_files(),
         out=out,
-        threads=threads,
+        workers=threads,
     )
-    _finish(plan, key, out, read_json(out / "substitute.json"))
+    _finish(plan, key, out, "substitute.json")
 
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
@@ -65,9 +66,9 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
         substitution=_substitution(run),
         expected=dataset.expected.get(run.test.split),
         out=out,
-        threads=threads,
+        workers=threads,
     )
-    _finish(plan, key, out, read_json(out / "metrics.json"))
+    _finish(plan, key, out, "metrics.json")
 
 
 def _expect(plan: Plan, key: str, stage: str):
@@ -107,7 +108,29 @@ def _substitution(run) -> Path | None:
     return path
 
 
-def _finish(plan: Plan, key: str, out: Path, summary: dict, curve: Path | None = None) -> None:
+def _finish(
+    plan: Plan,
+    key: str,
+    out: Path,
+    summary: str,
+    curve: str | None = None,
+    model: str | None = None,
+) -> None:
     """Write the resolved config and the record; last, so that they stand for the whole run."""
-    write_json(out / "config.json", plan.run(key).scientific())
-    run_record(plan, key, out, summary, curve)
+    run = plan.run(key)
+    write_json(out / "config.json", run.scientific())
+    others = [name for name in layout.RUN_FILES[run.stage] if name not in ("record.json", model)]
+    data = [f"{source.dataset}/{source.cache_id}" for source in sources_of(run)]
+    write_record(
+        out / "record.json",
+        kind=run.stage,
+        key=key,
+        name=f"{run.stage} {key}",
+        params=run.scientific(),
+        tags={"run_key": key, "stage": run.stage, "data": ", ".join(dict.fromkeys(data))},
+        metrics=numbers(read_json(out / summary)),
+        curve=out / curve if curve else None,
+        artifacts=[out / name for name in others],
+        inputs=[*dict.fromkeys(data), *plan.parents(key)],
+        model=out / model if model else None,
+    )

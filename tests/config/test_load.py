@@ -55,7 +55,7 @@ def test_a_valid_project_has_its_runs(project):
     plan = project()
     assert [run.stage for run in plan.runs.values()].count("evaluate") == 1
     assert plan.stage("finetune") == []  # no finetune section: zero-shot
-    assert plan.names()[plan.cells[0].run_key] == "t/one/d/s0"
+    assert plan.names()[plan.cells[0].run_key] == "t/one/d"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,7 @@ def test_a_mistake_in_the_config_is_one_line(project, change, expected):
         (("row: one", "row: One"), "rows.0.row: String should match pattern"),
         (("table: t", "table: u"), "must be 't', as the file is named"),
         (("base: {", "datasets: {e: {}}\nbase: {"), "no column has it"),
+        (("pretrain: null", "missing_audio: filter"), "say gallery: with_sound in the table"),
         (("rows:", "rows:\n  - {row: one, label: Again}"), "'one' stands twice"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ CONFIGS = {
 
 
 def cells(plan) -> dict[str, str]:
-    return {f"{c.table}/{c.row}/{c.dataset}/s{c.seed}": c.run_key for c in plan.cells}
+    return {f"{c.table}/{c.row}/{c.dataset}/{c.seed}": c.run_key for c in plan.cells}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

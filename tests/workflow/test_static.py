@@ -100,3 +100,13 @@ def test_a_typo_in_a_row_stops_the_dry_run_in_one_line(tmp_path):
     assert done.returncode != 0
     assert "row inter: pretrain.objective.intro: unknown key; did you mean intra?" in text
     assert "Traceback" not in text
+
+
+def test_the_readmes_tables_are_up_to_date(tmp_path):
+    done = run(
+        sys.executable,
+        str(REPO / "workflow" / "scripts" / "readme_tables.py"),
+        "--check",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr

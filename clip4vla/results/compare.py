@@ -1,0 +1,233 @@
+"""Ours against the paper, number by number: mean, spread, difference, verdict and its reason.
+
+A verdict speaks of performance: for ranks (MedR, MeanR) a smaller number is `above` the paper.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from statistics import mean, stdev
+
+import pandas as pd
+
+from clip4vla.results.paper import Published
+from clip4vla.results.sheet import Cell, Column, Row, Sheet
+
+TOLERANCE = 1.0  # points; reruns of one recipe move by 1-3 points (engineering B.11)
+FULL_COVERAGE = 0.95  # of the official clips; below it a number is `partial`
+PAPER_ONLY = "paper only"
+NOT_RUN = "not run"
+NO_DATA = "not run (no data)"
+OTHER_GALLERY = "other gallery"
+NO_REFERENCE = "—"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric of one row on one dataset and gallery: what we have and what the paper has."""
+
+    table: str
+    row: str
+    label: str
+    kind: str  # ours | paper
+    dataset: str
+    gallery: str
+    column: str  # metric of the column: where the number stands
+    metric: str  # metric of the row: what the number is
+    ours: float | None = None  # mean over seeds
+    sd: float | None = None  # sample standard deviation over seeds; None for one seed
+    seeds: int = 0  # seeds with a number
+    seeds_planned: int = 0
+    seeded: bool = True
+    paper: float | None = None
+    difference: float | None = None  # ours - paper
+    verdict: str = PAPER_ONLY
+    reason: str = ""
+    queries: str = ""  # counts of one seed (folds added up); a-b where seeds differ
+    gallery_size: str = ""
+    expected: str = ""
+    scored: str = ""
+    silent: str = ""
+    policy: str = ""
+    selection: str = ""
+    tie_rule: str = ""
+    data_version: str = ""
+    ids_sha256: str = ""
+    run_keys: str = ""
+
+
+def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[Entry]:
+    """All entries of a table, in the order of its rows; the paper's own baselines come first."""
+    table = sheet.paper_table or sheet.table
+    published = {(n.row, n.dataset, n.metric): n for n in paper if n.table == table}
+    listed = {row.row for row in sheet.rows}
+    labels = {n.row: n.label for n in published.values() if n.row not in listed}
+    baselines = [Row(row=row, label=label, kind="paper") for row, label in labels.items()]
+    entries = []
+    for row in [*baselines, *sheet.rows]:
+        own = [
+            entry
+            for column in sheet.columns
+            for entry in _column_entries(sheet, row, column, tidy, published)
+        ]
+        if row.row in listed or any(entry.paper is not None for entry in own):
+            entries.extend(own)
+    return entries
+
+
+def as_frame(entries: list[Entry]) -> pd.DataFrame:
+    """Entries as a frame, one line each (the CSV view of a table)."""
+    return pd.DataFrame(
+        [asdict(entry) for entry in entries], columns=[field.name for field in fields(Entry)]
+    )
+
+
+def lower_is_better(metric: str) -> bool:
+    """Ranks get better as they get smaller; every other metric as it grows."""
+    return metric.endswith(("MedR", "MeanR"))
+
+
+def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> list[Entry]:
+    cells = [cell for cell in row.cells if cell.dataset == column.dataset]
+    galleries = list(dict.fromkeys(cell.gallery for cell in cells)) or ["all"]
+    metric = row.metrics.get(column.metric, column.metric)
+    dataset = column.paper_dataset or column.dataset
+    number = published.get((row.row, dataset, metric)) or _any_name(row, dataset, column, published)
+    entries = []
+    for gallery in galleries:
+        values = dict(
+            table=sheet.table,
+            row=row.row,
+            label=row.label,
+            kind=row.kind,
+            dataset=column.dataset,
+            gallery=gallery,
+            column=column.metric,
+            metric=number.metric if row.kind == "paper" and number else metric,
+            paper=number.value if number else None,
+        )
+        if row.kind == "ours":
+            mine = [cell for cell in cells if cell.gallery == gallery]
+            values |= _measured(row, mine, tidy[tidy.table == sheet.table], metric)
+            # The paper has one gallery: the row's first. Another one is shown, never compared.
+            first = gallery == galleries[0]
+            if not row.no_data and not _is_measured(sheet, column.dataset):
+                values |= {"verdict": PAPER_ONLY, "reason": "no evaluation measures it"}
+            values |= _judged(values, comparable=sheet.comparable, first=first)
+        entries.append(Entry(**values))
+    return entries
+
+
+def _is_measured(sheet: Sheet, dataset: str) -> bool:
+    """Whether any row of ours fills the dataset's columns; costs, for one, are printed only."""
+    return any(cell.dataset == dataset for row in sheet.rows for cell in row.cells)
+
+
+def _any_name(row: Row, dataset: str, column: Column, published) -> Published | None:
+    """A baseline's audio-only score stands in the text-to-video column of the same measure."""
+    if row.kind != "paper" or "_" not in column.metric:
+        return None
+    measure = column.metric.split("_", 1)[1]
+    for prefix in ("t2v", "t2a"):
+        if (row.row, dataset, f"{prefix}_{measure}") in published:
+            return published[row.row, dataset, f"{prefix}_{measure}"]
+    return None
+
+
+def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> dict:
+    """Mean and spread over seeds; a seed counts once all its folds are there."""
+    # Without training no seed enters, and every seed points at one run: it counts once.
+    once = {cell.run_key or cell: cell for cell in reversed(cells)}
+    repeated = len(once) < len(cells)
+    cells = [cell for cell in cells if once[cell.run_key or cell] is cell]
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
+    refused = next((cell.no_data for cell in cells if cell.no_data), row.no_data)
+    if all(cell.no_data for cell in cells) and refused:
+        return {"verdict": NO_DATA, "reason": refused, "seeds_planned": len(seeds)}
+    if not cells:
+        return {"verdict": NOT_RUN, "reason": "not in the plan"}
+    scores, lines, missing = [], [], []
+    for seed in seeds:
+        keys = [cell.run_key for cell in cells if cell.seed == seed]
+        found = tidy[
+            (tidy.row == row.row)
+            & (tidy.metric == metric)
+            & tidy.run_key.isin([key for key in keys if key])
+            & (tidy.gallery == cells[0].gallery)
+            & (tidy.dataset == cells[0].dataset)
+            & (tidy.seed.isna() if seed is None else (tidy.seed == seed).fillna(False))
+        ]
+        missing += [key or "no data" for key in keys if key not in set(found.run_key)]
+        if len(found) == len(keys):
+            scores.append(mean(found.value))
+            lines.append(found)
+    if not scores:
+        waiting = f"waiting for {', '.join(sorted(missing))}"
+        return {"verdict": NOT_RUN, "reason": waiting, "seeds_planned": len(seeds)}
+    return {
+        "ours": mean(scores),
+        "sd": stdev(scores) if len(scores) > 1 else None,
+        "seeds": len(scores),
+        "seeds_planned": len(seeds),
+        "seeded": seeds != [None] and not repeated,
+        "reason": f"waiting for {', '.join(sorted(missing))}" if missing else "",
+        **_counts(lines),
+    }
+
+
+def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
+    def span(column: str) -> str:
+        sums = [int(line[column].sum()) for line in lines if not line[column].isna().any()]
+        if not sums:
+            return ""
+        return str(sums[0]) if len(set(sums)) == 1 else f"{min(sums)}-{max(sums)}"
+
+    every = pd.concat(lines)
+
+    def listed(column: str) -> str:
+        return " ".join(sorted({str(value) for value in every[column].dropna()}))
+
+    return {
+        "queries": span("n_queries"),
+        "gallery_size": span("n_gallery"),
+        "expected": span("n_expected"),
+        "scored": span("n_scored"),
+        "silent": span("n_silent"),
+        "policy": listed("policy"),
+        "selection": listed("selection"),
+        "tie_rule": listed("tie_rule"),
+        "data_version": listed("data_version"),
+        "ids_sha256": listed("ids_sha256"),
+        "run_keys": listed("run_key"),
+        "verdict": "partial" if _is_thin(every) else "",
+    }
+
+
+def _is_thin(lines: pd.DataFrame) -> bool:
+    """Whether a run saw less than `FULL_COVERAGE` of the official clips of its split."""
+    known = lines.dropna(subset=["n_expected", "n_usable"])
+    return bool((known.n_usable < FULL_COVERAGE * known.n_expected).any())
+
+
+def _judged(values: dict, *, comparable: bool, first: bool) -> dict:
+    """Difference and verdict of a measured entry; what was not run keeps its verdict."""
+    ours, paper = values.get("ours"), values["paper"]
+    if ours is None:
+        return {}
+    thin, waiting = values["verdict"] == "partial", values["reason"]
+    difference = None if paper is None or not first else ours - paper
+    if waiting:
+        return {"verdict": "partial", "difference": difference}
+    if not first:
+        return {"verdict": OTHER_GALLERY, "reason": "not the gallery compared with the paper"}
+    if paper is None:
+        return {"verdict": "partial" if thin else NO_REFERENCE, "reason": "no number in the paper"}
+    if not comparable:
+        reason = "other data or other towers than the paper's: see the note"
+        return {"verdict": "not comparable", "difference": difference, "reason": reason}
+    if thin:
+        reason = f"less than {FULL_COVERAGE:.0%} of the official clips"
+        return {"verdict": "partial", "difference": difference, "reason": reason}
+    allowed = max(2 * (values["sd"] or 0.0), TOLERANCE)
+    if abs(difference) <= allowed + 1e-9:
+        return {"verdict": "within", "difference": difference}
+    better = (difference < 0) == lower_is_better(values["metric"])
+    return {"verdict": "above" if better else "below", "difference": difference}

@@ -1,0 +1,62 @@
+"""How every figure is drawn and saved.
+
+Drawn with matplotlib's own Figure (no global state), the same bytes for the same input. Colours
+are those of Okabe and Ito, told apart by most colour-blind readers; marks and hatches repeat them.
+"""
+
+import io
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from clip4vla.files import whole_file
+
+BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, GREY = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#56b4e9",
+    "#cc79a7",
+    "#8a939c",
+)
+DARK = "#1c2733"
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE = {
+    "svg.hashsalt": "clip4vla",  # without it the ids in an SVG are random
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid.axis": "x",
+    "axes.axisbelow": True,
+    "grid.color": "#dde3e9",
+    "figure.dpi": 110,
+    "savefig.dpi": 150,
+}
+
+
+def save(figure: Figure, stem: str | Path) -> None:
+    """Write `<stem>.svg` and `<stem>.png`, without dates or versions in them."""
+    for kind in ("svg", "png"):
+        with whole_file(f"{stem}.{kind}") as temporary:
+            temporary.write_bytes(encoded(figure, kind))
+
+
+def encoded(figure: Figure, kind: str) -> bytes:
+    """A figure as the bytes of an svg or png file."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches; its parts are laid out without overlap."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,123 @@
+"""Figures that set ours beside the paper."""
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from clip4vla.results.compare import PAPER_ONLY, TOLERANCE, Entry, lower_is_better
+from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, STYLE, blank
+from clip4vla.results.sheet import Sheet
+
+
+def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
+    """Ours beside the paper on the first metric of each dataset; a missing bar says why."""
+    with matplotlib.rc_context(STYLE):
+        headline = {c.dataset: c for c in reversed(sheet.columns)}
+        shown = [
+            (d, headline[d])
+            for d in sheet.datasets()
+            if any(e.dataset == d and e.kind == "ours" and e.verdict != PAPER_ONLY for e in entries)
+        ]
+        chosen: dict[tuple[str, str], Entry] = {}
+        for entry in entries:
+            if any((entry.dataset, entry.column) == (d, c.metric) for d, c in shown):
+                chosen.setdefault((entry.row, entry.dataset), entry)
+        rows = list(dict.fromkeys(row for row, _ in chosen))
+        labels = {entry.row: entry.label for entry in chosen.values()}
+        figure = blank(1.8 + 3.6 * max(len(shown), 1), 1.5 + 0.42 * max(len(rows), 1))
+        axes = figure.subplots(1, max(len(shown), 1), sharey=True, squeeze=False)[0]
+        for axis, (dataset, column) in zip(axes, shown, strict=False):
+            _draw_bars(axis, [chosen.get((row, dataset)) for row in rows])
+            axis.set_title(f"{sheet.dataset_label(dataset)}, {column.label}", loc="left")
+            axis.grid(True, axis="x")
+        axes[0].set_yticks(range(len(rows)), [labels[row] for row in rows])
+        axes[0].set_ylim(len(rows) - 0.4, -0.6)
+        handles = [
+            Patch(color=GREY, label="paper"),
+            Patch(color=BLUE, label="ours (mean, ± sd)"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        figure.suptitle(sheet.title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def _draw_bars(axis, entries: list[Entry | None]) -> None:
+    values = [v for e in entries if e for v in (e.paper, e.ours) if v is not None]
+    pad = 0.015 * max([*values, 1.0])
+    for place, entry in enumerate(entries):
+        if entry is None:
+            continue
+        both = entry.kind == "ours"
+        if entry.paper is not None:
+            y = place - 0.2 if both else place
+            axis.barh(y, entry.paper, height=0.36, color=GREY)
+            axis.text(entry.paper + pad, y, f"{entry.paper:.1f}", va="center", fontsize=7)
+        elif not both:
+            axis.text(pad, place, "—", va="center", fontsize=7, color="#4a5a6a")
+        if both and entry.ours is not None:
+            y = place + 0.2
+            axis.barh(y, entry.ours, height=0.36, color=BLUE, xerr=entry.sd, ecolor=DARK)
+            end = entry.ours + (entry.sd or 0.0) + pad
+            axis.text(end, y, f"{entry.ours:.1f}", va="center", fontsize=7, fontweight="bold")
+        elif both:
+            text = entry.verdict
+            axis.text(pad, place + 0.2, text, va="center", fontsize=7, style="italic")
+    axis.set_xlim(0, 1.15 * max([*values, 1.0]))
+    axis.tick_params(axis="y", length=0)
+
+
+def differences(entries: list[Entry]) -> Figure:
+    """Ours minus paper for every number in points; the band is what counts as `within`."""
+    shown = [e for e in entries if e.difference is not None and not lower_is_better(e.metric)]
+    with matplotlib.rc_context(STYLE):
+        places = list(dict.fromkeys(_place(e) for e in shown))
+        names = {_place(e): f"{e.label} · {e.dataset} · {e.table}" for e in shown}
+        measures = list(dict.fromkeys(_measure(e) for e in shown))
+        beside = {place: [e for e in shown if _place(e) == place] for place in places}
+        figure = blank(8.0, 1.8 + 0.34 * max(len(places), 2))
+        axis = figure.subplots()
+        axis.axvspan(-TOLERANCE, TOLERANCE, color="#e6f1f8", zorder=0)
+        axis.axvline(0, color=DARK, linewidth=0.8)
+        for line in range(1, len(places)):
+            axis.axhline(line - 0.5, color="#dde3e9", linewidth=0.6, zorder=0)
+        for index, measure in enumerate(measures):
+            own = [e for e in shown if _measure(e) == measure]
+            heights = []
+            for e in own:
+                group = beside[_place(e)]
+                shift = 0.7 * ((group.index(e) + 0.5) / len(group) - 0.5)
+                heights.append(places.index(_place(e)) + shift)
+            axis.errorbar(
+                [e.difference for e in own],
+                heights,
+                xerr=[e.sd or 0.0 for e in own],
+                fmt=MARKS[index % len(MARKS)],
+                color=COLOURS[index % len(COLOURS)],
+                markersize=4.5,
+                elinewidth=0.8,
+                label=measure,
+            )
+        axis.set_yticks(range(len(places)), [names[place] for place in places])
+        axis.set_ylim(max(len(places), 1) - 0.4, -0.6)
+        axis.set_xlabel(f"ours − paper, points (bars: sd over seeds; band: ± {TOLERANCE:g})")
+        axis.grid(True, axis="x")
+        axis.tick_params(axis="y", length=0)
+        foreign = any(e.verdict == "not comparable" for e in shown)
+        title = "Difference to the paper" + (" (not comparable: see the notes)" if foreign else "")
+        axis.set_title(title, loc="left", fontweight="bold")
+        if shown:
+            figure.legend(loc="outside lower center", ncols=min(6, len(measures)), frameon=False)
+        else:
+            axis.text(0, 0, "no number of ours has a counterpart yet", ha="center", va="center")
+    return figure
+
+
+def _place(entry: Entry) -> tuple[str, str, str]:
+    return entry.table, entry.row, entry.dataset
+
+
+def _measure(entry: Entry) -> str:
+    """R1 of t2v_R1 and of t2a_R1: a row has one of them."""
+    return (
+        entry.metric.split("_", 1)[1] if entry.metric.startswith(("t2v_", "t2a_")) else entry.metric
+    )

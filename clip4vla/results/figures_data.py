@@ -1,0 +1,166 @@
+"""Figures of what happened on the way: training curves, and what became of the clips."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from clip4vla.errors import UserError
+from clip4vla.results.figures import (
+    BLUE,
+    COLOURS,
+    DARK,
+    GREY,
+    ORANGE,
+    SKY,
+    STYLE,
+    VERMILION,
+    blank,
+)
+from clip4vla.tracking.curve import read_rows
+
+PARTS = (
+    ("with sound", BLUE, ""),
+    ("silent", SKY, "//"),
+    ("no usable video", ORANGE, ".."),
+    ("not fetched", VERMILION, "xx"),
+    ("not in the lists given", GREY, ""),
+)
+
+
+def read_curve(path: str | Path) -> pd.DataFrame:
+    """A `metrics.jsonl` as a frame: step, name, value, one line a number."""
+    rows = [(step, name, value) for step, found in read_rows(path) for name, value in found.items()]
+    return pd.DataFrame(rows, columns=["step", "name", "value"])
+
+
+def read_coverage(path: str | Path) -> pd.DataFrame:
+    """A `coverage.csv`. Raises UserError when a column is missing."""
+    frame = pd.read_csv(path)
+    needed = ["split", "expected", "planned", "fetched", "with_video", "with_sound", "silent"]
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(missing)}; build the coverage again")
+    return frame
+
+
+def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Training curves: a panel for each metric, a line for each run.
+
+    `runs`: label -> frame with columns step, name, value (`read_curve`).
+    """
+    names = sorted(
+        {name for frame in runs.values() for name in frame.name.unique()},
+        key=lambda name: ("loss" not in name, name),
+    )
+    with matplotlib.rc_context(STYLE):
+        wide = min(3, max(len(names), 1))
+        high = -(-max(len(names), 1) // wide)
+        figure = blank(3.4 * wide + 0.4, 2.5 * high + 1.0 + 0.2 * -(-len(runs) // 3))
+        axes = figure.subplots(high, wide, squeeze=False).ravel()
+        for axis, name in zip(axes, names, strict=False):
+            for index, (label, frame) in enumerate(runs.items()):
+                own = frame[frame.name == name]
+                if own.empty:
+                    continue
+                axis.plot(
+                    own.step,
+                    own.value,
+                    color=COLOURS[index % len(COLOURS)],
+                    linestyle=("-", "--", "-.", ":")[index // len(COLOURS) % 4],
+                    marker="o" if len(own) <= 12 else None,
+                    markersize=3,
+                    linewidth=1.3,
+                    label=label,
+                )
+            axis.set_title(name, loc="left")
+            axis.set_xlabel("step")
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axis.ticklabel_format(axis="y", scilimits=(-3, 5))
+            axis.grid(True, axis="both")
+        for axis in axes[len(names) :]:
+            axis.set_visible(False)
+        _shared_legend(figure, axes, columns=min(3, wide))
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def _shared_legend(figure: Figure, axes, columns: int) -> None:
+    handles = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            fontsize=8,
+        )
+
+
+def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:
+    """What became of the clips of every split: a bar a split, its parts add up to the official N.
+
+    `datasets`: dataset version -> its coverage.csv (split, expected, planned, fetched,
+    with_video, with_sound, silent).
+    """
+    with matplotlib.rc_context(STYLE):
+        lines = [(name, row) for name, frame in datasets.items() for _, row in frame.iterrows()]
+        figure = blank(8.0, 1.7 + 0.4 * max(len(lines), 1))
+        axis = figure.subplots()
+        for place, (_, row) in enumerate(lines):
+            parts, total = _parts(row)
+            left = 0.0
+            for count, (_, colour, hatch) in zip(parts, PARTS, strict=True):
+                share = 100 * count / max(total, 1)
+                axis.barh(
+                    place,
+                    share,
+                    left=left,
+                    height=0.6,
+                    color=colour,
+                    hatch=hatch,
+                    edgecolor="white",
+                )
+                if share >= 6:
+                    axis.text(
+                        left + share / 2,
+                        place,
+                        str(count),
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color="white" if colour in (BLUE, VERMILION) else DARK,
+                        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
+                    )
+                left += share
+            axis.text(101, place, f"N = {total}", va="center", fontsize=8)
+        axis.set_yticks(range(len(lines)), [f"{name} · {row.split}" for name, row in lines])
+        axis.set_ylim(max(len(lines), 1) - 0.4, -0.6)
+        axis.set_xlim(0, 112)
+        axis.set_xticks(range(0, 101, 20))
+        axis.set_xlabel("share of the clips of the official lists, percent")
+        axis.tick_params(axis="y", length=0)
+        axis.set_title("Coverage of the data", loc="left", fontweight="bold")
+        handles = [
+            Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
+            for label, colour, hatch in PARTS
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _parts(row: pd.Series) -> tuple[list[int], int]:
+    """Clips with sound, silent, without video, not fetched, not listed; and their sum."""
+    planned = int(row.planned)
+    expected = planned if pd.isna(row.expected) else max(int(row.expected), planned)
+    counts = [int(row.with_sound), int(row.silent)]
+    counts += [int(row.fetched - row.with_video), int(planned - row.fetched), expected - planned]
+    return counts, expected

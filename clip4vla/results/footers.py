@@ -1,0 +1,154 @@
+"""The small print under a table: units, rules, data behind every N, and the claim as a whole."""
+
+from itertools import combinations
+
+from clip4vla.config.run import CODE_VERSION
+from clip4vla.results.compare import (
+    FULL_COVERAGE,
+    NO_REFERENCE,
+    OTHER_GALLERY,
+    PAPER_ONLY,
+    TOLERANCE,
+    Entry,
+    lower_is_better,
+)
+from clip4vla.results.paper import Published
+from clip4vla.results.sheet import Sheet
+from clip4vla.results.text import signed
+
+CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
+
+
+def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[str]:
+    """All lines of small print, each a sentence or two."""
+    measured = [entry for entry in entries if entry.ours is not None]
+    lines = [_units(sheet)]
+    if measured:
+        lines.append(
+            "Ours is the mean over seeds ± the sample standard deviation; difference is ours minus "
+            f"paper. Within: the difference is at most max(2 sd, {TOLERANCE} point). Partial: "
+            f"seeds are missing, or less than {FULL_COVERAGE:.0%} of the official clips."
+        )
+        lines.append(_summary(entries, measured))
+        lines += _order(sheet, measured)
+        lines += _data(sheet, measured)
+        lines += _shared("Silent clips", "policy", measured)
+        lines += _shared("Checkpoint selection", "selection", measured)
+        if any("_R" in entry.metric for entry in measured):
+            lines += _shared("Rank of a tie", "tie_rule", measured)
+    lines += _missing(entries)
+    lines.append(f"{NO_REFERENCE}: the paper prints no number, or there is nothing to compare.")
+    lines += _oddities(sheet, entries, paper)
+    lines += sheet.footers
+    lines.append(f"Numbers of code version {CODE_VERSION}.")
+    return lines
+
+
+def _units(sheet: Sheet) -> str:
+    metrics = {column.metric for column in sheet.columns}
+    parts = []
+    if any("_R" in metric for metric in metrics - CAPTION_METRICS):
+        parts.append("R@k: recall among the first k, in percent")
+    if any(lower_is_better(metric) for metric in metrics):
+        parts.append("MedR: median rank, lower is better (`above` means better than the paper)")
+    if metrics & CAPTION_METRICS:
+        parts.append("caption scores times 100")
+    if "accuracy" in metrics:
+        parts.append("accuracy in percent, mean over folds or splits")
+    return f"Units: {'; '.join(parts) or 'as printed in the paper'}."
+
+
+def _summary(entries: list[Entry], measured: list[Entry]) -> str:
+    wanted = [
+        e
+        for e in entries
+        if e.kind == "ours" and e.paper is not None and e.verdict not in (PAPER_ONLY, OTHER_GALLERY)
+    ]
+    compared = [e for e in measured if e.difference is not None and not lower_is_better(e.metric)]
+    text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"
+    if not compared:
+        return f"{text}."
+    bias = sum(e.difference for e in compared) / len(compared)
+    size = sum(abs(e.difference) for e in compared) / len(compared)
+    return (
+        f"{text}; mean difference {signed(bias)}, mean size of a difference {size:.1f} "
+        "(without ranks)."
+    )
+
+
+def _order(sheet: Sheet, measured: list[Entry]) -> list[str]:
+    """An ablation claims an order of rows: how much of the paper's order ours keeps."""
+    found = []
+    for dataset in sheet.datasets():
+        kept = total = 0
+        for column in [c.metric for c in sheet.columns if c.dataset == dataset]:
+            rows = [
+                e
+                for e in measured
+                if (e.dataset, e.column) == (dataset, column) and e.difference is not None
+            ]
+            for one, two in combinations(rows, 2):
+                if one.paper != two.paper:
+                    total += 1
+                    kept += (one.ours - two.ours) * (one.paper - two.paper) > 0
+        if total:
+            found.append(f"{sheet.dataset_label(dataset)} {kept} of {total}")
+    return [f"Pairs of numbers in the paper's order: {'; '.join(found)}."] if found else []
+
+
+def _data(sheet: Sheet, measured: list[Entry]) -> list[str]:
+    seen = {}
+    for e in measured:
+        ids = " ".join(digest[:12] for digest in e.ids_sha256.split())
+        size = e.gallery_size
+        key = (e.dataset, e.gallery, e.data_version, ids, size)
+        gallery = "all clips" if e.gallery == "all" else "clips with sound"
+        seen[key] = (
+            f"Data: {sheet.dataset_label(e.dataset)}, {gallery}: version {e.data_version}, "
+            f"N = {size}, ids sha256 {ids}."
+        )
+    return list(seen.values())
+
+
+def _shared(name: str, field: str, measured: list[Entry]) -> list[str]:
+    values: dict[str, list[str]] = {}
+    for entry in measured:
+        values.setdefault(getattr(entry, field) or "none", []).append(entry.label)
+    if len(values) == 1:
+        return [f"{name}: {next(iter(values))}."]
+    parts = [f"{value} ({', '.join(dict.fromkeys(rows))})" for value, rows in values.items()]
+    return [f"{name}: {'; '.join(parts)}."]
+
+
+def _missing(entries: list[Entry]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for entry in entries:
+        open_ = entry.ours is None or entry.verdict == "partial"
+        if entry.kind == "ours" and open_ and entry.reason and entry.paper is not None:
+            reason = entry.reason
+            if entry.ours is None and reason.startswith("waiting for"):
+                reason = "its runs have not ended (table.csv names them)"
+            place = f"{entry.label} on {entry.dataset}"
+            reasons.setdefault(f"{entry.verdict}, {reason}", []).append(place)
+    return [f"{_upper(why)}: {', '.join(dict.fromkeys(at))}." for why, at in reasons.items()]
+
+
+def _oddities(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[str]:
+    """The notes of paper.tsv on the numbers shown; rows that share a note share a line."""
+    shown = {(e.row, e.metric) for e in entries if e.paper is not None}
+    table = sheet.paper_table or sheet.table
+    notes: dict[tuple[str, str], list[Published]] = {}
+    for item in paper:
+        if item.table == table and item.note and (item.row, item.metric) in shown:
+            notes.setdefault((item.source, item.note), []).append(item)
+    lines = []
+    for (source, note), items in notes.items():
+        labels = ", ".join(dict.fromkeys(item.label for item in items))
+        metrics = {item.metric for item in items}
+        where = f"{labels}, {items[0].metric}" if len(metrics) == 1 else labels
+        lines.append(f"{source} ({where}): {note}.")
+    return lines
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]

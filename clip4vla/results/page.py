@@ -1,0 +1,77 @@
+"""The one page with everything: tables, figures and curves in a single file that needs no other."""
+
+import base64
+import re
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from clip4vla.files import write_text
+from clip4vla.results.figures import encoded, save
+from clip4vla.results.figures_compare import bars, differences
+from clip4vla.results.figures_data import coverage, curves, read_coverage, read_curve
+from clip4vla.results.paper import read_paper
+from clip4vla.results.render import html_fragment, html_page
+from clip4vla.results.sheet import read_sheet
+from clip4vla.results.tables import table_views
+from clip4vla.results.tidy import build_tidy, write_tidy
+
+
+def build_page(
+    sheets: list[Path],
+    runs: str | Path,
+    paper: str | Path,
+    out: str | Path,
+    curve_files: Mapping[str, Mapping[str, Path]] | None = None,
+    coverage_files: Mapping[str, Path] | None = None,
+    title: str = "CLIP4VLA, reproduced",
+) -> None:
+    """Write `tidy.csv`, `figures/*.svg|png` and the self-contained `index.html` into `out`.
+
+    `curve_files`: stage -> run label -> metrics.jsonl; `coverage_files`: dataset version ->
+    coverage.csv. Figures: `difference`, `curves-<stage>`, `coverage`. Files that are not there yet
+    are left out, as runs that have not ended are `not run` in the tables.
+    """
+    out = Path(out)
+    contents = [read_sheet(path) for path in sheets]
+    numbers = read_paper(paper)
+    tidy = build_tidy(contents, runs)
+    write_tidy(out / "tidy.csv", tidy)
+    every, sections = [], []
+    for sheet in contents:
+        entries, grid = table_views(sheet, tidy, numbers)
+        every.extend(entries)
+        body = f"{html_fragment(grid)}\n{_image(bars(sheet, entries), f'{sheet.title}: bars')}"
+        sections.append((sheet.title, body))
+    for name, heading, figure in _figures(every, curve_files or {}, coverage_files or {}):
+        save(figure, out / "figures" / name)
+        sections.append((heading, _image(figure, heading)))
+    anchors = [(_anchor(heading), heading, body) for heading, body in sections]
+    menu = "\n".join(f'<li><a href="#{a}">{escape(heading)}</a></li>' for a, heading, _ in anchors)
+    body = "\n".join(f'<h2 id="{a}">{escape(heading)}</h2>\n{text}' for a, heading, text in anchors)
+    page = f"<h1>{escape(title)}</h1>\n<nav><ul>\n{menu}\n</ul></nav>\n{body}"
+    write_text(out / "index.html", html_page(title, page))
+
+
+def _figures(entries, curve_files, coverage_files):
+    yield "difference", "Difference to the paper", differences(entries)
+    for stage, files in sorted(curve_files.items()):
+        frames = {label: read_curve(path) for label, path in files.items() if Path(path).is_file()}
+        if frames:
+            yield f"curves-{stage}", f"Curves: {stage}", curves(frames, f"Training: {stage}")
+    frames = {
+        name: read_coverage(path) for name, path in coverage_files.items() if Path(path).is_file()
+    }
+    if frames:
+        yield "coverage", "Coverage of the data", coverage(frames)
+
+
+def _image(figure: Figure, text: str) -> str:
+    data = base64.b64encode(encoded(figure, "svg")).decode()
+    return f'<figure><img alt="{escape(text)}" src="data:image/svg+xml;base64,{data}"></figure>'
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")

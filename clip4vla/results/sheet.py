@@ -1,0 +1,124 @@
+"""The sheet of a table: its rows and columns, and which evaluations fill the cells.
+
+The config room expands an experiment into `results/tables/<table>/rows.json`; this is its format.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from clip4vla.config.base import Section
+from clip4vla.errors import UserError
+from clip4vla.files import read_json
+
+Gallery = Literal["all", "with_sound"]
+
+
+class Column(Section):
+    """One printed column: a metric on a dataset."""
+
+    dataset: str = Field(description="name that cells refer to, such as msrvtt")
+    metric: str = Field(description="as in metrics.json, such as t2v_R1")
+    label: str = Field(description="heading, such as R@1")
+    paper_dataset: str | None = Field(
+        None, description="dataset of paper.tsv to compare with; null: the same name"
+    )
+
+
+class Cell(Section):
+    """One evaluation of a row: a dataset, a seed, a gallery. Cells of one seed are folds."""
+
+    dataset: str
+    seed: int | None = Field(description="null where no seed enters, such as zero-shot scores")
+    run_key: str | None = Field(description="of the evaluation; null when `no_data` says why")
+    gallery: Gallery = "all"
+    no_data: str | None = Field(None, description="why this cell cannot be run")
+
+
+class Row(Section):
+    """One row of a table."""
+
+    row: str
+    label: str
+    kind: Literal["ours", "paper"] = Field("ours", description="paper: a baseline, never run")
+    no_data: str | None = Field(None, description="why no cell of this row can be run")
+    metrics: dict[str, str] = Field(
+        {}, description="column metric -> this row's, such as t2v_R1 -> t2a_R1 for audio alone"
+    )
+    cells: list[Cell] = []
+
+
+class Sheet(Section):
+    """Everything about a table but its numbers."""
+
+    table: str
+    title: str
+    caption: str = ""
+    paper_table: str | None = Field(None, description="table of paper.tsv; null: the same name")
+    comparable: bool = Field(
+        True, description="false: the paper's numbers stand beside ours, without a verdict"
+    )
+    note: str = Field("", description="printed under the title; says why, when not comparable")
+    footers: list[str] = Field([], description="more lines under the table, such as versions")
+    dataset_labels: dict[str, str] = {}
+    columns: list[Column] = Field(min_length=1)
+    rows: list[Row] = Field(min_length=1)
+
+    def datasets(self) -> list[str]:
+        """The datasets of the columns, in order."""
+        return list(dict.fromkeys(column.dataset for column in self.columns))
+
+    def dataset_label(self, dataset: str) -> str:
+        """The printed name of a dataset."""
+        return self.dataset_labels.get(dataset, LABELS.get(dataset, dataset))
+
+
+LABELS = {
+    "msrvtt": "MSR-VTT",
+    "vatex": "VATEX",
+    "audiocaps": "AudioCaps",
+    "esc50": "ESC-50",
+    "ucf101": "UCF101",
+    "pretraining": "Pre-training",
+    "demo": "demo clips",
+}
+
+
+def read_sheet(path: str | Path) -> Sheet:
+    """Read and check a `rows.json`. Raises UserError: file, field, what is wrong."""
+    path = Path(path)
+    try:
+        sheet = Sheet.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {place}: {first['msg']}; write the sheet again") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); write the sheet again") from None
+    _check(path, sheet)
+    return sheet
+
+
+def _check(path: Path, sheet: Sheet) -> None:
+    if not sheet.comparable and not sheet.note:
+        raise UserError(f"{path}: comparable is false: say why in `note`")
+    known = set(sheet.datasets())
+    rows: set[str] = set()
+    for row in sheet.rows:
+        where = f"{path}: row {row.row}"
+        if row.row in rows:
+            raise UserError(f"{where}: stands twice; give each row its own name")
+        rows.add(row.row)
+        if row.kind == "paper" and row.cells:
+            raise UserError(f"{where}: a paper row has no cells; make it `ours` or drop them")
+        seen: set[tuple] = set()
+        for cell in row.cells:
+            if cell.dataset not in known:
+                raise UserError(f"{where}: no column has the dataset {cell.dataset!r}")
+            if (cell.run_key is None) == (cell.no_data is None):
+                raise UserError(f"{where}: a cell needs a run_key or a no_data reason, not both")
+            identity = (cell.dataset, cell.gallery, cell.seed, cell.run_key)
+            if cell.run_key and identity in seen:
+                raise UserError(f"{where}: run {cell.run_key} stands twice for one seed")
+            seen.add(identity)

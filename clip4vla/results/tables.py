@@ -1,0 +1,40 @@
+"""One table of the paper in every format, from its sheet, the runs' metrics and paper.tsv."""
+
+from pathlib import Path
+
+from clip4vla.files import write_text
+from clip4vla.results.compare import Entry, as_frame, compare
+from clip4vla.results.figures import save
+from clip4vla.results.figures_compare import bars
+from clip4vla.results.layout import Grid, build_grid
+from clip4vla.results.paper import Published, read_paper
+from clip4vla.results.render import to_html, to_latex, to_markdown
+from clip4vla.results.sheet import Sheet, read_sheet
+from clip4vla.results.tidy import build_tidy, write_tidy
+
+
+def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str | Path) -> None:
+    """Write a table into the folder `out`.
+
+    Files: `tidy.csv` (every metric of its runs), `table.csv` (ours against the paper, number by
+    number), `table.md`, `table.html`, `table.tex`, `bars.svg`, `bars.png`. Runs that have not
+    ended stand as `not run`. Raises UserError for a broken sheet, metrics file or paper.tsv.
+    """
+    out = Path(out)
+    content = read_sheet(sheet)
+    tidy = build_tidy([content], runs)
+    numbers = read_paper(paper)
+    entries, grid = table_views(content, tidy, numbers)
+    write_tidy(out / "tidy.csv", tidy)
+    frame = as_frame(entries)
+    write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(out / "table.md", to_markdown(grid))
+    write_text(out / "table.html", to_html(grid))
+    write_text(out / "table.tex", to_latex(grid))
+    save(bars(content, entries), out / "bars")
+
+
+def table_views(sheet: Sheet, tidy, paper: list[Published]) -> tuple[list[Entry], Grid]:
+    """The numbers of a table, and its layout."""
+    entries = compare(sheet, tidy, paper)
+    return entries, build_grid(sheet, entries, paper)

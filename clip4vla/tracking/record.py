@@ -1,0 +1,112 @@
+"""A record: what one finished stage tells MLflow, as a small JSON file beside its outputs.
+
+Nothing in it is volatile (no times, hosts or absolute paths): equal stages give equal bytes. Files
+are named relative to the record, with their sha256, so a changed file is a changed record.
+"""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from clip4vla.errors import UserError
+from clip4vla.files import read_json, sha256_of, sha256_of_file, write_json
+
+Kind = Literal["data", "pretrain", "substitute", "finetune", "evaluate", "tables"]
+KINDS = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of a record. `files`: path relative to the record -> sha256."""
+
+    kind: Kind
+    key: str
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    curve: str | None
+    artifacts: list[str]
+    model: str | None
+    inputs: list[str]
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def write_record(
+    path: str | Path,
+    kind: Kind,
+    key: str,
+    name: str,
+    params: dict[str, Any] | None = None,
+    tags: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
+    curve: str | Path | None = None,
+    artifacts: list[str | Path] | None = None,
+    inputs: list[str] | None = None,
+    model: str | Path | None = None,
+) -> None:
+    """Write the record of a finished stage.
+
+    `key` identifies it within its kind (run key, dataset version, table); `inputs` are the keys
+    of the records it builds on. `params` may be nested: names are joined with dots. `curve` is a
+    metrics.jsonl; `model` a weights file that MLflow is told about but never copies. Raises
+    UserError for an unknown kind, a number that is not finite, or a file that is not there.
+    """
+    path = Path(path)
+    if kind not in KINDS:
+        raise UserError(f"{path}: kind {kind!r}: must be one of {', '.join(KINDS)}")
+    for metric, value in (metrics or {}).items():
+        if not math.isfinite(value):
+            raise UserError(f"{path}: metric {metric} is {value}: look at the run's own output")
+    files = {}
+
+    def relative(file: str | Path) -> str:
+        if not Path(file).is_file():
+            raise UserError(f"{path}: {file} is not there: run {kind} {key} again")
+        place = os.path.relpath(Path(file).resolve(), path.parent.resolve())
+        files[place] = sha256_of_file(file)
+        return place
+
+    record = Record(
+        kind=kind,
+        key=key,
+        name=name,
+        params=flat(params or {}),
+        tags={tag: str(value) for tag, value in (tags or {}).items()},
+        metrics={metric: float(value) for metric, value in (metrics or {}).items()},
+        curve=relative(curve) if curve else None,
+        artifacts=sorted(relative(file) for file in artifacts or []),
+        model=relative(model) if model else None,
+        inputs=sorted(set(inputs or [])),
+        files=files,
+    )
+    write_json(path, asdict(record))
+
+
+def read_record(path: str | Path) -> tuple[Record, str]:
+    """A record and the sha256 of its content. Raises UserError when the file is not one."""
+    path = Path(path)
+    try:
+        value = read_json(path)
+        record = Record(**{item.name: value[item.name] for item in fields(Record)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a record of a stage ({type(error).__name__}: {error}); "
+            "delete it and run its stage again"
+        ) from None
+    return record, sha256_of(json.dumps(value, sort_keys=True))
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values as `a.b.c` -> text; lists and nulls as JSON."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            found[f"{prefix}{name}"] = text
+    return found

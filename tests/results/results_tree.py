@@ -1,0 +1,107 @@
+"""A small tree of results, as runs and the config room leave it."""
+
+import json
+from pathlib import Path
+
+from clip4vla.files import sha256_of, write_json
+
+PAPER = Path(__file__).parents[2] / "experiments" / "paper.tsv"
+
+
+def metrics(key, r1, *, gallery=("all",), usable=20, silent=3, metrics_of=None, dataset="msrvtt"):
+    """A metrics.json as an evaluation writes it: 20 clips expected."""
+    values = {"R1": r1, "R5": r1 + 20, "R10": r1 + 30, "MedR": 4.0}
+    found = metrics_of or {f"t2v_{name}": value for name, value in values.items()}
+    scored = {"all": usable, "with_sound": usable - silent}
+    return {
+        "run_key": key,
+        "task": "retrieval",
+        "dataset": dataset,
+        "data_version": f"{dataset}-v1-0a1b2c",
+        "manifest_sha256": sha256_of(dataset),
+        "split": "test",
+        "protocol": "1k-A",
+        "missing_audio": "substitute",
+        "selection": "best_val",
+        "tie_rule": "mean of the best and the worst rank",
+        "coverage": {
+            "expected": 20,
+            "planned": 20,
+            "usable": usable,
+            "silent": silent,
+            "scored": usable,
+        },
+        "galleries": {
+            name: {
+                "n_queries": scored[name],
+                "n_gallery": scored[name],
+                "ids_sha256": sha256_of(f"{dataset} {name}"),
+                "metrics": found,
+            }
+            for name in gallery
+        },
+        "checkpoint": {"run_key": "0" * 12, "sha256": "0" * 64},
+    }
+
+
+def sheet_value():
+    """Two seeds; a seed missing; thin data; no data; not run; no number in the paper; baselines."""
+    columns = [
+        {"dataset": dataset, "metric": f"t2v_{name}", "label": label}
+        for dataset in ("msrvtt", "vatex")
+        for name, label in (("R1", "R@1"), ("MedR", "MedR"))
+    ]
+
+    def cell(key, seed=0, dataset="msrvtt", gallery="all", **more):
+        return {"dataset": dataset, "seed": seed, "run_key": key, "gallery": gallery, **more}
+
+    rows = [
+        {
+            "row": "clip4vla",
+            "label": "CLIP4VLA",
+            "cells": [
+                cell("aaaaaaaaaaa0", 0),
+                cell("aaaaaaaaaaa1", 1),
+                cell("aaaaaaaaaaa0", 0, gallery="with_sound"),
+                cell(None, 0, "vatex", no_data="no data: vatex disabled"),
+            ],
+        },
+        {
+            "row": "clip4clip",
+            "label": "CLIP4Clip",
+            "cells": [cell("bbbbbbbbbbb0"), cell("bbbbbbbbbbb1", 1)],
+        },
+        {"row": "clip", "label": "CLIP", "cells": [cell("cccccccccccc")]},
+        {"row": "mmt", "label": "MMT", "cells": [cell("dddddddddddd", None)]},
+        {"row": "ours_only", "label": "audio | only", "cells": [cell("eeeeeeeeeeee", None)]},
+    ]
+    return {
+        "table": "table1",
+        "title": "Table 1: text-to-video retrieval",
+        "caption": "Text to video & back.",
+        "columns": columns,
+        "rows": rows,
+    }
+
+
+def make_tree(root):
+    """results/tables/table1/rows.json and results/runs/<key>/metrics.json, without three runs."""
+    both = ("all", "with_sound")
+    runs = {
+        "aaaaaaaaaaa0": metrics("aaaaaaaaaaa0", 45.0, gallery=both),
+        "aaaaaaaaaaa1": metrics("aaaaaaaaaaa1", 46.0, gallery=both),
+        "bbbbbbbbbbb0": metrics("bbbbbbbbbbb0", 50.0),
+        "cccccccccccc": metrics("cccccccccccc", 31.0, usable=15),
+        "eeeeeeeeeeee": metrics("eeeeeeeeeeee", 5.0),
+    }
+    for key, value in runs.items():
+        write_json(root / "runs" / key / "metrics.json", value)
+    write_json(root / "tables" / "table1" / "rows.json", sheet_value())
+    return root
+
+
+def rewrite(path, change):
+    """Change a JSON file in place."""
+    value = json.loads(path.read_text())
+    change(value)
+    write_json(path, value)

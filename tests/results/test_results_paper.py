@@ -1,0 +1,98 @@
+from collections import Counter
+
+import pytest
+from results_tree import PAPER
+
+from clip4vla.errors import UserError
+from clip4vla.results.paper import COLUMNS, read_paper
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return {(n.table, n.row, n.dataset, n.metric): n for n in read_paper(PAPER)}
+
+
+def test_every_printed_number_is_there(numbers):
+    per_table = Counter(key[0] for key in numbers)
+    assert per_table == {
+        "table1": 78,
+        "table2": 20,
+        "table3": 28,
+        "table4": 20,
+        "table5": 40,
+        "table6": 11,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (("table1", "clip4vla", "msrvtt", "t2v_R1"), 46.2),
+        (("table1", "clip4vla", "vatex", "t2v_R10"), 95.9),
+        (("table1", "vlm", "msrvtt", "t2v_R10"), 57.4),
+        (("table1", "hgr", "vatex", "t2v_MedR"), 2.0),
+        (("table2", "ce_a", "audiocaps", "t2a_MedR"), 4.0),
+        (("table2", "clip4vla_av", "audiocaps", "t2v_R5"), 68.1),
+        (("table3", "clip4vla", "msrvtt", "ROUGE_L"), 64.4),
+        (("table4", "scst_c_b_f", "vatex", "CIDEr"), 54.6),
+        (("table5", "initial", "msrvtt", "t2a_MedR"), 136.5),
+        (("table5", "type_token", "vatex", "t2a_R10"), 34.3),
+        (("table6", "vatt_medium", "pretraining", "tpu_days_max"), 768),
+        (("table6", "clip4vla", "ucf101", "accuracy"), 91.9),
+    ],
+)
+def test_spot_values(numbers, key, value):
+    assert numbers[key].value == value
+
+
+def test_column_sums_catch_a_wrong_digit(numbers):
+    sums = Counter()
+    for (table, _, dataset, metric), number in numbers.items():
+        sums[table, dataset, metric] += number.value
+    expected = {
+        ("table1", "msrvtt", "t2v_R1"): 372.9,
+        ("table1", "vatex", "t2v_R1"): 426.7,
+        ("table2", "audiocaps", "t2a_R10"): 347.6,
+        ("table3", "msrvtt", "CIDEr"): 372.3,
+        ("table4", "vatex", "BLEU4"): 158.1,
+        ("table5", "msrvtt", "t2a_R5"): 86.7,
+        ("table5", "vatex", "t2a_MedR"): 323.0,
+    }
+    assert {key: round(sums[key], 1) for key in expected} == expected
+
+
+def test_oddities_are_notes(numbers):
+    assert "digit slip" in numbers["table1", "vlm", "msrvtt", "t2v_R10"].note
+    assert "worse" in numbers["table5", "initial", "msrvtt", "t2a_MedR"].note
+    assert "5686" in numbers["table3", "clip4vla", "msrvtt", "BLEU4"].note
+
+
+def line(**changes):
+    fields = dict(
+        zip(COLUMNS, ["t", "r", "Label", "d", "p", "m", "1.5", "source", ""], strict=True)
+    )
+    return "\t".join({**fields, **changes}.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("table\trow\n", ":1: the header"),
+        ("\t".join(COLUMNS) + "\nt\tr\tl\n", ":2: 3 fields"),
+        ("\t".join(COLUMNS) + "\n" + line(value="n/a"), ":2: value 'n/a' is not a number"),
+        ("\t".join(COLUMNS) + "\n" + line(value="nan"), ":2: value 'nan' is not a number"),
+        ("\t".join(COLUMNS) + "\n" + line(source=""), ":2: source is empty"),
+        ("\t".join(COLUMNS) + "\n" + line() + "\n" + line(), ":3: t r d m stands in line 2"),
+        (
+            "\t".join(COLUMNS) + "\n" + line() + "\n" + line(metric="n", label="Other"),
+            ":3: row r is labelled 'Label'",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_file_and_line(tmp_path, text, message):
+    path = tmp_path / "paper.tsv"
+    path.write_text(text)
+    with pytest.raises(UserError, match="paper.tsv") as caught:
+        read_paper(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,230 @@
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from results_tree import PAPER, make_tree, metrics, rewrite
+
+from clip4vla.errors import UserError
+from clip4vla.files import write_json
+from clip4vla.results.compare import compare
+from clip4vla.results.layout import build_grid
+from clip4vla.results.paper import read_paper
+from clip4vla.results.sheet import Sheet, read_sheet
+from clip4vla.results.tables import build_table
+from clip4vla.results.text import number, signed
+from clip4vla.results.tidy import build_tidy
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = ("tidy.csv", "table.csv", "table.md", "table.html", "table.tex", "bars.svg", "bars.png")
+
+
+def build(root, out):
+    build_table(root / "tables/table1/rows.json", root / "runs", PAPER, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def table(tree, tmp_path_factory):
+    return build(tree, tmp_path_factory.mktemp("table"))
+
+
+@pytest.mark.parametrize("name", ["table.md", "table.tex", "table.csv"])
+def test_golden(table, name):
+    assert (table / name).read_text() == (GOLDEN / name).read_text()
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path, table):
+    again = build(make_tree(tmp_path / "elsewhere"), tmp_path / "out")
+    for name in FILES:
+        assert (again / name).read_bytes() == (table / name).read_bytes(), name
+    assert sorted(path.name for path in again.iterdir()) == sorted(FILES)
+
+
+def entries_of(table, row, metric="t2v_R1", dataset="msrvtt"):
+    frame = pd.read_csv(table / "table.csv", keep_default_na=False)
+    found = frame[(frame.row == row) & (frame.metric == metric) & (frame.dataset == dataset)]
+    return found.to_dict("records")
+
+
+@pytest.mark.parametrize(
+    ("row", "dataset", "metric", "verdict"),
+    [
+        ("clip4vla", "msrvtt", "t2v_R1", "within"),
+        ("clip4vla", "msrvtt", "t2v_MedR", "below"),  # 4 against 2: a worse rank
+        ("clip4vla", "vatex", "t2v_R1", "not run (no data)"),
+        ("clip4clip", "msrvtt", "t2v_R1", "partial"),  # one of two seeds
+        ("clip", "msrvtt", "t2v_R1", "partial"),  # 15 of 20 clips
+        ("mmt", "msrvtt", "t2v_R1", "not run"),
+        ("ours_only", "msrvtt", "t2v_R1", "—"),
+        ("w2vv_pp", "vatex", "t2v_R1", "paper only"),
+    ],
+)
+def test_verdicts(table, row, dataset, metric, verdict):
+    assert entries_of(table, row, metric, dataset)[0]["verdict"] == verdict
+
+
+def test_mean_spread_and_difference(table):
+    all_clips, with_sound = entries_of(table, "clip4vla")
+    assert float(all_clips["ours"]) == 45.5
+    assert float(all_clips["sd"]) == pytest.approx(0.7071, abs=1e-4)
+    assert float(all_clips["difference"]) == pytest.approx(-0.7)
+    assert (all_clips["queries"], with_sound["queries"]) == ("20", "17")
+    # The second gallery is shown, never compared with the paper's only one.
+    assert (with_sound["verdict"], with_sound["difference"]) == ("other gallery", "")
+
+
+def test_no_cell_is_empty(tree):
+    sheet = read_sheet(tree / "tables/table1/rows.json")
+    paper = read_paper(PAPER)
+    grid = build_grid(sheet, compare(sheet, build_tidy([sheet], tree / "runs"), paper), paper)
+    assert all(cell.strip() for line in grid.lines for cell in line.cells)
+    assert {len(line.cells) for line in grid.lines} == {len(grid.headings)}
+    assert sum(size for _, size in grid.groups) == len(grid.headings)
+
+
+def test_html_is_whole_and_needs_no_other_file(table):
+    text = (table / "table.html").read_text()
+    assert "http" not in text and "src=" not in text
+    open_tags = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag != "meta":
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Balance().feed(text)
+    assert open_tags == []
+    assert "Text to video &amp; back." in text
+
+
+def test_latex_escapes_and_rows_have_all_columns(table):
+    text = (table / "table.tex").read_text()
+    body = text.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in rows} == {6}
+    assert r"Text to video \& back." in text
+    assert r"45.5 $\pm$ 0.7" in text and "−" not in text.split("% ")[0]
+
+
+def a_sheet(tmp_path, scores, *, metrics_map=None, comparable=True, expected="msrvtt"):
+    """A sheet with one row, R@1 only; `scores`: list of (seed, run key, value)."""
+    for _, key, value in scores:
+        if value is not None:
+            found = metrics(key, value, metrics_of={"t2v_R1": value, "t2a_R1": value / 2})
+            write_json(tmp_path / "runs" / key / "metrics.json", found)
+    cells = [{"dataset": expected, "seed": seed, "run_key": key} for seed, key, _ in scores]
+    column = {"dataset": expected, "metric": "t2v_R1", "label": "R@1", "paper_dataset": "msrvtt"}
+    row = {"row": "clip4vla", "label": "x", "cells": cells, "metrics": metrics_map or {}}
+    sheet = Sheet.model_validate(
+        {
+            "table": "t",
+            "title": "T",
+            "paper_table": "table1",
+            "comparable": comparable,
+            "note": "" if comparable else "tiny random towers",
+            "columns": [column],
+            "rows": [row],
+        }
+    )
+    found = compare(sheet, build_tidy([sheet], tmp_path / "runs"), read_paper(PAPER))
+    return [entry for entry in found if entry.kind == "ours"][0]
+
+
+def test_cells_of_one_seed_are_folds(tmp_path):
+    entry = a_sheet(tmp_path, [(0, "f1", 40.0), (0, "f2", 50.0)])
+    assert (entry.ours, entry.sd, entry.seeds, entry.queries) == (45.0, None, 1, "40")
+
+
+def test_a_missing_fold_leaves_its_seed_out(tmp_path):
+    entry = a_sheet(tmp_path, [(0, "f1", 40.0), (0, "f2", None)])
+    assert (entry.ours, entry.verdict, entry.reason) == (None, "not run", "waiting for f2")
+
+
+def test_one_evaluation_behind_every_seed_is_one_run_without_a_spread(tmp_path):
+    entry = a_sheet(tmp_path, [(0, "same", 46.0), (1, "same", 46.0)])
+    assert (entry.ours, entry.sd, entry.seeds, entry.seeded) == (46.0, None, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("scores", "verdict"),
+    [
+        ([46.2 + 1.0], "within"),
+        ([46.2 + 1.1], "above"),
+        ([46.2 - 1.1], "below"),
+        ([40.0, 46.0], "within"),  # sd 4.2: the threshold is 2 sd
+    ],
+)
+def test_threshold(tmp_path, scores, verdict):
+    runs = [(seed, f"r{seed}", value) for seed, value in enumerate(scores)]
+    assert a_sheet(tmp_path, runs).verdict == verdict
+
+
+def test_a_row_may_read_another_metric(tmp_path):
+    entry = a_sheet(tmp_path, [(0, "k", 40.0)], metrics_map={"t2v_R1": "t2a_R1"})
+    assert (entry.metric, entry.ours, entry.paper) == ("t2a_R1", 20.0, None)
+
+
+def test_tiny_towers_get_no_verdict(tmp_path):
+    entry = a_sheet(tmp_path, [(0, "k", 5.0)], comparable=False, expected="demo")
+    assert entry.verdict == "not comparable"
+    assert entry.difference == pytest.approx(5.0 - 46.2)
+
+
+def test_audio_only_baselines_stand_in_the_shared_column():
+    sheet = Sheet.model_validate(
+        {
+            "table": "table2",
+            "title": "T",
+            "columns": [{"dataset": "audiocaps", "metric": "t2v_R1", "label": "R@1"}],
+            "rows": [{"row": "clip4vla_a", "label": "A", "metrics": {"t2v_R1": "t2a_R1"}}],
+        }
+    )
+    found = {e.row: e for e in compare(sheet, build_tidy([sheet], "nowhere"), read_paper(PAPER))}
+    assert (found["vggish_a"].metric, found["vggish_a"].paper) == ("t2a_R1", 18.5)
+    assert (found["ce_av"].metric, found["ce_av"].paper) == ("t2v_R1", 28.0)
+    assert (found["clip4vla_a"].paper, found["clip4vla_a"].verdict) == (28.4, "paper only")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("title"), "title"),
+        (lambda v: v["rows"][0]["cells"][0].update(dataset="x"), "no column has the dataset 'x'"),
+        (lambda v: v["rows"][0]["cells"][0].update(no_data="why"), "not both"),
+        (lambda v: v["rows"].append(v["rows"][0]), "stands twice"),
+        (lambda v: v["rows"][0].update(kind="paper"), "a paper row has no cells"),
+        (lambda v: v.update(comparable=False), "say why in `note`"),
+    ],
+)
+def test_broken_sheets_are_named(tmp_path, change, message):
+    path = make_tree(tmp_path) / "tables/table1/rows.json"
+    rewrite(path, change)
+    with pytest.raises(UserError) as caught:
+        read_sheet(path)
+    assert "rows.json" in str(caught.value) and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("coverage"), "not the metrics of an evaluation"),
+        (lambda v: v["galleries"]["all"]["metrics"].pop("t2v_R1"), "no metric 't2v_R1'"),
+        (lambda v: v["galleries"].pop("with_sound"), "no gallery 'with_sound'"),
+    ],
+)
+def test_broken_metrics_are_named(tmp_path, change, message):
+    root = make_tree(tmp_path)
+    rewrite(root / "runs/aaaaaaaaaaa0/metrics.json", change)
+    with pytest.raises(UserError) as caught:
+        build(root, tmp_path / "out")
+    assert "aaaaaaaaaaa0/metrics.json" in str(caught.value) and message in str(caught.value)
+
+
+def test_numbers_as_text():
+    assert [signed(v) for v in (0.04, -0.04, 1.25, -3.0)] == ["0.0", "0.0", "+1.2", "−3.0"]
+    assert [number(48.0, "v100_days"), number(46.2, "t2v_R1")] == ["48", "46.2"]

@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from clip4vla.errors import UserError
+from clip4vla.tracking import sync, write_record
+from clip4vla.tracking.store import Store, quiet_mlflow
+from clip4vla.tracking.sync import COMPLETE
+
+CURVE = 1100  # more than one batch
+
+
+class World:
+    """One store for all tests of this module; each test has its own experiments and records."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.db = root / "store" / "mlflow.db"
+        self.client = quiet_mlflow().MlflowClient(tracking_uri=f"sqlite:///{self.db}")
+
+    def sync(self, records, prefix):
+        report = sync(records, self.db, self.root / "artifacts", prefix)
+        self.run_ids = report.runs
+        return report.added, report.skipped, report.replaced, report.redone
+
+    def runs(self, prefix, kind):
+        found = self.client.get_experiment_by_name(f"{prefix}/{kind}")
+        return self.client.search_runs([found.experiment_id]) if found else []
+
+    def models(self, prefix, kind):
+        found = self.client.get_experiment_by_name(f"{prefix}/{kind}")
+        return self.client.search_logged_models([found.experiment_id])
+
+    def records(self, name, steps=2):
+        """A dataset and a fine-tuning that starts from it, with curve, artifact and weights."""
+        folder = self.root / name
+        folder.mkdir()
+        (folder / "train.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+        lines = [{"step": s, "epoch": 1, "loss": 1 / s} for s in range(1, steps + 1)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        data, train = folder / "z-data.json", folder / "a-train.json"
+        write_record(data, "data", "demo-v1", "demo", metrics={"clips": 20})
+        write_record(
+            train,
+            "finetune",
+            "k1",
+            "table1/row/s0",
+            params={f"p{i:03d}": "x" * 7000 for i in range(101)},
+            tags={"table_rows": "table1/row"},
+            metrics={"t2v_R@1": 5.0, "loss": 0.5},
+            curve=folder / "metrics.jsonl",
+            artifacts=[folder / "train.json"],
+            inputs=["demo-v1"],
+            model=folder / "model.safetensors",
+        )
+        return [train, data]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("mlflow"))
+
+
+def test_everything_of_a_record_arrives_once(world):
+    records = world.records("once", CURVE)
+    assert world.sync(records, "once") == (2, 0, 0, 0)
+    (data,), (run,) = world.runs("once", "data"), world.runs("once", "finetune")
+    assert world.run_ids == {"demo-v1": data.info.run_id, "k1": run.info.run_id}
+    assert (run.info.run_name, run.info.status) == ("table1/row/s0", "FINISHED")
+    tags = run.data.tags
+    assert (tags["run_key"], tags["stage"], tags["table_rows"]) == ("k1", "finetune", "table1/row")
+    assert tags["parent.demo-v1"] == data.info.run_id
+    assert tags["params_left_out"] == "1"
+    assert len(run.data.params) == 100 and len(run.data.params["p000"]) == 6000
+    history = world.client.get_metric_history(run.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, CURVE + 1)]
+    assert (run.data.metrics["t2v_R_1"], run.data.metrics["final/loss"]) == (5.0, 0.5)
+    assert [f.path for f in world.client.list_artifacts(run.info.run_id)] == ["train.json"]
+    (model,) = world.models("once", "finetune")
+    assert len(model.tags["sha256"]) == 64 and model.source_run_id == run.info.run_id
+
+    assert world.sync(records, "once") == (0, 2, 0, 0)
+    assert [r.info.run_id for r in world.runs("once", "finetune")] == [run.info.run_id]
+    assert len(world.client.get_metric_history(run.info.run_id, "loss")) == CURVE
+    assert len(world.models("once", "finetune")) == 1
+
+
+@pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifact", "set_terminated"])
+def test_a_killed_sync_leaves_nothing_half(world, monkeypatch, step):
+    records = world.records(f"killed-{step}")
+    prefix = f"killed-{step}"
+    client_type = type(world.client)
+    real = getattr(client_type, step)
+
+    def killed(self, *arguments, **named):
+        if step != "create_run":
+            raise KeyboardInterrupt
+        real(self, *arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client_type, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.sync(records, prefix)
+    assert all(COMPLETE not in r.data.tags for r in world.runs(prefix, "finetune"))
+    added, _, _, redone = world.sync(records, prefix)
+    assert added + redone >= 1 and redone == 1
+    for kind in ("data", "finetune"):
+        (run,) = world.runs(prefix, kind)
+        assert COMPLETE in run.data.tags
+    assert len(world.models(prefix, "finetune")) == 1
+    assert world.sync(records, prefix) == (0, 2, 0, 0)
+
+
+def test_a_changed_record_replaces_its_run_and_children_follow(world):
+    records = world.records("changed")
+    world.sync(records, "changed")
+    (before,) = world.runs("changed", "data")
+    write_record(records[1], "data", "demo-v1", "demo", metrics={"clips": 19})
+    assert world.sync(records, "changed") == (0, 1, 1, 0)
+    (data,) = world.runs("changed", "data")
+    assert data.info.run_id != before.info.run_id
+    assert data.data.metrics == {"clips": 19.0}
+    (child,) = world.runs("changed", "finetune")
+    assert child.data.tags["parent.demo-v1"] == data.info.run_id
+
+
+def test_an_input_synced_earlier_is_linked(world):
+    train, data = world.records("later")
+    world.sync([data], "later")
+    world.sync([train], "later")
+    (parent,), (child,) = world.runs("later", "data"), world.runs("later", "finetune")
+    assert child.data.tags["parent.demo-v1"] == parent.info.run_id
+
+
+def test_somebody_deleted_the_experiment(world):
+    _, data = world.records("deleted")
+    world.sync([data], "deleted")
+    found = world.client.get_experiment_by_name("deleted/data")
+    world.client.delete_experiment(found.experiment_id)
+    world.sync([data], "deleted")
+    assert len(world.runs("deleted", "data")) == 1
+
+
+def test_mistakes_are_named(world):
+    train, data = world.records("mistakes")
+    copy = data.with_name("copy.json")
+    copy.write_bytes(data.read_bytes())
+    with pytest.raises(UserError, match=r"z-data\.json: data demo-v1 is recorded in .*copy\.json"):
+        world.sync([data, copy], "mistakes")
+    (train.parent / "train.json").unlink()
+    with pytest.raises(UserError, match=r"train\.json is not there: run finetune k1 again"):
+        world.sync([train], "mistakes")
+
+
+def test_a_new_store_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    from mlflow.db import upgrade
+
+    def killed(url):
+        Path(url.removeprefix("sqlite:///")).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(upgrade, "callback", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path / "mlflow.db", tmp_path / "artifacts", "p")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,48 @@
+"""Put the tables of config.yaml into README.md, with the runs that exist in this folder."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from clip4vla.config.plan import make_plan
+from clip4vla.files import write_text
+from clip4vla.results.paper import read_paper
+from clip4vla.results.render import to_markdown
+from clip4vla.results.sheet import Sheet
+from clip4vla.results.tables import table_views
+from clip4vla.results.tidy import build_tidy
+
+REPO = Path(__file__).resolve().parents[2]
+BEGIN = "<!-- tables: begin (generated: `python workflow/scripts/readme_tables.py`) -->\n"
+END = "<!-- tables: end -->"
+
+
+def tables(runs: Path) -> str:
+    """All target tables of config.yaml as Markdown."""
+    plan = make_plan([REPO / "config.yaml"])
+    paper = read_paper(plan.config.paper)
+    parts = []
+    for name in plan.tables:
+        sheet = Sheet.model_validate(plan.sheet(name))
+        _, grid = table_views(sheet, build_tidy([sheet], runs), paper)
+        # For a first look: what is still to run, line by line, is in the table itself.
+        notes = tuple(line for line in grid.footers if line.startswith(("Units", "—")))
+        grid = dataclasses.replace(grid, footers=notes)
+        parts.append(to_markdown(grid).replace("\n# ", "\n### ").removeprefix("# "))
+    return "\n### ".join(["", *parts])
+
+
+def main() -> None:
+    """Rewrite README.md; with `--check` only say whether it is up to date."""
+    readme = REPO / "README.md"
+    text = readme.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    new = before + BEGIN + tables(Path("results/runs")) + END + after
+    if "--check" in sys.argv:
+        sys.exit(None if new == text else "README.md: tables out of date: run this script")
+    write_text(readme, new)
+
+
+if __name__ == "__main__":
+    main()

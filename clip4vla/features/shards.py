@@ -46,7 +46,7 @@ INDEX_COLUMNS = [
 CLIP_ERRORS = (FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError, EOFError)
 
 DecodeAudio = Callable[[str], tuple[np.ndarray, int]]
-DecodeFrames = Callable[[str, float], Iterator[np.ndarray]]
+DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
 
 def build_shard(
@@ -118,7 +118,9 @@ def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, di
             f"shard {clip.shard} and run the same command again"
         )
     try:
-        decoded = decode_frames(clip.path, cache.frames.fps)
+        # A clip cut without re-encoding keeps some pictures beyond its end.
+        seconds = clip.end - clip.start if pd.notna(clip.end) else None
+        decoded = decode_frames(clip.path, cache.frames.fps, seconds)
         images = [encode(frame, cache.frames) for frame in decoded]
         if not images:
             raise ValueError("the video has no frame")

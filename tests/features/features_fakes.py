@@ -25,7 +25,7 @@ def fake_audio(path):
     return (0.1 * samples).astype(np.float32), 16000
 
 
-def fake_frames(path, fps):
-    seconds = CLIPS[Path(path).stem][0]
+def fake_frames(path, fps, seconds=None):
+    seconds = seconds or CLIPS[Path(path).stem][0]
     for _ in range(max(int(seconds * fps), 1)):
         yield rng_of(path).integers(0, 255, size=(48, 64, 3), dtype=np.uint8)

@@ -86,10 +86,10 @@ import pandas as pd
 from clip4vla.config.data import Cache
 from clip4vla.features.shards import build_shard
 from features_fakes import fake_audio, fake_frames
-def frames(path, fps):
+def frames(path, fps, seconds):
     if "bravo" in path:
         os.kill(os.getpid(), signal.SIGKILL)
-    return fake_frames(path, fps)
+    return fake_frames(path, fps, seconds)
 rows = pd.read_parquet({str(tmp_path / "ledger.parquet")!r})
 build_shard(rows[rows.shard == 0], Cache(), {str(tmp_path / "0.tar")!r}, fake_audio, frames)
 """
@@ -103,10 +103,10 @@ build_shard(rows[rows.shard == 0], Cache(), {str(tmp_path / "0.tar")!r}, fake_au
     assert not list(tmp_path.glob(".0.tar.*.tmp"))
 
 
-def broken_frames(path, fps):
+def broken_frames(path, fps, seconds):
     if "bravo" in path:
         raise ValueError(f"no key frame in {path}")
-    return fake_frames(path, fps)
+    return fake_frames(path, fps, seconds)
 
 
 def nan_audio(path):
@@ -127,13 +127,20 @@ def test_a_broken_clip_fails_alone(build, tmp_path):
         assert {name.split(".")[0] for name in tar.getnames()} == {"charlie"}
 
 
+def test_a_cut_clip_ends_where_it_was_to_end(build, ledger, tmp_path):
+    """A cut without re-encoding keeps pictures beyond its end: only the planned ones are kept."""
+    cut = ledger.assign(start=1.0, end=2.0)
+    index = build(tmp_path / "0.tar", rows=cut)
+    assert set(index.n_frames) == {1}
+
+
 def test_a_video_without_frames_is_a_decode_error(build, tmp_path):
-    index = build(tmp_path / "0.tar", frames=lambda path, fps: iter(()))
+    index = build(tmp_path / "0.tar", frames=lambda path, fps, seconds: iter(()))
     assert set(index.cache) == {"decode_error"}
 
 
 def test_a_failing_disk_is_no_decode_error(build, tmp_path):
-    def frames(path, fps):
+    def frames(path, fps, seconds):
         raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output"):

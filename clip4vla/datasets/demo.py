@@ -1,0 +1,68 @@
+"""The demo clips: clips.tsv, and film.tsv with cuts from a longer film and clips that are gone.
+
+clips.tsv: clip_id, file, split, category, spoken (0/1), audio, captions (JSON list), source,
+licence. film.tsv (optional): clip_id, file, start, end, split, category, spoken, captions,
+http_status, note. A row of film.tsv with start and end says where to cut an id of clips.tsv
+instead; every other row is a further clip, whose file no longer exists on the server
+(`http_status` is the server's business).
+"""
+
+import json
+from pathlib import PurePosixPath
+
+from clip4vla.config.data import Dataset
+from clip4vla.datasets.clip import Annotations, Clip, Collector, SplitItem, shown
+from clip4vla.datasets.numbers import seconds
+from clip4vla.datasets.official import official_file, rows
+
+FILES_ARE_CLIPS = False  # film.mp4 is a source; a row without start and end is a whole file
+_CLIP_COLUMNS = ("clip_id", "file", "split", "category", "spoken", "captions")
+
+
+def read(name: str, dataset: Dataset) -> Annotations:
+    """Read clips.tsv and, if it is there, film.tsv. Splits are those of the column `split`."""
+    into = Collector(name)
+    path = official_file(name, dataset, "clips.tsv", "the table of the demo clips")
+    cuts, further = _film(name, dataset, into)
+    for where, row in rows(name, path, _CLIP_COLUMNS, "\t"):
+        cut = cuts.pop(row["clip_id"], None)
+        _add(into, where, row, cut)
+    for clip_id, (_, _, _, where) in cuts.items():
+        into.fail(where, f"clip {shown(clip_id)} is not in {path}")
+    for where, row in further:
+        _add(into, where, row, None)
+    return into.annotations()
+
+
+def _film(name: str, dataset: Dataset, into: Collector):
+    cuts, further = {}, []
+    if (dataset.annotations / "film.tsv").exists():
+        path = official_file(name, dataset, "film.tsv", "the table of the clips of the film")
+        for where, row in rows(name, path, (*_CLIP_COLUMNS, "start", "end"), "\t"):
+            if not row["start"] and not row["end"]:
+                further.append((where, row))
+                continue
+            if row["clip_id"] in cuts:
+                into.fail(where, f"clip id {shown(row['clip_id'])} occurs twice")
+            start = seconds(into, where, "start", row["start"])
+            end = seconds(into, where, "end", row["end"])
+            cuts[row["clip_id"]] = (row["file"], start, end, where)
+    return cuts, further
+
+
+def _add(into: Collector, where: str, row: dict[str, str], cut) -> None:
+    if row["spoken"] not in ("0", "1"):
+        into.fail(where, f"spoken is {shown(row['spoken'])}: use 0 or 1")
+    file, start, end, source = row["file"], None, None, row["clip_id"]
+    if cut:
+        file, start, end, where = cut
+        source = PurePosixPath(file).stem
+    sound = "verbal" if row["spoken"] == "1" else "nonverbal"
+    into.clip(Clip(row["clip_id"], source, file, start, end, sound), where)
+    try:
+        captions = json.loads(row["captions"])
+    except (ValueError, RecursionError):
+        captions = None
+    if not isinstance(captions, list):
+        into.fail(where, f"captions is {shown(row['captions'])}: use a JSON list of texts")
+    into.item(SplitItem(row["split"], row["clip_id"], tuple(captions), row["category"]), where)

@@ -1,0 +1,69 @@
+"""VATEX (Wang et al. 2019) with the HGR retrieval split (Chen et al. 2020); facts 7.5, 11.
+
+Files: vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_english_v1.1.json
+(lists of {videoID, enCap}), and vatex_retrieval_val.txt, vatex_retrieval_test.txt: the videoIDs of
+the retrieval halves of the validation set, one a line. Media are files `<videoID>.mp4`, one per
+clip.
+
+videoID is `<YouTube id>_<start>_<end>` (seconds). YouTube ids may begin with "-", so clip ids are
+`v_<videoID>`. Splits: train, val, test (retrieval), caption_val, caption_test.
+"""
+
+import re
+from pathlib import Path
+
+from clip4vla.config.data import Dataset
+from clip4vla.datasets.clip import Annotations, Clip, Collector, SplitItem, shown
+from clip4vla.datasets.official import json_file, lines, official_file
+
+FILES_ARE_CLIPS = True
+_VIDEO_ID = re.compile(r"([A-Za-z0-9_-]{11})_(\d{1,6})_(\d{1,6})", re.ASCII)
+_LISTS = {
+    "train": ("vatex_training_v1.0.json", "VATEX's training captions"),
+    "caption_val": ("vatex_validation_v1.0.json", "VATEX's validation captions"),
+    "caption_test": (
+        "vatex_public_test_english_v1.1.json",
+        "VATEX's public test set with English captions",
+    ),
+}
+_HALVES = {
+    "val": ("vatex_retrieval_val.txt", "the retrieval validation videoIDs, one a line"),
+    "test": ("vatex_retrieval_test.txt", "the retrieval test videoIDs, one a line"),
+}
+
+
+def read(name: str, dataset: Dataset) -> Annotations:
+    """Read the five files; every item has all English captions of its video (10 officially)."""
+    paths = {
+        split: official_file(name, dataset, *file) for split, file in (_LISTS | _HALVES).items()
+    }
+    into = Collector(name)
+    validation = {}
+    for split in _LISTS:
+        captions = _captions(name, paths[split], split, into)
+        if split == "caption_val":
+            validation = captions
+    for split in _HALVES:
+        for where, video in lines(name, paths[split]):
+            if video not in validation:
+                into.fail(where, f"{shown(video)} is not in {paths['caption_val']}")
+            into.item(SplitItem(split, f"v_{video}", validation[video]), where)
+    return into.annotations()
+
+
+def _captions(name: str, path: Path, split: str, into: Collector) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for number, entry in enumerate(json_file(name, path, list)):
+        where = f"{path}, entry {number}"
+        video = entry.get("videoID") if isinstance(entry, dict) else None
+        parts = _VIDEO_ID.fullmatch(video) if isinstance(video, str) else None
+        if parts is None:
+            into.fail(where, f"videoID is {shown(video)}: <YouTube id>_<start>_<end> is wanted")
+        captions = entry.get("enCap")
+        if not isinstance(captions, list):
+            into.fail(where, f"enCap is {shown(captions)}: a list of texts is wanted")
+        start, end = float(parts[2]), float(parts[3])
+        into.clip(Clip(f"v_{video}", parts[1], f"{video}.mp4", start, end, "unknown"), where)
+        into.item(SplitItem(split, f"v_{video}", tuple(captions)), where)
+        found[video] = tuple(captions)
+    return found

@@ -1,0 +1,1 @@
+"""Media: fetch, probe and decode clips, and the ledger that accounts for every one of them."""

@@ -1,0 +1,172 @@
+"""yt-dlp, in this process: one clip at a time into a folder, under a name that we choose."""
+
+import copy
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import imageio_ffmpeg
+
+from clip4vla.config.data import Dataset
+
+TOOL = f"yt-dlp {version('yt-dlp')}"
+EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
+SOCKET_SECONDS = 20  # a silent server is given up after this
+_FORMAT = "bv*[height<=480][ext=mp4]+ba[ext=m4a]/b[height<=480][ext=mp4]/b[height<=480]/bv*+ba/b"
+
+
+class NoMediaFile(Exception):
+    """The server answered, but not with a media file."""
+
+
+class Downloader:
+    """Downloads clips into `folder`/.part; one instance per shard. Use as a context manager.
+
+    Clips with start and end are cut by ffmpeg without re-encoding: an mp4 file then shows from
+    `start` on exactly, by its edit list, though it holds the pictures since the key frame before.
+    Nothing is taken from the server but bytes and a suffix from EXTENSIONS.
+    """
+
+    def __init__(self, folder: Path, dataset: Dataset):
+        self.part = folder / ".part"
+        self.direct = dataset.source == "http"
+        _offer_ffmpeg(folder / ".tools")
+        if self.direct and _is_loopback(dataset.url or ""):
+            _reach_loopback_directly()
+        from yt_dlp import YoutubeDL  # after ffmpeg is on PATH: yt-dlp remembers what it found
+
+        self._section: tuple[float, float] | None = None
+        self._found: tuple[str, dict] | None = None
+        self.youtube_dl = YoutubeDL(self._options(dataset))
+
+    def __enter__(self) -> "Downloader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.youtube_dl.close()
+        shutil.rmtree(self.part, ignore_errors=True)
+
+    def get(self, address: str, clip_id: str, start: float | None, end: float | None) -> Path:
+        """Download one clip; the path of the one file, in .part, named by clip_id.
+
+        Raises whatever yt-dlp raises (`status.classify` reads it) or NoMediaFile.
+        """
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir(parents=True)
+        self._section = None if start is None else (start, end)
+        home = str(self.part).replace("%", "%%")
+        self.youtube_dl.params["outtmpl"]["default"] = f"{home}/{clip_id}.%(ext)s"
+        info = self._look_up(address)
+        self.youtube_dl.process_ie_result(copy.deepcopy(info), download=True)
+        found = [path for path in self.part.iterdir() if path.suffix[1:] in EXTENSIONS]
+        if len(found) != 1 or not found[0].is_file() or found[0].is_symlink():
+            raise NoMediaFile("no media file came out of the download")
+        return found[0]
+
+    def _look_up(self, address: str) -> dict:
+        """What yt-dlp finds at an address; kept for the next clip, which often has the same."""
+        if self._found is None or self._found[0] != address:
+            info = self.youtube_dl.extract_info(address, download=False, process=False)
+            if self.direct:
+                self._check_direct(info)
+            elif (info or {}).get("_type", "video") != "video":
+                raise NoMediaFile("no media file: the address is a list, not a video")
+            self._found = (address, info)
+        return self._found[1]
+
+    def _check_direct(self, info: dict) -> None:
+        """A page, playlist or manifest could name any address: only the file itself will do."""
+        formats = (info or {}).get("formats") or [info or {}]
+        plain = [urlsplit(one.get("url", "")).scheme in ("http", "https") for one in formats]
+        manifest = [one.get("protocol") not in (None, "http", "https") for one in formats]
+        if not (info or {}).get("direct") or not all(plain) or any(manifest):
+            raise NoMediaFile("no media file: the server sent a page or a playlist")
+        for one in formats:
+            if one.get("ext") not in EXTENSIONS:
+                raise NoMediaFile("no media file: the suffix is that of something else")
+
+    def _ranges(self, info, _) -> list[dict]:
+        if self._section is None:
+            return [{}]
+        start, end = self._section
+        if (info.get("duration") or end) <= start:
+            raise NoMediaFile("no media file: the video ends before the clip begins")
+        return [{"start_time": start, "end_time": end}]
+
+    def _options(self, dataset: Dataset) -> dict:
+        youtube = dataset.source == "youtube"
+        options = {
+            "quiet": True,
+            "no_warnings": True,
+            "noprogress": True,
+            "logger": _Silent(),
+            "cachedir": False,
+            "format": _FORMAT if youtube else "b/bv*+ba",
+            "merge_output_format": "mp4",
+            "outtmpl": {"default": ""},
+            "allowed_extractors": ["youtube"] if youtube else ["generic"],
+            "noplaylist": True,
+            "download_ranges": self._ranges,
+            "fixup": "never",
+            "overwrites": True,
+            "continuedl": False,
+            "updatetime": False,
+            "socket_timeout": SOCKET_SECONDS,
+            "retries": 0,
+            "extractor_retries": 0,
+            "fragment_retries": 2,
+            "file_access_retries": 0,
+            "skip_unavailable_fragments": False,
+            "external_downloader_args": {
+                "ffmpeg_i": ["-rw_timeout", str(SOCKET_SECONDS * 1_000_000)],
+                "ffmpeg_i1": ["-rw_timeout", str(SOCKET_SECONDS * 1_000_000)],
+                "ffmpeg_i2": ["-rw_timeout", str(SOCKET_SECONDS * 1_000_000)],
+                "ffmpeg_o": ["-fflags", "+bitexact", "-map_metadata", "-1"],
+            },
+        }
+        if youtube:  # slow on purpose: a request a second, a pause between videos
+            options |= {"sleep_interval_requests": 1, "sleep_interval": 2, "max_sleep_interval": 5}
+            if dataset.cookies:
+                options["cookiefile"] = str(dataset.cookies)
+        return options
+
+
+class _Silent:
+    """Swallows yt-dlp's messages; what went wrong arrives as an exception."""
+
+    def debug(self, message: str) -> None:
+        pass
+
+    info = warning = error = debug
+
+
+def ffmpeg() -> str:
+    """Path of the ffmpeg binary that comes with imageio-ffmpeg."""
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def _offer_ffmpeg(tools: Path) -> None:
+    """Put a folder with a link named ffmpeg first on PATH (engineering D.2)."""
+    tools.mkdir(parents=True, exist_ok=True)
+    link = tools / "ffmpeg"
+    if not link.is_symlink() or os.readlink(link) != ffmpeg():
+        link.unlink(missing_ok=True)
+        link.symlink_to(ffmpeg())
+    path = os.environ.get("PATH", "").split(os.pathsep)
+    here = str(tools.resolve())
+    if path[0] != here:
+        os.environ["PATH"] = os.pathsep.join([here, *(p for p in path if p != here)])
+
+
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _reach_loopback_directly() -> None:
+    """A proxy for the internet cannot reach a server on this machine."""
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        added = [host for host in ("127.0.0.1", "localhost") if host not in hosts]
+        os.environ[name] = ",".join(hosts + added)

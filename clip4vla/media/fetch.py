@@ -1,0 +1,165 @@
+"""Fetching a shard: every planned clip ends as one row, however often the work is interrupted."""
+
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote
+
+import pandas as pd
+
+from clip4vla.config.data import Dataset
+from clip4vla.errors import RetryLater, UserError
+from clip4vla.files import canonical_json, sha256_of, sha256_of_file, sole_owner
+from clip4vla.media.download import TOOL, Downloader
+from clip4vla.media.journal import Journal
+from clip4vla.media.local import fetch_local
+from clip4vla.media.status import FetchStatus, classify, local_failure
+from clip4vla.progress import track
+
+FETCH_COLUMNS = {
+    "clip_id": "string",
+    "fetch": "string",
+    "detail": "string",
+    "path": "string",
+    "bytes": "int64",
+    "sha256": "string",
+    "tool": "string",
+}
+BACKOFF_SECONDS = (0.0, 1.0, 4.0)  # before the first, second and third round of attempts
+OUTAGE = 20  # network failures in a row: the network is down, not the clips
+BREAKER = 5  # bot checks or rate limits in a row: the server wants us to stop
+_BREAKING = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)
+
+
+def fetch_shard(plan_rows: pd.DataFrame, dataset: Dataset, folder: str | Path) -> pd.DataFrame:
+    """Fetch the clips of one shard into its media `folder`; one row (FETCH_COLUMNS) per plan row.
+
+    The table is sorted by clip_id; `path` is "" and `bytes` 0 where there is no file. What was
+    fetched before, by a run that was killed, is not fetched again. Clips with `retry: now` statuses
+    get three attempts in all. Raises RetryLater if the server cannot be reached (no clip is blamed
+    for that), UserError for a source that is set up wrongly, OSError for a full disk.
+    """
+    folder = Path(folder)
+    rows = sorted((_plain(row) for row in plan_rows.itertuples()), key=lambda row: row.clip_id)
+    _check_source(dataset)
+    with sole_owner(folder):
+        shutil.rmtree(folder / ".part", ignore_errors=True)
+        if dataset.source == "local":
+            found = [fetch_local(row, dataset.media, folder) for row in track(rows, "fetch")]
+        else:
+            found = _Remote(dataset, folder).fetch(rows)
+    return pd.DataFrame(found, columns=list(FETCH_COLUMNS)).astype(FETCH_COLUMNS)
+
+
+class _Remote:
+    """The rounds of attempts on a server, with the journal between them."""
+
+    def __init__(self, dataset: Dataset, folder: Path):
+        self.dataset, self.folder, self.journal = dataset, folder, Journal(folder)
+        self.failing, self.refused = 0, 0  # in a row: network failures, refusals to talk to us
+
+    def fetch(self, rows: list) -> list[dict]:
+        asked = {row.clip_id: self._request(row) for row in rows}
+        for pause in BACKOFF_SECONDS:
+            waiting = [
+                row for row in rows if not self.journal.settled(row.clip_id, asked[row.clip_id])
+            ]
+            if not waiting:
+                break
+            if pause and len(waiting):
+                time.sleep(pause)
+            self._round(sorted(waiting, key=lambda row: (row.source_id, row.clip_id)), asked)
+        final = [self.journal.settled(row.clip_id, asked[row.clip_id]) for row in rows]
+        if final and all(record["fetch"] == FetchStatus.NETWORK_TRANSIENT for record in final):
+            self._outage(final[0]["detail"])
+        return [self._table_row(record) for record in final]
+
+    def _round(self, waiting: list, asked: dict[str, str]) -> None:
+        with Downloader(self.folder, self.dataset) as downloader:
+            for row in track(waiting, "fetch"):
+                if self.refused >= BREAKER:
+                    status, detail, path = FetchStatus.RATE_LIMITED, "the server refused us", None
+                else:
+                    status, detail, path = self._attempt(downloader, row)
+                    self._count(status, detail)
+                self.journal.add(
+                    {
+                        "clip_id": row.clip_id,
+                        "request": asked[row.clip_id],
+                        "fetch": status,
+                        "detail": detail,
+                        "file": path.name if path else "",
+                        "bytes": path.stat().st_size if path else 0,
+                        "sha256": sha256_of_file(path) if path else "",
+                        "tool": TOOL,
+                    }
+                )
+
+    def _attempt(self, downloader: Downloader, row) -> tuple[FetchStatus, str, Path | None]:
+        try:
+            part = downloader.get(self._address(row), row.clip_id, row.start, row.end)
+        except Exception as error:  # yt-dlp and its extractors raise anything: all become a status
+            ours = local_failure(error)
+            if ours is not None:
+                raise ours from None
+            return *classify(error), None
+        final = self.folder / part.name
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, final)
+        return FetchStatus.OK, "", final
+
+    def _count(self, status: FetchStatus, detail: str) -> None:
+        self.failing = self.failing + 1 if status == FetchStatus.NETWORK_TRANSIENT else 0
+        self.refused = self.refused + 1 if status in _BREAKING else 0
+        if self.failing >= OUTAGE:
+            self._outage(detail)
+
+    def _outage(self, detail: str) -> None:
+        self.journal.forget(FetchStatus.NETWORK_TRANSIENT)
+        raise RetryLater(
+            f"{self.folder}: the server cannot be reached ({detail}): "
+            "run the same command again when it can"
+        )
+
+    def _address(self, row) -> str:
+        if self.dataset.source == "youtube":
+            return f"https://www.youtube.com/watch?v={quote(row.source_id, safe='')}"
+        url = self.dataset.url.replace("{source_id}", quote(row.source_id, safe=""))
+        return url.replace("{file}", quote(row.file, safe="/"))
+
+    def _request(self, row) -> str:
+        return sha256_of(canonical_json([self._address(row), row.start, row.end]))[:16]
+
+    def _table_row(self, record: dict) -> dict:
+        path = str(self.folder / record["file"]) if record["file"] else ""
+        return {name: record[name] for name in FETCH_COLUMNS if name != "path"} | {"path": path}
+
+
+def _plain(row) -> SimpleNamespace:
+    """A plan row with None for a missing time."""
+    start, end = (None if math.isnan(seconds) else seconds for seconds in (row.start, row.end))
+    return SimpleNamespace(
+        clip_id=row.clip_id, source_id=row.source_id, file=row.file, start=start, end=end
+    )
+
+
+def _check_source(dataset: Dataset) -> None:
+    if dataset.source == "local":
+        if dataset.media is None:
+            raise UserError("source is local but `media` is not set: name the folder of the files")
+        if not dataset.media.is_dir():
+            raise UserError(f"{dataset.media} is no folder: set `media` to the folder of the files")
+    elif dataset.source == "http":
+        if not dataset.url or not any(part in dataset.url for part in ("{file}", "{source_id}")):
+            raise UserError(
+                f"source is http but url is {dataset.url!r}: "
+                "give an address with {file} or {source_id} in it"
+            )
+        if not dataset.url.startswith(("http://", "https://")):
+            raise UserError(f"url {dataset.url!r} must begin with http:// or https://")
+    elif dataset.cookies and not dataset.cookies.is_file():
+        raise UserError(f"cookies: {dataset.cookies} is no file: export one or leave it out")

@@ -1,0 +1,91 @@
+"""The ledger: one row per planned clip that says what became of it, and the counts made from it."""
+
+import pandas as pd
+
+from clip4vla.datasets.plan import PLAN_COLUMNS
+from clip4vla.errors import UserError
+from clip4vla.media.fetch import FETCH_COLUMNS
+from clip4vla.media.probe import PROBE_COLUMNS
+from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
+
+LEDGER_COLUMNS = PLAN_COLUMNS | FETCH_COLUMNS | PROBE_COLUMNS
+MISSING_COLUMNS = ("clip_id", "fetch", "video", "audio", "detail")
+_STATUSES = {"fetch": FetchStatus, "video": VideoStatus, "audio": AudioStatus}
+
+
+def build_ledger(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -> pd.DataFrame:
+    """Join the plan with the fetch and probe tables of all shards; one row per clip, by clip_id.
+
+    Raises ValueError unless both tables have exactly one row for every planned clip.
+    """
+    for name, table in (("fetch", fetch), ("probe", probe)):
+        if sorted(table["clip_id"]) != sorted(plan["clip_id"]):
+            raise ValueError(f"{name} tables do not have exactly one row for every planned clip")
+    ledger = plan.merge(fetch, on="clip_id", validate="1:1")
+    ledger = ledger.merge(probe, on="clip_id", validate="1:1")
+    ledger = ledger.sort_values("clip_id", ignore_index=True)
+    return ledger[list(LEDGER_COLUMNS)].astype(LEDGER_COLUMNS)
+
+
+def usable(ledger: pd.DataFrame) -> pd.Series:
+    """Whether each clip can be used: its file is there and its pictures decode. bool."""
+    return ((ledger["fetch"] == "ok") & (ledger["video"] == "ok")).astype(bool)
+
+
+def coverage(ledger: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int]) -> pd.DataFrame:
+    """Counts per split: how many clips the official lists have, and what is left of them.
+
+    Columns: split, expected (missing where the config says nothing), planned, fetched, with_video
+    (usable), with_sound, silent (usable without sound), then `<part>_<status>` for every status
+    other than ok that occurs. Clips that could not be fetched count under their fetch status only.
+    """
+    ledger = ledger.assign(usable=usable(ledger))
+    present = [
+        (part, status)
+        for part, statuses in _STATUSES.items()
+        for status in statuses
+        if status not in ("ok", "not_fetched") and (ledger[part] == status).any()
+    ]
+    table = []
+    for split in sorted(set(splits["split"]) | set(expected)):
+        ids = set(splits.loc[splits["split"] == split, "clip_id"])
+        clips = ledger[ledger["clip_id"].isin(ids)]
+        with_sound = int((clips["usable"] & (clips["audio"] == "ok")).sum())
+        row = {
+            "split": split,
+            "expected": expected.get(split, pd.NA),
+            "planned": len(clips),
+            "fetched": int((clips["fetch"] == "ok").sum()),
+            "with_video": int(clips["usable"].sum()),
+            "with_sound": with_sound,
+            "silent": int(clips["usable"].sum()) - with_sound,
+        }
+        table.append(row | {f"{p}_{s}": int((clips[p] == s).sum()) for p, s in present})
+    return pd.DataFrame(table).astype({"split": "string", "expected": "Int64"})
+
+
+def check_coverage(ledger: pd.DataFrame, name: str, minimum: float) -> None:
+    """Raise UserError, with the counts by status in one line, if too few clips are usable."""
+    good = usable(ledger)
+    share = good.mean() if len(ledger) else 0.0
+    if share >= minimum and len(ledger):
+        return
+    counts: dict[str, int] = {}
+    for row in ledger[~good].itertuples():
+        status = f"fetch {row.fetch}" if row.fetch != "ok" else f"video {row.video}"
+        counts[status] = counts.get(status, 0) + 1
+    summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    raise UserError(
+        f"{name}: {int(good.sum())} of {len(ledger)} clips are usable ({share:.1%}; {summary}), "
+        f"less than min_coverage {minimum:.1%}: see missing.tsv, get the media or lower "
+        f"datasets.{name}.min_coverage"
+    )
+
+
+def missing(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Clips that are not fully ok, with their statuses (MISSING_COLUMNS), by clip_id.
+
+    A usable clip without sound is listed too: its `audio` says why.
+    """
+    flawed = ~usable(ledger) | (ledger["audio"] != "ok")
+    return ledger.loc[flawed.astype(bool), list(MISSING_COLUMNS)].reset_index(drop=True)

@@ -1,0 +1,67 @@
+"""Media that the user already has: files below one folder, used where they are, never changed."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from clip4vla.errors import UserError
+from clip4vla.files import sha256_of_file
+from clip4vla.media.download import ffmpeg
+from clip4vla.media.status import FetchStatus
+
+TOOL = "local"
+
+
+def fetch_local(row, media: Path, folder: Path) -> dict:
+    """The fetch record of one plan row.
+
+    A file that is the clip is used as it is, without a copy. A longer source is cut without
+    re-encoding into `folder`/<clip_id>.mp4. Raises UserError for a path that leads out of `media`.
+    """
+    source = media / row.file
+    if not source.resolve().is_relative_to(media.resolve()):
+        raise UserError(
+            f"{row.clip_id}: {source} leads out of {media}: "
+            "set `media` to the folder that really holds the files"
+        )
+    if not source.exists():
+        return _row(row, FetchStatus.GONE, "no such file in the media folder")
+    if not source.is_file():
+        return _row(row, FetchStatus.GONE, "not a regular file")
+    if row.start is None:
+        return _row(row, FetchStatus.OK, "", source)
+    cut = _cut(source, row, folder)
+    if cut is None:
+        return _row(row, FetchStatus.CUT_FAILED, "cut failed: the file cannot be cut")
+    return _row(row, FetchStatus.OK, "", cut)
+
+
+def _cut(source: Path, row, folder: Path) -> Path | None:
+    part = folder / ".part"
+    part.mkdir(parents=True, exist_ok=True)
+    made = part / f"{row.clip_id}.mp4"
+    command = [ffmpeg(), "-nostdin", "-y", "-loglevel", "quiet", "-protocol_whitelist", "file"]
+    command += ["-ss", str(row.start), "-t", str(row.end - row.start), "-i", f"file:{source}"]
+    command += ["-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1"]
+    command += ["-fflags", "+bitexact", "-f", "mp4", f"file:{made}"]
+    try:
+        if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+            return None
+        final = folder / made.name
+        os.replace(made, final)
+        return final
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _row(row, fetch: FetchStatus, detail: str, path: Path | None = None) -> dict:
+    return {
+        "clip_id": row.clip_id,
+        "fetch": fetch,
+        "detail": detail,
+        "path": str(path) if path else "",
+        "bytes": path.stat().st_size if path else 0,
+        "sha256": sha256_of_file(path) if path else "",
+        "tool": TOOL,
+    }

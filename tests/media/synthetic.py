@@ -1,0 +1,130 @@
+"""Tiny media made on the spot, and a web server that misbehaves on request."""
+
+import contextlib
+import threading
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import av
+import numpy as np
+
+
+def make_clip(
+    path,
+    seconds=1.0,
+    fps=8,
+    size=(32, 16),
+    sound=("mono", 16000),
+    amplitude=0.3,
+    times=None,
+    format=None,
+    pictures=True,
+    codecs=("mpeg4", "aac"),
+):
+    """A clip whose picture k is gray 10 k; `sound` is (layout, rate) or None; `times` in 1/1000 s."""
+    with av.open(str(path), "w", format=format) as out:
+        video = audio = None
+        if pictures:
+            video = out.add_stream(codecs[0], rate=fps)
+            video.width, video.height, video.pix_fmt = *size, "yuv420p"
+            video.codec_context.gop_size = 4
+            if times:
+                video.codec_context.time_base = Fraction(1, 1000)
+        if sound:
+            layout, rate = sound
+            audio = out.add_stream(codecs[1], rate=rate, layout=layout)
+        for number, at in enumerate(times or range(round(seconds * fps)) if video else []):
+            gray = np.full((size[1], size[0], 3), min(255, 10 * number), np.uint8)
+            frame = av.VideoFrame.from_ndarray(gray, format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 1000 if times else fps)
+            out.mux(video.encode(frame))
+        if audio:
+            count = round(seconds * rate)
+            channels = audio.codec_context.layout.nb_channels
+            wave = amplitude * np.sin(np.arange(count) * 2 * np.pi * 440 / rate)
+            samples = np.stack([wave] * channels).astype(np.float32)
+            for at in range(0, count, 1024):
+                block = np.ascontiguousarray(samples[:, at : at + 1024])
+                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+                frame.sample_rate, frame.pts = rate, at
+                frame.time_base = Fraction(1, rate)
+                out.mux(audio.encode(frame))
+        for stream in (video, audio):
+            if stream:
+                out.mux(stream.encode(None))
+    return path
+
+
+class Misbehaving:
+    """Answers by the first part of the path: /404/x.mp4, /500x2/x.mp4 (twice, then ok), ..."""
+
+    def __init__(self, body: bytes):
+        self.body, self.asked = body, []
+        self.failures: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def serving(self):
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                site.asked.append(self.path)
+                kind = self.path.split("/")[1]
+                if kind == "html":
+                    return self.send(
+                        b"<html><video src='http://127.0.0.1:9/x.mp4'></html>", "text/html"
+                    )
+                if kind == "playlist":
+                    text = b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n"
+                    return self.send(text, "application/vnd.apple.mpegurl")
+                if kind == "exe":
+                    return self.send(site.body, "application/octet-stream", name="x.exe")
+                if kind == "truncated":
+                    return self.send(site.body, "video/mp4", short=len(site.body) // 2)
+                if kind == "hangup":
+                    self.close_connection = True
+                    return None
+                if "x" in kind:
+                    code, times = (int(part) for part in kind.split("x"))
+                    site.failures[self.path] = site.failures.get(self.path, 0) + 1
+                    if site.failures[self.path] <= times:
+                        return self.fail(code)
+                elif kind.isdigit():
+                    return self.fail(int(kind))
+                return self.send(site.body, "video/mp4")
+
+            def fail(self, code):
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def send(self, body, kind, short=0, name=None):
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                if name:
+                    self.send_header("Content-Disposition", f'attachment; filename="../{name}"')
+                self.end_headers()
+                self.wfile.write(body[: len(body) - short])
+                self.close_connection = bool(short)
+
+            def log_message(self, *_):
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_):
+                pass
+
+        server = Server(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()

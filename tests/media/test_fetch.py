@@ -1,0 +1,228 @@
+"""Fetching from servers that misbehave, from local folders, and after being killed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic import Misbehaving, make_clip
+
+from clip4vla.config.data import Dataset
+from clip4vla.datasets.plan import PLAN_COLUMNS
+from clip4vla.errors import RetryLater, UserError
+from clip4vla.media import fetch
+from clip4vla.media.decode import decode_audio, decode_frames
+from clip4vla.media.fetch import FETCH_COLUMNS, fetch_shard
+from clip4vla.media.journal import Journal
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
+    monkeypatch.setattr("clip4vla.media.download.SOCKET_SECONDS", 2)
+    for name in ("no_proxy", "NO_PROXY", "PATH"):  # changed by the downloader on purpose
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
+def rows(*files, start=None, end=None):
+    table = [
+        (f"clip_{n}", f"source_{n}", file, start, end, "unknown", 0) for n, file in enumerate(files)
+    ]
+    return pd.DataFrame(table, columns=list(PLAN_COLUMNS)).astype(PLAN_COLUMNS)
+
+
+def http(url, **more):
+    return Dataset(reader="demo", annotations=".", source="http", url=f"{url}/{{file}}", **more)
+
+
+def local(media):
+    return Dataset(reader="demo", annotations=".", source="local", media=media)
+
+
+def test_every_misbehaviour_has_its_status(tmp_path, clip):
+    site = Misbehaving(clip.read_bytes())
+    wanted = {
+        "ok": "ok", "404": "gone", "410": "gone", "403": "private", "429": "rate_limited",
+        "451": "geo_blocked", "500x1": "ok", "500": "network_transient",
+        "truncated": "network_transient", "hangup": "network_transient",
+        "html": "format_unavailable", "playlist": "format_unavailable", "exe": "ok",
+    }  # fmt: skip
+    with site.serving() as url:
+        table = fetch_shard(rows(*(f"{kind}/x.mp4" for kind in wanted)), http(url), tmp_path / "m")
+        found = dict(zip(wanted, table.set_index("clip_id").loc[
+            [f"clip_{n}" for n in range(len(wanted))]].fetch, strict=True))  # fmt: skip
+        asked = [path.split("/")[1] for path in site.asked]
+    assert {kind: found[kind] for kind in wanted if kind != "exe"} == {
+        kind: status for kind, status in wanted.items() if kind != "exe"
+    }
+    assert found["exe"] in ("ok", "format_unavailable")  # its name counts for nothing
+    assert asked.count("404") == 1 and asked.count("500") == 3 and asked.count("truncated") <= 6
+    names = {path.name for path in (tmp_path / "m").iterdir()}
+    stored = {Path(path).name for path in table.path if path}
+    assert names == stored | {"journal.jsonl", ".lock", ".tools"}
+    assert all(name.startswith("clip_") and name.endswith(".mp4") for name in stored)
+    assert list(table.columns) == list(FETCH_COLUMNS)
+    assert (tmp_path / "m" / "clip_0.mp4").read_bytes() == clip.read_bytes()
+
+
+def test_nothing_is_fetched_twice_and_tables_are_equal(tmp_path, clip):
+    site = Misbehaving(clip.read_bytes())
+    plan = rows("ok/a.mp4", "404/b.mp4", "500/c.mp4", "ok/d.mp4")
+    with site.serving() as url:
+        first = fetch_shard(plan, http(url), tmp_path / "m")
+        asked = len(site.asked)
+        again = fetch_shard(plan, http(url), tmp_path / "m")
+        assert len(site.asked) == asked
+        assert again.equals(first)
+        os.unlink(first.path[0])  # a lost file is fetched again, and only that
+        assert fetch_shard(plan, http(url), tmp_path / "m").equals(first)
+        assert {path.split("/")[2] for path in site.asked[asked:]} == {"a.mp4"}
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, clip):
+    site = Misbehaving(clip.read_bytes())
+    media = tmp_path / "m"
+    plan = rows("ok/a.mp4", "ok/b.mp4", "ok/c.mp4")
+    with site.serving() as url:
+        first = fetch_shard(plan, http(url), media)
+        journal = media / "journal.jsonl"
+        lines = journal.read_bytes().splitlines(keepends=True)
+        for cut in range(len(lines[-1])):  # torn anywhere in the last line
+            journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:cut])
+            kept = Journal(media)
+            assert journal.read_bytes() == b"".join(lines[:-1])
+            assert len(kept._records) == 2
+        (media / ".part").mkdir()
+        (media / ".part" / "clip_2.mp4.part").write_bytes(b"half")
+        site.asked.clear()
+        assert fetch_shard(plan, http(url), media).equals(first)
+        assert {path for path in site.asked} == {"/ok/c.mp4"}
+    ids = [json.loads(line)["clip_id"] for line in journal.read_text().splitlines()]
+    assert sorted(ids) == ["clip_0", "clip_1", "clip_2"]
+    assert not (media / ".part").exists()
+
+
+def test_kill_9_in_the_middle(tmp_path, clip):
+    site = Misbehaving(clip.read_bytes())
+    media, plan = tmp_path / "m", rows(*(f"ok/{n}.mp4" for n in range(6)))
+    plan.to_parquet(tmp_path / "plan.parquet")
+    script = (
+        "import sys, os, pandas\n"
+        "from clip4vla.config.data import Dataset\n"
+        "from clip4vla.media import fetch, journal\n"
+        "keep = journal.Journal.add\n"
+        "def add(self, record):\n"
+        "    if record['clip_id'] == 'clip_3': os.kill(os.getpid(), 9)\n"
+        "    keep(self, record)\n"
+        "journal.Journal.add = add\n"
+        "data = Dataset(reader='demo', annotations='.', source='http', url=sys.argv[1])\n"
+        "fetch.fetch_shard(pandas.read_parquet(sys.argv[2]), data, sys.argv[3])\n"
+    )
+    with site.serving() as url:
+        command = [sys.executable, "-c", script, f"{url}/{{file}}"]
+        done = subprocess.run([*command, tmp_path / "plan.parquet", media], check=False)
+        assert done.returncode == -9
+        site.asked.clear()
+        table = fetch_shard(plan, http(url), media)
+    assert (table.fetch == "ok").all() and len(table) == 6
+    assert {path[4:5] for path in site.asked} == {"3", "4", "5"}
+
+
+def test_a_server_that_is_down_blames_no_clip(tmp_path, clip):
+    site = Misbehaving(clip.read_bytes())
+    with site.serving() as url:
+        pass
+    plan = rows("ok/a.mp4", "ok/b.mp4")
+    for _ in range(2):
+        with pytest.raises(RetryLater, match="cannot be reached") as caught:
+            fetch_shard(plan, http(url), tmp_path / "m")
+        assert len(str(caught.value).splitlines()) == 1
+        assert (tmp_path / "m" / "journal.jsonl").read_text() == ""
+
+
+def test_an_outage_in_the_middle_keeps_what_is_there(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr(fetch, "OUTAGE", 3)
+    site = Misbehaving(clip.read_bytes())
+    with site.serving() as url, pytest.raises(RetryLater):
+        plan = rows("ok/a.mp4", *(f"500/{n}.mp4" for n in range(5)))
+        fetch_shard(plan, http(url), tmp_path / "m")
+    records = (tmp_path / "m" / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(record)["clip_id"] for record in records] == ["clip_0"]
+
+
+def test_a_server_that_refuses_is_left_alone(tmp_path, clip):
+    site = Misbehaving(clip.read_bytes())
+    with site.serving() as url:
+        table = fetch_shard(rows(*(f"429/{n}.mp4" for n in range(9))), http(url), tmp_path / "m")
+    assert set(table.fetch) == {"rate_limited"}
+    assert len({path for path in site.asked}) == fetch.BREAKER
+
+
+def test_a_proxy_for_the_internet_is_not_asked_for_loopback(tmp_path, clip, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    site = Misbehaving(clip.read_bytes())
+    with site.serving() as url:
+        assert list(fetch_shard(rows("ok/a.mp4"), http(url), tmp_path / "m").fetch) == ["ok"]
+
+
+def test_local_files_are_used_where_they_are(tmp_path, clip):
+    media = tmp_path / "mine"
+    (media / "deep").mkdir(parents=True)
+    (media / "deep" / "a.mp4").write_bytes(clip.read_bytes())
+    os.mkfifo(media / "fifo.mp4")
+    plan = rows("deep/a.mp4", "none.mp4", "deep", "fifo.mp4")
+    table = fetch_shard(plan, local(media), tmp_path / "m")
+    assert list(table.fetch) == ["ok", "gone", "gone", "gone"]
+    assert table.path[0] == str(media / "deep" / "a.mp4")
+    assert table.bytes[0] == clip.stat().st_size and len(table.sha256[0]) == 64
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("file", ["../secret.mp4", "link.mp4", "out/secret.mp4"])
+def test_paths_that_lead_out_of_the_media_folder_are_refused(tmp_path, file):
+    media = tmp_path / "mine"
+    media.mkdir()
+    (tmp_path / "secret.mp4").write_bytes(b"secret")
+    (media / "link.mp4").symlink_to("../secret.mp4")
+    (media / "out").symlink_to("..")
+    with pytest.raises(UserError, match="leads out of"):
+        fetch_shard(rows(file), local(media), tmp_path / "m")
+
+
+def test_a_local_source_is_cut(tmp_path):
+    media = tmp_path / "mine"
+    media.mkdir()
+    make_clip(media / "long.mp4", seconds=4)
+    plan = rows("long.mp4", start=1.0, end=3.0)
+    one = fetch_shard(plan, local(media), tmp_path / "m")
+    two = fetch_shard(plan, local(media), tmp_path / "n")
+    assert one.fetch[0] == "ok" and one.sha256[0] == two.sha256[0]
+    frames = [round(frame.mean() / 10) for frame in decode_frames(one.path[0], 2, 2.0)]
+    assert frames == [8, 12, 16, 20]
+    samples, rate = decode_audio(one.path[0])
+    assert samples.shape[1] / rate == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"source": "local"}, "`media` is not set"),
+        ({"source": "local", "media": "nowhere"}, "nowhere is no folder"),
+        ({"source": "http"}, "give an address with"),
+        ({"source": "http", "url": "http://x/y.mp4"}, "give an address with"),
+        ({"source": "http", "url": "file:///{file}"}, "must begin with http"),
+        ({"source": "youtube", "cookies": "nowhere"}, "nowhere is no file"),
+    ],
+)
+def test_a_source_that_is_set_up_wrongly_is_the_users_to_mend(tmp_path, more, what):
+    dataset = Dataset(reader="demo", annotations=".", **more)
+    with pytest.raises(UserError, match=what):
+        fetch_shard(rows("a.mp4"), dataset, tmp_path / "m")
+
+
+def test_an_empty_shard_is_an_empty_table(tmp_path):
+    table = fetch_shard(rows(), http("http://127.0.0.1:9"), tmp_path / "m")
+    assert len(table) == 0 and list(table.columns) == list(FETCH_COLUMNS)

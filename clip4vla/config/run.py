@@ -63,7 +63,9 @@ class Masking(Section):
 class Objective(Section):
     """Contrastive terms (facts 5; paper eqs 1-5)."""
 
-    inter: bool = Field(True, description="text-audio and vision-audio")
+    inter: bool = Field(
+        True, description="text-audio and vision-audio; text-vision too where CLIP is trained"
+    )
     intra: bool = Field(True, description="clean against masked audio")
     scale: float = Field(100.0, gt=0, description="1 / temperature, constant")
     symmetric: bool = Field(True, description="both directions; false: text -> video only (D10)")

@@ -1,0 +1,42 @@
+"""Where and how precisely a run computes: CUDA where there is one, in half precision."""
+
+import contextlib
+import os
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """The first CUDA device, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_threads(threads: int) -> None:
+    """Compute with this many CPU threads, or with fewer where OMP_NUM_THREADS says so."""
+    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # may be a list, by nesting
+    most = int(limit) if limit.isdigit() else threads
+    torch.set_num_threads(max(1, min(threads, most)))
+
+
+def half_type(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the GPU has it, float16 on older GPUs (V100), None (float32) on CPU."""
+    if device.type != "cuda":
+        return None
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Forward passes in `half_type`; weights stay in float32 (D12)."""
+    dtype = half_type(device)
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """The batch with its tensors on `device`; lists of ids and captions stay as they are."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }

@@ -1,0 +1,212 @@
+"""Score one checkpoint on one split: metrics.json with its N and hashes, predictions.parquet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from clip4vla.config.run import Evaluate
+from clip4vla.errors import UserError
+from clip4vla.evaluation.caption_metrics import score_captions
+from clip4vla.evaluation.captioning import generate
+from clip4vla.evaluation.classification import accuracy, predict
+from clip4vla.evaluation.device import pick_device, set_threads
+from clip4vla.evaluation.features import embed_clips, embed_texts
+from clip4vla.evaluation.reading import (
+    Caches,
+    Manifests,
+    clip_items,
+    origins,
+    pair_items,
+    read_donors,
+    samples_of,
+    split_rows,
+)
+from clip4vla.evaluation.retrieval import TIE_RULE
+from clip4vla.evaluation.start import start_hash, start_metadata, starting_model
+from clip4vla.evaluation.text_clip import among, captions_of, score_retrieval
+from clip4vla.features.samples import ClipSamples
+from clip4vla.files import sha256_of_ids, write_json, write_parquet
+from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.pooling import masked_mean
+
+
+@dataclass
+class Scoring:
+    """What the scorers of the three tasks need. `galleries`: bool [N] of the clips of each one."""
+
+    run: Evaluate
+    model: CLIP4VLA
+    samples: ClipSamples
+    rows: pd.DataFrame
+    galleries: dict[str, np.ndarray]
+    device: torch.device
+    workers: int
+
+    @property
+    def clip_ids(self) -> np.ndarray:
+        """The scored clips [N]."""
+        return np.array([clip_id for clip_id, _, _ in self.samples.items])
+
+
+def evaluate(
+    run: Evaluate,
+    manifests: Manifests,
+    start: Path | None,
+    weights: dict[str, Path],
+    substitution: Path | None,
+    out: Path,
+    run_key: str,
+    expected: int | None = None,
+    workers: int = 1,
+) -> None:
+    """Write out/predictions.parquet and, last, out/metrics.json.
+
+    `expected`: clips of the split in the official lists. Two galleries are scored and never mixed:
+    `all` usable clips, silent ones under `run.missing_audio`, and those `with_sound` of their own.
+    Policy `filter` has the latter only.
+    """
+    set_threads(workers)
+    device, caches = pick_device(), Caches(manifests)
+    cache = caches[run.test]
+    rows = split_rows(cache, run.test)
+    donors = read_donors(substitution, run.missing_audio)
+    given = run.inputs, run.modalities, run.missing_audio, donors
+    samples = samples_of(cache, clip_items(rows), run.test, *given)
+    sounding = np.array([clip_id not in cache.silent for clip_id, _, _ in samples.items])
+    galleries = {"with_sound": sounding}
+    if run.missing_audio != "filter":
+        galleries["all"] = np.ones(len(samples), dtype=bool)
+    main = "all" if "all" in galleries else "with_sound"
+
+    trained = start_metadata(start)
+    head = None if run.task == "retrieval" else run.task
+    classes = trained.get("classes")
+    if run.task == "classification" and not classes:
+        raise UserError(f"{start}: its metadata names no classes; evaluate a classification run")
+    model = starting_model(
+        run.model,
+        run.inputs,
+        start,
+        weights,
+        head,
+        n_classes=len(classes) if classes else None,
+        trained_head=True,
+    ).to(device)
+    scoring = Scoring(run, model, samples, rows, galleries, device, workers)
+    match run.task:
+        case "retrieval":
+            metrics, queries, predictions = _retrieval(scoring, main)
+        case "captioning":
+            metrics, queries, predictions = _captioning(scoring)
+        case "classification":
+            metrics, queries, predictions = _classification(scoring, classes)
+    origin = dict(zip(scoring.clip_ids, origins(samples), strict=True))
+    write_parquet(
+        out / "predictions.parquet",
+        predictions.assign(audio_origin=predictions.clip_id.map(origin)),
+    )
+    counts = cache.manifest["splits"][run.test.split]
+    summary = {
+        "run_key": run_key,
+        "task": run.task,
+        "modalities": list(run.modalities),
+        "dataset": run.test.dataset.rsplit("-", 2)[0],
+        "data_version": run.test.dataset,
+        "manifest_sha256": cache.manifest_sha256,
+        "split": run.test.split,
+        "protocol": main,
+        "missing_audio": run.missing_audio,
+        "selection": trained.get("selection"),
+        "tie_rule": TIE_RULE if run.task == "retrieval" else None,
+        "coverage": {
+            "expected": expected,
+            **{name: counts[name] for name in ("planned", "usable", "silent")},
+            "scored": int(galleries[main].sum()),
+        },
+        "galleries": {
+            name: {
+                "n_queries": queries[name],
+                "n_gallery": int(kept.sum()),
+                "ids_sha256": sha256_of_ids(scoring.clip_ids[kept].tolist()),
+                "metrics": metrics[name],
+            }
+            for name, kept in galleries.items()
+        },
+        "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
+    }
+    write_json(out / "metrics.json", summary)
+
+
+Scores = tuple[dict[str, dict[str, float]], dict[str, int], pd.DataFrame]
+
+
+def _retrieval(scoring: Scoring, main: str) -> Scores:
+    """Predictions: query, caption, clip_id, rank, top5, all in the main gallery."""
+    run, device = scoring.run, scoring.device
+    pairs = pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")
+    given = scoring.model, scoring.samples, run.modalities, device, scoring.workers
+    clips = embed_clips(*given)
+    captions, targets = captions_of(pairs, clips.clip_ids)
+    texts = embed_texts(scoring.model, captions, run.inputs.max_words, device)
+    metrics, queries, predictions = {}, {}, pd.DataFrame()
+    for name, kept in scoring.galleries.items():
+        some_texts, some_targets, some_clips = among(kept, texts, targets, clips)
+        queries[name], metrics[name] = len(some_targets), {}
+        if not kept.any():
+            continue
+        problem = some_texts, some_targets, some_clips, run.modalities, run.scale
+        metrics[name], ranks, best = score_retrieval(*problem)
+        if name == main:
+            ids = np.array(some_clips.clip_ids)
+            predictions = pd.DataFrame(
+                {
+                    "query": np.arange(len(ranks)),
+                    "caption": np.array(captions)[kept[targets]],
+                    "clip_id": ids[some_targets],
+                    "rank": ranks,
+                    "top5": [row.tolist() for row in ids[best]],
+                }
+            )
+    return metrics, queries, predictions
+
+
+def _captioning(scoring: Scoring) -> Scores:
+    """Predictions: clip_id, hypothesis, references."""
+    ids, run = scoring.clip_ids, scoring.run
+    references = {
+        clip_id: list(captions)
+        for clip_id, captions in zip(scoring.rows.clip_id, scoring.rows.captions, strict=True)
+    }
+    pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")  # each has a reference
+    given = scoring.model, scoring.samples, run.modalities, scoring.device, scoring.workers
+    hypotheses = generate(*given)
+    references = {clip_id: references[clip_id] for clip_id in hypotheses}
+    groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
+    metrics = score_captions(hypotheses, references, groups)
+    predictions = pd.DataFrame(
+        {
+            "clip_id": list(hypotheses),
+            "hypothesis": list(hypotheses.values()),
+            "references": list(references.values()),
+        }
+    )
+    return metrics, {name: len(clips) for name, clips in groups.items()}, predictions
+
+
+def _classification(scoring: Scoring, classes: list[str]) -> Scores:
+    """Predictions: clip_id, label, predicted."""
+    run, device = scoring.run, scoring.device
+    given = scoring.model, scoring.samples, run.modalities, device, scoring.workers
+    features = embed_clips(*given, reduce=masked_mean)
+    predicted = np.array(predict(scoring.model.probe, features, classes, device))
+    labels = np.array([label for _, _, label in scoring.samples.items])
+    metrics = {
+        name: {"accuracy": accuracy(labels[kept], predicted[kept])} if kept.any() else {}
+        for name, kept in scoring.galleries.items()
+    }
+    queries = {name: int(kept.sum()) for name, kept in scoring.galleries.items()}
+    given = {"clip_id": scoring.clip_ids, "label": labels, "predicted": predicted}
+    return metrics, queries, pd.DataFrame(given)

@@ -1,0 +1,86 @@
+"""Features of a whole split: pooled clips and texts (facts 5.1), means for the probe (facts 9)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clip4vla.config.run import Modality
+from clip4vla.evaluation.device import autocast, to_device
+from clip4vla.evaluation.reading import in_order, loader
+from clip4vla.features.samples import ClipSamples
+from clip4vla.features.text import tokenize
+from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.pooling import normalise, pool
+from clip4vla.progress import track
+
+CLIPS, TEXTS = 32, 256  # in one batch; constants, because they can change the last bits
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """One vector per clip and modality, float32 on the CPU; None for a modality not asked for.
+
+    `has_audio` [N]: whether audio counts for the clip (`similarities`); `heard` [N]: whether it has
+    a segment at all, its own or a donor's.
+    """
+
+    clip_ids: list[str]
+    vision: Tensor | None  # [N, D]
+    audio: Tensor | None  # [N, D]
+    has_audio: Tensor  # bool [N]
+    heard: Tensor  # bool [N]
+
+    def take(self, index: Tensor) -> "ClipFeatures":
+        """The features of some clips, int64 [n]."""
+        return ClipFeatures(
+            [self.clip_ids[i] for i in index.tolist()],
+            None if self.vision is None else self.vision[index],
+            None if self.audio is None else self.audio[index],
+            self.has_audio[index],
+            self.heard[index],
+        )
+
+
+@torch.no_grad()
+def embed_clips(
+    model: CLIP4VLA,
+    samples: ClipSamples,
+    modalities: Iterable[Modality],
+    device: torch.device,
+    workers: int,
+    reduce: Callable[[Tensor, Tensor], Tensor] = pool,
+) -> ClipFeatures:
+    """Features of every sample, in order. The model is put into evaluation mode.
+
+    reduce: from features [B, S, D] and mask [B, S] to [B, D]; `pool`, or `masked_mean`.
+    """
+    model.eval()
+    parts: dict[str, list[Tensor]] = {"vision": [], "audio": [], "has_audio": [], "heard": []}
+    batches = loader(samples, in_order(len(samples), CLIPS), workers, device)
+    for batch in track(batches, "embed clips"):
+        batch = to_device(batch, device)
+        with autocast(device):
+            if "vision" in modalities:
+                vision = model.encode_vision(batch["frames"], batch["frame_mask"])
+                parts["vision"].append(reduce(vision, batch["frame_mask"]).cpu())
+            if "audio" in modalities:
+                given = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
+                parts["audio"].append(reduce(model.encode_audio(*given), given[1]).cpu())
+        parts["has_audio"].append(batch["has_audio"].cpu())
+        parts["heard"].append(batch["audio_mask"].any(1).cpu())
+    joined = {name: torch.cat(tensors) if tensors else None for name, tensors in parts.items()}
+    return ClipFeatures([clip_id for clip_id, _, _ in samples.items], **joined)
+
+
+@torch.no_grad()
+def embed_texts(model: CLIP4VLA, texts: list[str], max_words: int, device: torch.device) -> Tensor:
+    """Normalised end-token features of texts, float32 [Q, D] on the CPU."""
+    model.eval()
+    parts = []
+    for rows in track(in_order(len(texts), TEXTS), "embed texts"):
+        tokens = tokenize([texts[i] for i in rows], max_words).to(device)
+        with autocast(device):
+            parts.append(normalise(model.encode_text(tokens)[1]).cpu())
+    return torch.cat(parts)

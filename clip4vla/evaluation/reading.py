@@ -1,0 +1,154 @@
+"""Which clips of a split are read, with which sound, and the loader that reads them."""
+
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from clip4vla.config.data import AudioPolicy
+from clip4vla.config.run import Inputs, Masking, Modality, Source
+from clip4vla.errors import UserError
+from clip4vla.features.cache import ClipCache
+from clip4vla.features.samples import ClipSamples, Item, collate
+
+Manifests = dict[tuple[str, str], Path]
+DONOR_COLUMN = {"substitute": "donor", "random": "random_donor"}
+
+
+class Caches:
+    """The caches behind the manifests of a run, each opened once."""
+
+    def __init__(self, manifests: Manifests):
+        self.manifests = manifests
+        self.opened: dict[tuple[str, str], ClipCache] = {}
+
+    def __getitem__(self, source: Source) -> ClipCache:
+        """The cache of a source. Raises UserError when no manifest was given for it."""
+        key = (source.dataset, source.cache_id)
+        if key not in self.opened:
+            if key not in self.manifests:
+                raise UserError(f"no manifest was given for {source.dataset} (cache {key[1]})")
+            self.opened[key] = ClipCache(self.manifests[key])
+        return self.opened[key]
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of every opened manifest: the data that a result stands on."""
+        return {
+            f"{version}/cache-{cache_id}": cache.manifest_sha256
+            for (version, cache_id), cache in sorted(self.opened.items())
+        }
+
+
+def split_rows(cache: ClipCache, source: Source) -> pd.DataFrame:
+    """clip_id, captions, label of the usable clips of a split. UserError when there are none."""
+    rows = cache.splits[cache.splits.split == source.split]
+    if rows.empty:
+        raise UserError(
+            f"{source.dataset}: split {source.split!r} has no usable clip; look at its coverage.csv"
+        )
+    return rows
+
+
+def clip_items(rows: pd.DataFrame) -> list[Item]:
+    """One item per clip, for features that do not depend on a caption."""
+    return [
+        (clip_id, "", label)
+        for clip_id, label in zip(rows.clip_id, rows.label.fillna(""), strict=True)
+    ]
+
+
+def pair_items(rows: pd.DataFrame, where: str) -> list[Item]:
+    """One item per (clip, caption). Raises UserError for a clip without a caption."""
+    for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True):
+        if len(captions) == 0:
+            raise UserError(f"{where}: clip {clip_id} has no caption; correct its annotation")
+    return [
+        (clip_id, caption, "")
+        for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True)
+        for caption in captions
+    ]
+
+
+def read_donors(substitution: Path | None, policy: AudioPolicy) -> dict[str, str]:
+    """Donor of every silent clip under policies `substitute` and `random`; else none.
+
+    Raises UserError when the policy needs a substitution and none was given.
+    """
+    if policy not in DONOR_COLUMN:
+        return {}
+    if substitution is None:
+        raise UserError(f"missing_audio: {policy} needs the substitution.tsv of a substitute run")
+    table = pd.read_csv(substitution, sep="\t", dtype=str, keep_default_na=False)
+    return dict(zip(table.clip_id, table[DONOR_COLUMN[policy]], strict=True))
+
+
+def samples_of(
+    cache: ClipCache,
+    items: list[Item],
+    source: Source,
+    inputs: Inputs,
+    modalities: Iterable[Modality],
+    policy: AudioPolicy,
+    donors: dict[str, str] | None = None,
+    masking: Masking | None = None,
+    seed: int = 0,
+) -> ClipSamples:
+    """Samples of a source under a policy for silent clips. UserError when none is left."""
+    if "vision" not in modalities:
+        inputs = inputs.model_copy(update={"max_frames": 1})  # decode no frames that nobody reads
+    samples = ClipSamples(
+        cache, items, inputs, source.nonverbal_share, donors, policy, masking, seed
+    )
+    if not len(samples):
+        raise UserError(
+            f"{source.dataset}: no clip of split {source.split!r} has sound, and missing_audio "
+            "is filter; choose another policy"
+        )
+    return samples
+
+
+def loader(
+    samples: Dataset, batches: list, workers: int, device: torch.device, collate_fn=collate
+) -> DataLoader:
+    """A loader of given batches of indices. `workers` above 1 are processes, else it reads inline.
+
+    Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
+    """
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=collate_fn,
+        num_workers=workers if workers > 1 else 0,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),
+    )
+
+
+def in_order(count: int, size: int) -> list[list[int]]:
+    """Indices 0 .. count - 1 in batches."""
+    return [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+
+
+def origins(samples: ClipSamples) -> np.ndarray:
+    """Where the sound of every sample comes from: own, donor or none."""
+    return np.array(
+        [
+            "own"
+            if clip_id not in samples.cache.silent
+            else "donor"
+            if clip_id in samples.donor_of
+            else "none"
+            for clip_id, _, _ in samples.items
+        ]
+    )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Slurm and Ctrl-C signal the whole job: the parent decides when its workers end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,1 @@
+"""Training: losses, tasks, the loop and its resumable state."""

@@ -1,0 +1,96 @@
+"""Batches of clips and captions: which samples, in which order, and where a resumed epoch goes on.
+
+The order is a function of (seed, epoch) (`clip4vla.features.order`); the position in it is all the
+state there is.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from clip4vla.errors import UserError
+from clip4vla.evaluation.reading import loader
+from clip4vla.features.order import epoch_order, mixed_order
+from clip4vla.features.samples import ClipSamples
+
+
+def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
+    """(steps of an epoch, samples of a step).
+
+    The last incomplete batch of an epoch is left out; other samples are in it in the next epoch.
+    With fewer samples than `batch_size` an epoch is one batch of all of them. Raises UserError
+    for less than two: nothing can be told apart.
+    """
+    if samples < 2:
+        raise UserError(f"{samples} training sample(s): contrast needs 2; look at coverage.csv")
+    size = min(batch_size, samples)
+    return samples // size, size
+
+
+class MixedSamples(Dataset):
+    """Samples of several sources, by (source, index)."""
+
+    def __init__(self, sources: list[ClipSamples]):
+        self.sources = sources
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        """One sample."""
+        source, index = key
+        return self.sources[source][index]
+
+
+class ClipBatches:
+    """Batches of every epoch from one source, or from several in equal parts.
+
+    Samples are (clip, caption) pairs: two captions of a clip may meet in a batch, where each is a
+    false negative of the other, as in the released code.
+    """
+
+    def __init__(
+        self,
+        sources: list[ClipSamples],
+        seed: int,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+    ):
+        self.sources, self.seed = sources, seed
+        self.workers, self.device = workers, device
+        self.shards = [
+            samples.cache.shard_of([clip_id for clip_id, _, _ in samples.items])
+            for samples in sources
+        ]
+        self.steps, self.size = batch_count(len(self.order(0)), batch_size)
+
+    def order(self, epoch: int) -> list[tuple[int, int]]:
+        """(source, index) of every sample of an epoch."""
+        if len(self.shards) == 1:
+            return [(0, int(i)) for i in epoch_order(self.shards[0], self.seed, epoch)]
+        return mixed_order(self.shards, self.seed, epoch)
+
+    def __call__(self, epoch: int, consumed: int) -> Iterator[dict]:
+        """Batches of an epoch (from 0) behind its first `consumed` samples."""
+        for samples in self.sources:
+            samples.set_epoch(epoch)
+        order = self.order(epoch)
+        starts = range(consumed, self.steps * self.size, self.size)
+        batches = [order[start : start + self.size] for start in starts]
+        return iter(loader(MixedSamples(self.sources), batches, self.workers, self.device))
+
+
+class FeatureBatches:
+    """Batches of rows of features that were computed once, because their towers are frozen."""
+
+    def __init__(self, clip_ids: list[str], targets: torch.Tensor, seed: int, batch_size: int):
+        self.clip_ids, self.targets, self.seed = clip_ids, targets, seed
+        self.steps, self.size = batch_count(len(clip_ids), batch_size)
+
+    def __call__(self, epoch: int, consumed: int) -> Iterator[dict]:
+        """Batches of an epoch (from 0): clip_id, index [B] of features, target [B]."""
+        order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
+        for start in range(consumed, self.steps * self.size, self.size):
+            index = torch.from_numpy(order[start : start + self.size])
+            clips = [self.clip_ids[i] for i in index.tolist()]
+            yield {"clip_id": clips, "index": index, "target": self.targets[index]}

@@ -1,0 +1,189 @@
+"""Checkpoints of a training run: whole or absent, the newest loadable one wins, two are kept.
+
+`<run>/state/step-000500.pt` holds tensors and plain values only, so that it loads with
+`weights_only=True`. Frozen parameters are left out: they come from the start weights, whose
+hash is part of the run's identity.
+"""
+
+import errno
+import random
+import sys
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clip4vla.errors import UserError
+from clip4vla.files import whole_file
+
+KEEP = 2
+
+
+class Stateful(Protocol):
+    """What goes into a checkpoint beside the model."""
+
+    def state_dict(self) -> dict:
+        """Tensors and plain values."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put the values of `state_dict` back."""
+
+
+@dataclass
+class TrainState:
+    """Where a run stands.
+
+    `epoch`: epochs done. `consumed`: samples of the current epoch trained on, `samples`: of all.
+    `best_epoch`: counted from 1; `best_value`, `last_value`: its and the last epoch's validation
+    metric. `curve_bytes`: length of metrics.jsonl at this moment.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    consumed: int = 0
+    samples: int = 0
+    best_epoch: int | None = None
+    best_value: float | None = None
+    last_value: float | None = None
+    curve_bytes: int = 0
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run. `identity`: hashes of config, data and start weights."""
+
+    folder: Path
+    identity: dict[str, str | None]
+    named: list[int | None] = field(default_factory=list)  # best epochs of the kept checkpoints
+
+    def save(self, state: TrainState, model: nn.Module, optimiser: Stateful) -> None:
+        """Write the checkpoint of `state.step`; older ones than the last two are removed."""
+        content = {
+            "identity": self.identity,
+            "state": asdict(state),
+            "model": trained_tensors(model),
+            "optimiser": optimiser.state_dict(),
+            "random": random_states(),
+        }
+        with whole_file(self._step(state.step)) as temporary:
+            torch.save(content, temporary)
+        self.named = [*self.named, state.best_epoch][-KEEP:]
+        self._remove(self._steps()[:-KEEP])
+        kept = [self._best(epoch) for epoch in self.named if epoch is not None]
+        self._remove(path for path in self.folder.glob("best-*.pt") if path not in kept)
+
+    def load(self, model: nn.Module, optimiser: Stateful) -> TrainState | None:
+        """Restore the newest checkpoint that can be read; None when there is none.
+
+        Raises UserError when it belongs to another config, other data or other start weights.
+        """
+        unreadable = []
+        for path in reversed(self._steps()):
+            content = self._read(path)
+            best = content and content["state"]["best_epoch"]
+            if content is None or (best is not None and self._read(self._best(best)) is None):
+                unreadable.append(path)
+                continue
+            self.check(content["identity"], path)
+            load_trained(model, content["model"])
+            optimiser.load_state_dict(content["optimiser"])
+            restore_random(content["random"])
+            self.named = [best]
+            self._remove(unreadable)  # else they would count among the two that are kept
+            return TrainState(**content["state"])
+        return None
+
+    def check(self, identity: dict[str, str | None], path: Path) -> None:
+        """Refuse state that was made from something else than this run."""
+        differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
+        if differing or identity.keys() != self.identity.keys():
+            what = ", ".join(differing) or "inputs"
+            raise UserError(
+                f"{path}: made with another {what}; remove {self.folder.parent} to train anew, or "
+                "bring back what it was made with"
+            )
+
+    def save_best(self, epoch: int, model: nn.Module) -> None:
+        """Keep the weights of the best epoch so far, beside the checkpoints."""
+        with whole_file(self._best(epoch)) as temporary:
+            torch.save({"identity": self.identity, "model": trained_tensors(model)}, temporary)
+
+    def load_best(self, epoch: int, model: nn.Module) -> None:
+        """Put the weights of the best epoch into the model."""
+        load_trained(model, self._read(self._best(epoch))["model"])
+
+    def clear(self) -> None:
+        """Remove all checkpoints: the run is finished and its outputs are kept elsewhere."""
+        self._remove([*self._steps(), *self.folder.glob("best-*.pt")])
+
+    def _step(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}.pt"
+
+    def _best(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch:04d}.pt"
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.pt"), key=lambda path: int(path.stem[5:]))
+
+    def _remove(self, paths) -> None:
+        for path in list(paths):
+            path.unlink()
+
+    def _read(self, path: Path) -> dict | None:
+        """The content of a file; None, with a line on stderr, when it is missing or damaged."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                wrong = archive.testzip()  # torch.load does not look at the checksums
+            if wrong is None:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            reason = f"damaged: checksum of {wrong}"
+        except FileNotFoundError:
+            reason = "missing"
+        except Exception as error:  # torch.load raises a dozen kinds for damaged bytes
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise  # no permission, no memory: the file may be sound
+            reason = "damaged: " + next(iter(str(error).splitlines()), type(error).__name__)
+        print(f"{path}: {reason}; going on from an older one", file=sys.stderr, flush=True)
+        return None
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Everything in the state dict except frozen parameters."""
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put `trained_tensors` back; refuses missing and unexpected names."""
+    expected = trained_tensors(model).keys()
+    if expected != tensors.keys():
+        raise UserError(
+            "the checkpoint holds other parameters than the model: "
+            f"{sorted(expected ^ tensors.keys())[:3]}; remove the run's state to train anew"
+        )
+    model.load_state_dict(tensors, strict=False)
+
+
+def random_states() -> dict:
+    """The state of every global generator, as tensors and plain values."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": random.getstate(),
+    }
+
+
+def restore_random(states: dict) -> None:
+    """Put the states of `random_states` back. CUDA states only where the devices are the same."""
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    random.setstate(states["python"])

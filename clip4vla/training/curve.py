@@ -1,0 +1,48 @@
+"""The training curve: metrics.jsonl, one JSON object a line, cut back when a run resumes."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from clip4vla.errors import UserError
+from clip4vla.files import canonical_json, write_text
+
+
+class Curve:
+    """Appends rows to `path`; the first `length` bytes are kept, what follows is thrown away.
+
+    Rows hold `step`, `epoch` (from 1), `timestamp_ms` and values named `train/...` or `val/...`.
+    Rows behind the last checkpoint belong to steps that will be trained again.
+    """
+
+    def __init__(self, path: Path, length: int):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        present = path.stat().st_size if path.exists() else 0
+        if present < length:
+            raise UserError(
+                f"{path}: shorter than its checkpoint says ({present} < {length} bytes); restore "
+                f"it or remove {path.parent} to train anew"
+            )
+        self.path = path
+        self.stream = open(path, "ab")  # noqa: SIM115
+        self.stream.truncate(length)
+
+    def add(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Append one row."""
+        row = {"step": step, "epoch": epoch, "timestamp_ms": int(time.time() * 1000), **values}
+        self.stream.write((canonical_json(row) + "\n").encode())
+        self.stream.flush()  # a tracker may be reading along
+
+    def sync(self) -> int:
+        """Bring the rows to disk and return the length of the file."""
+        os.fsync(self.stream.fileno())
+        return self.stream.tell()
+
+
+def publish_curve(source: Path, target: Path) -> None:
+    """Copy a curve without its times of day: equal runs give equal bytes."""
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        del row["timestamp_ms"]
+    write_text(target, "".join(canonical_json(row) + "\n" for row in rows))

@@ -1,0 +1,162 @@
+"""The training loop. It knows a task (model + loss) and batches, not what they are about.
+
+A run is a function of its config: the batch of step s is a function of (seed, epoch, position), and
+a checkpoint holds model, optimiser, position and every random state. So a run that was killed
+and resumed ends with the same bits on CPU as one that was not.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clip4vla.config.run import Optimiser
+from clip4vla.errors import RetryLater, UserError
+from clip4vla.evaluation.device import autocast, half_type, to_device
+from clip4vla.files import write_json
+from clip4vla.progress import track
+from clip4vla.training.checkpoint import Checkpoints, TrainState
+from clip4vla.training.curve import Curve
+from clip4vla.training.optimiser import Updates
+from clip4vla.training.stop import Interrupted, Stop
+
+SAVE_SECONDS = 600.0  # work that a kill can cost, beside the end of each epoch
+CURVE_POINTS = 2000  # rows of the training curve, whatever the length of the run
+
+
+class Task(Protocol):
+    """A model and what it learns. `heads`: prefixes of parameters that start from nothing."""
+
+    model: nn.Module
+    heads: tuple[str, ...]
+    selects: str  # validation metric of which more is better
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and its named terms for the curve."""
+
+    def validate(self) -> dict[str, float]:
+        """Validation metrics; empty where there is nothing to validate on."""
+
+
+class Batches(Protocol):
+    """The batches of every epoch: `steps` of `size` samples each."""
+
+    steps: int
+    size: int
+
+    def __call__(self, epoch: int, consumed: int) -> Iterator[dict]:
+        """Batches of epoch `epoch` (from 0) behind the first `consumed` samples."""
+
+
+@dataclass
+class Trainer:
+    """One run: what it trains, on what, and the folder of its state."""
+
+    task: Task
+    batches: Batches
+    config: Optimiser
+    checkpoints: Checkpoints
+    folder: Path
+    device: torch.device
+    select: bool = False
+    save_seconds: float = SAVE_SECONDS
+    state: TrainState = field(default_factory=TrainState)
+
+    def run(self, stop: Stop) -> None:
+        """Train to the end and leave the selected weights in the model; `state` goes along.
+
+        Raises RetryLater, after saving, when `stop` asks for it; UserError when the loss is not
+        finite.
+        """
+        self.total = self.config.epochs * self.batches.steps
+        half = half_type(self.device) is torch.float16
+        self.updates = Updates(self.task.model, self.config, self.total, self.task.heads, half)
+        loaded = self.checkpoints.load(self.task.model, self.updates)
+        if loaded is not None:
+            vars(self.state).update(vars(loaded))
+        self.curve = Curve(self.folder / "metrics.jsonl", self.state.curve_bytes)
+        self.saved_at = time.monotonic()
+        while self.state.epoch < self.config.epochs:
+            self._train_epoch(stop)
+            self._end_epoch(stop)
+            self._save()
+            if stop.requested and self.state.epoch < self.config.epochs:
+                self._leave(stop)
+        if self.select:
+            self.checkpoints.load_best(self.state.best_epoch, self.task.model)
+
+    def _train_epoch(self, stop: Stop) -> None:
+        state = self.state
+        self.task.model.train()
+        batches = self.batches(state.epoch, state.consumed)
+        left = self.batches.steps - state.consumed // self.batches.size
+        for batch in track(batches, f"epoch {state.epoch + 1}/{self.config.epochs}", left):
+            self._step(to_device(batch, self.device))
+            if stop.requested:
+                self._save()
+                self._leave(stop)
+            if time.monotonic() - self.saved_at > self.save_seconds:
+                self._save()
+
+    def _step(self, batch: dict) -> None:
+        state = self.state
+        with autocast(self.device):
+            loss, terms = self.task.loss(batch)
+        terms = {"loss": loss, **terms}
+        if not math.isfinite(loss.item()):
+            self._refuse(batch, terms)
+        try:
+            measured = self.updates(loss, state.step)
+        except FloatingPointError:
+            self._refuse(batch, terms)
+        state.step += 1
+        state.consumed += self.batches.size
+        state.samples += self.batches.size
+        if state.step % max(1, self.total // CURVE_POINTS) == 0:
+            values = {**{name: term.item() for name, term in terms.items()}, **measured}
+            finite = {f"train/{k}": value for k, value in values.items() if math.isfinite(value)}
+            self.curve.add(state.step, state.epoch + 1, finite)
+
+    def _end_epoch(self, stop: Stop) -> None:
+        state = self.state
+        self.task.model.eval()
+        try:
+            with stop.interrupting(), torch.no_grad(), autocast(self.device):
+                values = self.task.validate()
+        except Interrupted:  # validation changed nothing: it is done again on resume
+            self._save()
+            self._leave(stop)
+        if values:
+            self.curve.add(state.step, state.epoch + 1, {f"val/{k}": v for k, v in values.items()})
+            state.last_value = values[self.task.selects]
+        if self.select and (state.best_value is None or state.last_value > state.best_value):
+            state.best_epoch, state.best_value = state.epoch + 1, state.last_value
+            self.checkpoints.save_best(state.best_epoch, self.task.model)
+        state.epoch += 1
+        state.consumed = 0
+
+    def _save(self) -> None:
+        self.state.curve_bytes = self.curve.sync()
+        self.checkpoints.save(self.state, self.task.model, self.updates)
+        self.saved_at = time.monotonic()
+
+    def _leave(self, stop: Stop) -> None:
+        done = f"step {self.state.step} of {self.total}"
+        raise RetryLater(f"stopped at {done} ({stop.reason}), saved; the same command goes on")
+
+    def _refuse(self, batch: dict, terms: dict[str, Tensor]) -> None:
+        """Name the clips of a batch whose loss or gradient is NaN or infinite, and stop."""
+        state, clips = self.state, batch["clip_id"]
+        path = self.folder / f"not-finite-step-{state.step:06d}.json"
+        values = {name: repr(term.item()) for name, term in terms.items()}
+        write_json(path, {"step": state.step, "clip_ids": clips, "terms": values})
+        some = ", ".join(clips[:4]) + (f" and {len(clips) - 4} more" if len(clips) > 4 else "")
+        raise UserError(
+            f"loss or gradient is not finite at step {state.step} on clips {some} (all in {path}); "
+            "look at these clips, or lower optimiser.lr"
+        )

@@ -1,0 +1,46 @@
+"""Contrastive losses on pooled, normalised features (paper eqs 1-5; facts 5.2-5.4).
+
+Pure functions. The scale (1 / temperature) is a constant: CLIP's learned one is never used (D9).
+Losses are computed in float32, also inside an autocast region: bfloat16 has 8 bits, and logits of
++-100 would be off by a quarter.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+SELF = -1e9  # logit of a clip with itself in the intra-modal loss: its softmax term is zero
+
+
+def nce(logits: Tensor, symmetric: bool = True) -> Tensor:
+    """Mean cross-entropy of matching pairs on the diagonal of `logits` [B, B].
+
+    `symmetric`: mean of rows and columns (pre-training, 5.3); else rows only, which is text ->
+    video when rows are texts (released fine-tuning, 5.4 and D10).
+    """
+    logits = logits.float()  # [B, B]
+    target = torch.arange(len(logits), device=logits.device)
+    rows = cross_entropy(logits, target)
+    return (rows + cross_entropy(logits.T, target)) / 2 if symmetric else rows
+
+
+def contrast(x: Tensor, y: Tensor, scale: float, symmetric: bool = True) -> Tensor:
+    """`nce` of normalised features x [B, D] (rows) against y [B, D]."""
+    with torch.autocast(x.device.type, enabled=False):
+        return nce(scale * x.float() @ y.float().T, symmetric)
+
+
+def intra_modal(clean: Tensor, masked: Tensor, scale: float) -> Tensor:
+    """Clean against masked audio of the same clip (paper eqs 3-4; facts 5.3, AA).
+
+    clean, masked: [B, D], normalised. The positive of a clip is its other view; negatives are both
+    views of all other clips. Mean of both directions.
+    """
+    with torch.autocast(clean.device.type, enabled=False):
+        clean, masked = clean.float(), masked.float()  # [B, D]
+        itself = SELF * torch.eye(len(clean), device=clean.device)
+        across = scale * clean @ masked.T  # [B, B]
+        target = torch.arange(len(clean), device=clean.device)
+        one = cross_entropy(torch.cat([across, scale * clean @ clean.T + itself], 1), target)
+        other = cross_entropy(torch.cat([across.T, scale * masked @ masked.T + itself], 1), target)
+        return (one + other) / 2

@@ -1,0 +1,178 @@
+"""From a run's config and data to its task and batches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clip4vla.config.run import Finetune, Pretrain, Source
+from clip4vla.errors import UserError
+from clip4vla.evaluation.features import embed_clips
+from clip4vla.evaluation.reading import (
+    Caches,
+    clip_items,
+    pair_items,
+    read_donors,
+    samples_of,
+    split_rows,
+)
+from clip4vla.evaluation.start import starting_model
+from clip4vla.features.cache import ClipCache
+from clip4vla.features.samples import ClipSamples
+from clip4vla.models.clip4vla import set_trainable
+from clip4vla.models.pooling import masked_mean
+from clip4vla.training.batches import ClipBatches, FeatureBatches
+from clip4vla.training.loop import Batches, Task
+from clip4vla.training.task import (
+    CaptionTask,
+    ClassificationTask,
+    PretrainTask,
+    RetrievalTask,
+    Validation,
+)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run gets from outside: data, first weights, donors, and where it computes."""
+
+    caches: Caches
+    start: Path | None
+    weights: dict[str, Path]
+    substitution: Path | None
+    device: torch.device
+    workers: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, its batches, and what train.json says about the data."""
+
+    task: Task
+    batches: Batches
+    facts: dict
+    classes: list[str] | None = None
+
+
+def set_up(run: Pretrain | Finetune, around: Surroundings) -> Job:
+    """Read the splits and build the model. Raises UserError for data that cannot be trained on."""
+    if isinstance(run, Pretrain):
+        return _pretraining(run, around)
+    if run.task == "classification":
+        return _classification(run, around)
+    return _text_task(run, around)
+
+
+def _pretraining(run: Pretrain, around: Surroundings) -> Job:
+    """Clips with sound only: a silent one has nothing to contrast."""
+    model = starting_model(run.model, run.inputs, around.start, around.weights, seed=run.seed)
+    set_trainable(model, run.trainable)
+    masking = run.masking if run.objective.intra else None
+    sources, facts = [], []
+    for source in run.sources:
+        cache = around.caches[source]
+        rows = split_rows(cache, source)
+        given = run.inputs, ("vision", "audio"), "filter", None, masking, run.seed
+        sources.append(samples_of(cache, pair_items(rows, _where(source)), source, *given))
+        facts.append(_clip_facts(cache, source, sources[-1]))
+    model.to(around.device)
+    batches = _clip_batches(run, sources, around)
+    return Job(PretrainTask(model, run), batches, {"train": facts, "val": None})
+
+
+def _text_task(run: Finetune, around: Surroundings) -> Job:
+    """Retrieval and captioning: every (clip, caption) pair of train is a sample."""
+    head = "captioning" if run.task == "captioning" else None
+    given = around.start, around.weights, head, None, run.seed
+    model = starting_model(run.model, run.inputs, *given)
+    set_trainable(model, "all")
+    for name, tower in (("vision", model.vision), ("audio", model.audio)):
+        if name not in run.modalities:
+            tower.requires_grad_(False)
+    cache, rows, val = _splits(run, around)
+    samples = _samples(run, around, run.train, pair_items(rows, _where(run.train)))
+    facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
+    validation = None
+    if val is not None:
+        pairs = pair_items(val, _where(run.val))
+        val_samples = _samples(run, around, run.val, clip_items(val))
+        captions = dict(zip(val.clip_id, map(list, val.captions), strict=True))
+        validation = Validation(val_samples, pairs, captions, around.device, around.workers)
+        facts["val"] = _clip_facts(around.caches[run.val], run.val, val_samples)
+    model.to(around.device)
+    make = CaptionTask if run.task == "captioning" else RetrievalTask
+    return Job(make(model, run, validation), _clip_batches(run, [samples], around), facts)
+
+
+def _classification(run: Finetune, around: Surroundings) -> Job:
+    """A probe: features of the frozen towers are computed once, here."""
+    cache, rows, val = _splits(run, around)
+    unlabelled = rows.clip_id[rows.label.fillna("") == ""]
+    if len(unlabelled):
+        raise UserError(f"{_where(run.train)}: clip {unlabelled.iloc[0]} has no label")
+    classes = sorted(set(rows.label))
+    given = around.start, around.weights, "classification", len(classes), run.seed
+    model = starting_model(run.model, run.inputs, *given).to(around.device)
+    set_trainable(model, "head")
+
+    def embed(samples: ClipSamples):
+        given = model, samples, run.modalities, around.device, around.workers
+        return embed_clips(*given, reduce=masked_mean)
+
+    samples = _samples(run, around, run.train, clip_items(rows))
+    facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
+    validation, labels = None, []
+    if val is not None:
+        val_samples = _samples(run, around, run.val, clip_items(val))
+        validation, labels = embed(val_samples), [label for _, _, label in val_samples.items]
+        facts["val"] = _clip_facts(around.caches[run.val], run.val, val_samples)
+    targets = torch.tensor([classes.index(label) for _, _, label in samples.items])
+    task = ClassificationTask(model, classes, embed(samples), validation, labels, around.device)
+    clip_ids = [clip_id for clip_id, _, _ in samples.items]
+    batches = FeatureBatches(clip_ids, targets, run.seed, run.optimiser.batch_size)
+    return Job(task, batches, facts, classes)
+
+
+def _splits(run: Finetune, around: Surroundings):
+    """The training cache and the rows of train and val (None where the run has none)."""
+    cache = around.caches[run.train]
+    val = split_rows(around.caches[run.val], run.val) if run.val is not None else None
+    if run.selection == "best_val" and val is None:
+        raise UserError("selection: best_val needs a val split; name one or say `last`")
+    return cache, split_rows(cache, run.train), val
+
+
+def _samples(run: Finetune, around: Surroundings, source: Source, items) -> ClipSamples:
+    """Samples of a source under the run's policy for silent clips."""
+    donors = read_donors(around.substitution, run.missing_audio)
+    given = run.inputs, run.modalities, run.missing_audio, donors, None, run.seed
+    return samples_of(around.caches[source], items, source, *given)
+
+
+def _clip_batches(run, sources: list[ClipSamples], around: Surroundings) -> ClipBatches:
+    size = run.optimiser.batch_size
+    return ClipBatches(sources, run.seed, size, around.workers, around.device)
+
+
+def _where(source: Source) -> str:
+    return f"{source.dataset}, split {source.split}"
+
+
+def _clip_facts(cache: ClipCache, source: Source, samples: ClipSamples) -> dict:
+    """How many clips a split has, and what became of the silent ones."""
+    counts = cache.manifest["splits"][source.split]
+    used = {clip_id for clip_id, _, _ in samples.items}
+    silent = used & cache.silent
+    return {
+        "dataset": source.dataset,
+        "split": source.split,
+        "planned": counts["planned"],
+        "usable": counts["usable"],
+        "clips": len(used),
+        "samples": len(samples),
+        "silent": counts["silent"],
+        "silent_left_out": counts["silent"] - len(silent),
+        "silent_with_donor": len(silent & samples.donor_of.keys()),
+        "silent_without_sound": len(silent - samples.donor_of.keys()),
+        "missing_audio": samples.missing,
+    }

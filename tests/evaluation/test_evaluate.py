@@ -1,0 +1,144 @@
+"""metrics.json and predictions.parquet of every task and policy."""
+
+import functools
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
+
+from clip4vla.config.run import Evaluate
+from clip4vla.errors import UserError
+from clip4vla.evaluation import evaluate as module
+from clip4vla.evaluation.caption_metrics import score_captions
+from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.evaluation.retrieval import rank_metrics
+from clip4vla.files import read_json, sha256_of_file, sha256_of_ids
+
+SOUNDING = sorted(set(SPLITS["test"]) - SILENT)
+TABLE = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt0\t0.5\tt1\n"
+
+
+@pytest.fixture
+def score(manifests, tmp_path):
+    def score(task="retrieval", start=None, **given):
+        table = tmp_path / "substitution.tsv"
+        table.write_text(TABLE)
+        values = {"start": None, "task": task, "test": source("test"), "missing_audio": "none"}
+        run = Evaluate(**(values | {"model": MODEL, "inputs": INPUTS} | given))
+        out = tmp_path / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        evaluate(run, manifests, start, {}, table, out, run_key="c0ffee", expected=6)
+        return read_json(out / "metrics.json"), pd.read_parquet(out / "predictions.parquet")
+
+    return score
+
+
+def test_metrics_say_what_they_stand_on(score, manifests, trained):
+    start = trained("retrieval")
+    found, _ = score(start=start)
+    galleries = found.pop("galleries")
+    assert found == {
+        "run_key": "c0ffee",
+        "task": "retrieval",
+        "modalities": ["vision", "audio"],
+        "dataset": "tiny",
+        "data_version": VERSION,
+        "manifest_sha256": sha256_of_file(next(iter(manifests.values()))),
+        "split": "test",
+        "protocol": "all",
+        "missing_audio": "none",
+        "selection": "last",
+        "tie_rule": "mean of the best and the worst rank",
+        "coverage": {"expected": 6, "planned": 5, "usable": 5, "silent": 1, "scored": 5},
+        "checkpoint": {"run_key": None, "sha256": sha256_of_file(start)},
+    }
+    assert set(galleries) == {"all", "with_sound"}
+    for name, ids in {"all": SPLITS["test"], "with_sound": SOUNDING}.items():
+        gallery = galleries[name]
+        assert (gallery["n_queries"], gallery["n_gallery"]) == (2 * len(ids), len(ids))
+        assert gallery["ids_sha256"] == sha256_of_ids(ids)
+        names = [f"{d}_{m}" for d in ("t2v", "v2t") for m in module_metrics()]
+        assert sorted(gallery["metrics"]) == sorted(names)
+
+
+def module_metrics():
+    return [name.removeprefix("x_") for name in rank_metrics(np.ones(1), "x")]
+
+
+def test_predictions_give_back_the_metrics(score):
+    found, predictions = score()
+    again = rank_metrics(predictions["rank"].to_numpy(), "t2v")
+    metrics = found["galleries"]["all"]["metrics"]
+    assert {name: metrics[name] for name in again} == again
+    assert len(predictions) == 10
+    first = predictions["rank"] == 1
+    assert all(row.top5[0] == row.clip_id for row in predictions[first].itertuples())
+    assert all(set(row) == set(SPLITS["test"]) for row in predictions.top5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "origin", "clips"),
+    [("filter", None, 4), ("substitute", "donor", 5), ("random", "donor", 5), ("zeros", "none", 5)],
+)
+def test_every_policy_says_whose_sound_a_silent_clip_had(score, policy, origin, clips):
+    found, predictions = score(missing_audio=policy)
+    assert found["coverage"]["scored"] == clips
+    assert set(found["galleries"]) == (
+        {"with_sound"} if policy == "filter" else {"all", "with_sound"}
+    )
+    assert found["protocol"] == ("with_sound" if policy == "filter" else "all")
+    silent = predictions[predictions.clip_id.isin(SILENT)]
+    assert set(silent.audio_origin) == ({origin} if origin else set())
+    assert set(predictions[~predictions.clip_id.isin(SILENT)].audio_origin) == {"own"}
+
+
+def test_the_policy_changes_silent_clips_only(score):
+    results = {policy: score(missing_audio=policy)[0] for policy in ("none", "substitute", "zeros")}
+    with_sound = [found["galleries"]["with_sound"] for found in results.values()]
+    assert with_sound[0] == with_sound[1] == with_sound[2]
+
+
+def test_modalities_name_the_metrics(score):
+    audio = score(modalities=["audio"], missing_audio="filter")[0]["galleries"]["with_sound"]
+    assert {name[:3] for name in audio["metrics"]} == {"t2a", "a2t"}
+    vision = score(modalities=["vision"])[0]["galleries"]["all"]
+    assert {name[:3] for name in vision["metrics"]} == {"t2v", "v2t"}
+
+
+def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
+    quick = functools.partial(score_captions, with_meteor=False)  # METEOR has its own test
+    monkeypatch.setattr(module, "score_captions", quick)
+    found, predictions = score("captioning", trained("captioning"))
+    assert predictions.clip_id.tolist() == SPLITS["test"]
+    assert list(predictions.references[0]) == ["a red thing", "the sound of red"]
+    assert predictions.hypothesis.str.len().gt(0).any()
+    assert predictions.audio_origin.tolist() == ["own", "own", "own", "none", "own"]
+    again = quick(
+        dict(zip(predictions.clip_id, predictions.hypothesis, strict=True)),
+        dict(zip(predictions.clip_id, map(list, predictions.references), strict=True)),
+        {"all": SPLITS["test"], "with_sound": SOUNDING},
+    )
+    for name, gallery in found["galleries"].items():
+        assert gallery["metrics"] == pytest.approx(again[name])
+        assert gallery["n_queries"] == gallery["n_gallery"]
+
+
+def test_accuracy_counts_right_labels(score, trained):
+    found, predictions = score("classification", trained("classification"))
+    right = 100 * (predictions.label == predictions.predicted).mean()
+    assert found["galleries"]["all"]["metrics"] == {"accuracy": pytest.approx(right)}
+    assert set(predictions.predicted) <= {"red", "green", "blue"}
+    assert found["tie_rule"] is None
+
+
+def test_a_start_without_classes_cannot_be_probed(score, trained):
+    with pytest.raises(UserError, match="names no classes"):
+        score("classification", trained("retrieval"))
+
+
+def test_substitution_without_a_table_is_refused(manifests, tmp_path):
+    run = Evaluate(start=None, task="retrieval", test=source("test"), model=MODEL, inputs=INPUTS)
+    with pytest.raises(UserError, match="needs the substitution.tsv"):
+        evaluate(run, manifests, None, {}, None, tmp_path, run_key="c0ffee")

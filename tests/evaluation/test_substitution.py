@@ -1,0 +1,91 @@
+"""Donors: nearest neighbours against brute force, and a whole substitution."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_world import INPUTS, MODEL, SILENT, SPLITS, colour, source
+
+from clip4vla.config.run import Substitute
+from clip4vla.errors import UserError
+from clip4vla.evaluation import substitution
+from clip4vla.evaluation.substitution import nearest, random_donor, substitute
+from clip4vla.files import read_json, sha256_of_ids
+
+
+def unit(rows, seed):
+    x = np.random.default_rng(seed).standard_normal((rows, 6)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_the_nearest_donor_has_the_largest_cosine(monkeypatch):
+    queries, donors = unit(7, 0), unit(5, 1)
+    monkeypatch.setattr(substitution, "BLOCK", 3)
+    index, cosine = nearest(queries, donors)
+    for query, i, value in zip(queries, index, cosine, strict=True):
+        cosines = [float(np.dot(query, donor)) for donor in donors]
+        assert i == int(np.argmax(cosines))
+        assert value == pytest.approx(max(cosines), rel=1e-5)
+
+
+def test_the_first_of_equal_donors_wins():
+    donors = np.repeat(unit(1, 2), 3, axis=0)
+    assert nearest(unit(4, 3), donors)[0].tolist() == [0, 0, 0, 0]
+    assert [len(part) for part in nearest(donors[:0], donors)] == [0, 0]
+
+
+def test_a_random_donor_depends_on_the_clip_alone():
+    donors = [f"d{i}" for i in range(50)]
+    drawn = [random_donor(f"clip{i}", donors) for i in range(200)]
+    assert drawn == [random_donor(f"clip{i}", donors) for i in range(200)]
+    assert len(set(drawn)) > 40
+
+
+def plan(**given):
+    queries = [source("train"), source("val"), source("test")]
+    values = {"start": None, "queries": queries, "donors": source("train")}
+    return Substitute(**(values | {"model": MODEL, "inputs": INPUTS} | given))
+
+
+def test_every_silent_clip_gets_a_donor_with_sound_from_train(manifests, tmp_path):
+    substitute(plan(), manifests, None, {}, tmp_path)
+    table = pd.read_csv(tmp_path / "substitution.tsv", sep="\t")
+    sounding = sorted(set(SPLITS["train"]) - SILENT)
+    assert table.columns.tolist() == ["clip_id", "donor", "cosine", "random_donor"]
+    assert table.clip_id.tolist() == sorted(SILENT)
+    assert set(table.donor) | set(table.random_donor) <= set(sounding)
+    # Clips are colours with a little noise: even random towers find the same colour.
+    assert [colour(clip) for clip in table.clip_id] == [colour(clip) for clip in table.donor]
+    summary = read_json(tmp_path / "substitute.json")
+    assert summary["queries"] == {"test": 1, "train": 2, "val": 1}
+    assert (summary["silent"], summary["donors"], summary["donors_split"]) == (4, 7, "train")
+    assert summary["donors_ids_sha256"] == sha256_of_ids(sounding)
+    assert summary["mean_cosine"] == pytest.approx(table.cosine.mean(), abs=1e-6)
+    first = (tmp_path / "substitution.tsv").read_bytes()
+    substitute(plan(), manifests, None, {}, tmp_path / "again")
+    assert (tmp_path / "again" / "substitution.tsv").read_bytes() == first
+
+
+def test_a_split_without_silent_clips_needs_no_donor(manifests, tmp_path, monkeypatch):
+    monkeypatch.setattr(substitution, "_silent_rows", lambda cache, source: cache.splits[:0])
+    substitute(plan(), manifests, None, {}, tmp_path)
+    assert (tmp_path / "substitution.tsv").read_text().splitlines() == [
+        "clip_id\tdonor\tcosine\trandom_donor"
+    ]
+    assert read_json(tmp_path / "substitute.json")["mean_cosine"] is None
+
+
+def test_no_clip_with_sound_means_no_donor(manifests, tmp_path, monkeypatch):
+    monkeypatch.setattr(substitution, "split_rows", lambda cache, source: cache.splits[:0])
+    with pytest.raises(UserError, match="nobody can be a donor"):
+        substitute(plan(), manifests, None, {}, tmp_path)
+
+
+def test_padding_frames_do_not_move_a_pooled_clip():
+    """The released mean counts empty frames (facts 10.2); ours must not."""
+    from clip4vla.models.pooling import pool
+
+    features = torch.from_numpy(unit(3, 5))[None]
+    longer = torch.cat([features, torch.zeros(1, 2, 6)], dim=1)
+    mask = torch.tensor([[True, True, True, False, False]])
+    assert torch.allclose(pool(longer, mask), pool(features, mask[:, :3]))

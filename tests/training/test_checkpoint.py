@@ -1,0 +1,107 @@
+"""Checkpoints: whole round trips, two kept, damage skipped, strangers refused."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clip4vla.config.run import Optimiser
+from clip4vla.errors import UserError
+from clip4vla.training.checkpoint import Checkpoints, TrainState
+from clip4vla.training.optimiser import Updates
+
+IDENTITY = {"config": "a", "data manifest": "b", "start weights": None}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+
+
+def updates_of(model):
+    return Updates(model, Optimiser(lr=0.1), total=10)
+
+
+def learn(model, updates, step):
+    return updates(model(torch.randn(4, 3)).square().mean(), step)
+
+
+def test_a_checkpoint_brings_back_weights_moments_position_and_randomness(tmp_path, model):
+    model[0].requires_grad_(False)
+    updates = updates_of(model)
+    learn(model, updates, 3)
+    state = TrainState(step=4, epoch=1, consumed=8, samples=16, curve_bytes=99)
+    Checkpoints(tmp_path, IDENTITY).save(state, model, updates)
+
+    def go_on():
+        learn(model, updates, 4)
+        return model[1].weight.clone(), torch.rand(1), np.random.rand(), random.random()
+
+    first = go_on()
+    assert "0.weight" not in torch.load(tmp_path / "step-000004.pt", weights_only=True)["model"]
+    updates = updates_of(model)
+    assert Checkpoints(tmp_path, IDENTITY).load(model, updates) == state
+    again = go_on()
+    assert torch.equal(first[0], again[0])
+    assert first[1:] == again[1:]
+
+
+def test_two_checkpoints_are_kept_and_the_best_epochs_they_name(tmp_path, model):
+    checkpoints, updates = Checkpoints(tmp_path, IDENTITY), updates_of(model)
+    for step, best in [(1, 1), (2, 2), (3, 2), (4, 4)]:
+        if best == step:
+            checkpoints.save_best(best, model)
+        checkpoints.save(TrainState(step=step, best_epoch=best), model, updates)
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["best-0002.pt", "best-0004.pt", "step-000003.pt", "step-000004.pt"]
+    checkpoints.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "noise", "flip", "best"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, model, capsys, damage):
+    checkpoints, updates = Checkpoints(tmp_path, IDENTITY), updates_of(model)
+    for step in (1, 2):
+        checkpoints.save_best(step, model)
+        checkpoints.save(TrainState(step=step, best_epoch=step), model, updates)
+    newest = tmp_path / "step-000002.pt"
+    content = newest.read_bytes()
+    match damage:
+        case "cut":
+            newest.write_bytes(content[: len(content) // 2])
+        case "empty":
+            newest.write_bytes(b"")
+        case "noise":
+            newest.write_bytes(np.random.default_rng(0).bytes(len(content)))
+        case "flip":
+            place = content.find(model[0].weight.detach().numpy().tobytes())
+            newest.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+        case "best":
+            (tmp_path / "best-0002.pt").unlink()
+    assert Checkpoints(tmp_path, IDENTITY).load(model, updates).step == 1
+    assert "going on from an older one" in capsys.readouterr().err
+    assert not newest.exists()
+
+
+def test_nothing_to_load_is_no_error(tmp_path, model):
+    assert Checkpoints(tmp_path, IDENTITY).load(model, updates_of(model)) is None
+
+
+def test_the_state_of_another_run_is_refused(tmp_path, model):
+    updates = updates_of(model)
+    Checkpoints(tmp_path / "state", IDENTITY).save(TrainState(step=1), model, updates)
+    other = Checkpoints(tmp_path / "state", {**IDENTITY, "data manifest": "c"})
+    with pytest.raises(UserError, match="made with another data manifest; remove") as caught:
+        other.load(model, updates)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_parameters_are_refused(tmp_path, model):
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    checkpoints.save(TrainState(step=1), model, updates_of(model))
+    larger = nn.Sequential(*model, nn.Linear(2, 2))
+    with pytest.raises(UserError, match="other parameters"):
+        checkpoints.load(larger, updates_of(larger))

@@ -1,0 +1,67 @@
+"""Schedule, parameter groups and one update."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from clip4vla.config.run import Optimiser
+from clip4vla.training.optimiser import Updates, parameter_groups
+from clip4vla.training.schedule import warmup_cosine
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [(0, 0.0), (1405, 0.9993), (1406, 0.9755), (1500, 4.86e-4 / 5e-4), (7030, 0.5), (14060, 0.0)],
+)
+def test_schedule_has_the_released_values(step, factor):
+    assert warmup_cosine(step, 14060, 0.1) == pytest.approx(factor, abs=5e-4)
+
+
+def test_schedule_without_warmup_starts_at_its_peak():
+    assert warmup_cosine(0, 10, 0.0) == 1.0
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tower = nn.Linear(3, 2)
+        self.norm = nn.LayerNorm(2)
+        self.probe = nn.Linear(2, 2)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+
+def test_groups_hold_every_trainable_parameter_once():
+    model = Model()
+    config = Optimiser(lr=1e-3, head_lr=1e-2, weight_decay=0.2)
+    groups = parameter_groups(model, config, ("probe.",))
+    found = {
+        (group["peak_lr"], group["weight_decay"]): [id(p) for p in group["params"]]
+        for group in groups
+    }
+    assert found == {
+        (1e-3, 0.2): [id(model.tower.weight)],
+        (1e-3, 0.0): [id(p) for p in (model.tower.bias, model.norm.weight, model.norm.bias)],
+        (1e-2, 0.0): [id(model.probe.weight), id(model.probe.bias)],
+    }
+
+
+def test_an_update_clips_and_follows_the_schedule():
+    model = nn.Linear(2, 1, bias=False)
+    config = Optimiser(lr=0.1, weight_decay=0.0, warmup=0.0, grad_clip=0.5)
+    updates = Updates(model, config, total=10)
+    before = model.weight.detach().clone()
+    measured = updates(3.0 * model.weight.sum(), step=5)
+    assert measured["grad_norm"] == pytest.approx(3 * math.sqrt(2), rel=1e-5)
+    assert measured["lr"] == pytest.approx(0.05)
+    # Adam's first update is the rate times the sign, however large the gradient was.
+    assert torch.allclose(before - model.weight.detach(), torch.full((1, 2), 0.05), atol=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    model = nn.Linear(2, 1, bias=False)
+    before = model.weight.detach().clone()
+    with pytest.raises(FloatingPointError):
+        Updates(model, Optimiser(), total=10)(model.weight.sum() * torch.inf, step=5)
+    assert torch.equal(model.weight, before)

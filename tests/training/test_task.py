@@ -1,0 +1,116 @@
+"""Losses of the tasks against the formulas, on a tiny model and a made batch."""
+
+import pytest
+import torch
+from tiny_world import INPUTS, MODEL, finetune, pretrain
+from torch.nn.functional import cross_entropy, log_softmax
+
+from clip4vla.config.run import Objective
+from clip4vla.features.text import END, PAD, tokenize
+from clip4vla.models.build import build_model
+from clip4vla.models.clip4vla import set_trainable
+from clip4vla.models.pooling import normalise, pool
+from clip4vla.training.task import CaptionTask, PretrainTask, RetrievalTask
+
+WORDS = ["a dog", "two red cars", "rain"]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    generator = torch.Generator().manual_seed(1)
+
+    def images():
+        return torch.randn(3, 2, 3, 224, 224, generator=generator)
+
+    return {
+        "clip_id": ["x", "y", "z"],
+        "frames": images(),
+        "frame_mask": torch.tensor([[1, 1], [1, 0], [1, 1]]).bool(),
+        "audio": images(),
+        "masked_audio": images(),
+        "audio_mask": torch.tensor([[1, 1], [1, 1], [0, 0]]).bool(),
+        "has_audio": torch.tensor([True, True, False]),
+        "nonverbal_share": torch.tensor([0.0, 1.0, 0.5]),
+        "tokens": tokenize(WORDS, INPUTS.max_words),
+    }
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(MODEL, {}, "captioning", seed=2, inputs=INPUTS).eval()
+
+
+@pytest.fixture(scope="module")
+def pooled(model, batch):
+    with torch.no_grad():
+        frames = model.encode_vision(batch["frames"], batch["frame_mask"])
+        sound = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
+        return (
+            normalise(model.encode_text(batch["tokens"])[1]),
+            pool(frames, batch["frame_mask"]),
+            pool(model.encode_audio(*sound), batch["audio_mask"]),
+        )
+
+
+def diagonal(logits):
+    return -log_softmax(logits, dim=1).diagonal().mean()
+
+
+@pytest.mark.parametrize("modalities", [["vision"], ["audio"], ["vision", "audio"]])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_retrieval_contrasts_the_modalities_it_has(model, batch, pooled, modalities, symmetric):
+    text, vision, audio = pooled
+    t_v, t_a = 20 * text @ vision.T, 20 * text @ audio.T
+    both = torch.where(batch["has_audio"], (t_v + t_a) / 2, t_v)  # the silent clip: vision alone
+    logits = {("vision",): t_v, ("audio",): t_a, ("vision", "audio"): both}[tuple(modalities)]
+    expected = diagonal(logits)
+    if symmetric:
+        expected = (expected + diagonal(logits.T)) / 2
+    objective = Objective(scale=20.0, symmetric=symmetric)
+    task = RetrievalTask(model, finetune(modalities=modalities, objective=objective), None)
+    assert task.loss(batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("trainable", ["audio", "all"])
+def test_pretraining_sums_its_terms_and_reaches_what_is_trainable(batch, trainable):
+    model = build_model(MODEL, {}, seed=2)
+    set_trainable(model, trainable)
+    loss, terms = PretrainTask(model, pretrain(trainable=trainable)).loss(batch)
+    expected = {"text_audio", "vision_audio", "audio_audio"}
+    assert set(terms) == expected | ({"text_vision"} if trainable == "all" else set())
+    assert loss.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-6)
+    loss.backward()
+    reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == ({"audio"} if trainable == "audio" else {"audio", "text", "vision"})
+
+
+def caption_loss(model, batch, **given):
+    with torch.no_grad():
+        return CaptionTask(model, finetune("captioning", **given), None).loss(batch)[0].item()
+
+
+def test_captioning_predicts_the_next_token_and_ignores_pads(model, batch):
+    tokens = batch["tokens"]
+    with torch.no_grad():
+        vision = model.encode_vision(batch["frames"], batch["frame_mask"])
+        sound = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
+        audio = model.encode_audio(*sound)
+        total, count = 0.0, 0
+        for row in range(3):  # one clip at a time, without any pad
+            ids = tokens[row][tokens[row] != PAD]
+            given = ids[None, :-1]
+            features, _ = model.encode_text(given)
+            seen = [x[row : row + 1] for x in (vision, batch["frame_mask"], audio, sound[1])]
+            logits = model.captioner(features, torch.ones_like(given).bool(), *seen)[0]
+            assert ids[-1] == END
+            total += cross_entropy(logits, ids[1:], reduction="sum").item()
+            count += len(ids) - 1
+    assert caption_loss(model, batch) == pytest.approx(total / count, rel=1e-4)
+    assert caption_loss(model, batch, pad_loss=True) != pytest.approx(total / count, rel=1e-3)
+
+
+def test_captioning_reads_only_its_modalities(model, batch):
+    noise = {**batch, "audio": torch.zeros_like(batch["audio"])}
+    only = {"modalities": ["vision"]}
+    assert caption_loss(model, noise, **only) == caption_loss(model, batch, **only)
+    assert caption_loss(model, noise) != caption_loss(model, batch)

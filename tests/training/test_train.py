@@ -1,0 +1,263 @@
+"""Whole runs of a tiny model: outputs, kills, stops, refusals."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_world import SILENT, build_world, finetune, optimiser, pretrain, source
+
+from clip4vla.config.run import Objective
+from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
+from clip4vla.files import read_json
+from clip4vla.models.weights import read_metadata
+from clip4vla.training import loop
+from clip4vla.training import train as train_module
+from clip4vla.training.train import OUTPUTS, train
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["clip4vla.training.train"])
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory):
+    return build_world(tmp_path_factory.mktemp("world") / "world")
+
+
+@pytest.fixture(scope="module")
+def pretrained(manifests, tmp_path_factory):
+    """The outputs of a pre-training run."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    go(pretrain(), manifests, folder)
+    return folder / "out"
+
+
+def go(run, manifests, folder, start=None, substitution=None, **given):
+    train(run, manifests, start, {}, substitution, folder / "state", folder / "out", **given)
+
+
+def outputs(folder):
+    return {name: (folder / "out" / name).read_bytes() for name in OUTPUTS}
+
+
+def test_pretraining_trains_the_audio_tower_alone(manifests, pretrained):
+    found = load_file(pretrained / "model.safetensors")
+    job = train_module.set_up(pretrain(), surroundings(manifests))
+    for name, tensor in job.task.model.named_parameters():
+        assert tensor.requires_grad == name.startswith("audio.")
+        assert torch.equal(tensor, found[name]) != name.startswith("audio.")
+    summary = read_json(pretrained / "train.json")
+    assert summary["steps"] == 2 * (12 // 4)  # 6 samples of the smaller source, 6 of the other
+    assert (summary["train_clips"], summary["val_clips"], summary["silent_left_out"]) == (10, 0, 3)
+    assert [facts["clips"] for facts in summary["data"]["train"]] == [7, 3]
+    assert [facts["silent_left_out"] for facts in summary["data"]["train"]] == [2, 1]
+    assert summary["trainable_parameters"] == sum(
+        tensor.numel() for name, tensor in found.items() if name.startswith("audio.")
+    )
+    terms = {"train/loss", "train/text_audio", "train/vision_audio", "train/audio_audio"}
+    assert terms < set(read_json_lines(pretrained / "metrics.jsonl")[0])
+
+
+def surroundings(manifests):
+    caches = train_module.Caches(manifests)
+    return train_module.Surroundings(caches, None, {}, None, torch.device("cpu"), 1)
+
+
+def read_json_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("objective", [Objective(intra=False), Objective(inter=False)])
+def test_each_contrast_can_stand_alone(manifests, tmp_path, objective):
+    run = pretrain(objective=objective, trainable="all", optimiser=optimiser(epochs=1))
+    go(run, manifests, tmp_path)
+    row = read_json_lines(tmp_path / "out" / "metrics.jsonl")[-1]
+    inter = {"train/text_audio", "train/vision_audio", "train/text_vision"}
+    terms = {name for name in row if name.startswith("train/")} - {"train/loss"}
+    assert terms - {"train/lr", "train/grad_norm"} == (
+        inter if objective.inter else {"train/audio_audio"}
+    )
+
+
+def test_equal_runs_give_equal_bytes_whatever_reads_the_clips(manifests, pretrained, tmp_path):
+    go(pretrain(), manifests, tmp_path, workers=2)
+    assert outputs(tmp_path) == {name: (pretrained / name).read_bytes() for name in OUTPUTS}
+
+
+def test_a_finished_run_only_publishes_again(manifests, tmp_path, monkeypatch):
+    go(pretrain(), manifests, tmp_path)
+    first = outputs(tmp_path)
+    assert list((tmp_path / "state" / "state").iterdir()) == []  # no checkpoints left
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(train_module, "set_up", lambda *_: pytest.fail("trained again"))
+    go(pretrain(), manifests, tmp_path)
+    assert outputs(tmp_path) == first
+    with pytest.raises(UserError, match="made with another config"):
+        go(pretrain(seed=1), manifests, tmp_path)
+
+
+def test_retrieval_selects_on_val_and_learns(manifests, pretrained, tmp_path):
+    start = pretrained / "model.safetensors"
+    run = finetune(start="a" * 12, missing_audio="none", optimiser=optimiser(epochs=3))
+    go(run, manifests, tmp_path, start)
+    summary = read_json(tmp_path / "out" / "train.json")
+    rows = read_json_lines(tmp_path / "out" / "metrics.jsonl")
+    scores = [row["val/t2v_R1"] for row in rows if "val/t2v_R1" in row]
+    assert len(scores) == 3
+    assert summary["val_value"] == max(scores)
+    assert summary["selected_epoch"] == 1 + scores.index(max(scores))
+    assert summary["parent"]["sha256"] == train_module.start_hash(start)
+    assert read_metadata(tmp_path / "out" / "model.safetensors")["selection"] == "best_val"
+
+
+def test_a_tower_that_is_not_used_does_not_change(manifests, pretrained, tmp_path):
+    start = pretrained / "model.safetensors"
+    given = {"selection": "last", "val": None, "optimiser": optimiser(epochs=1)}
+    go(finetune(start="a" * 12, modalities=["audio"], **given), manifests, tmp_path, start)
+    before, after = load_file(start), load_file(tmp_path / "out" / "model.safetensors")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"text", "audio"}
+
+
+def test_silent_clips_follow_the_policy(manifests, tmp_path):
+    lines = [f"{clip}\tt0\t0.5\tt1" for clip in sorted(SILENT)]
+    table = tmp_path / "substitution.tsv"
+    table.write_text("\n".join(["clip_id\tdonor\tcosine\trandom_donor", *lines]) + "\n")
+    facts, given = {}, {"val": None, "selection": "last"}
+    for policy in ("filter", "substitute", "none"):
+        around = surroundings(manifests)
+        around = train_module.Surroundings(**{**vars(around), "substitution": table})
+        job = train_module.set_up(finetune(missing_audio=policy, **given), around)
+        facts[policy] = job.facts["train"][0]
+        donors = job.batches.sources[0].donor_of
+        assert donors == (dict.fromkeys(sorted(SILENT), "t0") if policy == "substitute" else {})
+    keys = ("clips", "samples", "silent_left_out", "silent_with_donor", "silent_without_sound")
+    assert [facts["filter"][key] for key in keys] == [7, 14, 2, 0, 0]
+    assert [facts["substitute"][key] for key in keys] == [9, 18, 0, 2, 0]
+    assert [facts["none"][key] for key in keys] == [9, 18, 0, 0, 2]
+    with pytest.raises(UserError, match="needs the substitution.tsv"):
+        go(finetune(missing_audio="random", **given), manifests, tmp_path)
+
+
+def test_a_probe_keeps_the_towers_and_names_its_classes(manifests, pretrained, tmp_path):
+    start = pretrained / "model.safetensors"
+    run = finetune("classification", start="a" * 12, optimiser=optimiser(epochs=20))
+    go(run, manifests, tmp_path, start)
+    before, after = load_file(start), load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert set(after) - set(before) == {f"probe.{n}" for n in (
+        "linear.bias", "linear.weight", "norm.bias", "norm.weight"
+    )}  # fmt: skip
+    metadata = read_metadata(tmp_path / "out" / "model.safetensors")
+    assert metadata["classes"] == ["blue", "green", "red"]
+    assert read_json(tmp_path / "out" / "train.json")["trainable_parameters"] == 2 * 64 + 65 * 3
+
+
+def captioning():
+    """A run with dropout: its bits depend on the random state of every step."""
+    given = {"val": None, "selection": "last", "missing_audio": "none"}
+    return finetune("captioning", optimiser=optimiser(), **given)
+
+
+def halt_at(place, count, marker):
+    """Let the `count`-th call of a place wait, once done, for as long as the marker exists."""
+    owner, name = {
+        "update": (loop.Updates, "__call__"),
+        "curve": (loop.Curve, "sync"),
+        "save": (torch, "save"),  # written, not yet in place
+    }[place]
+    original, calls = getattr(owner, name), []
+
+    def halting(*given, **options):
+        result = original(*given, **options)
+        calls.append(1)
+        if len(calls) == count:
+            marker.touch()
+            while marker.exists():
+                time.sleep(0.01)
+        return result
+
+    setattr(owner, name, halting)
+
+
+def child(manifests, folder, halt):
+    """One attempt in a process of its own."""
+    torch.set_num_threads(1)
+    if halt:
+        halt_at(*halt, folder / "halted")
+    try:
+        go(captioning(), manifests, folder, save_seconds=0.0)
+    except RetryLater:
+        sys.exit(EXIT_RETRY)
+
+
+def attempt(manifests, folder, halt=None, number=None):
+    """Run one attempt, send it a signal where it halts, and give its exit code."""
+    marker = folder / "halted"
+    process = PROCESSES.Process(target=child, args=(manifests, folder, halt))
+    process.start()
+    while halt and not marker.exists():
+        assert process.is_alive(), "it ended before it came to the place"
+        time.sleep(0.01)
+    if halt:
+        os.kill(process.pid, number)
+        marker.unlink()
+    process.join()
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifests, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert attempt(manifests, folder) == 0
+    return folder
+
+
+def test_killed_three_times_it_ends_with_the_same_bits(manifests, undisturbed, tmp_path):
+    rng = random.Random(7)
+    for place in (*rng.sample(["update", "curve"], 2), "save"):
+        halt = place, rng.randint(1, 2)
+        assert attempt(manifests, tmp_path, halt, signal.SIGKILL) == -signal.SIGKILL
+    assert list(tmp_path.rglob(".*.tmp"))  # killed while it wrote
+    assert not (tmp_path / "out").exists()
+    assert attempt(manifests, tmp_path) == 0
+    assert outputs(tmp_path) == outputs(undisturbed)
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed, tmp_path):
+    assert attempt(manifests, tmp_path, ("update", 4), signal.SIGTERM) == EXIT_RETRY
+    last = read_json_lines(tmp_path / "state" / "attempts.jsonl")[-1]
+    assert (last["end"], last["step"]) == ("SIGTERM", 4)
+    saved = sorted((tmp_path / "state" / "state").glob("step-*.pt"))[-1]
+    assert saved.name == "step-000004.pt"
+    with pytest.raises(UserError, match="made with another config"):
+        changed = captioning().model_copy(update={"seed": 5})
+        go(changed, manifests, tmp_path)
+    assert attempt(manifests, tmp_path) == 0
+    assert outputs(tmp_path) == outputs(undisturbed)
+
+
+def test_a_signal_before_the_first_step_is_no_error(manifests, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "set_up", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RetryLater, match="before the first step"):
+        go(pretrain(), manifests, tmp_path)
+
+
+def test_data_that_cannot_be_trained_on_are_refused_in_one_line(manifests, tmp_path):
+    missing = source("train").model_copy(update={"split": "extra"})
+    runs = {
+        "split 'extra' has no usable clip": finetune(train=missing),
+        "best_val needs a val split": finetune(val=None),
+    }
+    for message, run in runs.items():
+        with pytest.raises(UserError, match=message) as caught:
+            go(run, manifests, tmp_path / message[:5])
+        assert "\n" not in str(caught.value)

@@ -100,7 +100,7 @@ def where_to_look(out: Path, seconds: float) -> None:
         f"""
 The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the form alone.
   tables and figures   {shown}/results/index.html
-  one table            {shown}/results/tables/demo_retrieval/demo_retrieval.md
+  one table            {shown}/results/tables/demo_retrieval/table.md
   Snakemake report     {shown}/results/report.zip   (unpack, open report.html)
   what was missing     {shown}/data/*/coverage.csv, missing.tsv
   donors of sound      {shown}/results/runs/*/substitution.tsv

@@ -111,6 +111,6 @@ rule snakemake_report:
     conda:
         "../envs/clip4vla.yaml"
     params:
-        snakefile=workflow.snakefile,
+        snakefile=workflow.main_snakefile,
     shell:
         "clip4vla tables report {params.snakefile} > {log} 2>&1"

@@ -98,11 +98,8 @@ def samples_of(
     seed: int = 0,
 ) -> ClipSamples:
     """Samples of a source under a policy for silent clips. UserError when none is left."""
-    if "vision" not in modalities:
-        inputs = inputs.model_copy(update={"max_frames": 1})  # decode no frames that nobody reads
-    samples = ClipSamples(
-        cache, items, inputs, source.nonverbal_share, donors, policy, masking, seed
-    )
+    given = cache, items, inputs, source.nonverbal_share, donors, policy, masking, seed
+    samples = ClipSamples(*given, modalities=tuple(modalities))
     if not len(samples):
         raise UserError(
             f"{source.dataset}: no clip of split {source.split!r} has sound, and missing_audio "

@@ -66,18 +66,17 @@ class ClipCache:
 
         UserError for a clip that is not in this dataset version or a tar that was cut off.
         """
+        return RawClip(clip_id, self.read_frames(clip_id, max_frames), self.read_log_mel(clip_id))
+
+    def read_frames(self, clip_id: str, max_frames: int | None = None) -> list[bytes]:
+        """The frames alone, as JPEG."""
         row = self._row(clip_id)
         first, end = self._first_frame[row], self._first_frame[row + 1]
         count = int(end - first)
         picked = first + np.array(sample_positions(count, max_frames or count), dtype=np.int64)
         tar = int(self._tar_of[row])
-        frames = [
-            self._bytes(tar, offset, size)
-            for offset, size in zip(
-                self._frame_offsets[picked], self._frame_sizes[picked], strict=True
-            )
-        ]
-        return RawClip(clip_id, frames, self._log_mel(row))
+        places = zip(self._frame_offsets[picked], self._frame_sizes[picked], strict=True)
+        return [self._bytes(tar, offset, size) for offset, size in places]
 
     def read_log_mel(self, clip_id: str) -> torch.Tensor | None:
         """The log-mel alone: float16 [1 or 3, T, n_mels] in dB, None for a silent clip."""

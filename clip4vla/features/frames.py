@@ -1,4 +1,4 @@
-"""Video frames: short side and JPEG for the cache, CLIP's transform at reading (facts 4.1).
+"""Video frames: short side and JPEG for the cache, central squares at reading (facts 4.1).
 
 Pillow does all of it (bicubic with antialiasing, the filter CLIP was trained with). Colours are RGB
 throughout: the released code's swap of red and blue, undone at reading, has no place here.
@@ -14,8 +14,6 @@ from clip4vla.config.data import Frames
 
 SIZE = 224  # of the vision tower's input, pixels
 LONGEST_JPEG = 65500  # pixels
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, RGB
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def resize(image: Image.Image, short_side: int) -> Image.Image:
@@ -48,14 +46,15 @@ def sample_positions(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, most).astype(int).tolist()
 
 
-def to_tensor(jpeg: bytes) -> torch.Tensor:
-    """float32 [3, 224, 224]: short side 224, central square, CLIP's mean and standard deviation.
+def to_pixels(jpeg: bytes) -> torch.Tensor:
+    """uint8 RGB [3, 224, 224]: short side 224, central square.
 
-    OSError (Pillow's) when the bytes are no whole image.
+    CLIP's mean and standard deviation are the vision tower's business: bytes are a quarter of what
+    floats would be to copy from worker to trainer to GPU. OSError (Pillow's) when the bytes are no
+    whole image.
     """
     with Image.open(io.BytesIO(jpeg)) as image:
         image = resize(image.convert("RGB"), SIZE)
     left, top = (round((side - SIZE) / 2.0) for side in image.size)
-    square = np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))  # [H, W, 3]
-    pixels = torch.from_numpy(square.transpose(2, 0, 1).astype(np.float32) / 255.0)
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    square = np.array(image.crop((left, top, left + SIZE, top + SIZE)))  # [H, W, 3]
+    return torch.from_numpy(square).permute(2, 0, 1)

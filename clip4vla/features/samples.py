@@ -1,16 +1,18 @@
 """Clips of the cache as tensors: what the training loop and the evaluators read."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 
 from clip4vla.config.data import AudioPolicy
-from clip4vla.config.run import Inputs, Masking
+from clip4vla.config.run import Inputs, Masking, Modality
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
-from clip4vla.features.frames import SIZE, to_tensor
+from clip4vla.features.frames import SIZE, to_pixels
 from clip4vla.features.masking import draw_masks
 from clip4vla.features.seeds import generator
-from clip4vla.features.segments import CHANNELS, SEGMENT, split
+from clip4vla.features.segments import SEGMENT, split
 from clip4vla.features.text import tokenize
 
 Item = tuple[str, str, str]  # clip id, caption, label; an absent caption or label is ""
@@ -30,7 +32,7 @@ class ClipSamples(torch.utils.data.Dataset):
     * `none`: it has no audio: `has_audio` is False.
 
     A donor in `donor_of` is used under any policy but `filter`. With `masking`, samples also hold
-    `masked_audio`.
+    `masked_audio`. A modality that is not among `modalities` is neither read nor decoded.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class ClipSamples(torch.utils.data.Dataset):
         missing: AudioPolicy = "none",
         masking: Masking | None = None,
         seed: int = 0,
+        modalities: Collection[Modality] = ("vision", "audio"),
     ):
+        self.modalities = frozenset(modalities)
         self.cache, self.inputs, self.masking, self.seed = cache, inputs, masking, seed
         self.nonverbal_share, self.missing = nonverbal_share, missing
         self.donor_of = dict(donor_of or {})
@@ -82,31 +86,25 @@ class ClipSamples(torch.utils.data.Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict:
-        """frames [f, 3, 224, 224], audio [s, 3, 224, 224] (s = 0: none), tokens [L] and the rest.
+        """frames uint8 [f, 3, 224, 224], audio float32 [s, C, 224, 224], tokens [L] and the rest.
 
+        C is 1 for mono, which stands for three equal channels; f or s is 0 where there is nothing.
         UserError naming the clip when its cached content is broken.
         """
         clip_id, caption, label = self.items[index]
-        raw = self.cache.read(clip_id, self.inputs.max_frames)
-        try:
-            frames = torch.stack([to_tensor(jpeg) for jpeg in raw.frames])
-        except OSError as error:
-            raise _broken(clip_id, "a frame is no whole JPEG") from error
-        log_mel = raw.log_mel if raw.log_mel is not None else self._stand_in(clip_id)
         sample = {
             "clip_id": clip_id,
-            "frames": frames,
-            "has_audio": log_mel is not None or self.missing == "zeros",
+            "frames": self._frames(clip_id),
             "tokens": tokenize([caption], self.inputs.max_words)[0],
             "caption": caption,
             "nonverbal_share": self.nonverbal_share,
             "label": label,
         }
+        log_mel = self._log_mel(clip_id) if "audio" in self.modalities else None
+        sample["has_audio"] = log_mel is not None or self.missing == "zeros"
         if log_mel is None:
-            nothing = torch.zeros(0, CHANNELS, SEGMENT, SEGMENT)
+            nothing = torch.zeros(0, 1, SEGMENT, SEGMENT)
             return sample | {"audio": nothing} | ({"masked_audio": nothing} if self.masking else {})
-        if not log_mel.isfinite().all():
-            raise _broken(clip_id, "its log-mel holds NaN or infinity")
         sample["audio"] = split(log_mel, self.inputs)
         if self.masking:
             rng = generator("mask", self.seed, int(self._epoch), clip_id)
@@ -114,10 +112,24 @@ class ClipSamples(torch.utils.data.Dataset):
             sample["masked_audio"] = split(log_mel, self.inputs, masks)
         return sample
 
-    def _stand_in(self, clip_id: str) -> torch.Tensor | None:
-        """The log-mel that a silent clip is given, if any."""
+    def _frames(self, clip_id: str) -> torch.Tensor:
+        if "vision" not in self.modalities:
+            return torch.zeros(0, 3, SIZE, SIZE, dtype=torch.uint8)
+        jpegs = self.cache.read_frames(clip_id, self.inputs.max_frames)
+        try:
+            return torch.stack([to_pixels(jpeg) for jpeg in jpegs])
+        except OSError as error:
+            raise _broken(clip_id, "a frame is no whole JPEG") from error
+
+    def _log_mel(self, clip_id: str) -> torch.Tensor | None:
+        """Its own, else its donor's, else None."""
+        log_mel = self.cache.read_log_mel(clip_id)
         donor = self.donor_of.get(clip_id)
-        return self.cache.read_log_mel(donor) if donor is not None else None
+        if log_mel is None and donor is not None:
+            log_mel = self.cache.read_log_mel(donor)
+        if log_mel is not None and not log_mel.isfinite().all():
+            raise _broken(clip_id, "its log-mel holds NaN or infinity")
+        return log_mel
 
 
 def _broken(clip_id: str, what: str) -> UserError:
@@ -127,10 +139,11 @@ def _broken(clip_id: str, what: str) -> UserError:
 
 
 def collate(samples: list[dict]) -> dict:
-    """A batch: frames [B, F, 3, 224, 224] and audio [B, S, 3, 224, 224] padded with zeros.
+    """A batch: frames uint8 [B, F, 3, 224, 224] and audio float32 [B, S, C, 224, 224], zero-padded.
 
-    F and S are the batch's own maximum, at least 1; `frame_mask` [B, F] and `audio_mask` [B, S] are
-    True where a sample has content. Padding changes no sample's own values.
+    F and S are the batch's own maximum, at least 1; C is 1 when every clip is mono, else 3.
+    `frame_mask` [B, F] and `audio_mask` [B, S] are True where a sample has content. Padding changes
+    no sample's own values.
     """
     batch = {key: [sample[key] for sample in samples] for key in ("clip_id", "caption", "label")}
     batch["tokens"] = torch.stack([sample["tokens"] for sample in samples])  # [B, L]
@@ -140,11 +153,19 @@ def collate(samples: list[dict]) -> dict:
     for key, mask in PADDED.items():
         if key not in samples[0]:
             continue
-        lengths = torch.tensor([len(sample[key]) for sample in samples])
-        longest = max(int(lengths.max()), 1)
-        batch[key] = torch.zeros(len(samples), longest, 3, SIZE, SIZE)
-        for row, sample in zip(batch[key], samples, strict=True):
-            row[: len(sample[key])] = sample[key]
+        batch[key], valid = _padded([sample[key] for sample in samples])
         if mask:
-            batch[mask] = torch.arange(longest) < lengths[:, None]
+            batch[mask] = valid
     return batch
+
+
+def _padded(pieces: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pieces [n_i, C_i, H, W] as one tensor [B, N, C, H, W], and where it is filled [B, N]."""
+    lengths = torch.tensor([len(piece) for piece in pieces])
+    longest = max(int(lengths.max()), 1)
+    channels = max(piece.shape[1] for piece in pieces)
+    padded = pieces[0].new_empty(len(pieces), longest, channels, SIZE, SIZE)
+    for row, piece in zip(padded, pieces, strict=True):
+        row[: len(piece)] = piece  # one channel is repeated where others have three
+        row[len(piece) :] = 0
+    return padded, torch.arange(longest) < lengths[:, None]

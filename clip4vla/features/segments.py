@@ -7,7 +7,6 @@ from clip4vla.config.run import Inputs
 from clip4vla.features.masking import FILL_DB, Masks
 
 SEGMENT = 224  # spectrogram frames of a segment: 1.792 s at a hop of 8 ms
-CHANNELS = 3  # of the tower's first convolution
 EPSILON = 1e-10
 
 
@@ -19,12 +18,12 @@ def segment_count(steps: int, extra_segment: bool = False) -> int:
 def split(
     log_mel: np.ndarray | torch.Tensor, inputs: Inputs, masks: Masks | None = None
 ) -> torch.Tensor:
-    """float32 [S, 3, 224, 224] of a log-mel in dB [1 or 3, T, 224], S <= inputs.max_segments.
+    """float32 [S, C, 224, 224] of a log-mel in dB [C, T, 224], S <= inputs.max_segments.
 
     The central segments are kept. Masks are laid over the spectrogram before it is padded. Each
     segment and channel is brought to mean 0 and (population) standard deviation 1 over its own
-    values, padding included; a constant one becomes zeros. One channel stands for three equal ones:
-    it is expanded at the end, as a view.
+    values, padding included; a constant one becomes zeros. C is 1 for mono, which stands for three
+    equal channels: the audio tower expands it.
     """
     log_mel = torch.as_tensor(log_mel)  # [C, T, 224]
     channels, steps, bands = log_mel.shape
@@ -40,7 +39,7 @@ def split(
     if inputs.pad_value == "min":
         padding += log_mel.amin(dim=(1, 2), keepdim=True)
     images = torch.cat((rows, padding), dim=1).view(channels, count, SEGMENT, bands)
-    return standardise(images.transpose(0, 1)).expand(-1, CHANNELS, -1, -1)
+    return standardise(images.transpose(0, 1))
 
 
 def standardise(images: torch.Tensor) -> torch.Tensor:

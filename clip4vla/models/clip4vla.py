@@ -8,11 +8,15 @@ from torch import Tensor, nn
 
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import Architecture
+from clip4vla.models.bert import BertJointEncoder
 from clip4vla.models.caption import CaptionGenerator, VocabularyHead
 from clip4vla.models.fusion import Fusion
+from clip4vla.models.gate import Gate, GateKind
 from clip4vla.models.joint import JointEncoder
 from clip4vla.models.probe import Probe
 from clip4vla.models.towers import AudioTower, TextTower, TypeToken, VisionTower
+
+JointStyle = Literal["clip", "bert"]  # facts 7.2, 7.3
 
 INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended
 
@@ -21,8 +25,9 @@ class CLIP4VLA(nn.Module):
     """Three towers that map words, frames and sounds into one space (paper, Method; facts 3, 4).
 
     Features leave the towers un-normalised: `pooling` and `similarity` do the rest. `captioner`,
-    `fusion` and `probe` are None unless the task adds them. `logit_scale` is CLIP's own: no loss
-    uses it (the scale is a constant, D9); it stays, frozen, so that CLIP's files are taken whole.
+    `fusion`, `gate` and `probe` are None unless the task adds them. `logit_scale` is CLIP's own: no
+    loss uses it (the scale is a constant, D9); it stays, frozen, so that CLIP's files are taken
+    whole.
     """
 
     def __init__(
@@ -40,19 +45,30 @@ class CLIP4VLA(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_SCALE), requires_grad=False)
         self.register_module("captioner", None)
         self.register_module("fusion", None)
+        self.register_module("gate", None)
         self.register_module("probe", None)
 
-    def add_captioner(self, layers: int, max_words: int, max_frames: int) -> None:
+    def add_captioner(
+        self, layers: int, max_words: int, max_frames: int, joint: JointStyle = "clip"
+    ) -> None:
         """Attach a caption generator with `layers` joint layers (facts 8.1)."""
         head = VocabularyHead(self.sizes.embed_dim, self.text.token_embedding)
-        self.captioner = CaptionGenerator(self._joint(layers), head, max_words, max_frames)
+        self.captioner = CaptionGenerator(self._joint(layers, joint), head, max_words, max_frames)
 
-    def add_fusion(self, layers: int, max_words: int, max_frames: int) -> None:
-        """Attach a joint encoder for retrieval with `layers` layers (facts 7.1, 7.2)."""
-        joint = self._joint(layers)
-        self.fusion = Fusion(joint, self.sizes.embed_dim, max_words, max_frames)
+    def add_fusion(
+        self, layers: int, max_words: int, max_frames: int, joint: JointStyle = "clip"
+    ) -> None:
+        """Attach a joint encoder for retrieval with `layers` layers (facts 7.1-7.3)."""
+        encoder = self._joint(layers, joint)
+        self.fusion = Fusion(encoder, self.sizes.embed_dim, max_words, max_frames)
 
-    def _joint(self, layers: int) -> JointEncoder:
+    def add_gate(self, kind: GateKind) -> None:
+        """Attach a gate between vision and audio (facts 7.1)."""
+        self.gate = Gate(kind, self.sizes.embed_dim)
+
+    def _joint(self, layers: int, style: JointStyle) -> JointEncoder:
+        if style == "bert":
+            return BertJointEncoder(self.sizes.embed_dim, self.sizes.text_heads, layers)
         if self.sizes.embed_dim != self.sizes.text_width:
             raise UserError(
                 f"model.architecture: the joint encoder starts from the text tower, so its width "
@@ -70,7 +86,8 @@ class CLIP4VLA(nn.Module):
         """Start `audio`, `captioner` or `fusion` again from the CLIP towers as they are now.
 
         The audio tower copies the vision tower (unless `audio_init` is scratch), a joint encoder
-        copies the text tower's first blocks. Other parts have nothing to copy from.
+        copies the text tower's first blocks (unless it is BERT-style). Other parts have nothing to
+        copy from.
         """
         if part == "audio" and self.audio_init == "vision":
             self.audio.start_from(self.vision)
@@ -87,7 +104,8 @@ class CLIP4VLA(nn.Module):
     def encode_vision(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
         """Frame features; masked frames are not encoded and give zeros.
 
-        frames: [B, F, 3, 224, 224]; frame_mask: bool [B, F]. Gives [B, F, D].
+        frames: [B, F, 3, 224, 224], uint8 RGB or floats already normalised as CLIP's; frame_mask:
+        bool [B, F]. Gives [B, F, D].
         """
         index = _valid(frame_mask)
         return _scatter(self.vision(frames.flatten(0, 1)[index]), index, frame_mask)
@@ -95,8 +113,8 @@ class CLIP4VLA(nn.Module):
     def encode_audio(self, audio: Tensor, audio_mask: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Segment features; masked segments are not encoded and give zeros.
 
-        audio: [B, S, 3, 224, 224]; audio_mask: bool [B, S]; nonverbal_share: [B], one type token
-        per clip for all its segments. Gives [B, S, D].
+        audio: [B, S, C, 224, 224], C = 1 standing for three equal channels; audio_mask: bool
+        [B, S]; nonverbal_share: [B], one type token per clip for all its segments. Gives [B, S, D].
         """
         index = _valid(audio_mask)
         share = nonverbal_share[:, None].expand(audio_mask.shape).flatten()[index]
@@ -107,7 +125,8 @@ def set_trainable(model: CLIP4VLA, what: Literal["audio", "all", "head"]) -> Non
     """Say which parameters learn (facts 3.4, 9.1).
 
     audio: stage 1, all of CLIP is frozen; all: every tower; head: towers frozen, as for a probe.
-    A head (captioner, fusion, probe) always learns; the tied embedding of captions is the text's.
+    A head (captioner, fusion, gate, probe) always learns; the tied embedding of captions is the
+    text's.
     """
     for name, parameter in model.named_parameters():
         part = name.split(".", 1)[0]

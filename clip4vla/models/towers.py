@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from clip4vla.models.architecture import EOT, IMAGE_SIZE, VOCABULARY, Architecture
 
 TypeToken = Literal["none", "single", "both"]
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class TextTower(TextTransformer):
@@ -59,6 +61,24 @@ class VisionTower(VisionTransformer):
             norm_layer=LayerNorm,
         )
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature [N, D] of each image [N, 3, 224, 224], not normalised; see `pixels`."""
+        return super().forward(pixels(images))
+
+
+def pixels(images: Tensor) -> Tensor:
+    """CLIP's input of uint8 RGB [N, 3, H, W]; floats are taken as already normalised."""
+    if images.dtype is not torch.uint8:
+        return images
+    scale, shift = (
+        images.new_tensor(values, dtype=torch.float32).view(3, 1, 1)
+        for values in (
+            [1 / (255 * s) for s in STD],
+            [m / s for m, s in zip(MEAN, STD, strict=True)],
+        )
+    )
+    return images.float().mul_(scale).sub_(shift)  # in place: a batch of frames is large
+
 
 class AudioTower(VisionTower):
     """A vision tower that reads log-mel segments and carries an audio type token (facts 3).
@@ -96,9 +116,10 @@ class AudioTower(VisionTower):
     def forward(self, segments: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Feature of each segment, not normalised.
 
-        segments: [N, 3, 224, 224], standardised log-mel; nonverbal_share: [N] in 0..1, the share
-        of [NB] in the type token (read by `single` only). Gives [N, D].
+        segments: [N, 1 or 3, 224, 224], standardised log-mel; nonverbal_share: [N] in 0..1, the
+        share of [NB] in the type token (read by `single` only). Gives [N, D].
         """
+        segments = segments.expand(-1, 3, -1, -1)  # mono: left, mean and right are the same
         x = self.transformer(self._embeds(segments, nonverbal_share))  # [N, tokens, width]
         return self.ln_post(x[:, 0]) @ self.proj
 

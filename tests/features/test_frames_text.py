@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from clip4vla.config.data import Frames
-from clip4vla.features.frames import MEAN, STD, encode, sample_positions, to_tensor
+from clip4vla.features.frames import encode, sample_positions, to_pixels
 from clip4vla.features.text import END, PAD, START, tokenize
 
 
@@ -25,25 +25,21 @@ def test_short_side_in_the_cache(height, width, size):
     jpeg = encode(gradient(height, width), Frames())
     assert Image.open(io.BytesIO(jpeg)).size == size
     assert jpeg == encode(gradient(height, width), Frames())
-    assert to_tensor(jpeg).shape == (3, 224, 224)
+    assert to_pixels(jpeg).shape == (3, 224, 224)
 
 
-def test_transform_is_clips():
-    """Red stays red: the constant picture comes out as its colour, normalised."""
+def test_colours_stay_in_their_order():
     picture = np.zeros((224, 300, 3), np.uint8) + np.array([200, 100, 50], np.uint8)
-    out = to_tensor(encode(picture, Frames(jpeg_quality=100)))
-    expected = (np.array([200, 100, 50]) / 255 - MEAN) / STD
-    np.testing.assert_allclose(out.mean((1, 2)), expected, atol=0.02)
+    out = to_pixels(encode(picture, Frames(jpeg_quality=100))).float()
+    np.testing.assert_allclose(out.mean((1, 2)), [200, 100, 50], atol=5)
 
 
 def test_centre_is_kept():
     picture = np.zeros((224, 424, 3), np.uint8)
     picture[:, 100:324] = 255
-    white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
-    out = to_tensor(encode(picture, Frames(jpeg_quality=100)))
-    torch.testing.assert_close(
-        out[:, :, 8:-8], white.view(3, 1, 1).expand(3, 224, 208), rtol=0, atol=0.1
-    )
+    out = to_pixels(encode(picture, Frames(jpeg_quality=100)))
+    assert out.dtype is torch.uint8
+    assert int(out[:, :, 8:-8].min()) > 245
 
 
 def test_frame_too_narrow_for_jpeg():

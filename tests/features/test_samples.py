@@ -5,7 +5,6 @@ from features_fakes import CLIPS
 
 from clip4vla.config.run import Inputs, Masking
 from clip4vla.errors import UserError
-from clip4vla.features.cache import RawClip
 from clip4vla.features.samples import ClipSamples, collate
 from clip4vla.features.text import tokenize
 
@@ -50,8 +49,10 @@ def test_batching_never_changes_a_clip(cache):
             ("masked_audio", "audio_mask"),
         ):
             assert alone[key].shape[1] >= 1
-            kept = batch[key][index][batch[mask][index]]
-            assert torch.equal(kept, alone[key][0][alone[mask][0]])
+            kept = batch[key][index][
+                batch[mask][index]
+            ]  # mono clips have three equal channels here
+            assert torch.equal(kept, alone[key][0][alone[mask][0]].expand_as(kept))
             assert int(batch[mask][index].sum()) == int(alone[mask].sum())
 
 
@@ -72,7 +73,7 @@ def test_masks_depend_on_seed_epoch_and_clip_only(cache):
 
 def test_silent_without_audio(cache):
     batch = collate([ClipSamples(cache, ITEMS, INPUTS, 0.5)[SILENT]])
-    assert batch["audio"].shape == (1, 1, 3, 224, 224)
+    assert batch["audio"].shape == (1, 1, 1, 224, 224)
     assert not batch["audio"].any() and not batch["audio_mask"].any()
     assert batch["has_audio"].tolist() == [False]
 
@@ -122,13 +123,24 @@ def test_broken_content_is_named(cache, monkeypatch):
     raw = cache.read("alpha")
     bad = raw.log_mel.clone()
     bad[0, 5, 5] = np.nan
-    monkeypatch.setattr(cache, "read", lambda *_: RawClip("alpha", raw.frames, bad))
+    monkeypatch.setattr(cache, "read_log_mel", lambda *_: bad)
     with pytest.raises(UserError, match="clip alpha: its log-mel holds NaN"):
         samples[0]
     cut = [raw.frames[0][:300]]
-    monkeypatch.setattr(cache, "read", lambda *_: RawClip("alpha", cut, raw.log_mel))
+    monkeypatch.setattr(cache, "read_frames", lambda *_: cut)
     with pytest.raises(UserError, match="clip alpha: a frame is no whole JPEG"):
         samples[0]
+
+
+@pytest.mark.parametrize(("modality", "absent"), [("vision", "audio"), ("audio", "frame")])
+def test_a_modality_that_nobody_reads_is_not_decoded(cache, monkeypatch, modality, absent):
+    both = collate(list(ClipSamples(cache, ITEMS, INPUTS, 0.5)))
+    reader = "read_log_mel" if modality == "vision" else "read_frames"
+    monkeypatch.setattr(cache, reader, lambda *_: pytest.fail("it was read"))
+    one = collate(list(ClipSamples(cache, ITEMS, INPUTS, 0.5, modalities=[modality])))
+    assert not one[f"{absent}_mask"].any()
+    key = "frames" if modality == "vision" else "audio"
+    assert torch.equal(one[key], both[key])
 
 
 def test_workers_change_nothing_and_see_the_next_epoch(cache):

@@ -3,7 +3,7 @@ import torch
 
 from clip4vla.models.architecture import resolve
 from clip4vla.models.clip4vla import CLIP4VLA, set_trainable
-from clip4vla.models.towers import AudioTower
+from clip4vla.models.towers import MEAN, STD, AudioTower, pixels
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -93,6 +93,21 @@ def test_a_batch_without_sound_reaches_every_audio_parameter(clips):
     features.sum().backward()
     assert features.eq(0).all()
     assert all(p.grad is not None and p.grad.eq(0).all() for p in model.audio.parameters())
+
+
+def test_bytes_are_normalised_as_clip_does(tiny):
+    """The mean colour of CLIP's training images is zero, one standard deviation away is one."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    image = ((mean + std) * 255).round().to(torch.uint8).expand(1, 3, 224, 224)
+    torch.testing.assert_close(pixels(image), torch.ones(1, 3, 224, 224), rtol=0, atol=0.01)
+    torch.testing.assert_close(tiny.vision(image), tiny.vision(pixels(image)))
+
+
+def test_one_channel_of_sound_stands_for_three_equal_ones(tiny):
+    segments = torch.randn(2, 1, 224, 224, generator=torch.Generator().manual_seed(0))
+    share = torch.tensor([0.0, 1.0])
+    three = tiny.audio(segments.expand(-1, 3, -1, -1).contiguous(), share)
+    torch.testing.assert_close(tiny.audio(segments, share), three)
 
 
 def test_towers_run_under_autocast(tiny, clips):

@@ -10,6 +10,8 @@ rule plan_dataset:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Read the annotations of {wildcards.version}"
     shell:
         "clip4vla data plan {wildcards.version} > {log} 2>&1"
 
@@ -26,6 +28,8 @@ rule fetch_shard:
         "../envs/clip4vla.yaml"
     resources:
         net_slots=1,
+    message:
+        "Fetch shard {wildcards.shard} of {wildcards.version}"
     shell:
         "clip4vla data fetch {wildcards.version} {wildcards.shard} > {log} 2>&1"
 
@@ -39,6 +43,8 @@ rule probe_shard:
         "logs/probe_shard/{version}/{shard}.log",
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Probe shard {wildcards.shard} of {wildcards.version}"
     shell:
         "clip4vla data probe {wildcards.version} {wildcards.shard} > {log} 2>&1"
 
@@ -58,6 +64,8 @@ rule ledger:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Join the ledger of {wildcards.version}"
     shell:
         "clip4vla data ledger {wildcards.version} > {log} 2>&1"
 
@@ -73,6 +81,8 @@ rule cache_shard:
         "logs/benchmarks/cache_shard/{version}/{cache_id}/{shard}.tsv"
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Cache shard {wildcards.shard} of {wildcards.version}: frames and log-mel"
     shell:
         "clip4vla data cache {wildcards.version} {wildcards.cache_id} {wildcards.shard}"
         " > {log} 2>&1"
@@ -94,5 +104,7 @@ rule freeze_dataset:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Freeze {wildcards.version}"
     shell:
         "clip4vla data freeze {wildcards.version} {wildcards.cache_id} > {log} 2>&1"

@@ -19,5 +19,7 @@ rule evaluate:
     threads: 4
     params:
         expected=expected_of,
+    message:
+        "Evaluate {wildcards.run_key}"
     shell:
         "clip4vla evaluate {wildcards.run_key} --threads {threads} > {log} 2>&1"

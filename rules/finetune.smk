@@ -20,5 +20,7 @@ rule finetune:
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
+    message:
+        "Fine-tune {wildcards.run_key}"
     shell:
         "clip4vla train {wildcards.run_key} --threads {threads} > {log} 2>&1"

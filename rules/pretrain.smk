@@ -19,5 +19,7 @@ rule pretrain:
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
+    message:
+        "Pre-train {wildcards.run_key}"
     shell:
         "clip4vla train {wildcards.run_key} --threads {threads} > {log} 2>&1"

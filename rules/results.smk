@@ -11,6 +11,8 @@ rule table_sheet:
         "../envs/clip4vla.yaml"
     params:
         digest=sheet_digest,
+    message:
+        "Look up the runs behind {wildcards.table}"
     shell:
         "clip4vla tables sheet {wildcards.table} > {log} 2>&1"
 
@@ -43,6 +45,8 @@ rule build_table:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Build {wildcards.table}"
     shell:
         "clip4vla tables build {wildcards.table} > {log} 2>&1"
 
@@ -95,6 +99,8 @@ rule build_page:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Draw the figures and the page"
     shell:
         "clip4vla tables page > {log} 2>&1"
 
@@ -112,5 +118,7 @@ rule snakemake_report:
         "../envs/clip4vla.yaml"
     params:
         snakefile=workflow.main_snakefile,
+    message:
+        "Pack the Snakemake report"
     shell:
         "clip4vla tables report {params.snakefile} > {log} 2>&1"

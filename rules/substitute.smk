@@ -17,5 +17,7 @@ rule substitute:
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
+    message:
+        "Find donors of sound {wildcards.run_key}"
     shell:
         "clip4vla substitute {wildcards.run_key} --threads {threads} > {log} 2>&1"

@@ -11,5 +11,7 @@ rule sync_mlflow:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    message:
+        "Replay all records into MLflow"
     shell:
         "clip4vla sync > {log} 2>&1"

@@ -78,7 +78,9 @@ def report(snakefile: Path, config_files: list[Path], values: str | None) -> Non
         if values:
             overrides = json.loads(values).items()
             command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in overrides)]
-        made = temporary.with_name("report.making.zip")  # Snakemake goes by the suffix
+        # Snakemake goes by the suffix and names the folder inside the archive after the file.
+        made = temporary.parent / ".report" / "report.zip"
+        made.parent.mkdir(exist_ok=True)
         done = subprocess.run([*command, "--report", str(made), "tables"], check=False)
         if done.returncode:
             raise UserError(f"snakemake --report failed with exit code {done.returncode}")

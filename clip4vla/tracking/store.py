@@ -17,6 +17,7 @@ MAX_TAGS = 90  # room for the tags of a sync itself within 100
 MAX_PARAM = 6000
 MAX_TAG = 8000
 MAX_NAME = 250
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that the UI opens
 
 
 def quiet_mlflow():
@@ -52,7 +53,9 @@ class Store:
             folder = (self.artifacts / kind).as_uri()
             found = self.client.get_experiment_by_name(name)
             self.experiments[kind] = (
-                found.experiment_id if found else self.client.create_experiment(name, folder)
+                found.experiment_id
+                if found
+                else self.client.create_experiment(name, folder, tags=MODEL_TRAINING)
             )
         return self.experiments[kind]
 

@@ -16,7 +16,7 @@ class RetryLater(RuntimeError):
 
 def describe_os_error(error: OSError) -> str:
     """One line with a remedy for the failures of disks and folders that users meet."""
-    where = error.filename or "a file"
+    where = error.filename or f"below {os.getcwd()}"  # a full disk is reported without a name
     remedies = {
         "ENOSPC": "the disk is full: free some space and run the same command again",
         "EDQUOT": "your disk quota is used up: free some space and run the same command again",

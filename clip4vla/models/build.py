@@ -6,12 +6,15 @@ from typing import Literal
 from clip4vla.config.run import Inputs, Model
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve
-from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.bert import POSITIONS
+from clip4vla.models.clip4vla import CLIP4VLA, JointStyle
+from clip4vla.models.gate import GateKind
 from clip4vla.models.initialise import (
     seeded_construction,
     start_audio,
     start_captioner,
     start_fusion,
+    start_gate,
     start_probe,
     start_text,
 )
@@ -27,6 +30,8 @@ def build_model(
     n_classes: int | None = None,
     seed: int = 0,
     inputs: Inputs | None = None,
+    joint: JointStyle = "clip",
+    gate: GateKind | None = None,
 ) -> CLIP4VLA:
     """Build the towers, fill CLIP's from `config.weights`, start the rest (facts 3.3, 7.2).
 
@@ -37,7 +42,8 @@ def build_model(
     head: what the task adds to the towers. Nothing for pre-training and for retrieval by pooled
     vectors; captioning, or fusion for retrieval through the joint encoder, which read `inputs` (the
     run's section; its defaults if None) for the positions of vision and audio; classification,
-    which needs `n_classes`.
+    which needs `n_classes`. joint: the style of the joint encoder, which starts from the text tower
+    (clip) or from nothing (bert). gate: a gate for retrieval by pooled vectors, of that kind.
 
     Equal arguments give equal weights. To go on from a run or from a whole CLIP4VLA file, call
     `load_into` on the result.
@@ -46,20 +52,24 @@ def build_model(
     inputs = inputs or Inputs()
     with seeded_construction(seed):
         model = CLIP4VLA(sizes, config.type_token, config.audio_init)
-        joint = (config.joint_layers, inputs.max_words, inputs.max_frames)
+        encoder = (config.joint_layers, inputs.max_words, inputs.max_frames, joint)
         if head in ("captioning", "fusion"):
-            _check_positions(inputs, sizes.context_length)
-            model.add_captioner(*joint) if head == "captioning" else model.add_fusion(*joint)
+            _check_positions(inputs, sizes.context_length if joint == "clip" else POSITIONS)
+            model.add_captioner(*encoder) if head == "captioning" else model.add_fusion(*encoder)
         elif head == "classification":
             if n_classes is None:
                 raise ValueError("head 'classification' needs n_classes")
             model.add_probe(n_classes)
+        if gate is not None:
+            model.add_gate(gate)
     start_text(model, seed)
     start_audio(model.audio, config.extra_position, seed)
     if model.captioner is not None:
         start_captioner(model.captioner, seed)
     if model.fusion is not None:
         start_fusion(model.fusion, seed)
+    if model.gate is not None:
+        start_gate(model.gate, seed)
     if model.probe is not None:
         start_probe(model.probe, seed)
     if config.weights is None:

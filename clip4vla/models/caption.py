@@ -4,8 +4,9 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from clip4vla.models.architecture import EOT, PAD, SOT, VOCABULARY
-from clip4vla.models.joint import JointEncoder, Kind, Part
+from clip4vla.models.architecture import VOCABULARY
+from clip4vla.models.decoding import GREEDY, decode
+from clip4vla.models.joint import JointEncoder, Kind, Part, clip_parts
 
 
 class VocabularyHead(nn.Module):
@@ -30,8 +31,8 @@ class CaptionGenerator(nn.Module):
 
     Text has the first `max_words` positions, vision the next `max_frames` (none in a run without
     vision) and audio the rest, whatever the lengths in a batch are. So a caption does not depend on
-    the clips it is batched with, and decoding sees the positions of training (the released decoder
-    shifts them, facts 8.3).
+    the clips it is batched with, and decoding sees the positions of training (unless told to shift
+    them as the released decoder does, facts 8.3).
     """
 
     def __init__(self, joint: JointEncoder, head: VocabularyHead, max_words: int, max_frames: int):
@@ -67,18 +68,21 @@ class CaptionGenerator(nn.Module):
         vision_mask: Tensor | None,
         audio: Tensor | None,
         audio_mask: Tensor | None,
+        words_room: int | None = None,
     ) -> Tensor:
-        """The joint encoder's output at the text positions, before the head: [B, L, D]."""
-        parts = [Part(Kind.TEXT, token_features, token_mask, self.max_words)]
-        if vision is not None:
-            parts.append(Part(Kind.VISION, vision, vision_mask, self.max_frames))
-        if audio is not None:
-            parts.append(Part(Kind.AUDIO, audio, audio_mask, audio.shape[1]))
+        """The joint encoder's output at the text positions, before the head: [B, L, D].
+
+        words_room: positions kept for text; `max_words`, as in training, if None.
+        """
+        room = self.max_words if words_room is None else words_room
+        parts = [
+            Part(Kind.TEXT, token_features, token_mask, room),
+            *clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask),
+        ]
         length = sum(part.mask.shape[1] for part in parts)
         reads = seq2seq_mask(token_mask.shape[1], length, token_mask.device)
         return self.joint(parts, reads)[0]
 
-    @torch.no_grad()
     def greedy(
         self,
         model: nn.Module,
@@ -90,26 +94,13 @@ class CaptionGenerator(nn.Module):
     ) -> list[list[int]]:
         """Captions of the likeliest next token, one at a time.
 
-        model: a CLIP4VLA in evaluation mode, for its text tower; the rest as in `forward`. Gives
-        for each clip the ids between the start token and the first end token (or pad, which a model
-        trained with `pad_loss` predicts after the end), at most `max_words` of them.
+        model: the CLIP4VLA that this is the captioner of, in evaluation mode; the rest as in
+        `forward`. Gives for each clip the ids between the start token and the first end token (or
+        pad, which a model trained with `pad_loss` predicts after the end), at most `max_words` of
+        them. `decoding.decode` has the other ways.
         """
-        if self.training or model.training:
-            raise ValueError("greedy decoding needs model.eval(): dropout would change the words")
-        first = vision if vision is not None else audio
-        device, batch = first.device, len(first)
-        tokens = torch.full((batch, 1), SOT, device=device)  # [B, 1 + words so far]
-        done = torch.zeros(batch, dtype=torch.bool, device=device)
-        for _ in range(max_words):
-            features, _ = model.encode_text(tokens)
-            mask = torch.ones_like(tokens, dtype=torch.bool)
-            x = self.hidden(features, mask, vision, vision_mask, audio, audio_mask)
-            chosen = self.head(x[:, -1]).argmax(dim=-1)  # [B]
-            done |= (chosen == EOT) | (chosen == PAD)
-            tokens = torch.cat([tokens, chosen.where(~done, EOT)[:, None]], dim=1)
-            if done.all():
-                break
-        return [_until_end(row) for row in tokens[:, 1:].tolist()]
+        captions = decode(model, vision, vision_mask, audio, audio_mask, GREEDY, max_words)
+        return [caption.ids for caption in captions]
 
 
 def seq2seq_mask(words: int, length: int, device: torch.device | None = None) -> Tensor:
@@ -122,7 +113,3 @@ def seq2seq_mask(words: int, length: int, device: torch.device | None = None) ->
     is_text = index < words
     causal = index[None, :] <= index[:, None]
     return ~is_text[None, :] | (is_text[:, None] & causal)
-
-
-def _until_end(ids: list[int]) -> list[int]:
-    return ids[: ids.index(EOT)] if EOT in ids else ids

@@ -6,7 +6,7 @@ The paper's Global-Global needs no parameters: it is t_va of `similarity`. The o
 import torch
 from torch import Tensor, nn
 
-from clip4vla.models.joint import JointEncoder, Kind, Part
+from clip4vla.models.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.pooling import normalise
 
 QUERIES_AT_ONCE = 8  # texts that are paired with every clip in one pass
@@ -14,6 +14,9 @@ QUERIES_AT_ONCE = 8  # texts that are paired with every clip in one pass
 
 class Fusion(nn.Module):
     """The joint encoder and, for the methods that score pairs, a linear similarity.
+
+    `tight` and `local_to_local` pass every pair with all its padding, as training does; to score
+    many pairs in evaluation, `pairs.score_pairs` gives the same numbers sooner.
 
     Arguments shared by the methods: vision [N, F, D], audio [N, S, D], un-normalised outputs of the
     towers; masks bool [N, F], [N, S]; None leaves a modality out.
@@ -37,7 +40,7 @@ class Fusion(nn.Module):
 
         The released name is loose_seq; it is behind the paper's best retrieval numbers.
         """
-        parts = self._clip_parts(vision, vision_mask, audio, audio_mask)
+        parts = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
         mixed = dict(zip((part.kind for part in parts), self.joint(parts), strict=True))
         return mixed.get(Kind.VISION), mixed.get(Kind.AUDIO)
 
@@ -55,7 +58,7 @@ class Fusion(nn.Module):
         text: [Q, D], the end tokens. Gives [Q, N].
         """
         words = normalise(text).to(text.dtype)[:, None]  # [Q, 1, D]
-        clip = self._clip_parts(vision, vision_mask, audio, audio_mask)
+        clip = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
         return self._pairs(words, words.new_ones(words.shape[:2]).bool(), 1, clip, scale)
 
     def local_to_local(
@@ -72,22 +75,8 @@ class Fusion(nn.Module):
 
         text: [Q, L, D]; text_mask: bool [Q, L]. Gives [Q, N].
         """
-        clip = self._clip_parts(vision, vision_mask, audio, audio_mask)
+        clip = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
         return self._pairs(text, text_mask, self.max_words, clip, scale)
-
-    def _clip_parts(
-        self,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
-    ) -> list[Part]:
-        parts = []
-        if vision is not None:
-            parts.append(Part(Kind.VISION, vision, vision_mask, self.max_frames))
-        if audio is not None:
-            parts.append(Part(Kind.AUDIO, audio, audio_mask, audio.shape[1]))
-        return parts
 
     def _pairs(
         self, text: Tensor, mask: Tensor, room: int, clip: list[Part], scale: float
@@ -105,5 +94,6 @@ class Fusion(nn.Module):
                 for part in clip
             ]
             first = self.joint([Part(Kind.TEXT, words, words_mask, room), *paired])[0][:, 0]
-            rows.append(self.similarity(first).view(queries, clips))  # [queries, N]
+            scores = self.similarity(self.joint.pooled(first))
+            rows.append(scores.view(queries, clips))  # [queries, N]
         return scale * torch.cat(rows)

@@ -17,13 +17,29 @@ RELEASED = {
     "cross.positional_embedding": "JOINT.positional_embedding",
     "cross.token_type_embeddings.": "JOINT.type_embedding.",
     "cross.transformer.": "JOINT.transformer.",
+    "cross.embeddings.position_embeddings.weight": "JOINT.positional_embedding",
+    "cross.embeddings.token_type_embeddings.": "JOINT.type_embedding.",
+    "cross.embeddings.LayerNorm.": "JOINT.norm.",
+    "cross.encoder.layer.": "JOINT.layers.",
+    "cross.pooler.dense.": "JOINT.pooler.",
     "cls.predictions.bias": "captioner.head.bias",
     "cls.predictions.transform.dense.": "captioner.head.dense.",
     "cls.predictions.transform.LayerNorm.": "captioner.head.norm.",
     "similarity_dense.": "fusion.similarity.",
+    "moe_embd.": "gate.linear.",
     "cls_linear.0.": "probe.norm.",
     "cls_linear.1.": "probe.linear.",
 }
+# What follows "cross.encoder.layer.N" in BERT-style files (facts 7.3, 12.2).
+BERT = {
+    ".attention.self.": ".",
+    ".attention.output.dense.": ".output.",
+    ".attention.output.LayerNorm.": ".output_norm.",
+    ".intermediate.dense.": ".widen.",
+    ".output.dense.": ".narrow.",
+    ".output.LayerNorm.": ".norm.",
+}
+GATE = "moe_embd.weight"  # a convolution of width 1 where the text decides
 TIED = "cls.predictions.decoder.weight"  # a second name of clip.token_embedding.weight
 
 
@@ -54,6 +70,8 @@ def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, T
                 f"{path}: {TIED} must equal clip.token_embedding.weight, because the caption head "
                 "is tied to it; this file was not written by the released code"
             )
+        if GATE in state and state[GATE].ndim == 3:
+            state[GATE] = state[GATE].squeeze(-1)
         # the released name `cross` serves captioning and retrieval alike; the head tells which
         joint = "captioner.joint" if "cls.predictions.bias" in state else "fusion.joint"
         return {_released(k).replace("JOINT", joint): v for k, v in state.items()}
@@ -69,5 +87,13 @@ def _openai(name: str) -> str:
 def _released(name: str) -> str:
     for theirs, ours in RELEASED.items():
         if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
+            rest = name.removeprefix(theirs)
+            return ours + (_bert(rest) if ours == "JOINT.layers." else rest)
     return name
+
+
+def _bert(rest: str) -> str:
+    for theirs, ours in BERT.items():
+        if theirs in rest:
+            return rest.replace(theirs, ours)
+    return rest

@@ -12,6 +12,7 @@ from clip4vla.models.architecture import CLIP_VOCABULARY
 from clip4vla.models.caption import CaptionGenerator
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.fusion import Fusion
+from clip4vla.models.gate import Gate
 from clip4vla.models.joint import JointEncoder
 from clip4vla.models.probe import Probe
 from clip4vla.models.towers import AudioTower
@@ -71,7 +72,10 @@ def start_audio(
 
 @torch.no_grad()
 def start_captioner(captioner: CaptionGenerator, seed: int) -> None:
-    """The caption generator from nothing, before it copies the text tower's blocks (facts 7.2)."""
+    """The caption generator from nothing, before it copies the text tower's blocks (facts 7.2).
+
+    A BERT-style joint encoder copies nothing and stays so (facts 7.3).
+    """
     generator = generator_for(seed, "captioner")
     _start_joint(captioner.joint, generator)
     captioner.head.dense.weight.normal_(std=LINEAR_STD, generator=generator)
@@ -88,6 +92,13 @@ def start_fusion(fusion: Fusion, seed: int) -> None:
 
 
 @torch.no_grad()
+def start_gate(gate: Gate, seed: int) -> None:
+    """A gate from nothing: it weighs vision and audio about alike."""
+    gate.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "gate"))
+    gate.linear.bias.zero_()
+
+
+@torch.no_grad()
 def start_probe(probe: Probe, seed: int) -> None:
     """The linear probe from nothing."""
     probe.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "probe"))
@@ -97,7 +108,7 @@ def start_probe(probe: Probe, seed: int) -> None:
 def _start_joint(joint: JointEncoder, generator: torch.Generator) -> None:
     joint.positional_embedding.normal_(std=LINEAR_STD, generator=generator)
     joint.type_embedding.weight.normal_(std=LINEAR_STD, generator=generator)
-    _start_layers(joint.transformer, generator)
+    _start_layers(joint, generator)
 
 
 def _start_layers(module: nn.Module, generator: torch.Generator) -> None:

@@ -7,6 +7,7 @@ import torch
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import Tensor, nn
 
+from clip4vla.models.blocks import Block, ClipBlock
 from clip4vla.models.towers import TextTower
 
 DROPOUT = 0.1  # on the input, while training
@@ -44,8 +45,11 @@ class JointEncoder(nn.Module):
         self.positional_embedding = nn.Parameter(torch.zeros(positions, dim))
         self.type_embedding = nn.Embedding(len(Kind), dim)
         self.dropout = nn.Dropout(DROPOUT)
+        self._add_layers(dim, layers)
+
+    def _add_layers(self, dim: int, layers: int) -> None:
         self.transformer = Transformer(
-            dim, layers, heads, act_layer=QuickGELU, norm_layer=LayerNorm
+            dim, layers, self.heads, act_layer=QuickGELU, norm_layer=LayerNorm
         )
 
     def forward(self, parts: list[Part], reads: Tensor | None = None) -> list[Tensor]:
@@ -55,19 +59,22 @@ class JointEncoder(nn.Module):
         if None). Padding is never read. A row that may read nothing reads itself, so that no
         softmax is over nothing; it is itself padding, read by no other row.
         """
-        x = torch.cat([self._placed(part, start) for part, start in _starts(parts)], dim=1)
+        x = torch.cat([self.placed(part, start) for part, start in starts(parts)], dim=1)
         valid = torch.cat([part.mask for part in parts], dim=1)  # [B, L]
         length = valid.shape[1]
         attend = valid[:, None, :].expand(-1, length, -1)  # [B, L, L]
         if reads is not None:
             attend = attend & reads
-        itself = torch.eye(length, dtype=torch.bool, device=x.device)
-        attend = attend | (itself & ~attend.any(dim=-1, keepdim=True))
-        mask = torch.zeros(attend.shape, device=x.device).masked_fill(~attend, float("-inf"))
-        x = self.transformer(self.dropout(x), attn_mask=mask.repeat_interleave(self.heads, 0))
+        x = self._encode(self.dropout(x), or_itself(attend))
         return list(x.split([part.features.shape[1] for part in parts], dim=1))
 
-    def _placed(self, part: Part, start: int) -> Tensor:
+    def _encode(self, x: Tensor, attend: Tensor) -> Tensor:
+        """x [B, L, D] through all blocks; attend: bool [B, L, L]."""
+        mask = torch.zeros(attend.shape, device=x.device).masked_fill(~attend, float("-inf"))
+        return self.transformer(x, attn_mask=mask.repeat_interleave(self.heads, 0))
+
+    def placed(self, part: Part, start: int) -> Tensor:
+        """Input of the first block: features, positions from `start` on, and type. [B, n, D]."""
         length, positions = part.features.shape[1], len(self.positional_embedding)
         if length > part.room or start + length > positions:
             raise ValueError(
@@ -76,6 +83,14 @@ class JointEncoder(nn.Module):
             )
         rows = self.positional_embedding[start : start + length]
         return part.features + rows + self.type_embedding.weight[part.kind]
+
+    def pooled(self, first: Tensor) -> Tensor:
+        """What represents a sequence: the output of its first position, [..., D], as it is."""
+        return first
+
+    def blocks(self) -> list[Block]:
+        """The layers, taken apart. They leave dropout out: for evaluation only."""
+        return [ClipBlock(block) for block in self.transformer.resblocks]
 
     @torch.no_grad()
     def start_from(self, text: TextTower) -> None:
@@ -89,7 +104,34 @@ class JointEncoder(nn.Module):
             mine.load_state_dict(theirs.state_dict())
 
 
-def _starts(parts: list[Part]) -> list[tuple[Part, int]]:
+def or_itself(attend: Tensor) -> Tensor:
+    """bool [..., L, L] in which a row that may read nothing reads itself."""
+    itself = torch.eye(attend.shape[-1], dtype=torch.bool, device=attend.device)
+    return attend | (itself & ~attend.any(dim=-1, keepdim=True))
+
+
+def clip_parts(
+    max_frames: int,
+    vision: Tensor | None,
+    vision_mask: Tensor | None,
+    audio: Tensor | None,
+    audio_mask: Tensor | None,
+) -> list[Part]:
+    """What is seen and heard, as parts of a sequence; nothing for what is None.
+
+    vision [B, F, D], audio [B, S, D], masks bool [B, F], [B, S]. Vision has `max_frames` positions,
+    audio those after it.
+    """
+    parts = []
+    if vision is not None:
+        parts.append(Part(Kind.VISION, vision, vision_mask, max_frames))
+    if audio is not None:
+        parts.append(Part(Kind.AUDIO, audio, audio_mask, audio.shape[1]))
+    return parts
+
+
+def starts(parts: list[Part]) -> list[tuple[Part, int]]:
+    """Each part with the position of its first row."""
     start, placed = 0, []
     for part in parts:
         placed.append((part, start))

@@ -17,7 +17,7 @@ from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.importers import kind_of, to_our_names
 
 METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
-PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "probe", "fusion")
+PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "probe", "fusion", "gate")
 TOKENS = "text.token_embedding.weight"
 
 
@@ -67,7 +67,7 @@ def load_clip(model: CLIP4VLA, path: str | Path) -> None:
             f"{path}: holds a whole CLIP4VLA, not CLIP alone: give it as `start: weights:NAME`, "
             "and OpenAI's CLIP as model.weights"
         )
-    _fill(model, path, kind, state, ("audio", "captioner", "fusion", "probe"))
+    _fill(model, path, kind, state, ("audio", "captioner", "fusion", "gate", "probe"))
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -123,7 +123,8 @@ def _check(path: Path, kind: str, wanted: dict, given: dict, grows: bool) -> Non
     details = "; ".join(f"{_some(names)} {what}" for what, names in lists.items() if names)
     raise UserError(
         f"{path} ({kind} names): {len(wanted)} tensors expected, {found} found: {details}; check "
-        "model.architecture, model.type_token, model.joint_layers and what the file was trained for"
+        "model.architecture, model.type_token, model.joint_layers, the style of the joint encoder "
+        "and what the file was trained for"
     )
 
 

@@ -22,6 +22,10 @@ def test_sizes_of_vit_b_32_are_those_of_the_released_model():
         model.captioner = None
         model.add_fusion(layers=4, max_words=32, max_frames=12)
         assert size(model) == 251_781_378
+        model.fusion = None
+        model.add_fusion(4, 32, 12, joint="bert")
+        assert size(model.fusion.joint) == 17_335_296  # 256.47 M in all
+        assert size(model) == 239_130_369 + 17_335_296 + 513
 
 
 def test_size_of_the_esc50_probe():

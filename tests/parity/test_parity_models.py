@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.pairs import score_pairs
 from clip4vla.models.pooling import normalise, pool
 from clip4vla.models.similarity import similarities
 from clip4vla.models.weights import load_into
@@ -143,6 +144,25 @@ def test_fusion_local_to_local(retrieval, encoded, clips, vectors, only):
     words = encoded["words"], clips["token_mask"]
     with torch.inference_mode():
         ours = retrieval.fusion.local_to_local(*words, *given(encoded, clips, only), SCALE)
+    close(ours, vectors[f"fusion_local_to_local{only}"], 2e-2)
+
+
+@pytest.mark.parametrize("block_tokens", [20, 10_000])
+@pytest.mark.parametrize("only", FUSED)
+def test_fusion_tight_without_padding(retrieval, encoded, clips, vectors, only, block_tokens):
+    given_clips = given(encoded, clips, only)
+    ours = score_pairs(retrieval.fusion, encoded["end"], None, *given_clips, SCALE, block_tokens)
+    close(ours, vectors[f"fusion_tight{only}"], 2e-2)
+
+
+@pytest.mark.parametrize("block_tokens", [20, 10_000])
+@pytest.mark.parametrize("only", FUSED)
+def test_fusion_local_to_local_without_padding(
+    retrieval, encoded, clips, vectors, only, block_tokens
+):
+    words = encoded["words"], clips["token_mask"]
+    given_clips = given(encoded, clips, only)
+    ours = score_pairs(retrieval.fusion, *words, *given_clips, SCALE, block_tokens)
     close(ours, vectors[f"fusion_local_to_local{only}"], 2e-2)
 
 

@@ -1,0 +1,70 @@
+"""Attention blocks taken apart, for computations that share or keep keys and values.
+
+Decoding keeps the keys and values of earlier words (`steps`), the scoring of pairs computes those
+of the first layer once for many pairs (`pairs`). Both need a block in three steps: what attention
+reads, its queries, keys and values, and what follows attention.
+"""
+
+from typing import Protocol
+
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
+from torch.nn.functional import linear
+
+Projection = tuple[Tensor, Tensor]  # weight [D, D], bias [D]
+
+
+class Block(Protocol):
+    """One transformer block; D is its width."""
+
+    heads: int
+
+    def reads(self, x: Tensor) -> Tensor:
+        """What the projections are applied to. [..., D] to [..., D]."""
+
+    def projections(self) -> tuple[Projection, Projection, Projection]:
+        """Weights of queries, keys and values."""
+
+    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of what `reads` gives, each [..., D]."""
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The block's output from its input and the heads' concatenated outputs, [..., D]."""
+
+
+class ClipBlock:
+    """A view of open_clip's pre-LN block, whose weights it shares. For evaluation: no dropout."""
+
+    def __init__(self, block: ResidualAttentionBlock):
+        self.block = block
+        self.heads = block.attn.num_heads
+
+    def reads(self, x: Tensor) -> Tensor:
+        """See `Block`."""
+        return self.block.ln_1(x)
+
+    def projections(self) -> tuple[Projection, Projection, Projection]:
+        """See `Block`."""
+        attention = self.block.attn
+        weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+        return tuple(zip(weights, biases, strict=True))
+
+    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Block`."""
+        attention = self.block.attn
+        return linear(read, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """See `Block`."""
+        x = x + self.block.attn.out_proj(attended)
+        return x + self.block.mlp(self.block.ln_2(x))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, n, D] to [B, heads, n, D / heads]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """[B, heads, n, D / heads] to [B, n, D]."""
+    return x.transpose(1, 2).flatten(2)

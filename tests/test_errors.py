@@ -1,0 +1,33 @@
+"""Failures of disks and folders are one line with a remedy; the rest keeps its traceback."""
+
+import errno
+
+import pytest
+
+from clip4vla.cli import one_line_errors
+from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UserError("a.yaml:3: key: wrong; do this"), EXIT_USER_ERROR, "a.yaml:3: key: wrong"),
+        (RetryLater("stopped at step 3, saved"), EXIT_RETRY, "stopped at step 3"),
+        (OSError(errno.ENOSPC, "No space left"), EXIT_USER_ERROR, "the disk is full: free some"),
+        (OSError(errno.EROFS, "Read-only", "out/x"), EXIT_USER_ERROR, "out/x: the file system is"),
+        (PermissionError(errno.EACCES, "Denied", "out"), EXIT_USER_ERROR, "out: no permission"),
+        (FileNotFoundError(errno.ENOENT, "None", "in"), EXIT_USER_ERROR, "in: no such file"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(capsys, error, code, words):
+    with pytest.raises(SystemExit) as left, one_line_errors():
+        raise error
+    assert left.value.code == code
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert printed.startswith("clip4vla: ") and printed.count("\n") == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError("bug")

@@ -38,7 +38,12 @@ def test_a_port_in_use(project):
 
 def test_an_output_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    command = [sys.executable, str(REPO / "demo" / "run.py"), "--out", str(tmp_path / "file" / "out")]
+    command = [
+        sys.executable,
+        str(REPO / "demo" / "run.py"),
+        "--out",
+        str(tmp_path / "file" / "out"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert text_of(done).count("\n") == 1

@@ -16,7 +16,6 @@ from clip4vla.config import layout
 from clip4vla.config.plan import make_plan
 
 pytestmark = pytest.mark.workflow
-KILLS = 3
 JOBS = {
     "plan_dataset": 1,
     "fetch_shard": 2,
@@ -154,22 +153,26 @@ def test_an_edited_row_reruns_itself_and_its_table(finished):
     assert job_counts(renamed.stdout + renamed.stderr) == after
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_results(finished, tmp_path):
+@pytest.mark.parametrize(
+    "kills", [pytest.param(3, id="3"), pytest.param(15, id="15", marks=pytest.mark.slow)]
+)
+def test_killed_at_any_moment_it_ends_with_the_same_results(finished, tmp_path, kills):
     """kill -9 of the whole tree, of Snakemake alone, and a Ctrl-C; then the same command again."""
     project = Project(tmp_path / "killed")
-    moments = random.Random(5)
-    for kind in ("all", "snakemake", "interrupt")[:KILLS]:
+    moments = random.Random(kills)
+    for kill in range(kills):
         process = project.start()
-        time.sleep(moments.uniform(8, 22))
+        time.sleep(moments.uniform(6, 24))
         if process.poll() is not None:
             break
-        if kind == "all":
-            os.killpg(process.pid, signal.SIGKILL)
-        elif kind == "snakemake":
-            for child in psutil.Process(process.pid).children():
-                child.kill()
-        else:
-            os.killpg(process.pid, signal.SIGINT)
+        match ("all", "snakemake", "interrupt")[kill % 3]:
+            case "all":
+                os.killpg(process.pid, signal.SIGKILL)
+            case "snakemake":
+                for child in psutil.Process(process.pid).children():
+                    child.kill()
+            case "interrupt":
+                os.killpg(process.pid, signal.SIGINT)
         process.wait()
     done = project.run()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

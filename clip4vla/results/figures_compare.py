@@ -104,7 +104,7 @@ def differences(entries: list[Entry]) -> Figure:
         axis.tick_params(axis="y", length=0)
         foreign = any(e.verdict == "not comparable" for e in shown)
         title = "Difference to the paper" + (" (not comparable: see the notes)" if foreign else "")
-        axis.set_title(title, loc="left", fontweight="bold")
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         if shown:
             figure.legend(loc="outside lower center", ncols=min(6, len(measures)), frameon=False)
         else:

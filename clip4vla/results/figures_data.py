@@ -48,13 +48,21 @@ def read_coverage(path: str | Path) -> pd.DataFrame:
     return frame
 
 
+HEADLINES = ("_R1", "_R10", "_MedR", "/CIDEr", "/METEOR", "/accuracy")  # of validation
+
+
+def is_headline(name: str) -> bool:
+    """Whether a curve is drawn: all of training, and of validation what the tables lead with."""
+    return not name.startswith("val/") or name.endswith(HEADLINES)
+
+
 def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Training curves: a panel for each metric, a line for each run.
+    """Training curves: a panel for each loss and headline metric, a line for each run.
 
     `runs`: label -> frame with columns step, name, value (`read_curve`).
     """
     names = sorted(
-        {name for frame in runs.values() for name in frame.name.unique()},
+        {n for frame in runs.values() for n in frame.name.unique() if is_headline(n)},
         key=lambda name: ("loss" not in name, name),
     )
     with matplotlib.rc_context(STYLE):

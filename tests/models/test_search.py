@@ -73,9 +73,12 @@ def test_a_clip_does_not_depend_on_its_batch(beams, stopping):
     clips = list(range(6))
     together = beam_search(Table(clips), 6, beams, 6, CPU, stopping=stopping)
     alone = [beam_search(Table([c]), 1, beams, 6, CPU, stopping=stopping)[0] for c in clips]
-    assert together == alone
     backwards = beam_search(Table(clips[::-1]), 6, beams, 6, CPU, stopping=stopping)
-    assert backwards[::-1] == together
+    for others in (alone, backwards[::-1]):
+        assert [ids for ids, _ in others] == [ids for ids, _ in together]
+        # A matrix product may round otherwise for another number of rows.
+        scores = [score for _, score in together]
+        assert [score for _, score in others] == pytest.approx(scores, abs=1e-5)
 
 
 def test_a_wider_beam_is_no_worse():

@@ -47,7 +47,7 @@ class Dataset(Section):
     version: str = Field("v1", pattern=r"^[A-Za-z0-9_]{1,20}$", description="your own name for it")
     shards: int = Field(1, ge=1, le=4096, description="jobs per data stage")
     fetch_pass: int = Field(
-        1, ge=1, description="raise it to try again what was left for later: a new dataset version"
+        1, ge=1, description="raise it to fetch everything anew, in a new dataset version"
     )
     expected: dict[str, int] = runtime(
         {}, description="clips per split in the official lists; the coverage table compares"

@@ -6,7 +6,7 @@ from clip4vla.config import layout
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import sources_of
 from clip4vla.errors import UserError
-from clip4vla.files import read_json, write_json
+from clip4vla.files import read_json, sha256_of_file, write_json
 from clip4vla.stages.summaries import numbers
 from clip4vla.tracking import write_record
 
@@ -23,7 +23,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         run,
         manifests=_manifests(run),
         start=_start(plan, run),
-        weights=plan.weight_files(),
+        weights=_weights(plan, run),
         substitution=_substitution(run),
         state=Path(layout.state_dir(key)),
         out=out,
@@ -43,7 +43,7 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
         run,
         manifests=_manifests(run),
         start=_start(plan, run),
-        weights=plan.weight_files(),
+        weights=_weights(plan, run),
         out=out,
         workers=threads,
     )
@@ -62,7 +62,7 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
         run_key=key,
         manifests=_manifests(run),
         start=_start(plan, run),
-        weights=plan.weight_files(),
+        weights=_weights(plan, run),
         substitution=_substitution(run),
         expected=dataset.expected.get(run.test.split),
         out=out,
@@ -85,6 +85,22 @@ def _manifests(run) -> dict[tuple[str, str], Path]:
         if not path.is_file():
             raise UserError(f"{path}: {version} is not frozen yet; run `snakemake data`")
     return manifests
+
+
+def _weights(plan: Plan, run) -> dict[str, Path]:
+    """Named weights; those that the run reads have the hash that the config gives for them."""
+    start = getattr(run, "start", None) or ""
+    named = {run.model.weights} if not start else {start.removeprefix(WEIGHTS)}
+    for name in named & plan.config.weights.keys():
+        item = plan.config.weights[name]
+        if not item.path.is_file():
+            raise UserError(f"{item.path}: weights {name} are missing; put the file there")
+        if item.sha256 and (found := sha256_of_file(item.path)) != item.sha256:
+            raise UserError(
+                f"{item.path}: sha256 is {found}, but weights.{name}.sha256 says {item.sha256}; "
+                "fetch the file again, or correct the config"
+            )
+    return plan.weight_files()
 
 
 def _start(plan: Plan, run) -> Path | None:

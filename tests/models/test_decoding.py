@@ -20,11 +20,11 @@ NAMES = ["greedy", "beam", "sampling"]
 @pytest.fixture(scope="module")
 def models():
     """Tiny captioners in both styles, made surer of their words, with an end now and then."""
-    config = Model(architecture="tiny", weights=None)
     inputs = Inputs(max_frames=3, max_segments=3, max_words=8)
     made = {}
     for style in ("clip", "bert"):
-        model = build_model(config, {}, "captioning", seed=3, inputs=inputs, joint=style).eval()
+        config = Model(architecture="tiny", weights=None, joint=style)
+        model = build_model(config, {}, "captioning", seed=3, inputs=inputs).eval()
         with torch.no_grad():
             model.captioner.head.token_embedding.weight.mul_(20.0)
             model.captioner.head.bias[EOT] += {"clip": 13.0, "bert": 10.0}[style]

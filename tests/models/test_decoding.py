@@ -135,7 +135,6 @@ def test_a_masked_modality_is_the_same_as_none(models, given):
 def test_a_beam_of_one_is_greedy(models, given):
     model = models["clip"]
     same(write(model, given, Decoding(beams=1)), write(model, given, GREEDY), 0.0)
-    assert model.captioner.greedy(model, *given, 7) == [c.ids for c in write(model, given, GREEDY)]
 
 
 def test_the_score_is_that_of_teacher_forcing(models, given):

@@ -116,3 +116,25 @@ def test_a_head_that_was_never_trained_is_not_evaluated(manifests, trained, tmp_
     run = Evaluate(start="a" * 12, task="retrieval", test=source("test"), **given)
     with pytest.raises(UserError, match=r"fusion\..*missing"):
         evaluate(run, manifests, trained("retrieval"), {}, None, tmp_path, run_key="c0ffee")
+
+
+@pytest.mark.parametrize("fusion", ["global_to_local", "tight", "local_to_local", "feat2sim"])
+def test_a_fusion_trains_and_scores_in_half_precision(manifests, fusion):
+    """bfloat16 on the CPU stands for what autocast does on a GPU."""
+    run = finetune(missing_audio="none", model=model_of(fusion, "clip"))
+    model = starting_model(run.model, INPUTS, None, {}, "retrieval", seed=1)
+    cache = Caches(manifests)[run.val]
+    pairs = pair_items(split_rows(cache, run.val), "val")[::2]
+    samples = samples_of(cache, pairs, run.val, INPUTS, BOTH, "none")
+    batch = collate([samples[i] for i in range(len(samples))])
+    captions = [caption for _, caption, _ in pairs]
+    gallery = Gallery(model, samples, run, run.objective.scale, CPU, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = RetrievalTask(model, run, None).loss(batch)[0]
+        (half,) = gallery.blocks(captions)()
+    loss.backward()
+    head = [p for n, p in model.named_parameters() if n.startswith(("fusion.joint", "gate."))]
+    assert any(p.grad.abs().sum() > 0 for p in head if p.grad is not None)
+    (whole,) = gallery.blocks(captions)()
+    assert half.dtype == np.float32
+    assert np.abs(half - whole).max() < 0.03 * np.abs(whole).max() + 0.5

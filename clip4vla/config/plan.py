@@ -177,10 +177,12 @@ def _recipe(config, table, index, row, dataset, document, documents) -> Recipe:
     for _, _, patch in layers:
         value = merge(value, patch)
     preset = undotted(PRESETS[row.preset or config.preset])
-    # A preset changes the stages that a row has; it never adds one.
+    # A preset changes the stages and captions that a row has; it never adds one.
     for stage in ("pretrain", "finetune"):
         if not value.get(stage):
             preset.pop(stage, None)
+    if value.get("task") != "captioning":
+        preset.pop("decoding", None)
     value = merge(preset, value)
     try:
         return validated(Recipe, value, [])
@@ -233,8 +235,9 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
     ]:
         plan.versions[keys.dataset_version(name, plan.config.datasets[name])] = name
 
+    before = {"cache": recipe.cache, "model": recipe.model.towers()}
     shared = {"cache": recipe.cache, "model": recipe.model}
-    start = _add_pretraining(recipe.pretrain, source, add, shared)
+    start = _add_pretraining(recipe.pretrain, source, add, before)
     with_audio = "audio" in recipe.modalities
     # Vision alone scores every clip, and needs no donor; only `filter` changes which clips count.
     policy = recipe.missing_audio if with_audio or recipe.missing_audio == "filter" else "none"
@@ -250,7 +253,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
                 queries=[own(split) for split in sorted(set(queries))],
                 donors=own(recipe.donor_split),
                 inputs=recipe.inputs,
-                **shared,
+                **before,
             )
         )
     if recipe.finetune:
@@ -282,6 +285,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
             missing_audio=policy,
             substitution=substitution,
             inputs=recipe.inputs,
+            decoding=recipe.decoding,
             **shared,
         )
     )

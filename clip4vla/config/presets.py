@@ -20,6 +20,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pretrain.inputs.extra_segment": True,
         "model.extra_position": "released",  # facts 3.3
         "finetune.pad_loss": True,  # facts 8.2
+        "decoding.method": "beam",  # facts 8.3
+        "decoding.stopping": "released",
+        "decoding.positions": "sliding",
+        "decoding.cache": False,
         "finetune.optimiser.lr": 1e-7,  # facts 7.4
         "pretrain.optimiser.lr": 1e-7,
     },

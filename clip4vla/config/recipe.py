@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache
 from clip4vla.config.run import (
+    GATES,
+    JOINT_FUSIONS,
+    Decoding,
     Inputs,
     Masking,
     Modality,
@@ -16,7 +19,7 @@ from clip4vla.config.run import (
     Task,
 )
 
-CLIP_POSITIONS = 77  # rows of CLIP's text positions: the joint encoder starts from them
+JOINT_POSITIONS = {"clip": 77, "bert": 512}  # clip: the rows of CLIP's text positions
 
 
 class PretrainSource(Section):
@@ -90,6 +93,7 @@ class Recipe(Section):
     pretrain: PretrainRecipe | None = None
     finetune: FinetuneRecipe | None = None
     test: str = Field("test", description="split that is scored")
+    decoding: Decoding = Decoding()
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -104,15 +108,32 @@ class Recipe(Section):
             raise ValueError(
                 f"task: {self.task} needs a `finetune` section; only retrieval is zero-shot"
             )
+        self._check_fusion()
         tokens = self.inputs.max_words + self.inputs.max_frames + self.inputs.max_segments
-        if self.task == "captioning" and tokens > CLIP_POSITIONS:
+        positions = JOINT_POSITIONS[self.model.joint]
+        joins = self.task == "captioning" or self.model.fusion in JOINT_FUSIONS
+        if joins and tokens > positions:
             raise ValueError(
                 f"inputs: max_words + max_frames + max_segments = {tokens}, but the joint encoder "
-                f"has {CLIP_POSITIONS} positions; lower one of them"
+                f"has {positions} positions; lower one of them"
             )
+        if self.decoding != Decoding() and self.task != "captioning":
+            raise ValueError(f"decoding: task {self.task} writes no captions; leave it out")
         mel = self.cache.log_mel
         if mel.f_max > mel.sample_rate / 2:
             raise ValueError("cache.log_mel.f_max is above half the sample rate")
         if mel.n_mels != 224:
             raise ValueError("cache.log_mel.n_mels must be 224: a segment is a 224 x 224 image")
         return self
+
+    def _check_fusion(self) -> None:
+        """A fusion with parameters is trained, for retrieval; a gate weighs two modalities."""
+        fusion = self.model.fusion
+        if fusion == "global_to_global":
+            return
+        if self.task != "retrieval":
+            raise ValueError(f"model.fusion: {fusion} is for task: retrieval; leave it out")
+        if self.finetune is None:
+            raise ValueError(f"model.fusion: {fusion} has weights to train: add `finetune`")
+        if fusion in GATES and len(self.modalities) < 2:
+            raise ValueError(f"model.fusion: {fusion} weighs vision against audio: give both")

@@ -3,9 +3,9 @@
 Four stages, each a section with a `stage` field: Pretrain, Substitute, Finetune, Evaluate.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache
@@ -14,6 +14,18 @@ CODE_VERSION = 1  # raised when a change of the code changes numbers: every run 
 
 Modality = Literal["audio", "vision"]
 Task = Literal["retrieval", "captioning", "classification"]
+GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
+JointFusion = Literal["global_to_local", "tight", "local_to_local"]
+Fusion = Literal["global_to_global", JointFusion, GateKind]
+JointStyle = Literal["clip", "bert"]
+GATES = get_args(GateKind)
+JOINT_FUSIONS = get_args(JointFusion)
+
+
+def added(default: Any, description: str = "") -> Any:
+    """A field that came later: its default is the behaviour before it, and enters no run key."""
+    extra = {"neutral": default}
+    return Field(default, description=description, json_schema_extra=extra)
 
 
 class Model(Section):
@@ -32,7 +44,19 @@ class Model(Section):
     extra_position: Literal["scaled", "released"] = Field(
         "scaled", description="initial size of the type token's position: width^-0.5, or N(0,1)"
     )
-    joint_layers: int = Field(4, ge=1, description="layers of the joint encoder of captioning")
+    joint_layers: int = Field(4, ge=1, description="layers of the joint encoder")
+    joint: JointStyle = added(
+        "clip", "joint encoder: starts from the text tower; or BERT's style, from nothing"
+    )
+    fusion: Fusion = added(
+        "global_to_global",
+        "retrieval: mean of pooled vectors; joint encoder over the clip (global_to_local), with "
+        "the end token (tight), with every token (local_to_local); or a gate (feat2..., query2...)",
+    )
+
+    def towers(self) -> "Model":
+        """The model without what retrieval adds: stages before it do not depend on that."""
+        return self.model_copy(update={"joint": "clip", "fusion": "global_to_global"})
 
 
 class Inputs(Section):
@@ -84,6 +108,49 @@ class Optimiser(Section):
     grad_clip: float = Field(1.0, gt=0, description="largest norm of all gradients")
     epochs: int = Field(5, ge=1, description="passes over the training clips")
     batch_size: int = Field(128, ge=2, description="clips in one step, over all ranks")
+
+
+class Decoding(Section):
+    """How captions are written (facts 8.3). The default is greedy: the likeliest next word."""
+
+    method: Literal["greedy", "beam", "sampling"] = Field(
+        "greedy", description="likeliest word; `beams` hypotheses at once; words drawn, seeded"
+    )
+    beams: int = Field(5, ge=1, description="beam: hypotheses kept per clip")
+    length_penalty: float = Field(
+        0.0, ge=0, description="beam: score = sum of log-probabilities / length ** this"
+    )
+    no_repeat_ngram: int = Field(
+        0, ge=0, description="no run of this many tokens twice in a caption; 0: no limit"
+    )
+    stopping: Literal["frozen", "released"] = Field(
+        "frozen", description="beam: ended hypotheses keep their score, or grow on (released)"
+    )
+    positions: Literal["fixed", "sliding"] = Field(
+        "fixed", description="of vision and audio: as in training, or after the words (released)"
+    )
+    cache: bool = Field(True, description="keep keys and values of earlier words; fixed only")
+    temperature: float = Field(1.0, gt=0, description="sampling: logits are divided by it")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="sampling: from the likeliest words of this probability"
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.positions == "sliding" and self.cache:
+            raise ValueError("positions: sliding move with every word; set cache: false")
+        fields = type(self).model_fields
+        for method, names in READ_BY.items():
+            for name in names:
+                if self.method != method and getattr(self, name) != fields[name].default:
+                    raise ValueError(f"{name} is read by method: {method} alone; leave it out")
+        return self
+
+
+READ_BY = {  # options of decoding that one method reads
+    "beam": ("beams", "length_penalty", "stopping"),
+    "sampling": ("temperature", "top_p"),
+}
 
 
 class Source(Section):
@@ -163,6 +230,7 @@ class Evaluate(Section):
     model: Model = Model()
     inputs: Inputs = Inputs()
     scale: float = Field(100.0, gt=0)
+    decoding: Decoding = added(Decoding(), "captioning")
 
 
 Run = Annotated[Pretrain | Substitute | Finetune | Evaluate, Field(discriminator="stage")]

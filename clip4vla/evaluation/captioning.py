@@ -1,4 +1,4 @@
-"""Captions of clips by greedy decoding (the released code has a beam of 5, facts 8.3)."""
+"""Captions of clips: greedy, or as the run's `decoding` says (facts 8.3)."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,13 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from clip4vla.config.run import Modality
 from clip4vla.evaluation.device import autocast, to_device
-from clip4vla.evaluation.features import CLIPS
+from clip4vla.evaluation.features import CLIPS, encode_clips
 from clip4vla.evaluation.reading import in_order, loader
 from clip4vla.features.samples import ClipSamples
+from clip4vla.features.seeds import generator
 from clip4vla.features.text import START
 from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.decoding import GREEDY, Decoding, decode
 from clip4vla.progress import track
 
 
@@ -22,8 +24,12 @@ def generate(
     modalities: Sequence[Modality],
     device: torch.device,
     workers: int,
+    decoding: Decoding = GREEDY,
 ) -> dict[str, str]:
-    """A caption for every clip. The model is put into evaluation mode."""
+    """A caption for every clip. The model is put into evaluation mode.
+
+    Sampling draws from a generator of its own for every clip: its caption depends on nothing else.
+    """
     model.eval()
     tokenizer = SimpleTokenizer()
     captions = {}
@@ -31,21 +37,17 @@ def generate(
     for batch in track(batches, "write captions"):
         batch = to_device(batch, device)
         with autocast(device):
-            seen = encode_for_captions(model, batch, modalities)
+            seen = encode_clips(model, batch, modalities)
             # The start token takes one of the positions that training has seen.
-            ids = model.captioner.greedy(model, *seen, samples.inputs.max_words - 1)
-        for clip_id, row in zip(batch["clip_id"], ids, strict=True):
-            words = tokenizer.decode([token for token in row if token < START])
+            given = decoding, samples.inputs.max_words - 1, list(map(_draws, batch["clip_id"]))
+            found = decode(model, *seen, *given)
+        for clip_id, caption in zip(batch["clip_id"], found, strict=True):
+            words = tokenizer.decode([token for token in caption.ids if token < START])
             captions[clip_id] = " ".join(words.split())
     return captions
 
 
-def encode_for_captions(model: CLIP4VLA, batch: dict, modalities: Sequence[Modality]) -> tuple:
-    """Vision [B, F, D], its mask, audio [B, S, D], its mask; None for a modality not used."""
-    vision = audio = None
-    if "vision" in modalities:
-        vision = model.encode_vision(batch["frames"], batch["frame_mask"])
-    if "audio" in modalities:
-        given = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
-        audio = model.encode_audio(*given)
-    return vision, batch["frame_mask"], audio, batch["audio_mask"]
+def _draws(clip_id: str) -> torch.Generator:
+    """What the words of a clip's caption are drawn with."""
+    number = generator("sampled caption", 0, clip_id).integers(2**63)
+    return torch.Generator().manual_seed(int(number))

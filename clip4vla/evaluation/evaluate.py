@@ -13,7 +13,7 @@ from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import accuracy, predict
 from clip4vla.evaluation.device import pick_device, set_threads
-from clip4vla.evaluation.features import embed_clips, embed_texts
+from clip4vla.evaluation.features import embed_clips
 from clip4vla.evaluation.reading import (
     Caches,
     Manifests,
@@ -25,11 +25,13 @@ from clip4vla.evaluation.reading import (
     split_rows,
 )
 from clip4vla.evaluation.retrieval import TIE_RULE
+from clip4vla.evaluation.similarity import Gallery
 from clip4vla.evaluation.start import start_hash, start_metadata, starting_model
 from clip4vla.evaluation.text_clip import among, captions_of, score_retrieval
 from clip4vla.features.samples import ClipSamples
 from clip4vla.files import sha256_of_ids, write_json, write_parquet
 from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.decoding import Decoding
 from clip4vla.models.pooling import masked_mean
 
 
@@ -82,7 +84,6 @@ def evaluate(
     main = "all" if "all" in galleries else "with_sound"
 
     trained = start_metadata(start)
-    head = None if run.task == "retrieval" else run.task
     classes = trained.get("classes")
     if run.task == "classification" and not classes:
         raise UserError(f"{start}: its metadata names no classes; evaluate a classification run")
@@ -91,7 +92,7 @@ def evaluate(
         run.inputs,
         start,
         weights,
-        head,
+        run.task,
         n_classes=len(classes) if classes else None,
         trained_head=True,
     ).to(device)
@@ -145,22 +146,22 @@ Scores = tuple[dict[str, dict[str, float]], dict[str, int], pd.DataFrame]
 
 def _retrieval(scoring: Scoring, main: str) -> Scores:
     """Predictions: query, caption, clip_id, rank, top5, all in the main gallery."""
-    run, device = scoring.run, scoring.device
+    run = scoring.run
     pairs = pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")
-    given = scoring.model, scoring.samples, run.modalities, device, scoring.workers
-    clips = embed_clips(*given)
-    captions, targets = captions_of(pairs, clips.clip_ids)
-    texts = embed_texts(scoring.model, captions, run.inputs.max_words, device)
+    given = scoring.model, scoring.samples, run, run.scale, scoring.device, scoring.workers
+    gallery = Gallery(*given)
+    captions, targets = captions_of(pairs, gallery.clip_ids)
+    blocks = gallery.blocks(captions)
     metrics, queries, predictions = {}, {}, pd.DataFrame()
     for name, kept in scoring.galleries.items():
-        some_texts, some_targets, some_clips = among(kept, texts, targets, clips)
+        some = among(kept, blocks, targets, gallery.clip_ids)
+        _, some_targets, some_ids = some
         queries[name], metrics[name] = len(some_targets), {}
         if not kept.any():
             continue
-        problem = some_texts, some_targets, some_clips, run.modalities, run.scale
-        metrics[name], ranks, best = score_retrieval(*problem)
+        metrics[name], ranks, best = score_retrieval(*some, run.modalities)
         if name == main:
-            ids = np.array(some_clips.clip_ids)
+            ids = np.array(some_ids)
             predictions = pd.DataFrame(
                 {
                     "query": np.arange(len(ranks)),
@@ -182,7 +183,7 @@ def _captioning(scoring: Scoring) -> Scores:
     }
     pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")  # each has a reference
     given = scoring.model, scoring.samples, run.modalities, scoring.device, scoring.workers
-    hypotheses = generate(*given)
+    hypotheses = generate(*given, Decoding(**run.decoding.model_dump()))
     references = {clip_id: references[clip_id] for clip_id in hypotheses}
     groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
     metrics = score_captions(hypotheses, references, groups)

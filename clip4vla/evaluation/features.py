@@ -32,16 +32,6 @@ class ClipFeatures:
     has_audio: Tensor  # bool [N]
     heard: Tensor  # bool [N]
 
-    def take(self, index: Tensor) -> "ClipFeatures":
-        """The features of some clips, int64 [n]."""
-        return ClipFeatures(
-            [self.clip_ids[i] for i in index.tolist()],
-            None if self.vision is None else self.vision[index],
-            None if self.audio is None else self.audio[index],
-            self.has_audio[index],
-            self.heard[index],
-        )
-
 
 @torch.no_grad()
 def embed_clips(
@@ -51,10 +41,12 @@ def embed_clips(
     device: torch.device,
     workers: int,
     reduce: Callable[[Tensor, Tensor], Tensor] = pool,
+    mix: Callable[..., tuple[Tensor | None, Tensor | None]] | None = None,
 ) -> ClipFeatures:
     """Features of every sample, in order. The model is put into evaluation mode.
 
     reduce: from features [B, S, D] and mask [B, S] to [B, D]; `pool`, or `masked_mean`.
+    mix: from what `encode_clips` gives to the vision and audio that are reduced; itself if None.
     """
     model.eval()
     parts: dict[str, list[Tensor]] = {"vision": [], "audio": [], "has_audio": [], "heard": []}
@@ -62,16 +54,28 @@ def embed_clips(
     for batch in track(batches, "embed clips"):
         batch = to_device(batch, device)
         with autocast(device):
-            if "vision" in modalities:
-                vision = model.encode_vision(batch["frames"], batch["frame_mask"])
-                parts["vision"].append(reduce(vision, batch["frame_mask"]).cpu())
-            if "audio" in modalities:
-                given = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
-                parts["audio"].append(reduce(model.encode_audio(*given), given[1]).cpu())
+            vision, vision_mask, audio, audio_mask = encode_clips(model, batch, modalities)
+            if mix is not None:
+                vision, audio = mix(vision, vision_mask, audio, audio_mask)
+            if vision is not None:
+                parts["vision"].append(reduce(vision, vision_mask).cpu())
+            if audio is not None:
+                parts["audio"].append(reduce(audio, audio_mask).cpu())
         parts["has_audio"].append(batch["has_audio"].cpu())
         parts["heard"].append(batch["audio_mask"].any(1).cpu())
     joined = {name: torch.cat(tensors) if tensors else None for name, tensors in parts.items()}
     return ClipFeatures([clip_id for clip_id, _, _ in samples.items], **joined)
+
+
+def encode_clips(model: CLIP4VLA, batch: dict, modalities: Iterable[Modality]) -> tuple:
+    """Vision [B, F, D], its mask, audio [B, S, D], its mask; None for a modality not used."""
+    vision = audio = None
+    if "vision" in modalities:
+        vision = model.encode_vision(batch["frames"], batch["frame_mask"])
+    if "audio" in modalities:
+        given = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
+        audio = model.encode_audio(*given)
+    return vision, batch["frame_mask"], audio, batch["audio_mask"]
 
 
 @torch.no_grad()

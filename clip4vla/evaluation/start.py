@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.run import GATES, JOINT_FUSIONS, Inputs, Model, Task
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
 from clip4vla.models.build import Head, build_model
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.weights import load_into, read_metadata
 
-HEADS = {"captioning": "captioner", "classification": "probe"}
+HEADS = ("captioner", "fusion", "gate", "probe")  # parts that a task adds to the towers
 
 
 def starting_model(
@@ -17,23 +17,34 @@ def starting_model(
     inputs: Inputs,
     start: Path | None,
     weights: dict[str, Path],
-    head: Head = None,
+    task: Task | None = None,
     n_classes: int | None = None,
     seed: int = 0,
     trained_head: bool = False,
 ) -> CLIP4VLA:
     """Build a model and fill its towers from `start`, or from CLIP where that is None.
 
-    `trained_head`: the head comes from `start` too (evaluation); otherwise it starts anew, and a
-    head that the file holds is left. Equal arguments give equal weights.
+    `task`: what it gets a head for; None: the towers alone. `trained_head`: the head comes from
+    `start` too (evaluation); otherwise it starts anew, and a head that the file holds is left.
+    Equal arguments give equal weights.
     """
+    head = head_of(config, task)
     if start is None:
         return build_model(config, weights, head, n_classes, seed, inputs)
     bare = config.model_copy(update={"weights": None})  # CLIP's own file is not needed
     model = build_model(bare, {}, head, n_classes, seed, inputs)
-    kept = HEADS[head] if trained_head and head is not None else None
-    load_into(model, start, tuple(x for x in ("captioner", "probe", "fusion") if x != kept))
+    kept = {part for part in HEADS if trained_head and getattr(model, part) is not None}
+    load_into(model, start, tuple(part for part in HEADS if part not in kept))
     return model
+
+
+def head_of(config: Model, task: Task | None) -> Head:
+    """What a task adds to the towers; for retrieval its fusion decides (facts 7.1)."""
+    if task != "retrieval":
+        return task
+    if config.fusion in JOINT_FUSIONS:
+        return "fusion"
+    return "gate" if config.fusion in GATES else None
 
 
 def start_hash(start: Path | None) -> str | None:

@@ -1,17 +1,11 @@
-"""Text-clip retrieval on features: which similarity is ranked, what its metrics are called."""
+"""Text-clip retrieval: which similarity is ranked, among which clips, and its metrics' names."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clip4vla.config.run import Modality
-from clip4vla.evaluation.features import ClipFeatures
-from clip4vla.evaluation.retrieval import rank_metrics, retrieval_ranks
-from clip4vla.models.similarity import similarities
-
-BLOCK = 1024  # queries in one block of the similarity matrix
+from clip4vla.evaluation.retrieval import Blocks, rank_metrics, retrieval_ranks
 
 
 def similarity_name(modalities: Sequence[Modality]) -> str:
@@ -26,37 +20,34 @@ def directions(modalities: Sequence[Modality]) -> tuple[str, str]:
 
 
 def score_retrieval(
-    texts: Tensor,
-    targets: np.ndarray,
-    clips: ClipFeatures,
-    modalities: Sequence[Modality],
-    scale: float,
+    blocks: Blocks, targets: np.ndarray, clip_ids: list[str], modalities: Sequence[Modality]
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Metrics of both directions, the rank of every query and its best clips.
 
-    texts [Q, D]; targets [Q]: index of each text's clip in `clips`. Computed in float32 on the CPU.
+    blocks: rows of the similarities [Q, N], see `retrieval_ranks`; targets [Q]: index of each
+    text's clip in `clip_ids`.
     """
-    name = similarity_name(modalities)
-
-    def blocks() -> Iterator[np.ndarray]:
-        for part in texts.split(BLOCK):
-            given = (part, clips.vision, clips.audio, scale, clips.has_audio)
-            yield similarities(*given)[name].numpy()
-
-    to_clip, to_text, best = retrieval_ranks(blocks, targets, clips.clip_ids)
+    to_clip, to_text, best = retrieval_ranks(blocks, targets, clip_ids)
     forward, backward = directions(modalities)
     metrics = rank_metrics(to_clip, forward) | rank_metrics(to_text, backward)
     return metrics, to_clip, best
 
 
 def among(
-    kept: np.ndarray, texts: Tensor, targets: np.ndarray, clips: ClipFeatures
-) -> tuple[Tensor, np.ndarray, ClipFeatures]:
+    kept: np.ndarray, blocks: Blocks, targets: np.ndarray, clip_ids: list[str]
+) -> tuple[Blocks, np.ndarray, list[str]]:
     """The part of a retrieval problem that concerns some clips: bool [N]."""
     place = np.cumsum(kept) - 1
-    asked = kept[targets]
-    index = torch.from_numpy(np.flatnonzero(kept))
-    return texts[torch.from_numpy(asked)], place[targets[asked]], clips.take(index)
+    asked = kept[targets]  # [Q]
+
+    def part() -> Iterator[np.ndarray]:
+        start = 0
+        for block in blocks():
+            rows = asked[start : start + len(block)]
+            start += len(block)
+            yield block[rows][:, kept]
+
+    return part, place[targets[asked]], [x for x, keep in zip(clip_ids, kept, strict=True) if keep]
 
 
 def captions_of(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]):

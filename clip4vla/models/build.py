@@ -7,8 +7,7 @@ from clip4vla.config.run import Inputs, Model
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve
 from clip4vla.models.bert import POSITIONS
-from clip4vla.models.clip4vla import CLIP4VLA, JointStyle
-from clip4vla.models.gate import GateKind
+from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.initialise import (
     seeded_construction,
     start_audio,
@@ -20,7 +19,7 @@ from clip4vla.models.initialise import (
 )
 from clip4vla.models.weights import load_clip
 
-Head = Literal["captioning", "classification", "fusion"] | None
+Head = Literal["captioning", "classification", "fusion", "gate"] | None
 
 
 def build_model(
@@ -30,8 +29,6 @@ def build_model(
     n_classes: int | None = None,
     seed: int = 0,
     inputs: Inputs | None = None,
-    joint: JointStyle = "clip",
-    gate: GateKind | None = None,
 ) -> CLIP4VLA:
     """Build the towers, fill CLIP's from `config.weights`, start the rest (facts 3.3, 7.2).
 
@@ -41,9 +38,9 @@ def build_model(
 
     head: what the task adds to the towers. Nothing for pre-training and for retrieval by pooled
     vectors; captioning, or fusion for retrieval through the joint encoder, which read `inputs` (the
-    run's section; its defaults if None) for the positions of vision and audio; classification,
-    which needs `n_classes`. joint: the style of the joint encoder, which starts from the text tower
-    (clip) or from nothing (bert). gate: a gate for retrieval by pooled vectors, of that kind.
+    run's section; its defaults if None) for the positions of vision and audio; gate, of the kind
+    that `config.fusion` names; classification, which needs `n_classes`. A joint encoder of style
+    `config.joint` starts from the text tower (clip) or from nothing (bert).
 
     Equal arguments give equal weights. To go on from a run or from a whole CLIP4VLA file, call
     `load_into` on the result.
@@ -52,16 +49,16 @@ def build_model(
     inputs = inputs or Inputs()
     with seeded_construction(seed):
         model = CLIP4VLA(sizes, config.type_token, config.audio_init)
-        encoder = (config.joint_layers, inputs.max_words, inputs.max_frames, joint)
+        encoder = (config.joint_layers, inputs.max_words, inputs.max_frames, config.joint)
         if head in ("captioning", "fusion"):
-            _check_positions(inputs, sizes.context_length if joint == "clip" else POSITIONS)
+            _check_positions(inputs, sizes.context_length if config.joint == "clip" else POSITIONS)
             model.add_captioner(*encoder) if head == "captioning" else model.add_fusion(*encoder)
         elif head == "classification":
             if n_classes is None:
                 raise ValueError("head 'classification' needs n_classes")
             model.add_probe(n_classes)
-        if gate is not None:
-            model.add_gate(gate)
+        elif head == "gate":
+            model.add_gate(config.fusion)
     start_text(model, seed)
     start_audio(model.audio, config.extra_position, seed)
     if model.captioner is not None:

@@ -5,7 +5,6 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from clip4vla.models.architecture import VOCABULARY
-from clip4vla.models.decoding import GREEDY, decode
 from clip4vla.models.joint import JointEncoder, Kind, Part, clip_parts
 
 
@@ -82,25 +81,6 @@ class CaptionGenerator(nn.Module):
         length = sum(part.mask.shape[1] for part in parts)
         reads = seq2seq_mask(token_mask.shape[1], length, token_mask.device)
         return self.joint(parts, reads)[0]
-
-    def greedy(
-        self,
-        model: nn.Module,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
-        max_words: int,
-    ) -> list[list[int]]:
-        """Captions of the likeliest next token, one at a time.
-
-        model: the CLIP4VLA that this is the captioner of, in evaluation mode; the rest as in
-        `forward`. Gives for each clip the ids between the start token and the first end token (or
-        pad, which a model trained with `pad_loss` predicts after the end), at most `max_words` of
-        them. `decoding.decode` has the other ways.
-        """
-        captions = decode(model, vision, vision_mask, audio, audio_mask, GREEDY, max_words)
-        return [caption.ids for caption in captions]
 
 
 def seq2seq_mask(words: int, length: int, device: torch.device | None = None) -> Tensor:

@@ -6,17 +6,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from clip4vla.config.run import GateKind, JointStyle
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import Architecture
 from clip4vla.models.bert import BertJointEncoder
 from clip4vla.models.caption import CaptionGenerator, VocabularyHead
 from clip4vla.models.fusion import Fusion
-from clip4vla.models.gate import Gate, GateKind
+from clip4vla.models.gate import Gate
 from clip4vla.models.joint import JointEncoder
 from clip4vla.models.probe import Probe
 from clip4vla.models.towers import AudioTower, TextTower, TypeToken, VisionTower
-
-JointStyle = Literal["clip", "bert"]  # facts 7.2, 7.3
 
 INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended
 

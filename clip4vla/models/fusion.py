@@ -94,6 +94,8 @@ class Fusion(nn.Module):
                 for part in clip
             ]
             first = self.joint([Part(Kind.TEXT, words, words_mask, room), *paired])[0][:, 0]
-            scores = self.similarity(self.joint.pooled(first))
+            pooled = self.joint.pooled(first)
+            with torch.autocast(pooled.device.type, enabled=False):  # 16 bits would make ties
+                scores = self.similarity(pooled.float())
             rows.append(scores.view(queries, clips))  # [queries, N]
         return scale * torch.cat(rows)

@@ -1,13 +1,11 @@
 """Gates: learned weights of vision against audio in a similarity (facts 7.1)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from clip4vla.config.run import GateKind
 from clip4vla.models.similarity import similarities
 
-GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
 DROPOUT = 0.1  # on what the weights are computed from, while training
 
 

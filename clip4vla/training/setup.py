@@ -82,8 +82,7 @@ def _pretraining(run: Pretrain, around: Surroundings) -> Job:
 
 def _text_task(run: Finetune, around: Surroundings) -> Job:
     """Retrieval and captioning: every (clip, caption) pair of train is a sample."""
-    head = "captioning" if run.task == "captioning" else None
-    given = around.start, around.weights, head, None, run.seed
+    given = around.start, around.weights, run.task, None, run.seed
     model = starting_model(run.model, run.inputs, *given)
     set_trainable(model, "all")
     for name, tower in (("vision", model.vision), ("audio", model.audio)):

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from clip4vla.config.run import Finetune, Pretrain
+from clip4vla.config.run import GATES, Finetune, Pretrain
 from clip4vla.evaluation.caption_metrics import score_captions
-from clip4vla.evaluation.captioning import encode_for_captions, generate
+from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import accuracy, predict, probe_inputs
-from clip4vla.evaluation.features import ClipFeatures, embed_clips, embed_texts
+from clip4vla.evaluation.features import ClipFeatures, encode_clips
+from clip4vla.evaluation.similarity import Gallery
 from clip4vla.evaluation.text_clip import (
     captions_of,
     directions,
@@ -80,12 +81,12 @@ class PretrainTask:
 
 @dataclass
 class RetrievalTask:
-    """Texts against clips: vision, audio, or the mean of both (facts 5.4, 7)."""
+    """Texts against clips of vision, audio or both, by the run's fusion (facts 5.4, 7)."""
 
     model: CLIP4VLA
     run: Finetune
     validation: Validation | None
-    heads: ClassVar[tuple[str, ...]] = ()
+    heads: ClassVar[tuple[str, ...]] = ("fusion.", "gate.")
 
     @property
     def selects(self) -> str:
@@ -94,30 +95,39 @@ class RetrievalTask:
 
     def loss(self, batch: dict) -> Loss:
         """One contrastive term on t_va, t_v or t_a."""
-        vision = audio = None
-        text = normalise(self.model.encode_text(batch["tokens"])[1])  # [B, D]
-        if "vision" in self.run.modalities:
-            frames = self.model.encode_vision(batch["frames"], batch["frame_mask"])
-            vision = pool(frames, batch["frame_mask"])  # [B, D]
-        if "audio" in self.run.modalities:
-            given = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
-            audio = pool(self.model.encode_audio(*given), batch["audio_mask"])  # [B, D]
-        objective = self.run.objective
-        given = text, vision, audio, objective.scale, batch["has_audio"]
-        loss = nce(similarities(*given)[similarity_name(self.run.modalities)], objective.symmetric)
-        return loss, {}
+        scores = self._scores(batch, self.run.objective.scale)
+        return nce(scores, self.run.objective.symmetric), {}
+
+    def _scores(self, batch: dict, scale: float) -> Tensor:
+        """Similarities of the batch's texts (rows) with its clips: [B, B]."""
+        model, fusion, modalities = self.model, self.run.model.fusion, self.run.modalities
+        words, end = model.encode_text(batch["tokens"])  # [B, L, D], [B, D]
+        seen = encode_clips(model, batch, modalities)
+        if fusion == "tight":
+            return model.fusion.tight(end, *seen, scale)
+        if fusion == "local_to_local":
+            return model.fusion.local_to_local(words, batch["tokens"] != PAD, *seen, scale)
+        vision, vision_mask, audio, audio_mask = seen
+        if fusion == "global_to_local":
+            vision, audio = model.fusion.global_to_local(*seen)
+        if vision is not None:
+            vision = pool(vision, vision_mask)  # [B, D]
+        if audio is not None:
+            audio = pool(audio, audio_mask)  # [B, D]
+        compare = model.gate if fusion in GATES else similarities
+        found = compare(normalise(end), vision, audio, scale, batch["has_audio"])
+        return found[similarity_name(modalities)]
 
     def validate(self) -> dict[str, float]:
         """Recalls and ranks of both directions."""
         if self.validation is None:
             return {}
         found, run = self.validation, self.run
-        given = self.model, found.samples, run.modalities, found.device, found.workers
-        clips = embed_clips(*given)
-        captions, targets = captions_of(found.pairs, clips.clip_ids)
-        texts = embed_texts(self.model, captions, run.inputs.max_words, found.device)
-        given = texts, targets, clips, run.modalities, run.objective.scale
-        return score_retrieval(*given)[0]
+        given = found.samples, run, run.objective.scale, found.device, found.workers
+        gallery = Gallery(self.model, *given)
+        captions, targets = captions_of(found.pairs, gallery.clip_ids)
+        blocks = gallery.blocks(captions)
+        return score_retrieval(blocks, targets, gallery.clip_ids, run.modalities)[0]
 
 
 @dataclass
@@ -139,7 +149,7 @@ class CaptionTask:
         given, wanted = tokens[:, :-1], tokens[:, 1:]
         given = given.masked_fill(given == END, PAD)  # the end is predicted, never read
         features, _ = self.model.encode_text(given)  # [B, L - 1, D]
-        seen = encode_for_captions(self.model, batch, self.run.modalities)
+        seen = encode_clips(self.model, batch, self.run.modalities)
         logits = self.model.captioner(features, given != PAD, *seen)  # [B, L - 1, V]
         ignored = -100 if self.run.pad_loss else PAD
         loss = cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=ignored)

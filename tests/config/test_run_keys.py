@@ -9,7 +9,7 @@ from pydantic import Field
 from clip4vla.config.base import Section
 from clip4vla.config.keys import cache_id, dataset_version, run_key
 from clip4vla.config.plan import make_plan
-from clip4vla.config.run import RUN, Evaluate, Source
+from clip4vla.config.run import RUN, Decoding, Evaluate, Source
 
 REPO = Path(__file__).parents[2]
 FROZEN = Path(__file__).parent / "run_keys.json"
@@ -94,6 +94,33 @@ def test_a_field_added_later_keeps_old_keys_while_it_is_neutral():
 
     assert run_key(After()) == run_key(Before())
     assert run_key(After(b=1)) != run_key(Before())
+
+
+def test_a_nested_section_can_be_neutral_too():
+    source = Source(dataset="d-v1-000000", cache_id="0" * 8, split="test")
+    run = Evaluate(start=None, task="captioning", test=source)
+    assert "decoding" not in run.scientific()
+    beam = run.model_copy(update={"decoding": Decoding(method="beam")})
+    assert beam.scientific()["decoding"]["beams"] == 5
+    assert run_key(beam) != run_key(run)
+
+
+def test_a_fusion_trains_anew_and_shares_what_comes_before(plan):
+    values = {"targets": ["demo_retrieval"], "recipe": {"model": {"fusion": "tight"}}}
+    changed = make_plan(CONFIGS["demo"], values)
+    assert not set(cells(changed).values()) & set(plan.runs)
+    for stage in ("pretrain", "substitute"):
+        assert set(changed.stage(stage)) <= set(plan.stage(stage))
+    for stage in ("finetune", "evaluate"):
+        assert {changed.runs[key].model.fusion for key in changed.stage(stage)} == {"tight"}
+
+
+def test_the_released_decoding_is_for_captioning_rows(plan):
+    released = make_plan(CONFIGS["demo"], {"preset": "released"})
+    found = {
+        (run.task, run.decoding.positions) for run in map(released.run, released.stage("evaluate"))
+    }
+    assert found == {("captioning", "sliding"), ("retrieval", "fixed"), ("classification", "fixed")}
 
 
 def test_names_of_data_follow_their_settings(plan):

@@ -8,14 +8,22 @@ import pandas as pd
 import pytest
 from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
 
-from clip4vla.config.run import Evaluate
+from clip4vla.config.presets import PRESETS
+from clip4vla.config.run import Decoding, Evaluate
+from clip4vla.config.yaml import undotted
 from clip4vla.errors import UserError
 from clip4vla.evaluation import evaluate as module
 from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.evaluation.retrieval import rank_metrics
 from clip4vla.files import read_json, sha256_of_file, sha256_of_ids
+from clip4vla.models import decoding
 
+WAYS = {
+    "beam of one": {"method": "beam", "beams": 1},
+    "released": undotted(PRESETS["released"])["decoding"],
+    "sampling": {"method": "sampling", "temperature": 2.0},
+}
 SOUNDING = sorted(set(SPLITS["test"]) - SILENT)
 TABLE = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt0\t0.5\tt1\n"
 
@@ -131,6 +139,40 @@ def test_accuracy_counts_right_labels(score, trained):
     assert found["galleries"]["all"]["metrics"] == {"accuracy": pytest.approx(right)}
     assert set(predictions.predicted) <= {"red", "green", "blue"}
     assert found["tie_rule"] is None
+
+
+@pytest.fixture
+def caption(score, trained, monkeypatch):
+    """Captions of a short run, without their scores, which take seconds."""
+    monkeypatch.setattr(module, "score_captions", lambda *given: dict.fromkeys(given[2], {}))
+
+    def caption(**given):
+        return score("captioning", trained("captioning"), **given)[1]
+
+    return caption
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_captions_are_decoded_as_the_run_says(caption, way):
+    found = caption(decoding=Decoding(**WAYS[way]))
+    greedy = caption()
+    same = list(found.hypothesis) == list(greedy.hypothesis)
+    assert same == (way == "beam of one")
+
+
+def test_a_sampled_caption_depends_on_its_clip_alone(caption):
+    sampling = Decoding(**WAYS["sampling"])
+    together = caption(decoding=sampling).set_index("clip_id")
+    fewer = caption(decoding=sampling, missing_audio="filter")
+    assert len(fewer) == len(together) - 1
+    assert list(together.hypothesis[fewer.clip_id]) == list(fewer.hypothesis)
+
+
+def test_the_config_knows_the_decoder():
+    ours, theirs = Decoding(), decoding.Decoding(method="greedy")
+    assert decoding.Decoding(**ours.model_dump()) == theirs == decoding.GREEDY
+    released = undotted(PRESETS["released"])["decoding"]
+    assert decoding.Decoding(**Decoding(**released).model_dump()) == decoding.RELEASED
 
 
 def test_a_start_without_classes_cannot_be_probed(score, trained):

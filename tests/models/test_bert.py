@@ -13,12 +13,13 @@ from clip4vla.models.weights import load_into
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 D, LAYERS = 64, 2
-CONFIG = Model(architecture="tiny", weights=None, joint_layers=LAYERS)
+CLIP_STYLE = Model(architecture="tiny", weights=None, joint_layers=LAYERS)
+CONFIG = CLIP_STYLE.model_copy(update={"joint": "bert"})
 INPUTS = Inputs(max_frames=3, max_segments=3, max_words=8)
 
 
-def build(head="fusion", seed=1, **options):
-    return build_model(CONFIG, {}, head, seed=seed, inputs=INPUTS, joint="bert", **options)
+def build(head="fusion", seed=1):
+    return build_model(CONFIG, {}, head, seed=seed, inputs=INPUTS)
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +126,13 @@ def test_it_starts_from_nothing(head):
 
 def test_it_has_512_positions():
     inputs = Inputs(max_words=77, max_frames=100, max_segments=100)
-    model = build_model(CONFIG, {}, "fusion", inputs=inputs, joint="bert")
+    model = build_model(CONFIG, {}, "fusion", inputs=inputs)
     assert len(model.fusion.joint.positional_embedding) == 512
     with pytest.raises(UserError, match="has 77 positions"):
-        build_model(CONFIG, {}, "fusion", inputs=inputs)
+        build_model(CLIP_STYLE, {}, "fusion", inputs=inputs)
     long = Inputs(max_words=77, max_frames=490, max_segments=10)
     with pytest.raises(UserError, match="is 577, but the joint encoder has 512"):
-        build_model(CONFIG, {}, "fusion", inputs=long, joint="bert")
+        build_model(CONFIG, {}, "fusion", inputs=long)
 
 
 def released(**shapes):
@@ -198,7 +199,7 @@ def test_released_names_are_understood(tmp_path):
 
 def test_a_file_of_the_other_style_is_refused(tmp_path):
     torch.save(released(similarity_dense={"weight": (1, D), "bias": (1,)}), tmp_path / "old.bin")
-    clip_style = build_model(CONFIG, {}, "fusion", inputs=INPUTS)
+    clip_style = build_model(CLIP_STYLE, {}, "fusion", inputs=INPUTS)
     with pytest.raises(UserError, match=r"fusion\.joint\.pooler.*left over.*style of the joint"):
         load_into(clip_style, tmp_path / "old.bin")
 
@@ -212,7 +213,8 @@ def test_a_released_gate_is_understood(tmp_path, kind, shape):
         moe_embd={"weight": shape, "bias": (2,)},
     )
     torch.save(state, tmp_path / "old.bin")
-    model = build(gate=kind)
+    model = build()
+    model.add_gate(kind)
     load_into(model, tmp_path / "old.bin")
     assert torch.equal(model.gate.linear.weight.flatten(), state["moe_embd.weight"].flatten())
     without = build()

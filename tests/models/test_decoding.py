@@ -20,11 +20,11 @@ NAMES = ["greedy", "beam", "sampling"]
 @pytest.fixture(scope="module")
 def models():
     """Tiny captioners in both styles, made surer of their words, with an end now and then."""
-    config = Model(architecture="tiny", weights=None)
     inputs = Inputs(max_frames=3, max_segments=3, max_words=8)
     made = {}
     for style in ("clip", "bert"):
-        model = build_model(config, {}, "captioning", seed=3, inputs=inputs, joint=style).eval()
+        config = Model(architecture="tiny", weights=None, joint=style)
+        model = build_model(config, {}, "captioning", seed=3, inputs=inputs).eval()
         with torch.no_grad():
             model.captioner.head.token_embedding.weight.mul_(20.0)
             model.captioner.head.bias[EOT] += {"clip": 13.0, "bert": 10.0}[style]
@@ -135,7 +135,6 @@ def test_a_masked_modality_is_the_same_as_none(models, given):
 def test_a_beam_of_one_is_greedy(models, given):
     model = models["clip"]
     same(write(model, given, Decoding(beams=1)), write(model, given, GREEDY), 0.0)
-    assert model.captioner.greedy(model, *given, 7) == [c.ids for c in write(model, given, GREEDY)]
 
 
 def test_the_score_is_that_of_teacher_forcing(models, given):

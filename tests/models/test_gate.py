@@ -89,8 +89,8 @@ def test_even_weights_are_global_to_global(given):
 
 @pytest.mark.parametrize(("kind", "width"), [("feat2sim", 128), ("query2feat", 64)])
 def test_a_gate_is_built_from_its_seed(kind, width):
-    config = Model(architecture="tiny", weights=None)
-    one, two = (build_model(config, {}, seed=4, gate=kind).gate for _ in range(2))
+    config = Model(architecture="tiny", weights=None, fusion=kind)
+    one, two = (build_model(config, {}, "gate", seed=4).gate for _ in range(2))
     assert one.linear.weight.shape == (2, width)
     assert torch.equal(one.linear.weight, two.linear.weight)
     assert 0.01 < one.linear.weight.std() < 0.03

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_world import SILENT, build_world, finetune, optimiser, pretrain, source
+from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain, source
 
 from clip4vla.config.run import Objective
 from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
@@ -243,6 +243,27 @@ def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed,
         go(changed, manifests, tmp_path)
     assert attempt(manifests, tmp_path) == 0
     assert outputs(tmp_path) == outputs(undisturbed)
+
+
+def test_a_fusion_resumes_with_the_same_bits(manifests, tmp_path, monkeypatch):
+    """Its joint encoder has dropout, and a similarity or pooler that its loss may not reach."""
+    fused = MODEL.model_copy(update={"fusion": "global_to_local", "joint": "bert"})
+    run = finetune(model=fused, val=None, selection="last", missing_audio="none")
+    go(run, manifests, tmp_path / "undisturbed")
+    original, calls = loop.Updates.__call__, []
+
+    def failing(*given):
+        calls.append(1)
+        if len(calls) == 6:
+            raise RuntimeError("power cut")
+        return original(*given)
+
+    monkeypatch.setattr(loop.Updates, "__call__", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        go(run, manifests, tmp_path, save_seconds=0.0)
+    go(run, manifests, tmp_path, save_seconds=0.0)
+    assert len(calls) == 1 + 2 * (18 // 4)  # one step was done twice
+    assert outputs(tmp_path) == outputs(tmp_path / "undisturbed")
 
 
 def test_a_signal_before_the_first_step_is_no_error(manifests, tmp_path, monkeypatch):

@@ -150,9 +150,11 @@ class CaptionTask:
         given = given.masked_fill(given == END, PAD)  # the end is predicted, never read
         features, _ = self.model.encode_text(given)  # [B, L - 1, D]
         seen = encode_clips(self.model, batch, self.run.modalities)
-        logits = self.model.captioner(features, given != PAD, *seen)  # [B, L - 1, V]
-        ignored = -100 if self.run.pad_loss else PAD
-        loss = cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=ignored)
+        hidden = self.model.captioner.hidden(features, given != PAD, *seen)  # [B, L - 1, D]
+        # Most positions are padding, and the vocabulary makes the largest product of all.
+        counted = torch.ones_like(wanted, dtype=torch.bool) if self.run.pad_loss else wanted != PAD
+        logits = self.model.captioner.head(hidden[counted])  # [targets, V]
+        loss = cross_entropy(logits.float(), wanted[counted])
         return loss, {}
 
     def validate(self) -> dict[str, float]:

@@ -43,7 +43,8 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # (version, cache id)
     versions: dict[str, str] = field(default_factory=dict)  # dataset version -> dataset name
-    without_data: dict[tuple[str, str], str] = field(default_factory=dict)  # (table, row) -> why
+    # (table, row, dataset) -> why it cannot be run
+    without_data: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def stage(self, name: str) -> list[str]:
         """Run keys of one stage, sorted."""
@@ -84,8 +85,13 @@ class Plan:
                 for c in self.cells
                 if (c.table, c.row) == (name, row.row)
             ]
-            reason = self.without_data.get((name, row.row))
-            rows.append({"row": row.row, "label": row.label, "no_data": reason, "cells": cells})
+            cells += [
+                {"dataset": dataset, "gallery": table.gallery, "no_data": reason}
+                | {"seed": None, "run_key": None}
+                for (of, own, dataset), reason in self.without_data.items()
+                if (of, own) == (name, row.row)
+            ]
+            rows.append({"row": row.row, "label": row.label, "cells": cells})
         shared = table.model_dump(include={"table", "title", "caption", "note", "comparable"})
         return {
             **shared,
@@ -153,7 +159,8 @@ def _expand(
             raise UserError(f"{where}: no weights {name!r} in the config; known: {known}")
     disabled = [name for name in needed if not plan.config.datasets[name].enabled]
     if disabled:
-        plan.without_data[table.table, row.row] = f"no data: {', '.join(disabled)} disabled"
+        reason = f"no data: {', '.join(disabled)} disabled"
+        plan.without_data[table.table, row.row, dataset] = reason
         return
     if table.gallery == "all" and recipe.missing_audio == "filter":
         raise UserError(

@@ -34,8 +34,8 @@ def print_plan(plan: Plan) -> None:
         for key in plan.stage(stage):
             runs.add_row(key, stage, "done" if is_done(plan, key) else "to do", names[key])
     console.print(runs)
-    for (table, row), reason in plan.without_data.items():
-        console.print(f"{table}/{row}: not run ({reason})")
+    for (table, row, dataset), reason in plan.without_data.items():
+        console.print(f"{table}/{row}/{dataset}: not run ({reason})")
     todo = [key for key in plan.runs if not is_done(plan, key)]
     count = ", ".join(
         f"{sum(plan.runs[key].stage == stage for key in todo)} {stage}" for stage in STAGES

@@ -45,7 +45,7 @@ def build_page(
         every.extend(entries)
         body = f"{html_fragment(grid)}\n{_image(bars(sheet, entries), f'{sheet.title}: bars')}"
         sections.append((sheet.title, body))
-    for name, heading, figure in _figures(every, curve_files or {}, coverage_files or {}):
+    for name, heading, figure in _figures(every, curve_files or {}, coverage_files):
         save(figure, out / "figures" / name)
         sections.append((heading, _image(figure, heading)))
     anchors = [(_anchor(heading), heading, body) for heading, body in sections]
@@ -61,11 +61,12 @@ def _figures(entries, curve_files, coverage_files):
         frames = {label: read_curve(path) for label, path in files.items() if Path(path).is_file()}
         if frames:
             yield f"curves-{stage}", f"Curves: {stage}", curves(frames, f"Training: {stage}")
+    if coverage_files is None:
+        return
     frames = {
         name: read_coverage(path) for name, path in coverage_files.items() if Path(path).is_file()
     }
-    if frames:
-        yield "coverage", "Coverage of the data", coverage(frames)
+    yield "coverage", "Coverage of the data", coverage(frames)
 
 
 def _image(figure: Figure, text: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from clip4vla.config.load import load_config
 from clip4vla.config.plan import make_plan
 from clip4vla.errors import UserError
+from clip4vla.results.sheet import Sheet
 
 BASE = """
 targets: [t]
@@ -158,8 +159,25 @@ def test_a_missing_config_file_is_one_line(tmp_path):
 def test_a_disabled_dataset_takes_its_rows_along(project):
     plan = project(overrides="datasets.d.enabled: false")
     assert plan.runs == {}
-    assert plan.without_data["t", "one"] == "no data: d disabled"
-    assert plan.sheet("t")["rows"][0]["no_data"] == "no data: d disabled"
+    assert plan.without_data["t", "one", "d"] == "no data: d disabled"
+    (cell,) = plan.sheet("t")["rows"][0]["cells"]
+    assert (cell["run_key"], cell["no_data"]) == (None, "no data: d disabled")
+
+
+def test_a_row_runs_on_the_datasets_that_are_there(project):
+    """One of two datasets is disabled: half of the row is run, the other half says why not."""
+    config = BASE.replace(
+        "expected: {test: 3}}", "enabled: false}\n  e: {reader: demo, annotations: x}"
+    )
+    column = '  - {dataset: e, metric: t2v_R1, label: "R@1"}\nbase:'
+    plan = project(config=config, table=TABLE.replace("base:", column))
+    assert [cell.dataset for cell in plan.cells] == ["e"]
+    assert list(plan.without_data) == [("t", "one", "d")]
+    cells = plan.sheet("t")["rows"][0]["cells"]
+    assert [(cell["dataset"], cell["no_data"] is None) for cell in cells if "no_data" in cell] == [
+        ("d", False)
+    ]
+    Sheet.model_validate(plan.sheet("t"))
 
 
 def test_the_shipped_configs_are_valid():

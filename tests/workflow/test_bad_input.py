@@ -112,3 +112,13 @@ def test_too_little_data_stops_with_a_count_by_status(project):
     assert "min_coverage" in text_of(done)
     assert "gone" in done.stdout + done.stderr
     assert not list(project.out.glob("data/*/ledger.parquet"))
+
+
+def test_without_any_data_the_tables_stand_and_say_so(project):
+    config = project.folder / "config.yaml"
+    config.write_text(config.read_text().replace("recipe:", "  enabled: false\nrecipe:", 1))
+    done = project.run()
+    assert done.returncode == 0, text_of(done)
+    table = (project.out / "results/tables/mini_retrieval/table.md").read_text()
+    assert table.count("not run (no data)") >= 2
+    assert (project.out / "results/report.zip").is_file()

@@ -1,8 +1,8 @@
 """Video frames: short side and JPEG for the cache, central squares at reading (facts 4.1).
 
-Pillow resizes (bicubic with antialiasing, the filter CLIP was trained with) and encodes; torchvision
-decodes the same pixels in two thirds of the time. Colours are RGB throughout: the released code's
-swap of red and blue, undone at reading, has no place here.
+Pillow resizes (bicubic with antialiasing, the filter CLIP was trained with) and encodes;
+torchvision decodes the same pixels in two thirds of the time. Colours are RGB throughout: the
+released code's swap of red and blue, undone at reading, has no place here.
 """
 
 import io

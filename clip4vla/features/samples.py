@@ -135,7 +135,7 @@ class ClipSamples(torch.utils.data.Dataset):
 
 def _broken(clip_id: str, what: str) -> UserError:
     return UserError(
-        f"clip {clip_id}: {what}: delete the index file of its shard and run the same command again"
+        f"clip {clip_id}: {what}: `clip4vla data verify --repair` builds its shard again"
     )
 
 

@@ -196,6 +196,25 @@ def data_freeze(
     stage.freeze(plan_of(config_files, values), version, cache_id)
 
 
+@data.command("verify")
+def data_verify(
+    dataset: Annotated[
+        str | None, typer.Argument(help="Name or version of a dataset; all without it.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Build damaged shards again, to the frozen bytes.")
+    ] = False,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    threads: Threads = 2,
+) -> None:
+    """Read every shard and compare it with its manifest. Exit 0: whole, or mended; 1: damaged."""
+    from clip4vla.stages import data as stage
+
+    whole = stage.verify(plan_of(config_files, values), dataset, repair, threads)
+    raise typer.Exit(0 if whole else 1)
+
+
 @app.command()
 def train(
     run_key: RunKey,

@@ -14,7 +14,7 @@ import torch
 
 from clip4vla.errors import UserError
 from clip4vla.features.frames import sample_positions
-from clip4vla.features.manifest import damaged, read_manifest
+from clip4vla.features.manifest import read_manifest
 from clip4vla.files import sha256_of_file
 
 OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
@@ -107,12 +107,15 @@ class ClipCache:
             handle = self._open_tars[tar] = _Tar(self._tars[tar])
         data = os.pread(handle.descriptor, int(size), int(offset))
         if len(data) != size:
-            raise self._damaged(tar)
+            raise self._damaged(self._tars[tar])
         return data
 
-    def _damaged(self, tar: int) -> UserError:
-        folder = self._path.parent
-        return damaged(self._tars[tar], folder / self.manifest["shards"][tar]["index"])
+    def _damaged(self, path: Path) -> UserError:
+        version = self.manifest["dataset"]
+        return UserError(
+            f"{path}: missing, cut off or changed since the version was frozen: "
+            f"`clip4vla data verify {version} --repair` mends it"
+        )
 
     def _load_indexes(self, folder: Path) -> None:
         """Check every shard against the manifest and read the positions of all clips."""
@@ -120,12 +123,9 @@ class ClipCache:
         for number, shard in enumerate(self.manifest["shards"]):
             tar, index = self._tars[number], folder / shard["index"]
             if not tar.is_file() or tar.stat().st_size != shard["tar_bytes"]:
-                raise self._damaged(number)
+                raise self._damaged(tar)
             if not index.is_file() or sha256_of_file(index) != shard["index_sha256"]:
-                raise UserError(
-                    f"{index}: missing or changed since the version was frozen: delete "
-                    f"{self._path} and run the same command again"
-                )
+                raise self._damaged(index)
             if shard["clips"] == 0:
                 continue
             table = pq.read_table(index, columns=[*READ_COLUMNS, "cache"])

@@ -40,20 +40,16 @@ def freeze(
     shards = [_shard(path, table, out_dir) for path, table in zip(paths, tables, strict=True)]
     cached = pd.concat([table[["clip_id", "cache", "detail", "tools"]] for table in tables])
     usable = ledger.clip_id.isin(cached.clip_id[cached.cache == "ok"])
-    clips = ledger[usable].assign(silent=lambda rows: rows.audio != "ok")
-    clips = clips.sort_values("clip_id")[CLIP_COLUMNS]
-    kept = splits[splits.clip_id.isin(clips.clip_id)]
-    kept = kept.sort_values(["split", "clip_id"])[SPLIT_COLUMNS]
-    write_parquet(out_dir / "clips.parquet", clips.reset_index(drop=True))
-    write_parquet(out_dir / "splits.parquet", kept.reset_index(drop=True))
+    frozen = frozen_tables(ledger[usable], splits)
+    for name, table in frozen.items():
+        write_parquet(out_dir / name, table)
+    clips = frozen["clips.parquet"]
     failed = cached[cached.cache != "ok"].sort_values("clip_id")
     manifest = {
         "dataset": dataset,
         "cache": cache.scientific(),
         "shards": shards,
-        "files": {
-            name: sha256_of_file(out_dir / name) for name in ("clips.parquet", "splits.parquet")
-        },
+        "files": {name: sha256_of_file(out_dir / name) for name in frozen},
         "clips": _counts(ledger.clip_id, clips),
         "splits": {
             split: _counts(rows.clip_id, clips)
@@ -70,12 +66,39 @@ def freeze(
     return manifest
 
 
+def frozen_tables(usable: pd.DataFrame, splits: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """clips.parquet and splits.parquet of a version, from the ledger rows of its usable clips."""
+    clips = usable.assign(silent=usable.audio != "ok").sort_values("clip_id")[CLIP_COLUMNS]
+    kept = splits[splits.clip_id.isin(clips.clip_id)]
+    kept = kept.sort_values(["split", "clip_id"])[SPLIT_COLUMNS]
+    return {
+        "clips.parquet": clips.reset_index(drop=True),
+        "splits.parquet": kept.reset_index(drop=True),
+    }
+
+
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The manifest that `freeze` wrote. UserError when it is missing."""
+    """The manifest that `freeze` wrote.
+
+    UserError when it is missing, broken, or names files outside its own folder: a manifest may have
+    come from elsewhere.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such manifest: build the cache of this dataset first")
-    return read_json(path)
+    try:
+        manifest = read_json(path)
+        named = [shard[kind] for shard in manifest["shards"] for kind in ("tar", "index")]
+        named += list(manifest["files"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: no whole manifest: put the frozen one back, or delete it and run "
+            f"`snakemake {path}` to freeze the shards again"
+        ) from None
+    for name in named:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{path}: names a file outside its folder ({name!r}): do not use it")
+    return manifest
 
 
 def damaged(tar: Path, index: Path) -> UserError:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from av.error import FFmpegError
+from PIL import features as image_libraries
 from webdataset import TarWriter
 
 from clip4vla.config.data import Cache
@@ -42,9 +43,15 @@ INDEX_COLUMNS = [
     "tools",  # versions of what made the bytes
 ]
 
+TOOLS = ("pillow", "torch", "torchaudio")  # whose versions can change bytes, beside the decoder
+
 # What a decoder says of one file ends that clip only; a failing disk or a bug ends the job.
 CLIP_ERRORS = (FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError, EOFError)
 
+CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_frames"]
+
+Members = dict[str, bytes]  # of one clip in the order of the tar: frames, json, log-mel
+Reuse = Callable[[str], tuple[dict, Members] | None]
 DecodeAudio = Callable[[str], tuple[np.ndarray, int]]
 DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
@@ -55,19 +62,20 @@ def build_shard(
     tar_path: str | Path,
     decode_audio: DecodeAudio | None = None,
     decode_frames: DecodeFrames | None = None,
+    reuse: Reuse | None = None,
 ) -> pd.DataFrame:
     """Write the tar of one shard from its ledger rows; give the index, one row per usable clip.
 
     A clip that cannot be decoded is left out of the tar and has `cache` = decode_error in the
     index: it fails alone. UserError when a media file of the ledger is gone. The tar appears whole
     or not at all, with the same bytes for the same media. The decoders are those of
-    `clip4vla.media.decode` unless others are given.
+    `clip4vla.media.decode` unless others are given. `reuse` gives what is known of a clip (index
+    row, members) and spares its media; None: decode.
     """
-    if decode_audio is None or decode_frames is None:
-        from clip4vla.media import decode
+    from clip4vla.media import decode
 
-        decode_audio = decode_audio or decode.decode_audio
-        decode_frames = decode_frames or decode.decode_frames
+    decode_audio = decode_audio or decode.decode_audio
+    decode_frames = decode_frames or decode.decode_frames
     tar_path = Path(tar_path)
     front_end = LogMelFrontend(cache.log_mel)
     usable = ledger_rows[(ledger_rows.fetch == "ok") & (ledger_rows.video == "ok")]
@@ -79,15 +87,18 @@ def build_shard(
         with open(temporary, "wb") as stream, _writer(stream) as writer:
             clips = usable.sort_values("clip_id").itertuples()
             for clip in track(clips, f"cache {tar_path.stem}", total=len(usable)):
-                row, members = _clip(clip, cache, front_end, decode_audio, decode_frames)
+                known = reuse(clip.clip_id) if reuse else None
+                row, members = known or _clip(clip, cache, front_end, decode_audio, decode_frames)
                 rows.append(row)
                 if members:
                     writer.write({"__key__": clip.clip_id, **members})
-        places = _places(temporary)
+        places = places_in(temporary)
         whole = {"tar_bytes": temporary.stat().st_size, "tar_sha256": sha256_of_file(temporary)}
-    tools = ", ".join(f"{name} {version(name)}" for name in ("av", "pillow", "torch", "torchaudio"))
+    versions = [f"{name} {version(name)}" for name in TOOLS]
+    jpeg = image_libraries.version("libjpeg_turbo") or image_libraries.version("jpg")
+    tools = ", ".join([decode.DECODER, *versions, f"libjpeg {jpeg}"])
     return pd.DataFrame(
-        [{**row, **_position(row, places), **whole, "tools": tools} for row in rows],
+        [{**row, **positions_of(row, places), **whole, "tools": tools} for row in rows],
         columns=INDEX_COLUMNS,
     )
 
@@ -104,13 +115,25 @@ def _writer(stream) -> TarWriter:
     return TarWriter(stream, encoder=False, mtime=0, user=OWNER, group=OWNER, format="PAX_FORMAT")
 
 
-def _frame_name(position: int) -> str:
+def frame_name(position: int) -> str:
+    """Name of a frame in the tar, behind the clip's id."""
     return f"{position:06d}.jpg"
 
 
-def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, dict[str, bytes]]:
+def about(row: dict, cache: Cache) -> bytes:
+    """The json member of a clip with this index row."""
+    named = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
+    return canonical_json(named | {"fps": cache.frames.fps}).encode()
+
+
+def sha256_of_members(members: Members) -> str:
+    """The `sha256` of the index: of all content in the order of the tar."""
+    return hashlib.sha256(b"".join(members.values())).hexdigest()
+
+
+def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, Members]:
     """The index row of one clip without its position, and its tar members (none on an error)."""
-    row = {"clip_id": clip.clip_id, "cache": "ok", "detail": "", "sha256": ""}
+    row = dict.fromkeys(CLIP_COLUMNS, "") | {"clip_id": clip.clip_id, "cache": "ok"}
     row |= {"channels": 0, "T": 0, "n_frames": 0}
     if not Path(clip.path).is_file():
         raise UserError(
@@ -129,28 +152,27 @@ def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, di
         text = " ".join(str(error).split()).replace(str(clip.path), Path(clip.path).name)
         return row | {"cache": "decode_error", "detail": f"{type(error).__name__}: {text}"}, {}
     row["n_frames"] = len(images)
-    members = {_frame_name(position): image for position, image in enumerate(images)}
+    members = {frame_name(position): image for position, image in enumerate(images)}
     if log_mel is not None:
         row["channels"], row["T"] = log_mel.shape[:2]
-    about = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
-    members["json"] = canonical_json(about | {"fps": cache.frames.fps}).encode()
+    members["json"] = about(row, cache)
     if log_mel is not None:
         stream = io.BytesIO()
         np.save(stream, log_mel, allow_pickle=False)
         members["logmel.npy"] = stream.getvalue()
-    row["sha256"] = hashlib.sha256(b"".join(members.values())).hexdigest()
+    row["sha256"] = sha256_of_members(members)
     return row, members
 
 
-def _places(tar_path: Path) -> dict[str, tuple[int, int]]:
+def places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
     """Member name -> (byte position of its content, size)."""
     with tarfile.open(tar_path) as tar:
         return {member.name: (member.offset_data, member.size) for member in tar}
 
 
-def _position(row: dict, places: dict[str, tuple[int, int]]) -> dict:
+def positions_of(row: dict, places: dict[str, tuple[int, int]]) -> dict:
     """The index columns that say where a clip's members lie."""
-    names = [f"{row['clip_id']}.{_frame_name(position)}" for position in range(row["n_frames"])]
+    names = [f"{row['clip_id']}.{frame_name(position)}" for position in range(row["n_frames"])]
     offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))
     return {
         "frame_offsets": [places[name][0] for name in names],

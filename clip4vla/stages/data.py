@@ -1,4 +1,4 @@
-"""The stages of a dataset version: plan, fetch, probe, ledger, cache, freeze."""
+"""The stages of a dataset version: plan, fetch, probe, ledger, cache, freeze; and verify."""
 
 from pathlib import Path
 
@@ -104,6 +104,55 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
             cache / "manifest.json",
         ],
     )
+
+
+def verify(plan: Plan, dataset: str | None, repair: bool, workers: int) -> bool:
+    """Check frozen versions, all or those of a dataset (a name or a version); False: damaged.
+
+    A line for every damage and, with `repair`, for what could not be mended. A version that is
+    not frozen yet is only mentioned, unless it was asked for by name.
+    """
+    caches = [
+        (version, cache_id)
+        for version, cache_id in sorted(plan.caches)
+        if dataset in (None, version, plan.versions[version])
+    ]
+    if not caches:
+        known = ", ".join(sorted({*plan.versions, *plan.versions.values()})) or "none"
+        raise UserError(f"no dataset {dataset!r} in this config; known: {known}")
+    whole = True
+    for version, cache_id in caches:
+        manifest = Path(layout.manifest(version, cache_id))
+        if not manifest.is_file() and dataset is None:
+            print(f"{manifest}: not frozen yet")
+        else:
+            whole &= _verify_one(manifest, repair, workers)
+    return whole
+
+
+def _verify_one(manifest: Path, repair: bool, workers: int) -> bool:
+    from clip4vla.features.repair import repair as mend
+    from clip4vla.features.verify import verify
+
+    damages = verify(manifest, workers)
+    for damage in damages:
+        print(damage)
+    if not damages:
+        print(f"{manifest}: as frozen")
+        return True
+    if not repair:
+        print(f"{manifest}: {len(damages)} damages; --repair builds the damaged shards again")
+        return False
+    # The tables that this version was frozen from lie above the cache's folder.
+    given = (
+        _read(str(manifest.parent.parent / f"{name}.parquet")) for name in ("ledger", "splits")
+    )
+    problems = mend(manifest, damages, *given)
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print(f"{manifest}: repaired, the same bytes as frozen")
+    return not problems
 
 
 def _known(counts: dict) -> dict:

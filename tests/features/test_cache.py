@@ -210,14 +210,14 @@ def test_empty_shard(manifest_path, ledger, build, cache):
 def test_damaged_tar_is_named_with_its_remedy(manifest_path, how):
     tar = manifest_path.parent / "shards" / "1.tar"
     tar.write_bytes(tar.read_bytes()[:-1]) if how == "cut" else tar.unlink()
-    with pytest.raises(UserError, match=r"1\.tar: .*delete .*1\.parquet and run") as error:
+    with pytest.raises(UserError, match=r"1\.tar: .*verify demo-v1-0a1b2c --repair") as error:
         ClipCache(manifest_path)
     assert "\n" not in str(error.value)
 
 
 def test_tar_cut_while_open(cache, manifest_path):
     os.truncate(manifest_path.parent / "shards" / "1.tar", 2000)
-    with pytest.raises(UserError, match=r"1\.tar: .*delete"):
+    with pytest.raises(UserError, match=r"1\.tar: .*--repair"):
         cache.read("echo")
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from clip4vla.config.data import Frames
-from clip4vla.features.frames import encode, sample_positions, to_pixels
+from clip4vla.features.frames import encode, resize, sample_positions, to_pixels
 from clip4vla.features.text import END, PAD, START, tokenize
 
 
@@ -26,6 +26,25 @@ def test_short_side_in_the_cache(height, width, size):
     assert Image.open(io.BytesIO(jpeg)).size == size
     assert jpeg == encode(gradient(height, width), Frames())
     assert to_pixels(jpeg).shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (224, 224), (401, 77)])
+def test_the_reader_gives_the_pixels_of_pillow(height, width):
+    rng = np.random.default_rng(height)
+    frame = rng.integers(0, 255, (height, width, 3), np.uint8)
+    for config in (Frames(), Frames(short_side=300)):
+        jpeg = encode(frame, config)
+        image = resize(Image.open(io.BytesIO(jpeg)), 224)
+        left, top = (round((side - 224) / 2) for side in image.size)
+        expected = np.array(image.crop((left, top, left + 224, top + 224)))
+        np.testing.assert_array_equal(to_pixels(jpeg).permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", "cut"])
+def test_bytes_that_are_no_jpeg_are_refused(data):
+    jpeg = encode(gradient(240, 320), Frames())
+    with pytest.raises(OSError, match="JPEG"):
+        to_pixels(jpeg[: len(jpeg) // 2] if data == "cut" else data)
 
 
 def test_colours_stay_in_their_order():

@@ -14,10 +14,14 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from clip4vla.media.pictures import MOST_PIXELS, as_shown, pixel_stretch, progressive, timed
+
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpeg,mpegts,ogg,asf,wav,w64,aiff,mp3,aac,"
     "flac,amr,au,caf,mxf,rm,h264,hevc,dv,gif,ivf,nut,m4v,vob,mpegvideo,ac3,eac3"
 )
+RATES = (1_000, 1_000_000)  # samples per second that are believed
+MOST_NAMED = 8  # channels: of more, nobody agrees which is where
 DECODER = f"pyav {av.__version__}, libavcodec " + ".".join(
     str(part) for part in av.library_versions["libavcodec"]
 )
@@ -45,7 +49,8 @@ def picture_stream(container) -> av.video.stream.VideoStream | None:
     """The first video stream that moves: cover pictures of sound files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            stream.thread_type = "AUTO"
+            stream.thread_type = "NONE"  # libav's frame threads wait for ever on damaged HEVC
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             return stream
     return None
 
@@ -61,8 +66,10 @@ def sound_stream(container) -> av.audio.stream.AudioStream | None:
 class Mixdown:
     """Decoded audio frames -> float32 [C, n] at the rate of the first frame, C = 1 or 2.
 
-    More than two channels become stereo with libav's own matrix. A change of rate or layout inside
-    a file is converted to what the first frame had.
+    Up to eight channels become mono or stereo with libav's own matrix; of more, and of those that
+    it has no matrix for, the mean is taken. A change of rate or layout inside a file is converted
+    to what the first frame had. Raises DecodeError for a rate that is not in RATES (a header that
+    says 1 Hz makes a day of a kilobyte) and for what cannot be mixed at all.
     """
 
     def __init__(self):
@@ -74,22 +81,47 @@ class Mixdown:
     def add(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
         """Blocks [C, n] that one more frame gives."""
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if form != self._format:
-            yield from self.rest()
-            self.rate = self.rate or frame.sample_rate
-            self._layout = self._layout or ("mono" if frame.layout.nb_channels == 1 else "stereo")
-            self._resampler = av.AudioResampler("fltp", self._layout, self.rate)
-            self._format = form
         frame.pts = None  # gaps in the time stamps are no gaps in the samples
-        for block in self._resampler.resample(frame):
-            yield block.to_ndarray()
+        if form == self._format:
+            yield from self._resampled(frame)
+            return
+        yield from self.rest()
+        if not RATES[0] <= frame.sample_rate <= RATES[1]:
+            raise DecodeError(f"a sample rate of {frame.sample_rate} Hz")
+        channels = frame.layout.nb_channels
+        self.rate = self.rate or frame.sample_rate
+        self._layout = self._layout or ("stereo" if 2 <= channels <= MOST_NAMED else "mono")
+        try:
+            if channels > MOST_NAMED:
+                raise DecodeError("no matrix for so many channels")
+            self._resampler = av.AudioResampler("fltp", self._layout, self.rate)
+            blocks = list(self._resampled(frame))
+        except DecodeError:  # interleaved: PyAV reads no more than eight planes
+            self._resampler = av.AudioResampler("flt", frame.layout.name, self.rate)
+            blocks = list(self._resampled(frame))
+        self._format = form
+        yield from blocks
 
     def rest(self) -> Iterator[np.ndarray]:
         """What the resampler still holds."""
         if self._resampler is not None:
-            for block in self._resampler.resample(None):
-                yield block.to_ndarray()
-            self._resampler = None
+            yield from self._resampled(None)
+            self._resampler = self._format = None
+
+    def _resampled(self, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+        try:
+            for done in self._resampler.resample(frame):
+                yield self._block(done)
+        except av.FFmpegError as error:
+            self._resampler = self._format = None
+            raise DecodeError(f"sound that cannot be mixed: {error.strerror}") from None
+
+    def _block(self, frame: av.AudioFrame) -> np.ndarray:  # [C, n]
+        block = frame.to_ndarray()
+        if frame.format.is_planar:
+            return block
+        mono = block.reshape(-1, frame.layout.nb_channels).mean(axis=1, dtype=np.float32)
+        return np.stack([mono] * (1 if self._layout == "mono" else 2))
 
 
 def decode_audio(path: str | Path) -> tuple[np.ndarray, int]:
@@ -117,8 +149,8 @@ def decode_frames(
 
     Time counts from the first picture; there is at least one, and none at or after the end of the
     last, nor at or after `seconds`: a clip that was cut without re-encoding keeps some pictures
-    beyond its end, so give the planned end - start for it. Variable frame rates and the rotation
-    that phones write are honoured. Raises DecodeError if there is no picture.
+    beyond its end, so give the planned end - start for it. Frame rates may vary; pictures are as
+    a viewer sees them (`clip4vla.media.pictures`). Raises DecodeError if there is no picture.
     """
     if fps <= 0:
         raise ValueError(f"fps is {fps}: use a number above 0")
@@ -128,9 +160,11 @@ def decode_frames(
         stream = picture_stream(container)
         if stream is None:
             raise DecodeError(f"{path}: no video stream")
-        for begin, length, frame in timed(frames_of(container, stream), stream):
+        stretch = pixel_stretch(stream)
+        frames = progressive(frames_of(container, stream))
+        for begin, length, frame in timed(frames, stream):
             while shown is not None and given / fps < min(begin - 1e-6, limit):
-                yield as_shown(shown)
+                yield as_shown(shown, stretch)
                 given += 1
             shown, end = frame, begin + length
             if begin >= limit:
@@ -138,30 +172,8 @@ def decode_frames(
         if shown is None:
             raise DecodeError(f"{path}: no picture could be decoded")
         while given / fps < min(end - 1e-6, limit) or given == 0:
-            yield as_shown(shown)
+            yield as_shown(shown, stretch)
             given += 1
-
-
-def timed(frames, stream) -> Iterator[tuple[float, float, av.VideoFrame]]:
-    """(begin, length, frame) of pictures, in seconds from the first; begin never goes back."""
-    rate = stream.average_rate or stream.guessed_rate
-    usual = 1.0 / float(rate) if rate else 0.04
-    first, until = None, 0.0
-    for frame in frames:
-        at = until if frame.time is None else frame.time - (first if first is not None else 0.0)
-        if first is None:
-            first = frame.time or 0.0
-            at = 0.0
-        at = max(at, 0.0)
-        length = float(frame.duration * frame.time_base) if frame.duration else usual
-        yield at, length, frame
-        until = at + length
-
-
-def as_shown(frame: av.VideoFrame) -> np.ndarray:
-    """RGB pixels uint8 [H, W, 3], turned as the file says."""
-    pixels = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90) % 4))
 
 
 def frames_of(container, stream, broken: list[str] | None = None) -> Iterator:

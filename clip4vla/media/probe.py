@@ -1,6 +1,8 @@
 """Probing: one decoding pass over a clip's file says what can be seen and heard in it."""
 
 import math
+import os
+import sys
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -15,14 +17,16 @@ from clip4vla.media.decode import (
     packets_of,
     picture_stream,
     sound_stream,
-    timed,
 )
+from clip4vla.media.isolated import Crashed, Isolated
+from clip4vla.media.pictures import pixel_stretch, shown_size, timed
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 from clip4vla.progress import track
 
 NEAR_SILENCE_DBFS = -80.0  # RMS below this is flagged, not silent (facts 10.1)
 MIN_SECONDS = 0.1  # a video that ends earlier is a still picture: too_short
-MIN_SOUND_SHARE = 0.9  # of the length its own header says; less was cut off on the way
+PATIENCE_SECONDS = 120.0  # for one file and again for every 10 MB of it
+MIN_SOUND_SHARE = 0.9  # of its packets and of the length that its header says: less is an error
 
 
 @dataclass
@@ -30,8 +34,9 @@ class Probe:
     """What one file holds. 0, "" and NaN stand for what is not there.
 
     duration: seconds of picture or sound that decode, the longer; width, height: pixels as shown;
-    fps: frames per second on average; rms_dbfs, peak_dbfs: of all samples after the mixdown to at
-    most two channels, full scale being 1.0 (-inf for digital silence).
+    fps: frames per second on average; interlaced: whether some frame is, which decoding mends;
+    rms_dbfs, peak_dbfs: of all samples after the mixdown to at most two channels, full scale being
+    1.0 (-inf for digital silence); damaged: packets that could not be read or decoded.
     """
 
     video: str = VideoStatus.NOT_FETCHED
@@ -47,6 +52,8 @@ class Probe:
     rms_dbfs: float = math.nan
     peak_dbfs: float = math.nan
     near_silence: bool = False
+    interlaced: bool = False
+    damaged: int = 0
     decoder: str = DECODER
 
 
@@ -55,12 +62,27 @@ PROBE_COLUMNS = {"clip_id": "string"} | {field.name: _DTYPES[field.type] for fie
 
 
 def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
-    """One row (PROBE_COLUMNS) per fetch row, in order; not_fetched where there is no file."""
+    """One row (PROBE_COLUMNS) per fetch row, in order; not_fetched where there is no file.
+
+    A file that crashes the decoder, or that it never comes back from, is a decode_error.
+    """
     found = []
-    for row in track(list(fetch_rows.itertuples()), "probe", total=len(fetch_rows)):
-        probe = probe_file(row.path) if row.fetch == FetchStatus.OK else Probe()
-        found.append({"clip_id": row.clip_id} | asdict(probe))
+    with Isolated(probe_file) as probe_apart:
+        for row in track(list(fetch_rows.itertuples()), "probe", total=len(fetch_rows)):
+            probe = Probe()
+            if row.fetch == FetchStatus.OK:
+                try:
+                    probe = probe_apart(row.path, _patience(row.path))
+                except Crashed as crash:
+                    print(f"{row.path}: {crash}", file=sys.stderr, flush=True)
+                    probe = Probe(VideoStatus.DECODE_ERROR, AudioStatus.DECODE_ERROR)
+            found.append({"clip_id": row.clip_id} | asdict(probe))
     return pd.DataFrame(found, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
+
+
+def _patience(path: str) -> float:
+    """Seconds after which a file's decoder is taken to hang: far more than a slow machine needs."""
+    return PATIENCE_SECONDS * (1 + os.stat(path).st_size / 10_000_000)
 
 
 def probe_file(path) -> Probe:
@@ -74,9 +96,9 @@ def probe_file(path) -> Probe:
         picture, sound = picture_stream(container), sound_stream(container)
         probe.video = VideoStatus.NO_VIDEO_STREAM
         probe.audio = AudioStatus.NO_AUDIO_STREAM
-        seen, heard = _Seen(), _Heard()
+        seen, heard = _Seen(picture), _Heard()
         if picture or sound:
-            _decode(container, picture, sound, seen, heard)
+            probe.damaged = _decode(container, picture, sound, seen, heard)
         if picture:
             _report_picture(probe, picture, seen)
         if sound:
@@ -89,30 +111,46 @@ def probe_file(path) -> Probe:
 class _Seen:
     """Running facts about the pictures."""
 
-    def __init__(self):
-        self.frames, self.end, self.size = 0, 0.0, (0, 0)
+    def __init__(self, stream):
+        self.stretch = pixel_stretch(stream) if stream else 1.0
+        self.frames, self.end, self.size, self.interlaced = 0, 0.0, (0, 0), False
 
     def add(self, begin: float, length: float, frame) -> None:
         self.frames += 1
         self.end = max(self.end, begin + length)
-        turned = round(frame.rotation / 90) % 2
-        self.size = (frame.height, frame.width) if turned else (frame.width, frame.height)
+        self.size = shown_size(frame, self.stretch)
+        self.interlaced |= frame.interlaced_frame
 
 
 class _Heard:
     """Running facts about the sound: sums, never all samples at once."""
 
     def __init__(self):
-        self.mix, self.broken = Mixdown(), []
+        self.mix, self.packets, self.broken, self.senseless = Mixdown(), 0, [], False
         self.samples, self.values, self.squares, self.peak = 0, 0, 0.0, 0.0
 
     @property
     def seconds(self) -> float:
         return self.samples / self.mix.rate if self.mix.rate else 0.0
 
-    def add(self, block: np.ndarray) -> None:  # [C, n]
+    def add(self, packet) -> None:
+        self.packets += 1
+        for frame in decoded(packet, self.broken):
+            self._count(self.mix.add(frame))
+
+    def finish(self) -> None:
+        self._count(self.mix.rest())
+
+    def _count(self, blocks) -> None:
+        try:
+            for block in blocks:
+                self._measure(block)
+        except DecodeError:  # a rate or layout that cannot be
+            self.senseless = True
+
+    def _measure(self, block: np.ndarray) -> None:  # [C, n]
         if not np.isfinite(block).all():
-            self.broken.append("samples that are no numbers")
+            self.senseless = True
             block = np.nan_to_num(block, posinf=0.0, neginf=0.0)
         self.samples += block.shape[1]
         self.values += block.size
@@ -120,23 +158,21 @@ class _Heard:
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
 
 
-def _decode(container, picture, sound, seen: _Seen, heard: _Heard) -> None:
+def _decode(container, picture, sound, seen: _Seen, heard: _Heard) -> int:
+    """Feed both; the number of packets that could not be read or decoded."""
     streams = [stream for stream in (picture, sound) if stream]
     pictures = _Inbox()
     timeline = timed(pictures, picture) if picture else None
-    broken_reading: list[str] = []
-    for packet in packets_of(container, streams, broken_reading):
-        if packet.stream is picture or packet.stream.index == (picture.index if picture else -1):
-            for frame in decoded(packet):
+    broken: list[str] = []
+    for packet in packets_of(container, streams, broken):
+        if picture and packet.stream.index == picture.index:
+            for frame in decoded(packet, broken):
                 pictures.put(frame)
                 seen.add(*next(timeline))
         else:
-            for frame in decoded(packet, heard.broken):
-                for block in heard.mix.add(frame):
-                    heard.add(block)
-    for block in heard.mix.rest():
-        heard.add(block)
-    heard.broken += broken_reading
+            heard.add(packet)
+    heard.finish()
+    return len(broken) + len(heard.broken)
 
 
 class _Inbox:
@@ -154,6 +190,7 @@ def _report_picture(probe: Probe, stream, seen: _Seen) -> None:
     probe.video_codec = stream.codec_context.name
     probe.fps = float(stream.average_rate) if stream.average_rate else math.nan
     probe.width, probe.height = seen.size
+    probe.interlaced = seen.interlaced
     if not seen.frames:
         probe.video = VideoStatus.DECODE_ERROR
     elif seen.end < MIN_SECONDS:
@@ -172,7 +209,9 @@ def _report_sound(probe: Probe, stream, heard: _Heard) -> None:
         rms = math.sqrt(heard.squares / heard.values)
         probe.rms_dbfs, probe.peak_dbfs = _dbfs(rms), _dbfs(heard.peak)
         probe.near_silence = probe.rms_dbfs < NEAR_SILENCE_DBFS
-    if not heard.samples or heard.broken or heard.seconds < MIN_SOUND_SHARE * declared:
+    lost = heard.seconds < MIN_SOUND_SHARE * declared
+    lost |= len(heard.broken) > (1 - MIN_SOUND_SHARE) * heard.packets
+    if not heard.samples or heard.senseless or lost:
         probe.audio = AudioStatus.DECODE_ERROR
     elif heard.peak == 0.0:
         probe.audio = AudioStatus.DIGITAL_SILENCE

@@ -20,13 +20,14 @@ def make_clip(
     format=None,
     pictures=True,
     codecs=("mpeg4", "aac"),
+    pix_fmt="yuv420p",
 ):
     """A clip whose picture k is gray 10 k; `sound` is (layout, rate) or None; `times` in 1/1000 s."""
     with av.open(str(path), "w", format=format) as out:
         video = audio = None
         if pictures:
             video = out.add_stream(codecs[0], rate=fps)
-            video.width, video.height, video.pix_fmt = *size, "yuv420p"
+            video.width, video.height, video.pix_fmt = *size, pix_fmt
             video.codec_context.gop_size = 4
             if times:
                 video.codec_context.time_base = Fraction(1, 1000)

@@ -1,0 +1,124 @@
+"""Pictures as a viewer sees them: in time, whole lines of one moment, square pixels, right way up.
+
+The same as libav's own player does: fields are woven apart (yadif) where a frame says that it is
+interlaced, pixels that are not square are stretched to the display aspect, the matrix with which
+phones note how they were held is applied, and colours follow the file's own matrix and range.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import av
+import numpy as np
+from av.filter import Graph
+
+MOST_PIXELS = 1 << 26  # 8192 x 8192; a header that claims more is not believed
+LONGEST_SHOWN = 600.0  # seconds; a time stamp that jumps further is damage, as is one that
+FURTHEST_BACK = 10.0  # falls back by more than this (libav's own threshold for a new start)
+MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is not believed
+
+
+def timed(frames: Iterable, stream) -> Iterator[tuple[float, float, av.VideoFrame]]:
+    """(begin, length, frame) of pictures, in seconds from the first.
+
+    Where the time stamps jump, the next picture follows the last one at once.
+    """
+    rate = stream.average_rate or stream.guessed_rate
+    usual = 1.0 / float(rate) if rate else 0.04
+    origin, until = None, 0.0
+    for frame in frames:
+        if origin is None:
+            origin = frame.time or 0.0
+        at = until if frame.time is None else frame.time - origin
+        if not until - FURTHEST_BACK <= at <= until + LONGEST_SHOWN:
+            origin, at = frame.time - until, until
+        at = max(at, 0.0)
+        length = float(frame.duration * frame.time_base) if frame.duration else usual
+        length = min(max(length, 0.0), LONGEST_SHOWN)
+        yield at, length, frame
+        until = at + length
+
+
+def progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same frames; where the two fields of one are of two moments, the second is made up.
+
+    Frames before the first interlaced one pass untouched, and so do all in a progressive file.
+    """
+    graph, form = None, None
+    for frame in frames:
+        new = (frame.width, frame.height, frame.format.name)
+        if new != form:
+            yield from _rest(graph)
+            graph, form = None, new
+        if graph is None and frame.interlaced_frame and min(frame.width, frame.height) > 2:
+            graph = _deinterlacer(frame)
+        if graph is None:
+            yield frame
+        else:
+            graph.push(frame)
+            yield from _pulled(graph)
+    yield from _rest(graph)
+
+
+def _deinterlacer(frame: av.VideoFrame) -> Graph:
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    yadif = graph.add("yadif", "mode=send_frame:deint=interlaced")
+    graph.link_nodes(source, yadif, graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            yield graph.pull()
+        except (BlockingIOError, EOFError):
+            return
+
+
+def _rest(graph: Graph | None) -> Iterator[av.VideoFrame]:
+    if graph is not None:
+        graph.push(None)
+        yield from _pulled(graph)
+
+
+def pixel_stretch(stream) -> float:
+    """Width of a pixel of this stream over its height; 1 where the file says nothing credible."""
+    aspect = stream.sample_aspect_ratio
+    stretch = float(aspect) if aspect else 1.0
+    return stretch if 1 / MOST_STRETCH <= stretch <= MOST_STRETCH else 1.0
+
+
+def shown_size(frame: av.VideoFrame, stretch: float) -> tuple[int, int]:
+    """(width, height) in pixels of what `as_shown` makes of a frame."""
+    width = max(1, round(frame.width * stretch))
+    swapped, _, _ = _orientation(frame)
+    return (frame.height, width) if swapped else (width, frame.height)
+
+
+def as_shown(frame: av.VideoFrame, stretch: float = 1.0) -> np.ndarray:
+    """RGB pixels uint8 [H, W, 3]: `stretch` times as wide, then turned and mirrored as it says."""
+    size = {}
+    if stretch != 1.0:
+        size = {"width": max(1, round(frame.width * stretch)), "interpolation": "BICUBIC"}
+    pixels = frame.to_ndarray(format="rgb24", **size)
+    swapped, leftwards, upwards = _orientation(frame)
+    if swapped:
+        pixels = pixels.transpose(1, 0, 2)
+    return np.ascontiguousarray(pixels[:: -1 if upwards else 1, :: -1 if leftwards else 1])
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """(axes swapped, then x runs leftwards, then y runs upwards) by the frame's display matrix.
+
+    The matrix [[a, b], [c, d]] maps stored (x, y) to (a x + c y, b x + d y). An angle that is no
+    quarter turn is taken as the nearest one: nobody crops a tilted video.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, False, False
+    a, b, _, c, d, *_ = (int(number) for number in np.frombuffer(bytes(data), np.int32)[:9])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0

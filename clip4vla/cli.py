@@ -27,10 +27,12 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="From ids and annotations to frozen shards.")
 config = typer.Typer(no_args_is_help=True, help="Look at what the config resolves to.")
+setup = typer.Typer(no_args_is_help=True, help="Set this project up on a cluster.")
 tables = typer.Typer(no_args_is_help=True, help="From metrics to tables, figures and pages.")
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
+app.add_typer(setup, name="setup")
 
 ConfigFiles = Annotated[
     list[Path],
@@ -229,6 +231,87 @@ def train(
     from clip4vla.stages import runs as stage
 
     stage.train(plan_of(config_files, values), run_key, threads, max_seconds)
+
+
+@app.command()
+def launch(
+    run_key: RunKey,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    launcher: Annotated[
+        str, typer.Option(help="local: on this machine. slurm: as one job over all nodes.")
+    ] = "local",
+    nodes: Annotated[int, typer.Option(min=1, help="slurm: machines.")] = 1,
+    gpus_per_node: Annotated[
+        int, typer.Option(min=0, help="One process each; 0: one process on the CPU.")
+    ] = 0,
+    gpu_model: Annotated[str, typer.Option(help="slurm: such as v100.")] = "any",
+    threads: Threads = 2,
+    mem_mb: Annotated[int, typer.Option(min=0, help="slurm: memory of every node.")] = 0,
+    minutes: Annotated[int, typer.Option(min=1, help="slurm: time limit of one job.")] = 60,
+    partition: Annotated[str, typer.Option(help="slurm: where to run.")] = "any",
+    account: Annotated[str, typer.Option(help="slurm: who pays.")] = "any",
+    constraint: Annotated[str, typer.Option(help="slurm: features of the nodes.")] = "any",
+) -> None:
+    """Train one run on several GPUs or nodes, and wait for its end.
+
+    Run again, it attaches to the Slurm job that is still there, or goes on from the checkpoint.
+    """
+    from clip4vla.launch.request import Request
+    from clip4vla.stages import runs as stage
+
+    request = Request(
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        gpu_model=gpu_model,
+        threads=threads,
+        mem_mb=mem_mb,
+        minutes=minutes,
+        partition=partition,
+        account=account,
+        constraint=constraint,
+    )
+    stage.launch(plan_of(config_files, values), run_key, launcher, request)
+
+
+@setup.command("slurm")
+def setup_slurm(
+    account: Annotated[str, typer.Option(help="Who pays; leave it out where nobody does.")] = "",
+    partition: Annotated[
+        str, typer.Option(help="Where jobs run (`sinfo`); else the default.")
+    ] = "",
+    gpu_model: Annotated[str, typer.Option(help="Such as v100, where there are several.")] = "",
+    constraint: Annotated[str, typer.Option(help="Features that pre-training needs.")] = "",
+    nodes: Annotated[int, typer.Option(min=1, help="Machines for pre-training.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="Of these machines.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for every GPU.")] = 8,
+    minutes: Annotated[int, typer.Option(min=10, help="Longest time of one job.")] = 1440,
+    mem_mb: Annotated[int, typer.Option(min=1000, help="Memory of these machines.")] = 64000,
+    name: Annotated[str, typer.Option(help="`snakemake --profile NAME`.")] = "slurm",
+    replace: Annotated[bool, typer.Option(help="Overwrite a profile that is there.")] = False,
+    show: Annotated[bool, typer.Option(help="Print the profile, write nothing.")] = False,
+) -> None:
+    """Write your copy of the Slurm profile, so that `snakemake --profile slurm all` works."""
+    from clip4vla.launch.profile import Cluster, check, install, render
+
+    cluster = Cluster(
+        account,
+        partition,
+        gpu_model,
+        constraint,
+        nodes,
+        gpus_per_node,
+        threads,
+        minutes,
+        mem_mb,
+    )
+    text = render(cluster)
+    if show:
+        typer.echo(text, nl=False)
+        return
+    check(cluster)
+    path = install(text, name, replace)
+    typer.echo(f"wrote {path}; edit it as you like. Next: snakemake --profile {name} -n all")
 
 
 @app.command()

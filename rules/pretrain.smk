@@ -1,4 +1,5 @@
-# Contrastive pre-training of the audio tower.
+# Contrastive pre-training of the audio tower: on this machine, or as one Slurm job over several nodes that this
+# rule submits, waits for, and finds again. The profile says which.
 
 
 rule pretrain:
@@ -19,7 +20,23 @@ rule pretrain:
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
+    resources:
+        launcher="local",
+        nodes=1,
+        gpus_per_node=0,
+        mem_mb=0,
+        runtime=1440,
+        gpu_model="any",
+        slurm_partition="any",
+        slurm_account="any",
+        constraint="any",  # whatever the cluster chooses
+    localrule: True
     message:
         "Pre-train {wildcards.run_key}"
     shell:
-        "clip4vla train {wildcards.run_key} --threads {threads} > {log} 2>&1"
+        "clip4vla launch {wildcards.run_key} --threads {threads} --launcher {resources.launcher}"
+        " --nodes {resources.nodes} --gpus-per-node {resources.gpus_per_node}"
+        " --gpu-model {resources.gpu_model} --mem-mb {resources.mem_mb}"
+        " --minutes {resources.runtime} --partition {resources.slurm_partition}"
+        " --account {resources.slurm_account} --constraint {resources.constraint}"
+        " > {log} 2>&1"

@@ -1,5 +1,7 @@
 """Training, substitution and evaluation of one run, by its key."""
 
+import os
+import time
 from pathlib import Path
 
 from clip4vla.config import layout
@@ -7,12 +9,21 @@ from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import sources_of
 from clip4vla.errors import UserError
 from clip4vla.files import read_json, sha256_of_file, write_json
+from clip4vla.launch.request import Request
 from clip4vla.stages.summaries import numbers
 from clip4vla.tracking import write_record
 
+OUTPUT_SECONDS = 120.0
+MARGIN = 0.1  # of a job's time, to finish a step and save in
+MARGIN_SECONDS = 600.0  # and no more than that
+
 
 def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None:
-    """Pre-train or fine-tune; leaves model.safetensors, train.json and metrics.jsonl."""
+    """Pre-train or fine-tune; leaves model.safetensors, train.json and metrics.jsonl.
+
+    In a Slurm job, stops in good order before the job's time is up.
+    """
+    from clip4vla.launch.queue import seconds_left
     from clip4vla.training.train import train
 
     run = plan.run(key)
@@ -28,9 +39,49 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         state=Path(layout.state_dir(key)),
         out=out,
         workers=threads,
-        max_seconds=max_seconds,
+        max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
     )
     _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
+
+
+def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
+    """Train through a launcher; the training itself is `clip4vla train KEY` on every rank."""
+    run = plan.run(key)
+    arguments = ["train", key, "--threads", str(request.threads)]
+    if launcher == "slurm":
+        from clip4vla.launch.slurm import run_on_slurm
+
+        names = ("CLIP4VLA_CONFIG", "CLIP4VLA_SET")
+        variables = {name: os.environ[name] for name in names if name in os.environ}
+        state = Path(layout.state_dir(key))
+        run_on_slurm(f"{run.stage}-{key}", arguments, request, state, variables)
+        _await_outputs(key, run.stage)
+    elif launcher == "local" and request.tasks_per_node > 1:
+        from clip4vla.launch.local import run_here
+
+        run_here(arguments, request.tasks_per_node)
+    elif launcher == "local":
+        train(plan, key, request.threads, max_seconds=None)
+    else:
+        raise UserError(f"--launcher {launcher}: choose local or slurm")
+
+
+def seconds_to_train(left: float | None) -> float | None:
+    """How long to train in a job that has so many seconds left (None: no limit)."""
+    return None if left is None else left - min(MARGIN * left, MARGIN_SECONDS)
+
+
+def _await_outputs(key: str, stage: str) -> None:
+    """Network file systems show a node's files late: wait a little for the last of them."""
+    wanted = [Path(layout.result_dir(key), name) for name in layout.RUN_FILES[stage]]
+    deadline = time.monotonic() + OUTPUT_SECONDS
+    while missing := [path for path in wanted if not path.is_file()]:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{missing[0]}: the job has completed, but this file of it is not to be seen here; "
+                "is the working directory on a file system that all nodes share?"
+            )
+        time.sleep(1)
 
 
 def substitute(plan: Plan, key: str, threads: int) -> None:

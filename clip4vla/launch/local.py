@@ -1,0 +1,68 @@
+"""A training in several processes on this machine, one for each GPU.
+
+torchrun starts the same command as well; it is not used here because it hides how a rank ended,
+and a training that has to go on later says so by its exit code.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError
+
+COMMAND = [sys.executable, "-m", "clip4vla.cli"]
+GRACE_SECONDS = 60.0  # for the other ranks, when one has failed
+
+
+def run_here(arguments: list[str], processes: int) -> None:
+    """Run `clip4vla ARGUMENTS` as that many ranks, and pass SIGTERM, SIGINT and SIGUSR2 on to them.
+
+    Raises RetryLater when the training stopped in good order, UserError when it refused or failed.
+    """
+    common = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    ranks = []
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        ranks.append(subprocess.Popen([*COMMAND, *arguments], env=common | own))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: _send(ranks, number))
+    codes = _wait(ranks)
+    if EXIT_USER_ERROR in codes:
+        raise UserError("the training was refused: see above")
+    if EXIT_RETRY in codes:
+        raise RetryLater("stopped in good order: run the same command again")
+    if any(codes):
+        raise RuntimeError(f"the ranks of the training ended with {codes}: see above")
+
+
+def _wait(ranks: list[subprocess.Popen]) -> list[int]:
+    """Exit codes of all ranks. When one fails, the others wait for it in vain: they are ended."""
+    deadline = None
+    while any(rank.poll() is None for rank in ranks):
+        if deadline is None and any(rank.poll() for rank in ranks):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            _send(ranks, signal.SIGKILL)
+        time.sleep(0.2)
+    return [rank.returncode for rank in ranks]
+
+
+def _send(ranks: list[subprocess.Popen], number: int) -> None:
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,98 @@
+"""The Slurm profile of Snakemake: a template, and the user's own copy of it."""
+
+import difflib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from clip4vla.errors import UserError
+from clip4vla.files import write_text
+
+TEMPLATE = Path(__file__).parent / "profile.yaml"
+FIELD = re.compile(r"\{(\w+)\}")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,&|*:-]*")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a user knows of their cluster. An empty text drops the lines that would hold it."""
+
+    account: str = ""
+    partition: str = ""
+    gpu_model: str = ""
+    constraint: str = ""
+    nodes: int = 1
+    gpus_per_node: int = 8
+    threads: int = 8
+    minutes: int = 1440
+    mem_mb: int = 64000
+
+
+def render(cluster: Cluster) -> str:
+    """The profile for a cluster. Raises UserError for a value that could not stand in it."""
+    values = {name: str(value) for name, value in asdict(cluster).items()}
+    values["gpu"] = "1" if cluster.gpus_per_node else ""
+    values["gpu_job_mem_mb"] = str(min(32000, cluster.mem_mb))
+    values["evaluate_mem_mb"] = str(min(16000, cluster.mem_mb))
+    for name, value in values.items():
+        if value and not WORD.fullmatch(value):
+            raise UserError(
+                f"--{name.replace('_', '-')} {value!r}: use letters, digits and _.-,:&|*"
+            )
+    absent = [name for name, value in values.items() if not value]
+    lines = []
+    for line in TEMPLATE.read_text(encoding="utf-8").splitlines():
+        names = [*FIELD.findall(line), *re.findall(r"\*(\w+)$", line)]
+        if not any(name in absent for name in names):
+            lines.append(FIELD.sub(lambda match: values[match[1]], line))
+    return "\n".join(lines) + "\n"
+
+
+def user_folder() -> Path:
+    """Where Snakemake looks for profiles of this user."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base, "snakemake")
+
+
+def install(text: str, name: str, replace: bool) -> Path:
+    """Write the user's profile `name`; refuses to change one that is there unless `replace`."""
+    path = user_folder() / name / "config.yaml"
+    if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
+        if not replace:
+            changed = difflib.unified_diff(old.splitlines(), text.splitlines(), n=0, lineterm="")
+            shown = "\n".join(line for line in changed if not line.startswith(("---", "+++", "@@")))
+            raise UserError(f"{path} is there and differs; --replace overwrites it:\n{shown}")
+        shutil.copyfile(path, path.with_suffix(".yaml.before"))
+    write_text(path, text)
+    return path
+
+
+def check(cluster: Cluster) -> None:
+    """UserError when this cluster has no such partition or account for this user.
+
+    Says nothing where Slurm cannot be asked: the profile may be written on another machine.
+    """
+    partitions = {name.strip("*") for name in _ask("sinfo", "--noheader", "--format=%P")}
+    if cluster.partition and partitions:
+        unknown = set(cluster.partition.split(",")) - partitions
+        if unknown:
+            raise UserError(
+                f"--partition {', '.join(sorted(unknown))}: this cluster has "
+                f"{', '.join(sorted(partitions))}"
+            )
+    user = os.environ.get("USER") or str(os.getuid())
+    form = ("format=account", f"user={user}")
+    accounts = set(_ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *form))
+    if cluster.account and accounts and cluster.account not in accounts:
+        raise UserError(f"--account {cluster.account}: yours are {', '.join(sorted(accounts))}")
+
+
+def _ask(*command: str) -> list[str]:
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return told.stdout.split()

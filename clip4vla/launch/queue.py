@@ -1,0 +1,104 @@
+"""What Slurm says of a job: squeue while it lives, then sacct."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+
+from clip4vla.errors import UserError
+
+# A job in one of these states is over; any other one (PENDING, REQUEUED, a new one) is alive.
+FINAL = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+}
+SECONDS = 60  # a busy controller answers late
+
+
+@dataclass(frozen=True)
+class State:
+    """A state by Slurm's name, the exit code of the script, and why it waits or where it is."""
+
+    name: str
+    exit_code: int = 0
+    detail: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether the job will not run (again)."""
+        return self.name in FINAL
+
+
+def living_job(name: str) -> str | None:
+    """Id of this user's job of that name that waits or runs; None if there is none."""
+    listed = _ask("squeue", "--noheader", "--me", "--name", name, "--format", "%i")
+    return min(listed.split(), key=int, default=None)
+
+
+def state_of(job_id: str) -> State | None:
+    """What became of a job; None while Slurm gives no answer (sacct is up to two seconds late).
+
+    squeue comes first: after a node crash sacct says NODE_FAIL of a job that Slurm has requeued.
+    Where there is no accounting, scontrol knows a job for some minutes after its end.
+    """
+    try:
+        listed = _ask("squeue", "--noheader", "--jobs", job_id, "--format", "%T|%R").strip()
+    except UserError as error:
+        if "Invalid job id" not in str(error):
+            return None  # a busy controller, not a job that is gone
+        listed = ""
+    name, _, detail = listed.partition("|")
+    if name and name not in FINAL:
+        return State(name, detail=detail)
+    form = "--format=State,ExitCode"
+    told = _ask("sacct", "-X", "--noheader", "--parsable2", "-j", job_id, form, missing="").strip()
+    if told:
+        name, code = told.splitlines()[0].split("|")
+        return State(name.split()[0], int(code.split(":")[0]))  # "CANCELLED by 1000"
+    told = _ask("scontrol", "--oneliner", "show", "job", job_id, missing="")
+    facts = dict(item.partition("=")[::2] for item in told.split())
+    if "JobState" not in facts:
+        return None
+    return State(facts["JobState"], int(facts.get("ExitCode", "0:0").split(":")[0]))
+
+
+def requeue(job_id: str) -> bool:
+    """Put the running job back into the queue, under the same id; False where Slurm refuses."""
+    asked = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, timeout=SECONDS)
+    return asked.returncode == 0
+
+
+def seconds_left() -> float | None:
+    """Time until Slurm ends the job that this process is in; None outside of one, or no limit."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id is None:
+        return None
+    left = _ask("squeue", "--noheader", "--jobs", job_id, "--format", "%L", missing="").strip()
+    days, _, clock = left.rpartition("-")
+    try:
+        parts = [int(part) for part in clock.split(":")]
+    except ValueError:  # UNLIMITED, INVALID, or no answer
+        return None
+    seconds = sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600), strict=False))
+    return float(seconds + 86400 * int(days or 0))
+
+
+def _ask(*command: str, missing: str | None = None) -> str:
+    """Output of a Slurm command; `missing` where it fails or is not there, else UserError."""
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        return told.stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        if missing is not None:
+            return missing
+        why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise UserError(
+            f"{command[0]}: {why[-1] if why else 'failed'}; run this on a machine of the cluster, "
+            "or choose --launcher local"
+        ) from None

@@ -1,0 +1,45 @@
+"""The one function that every task of a Slurm job runs: `clip4vla train` as one rank."""
+
+import os
+import sys
+import time
+
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment
+
+from clip4vla.errors import EXIT_RETRY
+from clip4vla.launch.queue import requeue
+
+REQUEUE_SECONDS = 60  # until Slurm ends the tasks of a job that it has requeued
+
+
+class Rank(Checkpointable):
+    """Runs a command line of ours with the rank that Slurm gave to this task.
+
+    A training that was told to stop (time limit, pre-emption) has saved itself and goes on when
+    Slurm starts the job again: whether somebody still waits for it on the login node or not.
+    """
+
+    def __init__(self, arguments: list[str], variables: dict[str, str]):
+        self.arguments, self.variables = arguments, variables
+
+    def __call__(self) -> None:
+        """Leaves by SystemExit unless the training is finished."""
+        from clip4vla.cli import main
+
+        os.environ.update(self.variables)
+        # Slurm shows every task the GPUs of its node; each takes the one of its local rank.
+        ranks = TorchDistributedEnvironment()
+        ranks.export(set_cuda_visible_devices=False, overwrite=True)
+        try:
+            main(self.arguments)
+        except SystemExit as end:
+            if end.code == EXIT_RETRY:
+                self._come_back(ranks.rank)
+            if end.code:
+                raise
+
+    def _come_back(self, rank: int) -> None:
+        if rank == 0 and not requeue(os.environ["SLURM_JOB_ID"]):
+            print("Slurm does not requeue this job: it is submitted anew", file=sys.stderr)
+            return
+        time.sleep(REQUEUE_SECONDS)

@@ -1,0 +1,26 @@
+"""What a training asks of the machines it runs on. It decides how fast, never what is computed."""
+
+from dataclasses import dataclass
+
+ANY = "any"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Machines of one training. `any` leaves a choice to the cluster."""
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    gpu_model: str = ANY  # such as v100, where a cluster has several
+    threads: int = 4  # of every process
+    mem_mb: int = 0  # of every node; 0: the cluster's default
+    minutes: int = 60  # time limit of one job; the training goes on in the next
+    partition: str = ANY
+    account: str = ANY
+    constraint: str = ANY
+    grace_seconds: int = 180  # from Slurm's signal to the end: to finish a step and save
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes: one for each GPU, or one."""
+        return max(self.gpus_per_node, 1)

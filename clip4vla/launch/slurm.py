@@ -1,0 +1,148 @@
+"""A training as one Slurm job over one or more nodes, from submission to its end.
+
+Runs as a local rule on the login node. It may die at any moment: the job lives on, comes back by
+itself after time limits, pre-emption and crashed nodes, and the same command attaches to it again.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import submitit
+from submitit.helpers import clean_env
+
+from clip4vla.errors import UserError
+from clip4vla.files import sha256_of, sole_owner
+from clip4vla.launch.queue import State, living_job, state_of
+from clip4vla.launch.rank import Rank
+from clip4vla.launch.request import ANY, Request
+
+POLL_SECONDS = (2.0, 30.0)  # shortly after a change, and in the long run
+UNKNOWN_SECONDS = 120.0  # until a job that nothing knows counts as lost
+FRUITLESS = 3  # jobs in a row that may end without a step of progress
+LOG_LINES = 15
+NEVER = {"PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"}
+REFUSED = 2  # exit code of a user's mistake: submitting again cannot help
+
+
+def run_on_slurm(
+    name: str, arguments: list[str], request: Request, state: Path, variables: dict[str, str]
+) -> None:
+    """Submit `clip4vla ARGUMENTS` unless such a job lives; return when it has completed.
+
+    name: of the training, unique below the working directory; state: the run's folder, whose
+    checkpoints tell progress and where the job's logs go. A job that ends otherwise is submitted
+    again while each one makes progress. Raises UserError with the end of its log when it is given
+    up: cancelled, refused, or no progress in three jobs.
+    """
+    folder = state / "slurm"
+    name = f"clip4vla-{name}-{sha256_of(str(Path.cwd()))[:6]}"
+    with sole_owner(folder):
+        fruitless, reached = 0, _progress(state)
+        job_id = living_job(name)
+        if job_id is not None:
+            _say(f"job {job_id} is still there: waiting for it")
+        while True:
+            job_id = job_id or _submit(name, arguments, request, folder, variables)
+            end = _wait(job_id)
+            if end.name == "COMPLETED":
+                return
+            now = _progress(state)
+            fruitless, reached = (0, now) if now > reached else (fruitless + 1, reached)
+            hopeless = end.name == "CANCELLED" or end.exit_code == REFUSED
+            if hopeless or fruitless >= FRUITLESS:
+                raise UserError(_report(job_id, end, folder, fruitless))
+            _say(f"job {job_id} ended as {end.name} at step {now}: submitting again")
+            job_id = None
+
+
+def _submit(
+    name: str, arguments: list[str], request: Request, folder: Path, variables: dict[str, str]
+) -> str:
+    """Hand the job to Slurm through submitit; its id."""
+    executor = submitit.SlurmExecutor(folder / "%j", python=sys.executable)
+    optional = {
+        "partition": request.partition,
+        "account": request.account,
+        "constraint": request.constraint,
+        "mem": f"{request.mem_mb}M" if request.mem_mb else ANY,
+        **_gpus(request),
+    }
+    executor.update_parameters(
+        job_name=name,
+        nodes=request.nodes,
+        ntasks_per_node=request.tasks_per_node,
+        cpus_per_task=request.threads,
+        time=request.minutes,
+        signal_delay_s=request.grace_seconds,
+        srun_args=["--kill-on-bad-exit=1"],  # a lost rank ends the others, which wait for it
+        additional_parameters={"requeue": True},
+        **{key: value for key, value in optional.items() if value != ANY},
+    )
+    found = os.environ.get("SLURM_CONF")
+    with clean_env():  # nothing of a job this runs in may leak into the new one
+        if found is not None:
+            os.environ["SLURM_CONF"] = found
+        try:
+            job = executor.submit(Rank(arguments, variables))
+        except submitit.core.utils.FailedJobError as error:
+            raise UserError(
+                f"sbatch refused: {' '.join(str(error).split())}; partition, account and GPUs are "
+                "in the profile: `clip4vla setup slurm --help`"
+            ) from None
+    _say(f"job {job.job_id}: {request.nodes} node(s), logs in {folder}/{job.job_id}")
+    return job.job_id
+
+
+def _gpus(request: Request) -> dict[str, str | int]:
+    if request.gpus_per_node == 0:
+        return {}
+    if request.gpu_model == ANY:
+        return {"gpus_per_node": request.gpus_per_node}
+    return {"gres": f"gpu:{request.gpu_model}:{request.gpus_per_node}"}
+
+
+def _wait(job_id: str) -> State:
+    """Wait until the job is over, twice in a row: a requeued one may look finished for a moment."""
+    shown, last, pause, since = None, None, POLL_SECONDS[0], time.monotonic()
+    while True:
+        state = state_of(job_id)
+        if state is None and time.monotonic() - since > UNKNOWN_SECONDS:
+            state = State("UNKNOWN to Slurm")
+            return state
+        if state is not None:
+            since = time.monotonic()
+            if state.over and last is not None and last.over:
+                return state
+            if (state.name, state.detail) != shown:
+                _say(f"job {job_id}: {state.name} {state.detail}".rstrip())
+                if state.detail.strip("()") in NEVER:
+                    _say(f"no node can run it as it is: ask for less, then `scancel {job_id}`")
+                shown, pause = (state.name, state.detail), POLL_SECONDS[0]
+        last = state
+        time.sleep(pause)
+        pause = min(pause * 1.5, POLL_SECONDS[1])
+
+
+def _progress(state: Path) -> int:
+    """Steps that are safe in a checkpoint of the run; a finished run counts as more than any."""
+    if (state / "final" / "identity.json").exists():
+        return sys.maxsize
+    steps = [int(path.stem[5:]) for path in (state / "state").glob("step-*.pt")]
+    return max(steps, default=0)
+
+
+def _report(job_id: str, end: State, folder: Path, fruitless: int) -> str:
+    logs = sorted((folder / job_id).glob(f"{job_id}_*_log.err"))
+    lines = [f"job {job_id} ended as {end.name} (exit code {end.exit_code})"]
+    if fruitless >= FRUITLESS:
+        lines[0] += f"; {fruitless} jobs in a row made no progress"
+    if logs:
+        tail = logs[0].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+        lines += [f"the end of {logs[0]}:", *(f"  {line}" for line in tail)]
+    return "\n".join(lines)
+
+
+def _say(message: str) -> None:
+    print(f"{time.strftime('%F %T')} slurm: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,109 @@
+"""The Slurm profile: what is written, where, and what is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clip4vla.errors import UserError
+from clip4vla.launch import profile
+from clip4vla.launch.profile import Cluster, install, render
+
+REPO = Path(__file__).parents[2]
+RULES = set(
+    re.findall(
+        r"^rule (\w+):", "\n".join(p.read_text() for p in (REPO / "rules").glob("*.smk")), re.M
+    )
+)
+
+
+def test_the_profile_in_the_repository_is_the_rendered_template():
+    assert (REPO / "profiles" / "slurm" / "config.yaml").read_text() == render(Cluster())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPO / "profiles").glob("*/config.yaml")), ids=lambda p: p.parent.name
+)
+def test_every_rule_that_a_profile_names_exists(path):
+    content = yaml.safe_load(path.read_text())
+    named = set(content.get("set-resources", {})) | set(content.get("set-threads", {}))
+    assert named and named <= RULES
+
+
+def test_no_profile_is_called_default():
+    assert not (REPO / "profiles" / "default").exists()
+
+
+def test_everything_given_stands_in_the_profile():
+    text = render(
+        Cluster(
+            account="a1",
+            partition="p1",
+            gpu_model="v100",
+            constraint="ib",
+            nodes=3,
+            gpus_per_node=4,
+            threads=6,
+            minutes=99,
+            mem_mb=5000,
+        )
+    )
+    content = yaml.safe_load(text)
+    assert content["default-resources"]["slurm_account"] == "a1"
+    assert content["default-resources"]["slurm_partition"] == "p1"
+    pretrain = content["set-resources"]["pretrain"]
+    assert pretrain == {
+        "launcher": "slurm",
+        "nodes": 3,
+        "gpus_per_node": 4,
+        "gpu_model": "v100",
+        "slurm_partition": "p1",
+        "slurm_account": "a1",
+        "constraint": "ib",
+        "runtime": 99,
+        "mem_mb": 5000,
+    }
+    assert content["set-resources"]["finetune"]["mem_mb"] == 5000  # no more than a node has
+    assert content["set-threads"]["pretrain"] == 6
+
+
+def test_what_is_not_given_is_left_to_the_cluster():
+    content = yaml.safe_load(render(Cluster()))
+    assert "slurm_account" not in content["default-resources"]
+    assert not {"slurm_partition", "constraint", "gpu_model"} & set(
+        content["set-resources"]["pretrain"]
+    )
+
+
+def test_a_cluster_without_gpus_is_asked_for_none():
+    content = yaml.safe_load(render(Cluster(gpus_per_node=0)))
+    assert all("gpu" not in asked for asked in content["set-resources"].values())
+
+
+@pytest.mark.parametrize("value", ["a b", "x\ny: 1", "$(reboot)", "'", "-q"])
+def test_a_value_that_could_not_stand_in_the_profile_is_refused(value):
+    with pytest.raises(UserError, match="--partition"):
+        render(Cluster(partition=value))
+
+
+def test_a_profile_that_was_edited_is_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    path = install("jobs: 1\n", "slurm", replace=False)
+    assert path == tmp_path / "snakemake" / "slurm" / "config.yaml"
+    install("jobs: 1\n", "slurm", replace=False)  # the same again is no change
+    with pytest.raises(UserError, match=r"--replace overwrites it:\n-jobs: 1\n\+jobs: 2"):
+        install("jobs: 2\n", "slurm", replace=False)
+    install("jobs: 2\n", "slurm", replace=True)
+    assert path.read_text() == "jobs: 2\n"
+    assert path.with_name("config.yaml.before").read_text() == "jobs: 1\n"
+
+
+def test_unknown_partitions_and_accounts_are_named(monkeypatch):
+    answers = {"sinfo": ["gpu*", "cpu"], "sacctmgr": ["lab"]}
+    monkeypatch.setattr(profile, "_ask", lambda *command: answers[command[0]])
+    profile.check(Cluster(partition="gpu,cpu", account="lab"))
+    with pytest.raises(UserError, match="--partition gup: this cluster has cpu, gpu"):
+        profile.check(Cluster(partition="gup"))
+    with pytest.raises(UserError, match="--account lob: yours are lab"):
+        profile.check(Cluster(account="lob"))

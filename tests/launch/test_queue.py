@@ -1,0 +1,85 @@
+"""Slurm's answers, given by small scripts that stand in for its commands."""
+
+import pytest
+
+from clip4vla.errors import UserError
+from clip4vla.launch import queue
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Define a command's answer: `slurm("squeue", "RUNNING|node1")`; None: it fails."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def define(command: str, answer: str | None) -> None:
+        text = "exit 1" if answer is None else f"cat <<'EOF'\n{answer}\nEOF"
+        (tmp_path / command).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / command).chmod(0o755)
+
+    for command in ("squeue", "sacct", "scontrol"):
+        define(command, None if command != "squeue" else "")
+    return define
+
+
+def test_a_living_job_is_what_squeue_says(slurm):
+    slurm("squeue", "PENDING|(BeginTime)")
+    slurm("sacct", "NODE_FAIL|0:0")  # what sacct says of a job that Slurm has requeued
+    state = queue.state_of("7")
+    assert (state.name, state.detail, state.over) == ("PENDING", "(BeginTime)", False)
+
+
+@pytest.mark.parametrize(
+    "told, name, code, over",
+    [
+        ("COMPLETED|0:0", "COMPLETED", 0, True),
+        ("CANCELLED by 1000|0:15", "CANCELLED", 0, True),
+        ("FAILED|75:0", "FAILED", 75, True),
+        ("REQUEUED|0:0", "REQUEUED", 0, False),
+    ],
+)
+def test_a_job_that_left_the_queue_is_what_sacct_says(slurm, told, name, code, over):
+    slurm("squeue", "")
+    slurm("sacct", told)
+    state = queue.state_of("7")
+    assert (state.name, state.exit_code, state.over) == (name, code, over)
+
+
+def test_without_accounting_scontrol_is_asked(slurm):
+    slurm("scontrol", "JobId=7 JobName=x JobState=FAILED Reason=NonZeroExitCode ExitCode=2:0")
+    state = queue.state_of("7")
+    assert (state.name, state.exit_code) == ("FAILED", 2)
+
+
+def test_nobody_knows_the_job(slurm):
+    assert queue.state_of("7") is None
+
+
+def test_a_busy_controller_is_no_end_of_a_job(slurm):
+    slurm("squeue", None)
+    slurm("sacct", "NODE_FAIL|0:0")
+    assert queue.state_of("7") is None
+
+
+def test_jobs_are_found_by_name(slurm):
+    slurm("squeue", "12\n9")
+    assert queue.living_job("clip4vla-x") == "9"
+    slurm("squeue", "")
+    assert queue.living_job("clip4vla-x") is None
+
+
+def test_a_machine_without_slurm_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="squeue: .*--launcher local"):
+        queue.living_job("clip4vla-x")
+
+
+@pytest.mark.parametrize(
+    "told, seconds",
+    [("1-02:03:04", 93784), ("02:03:04", 7384), ("03:04", 184), ("UNLIMITED", None), ("", None)],
+)
+def test_the_time_that_is_left(slurm, monkeypatch, told, seconds):
+    slurm("squeue", told)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert queue.seconds_left() == seconds
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert queue.seconds_left() is None

@@ -280,6 +280,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
                 objective=tuning.objective,
                 optimiser=tuning.optimiser,
                 pad_loss=tuning.pad_loss,
+                freeze=tuning.freeze,
                 **shared,
             )
         )
@@ -313,6 +314,7 @@ def _add_pretraining(pretrain: PretrainRecipe | None, source, add, shared) -> st
             objective=pretrain.objective,
             optimiser=pretrain.optimiser,
             trainable=pretrain.trainable,
+            freeze=pretrain.freeze,
             **shared,
         )
     )

@@ -10,6 +10,7 @@ from clip4vla.config.run import (
     GATES,
     JOINT_FUSIONS,
     Decoding,
+    Freeze,
     Inputs,
     Masking,
     Modality,
@@ -43,6 +44,7 @@ class PretrainRecipe(Section):
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
+    freeze: Freeze = Freeze()
 
     @model_validator(mode="after")
     def _has_something_to_do(self) -> Self:
@@ -50,7 +52,20 @@ class PretrainRecipe(Section):
             raise ValueError("needs `sources` to train on, or `from` with the name of weights")
         if not (self.objective.inter or self.objective.intra):
             raise ValueError("objective.inter and objective.intra are both off: nothing to learn")
+        if self.trainable == "audio":
+            self._check_frozen_clip()
         return self
+
+    def _check_frozen_clip(self) -> None:
+        """What is about CLIP's own towers makes no sense while they are frozen."""
+        wanted = {
+            "objective.second_stage: released": self.objective.second_stage == "released",
+            "objective.self_similarity": self.objective.self_similarity,
+            "freeze.layer_num": self.freeze.layer_num is not None,
+        }
+        for name, given in wanted.items():
+            if given:
+                raise ValueError(f"{name} is about CLIP's towers, which are frozen: trainable: all")
 
 
 class FinetuneRecipe(Section):
@@ -64,12 +79,27 @@ class FinetuneRecipe(Section):
     objective: Objective = Objective(symmetric=False)
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
+    freeze: Freeze = Freeze()
 
     @model_validator(mode="after")
     def _selects_on_something(self) -> Self:
         if self.selection == "best_val" and self.val is None:
             raise ValueError("selection: best_val needs a val split; name one or say `last`")
+        for name in ("second_stage", "self_similarity"):
+            if getattr(self.objective, name) != Objective.model_fields[name].default:
+                raise ValueError(f"objective.{name} is for pre-training; leave it out")
         return self
+
+    def check_task(self, task: Task) -> None:
+        """Refuse what the task would not read."""
+        for name in ("temperature", "multi_positive"):
+            default = Objective.model_fields[name].default
+            if task != "retrieval" and getattr(self.objective, name) != default:
+                raise ValueError(
+                    f"finetune.objective.{name}: task {task} contrasts nothing; leave it out"
+                )
+        if task == "classification" and self.freeze != Freeze():
+            raise ValueError("finetune.freeze: a probe has frozen towers anyway; leave it out")
 
 
 class Recipe(Section):
@@ -108,6 +138,8 @@ class Recipe(Section):
             raise ValueError(
                 f"task: {self.task} needs a `finetune` section; only retrieval is zero-shot"
             )
+        if self.finetune is not None:
+            self.finetune.check_task(self.task)
         self._check_fusion()
         tokens = self.inputs.max_words + self.inputs.max_frames + self.inputs.max_segments
         positions = JOINT_POSITIONS[self.model.joint]

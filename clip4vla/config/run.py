@@ -5,9 +5,9 @@ Four stages, each a section with a `stage` field: Pretrain, Substitute, Finetune
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from clip4vla.config.base import Section
+from clip4vla.config.base import Section, runtime
 from clip4vla.config.data import AudioPolicy, Cache
 
 CODE_VERSION = 1  # raised when a change of the code changes numbers: every run key changes with it
@@ -20,6 +20,8 @@ Fusion = Literal["global_to_global", JointFusion, GateKind]
 JointStyle = Literal["clip", "bert"]
 GATES = get_args(GateKind)
 JOINT_FUSIONS = get_args(JointFusion)
+PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "fusion", "gate", "probe")
+FIXED_SCALE = 100.0
 
 
 def added(default: Any, description: str = "") -> Any:
@@ -91,8 +93,54 @@ class Objective(Section):
         True, description="text-audio and vision-audio; text-vision too where CLIP is trained"
     )
     intra: bool = Field(True, description="clean against masked audio")
-    scale: float = Field(100.0, gt=0, description="1 / temperature, constant")
+    scale: float = Field(FIXED_SCALE, gt=0, description="1 / temperature, while that is fixed")
     symmetric: bool = Field(True, description="both directions; false: text -> video only (D10)")
+    temperature: Literal["fixed", "learnable"] = added(
+        "fixed", "learnable: CLIP's logit_scale, from its weights on, at most 100; by head_lr"
+    )
+    multi_positive: bool = added(
+        False, "all samples of one clip are each other's positives (inter); else the pair alone"
+    )
+    second_stage: Literal["repaired", "released"] = added(
+        "repaired",
+        "where CLIP is trained too: t_a + a_v + t_v; or t_a + 2 a_v, with t_v in the curve only",
+    )
+    self_similarity: bool = added(
+        False, "text-text and vision-vision too: each sample against all others (released)"
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.temperature == "learnable" and self.scale != FIXED_SCALE:
+            raise ValueError("scale is for temperature: fixed; leave it out")
+        if not self.inter:
+            for name in ("multi_positive", "second_stage", "self_similarity"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is about inter-modal terms; set inter: true")
+        return self
+
+
+class Freeze(Section):
+    """Parameters that do not learn, beside those that the stage freezes anyway (facts 3.4)."""
+
+    layer_num: int | None = Field(
+        None,
+        ge=0,
+        description="CLIP4Clip's rule: of CLIP only blocks from this one on learn, and ln_final, "
+        "text_projection and vision.proj; null: all of it",
+    )
+    prefixes: list[str] = Field(
+        [], description="beginnings of parameter names, such as audio. or text.token_embedding"
+    )
+
+    @field_validator("prefixes")
+    @classmethod
+    def _begin_with_a_part(cls, prefixes: list[str]) -> list[str]:
+        for prefix in prefixes:
+            first = prefix.split(".")[0]
+            if not first or not any(part.startswith(first) for part in PARTS):
+                raise ValueError(f"{prefix!r} begins no parameter name: {', '.join(PARTS)}")
+        return prefixes
 
 
 class Optimiser(Section):
@@ -108,6 +156,12 @@ class Optimiser(Section):
     grad_clip: float = Field(1.0, gt=0, description="largest norm of all gradients")
     epochs: int = Field(5, ge=1, description="passes over the training clips")
     batch_size: int = Field(128, ge=2, description="clips in one step, over all ranks")
+    microbatch: int | None = runtime(
+        None,
+        ge=1,
+        description="clips on the device at once, on each rank; a contrast is still over the whole "
+        "batch (gradient caching: each clip is encoded twice); null: all",
+    )
 
 
 class Decoding(Section):
@@ -178,6 +232,7 @@ class Pretrain(Section):
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
+    freeze: Freeze = added(Freeze())
 
 
 class Substitute(Section):
@@ -213,6 +268,7 @@ class Finetune(Section):
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
+    freeze: Freeze = added(Freeze())
 
 
 class Evaluate(Section):

@@ -1,12 +1,13 @@
 """CLIP4VLA: CLIP's text and vision towers, the audio tower, and the head of a task."""
 
 import math
+import re
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from clip4vla.config.run import GateKind, JointStyle
+from clip4vla.config.run import Freeze, GateKind, JointStyle
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import Architecture
 from clip4vla.models.bert import BertJointEncoder
@@ -18,15 +19,17 @@ from clip4vla.models.probe import Probe
 from clip4vla.models.towers import AudioTower, TextTower, TypeToken, VisionTower
 
 INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended
+BLOCK = re.compile(r"(?:text|vision)\.transformer\.resblocks\.(\d+)\.")
+LAST_OF_CLIP = ("text.ln_final.", "text.text_projection", "vision.proj")  # after the last block
 
 
 class CLIP4VLA(nn.Module):
     """Three towers that map words, frames and sounds into one space (paper, Method; facts 3, 4).
 
     Features leave the towers un-normalised: `pooling` and `similarity` do the rest. `captioner`,
-    `fusion`, `gate` and `probe` are None unless the task adds them. `logit_scale` is CLIP's own: no
-    loss uses it (the scale is a constant, D9); it stays, frozen, so that CLIP's files are taken
-    whole.
+    `fusion`, `gate` and `probe` are None unless the task adds them. `logit_scale` is CLIP's own:
+    losses use it where the temperature is learnable; else the scale is a constant (D9), and it
+    stays, frozen, so that CLIP's files are taken whole.
     """
 
     def __init__(
@@ -120,17 +123,59 @@ class CLIP4VLA(nn.Module):
         return _scatter(self.audio(audio.flatten(0, 1)[index], share), index, audio_mask)
 
 
-def set_trainable(model: CLIP4VLA, what: Literal["audio", "all", "head"]) -> None:
+def set_trainable(
+    model: CLIP4VLA,
+    what: Literal["audio", "all", "head"],
+    freeze: Freeze | None = None,
+    temperature: Literal["fixed", "learnable"] = "fixed",
+) -> None:
     """Say which parameters learn (facts 3.4, 9.1).
 
     audio: stage 1, all of CLIP is frozen; all: every tower; head: towers frozen, as for a probe.
     A head (captioner, fusion, gate, probe) always learns; the tied embedding of captions is the
-    text's.
+    text's. CLIP's logit_scale learns where the temperature is learnable. What `freeze` names is
+    then frozen; UserError when it names nothing.
+
+    Nothing else is needed to save the work of a frozen tower: autograd keeps no graph where neither
+    input nor parameters learn, and begins it at the first block that does.
     """
+    learns = dict.fromkeys(("text", "vision"), what == "all") | {"audio": what != "head"}
+    learns["logit_scale"] = temperature == "learnable"
     for name, parameter in model.named_parameters():
-        part = name.split(".", 1)[0]
-        learns = {"text": what == "all", "vision": what == "all", "audio": what != "head"}
-        parameter.requires_grad_(learns.get(part, part != "logit_scale"))
+        parameter.requires_grad_(learns.get(name.split(".", 1)[0], True))
+    if freeze is not None:
+        _freeze(model, freeze)
+
+
+def learning_parts(model: CLIP4VLA) -> set[str]:
+    """The parts (text, vision, audio, ...) in which a parameter learns."""
+    return {name.split(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:
+    named = dict(model.named_parameters())
+    frozen = set()
+    if freeze.layer_num is not None:
+        blocks = {name: int(found[1]) for name in named if (found := BLOCK.match(name))}
+        depth = 1 + max(blocks.values())
+        if freeze.layer_num > depth:
+            raise UserError(
+                f"freeze.layer_num: {freeze.layer_num}, but CLIP's towers have {depth} blocks; to "
+                "freeze all of CLIP, say freeze.prefixes: [text, vision]"
+            )
+        clip = {name for name in named if name.startswith(("text.", "vision."))}
+        late = {name for name, index in blocks.items() if index >= freeze.layer_num}
+        frozen |= {name for name in clip - late if not name.startswith(LAST_OF_CLIP)}
+    for prefix in freeze.prefixes:
+        found = {name for name in named if name.startswith(prefix)}
+        if not found:
+            raise UserError(
+                f"freeze.prefixes: no parameter begins with {prefix!r}; the model has "
+                f"{', '.join(dict.fromkeys(name.split('.', 1)[0] for name in named))}"
+            )
+        frozen |= found
+    for name in frozen:
+        named[name].requires_grad_(False)
 
 
 def _valid(mask: Tensor) -> Tensor:

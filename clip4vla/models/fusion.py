@@ -3,13 +3,16 @@
 The paper's Global-Global needs no parameters: it is t_va of `similarity`. The others are here.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clip4vla.models.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.pooling import normalise
 
-QUERIES_AT_ONCE = 8  # texts that are paired with every clip in one pass
+PAIRS_AT_ONCE = 256  # that pass the joint encoder together: about 3 GB of graph at 60 positions
 
 
 class Fusion(nn.Module):
@@ -81,21 +84,36 @@ class Fusion(nn.Module):
     def _pairs(
         self, text: Tensor, mask: Tensor, room: int, clip: list[Part], scale: float
     ) -> Tensor:
-        clips = len(clip[0].features)
+        """Blocks of pairs. In training each block is computed again in the backward pass: what the
+        joint encoder keeps of the pairs of a whole batch fills any memory."""
+        texts, clips = len(text), len(clip[0].features)
+        score = self._score
+        if torch.is_grad_enabled() and texts * clips > PAIRS_AT_ONCE:
+            score = partial(checkpoint, self._score, use_reentrant=False)
+        queries = max(1, PAIRS_AT_ONCE // clips)
+        columns = [slice(i, i + PAIRS_AT_ONCE) for i in range(0, clips, PAIRS_AT_ONCE)]
         rows = []
-        blocks = zip(text.split(QUERIES_AT_ONCE), mask.split(QUERIES_AT_ONCE), strict=True)
-        for words, words_mask in blocks:
-            queries = len(words)
-            words, words_mask = (x.repeat_interleave(clips, dim=0) for x in (words, words_mask))
-            paired = [
-                part._replace(
-                    features=part.features.repeat(queries, 1, 1), mask=part.mask.repeat(queries, 1)
-                )
-                for part in clip
-            ]
-            first = self.joint([Part(Kind.TEXT, words, words_mask, room), *paired])[0][:, 0]
-            pooled = self.joint.pooled(first)
-            with torch.autocast(pooled.device.type, enabled=False):  # 16 bits would make ties
-                scores = self.similarity(pooled.float())
-            rows.append(scores.view(queries, clips))  # [queries, N]
+        for words, words_mask in zip(text.split(queries), mask.split(queries), strict=True):
+            part = Part(Kind.TEXT, words, words_mask, room)
+            rows.append(torch.cat([score(part, _chosen(clip, some)) for some in columns], dim=1))
         return scale * torch.cat(rows)
+
+    def _score(self, text: Part, clip: list[Part]) -> Tensor:
+        """Every text with every clip, in one pass: [Q, N]."""
+        queries, clips = len(text.features), len(clip[0].features)
+        words, words_mask = (x.repeat_interleave(clips, dim=0) for x in (text.features, text.mask))
+        paired = [
+            part._replace(
+                features=part.features.repeat(queries, 1, 1), mask=part.mask.repeat(queries, 1)
+            )
+            for part in clip
+        ]
+        text = text._replace(features=words, mask=words_mask)
+        pooled = self.joint.pooled(self.joint([text, *paired])[0][:, 0])
+        with torch.autocast(pooled.device.type, enabled=False):  # 16 bits would make ties
+            scores = self.similarity(pooled.float())
+        return scores.view(queries, clips)
+
+
+def _chosen(clip: list[Part], rows: slice) -> list[Part]:
+    return [part._replace(features=part.features[rows], mask=part.mask[rows]) for part in clip]

@@ -29,6 +29,12 @@ def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
     return samples // size, size
 
 
+def chunked(positions: range, size: int, chunk: int) -> list[list[range]]:
+    """Positions cut into batches of `size`, and each of these into chunks of at most `chunk`."""
+    batches = [positions[i : i + size] for i in range(0, len(positions), size)]
+    return [[batch[i : i + chunk] for i in range(0, size, chunk)] for batch in batches]
+
+
 class MixedSamples(Dataset):
     """Samples of several sources, by (source, index)."""
 
@@ -55,6 +61,7 @@ class ClipBatches:
         batch_size: int,
         workers: int,
         device: torch.device,
+        microbatch: int | None = None,
     ):
         self.sources, self.seed = sources, seed
         self.workers, self.device = workers, device
@@ -63,6 +70,7 @@ class ClipBatches:
             for samples in sources
         ]
         self.steps, self.size = batch_count(len(self.order(0)), batch_size)
+        self.chunk = min(microbatch or self.size, self.size)
 
     def order(self, epoch: int) -> list[tuple[int, int]]:
         """(source, index) of every sample of an epoch."""
@@ -70,27 +78,44 @@ class ClipBatches:
             return [(0, int(i)) for i in epoch_order(self.shards[0], self.seed, epoch)]
         return mixed_order(self.shards, self.seed, epoch)
 
-    def __call__(self, epoch: int, consumed: int) -> Iterator[dict]:
-        """Batches of an epoch (from 0) behind its first `consumed` samples."""
+    def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
+        """Batches of an epoch (from 0) behind its first `consumed` samples, each in chunks.
+
+        A chunk has at most `microbatch` clips, and only the padding that these need.
+        """
         for samples in self.sources:
             samples.set_epoch(epoch)
         order = self.order(epoch)
-        starts = range(consumed, self.steps * self.size, self.size)
-        batches = [order[start : start + self.size] for start in starts]
-        return iter(loader(MixedSamples(self.sources), batches, self.workers, self.device))
+        ranges = chunked(range(consumed, self.steps * self.size), self.size, self.chunk)
+        rows = [[order[i] for i in chunk] for chunks in ranges for chunk in chunks]
+        read = iter(loader(MixedSamples(self.sources), rows, self.workers, self.device))
+        for chunks in ranges:
+            yield [next(read) for _ in chunks]
 
 
 class FeatureBatches:
     """Batches of rows of features that were computed once, because their towers are frozen."""
 
-    def __init__(self, clip_ids: list[str], targets: torch.Tensor, seed: int, batch_size: int):
+    def __init__(
+        self,
+        clip_ids: list[str],
+        targets: torch.Tensor,
+        seed: int,
+        batch_size: int,
+        microbatch: int | None = None,
+    ):
         self.clip_ids, self.targets, self.seed = clip_ids, targets, seed
         self.steps, self.size = batch_count(len(clip_ids), batch_size)
+        self.chunk = min(microbatch or self.size, self.size)
 
-    def __call__(self, epoch: int, consumed: int) -> Iterator[dict]:
-        """Batches of an epoch (from 0): clip_id, index [B] of features, target [B]."""
+    def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
+        """Batches of an epoch (from 0): clip_id, index [B] of features, target [B], in chunks."""
         order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
-        for start in range(consumed, self.steps * self.size, self.size):
-            index = torch.from_numpy(order[start : start + self.size])
-            clips = [self.clip_ids[i] for i in index.tolist()]
-            yield {"clip_id": clips, "index": index, "target": self.targets[index]}
+        for chunks in chunked(range(consumed, self.steps * self.size), self.size, self.chunk):
+            yield [
+                self._rows(torch.from_numpy(order[chunk.start : chunk.stop])) for chunk in chunks
+            ]
+
+    def _rows(self, index: torch.Tensor) -> dict:
+        clips = [self.clip_ids[i] for i in index.tolist()]
+        return {"clip_id": clips, "index": index, "target": self.targets[index]}

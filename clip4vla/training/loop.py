@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip4vla.config.run import Optimiser
 from clip4vla.errors import RetryLater, UserError
-from clip4vla.evaluation.device import autocast, half_type, to_device
+from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.files import write_json
 from clip4vla.progress import track
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import Curve
+from clip4vla.training.gradients import Task, backward
 from clip4vla.training.optimiser import Updates
 from clip4vla.training.stop import Interrupted, Stop
 
@@ -29,27 +30,13 @@ SAVE_SECONDS = 600.0  # work that a kill can cost, beside the end of each epoch
 CURVE_POINTS = 2000  # rows of the training curve, whatever the length of the run
 
 
-class Task(Protocol):
-    """A model and what it learns. `heads`: prefixes of parameters that start from nothing."""
-
-    model: nn.Module
-    heads: tuple[str, ...]
-    selects: str  # validation metric of which more is better
-
-    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and its named terms for the curve."""
-
-    def validate(self) -> dict[str, float]:
-        """Validation metrics; empty where there is nothing to validate on."""
-
-
 class Batches(Protocol):
-    """The batches of every epoch: `steps` of `size` samples each."""
+    """The batches of every epoch: `steps` of `size` samples each, each in chunks."""
 
     steps: int
     size: int
 
-    def __call__(self, epoch: int, consumed: int) -> Iterator[dict]:
+    def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
         """Batches of epoch `epoch` (from 0) behind the first `consumed` samples."""
 
 
@@ -95,25 +82,25 @@ class Trainer:
         self.task.model.train()
         batches = self.batches(state.epoch, state.consumed)
         left = self.batches.steps - state.consumed // self.batches.size
-        for batch in track(batches, f"epoch {state.epoch + 1}/{self.config.epochs}", left):
-            self._step(to_device(batch, self.device))
+        for chunks in track(batches, f"epoch {state.epoch + 1}/{self.config.epochs}", left):
+            self._step(chunks)
+            chunks.clear()  # else they would be in memory while the next batch is read
             if stop.requested:
                 self._save()
                 self._leave(stop)
             if time.monotonic() - self.saved_at > self.save_seconds:
                 self._save()
 
-    def _step(self, batch: dict) -> None:
+    def _step(self, chunks: list[dict]) -> None:
         state = self.state
-        with autocast(self.device):
-            loss, terms = self.task.loss(batch)
+        loss, terms = backward(self.task, chunks, self.device, self.updates.scaled)
         terms = {"loss": loss, **terms}
         if not math.isfinite(loss.item()):
-            self._refuse(batch, terms)
+            self._refuse(chunks, terms)
         try:
-            measured = self.updates(loss, state.step)
+            measured = self.updates(state.step)
         except FloatingPointError:
-            self._refuse(batch, terms)
+            self._refuse(chunks, terms)
         state.step += 1
         state.consumed += self.batches.size
         state.samples += self.batches.size
@@ -149,9 +136,9 @@ class Trainer:
         done = f"step {self.state.step} of {self.total}"
         raise RetryLater(f"stopped at {done} ({stop.reason}), saved; the same command goes on")
 
-    def _refuse(self, batch: dict, terms: dict[str, Tensor]) -> None:
+    def _refuse(self, chunks: list[dict], terms: dict[str, Tensor]) -> None:
         """Name the clips of a batch whose loss or gradient is NaN or infinite, and stop."""
-        state, clips = self.state, batch["clip_id"]
+        state, clips = self.state, [clip for chunk in chunks for clip in chunk["clip_id"]]
         path = self.folder / f"not-finite-step-{state.step:06d}.json"
         values = {name: repr(term.item()) for name, term in terms.items()}
         write_json(path, {"step": state.step, "clip_ids": clips, "terms": values})

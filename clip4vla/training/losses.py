@@ -1,6 +1,7 @@
 """Contrastive losses on pooled, normalised features (paper eqs 1-5; facts 5.2-5.4).
 
-Pure functions. The scale (1 / temperature) is a constant: CLIP's learned one is never used (D9).
+Pure functions. `scale` is 1 / temperature: a constant (D9), or CLIP's learned one as a tensor.
+`same` says which pairs belong together: bool [B, B], symmetric; None: the diagonal alone.
 Losses are computed in float32, also inside an autocast region: bfloat16 has 8 bits, and logits of
 +-100 would be off by a quarter.
 """
@@ -12,25 +13,37 @@ from torch.nn.functional import cross_entropy
 SELF = -1e9  # logit of a clip with itself in the intra-modal loss: its softmax term is zero
 
 
-def nce(logits: Tensor, symmetric: bool = True) -> Tensor:
-    """Mean cross-entropy of matching pairs on the diagonal of `logits` [B, B].
+def nce(logits: Tensor, symmetric: bool = True, same: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of matching pairs in `logits` [B, B].
 
     `symmetric`: mean of rows and columns (pre-training, 5.3); else rows only, which is text ->
-    video when rows are texts (released fine-tuning, 5.4 and D10).
+    video when rows are texts (released fine-tuning, 5.4 and D10). With `same` the mean is over all
+    pairs of it, each against its whole row (refine_nce, 5.2).
     """
     logits = logits.float()  # [B, B]
-    target = torch.arange(len(logits), device=logits.device)
-    rows = cross_entropy(logits, target)
-    return (rows + cross_entropy(logits.T, target)) / 2 if symmetric else rows
+    rows = _rows(logits, same)
+    return (rows + _rows(logits.T, same)) / 2 if symmetric else rows
 
 
-def contrast(x: Tensor, y: Tensor, scale: float, symmetric: bool = True) -> Tensor:
+def _rows(logits: Tensor, same: Tensor | None) -> Tensor:
+    if same is None:
+        return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    return -logits.log_softmax(dim=1)[same].mean()
+
+
+def contrast(
+    x: Tensor,
+    y: Tensor,
+    scale: float | Tensor,
+    symmetric: bool = True,
+    same: Tensor | None = None,
+) -> Tensor:
     """`nce` of normalised features x [B, D] (rows) against y [B, D]."""
     with torch.autocast(x.device.type, enabled=False):
-        return nce(scale * x.float() @ y.float().T, symmetric)
+        return nce(scale * x.float() @ y.float().T, symmetric, same)
 
 
-def intra_modal(clean: Tensor, masked: Tensor, scale: float) -> Tensor:
+def intra_modal(clean: Tensor, masked: Tensor, scale: float | Tensor) -> Tensor:
     """Clean against masked audio of the same clip (paper eqs 3-4; facts 5.3, AA).
 
     clean, masked: [B, D], normalised. The positive of a clip is its other view; negatives are both

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from clip4vla.config.run import Optimiser
+from clip4vla.errors import UserError
+from clip4vla.training.gather import average_gradients
 from clip4vla.training.schedule import warmup_cosine
 
 
@@ -14,7 +16,9 @@ def parameter_groups(model: nn.Module, config: Optimiser, heads: tuple[str, ...]
     others `lr`. Tensors of one dimension (biases, LayerNorm gains, class embeddings) are not
     decayed: they scale or shift whole features, and pulling them to zero undoes what CLIP learned
     instead of regularising. Modules that start from nothing are not decayed either, as in the
-    released code (which decays CLIP's LayerNorm gains, as their names slip through its filter).
+    released code (which decays CLIP's LayerNorm gains, as their names slip through its filter). A
+    learned temperature goes with them: at the rate of pretrained towers it would hardly move.
+    Raises UserError when nothing learns.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -22,6 +26,8 @@ def parameter_groups(model: nn.Module, config: Optimiser, heads: tuple[str, ...]
             head = name.startswith(heads)
             decay = 0.0 if head or parameter.ndim < 2 else config.weight_decay
             groups.setdefault((head, decay), []).append(parameter)
+    if not groups:
+        raise UserError("no parameter learns: take something out of the run's `freeze`")
     return [
         {
             "params": groups[head, decay],
@@ -55,8 +61,14 @@ class Updates:
         )
         self.scaler = torch.amp.GradScaler(enabled=half)
 
-    def __call__(self, loss: Tensor, step: int) -> dict[str, float]:
-        """Update number `step` (from 0). Returns the rate of the towers and the gradient norm.
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What is to be differentiated: the loss, times the scale of float16."""
+        return self.scaler.scale(loss)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Update number `step` (from 0), from the gradients of a scaled loss, averaged over ranks.
+
+        Returns the rate of the towers and the gradient norm.
 
         Raises FloatingPointError, and changes nothing, when the gradient is not finite. With
         float16 such updates are skipped instead, and the loss scale is lowered.
@@ -64,9 +76,9 @@ class Updates:
         factor = warmup_cosine(step, self.total, self.config.warmup)
         for group in self.adamw.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.adamw)
         parameters = [p for group in self.adamw.param_groups for p in group["params"]]
+        average_gradients(parameters)
+        self.scaler.unscale_(self.adamw)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
         if not (torch.isfinite(norm) or self.scaler.is_enabled()):
             raise FloatingPointError("the gradient is not finite")

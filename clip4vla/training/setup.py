@@ -22,7 +22,8 @@ from clip4vla.features.samples import ClipSamples
 from clip4vla.models.clip4vla import set_trainable
 from clip4vla.models.pooling import masked_mean
 from clip4vla.training.batches import ClipBatches, FeatureBatches
-from clip4vla.training.loop import Batches, Task
+from clip4vla.training.gradients import Task
+from clip4vla.training.loop import Batches
 from clip4vla.training.task import (
     CaptionTask,
     ClassificationTask,
@@ -66,7 +67,7 @@ def set_up(run: Pretrain | Finetune, around: Surroundings) -> Job:
 def _pretraining(run: Pretrain, around: Surroundings) -> Job:
     """Clips with sound only: a silent one has nothing to contrast."""
     model = starting_model(run.model, run.inputs, around.start, around.weights, seed=run.seed)
-    set_trainable(model, run.trainable)
+    set_trainable(model, run.trainable, run.freeze, run.objective.temperature)
     masking = run.masking if run.objective.intra else None
     sources, facts = [], []
     for source in run.sources:
@@ -84,7 +85,7 @@ def _text_task(run: Finetune, around: Surroundings) -> Job:
     """Retrieval and captioning: every (clip, caption) pair of train is a sample."""
     given = around.start, around.weights, run.task, None, run.seed
     model = starting_model(run.model, run.inputs, *given)
-    set_trainable(model, "all")
+    set_trainable(model, "all", run.freeze, run.objective.temperature)
     for name, tower in (("vision", model.vision), ("audio", model.audio)):
         if name not in run.modalities:
             tower.requires_grad_(False)
@@ -128,7 +129,8 @@ def _classification(run: Finetune, around: Surroundings) -> Job:
     targets = torch.tensor([classes.index(label) for _, _, label in samples.items])
     task = ClassificationTask(model, classes, embed(samples), validation, labels, around.device)
     clip_ids = [clip_id for clip_id, _, _ in samples.items]
-    batches = FeatureBatches(clip_ids, targets, run.seed, run.optimiser.batch_size)
+    size = run.optimiser.batch_size, run.optimiser.microbatch
+    batches = FeatureBatches(clip_ids, targets, run.seed, *size)
     return Job(task, batches, facts, classes)
 
 
@@ -149,8 +151,8 @@ def _samples(run: Finetune, around: Surroundings, source: Source, items) -> Clip
 
 
 def _clip_batches(run, sources: list[ClipSamples], around: Surroundings) -> ClipBatches:
-    size = run.optimiser.batch_size
-    return ClipBatches(sources, run.seed, size, around.workers, around.device)
+    given = around.workers, around.device, run.optimiser.microbatch
+    return ClipBatches(sources, run.seed, run.optimiser.batch_size, *given)
 
 
 def _where(source: Source) -> str:

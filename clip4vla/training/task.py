@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from clip4vla.config.run import GATES, Finetune, Pretrain
+from clip4vla.config.run import GATES, PARTS, Finetune, Pretrain
 from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import accuracy, predict, probe_inputs
@@ -21,12 +21,19 @@ from clip4vla.evaluation.text_clip import (
 )
 from clip4vla.features.samples import ClipSamples, Item
 from clip4vla.features.text import END, PAD
-from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.clip4vla import CLIP4VLA, INITIAL_SCALE, learning_parts
 from clip4vla.models.pooling import normalise, pool
 from clip4vla.models.similarity import similarities
+from clip4vla.training.features import Features, numbers_of
+from clip4vla.training.gather import gather, own_rows
+from clip4vla.training.gradients import ContrastiveTask, Loss
 from clip4vla.training.losses import contrast, intra_modal, nce
 
-Loss = tuple[Tensor, dict[str, Tensor]]
+PAIR_FUSIONS = ("tight", "local_to_local")  # text and clip pass the joint encoder together
+WEIGHTS = {  # of terms that do not count once (facts 5.3)
+    "repaired": {},
+    "released": {"vision_audio": 2.0, "text_vision": 0.0},
+}
 
 
 @dataclass
@@ -40,39 +47,81 @@ class Validation:
     workers: int
 
 
+class ClipTask(ContrastiveTask):
+    """What pre-training and retrieval have in common: towers, and how the clips are compared."""
+
+    model: CLIP4VLA
+    run: Pretrain | Finetune
+
+    def _scale(self) -> float | Tensor:
+        """1 / temperature: the constant, or CLIP's learned one."""
+        if self.run.objective.temperature == "fixed":
+            return self.run.objective.scale
+        with torch.no_grad():  # not in the graph, where a clamp would end its learning
+            self.model.logit_scale.clamp_(max=INITIAL_SCALE)
+        return self.model.logit_scale.exp()
+
+    def _same(self, features: Features) -> Tensor | None:
+        """Which pairs are positives: bool [B, B]; None: the diagonal alone."""
+        if not self.run.objective.multi_positive:
+            return None
+        return features["clip"][:, None] == features["clip"]
+
+    def _learned(self, scale: float | Tensor) -> dict[str, Tensor]:
+        """A learned scale, for the curve."""
+        return {"scale": scale} if isinstance(scale, Tensor) else {}
+
+
 @dataclass
-class PretrainTask:
+class PretrainTask(ClipTask):
     """Inter-modal and intra-modal contrast (facts 5.3; paper, Pre-training).
 
     Stage 1 sums S(t_a) + S(a_v) + AA. Where CLIP learns too (stage 2) S(t_v) is added: the released
-    code computes it but adds a_v twice instead, which lets text and vision drift apart.
+    code computes it but adds a_v twice instead, which lets text and vision drift apart. Options:
+    that released sum, and S(t_t) + S(v_v).
     """
 
     model: CLIP4VLA
     run: Pretrain
-    heads: ClassVar[tuple[str, ...]] = ()
+    heads: ClassVar[tuple[str, ...]] = ("logit_scale",)
     selects: ClassVar[str] = ""
 
-    def loss(self, batch: dict) -> Loss:
-        """Sum of the terms, each with weight 1."""
+    def encode(self, batch: dict, again: bool = False) -> Features:
+        """Pooled vectors [B, D] of what the terms compare."""
         objective, model = self.run.objective, self.model
-        share, mask = batch["nonverbal_share"], batch["audio_mask"]
-        audio = pool(model.encode_audio(batch["audio"], mask, share), mask)  # [B, D]
+        wanted = learning_parts(model) if again else PARTS
+        features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
+        if objective.inter and "text" in wanted:
+            features["text"] = normalise(model.encode_text(batch["tokens"])[1])
+        if objective.inter and "vision" in wanted:
+            frames = model.encode_vision(batch["frames"], batch["frame_mask"])
+            features["vision"] = pool(frames, batch["frame_mask"])
+        if "audio" in wanted:
+            share, mask = batch["nonverbal_share"], batch["audio_mask"]
+            for name in ("audio", "masked_audio") if objective.intra else ("audio",):
+                features[name] = pool(model.encode_audio(batch[name], mask, share), mask)
+        return features
+
+    def objective(self, features: Features) -> Loss:
+        """Sum of the terms, each with weight 1 unless the released second stage says otherwise."""
+        objective, scale = self.run.objective, self._scale()
+        both = scale, objective.symmetric, self._same(features)
+        audio = features["audio"]
         terms = {}
         if objective.inter:
-            both = objective.scale, objective.symmetric
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.run.trainable == "all"):
-                text = normalise(model.encode_text(batch["tokens"])[1])  # [B, D]
-                frames = model.encode_vision(batch["frames"], batch["frame_mask"])
-                vision = pool(frames, batch["frame_mask"])  # [B, D]
+            text, vision = features["text"], features["vision"]
             terms["text_audio"] = contrast(text, audio, *both)
             terms["vision_audio"] = contrast(vision, audio, *both)
             if self.run.trainable == "all":
                 terms["text_vision"] = contrast(text, vision, *both)
+        if objective.self_similarity:
+            terms["text_text"] = contrast(text, text, *both)
+            terms["vision_vision"] = contrast(vision, vision, *both)
         if objective.intra:
-            masked = pool(model.encode_audio(batch["masked_audio"], mask, share), mask)
-            terms["audio_audio"] = intra_modal(audio, masked, objective.scale)
-        return sum(terms.values()), terms
+            terms["audio_audio"] = intra_modal(audio, features["masked_audio"], scale)
+        weights = WEIGHTS[objective.second_stage]
+        loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
+        return loss, terms | self._learned(scale)
 
     def validate(self) -> dict[str, float]:
         """Nothing: pre-training has no validation (facts 6.3)."""
@@ -80,43 +129,71 @@ class PretrainTask:
 
 
 @dataclass
-class RetrievalTask:
+class RetrievalTask(ClipTask):
     """Texts against clips of vision, audio or both, by the run's fusion (facts 5.4, 7)."""
 
     model: CLIP4VLA
     run: Finetune
     validation: Validation | None
-    heads: ClassVar[tuple[str, ...]] = ("fusion.", "gate.")
+    heads: ClassVar[tuple[str, ...]] = ("fusion.", "gate.", "logit_scale")
 
     @property
     def selects(self) -> str:
         """R@1 of text -> clip."""
         return f"{directions(self.run.modalities)[0]}_R1"
 
-    def loss(self, batch: dict) -> Loss:
-        """One contrastive term on t_va, t_v or t_a."""
-        scores = self._scores(batch, self.run.objective.scale)
-        return nce(scores, self.run.objective.symmetric), {}
-
-    def _scores(self, batch: dict, scale: float) -> Tensor:
-        """Similarities of the batch's texts (rows) with its clips: [B, B]."""
-        model, fusion, modalities = self.model, self.run.model.fusion, self.run.modalities
-        words, end = model.encode_text(batch["tokens"])  # [B, L, D], [B, D]
-        seen = encode_clips(model, batch, modalities)
-        if fusion == "tight":
-            return model.fusion.tight(end, *seen, scale)
-        if fusion == "local_to_local":
-            return model.fusion.local_to_local(words, batch["tokens"] != PAD, *seen, scale)
-        vision, vision_mask, audio, audio_mask = seen
-        if fusion == "global_to_local":
+    def encode(self, batch: dict, again: bool = False) -> Features:
+        """Vectors [B, D] of texts and clips; sequences and masks where pairs are scored jointly."""
+        model, fusion = self.model, self.run.model.fusion
+        mixes = fusion == "global_to_local"  # every modality passes the joint encoder
+        wanted = learning_parts(model) if again and not mixes else PARTS
+        features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
+        features["has_audio"] = batch["has_audio"]
+        if "text" in wanted:
+            words, end = model.encode_text(batch["tokens"])  # [B, L, D], [B, D]
+            if fusion == "local_to_local":
+                features |= {"text": words, "text_mask": batch["tokens"] != PAD}
+            else:
+                features["text"] = end if fusion == "tight" else normalise(end)
+        modalities = [modality for modality in self.run.modalities if modality in wanted]
+        vision, vision_mask, audio, audio_mask = seen = encode_clips(model, batch, modalities)
+        if mixes:
             vision, audio = model.fusion.global_to_local(*seen)
-        if vision is not None:
-            vision = pool(vision, vision_mask)  # [B, D]
-        if audio is not None:
-            audio = pool(audio, audio_mask)  # [B, D]
+        for name, x, mask in (("vision", vision, vision_mask), ("audio", audio, audio_mask)):
+            if x is not None and fusion in PAIR_FUSIONS:
+                features |= {name: x, f"{name}_mask": mask}
+            elif x is not None:
+                features[name] = pool(x, mask)
+        return features
+
+    def objective(self, features: Features) -> Loss:
+        """One contrastive term on t_va, t_v or t_a."""
+        scale = self._scale()
+        scores = self._scores(features, scale)
+        loss = nce(scores, self.run.objective.symmetric, self._same(features))
+        return loss, self._learned(scale)
+
+    def _scores(self, features: Features, scale: float | Tensor) -> Tensor:
+        """Similarities of the batch's texts (rows) with its clips: [B, B]."""
+        model, fusion = self.model, self.run.model.fusion
+        if fusion in PAIR_FUSIONS:
+            return self._pair_scores(features, scale)
         compare = model.gate if fusion in GATES else similarities
-        found = compare(normalise(end), vision, audio, scale, batch["has_audio"])
-        return found[similarity_name(modalities)]
+        seen = features.get("vision"), features.get("audio")
+        found = compare(features["text"], *seen, scale, features["has_audio"])
+        return found[similarity_name(self.run.modalities)]
+
+    def _pair_scores(self, features: Features, scale: float | Tensor) -> Tensor:
+        """Each rank passes its own texts through the joint encoder, with all clips."""
+        fusion, rows = self.model.fusion, own_rows(len(features["text"]))
+        names = ("vision", "vision_mask", "audio", "audio_mask")
+        seen = [features.get(name) for name in names]
+        text = features["text"][rows]
+        if self.run.model.fusion == "tight":
+            scores = fusion.tight(text, *seen, scale)
+        else:
+            scores = fusion.local_to_local(text, features["text_mask"][rows], *seen, scale)
+        return gather({"scores": scores})["scores"]
 
     def validate(self) -> dict[str, float]:
         """Recalls and ranks of both directions."""
@@ -152,10 +229,19 @@ class CaptionTask:
         seen = encode_clips(self.model, batch, self.run.modalities)
         hidden = self.model.captioner.hidden(features, given != PAD, *seen)  # [B, L - 1, D]
         # Most positions are padding, and the vocabulary makes the largest product of all.
-        counted = torch.ones_like(wanted, dtype=torch.bool) if self.run.pad_loss else wanted != PAD
+        counted = self._counted(wanted)
         logits = self.model.captioner.head(hidden[counted])  # [targets, V]
-        loss = cross_entropy(logits.float(), wanted[counted])
-        return loss, {}
+        return cross_entropy(logits.float(), wanted[counted]), {}
+
+    def targets(self, batch: dict) -> int:
+        """Tokens to predict."""
+        return int(self._counted(batch["tokens"][:, 1:]).sum())
+
+    def _counted(self, wanted: Tensor) -> Tensor:
+        """Which of the next tokens [B, L] are targets: bool [B, L]."""
+        if self.run.pad_loss:
+            return torch.ones_like(wanted, dtype=torch.bool)
+        return wanted != PAD
 
     def validate(self) -> dict[str, float]:
         """BLEU, ROUGE-L and CIDEr of greedy captions; METEOR only at the final evaluation."""
@@ -187,6 +273,10 @@ class ClassificationTask:
         given = probe_inputs(self.train, batch["index"].cpu())
         logits = self.model.probe(*(None if x is None else x.to(self.device) for x in given))
         return cross_entropy(logits.float(), batch["target"]), {}
+
+    def targets(self, batch: dict) -> int:
+        """Clips to classify."""
+        return len(batch["target"])
 
     def validate(self) -> dict[str, float]:
         """Accuracy in percent."""

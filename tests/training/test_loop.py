@@ -32,6 +32,9 @@ class StubTask:
         loss = (self.model(batch["x"]) - 1).square().mean() * batch["scale"]
         return loss, {"term": loss / 2}
 
+    def targets(self, batch):
+        return len(batch["x"])
+
     def validate(self):
         assert not self.model.training
         if self.during_validation:
@@ -53,7 +56,7 @@ class StubBatches:
                 self.on_step(epoch, step)
             x = torch.randn(self.size, 3, generator=generator)
             clips = [f"clip{2 * step}", f"clip{2 * step + 1}"]
-            yield {"clip_id": clips, "x": x, "scale": self.scale}
+            yield [{"clip_id": clips, "x": x, "scale": self.scale}]
 
 
 def trainer(folder, task=None, batches=None, **given):

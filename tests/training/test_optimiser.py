@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from clip4vla.config.run import Optimiser
+from clip4vla.errors import UserError
 from clip4vla.training.optimiser import Updates, parameter_groups
 from clip4vla.training.schedule import warmup_cosine
 
@@ -47,12 +48,20 @@ def test_groups_hold_every_trainable_parameter_once():
     }
 
 
+def test_a_model_in_which_nothing_learns_is_refused():
+    model = Model().requires_grad_(False)
+    with pytest.raises(UserError, match="no parameter learns") as caught:
+        parameter_groups(model, Optimiser(), ())
+    assert "\n" not in str(caught.value)
+
+
 def test_an_update_clips_and_follows_the_schedule():
     model = nn.Linear(2, 1, bias=False)
     config = Optimiser(lr=0.1, weight_decay=0.0, warmup=0.0, grad_clip=0.5)
     updates = Updates(model, config, total=10)
     before = model.weight.detach().clone()
-    measured = updates(3.0 * model.weight.sum(), step=5)
+    updates.scaled(3.0 * model.weight.sum()).backward()
+    measured = updates(step=5)
     assert measured["grad_norm"] == pytest.approx(3 * math.sqrt(2), rel=1e-5)
     assert measured["lr"] == pytest.approx(0.05)
     # Adam's first update is the rate times the sign, however large the gradient was.
@@ -62,6 +71,8 @@ def test_an_update_clips_and_follows_the_schedule():
 def test_a_gradient_that_is_not_finite_changes_nothing():
     model = nn.Linear(2, 1, bias=False)
     before = model.weight.detach().clone()
+    updates = Updates(model, Optimiser(), total=10)
+    updates.scaled(model.weight.sum() * torch.inf).backward()
     with pytest.raises(FloatingPointError):
-        Updates(model, Optimiser(), total=10)(model.weight.sum() * torch.inf, step=5)
+        updates(step=5)
     assert torch.equal(model.weight, before)

@@ -1,0 +1,112 @@
+"""The batch of all ranks, with exact gradients (facts 5.5; engineering B.10).
+
+Every rank brings the features of its own clips and computes the loss of the global batch. In the
+backward pass the gradients of the features are summed over the ranks, and each rank takes its own
+rows on. When the gradients of the parameters are then averaged over the ranks, they are those of
+one process with the whole batch, for towers as for what comes after the gathering. (The released
+code keeps only the local gradient: its towers get 1 / ranks of it.)
+
+Without a process group there is one rank, and all of this does nothing.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from clip4vla.training.features import Features, padded
+
+
+def world_size() -> int:
+    """Number of ranks."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def own_rows(count: int) -> slice:
+    """This rank's part of the `count` clips of a global batch."""
+    world = world_size()
+    size = count // world
+    rank = dist.get_rank() if world > 1 else 0
+    return slice(rank * size, (rank + 1) * size)
+
+
+def gather(features: Features) -> Features:
+    """Features of the global batch, in the order of the ranks; differentiable.
+
+    Sequences are padded to the longest of all ranks. Raises ValueError, on every rank, unless all
+    have as many clips.
+    """
+    if world_size() == 1:
+        return features
+    names = sorted(features)  # the same order everywhere: collective calls are matched by it
+    tensors = _equally_long([features[name] for name in names])
+    return dict(zip(names, _Gather.apply(*tensors), strict=True))
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of a tensor over the ranks; no gradient passes."""
+    if world_size() == 1:
+        return x
+    x = x.detach().clone()
+    dist.all_reduce(x)
+    return x
+
+
+@torch.no_grad()
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the ranks.
+
+    A parameter that some rank did not reach counts as zero there; one that no rank reached keeps no
+    gradient, so that the optimiser leaves it alone, as in one process.
+    """
+    world = world_size()
+    if world == 1:
+        return
+    reached = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+    reached = reached.to(parameters[0].device)
+    dist.all_reduce(reached, op=dist.ReduceOp.MAX)
+    for parameter, anywhere in zip(parameters, reached.tolist(), strict=True):
+        if anywhere:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world
+
+
+def _equally_long(tensors: list[Tensor]) -> list[Tensor]:
+    """Tensors [B, n, ...] padded to the largest n of all ranks."""
+    sizes = [[len(x), x.shape[1] if x.ndim > 1 else 0] for x in tensors]
+    mine = torch.tensor(sizes, device=tensors[0].device)  # [tensors, 2]
+    every = torch.stack(_all(mine))  # [ranks, tensors, 2]
+    clips = every[:, 0, 0].tolist()
+    if len(set(clips)) > 1:
+        raise ValueError(f"ranks brought {clips} clips: a gathered batch needs as many of each")
+    lengths = every[..., 1].amax(dim=0).tolist()
+    return [padded(x, length) for x, length in zip(tensors, lengths, strict=True)]
+
+
+def _all(x: Tensor) -> list[Tensor]:
+    """The tensor of every rank; shapes are equal."""
+    plain = x.to(torch.uint8) if x.dtype is torch.bool else x.contiguous()  # gloo takes no bool
+    parts = [torch.empty_like(plain) for _ in range(world_size())]
+    dist.all_gather(parts, plain)
+    return [part.to(x.dtype) for part in parts]
+
+
+class _Gather(torch.autograd.Function):
+    """One node for all tensors, so that every rank makes the calls of `backward` in one order."""
+
+    @staticmethod
+    def forward(ctx, *tensors: Tensor) -> tuple[Tensor, ...]:
+        whole = tuple(torch.cat(_all(x)) for x in tensors)
+        ctx.mark_non_differentiable(*(x for x in whole if not x.is_floating_point()))
+        return whole
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        own = []
+        for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=True):
+            if needed:
+                gradient = gradient.clone(memory_format=torch.contiguous_format)
+                dist.all_reduce(gradient)
+            own.append(gradient[own_rows(len(gradient))] if needed else None)
+        return tuple(own)

@@ -1,0 +1,143 @@
+"""The gradients of one step, whose clips may come to the device in several chunks.
+
+A contrast is over the whole batch, so chunks cannot be trained on one by one. With gradient caching
+every chunk is encoded twice: without a graph, to get the features that the loss compares, and again
+with one, to hand the gradients of its features on. So memory is that of one chunk and of all
+features, and the gradients are those of the whole batch. Any other loss is a mean over targets: its
+chunks are weighted by how many they have.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clip4vla.evaluation.device import autocast, to_device
+from clip4vla.training.features import Features, joined
+from clip4vla.training.gather import gather, summed, world_size
+
+Loss = tuple[Tensor, dict[str, Tensor]]  # and its named terms for the curve
+
+
+class Task(Protocol):
+    """A model and what it learns. `heads`: prefixes of parameters that learn at `head_lr`."""
+
+    model: nn.Module
+    heads: tuple[str, ...]
+    selects: str  # validation metric of which more is better
+
+    def loss(self, batch: dict) -> Loss:
+        """The loss of a batch: a mean over its targets, or a contrast of its clips."""
+
+    def targets(self, batch: dict) -> int:
+        """How many targets the mean of `loss` is over; never asked of a contrastive task."""
+
+    def validate(self) -> dict[str, float]:
+        """Validation metrics; empty where there is nothing to validate on."""
+
+
+class ContrastiveTask(ABC):
+    """A task whose loss compares the clips of a batch: first encoded, clip by clip, then compared.
+
+    What happens to one clip alone belongs into `encode`, whatever reads two into `objective`.
+    """
+
+    @abstractmethod
+    def encode(self, batch: dict, again: bool = False) -> Features:
+        """Features of the clips of a batch.
+
+        `again`: they were encoded before, and now get their gradients; what gets none may be left
+        out.
+        """
+
+    @abstractmethod
+    def objective(self, features: Features) -> Loss:
+        """The loss of the (global) batch of which these are the features."""
+
+    def loss(self, batch: dict) -> Loss:
+        """The loss of a batch that is on the device as a whole, with those of the other ranks."""
+        return self.objective(gather(self.encode(batch)))
+
+
+def backward(
+    task: Task, chunks: list[dict], device: torch.device, scaled: Callable[[Tensor], Tensor]
+) -> Loss:
+    """Add the gradients of a batch, given in chunks on the CPU; its loss and terms, detached.
+
+    scaled: makes of a loss what is differentiated (the loss scaling of float16). After averaging
+    over ranks (`average_gradients`) the gradients are those of the global batch.
+    """
+    if isinstance(task, ContrastiveTask) and len(chunks) > 1:
+        loss, terms = _cached(task, chunks, device, scaled)
+    elif isinstance(task, ContrastiveTask):
+        with autocast(device):
+            loss, terms = task.loss(to_device(chunks[0], device))
+        scaled(loss).backward()
+    else:
+        loss, terms = _accumulated(task, chunks, device, scaled)
+    return loss.detach(), {name: term.detach() for name, term in terms.items()}
+
+
+def _cached(task: ContrastiveTask, chunks: list[dict], device: torch.device, scaled) -> Loss:
+    states, parts = [], []
+    with torch.no_grad():
+        for chunk in chunks:
+            states.append(_random_state(device))
+            with autocast(device):
+                parts.append(task.encode(to_device(chunk, device)))
+    features = joined(parts)
+    for x in features.values():
+        x.requires_grad_(x.is_floating_point())
+    with autocast(device):
+        loss, terms = task.objective(gather(features))
+    scaled(loss).backward()
+    gradients = {name: x.grad for name, x in features.items() if x.grad is not None}
+    start = 0
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for chunk, state in zip(chunks, states, strict=True):
+            _set_random_state(state, device)  # the same dropout as before
+            with autocast(device):
+                again = task.encode(to_device(chunk, device), again=True)
+            _hand_on(again, gradients, start)
+            start += len(chunk["clip_id"])
+    return loss, terms
+
+
+def _hand_on(features: Features, gradients: Features, start: int) -> None:
+    """Give a chunk's features, rows from `start` on, their gradients and go on backward."""
+    reached, given = [], []
+    for name, x in features.items():
+        if x.requires_grad and name in gradients:
+            rows = gradients[name][start : start + len(x)]
+            reached.append(x)
+            given.append((rows[:, : x.shape[1]] if x.ndim > 1 else rows).to(x.dtype))
+    if reached:
+        torch.autograd.backward(reached, given)
+
+
+def _accumulated(task: Task, chunks: list[dict], device: torch.device, scaled) -> Loss:
+    counts = [task.targets(chunk) for chunk in chunks]
+    targets = summed(torch.tensor(sum(counts), device=device)).item()
+    whole, sums = torch.zeros((), device=device), {}
+    for chunk, count in zip(chunks, counts, strict=True):
+        share = count * world_size() / targets  # averaging over ranks divides it again
+        with autocast(device):
+            loss, terms = task.loss(to_device(chunk, device))
+        scaled(loss * share).backward()
+        whole = whole + loss.detach() * share
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + term.detach() * share
+    return summed(whole) / world_size(), sums
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), cuda
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

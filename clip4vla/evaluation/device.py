@@ -8,9 +8,12 @@ import torch
 
 
 def pick_device() -> torch.device:
-    """The first CUDA device, else the CPU."""
+    """The CUDA device of this process's rank on its machine, the first without one; else CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
     _keep_freed_memory()
     return torch.device("cpu")
 

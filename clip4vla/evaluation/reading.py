@@ -147,5 +147,5 @@ def origins(samples: ClipSamples) -> np.ndarray:
 
 def _ignore_signals(worker: int) -> None:
     """Slurm and Ctrl-C signal the whole job: the parent decides when its workers end."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

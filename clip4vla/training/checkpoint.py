@@ -6,14 +6,12 @@ hash is part of the run's identity.
 """
 
 import errno
-import random
 import sys
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,7 +65,6 @@ class Checkpoints:
             "state": asdict(state),
             "model": trained_tensors(model),
             "optimiser": optimiser.state_dict(),
-            "random": random_states(),
         }
         with whole_file(self._step(state.step)) as temporary:
             torch.save(content, temporary)
@@ -76,13 +73,16 @@ class Checkpoints:
         kept = [self._best(epoch) for epoch in self.named if epoch is not None]
         self._remove(path for path in self.folder.glob("best-*.pt") if path not in kept)
 
-    def load(self, model: nn.Module, optimiser: Stateful) -> TrainState | None:
-        """Restore the newest checkpoint that can be read; None when there is none.
+    def load(
+        self, model: nn.Module, optimiser: Stateful, step: int | None = None
+    ) -> TrainState | None:
+        """Restore the newest checkpoint that can be read, or that of `step`; None for none.
 
         Raises UserError when it belongs to another config, other data or other start weights.
         """
         unreadable = []
-        for path in reversed(self._steps()):
+        steps = self._steps() if step is None else [self._step(step)]
+        for path in reversed(steps):
             content = self._read(path)
             best = content and content["state"]["best_epoch"]
             if content is None or (best is not None and self._read(self._best(best)) is None):
@@ -91,7 +91,6 @@ class Checkpoints:
             self.check(content["identity"], path)
             load_trained(model, content["model"])
             optimiser.load_state_dict(content["optimiser"])
-            restore_random(content["random"])
             self.named = [best]
             self._remove(unreadable)  # else they would count among the two that are kept
             return TrainState(**content["state"])
@@ -166,24 +165,3 @@ def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
             f"{sorted(expected ^ tensors.keys())[:3]}; remove the run's state to train anew"
         )
     model.load_state_dict(tensors, strict=False)
-
-
-def random_states() -> dict:
-    """The state of every global generator, as tensors and plain values."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
-        "python": random.getstate(),
-    }
-
-
-def restore_random(states: dict) -> None:
-    """Put the states of `random_states` back. CUDA states only where the devices are the same."""
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    kind, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    random.setstate(states["python"])

@@ -24,6 +24,7 @@ from clip4vla.models.pooling import masked_mean
 from clip4vla.training.batches import ClipBatches, FeatureBatches
 from clip4vla.training.gradients import Task
 from clip4vla.training.loop import Batches
+from clip4vla.training.ranks import Ranks
 from clip4vla.training.task import (
     CaptionTask,
     ClassificationTask,
@@ -43,6 +44,7 @@ class Surroundings:
     substitution: Path | None
     device: torch.device
     workers: int
+    ranks: Ranks = Ranks()
 
 
 @dataclass(frozen=True)

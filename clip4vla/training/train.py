@@ -9,13 +9,11 @@ out/                         model.safetensors, metrics.jsonl, train.json
 
 import contextlib
 import json
-import random
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from clip4vla.config.keys import run_key
@@ -37,6 +35,7 @@ from clip4vla.models.weights import save_model
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import publish_curve
 from clip4vla.training.loop import SAVE_SECONDS, Trainer
+from clip4vla.training.ranks import Ranks, joined
 from clip4vla.training.setup import Job, Surroundings, set_up
 from clip4vla.training.stop import Interrupted, Stop
 
@@ -65,24 +64,35 @@ def train(
     """
     stop = Stop(max_seconds)
     set_threads(workers)
-    identity = identify(run, manifests, start, weights, substitution)
-    with sole_owner(state), stop:
+    device = pick_device()
+    with joined(device) as ranks, stop, _owner(state, ranks):
+        identity = identify(run, manifests, start, weights, substitution)
         checkpoints = Checkpoints(state / "state", identity)
         final = state / "final"
-        for stale in state.rglob(".*.tmp"):  # half a file of an attempt that was killed
-            stale.unlink()
-        if (final / "identity.json").exists():
+        if ranks.from_leader((final / "identity.json").exists()):
             checkpoints.check(read_json(final / "identity.json"), final)
         else:
-            around = Surroundings(
-                Caches(manifests), start, weights, substitution, pick_device(), workers
-            )
-            with _attempt(state, stop) as progress:
-                _train(run, around, checkpoints, state, stop, progress, save_seconds)
-        checkpoints.clear()
-        for name in OUTPUTS:
-            with whole_file(out / name) as temporary:
-                shutil.copyfile(final / name, temporary)
+            caches = Caches(manifests)
+            given = caches, start, weights, substitution, device, workers, ranks
+            with _attempt(state, stop, ranks) as progress:
+                _train(run, Surroundings(*given), checkpoints, state, stop, progress, save_seconds)
+        if ranks.leads:
+            checkpoints.clear()
+            for name in OUTPUTS:
+                with whole_file(out / name) as temporary:
+                    shutil.copyfile(final / name, temporary)
+
+
+@contextlib.contextmanager
+def _owner(state: Path, ranks: Ranks) -> Iterator[None]:
+    """The first rank holds the folder of the run's state for all of them, and tidies it."""
+    with contextlib.ExitStack() as held:
+        if ranks.leads:
+            held.enter_context(sole_owner(state))
+            for stale in state.rglob(".*.tmp"):  # half a file of an attempt that was killed
+                stale.unlink()
+        ranks.from_leader()
+        yield
 
 
 def identify(
@@ -118,9 +128,6 @@ def _train(
     save_seconds: float,
 ) -> None:
     """Set up, train and finish; `progress` follows along for the line of this attempt."""
-    random.seed(run.seed)
-    np.random.seed(run.seed)
-    torch.manual_seed(run.seed)  # dropout knows only the global generator
     try:
         with stop.interrupting():
             job = set_up(run, around)
@@ -133,12 +140,15 @@ def _train(
         checkpoints,
         state,
         around.device,
+        seed=run.seed,
         select=isinstance(run, Finetune) and run.selection == "best_val",
         save_seconds=save_seconds,
+        ranks=around.ranks,
         state=progress,
     )
     trainer.run(stop)
-    _finish(run, around, checkpoints, state, job, progress)
+    if around.ranks.leads:
+        _finish(run, around, checkpoints, state, job, progress)
 
 
 def _finish(
@@ -196,7 +206,7 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _attempt(state: Path, stop: Stop) -> Iterator[TrainState]:
+def _attempt(state: Path, stop: Stop, ranks: Ranks) -> Iterator[TrainState]:
     """Append to attempts.jsonl how far this attempt came; a killed one leaves no line."""
     began, progress, end = time.time(), TrainState(), "error"
     try:
@@ -211,6 +221,8 @@ def _attempt(state: Path, stop: Stop) -> Iterator[TrainState]:
             "seconds": round(time.time() - began, 1),
             "step": progress.step,
             "end": end,
+            "ranks": ranks.world,
         }
-        with open(state / "attempts.jsonl", "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        if ranks.leads:
+            with open(state / "attempts.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from clip4vla.errors import UserError
 from clip4vla.evaluation.reading import loader
-from clip4vla.features.order import epoch_order, mixed_order
+from clip4vla.features.order import dealt, epoch_order, mixed_order
 from clip4vla.features.samples import ClipSamples
 
 
@@ -29,10 +29,9 @@ def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
     return samples // size, size
 
 
-def chunked(positions: range, size: int, chunk: int) -> list[list[range]]:
-    """Positions cut into batches of `size`, and each of these into chunks of at most `chunk`."""
-    batches = [positions[i : i + size] for i in range(0, len(positions), size)]
-    return [[batch[i : i + chunk] for i in range(0, size, chunk)] for batch in batches]
+def chunked(positions: range, chunk: int) -> list[range]:
+    """Positions of a batch in chunks of at most `chunk`."""
+    return [positions[i : i + chunk] for i in range(0, len(positions), chunk)]
 
 
 class MixedSamples(Dataset):
@@ -50,6 +49,9 @@ class MixedSamples(Dataset):
 class ClipBatches:
     """Batches of every epoch from one source, or from several in equal parts.
 
+    `size` samples make a step, over all ranks; position p of an epoch belongs to rank p mod `world`
+    (`clip4vla.features.order.dealt`), so neither ranks nor workers change what a step holds.
+
     Samples are (clip, caption) pairs: two captions of a clip may meet in a batch, where each is a
     false negative of the other, as in the released code.
     """
@@ -62,14 +64,22 @@ class ClipBatches:
         workers: int,
         device: torch.device,
         microbatch: int | None = None,
+        rank: int = 0,
+        world: int = 1,
     ):
         self.sources, self.seed = sources, seed
         self.workers, self.device = workers, device
+        self.rank, self.world = rank, world
         self.shards = [
             samples.cache.shard_of([clip_id for clip_id, _, _ in samples.items])
             for samples in sources
         ]
         self.steps, self.size = batch_count(len(self.order(0)), batch_size)
+        if self.size % world:
+            raise UserError(
+                f"optimiser.batch_size: {self.size} samples a step cannot be dealt evenly to "
+                f"{world} ranks: take a multiple, or fewer ranks"
+            )
         self.chunk = min(microbatch or self.size, self.size)
 
     def order(self, epoch: int) -> list[tuple[int, int]]:
@@ -79,17 +89,19 @@ class ClipBatches:
         return mixed_order(self.shards, self.seed, epoch)
 
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
-        """Batches of an epoch (from 0) behind its first `consumed` samples, each in chunks.
+        """This rank's batches of an epoch (from 0) behind its first `consumed` samples, in chunks.
 
         A chunk has at most `microbatch` clips, and only the padding that these need.
         """
         for samples in self.sources:
             samples.set_epoch(epoch)
         order = self.order(epoch)
-        ranges = chunked(range(consumed, self.steps * self.size), self.size, self.chunk)
-        rows = [[order[i] for i in chunk] for chunks in ranges for chunk in chunks]
+        starts = range(consumed, (self.steps - 1) * self.size + 1, self.size)
+        own = [dealt(range(start + self.size), self.rank, self.world, start) for start in starts]
+        batches = [chunked(positions, self.chunk) for positions in own]
+        rows = [[order[i] for i in chunk] for chunks in batches for chunk in chunks]
         read = iter(loader(MixedSamples(self.sources), rows, self.workers, self.device))
-        for chunks in ranges:
+        for chunks in batches:
             yield [next(read) for _ in chunks]
 
 
@@ -111,7 +123,8 @@ class FeatureBatches:
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
         """Batches of an epoch (from 0): clip_id, index [B] of features, target [B], in chunks."""
         order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
-        for chunks in chunked(range(consumed, self.steps * self.size), self.size, self.chunk):
+        for start in range(consumed, self.steps * self.size, self.size):
+            chunks = chunked(range(start, start + self.size), self.chunk)
             yield [
                 self._rows(torch.from_numpy(order[chunk.start : chunk.stop])) for chunk in chunks
             ]

@@ -1,17 +1,21 @@
 """The front-end of every preset: its switches, as a plan resolves them, and its numbers."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from features_fakes import CLIPS, fake_audio, fake_frames
 
+from clip4vla.config.data import Cache, LogMel
 from clip4vla.config.plan import make_plan
 from clip4vla.errors import UserError
 from clip4vla.features.log_mel import LogMelFrontend
 from clip4vla.features.masking import draw_masks
 from clip4vla.features.seeds import generator
 from clip4vla.features.segments import split
+from clip4vla.features.shards import build_shard
 
 DEMO = [Path(__file__).parents[2] / name for name in ("config.yaml", "demo/config.yaml")]
 OURS = {
@@ -120,3 +124,19 @@ def test_masks(preset, run):
 def test_switches_that_do_not_fit_are_refused_in_one_line(preset, recipe, message):
     with pytest.raises(UserError, match=message):
         make_plan(DEMO, {"preset": preset, "recipe": recipe})
+
+
+def test_shards_hold_what_the_switches_say(tmp_path, ledger):
+    """Mean channel alone and filter banks: one channel a clip, and kaldi's number of frames."""
+    cache = Cache(log_mel=LogMel(kind="fbank", channels="mean"))
+    index = build_shard(ledger, cache, tmp_path / "0.tar", fake_audio, fake_frames)
+    usable = index[index.log_mel_offset >= 0]
+    assert len(usable) == sum(channels > 0 for _, channels, _ in CLIPS.values())
+    assert set(usable.channels) == {1}
+    for row in usable.itertuples():
+        samples, rate = fake_audio(row.clip_id)
+        expected = LogMelFrontend(cache.log_mel)(samples, rate)
+        assert expected.shape[1] == row.T
+        content = (tmp_path / "0.tar").read_bytes()[row.log_mel_offset :][: row.log_mel_size]
+        stored = np.load(io.BytesIO(content), allow_pickle=False)
+        np.testing.assert_array_equal(stored, expected.numpy())

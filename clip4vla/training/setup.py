@@ -153,7 +153,8 @@ def _samples(run: Finetune, around: Surroundings, source: Source, items) -> Clip
 
 
 def _clip_batches(run, sources: list[ClipSamples], around: Surroundings) -> ClipBatches:
-    given = around.workers, around.device, run.optimiser.microbatch
+    ranks = around.ranks.rank, around.ranks.world
+    given = around.workers, around.device, run.optimiser.microbatch, *ranks
     return ClipBatches(sources, run.seed, run.optimiser.batch_size, *given)
 
 

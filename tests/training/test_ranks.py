@@ -1,0 +1,190 @@
+"""Several ranks train one run: same losses, same weights, whoever is killed."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_world import build_world, finetune, optimiser, pretrain
+
+from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
+from clip4vla.training.ranks import Ranks, ranks_of
+from clip4vla.training.train import OUTPUTS, train
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["clip4vla.training.train"])
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory):
+    return build_world(tmp_path_factory.mktemp("world") / "world")
+
+
+def run_of(**given):
+    """Pre-training of 3 steps an epoch, 4 clips each."""
+    return pretrain(optimiser=optimiser(epochs=-(-STEPS // 3), batch_size=4), **given)
+
+
+def work(rank, world, port, run, manifests, folder, given):
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    os.environ |= dict(zip(names, map(str, (rank, world, rank, "127.0.0.1", port)), strict=True))
+    torch.set_num_threads(1)
+    try:
+        train(run, manifests, None, {}, None, folder / "state", folder / "out", **given)
+    except RetryLater:
+        raise SystemExit(EXIT_RETRY) from None
+
+
+def start(run, manifests, folder, world, **given):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = (world, port, run, manifests, folder, given)
+    ranks = [PROCESSES.Process(target=work, args=(rank, *given)) for rank in range(world)]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def codes(ranks):
+    for rank in ranks:
+        rank.join(120)
+    return [rank.exitcode for rank in ranks]
+
+
+def curve(folder):
+    lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def alone(manifests, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    assert codes(start(run_of(), manifests, folder, 1)) == [0]
+    return folder
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_any_number_of_ranks_has_the_losses_of_one(manifests, alone, tmp_path, world):
+    assert codes(start(run_of(), manifests, tmp_path, world)) == [0] * world
+    one, several = curve(alone), curve(tmp_path)
+    assert len(one) == len(several) >= STEPS
+    for name in ("train/loss", "train/text_audio", "train/audio_audio", "train/lr"):
+        expected = [row[name] for row in one][:STEPS]
+        assert [row[name] for row in several][:STEPS] == pytest.approx(expected, rel=2e-4)
+    first, second = (load_file(f / "out" / "model.safetensors") for f in (alone, tmp_path))
+    moved = max(float((first[name] - second[name]).abs().max()) for name in first)
+    assert moved < 2e-4  # float32 sums in another order, after AdamW at a rate of 1e-3
+
+
+def test_retrieval_is_validated_by_one_rank_and_selected_by_all(manifests, tmp_path):
+    run = finetune(missing_audio="none", optimiser=optimiser(epochs=2))
+    results = []
+    for world in (1, 2):
+        folder = tmp_path / str(world)
+        assert codes(start(run, manifests, folder, world)) == [0] * world
+        results.append(json.loads((folder / "out" / "train.json").read_text()))
+    same = ("steps", "samples", "epochs", "selected_epoch", "batch_size", "val_metric")
+    assert [results[0][key] for key in same] == [results[1][key] for key in same]
+
+
+def kill_and_go_on(manifests, folder, seed, world=2):
+    """Kill a random rank at a random moment; the others must not hang; then run to the end."""
+    rng = random.Random(seed)
+    ranks = start(run_of(), manifests, folder, world, save_seconds=0.0)
+    time.sleep(rng.uniform(0.1, 4.0))
+    victim = rng.choice(ranks)
+    if victim.is_alive():
+        os.kill(victim.pid, signal.SIGKILL)
+    for rank in ranks:  # as srun and our launcher do when one rank is lost
+        rank.join(2)
+        if rank.is_alive():
+            rank.kill()
+    codes(ranks)
+    assert codes(start(run_of(), manifests, folder, world)) == [0] * world
+
+
+def check_kills(manifests, tmp_path, kills):
+    undisturbed = tmp_path / "undisturbed"
+    assert codes(start(run_of(), manifests, undisturbed, 2)) == [0, 0]
+    for seed in range(kills):
+        folder = tmp_path / f"kill-{seed}"
+        kill_and_go_on(manifests, folder, seed)
+        for name in OUTPUTS:
+            wanted = (undisturbed / "out" / name).read_bytes()
+            assert (folder / "out" / name).read_bytes() == wanted, (seed, name)
+
+
+def test_two_ranks_killed_anywhere_end_with_the_same_bits(manifests, tmp_path):
+    check_kills(manifests, tmp_path, 3)
+
+
+@pytest.mark.slow
+def test_two_ranks_killed_20_times_end_with_the_same_bits(manifests, tmp_path):
+    check_kills(manifests, tmp_path, 20)
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(manifests, alone, tmp_path):
+    ranks = start(run_of(), manifests, tmp_path, 2)
+    attempts = tmp_path / "state" / "metrics.jsonl"
+    while not (attempts.exists() and attempts.stat().st_size):
+        time.sleep(0.02)
+    os.kill(ranks[1].pid, signal.SIGUSR2)
+    ended = codes(ranks)
+    assert ended in ([EXIT_RETRY, EXIT_RETRY], [0, 0])  # 0: it was finished before
+    assert codes(start(run_of(), manifests, tmp_path, 2)) == [0, 0]
+    assert len(curve(tmp_path)) == len(curve(alone))
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(manifests, alone, tmp_path):
+    ranks = start(run_of(), manifests, tmp_path, 2, max_seconds=1.0)
+    assert set(codes(ranks)) <= {EXIT_RETRY, 0}
+    assert codes(start(run_of(), manifests, tmp_path, 1)) == [0]
+    losses = [[row["train/loss"] for row in curve(folder)] for folder in (alone, tmp_path)]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-4)
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused(manifests, tmp_path):
+    ranks = start(run_of(), manifests, tmp_path, 3)
+    assert codes(ranks) == [1, 1, 1]
+
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "2", "SLURM_JOB_ID": "41"}
+
+
+@pytest.mark.parametrize(
+    "variables, ranks, address",
+    [
+        ({}, Ranks(), ("", 0)),
+        (TORCHRUN | {"MASTER_ADDR": "a", "MASTER_PORT": "7"}, Ranks(3, 8, 1), ("a", 7)),
+        (SRUN | {"SLURM_STEP_NODELIST": "n1"}, Ranks(5, 6, 2), ("n1", 20041)),
+        (SRUN | TORCHRUN | {"MASTER_ADDR": "a"}, Ranks(3, 8, 1), ("a", 29500)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_ID": "41"}, Ranks(), ("", 0)),
+    ],
+)
+def test_ranks_come_from_torchrun_or_from_slurm(variables, ranks, address):
+    assert ranks_of(variables) == (ranks, address)
+
+
+def test_ranks_that_do_not_come_are_named(monkeypatch):
+    from datetime import timedelta
+
+    from clip4vla.training import ranks as module
+
+    monkeypatch.setattr(module, "MEETING", timedelta(seconds=1))
+    values = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UserError, match=r"rank 1 of 2: .* 127.0.0.1:1"),
+        module.joined(torch.device("cpu")),
+    ):
+        pass

@@ -43,7 +43,7 @@ def run_on_slurm(
         job_id = living_job(name)
         if job_id is not None:
             _say(f"job {job_id} is still there: waiting for it")
-        while True:
+        while job_id is not None or not is_finished(state):
             job_id = job_id or _submit(name, arguments, request, folder, variables)
             end = _wait(job_id)
             if end.name == "COMPLETED":
@@ -125,10 +125,13 @@ def _wait(job_id: str) -> State:
         pause = min(pause * 1.5, POLL_SECONDS[1])
 
 
+def is_finished(state: Path) -> bool:
+    """Whether the training of a run has ended: all that may be missing is its published copy."""
+    return (state / "final" / "identity.json").exists()
+
+
 def _progress(state: Path) -> int:
-    """Steps that are safe in a checkpoint of the run; a finished run counts as more than any."""
-    if (state / "final" / "identity.json").exists():
-        return sys.maxsize
+    """Steps that are safe in a checkpoint of the run."""
     steps = [int(path.stem[5:]) for path in (state / "state").glob("step-*.pt")]
     return max(steps, default=0)
 

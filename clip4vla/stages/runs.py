@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from clip4vla.config import layout
@@ -49,13 +50,15 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
     run = plan.run(key)
     arguments = ["train", key, "--threads", str(request.threads)]
     if launcher == "slurm":
-        from clip4vla.launch.slurm import run_on_slurm
+        from clip4vla.launch.slurm import is_finished, run_on_slurm
 
         names = ("CLIP4VLA_CONFIG", "CLIP4VLA_SET")
         variables = {name: os.environ[name] for name in names if name in os.environ}
         state = Path(layout.state_dir(key))
         run_on_slurm(f"{run.stage}-{key}", arguments, request, state, variables)
-        _await_outputs(key, run.stage)
+        _await(lambda: is_finished(state), state)
+        if any(not path.is_file() for path in _outputs(key, run.stage)):
+            train(plan, key, request.threads, max_seconds=None)  # finished: publishes again
     elif launcher == "local" and request.tasks_per_node > 1:
         from clip4vla.launch.local import run_here
 
@@ -71,15 +74,18 @@ def seconds_to_train(left: float | None) -> float | None:
     return None if left is None else left - min(MARGIN * left, MARGIN_SECONDS)
 
 
-def _await_outputs(key: str, stage: str) -> None:
-    """Network file systems show a node's files late: wait a little for the last of them."""
-    wanted = [Path(layout.result_dir(key), name) for name in layout.RUN_FILES[stage]]
+def _outputs(key: str, stage: str) -> list[Path]:
+    return [Path(layout.result_dir(key), name) for name in layout.RUN_FILES[stage]]
+
+
+def _await(holds: Callable[[], bool], folder: Path) -> None:
+    """Network file systems show what another machine wrote a little later."""
     deadline = time.monotonic() + OUTPUT_SECONDS
-    while missing := [path for path in wanted if not path.is_file()]:
+    while not holds():
         if time.monotonic() > deadline:
             raise UserError(
-                f"{missing[0]}: the job has completed, but this file of it is not to be seen here; "
-                "is the working directory on a file system that all nodes share?"
+                f"{folder}: the job has completed, but nothing of it is to be seen here; is the "
+                "working directory on a file system that all nodes share?"
             )
         time.sleep(1)
 

@@ -199,7 +199,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--microbatch", type=int, help="ours by gradient caching")
+    parser.add_argument(
+        "--microbatch", type=int, help="ours by gradient caching (what is done twice counts twice)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

@@ -1,9 +1,9 @@
 """From the `model` section of a run to a model with its first weights."""
 
 from pathlib import Path
-from typing import Literal
 
 from clip4vla.config.run import Inputs, Model
+from clip4vla.config.settings import Head
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve
 from clip4vla.models.bert import POSITIONS
@@ -18,8 +18,6 @@ from clip4vla.models.initialise import (
     start_text,
 )
 from clip4vla.models.weights import load_clip
-
-Head = Literal["captioning", "classification", "fusion", "gate"] | None
 
 
 def build_model(

@@ -32,12 +32,20 @@ def save_model(path: str | Path, model: CLIP4VLA, metadata: dict[str, Any]) -> N
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a file that `save_model` wrote."""
+    """The metadata of a file that `save_model` wrote. UserError for any other."""
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; name the file of weights in it")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})[METADATA])
-    except (safetensors.SafetensorError, KeyError):
-        raise UserError(f"{path}: was not written by this project: it has no metadata") from None
+            metadata = json.loads((file.metadata() or {})[METADATA])
+    except (safetensors.SafetensorError, KeyError, ValueError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise UserError(
+            f"{path}: was not written by this project: it has no metadata; "
+            f"run `clip4vla checkpoint import {path} OUT`"
+        )
+    return metadata
 
 
 def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) -> None:

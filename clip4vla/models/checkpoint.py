@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from clip4vla.config.settings import Settings
 from clip4vla.errors import UserError
-from clip4vla.models.build import build_model
+from clip4vla.models.build import empty_model
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.weights import load_into, read_metadata, save_model
 
@@ -42,9 +42,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     metadata = read_metadata(path)
     settings = read_settings(path, metadata)
-    bare = settings.model.model_copy(update={"weights": None})  # CLIP's own file is not needed
     n_classes = len(settings.classes) if settings.classes else None
-    model = build_model(bare, {}, settings.head, n_classes, inputs=settings.inputs)
+    model = empty_model(settings.model, settings.head, n_classes, settings.inputs)
     load_into(model, path)
     return Checkpoint(model.eval(), settings, metadata)
 

@@ -6,15 +6,11 @@ are read: the classes that it names are replaced by empty ones, and its code is 
 """
 
 import io
-import pickle
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,19 +30,6 @@ NOT_WEIGHTS = {  # how a failed download begins
     b"<": "is a web page, not weights: fetch it again, in a browser if need be",
     b"version https://git-lfs": "is a pointer of Git LFS, not weights: run `git lfs pull`",
 }
-UNREADABLE = (
-    safetensors.SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -89,7 +72,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
         file = _read(path, start)
     except UserError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # readers raise almost anything on bytes that mean harm
         raise UserError(
             f"{path}: cannot be read as weights ({_first_line(error)}); give a safetensors file, a "
             "state dict saved by torch, or OpenAI's CLIP archive"

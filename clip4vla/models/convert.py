@@ -19,7 +19,15 @@ from clip4vla.models.coverage import TOKENS, Coverage
 from clip4vla.models.deduce import deduce
 from clip4vla.models.importers import CLIP_KINDS, kind_of, to_our_names
 from clip4vla.models.pretrained import known_openai
-from clip4vla.models.weights import PARTS, coverage_of, fill, read_metadata, read_named, without
+from clip4vla.models.weights import (
+    PARTS,
+    below,
+    coverage_of,
+    fill,
+    read_metadata,
+    read_named,
+    without,
+)
 
 FROM_CLIP = ("text", "vision", "logit_scale")  # parts that a file of CLIP alone can give
 HEAD_PARTS = {
@@ -70,10 +78,11 @@ def convert(
 ) -> Conversion:
     """Read a file of any supported kind and build the model that it fills.
 
-    fresh: parts that take nothing from the file: audio is copied from vision, a joint encoder from
-    the text tower; text, vision and logit_scale come from `clip`, a file of CLIP alone. drop: parts
-    of the file, by our names or its own (`cross`), that the model does not get. given: settings,
-    nested, that win over what the tensors tell. UserError for mistakes in any of these.
+    fresh: parts, or parts of these (`fusion.similarity`), that take nothing from the file: audio is
+    copied from vision, a joint encoder from the text tower; text, vision and logit_scale come from
+    `clip`, a file of CLIP alone. drop: parts of the file, by our names or its own (`cross`), that
+    the model does not get. given: settings, nested, that win over what the tensors tell. UserError
+    for mistakes in any of these.
     """
     path, given = Path(path), given or {}
     file = read_weight_file(path)
@@ -119,17 +128,13 @@ def convert(
 
 def _dropped(path: Path, kind: str, tensors: State, drop: tuple[str, ...]) -> State:
     """The tensors under our names, without those that are dropped by their names or ours."""
-    theirs = {k: v for k, v in tensors.items() if not _below(k, drop)}
+    theirs = {k: v for k, v in tensors.items() if not below(k, drop)}
     named = to_our_names(path, kind, theirs)
     for name in drop:
-        if not any(_below(k, (name,)) for k in (*tensors, *named)):
+        if not any(below(k, (name,)) for k in (*tensors, *named)):
             held = ", ".join(sorted({k.split(".", 1)[0] for k in (*tensors, *named)}))
             raise UserError(f"--drop {name}: {path} has nothing of that name; it has {held}")
-    return {k: v for k, v in named.items() if not _below(k, drop)}
-
-
-def _below(name: str, parts: tuple[str, ...]) -> bool:
-    return any(name == part or name.startswith(f"{part}.") for part in parts)
+    return {k: v for k, v in named.items() if not below(k, drop)}
 
 
 def _borrowed(fresh: tuple[str, ...], clip: str | Path | None) -> State:
@@ -151,11 +156,10 @@ def _borrowed(fresh: tuple[str, ...], clip: str | Path | None) -> State:
 
 
 def _check_fresh(path: Path, fresh: tuple[str, ...], model: CLIP4VLA) -> None:
-    have = {name.split(".", 1)[0] for name, _ in model.named_parameters()}
     for part in fresh:
-        if part not in PARTS:
+        if part.split(".", 1)[0] not in PARTS:
             raise UserError(f"--fresh {part}: is no part; the parts are {', '.join(PARTS)}")
-        if part not in have:
+        if not any(below(name, (part,)) for name, _ in model.named_parameters()):
             raise UserError(
                 f"--fresh {part}: {path} is a model without it, and a run that needs it starts its "
                 "own; leave it out"

@@ -108,7 +108,12 @@ def fill(model: CLIP4VLA, given: dict[str, Tensor], fresh: tuple[str, ...]) -> N
 
 def without(tensors: dict[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
     """The tensors of the other parts."""
-    return {k: v for k, v in tensors.items() if k.split(".", 1)[0] not in parts}
+    return {name: value for name, value in tensors.items() if not below(name, parts)}
+
+
+def below(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether a tensor belongs to one of the parts, such as `fusion` or `fusion.similarity`."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
 def _fill(

@@ -228,6 +228,18 @@ def test_a_fresh_head_starts_from_the_text_tower(tmp_path):
     assert found.settings.task == "captioning"
 
 
+def test_a_joint_encoder_without_the_linear_map_of_pairs(tmp_path):
+    theirs = released("bert")[1]
+    theirs = {k: v for k, v in theirs.items() if not k.startswith("similarity_dense")}
+    torch.save(theirs, tmp_path / "x")
+    with pytest.raises(UserError, match="fusion.similarity.weight.* missing"):
+        convert(tmp_path / "x").fill()
+    found = convert(tmp_path / "x", fresh=("fusion.similarity",))
+    found.fill()
+    joint = found.model.fusion.joint
+    assert torch.equal(joint.pooler.weight, theirs["cross.pooler.dense.weight"])
+
+
 def test_older_files_of_ours_and_files_that_say_everything(tmp_path):
     path = tmp_path / "model.safetensors"
     model = tiny("classification", n_classes=3)

@@ -277,6 +277,12 @@ def test_weights_are_a_file_or_a_tag():
     for given in ({}, {"path": "x.pt", "open_clip": LAION}):
         with pytest.raises(UserError, match="needs `path` or `open_clip`, one of them"):
             plan_with(**given)
+    values = {"targets": ["demo_classification"], "weights.openai.open_clip": "ViT-B-32:openai"}
+    files = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]
+    with pytest.raises(UserError, match="null takes one back"):
+        make_plan(files, values)
+    plan = make_plan(files, values | {"weights.openai.path": None})
+    assert plan.config.weights["openai"].path is None
     with pytest.raises(UserError, match=r"weights\.laion\.open_clip"):
         plan_with(open_clip="laion2b_s34b_b79k")
     assert runs.unfit_tags(plan_with(path="x.pt")) == []

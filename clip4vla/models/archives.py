@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clip4vla.errors import UserError
 
+ARCHIVE = "TorchScript archive"  # `WeightFile.form` of what OpenAI publishes
 SCRIPT_CLASSES = "__torch__."  # classes that an archive defines itself
 SCRIPT_LISTS = "torch.jit._pickle.build_"  # how an archive writes a typed list
 STATES = ("state_dict", "model_state_dict", "model")  # where the state of a training has weights
@@ -89,7 +90,7 @@ def _read(path: Path, start: bytes) -> WeightFile:
             entries = archive.infolist()
         _check_claims(path, entries)
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-            return WeightFile("TorchScript archive", _read_torchscript(path))
+            return WeightFile(ARCHIVE, _read_torchscript(path))
     return _weights_in(path, torch.load(path, map_location="cpu", weights_only=True))
 
 

@@ -11,7 +11,7 @@ from clip4vla.config.settings import Settings
 from clip4vla.config.yaml import merge
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
-from clip4vla.models.archives import WeightFile, read_weight_file
+from clip4vla.models.archives import ARCHIVE, WeightFile, read_weight_file
 from clip4vla.models.build import build_model
 from clip4vla.models.checkpoint import read_settings
 from clip4vla.models.clip4vla import CLIP4VLA
@@ -187,7 +187,7 @@ def _settings(
     else:
         said = {k: metadata[k] for k in ("task", "classes") if metadata.get(k)}  # older files
         given = merge(said, given)
-        openai = sha256 in known_openai() or file.form == "TorchScript archive"
+        openai = sha256 in known_openai() or file.form == ARCHIVE
         found = deduce(path, kind, state, given, quick_gelu=openai or kind not in CLIP_KINDS)
         values, assumed = found.values, found.assumed
     settings = validated(Settings, values, [])

@@ -28,14 +28,18 @@ def known_openai() -> dict[str, tuple[str, str]]:
     return known
 
 
-def doubt(path: Path, sha256: str) -> str | None:
-    """A warning about a file that is called like one of OpenAI's and is another one."""
+def doubt(path: Path, sha256: str, archive: bool = False) -> str | None:
+    """A warning about a file that seems to be one of OpenAI's and is none of them.
+
+    It seems so by its name, or because it is a TorchScript `archive`.
+    """
     known = known_openai()
-    if sha256 in known or Path(path).name not in {file for _, file in known.values()}:
+    seems = archive or Path(path).name in {file for _, file in known.values()}
+    if sha256 in known or not seems:
         return None
     return (
-        f"{path}: is called like OpenAI's file, but its sha256 {sha256} is none of OpenAI's: make "
-        "sure that it came whole and from where you think"
+        f"{path}: looks like OpenAI's file, but its sha256 {sha256} is none of OpenAI's: make sure "
+        "that it came whole and from where you think"
     )
 
 

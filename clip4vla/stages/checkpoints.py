@@ -17,7 +17,7 @@ WEIGHTS = {"ours": "model.safetensors", "released": "pytorch_model.bin"}
 
 def inspect(path: Path) -> dict[str, Any]:
     """What a file of weights is and holds; see `show` for the same as text."""
-    from clip4vla.models.archives import read_weight_file
+    from clip4vla.models.archives import ARCHIVE, read_weight_file
     from clip4vla.models.deduce import architecture_of
     from clip4vla.models.importers import kind_of, to_our_names
     from clip4vla.models.pretrained import doubt, known_openai
@@ -32,7 +32,7 @@ def inspect(path: Path) -> dict[str, Any]:
         "sha256": sha256,
         "form": file.form,
         "known_as": f"OpenAI's {known[1]}" if known else None,
-        "warning": doubt(path, sha256),
+        "warning": doubt(path, sha256, file.form == ARCHIVE),
         "left_out": list(file.left_out),
         "metadata": None,
     }
@@ -96,6 +96,7 @@ def import_(
     tell: Tell,
 ) -> None:
     """Write a file of any supported kind as ours; `tell` is given each line of the coverage."""
+    from clip4vla.models.archives import ARCHIVE
     from clip4vla.models.checkpoint import write_checkpoint
     from clip4vla.models.convert import convert
     from clip4vla.models.pretrained import doubt
@@ -107,7 +108,8 @@ def import_(
     found = convert(path, tuple(fresh), tuple(drop), clip, given)
     coverage = found.coverage
     tell(f"{path}: {found.kind} names, {found.origin['imported']['form']}")
-    if warning := doubt(path, found.origin["imported"]["sha256"]):
+    imported = found.origin["imported"]
+    if warning := doubt(path, imported["sha256"], imported["form"] == ARCHIVE):
         tell(f"warning: {warning}")
     tell(f"architecture: {found.settings.model.architecture}; task: {found.settings.task}")
     tell(f"expected: {len(coverage.expected)} tensors; found: {coverage.found}")

@@ -33,6 +33,7 @@ def test_a_file_that_is_only_called_like_openais(tmp_path):
     sha256 = next(iter(known_openai()))
     assert doubt(tmp_path / "ViT-B-32.pt", sha256) is None
     assert doubt(tmp_path / "mine.pt", "0" * 64) is None
+    assert "none of OpenAI's" in doubt(tmp_path / "mine.pt", "0" * 64, archive=True)
     assert "none of OpenAI's" in doubt(tmp_path / "ViT-B-32.pt", "0" * 64)
 
 

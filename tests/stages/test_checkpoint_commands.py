@@ -239,11 +239,12 @@ def test_what_cannot_be_exported(clip4vla, tmp_path):
 LAION = "ViT-B-32:laion2b_s34b_b79k"
 
 
-def plan_with(**weights):
+def plan_with(recipe=None, **weights):
     values = {
         "targets": ["demo_classification"],
         "weights": {"laion": weights},
-        "recipe": {"model": {"weights": "laion", "architecture": "ViT-B-32"}, "pretrain": None},
+        "recipe": {"model": {"weights": "laion", "architecture": "ViT-B-32"}, "pretrain": None}
+        | (recipe or {}),
     }
     return make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], values)
 
@@ -264,13 +265,17 @@ def test_a_run_takes_its_clip_from_an_open_clip_tag(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(pretrained, "tag_file", lambda where, tag: asked.append(tag) or file)
     assert runs._weights(plan, run) == {"laion": file}
     assert asked == [LAION]
+    from_it = {"pretrain": {"from": "laion"}, "model": {"activation": "gelu"}}
+    assert (
+        "`from` needs a whole CLIP4VLA" in runs.unfit_tags(plan_with(from_it, open_clip=LAION))[0]
+    )
     hashed = plan_with(open_clip=LAION, sha256="0" * 64)
     with pytest.raises(UserError, match="but weights.laion.sha256 says 000"):
         runs._weights(hashed, run)
     named = tmp_path / "ViT-B-32.pt"
     named.write_bytes(b"x")
     assert runs._weights(plan_with(path=str(named)), run) == {"laion": named}
-    assert "is called like OpenAI's file" in capsys.readouterr().err
+    assert "looks like OpenAI's file" in capsys.readouterr().err
 
 
 def test_weights_are_a_file_or_a_tag():

@@ -18,6 +18,8 @@ GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
 JointFusion = Literal["global_to_local", "tight", "local_to_local"]
 Fusion = Literal["global_to_global", JointFusion, GateKind]
 JointStyle = Literal["clip", "bert"]
+Activation = Literal["quick_gelu", "gelu"]
+TypeToken = Literal["none", "single", "both", "background"]
 GATES = get_args(GateKind)
 JOINT_FUSIONS = get_args(JointFusion)
 PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "fusion", "gate", "probe")
@@ -40,8 +42,10 @@ class Model(Section):
     audio_init: Literal["vision", "scratch"] = Field(
         "vision", description="audio tower starts from the vision tower, or from nothing"
     )
-    type_token: Literal["none", "single", "both"] = Field(
-        "single", description="none; one token mixed by nonverbal_share; or [VB] and [NB] both (D8)"
+    type_token: TypeToken = Field(
+        "single",
+        description="none; one token mixed by nonverbal_share; [VB] and [NB] both (D8); or one "
+        "token for all clips, as early released files have (background, facts 3.2)",
     )
     extra_position: Literal["scaled", "released"] = Field(
         "scaled", description="initial size of the type token's position: width^-0.5, or N(0,1)"
@@ -54,6 +58,9 @@ class Model(Section):
         "global_to_global",
         "retrieval: mean of pooled vectors; joint encoder over the clip (global_to_local), with "
         "the end token (tight), with every token (local_to_local); or a gate (feat2..., query2...)",
+    )
+    activation: Activation = added(
+        "quick_gelu", "what CLIP was trained with: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
     )
 
     def towers(self) -> "Model":

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from clip4vla.config.run import GATES, JOINT_FUSIONS, Inputs, Model, Task
+from clip4vla.config.run import Inputs, Model, Task
+from clip4vla.config.settings import head_of
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
-from clip4vla.models.build import Head, build_model
+from clip4vla.models.build import build_model
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.weights import load_into, read_metadata
 
@@ -36,15 +37,6 @@ def starting_model(
     kept = {part for part in HEADS if trained_head and getattr(model, part) is not None}
     load_into(model, start, tuple(part for part in HEADS if part not in kept))
     return model
-
-
-def head_of(config: Model, task: Task | None) -> Head:
-    """What a task adds to the towers; for retrieval its fusion decides (facts 7.1)."""
-    if task != "retrieval":
-        return task
-    if config.fusion in JOINT_FUSIONS:
-        return "fusion"
-    return "gate" if config.fusion in GATES else None
 
 
 def start_hash(start: Path | None) -> str | None:

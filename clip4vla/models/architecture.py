@@ -7,6 +7,7 @@ from pathlib import Path
 
 import open_clip
 
+from clip4vla.config.run import Activation
 from clip4vla.errors import UserError
 
 FOLDER = Path(__file__).parent / "architectures"
@@ -21,10 +22,10 @@ TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ra
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a plain CLIP: a ViT and a causal text transformer, both with QuickGELU.
+    """Sizes of a plain CLIP: a ViT and a causal text transformer, and the activation of both.
 
-    QuickGELU is OpenAI's activation; weights trained with GELU under the same open_clip name
-    would load and give wrong features, so they are not for this project.
+    QuickGELU is OpenAI's activation. Tensors do not tell which one they were trained with, and with
+    the wrong one they load and give wrong features.
     """
 
     embed_dim: int
@@ -36,6 +37,7 @@ class Architecture:
     text_width: int
     text_heads: int
     context_length: int = 77
+    activation: Activation = "quick_gelu"
 
     @property
     def grid_positions(self) -> int:
@@ -48,9 +50,10 @@ def known_names() -> list[str]:
     return sorted({path.stem for path in FOLDER.glob("*.json")} | set(open_clip.list_models()))
 
 
-def resolve(name: str) -> Architecture:
+def resolve(name: str, activation: Activation = "quick_gelu") -> Architecture:
     """Sizes of the architecture called `name`, such as ViT-B-32 or tiny.
 
+    A name decides the activation only where it says quickgelu: the same sizes exist with both.
     Raises UserError for an unknown name and for towers that are not a plain CLIP at 224 pixels.
     """
     own = FOLDER / f"{name}.json"
@@ -63,10 +66,15 @@ def resolve(name: str) -> Architecture:
         raise UserError(
             f"model.architecture: {name!r} is not known; the nearest names are {', '.join(near)}"
         )
-    return _from_config(name, config)
+    if "quickgelu" in name and activation != "quick_gelu":
+        raise UserError(
+            f"model.architecture: {name} is with quick_gelu, and model.activation is {activation}; "
+            "correct one of them"
+        )
+    return _from_config(name, config, activation)
 
 
-def _from_config(name: str, config: dict) -> Architecture:
+def _from_config(name: str, config: dict, activation: Activation) -> Architecture:
     vision, text = config["vision_cfg"], config["text_cfg"]
     unknown = sorted((set(vision) - VISION_KEYS) | (set(text) - TEXT_KEYS))
     plain = (
@@ -92,4 +100,5 @@ def _from_config(name: str, config: dict) -> Architecture:
         text_width=text["width"],
         text_heads=text["heads"],
         context_length=text["context_length"],
+        activation=activation,
     )

@@ -1,31 +1,45 @@
 """Read the tensors of a weight file without running anything that is in it.
 
-safetensors files and state dicts saved by torch are read as such. OpenAI publishes CLIP as a
-TorchScript archive, which holds code; here only its data are read: the classes that it names are
-replaced by empty ones, and its code is never opened.
+safetensors files and what torch saved are read as such: a state dict, or the state of a training
+that holds one. OpenAI publishes CLIP as a TorchScript archive, which holds code; here only its data
+are read: the classes that it names are replaced by empty ones, and its code is never opened.
 """
 
 import io
-import pickle
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from clip4vla.errors import UserError
 
+ARCHIVE = "TorchScript archive"  # `WeightFile.form` of what OpenAI publishes
 SCRIPT_CLASSES = "__torch__."  # classes that an archive defines itself
 SCRIPT_LISTS = "torch.jit._pickle.build_"  # how an archive writes a typed list
-UNREADABLE = (
-    safetensors.SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    EOFError,
-    RuntimeError,
-)
+STATES = ("state_dict", "model_state_dict", "model")  # where the state of a training has weights
+TRAINING = {  # what stands beside them, or among them
+    *("epoch", "global_step", "step", "name", "arch", "loss", "best_score", "args", "config"),
+    *("optimizer", "optimizer_state_dict", "optimizer_state", "scheduler", "scaler"),
+}
+WRAPPER = "module."  # before every name in the state of a distributed training
+PACKING = 64 * 2**20  # bytes that a torch file may save by compression: it packs code, not weights
+NOT_WEIGHTS = {  # how a failed download begins
+    b"<": "is a web page, not weights: fetch it again, in a browser if need be",
+    b"version https://git-lfs": "is a pointer of Git LFS, not weights: run `git lfs pull`",
+}
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a file holds. left_out: names of what is no weight, such as an optimiser's state."""
+
+    form: str
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...] = ()
 
 
 class _Node:
@@ -37,40 +51,101 @@ def _as_list(values):
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Named tensors of a safetensors file, a torch state dict or a TorchScript archive, on the CPU.
+    """Named tensors of a file that `read_weight_file` can read, on the CPU."""
+    return read_weight_file(path).tensors
 
-    Raises UserError for anything else, OSError if the file cannot be opened.
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """Read a safetensors file, what torch saved, or a TorchScript archive; tensors on the CPU.
+
+    Raises UserError for anything else, and for a file that names code or claims to hold more than
+    its size allows; OSError if it cannot be opened.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file of weights in it")
     with open(path, "rb") as stream:
-        start = stream.read(9)
+        start = stream.read(64)
+    for sign, remedy in NOT_WEIGHTS.items():
+        if start.lstrip().startswith(sign):
+            raise UserError(f"{path}: {remedy}")
     try:
-        if start[8:] == b"{":
-            return load_file(path)
-        if _is_torchscript(path):
-            return _read_torchscript(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+        file = _read(path, start)
+    except UserError:
+        raise
+    except Exception as error:  # readers raise almost anything on bytes that mean harm
         raise UserError(
             f"{path}: cannot be read as weights ({_first_line(error)}); give a safetensors file, a "
             "state dict saved by torch, or OpenAI's CLIP archive"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(
-            f"{path}: does not hold a plain state dict; save model.state_dict() alone and give that"
-        )
-    return state
+    _check_extent(path, file.tensors)
+    return file
+
+
+def _read(path: Path, start: bytes) -> WeightFile:
+    if start[8:9] == b"{":
+        return WeightFile("safetensors", load_file(path))
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        _check_claims(path, entries)
+        if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+            return WeightFile(ARCHIVE, _read_torchscript(path))
+    return _weights_in(path, torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _check_claims(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse, before it is unpacked, an archive that is much larger inside than outside."""
+    claimed, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if claimed > size + PACKING:
+        raise UserError(
+            f"{path}: {size:,} bytes that claim to unpack to {claimed:,}, which torch never "
+            "writes; refused: fetch the file again from where it was published"
+        )
+
+
+def _check_extent(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse a tensor that is larger than the file: a few numbers made to look like many."""
+    size = path.stat().st_size
+    for name, value in tensors.items():
+        if value.numel() * value.element_size() > size:
+            raise UserError(
+                f"{path}: {name} claims {list(value.shape)}, more than a file of {size:,} bytes "
+                "holds; refused: fetch the file again from where it was published"
+            )
+
+
+def _weights_in(path: Path, saved: Any) -> WeightFile:
+    """The state dict in what torch saved, whatever stands beside it."""
+    form, beside = "state dict", ()
+    if isinstance(saved, dict):
+        for name in STATES:
+            if isinstance(saved.get(name), dict):
+                form, beside = "state of a training", tuple(k for k in saved if k != name)
+                saved = saved[name]
+                break
+        else:
+            among = tuple(k for k, v in saved.items() if k in TRAINING and not _is_tensor(v))
+            if among and len(among) < len(saved):
+                form, beside = "state of a training", among
+                saved = {name: value for name, value in saved.items() if name not in among}
+    if not isinstance(saved, dict) or not all(
+        isinstance(k, str) and _is_tensor(v) for k, v in saved.items()
+    ):
+        raise UserError(
+            f"{path}: does not hold a plain state dict; save model.state_dict() alone and give that"
+        )
+    if all(name.startswith(WRAPPER) for name in saved):
+        saved = {name.removeprefix(WRAPPER): value for name, value in saved.items()}
+    return WeightFile(form, dict(saved), tuple(map(str, beside)))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:

@@ -1,9 +1,11 @@
 """From the `model` section of a run to a model with its first weights."""
 
 from pathlib import Path
-from typing import Literal
+
+import torch
 
 from clip4vla.config.run import Inputs, Model
+from clip4vla.config.settings import Head
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve
 from clip4vla.models.bert import POSITIONS
@@ -18,8 +20,6 @@ from clip4vla.models.initialise import (
     start_text,
 )
 from clip4vla.models.weights import load_clip
-
-Head = Literal["captioning", "classification", "fusion", "gate"] | None
 
 
 def build_model(
@@ -45,20 +45,8 @@ def build_model(
     Equal arguments give equal weights. To go on from a run or from a whole CLIP4VLA file, call
     `load_into` on the result.
     """
-    sizes = resolve(config.architecture)
-    inputs = inputs or Inputs()
     with seeded_construction(seed):
-        model = CLIP4VLA(sizes, config.type_token, config.audio_init)
-        encoder = (config.joint_layers, inputs.max_words, inputs.max_frames, config.joint)
-        if head in ("captioning", "fusion"):
-            _check_positions(inputs, sizes.context_length if config.joint == "clip" else POSITIONS)
-            model.add_captioner(*encoder) if head == "captioning" else model.add_fusion(*encoder)
-        elif head == "classification":
-            if n_classes is None:
-                raise ValueError("head 'classification' needs n_classes")
-            model.add_probe(n_classes)
-        elif head == "gate":
-            model.add_gate(config.fusion)
+        model = _construct(config, head, n_classes, inputs or Inputs())
     start_text(model, seed)
     start_audio(model.audio, config.extra_position, seed)
     if model.captioner is not None:
@@ -74,6 +62,34 @@ def build_model(
             model.restart(part)
     else:
         load_clip(model, _path_of(config.weights, weights))
+    return model
+
+
+def empty_model(config: Model, head: Head, n_classes: int | None, inputs: Inputs) -> CLIP4VLA:
+    """As `build_model`, with memory for the parameters and nothing in them: a file must fill all.
+
+    Drawing random weights only to overwrite them takes seconds at the size of ViT-B/32.
+    """
+    with torch.device("meta"):
+        model = _construct(config, head, n_classes, inputs)
+    model.to_empty(device="cpu")
+    model.text.attn_mask = model.text.build_causal_mask()  # the only buffer; no file holds it
+    return model
+
+
+def _construct(config: Model, head: Head, n_classes: int | None, inputs: Inputs) -> CLIP4VLA:
+    sizes = resolve(config.architecture, config.activation)
+    model = CLIP4VLA(sizes, config.type_token, config.audio_init)
+    encoder = (config.joint_layers, inputs.max_words, inputs.max_frames, config.joint)
+    if head in ("captioning", "fusion"):
+        _check_positions(inputs, sizes.context_length if config.joint == "clip" else POSITIONS)
+        model.add_captioner(*encoder) if head == "captioning" else model.add_fusion(*encoder)
+    elif head == "classification":
+        if n_classes is None:
+            raise ValueError("head 'classification' needs n_classes")
+        model.add_probe(n_classes)
+    elif head == "gate":
+        model.add_gate(config.fusion)
     return model
 
 

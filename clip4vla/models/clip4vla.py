@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clip4vla.config.run import Freeze, GateKind, JointStyle
+from clip4vla.config.run import Freeze, GateKind, JointStyle, TypeToken
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import Architecture
 from clip4vla.models.bert import BertJointEncoder
@@ -16,7 +16,7 @@ from clip4vla.models.fusion import Fusion
 from clip4vla.models.gate import Gate
 from clip4vla.models.joint import JointEncoder
 from clip4vla.models.probe import Probe
-from clip4vla.models.towers import AudioTower, TextTower, TypeToken, VisionTower
+from clip4vla.models.towers import ACTIVATIONS, AudioTower, TextTower, VisionTower
 
 INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended: at its limit
 BLOCK = re.compile(r"(?:text|vision)\.transformer\.resblocks\.(\d+)\.")
@@ -77,8 +77,9 @@ class CLIP4VLA(nn.Module):
                 f"({self.sizes.text_width}) must equal embed_dim ({self.sizes.embed_dim}); "
                 "choose one like ViT-B-32"
             )
-        positions = self.sizes.context_length
-        return JointEncoder(self.sizes.embed_dim, self.sizes.text_heads, layers, positions)
+        activation = ACTIVATIONS[self.sizes.activation]  # its blocks are copies of the text's
+        given = self.sizes.embed_dim, self.sizes.text_heads, layers, self.sizes.context_length
+        return JointEncoder(*given, activation)
 
     def add_probe(self, n_classes: int) -> None:
         """Attach a linear probe (facts 9)."""

@@ -67,7 +67,9 @@ def start_audio(
         generator = generator_for(seed, "type token")
         position_std = std if extra_position == "scaled" else 1.0
         audio.positional_embedding[-1].normal_(std=position_std, generator=generator)
-        audio.control_embedding.normal_(std=std, generator=generator)
+        one = audio.type_token == "background"
+        embedding = audio.background_embedding if one else audio.control_embedding
+        embedding.normal_(std=std, generator=generator)
 
 
 @torch.no_grad()

@@ -39,9 +39,17 @@ class JointEncoder(nn.Module):
     global generator: seed it per step.
     """
 
-    def __init__(self, dim: int, heads: int, layers: int, positions: int = 77):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        layers: int,
+        positions: int = 77,
+        activation: type[nn.Module] = QuickGELU,
+    ):
         super().__init__()
         self.heads = heads
+        self.activation = activation
         self.positional_embedding = nn.Parameter(torch.zeros(positions, dim))
         self.type_embedding = nn.Embedding(len(Kind), dim)
         self.dropout = nn.Dropout(DROPOUT)
@@ -49,7 +57,7 @@ class JointEncoder(nn.Module):
 
     def _add_layers(self, dim: int, layers: int) -> None:
         self.transformer = Transformer(
-            dim, layers, self.heads, act_layer=QuickGELU, norm_layer=LayerNorm
+            dim, layers, self.heads, act_layer=self.activation, norm_layer=LayerNorm
         )
 
     def forward(self, parts: list[Part], reads: Tensor | None = None) -> list[Tensor]:

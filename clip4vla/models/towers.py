@@ -1,14 +1,13 @@
 """The three towers: open_clip's text and vision transformers, and the audio tower over these."""
 
-from typing import Literal
-
 import torch
 from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
+from clip4vla.config.run import TypeToken
 from clip4vla.models.architecture import EOT, IMAGE_SIZE, VOCABULARY, Architecture
 
-TypeToken = Literal["none", "single", "both"]
+ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -24,7 +23,7 @@ class TextTower(TextTransformer):
             heads=sizes.text_heads,
             layers=sizes.text_layers,
             output_dim=sizes.embed_dim,
-            act_layer=QuickGELU,
+            act_layer=ACTIVATIONS[sizes.activation],
             norm_layer=LayerNorm,
         )
 
@@ -57,7 +56,7 @@ class VisionTower(VisionTransformer):
             heads=sizes.vision_heads,
             mlp_ratio=4.0,
             output_dim=sizes.embed_dim,
-            act_layer=QuickGELU,
+            act_layer=ACTIVATIONS[sizes.activation],
             norm_layer=LayerNorm,
         )
 
@@ -85,7 +84,8 @@ class AudioTower(VisionTower):
 
     The sequence is [class, patches, type]. `type_token` says what stands at its end:
     none: nothing (50 tokens for ViT-B/32); single: one token mixed from [VB] and [NB] (51);
-    both: the two of them (52), where the last positional row serves both (facts 3.2).
+    both: the two of them (52), where the last positional row serves both (facts 3.2); background:
+    one token for all clips (51), as early released files have.
     Row 0 of `control_embedding` is [VB] (verbal), row 1 is [NB] (nonverbal).
     """
 
@@ -96,7 +96,10 @@ class AudioTower(VisionTower):
             width = sizes.vision_width
             positions = torch.cat([self.positional_embedding.data, torch.zeros(1, width)])
             self.positional_embedding = nn.Parameter(positions)  # [grid + 2, width]
-            self.control_embedding = nn.Parameter(torch.zeros(2, width))
+            if type_token == "background":
+                self.background_embedding = nn.Parameter(torch.zeros(width))
+            else:
+                self.control_embedding = nn.Parameter(torch.zeros(2, width))
 
     def _embeds(self, x: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Tokens that enter the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
@@ -110,6 +113,8 @@ class AudioTower(VisionTower):
         elif self.type_token == "both":
             parts.append(self.control_embedding.to(x.dtype).expand(len(x), -1, -1))
             positions = torch.cat([positions, positions[-1:]])
+        elif self.type_token == "background":
+            parts.append(self.background_embedding.to(x.dtype).expand(len(x), 1, -1))
         x = torch.cat(parts, dim=1) + positions.to(x.dtype)
         return self.ln_pre(x)
 

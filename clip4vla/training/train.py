@@ -18,6 +18,7 @@ import torch
 
 from clip4vla.config.keys import run_key
 from clip4vla.config.run import Finetune, Pretrain, sources_of
+from clip4vla.config.settings import settings_of
 from clip4vla.errors import RetryLater
 from clip4vla.evaluation.device import pick_device, set_threads
 from clip4vla.evaluation.reading import Caches, Manifests
@@ -31,7 +32,7 @@ from clip4vla.files import (
     whole_file,
     write_json,
 )
-from clip4vla.models.weights import save_model
+from clip4vla.models.checkpoint import write_checkpoint
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import publish_curve
 from clip4vla.training.loop import SAVE_SECONDS, Trainer
@@ -173,13 +174,19 @@ def _finish(
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model
-    save_model(final / "model.safetensors", model, metadata)
     publish_curve(state / "metrics.jsonl", final / "metrics.jsonl")
     value = reached.best_value if selection == "best_val" else reached.last_value
+    measured = {
+        "manifests": around.caches.hashes(),
+        "val_metric": job.task.selects if value is not None else None,
+        "val_value": value,
+    }
+    settings = settings_of(run, job.classes)
+    write_checkpoint(final / "model.safetensors", model, settings, {**metadata, **measured})
     summary = {
         **metadata,
+        **measured,
         "config_sha256": checkpoints.identity["config"],
-        "manifests": around.caches.hashes(),
         "train_clips": sum(facts["clips"] for facts in job.facts["train"]),
         "val_clips": job.facts["val"]["clips"] if job.facts["val"] else 0,
         "silent_left_out": sum(facts["silent_left_out"] for facts in job.facts["train"]),
@@ -188,8 +195,6 @@ def _finish(
         "samples": reached.samples,
         "epochs": reached.epoch,
         "batch_size": job.batches.size,
-        "val_metric": job.task.selects if value is not None else None,
-        "val_value": value,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "torch": torch.__version__,
         "parent": {

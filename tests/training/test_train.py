@@ -18,6 +18,7 @@ from clip4vla.config.run import Freeze, Objective
 from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.files import read_json
 from clip4vla.models.architecture import resolve
+from clip4vla.models.checkpoint import read_checkpoint
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.weights import read_metadata
 from clip4vla.training import loop
@@ -206,8 +207,9 @@ def test_a_probe_keeps_the_towers_and_names_its_classes(manifests, pretrained, t
     assert set(after) - set(before) == {f"probe.{n}" for n in (
         "linear.bias", "linear.weight", "norm.bias", "norm.weight"
     )}  # fmt: skip
-    metadata = read_metadata(tmp_path / "out" / "model.safetensors")
-    assert metadata["classes"] == ["blue", "green", "red"]
+    probe = read_checkpoint(tmp_path / "out" / "model.safetensors")  # with nothing beside it
+    assert probe.metadata["classes"] == probe.settings.classes == ["blue", "green", "red"]
+    assert probe.metadata["manifests"] and probe.settings.cache == run.cache
     assert read_json(tmp_path / "out" / "train.json")["trainable_parameters"] == 2 * 64 + 65 * 3
 
 

@@ -1,0 +1,64 @@
+"""What a file of weights says of itself: enough to rebuild its model and to feed it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from clip4vla.config.base import Section
+from clip4vla.config.data import Cache
+from clip4vla.config.run import (
+    GATES,
+    JOINT_FUSIONS,
+    Finetune,
+    Inputs,
+    Modality,
+    Model,
+    Pretrain,
+    Task,
+    sources_of,
+)
+
+Head = Literal["captioning", "classification", "fusion", "gate"] | None
+
+
+class Settings(Section):
+    """How the model of a file is built, and how clips become its inputs."""
+
+    model: Model = Model()
+    inputs: Inputs = Inputs()
+    cache: Cache = Field(Cache(), description="the audio front-end and the rate of frames")
+    task: Task | None = Field(None, description="null: towers alone, as pre-training leaves them")
+    modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
+    nonverbal_share: float | None = Field(
+        0.5, ge=0, le=1, description="type token it was trained with; null: several, say which"
+    )
+    classes: list[str] | None = Field(None, description="names of a probe's outputs, in order")
+
+    @property
+    def head(self) -> Head:
+        """What stands on the towers."""
+        return head_of(self.model, self.task)
+
+
+def head_of(model: Model, task: Task | None) -> Head:
+    """What a task adds to the towers; for retrieval its fusion decides (facts 7.1)."""
+    if task != "retrieval":
+        return task
+    if model.fusion in JOINT_FUSIONS:
+        return "fusion"
+    return "gate" if model.fusion in GATES else None
+
+
+def settings_of(run: Pretrain | Finetune, classes: list[str] | None = None) -> Settings:
+    """The settings of the model that a run trains."""
+    tuned = isinstance(run, Finetune)
+    shares = {source.nonverbal_share for source in sources_of(run)}
+    return Settings(
+        model=run.model,
+        inputs=run.inputs,
+        cache=run.cache,
+        task=run.task if tuned else None,
+        modalities=run.modalities if tuned else ["vision", "audio"],
+        nonverbal_share=shares.pop() if len(shares) == 1 else None,
+        classes=classes,
+    )

@@ -66,7 +66,7 @@ def expected_of(wildcards):
     """Declared number of clips of the split that a run is scored on: printed with its result."""
     test = PLAN.run(wildcards.run_key).test
     _, dataset = PLAN.dataset_of(test.dataset)
-    return dataset.expected.get(test.split)
+    return dataset.expected_clips(test.split)
 
 
 def parents_of(wildcards):

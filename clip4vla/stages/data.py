@@ -11,13 +11,18 @@ from clip4vla.files import write_parquet, write_text
 
 
 def plan(plan: Plan, version: str) -> None:
-    """Annotation files -> plan.parquet and splits.parquet."""
-    from clip4vla.datasets.plan import plan as plan_clips
+    """Annotation files -> plan.parquet and splits.parquet; says what differs from the official."""
+    from clip4vla.datasets.expected import differences
+    from clip4vla.datasets.plan import plan_tables
+    from clip4vla.files import write_table
 
-    clips, splits = plan_clips(*plan.dataset_of(version))
+    name, dataset = plan.dataset_of(version)
+    clips, splits, notes = plan_tables(name, dataset)
+    for line in [*notes, *differences(name, dataset, splits)]:
+        print(line, flush=True)
     folder = layout.data_dir(version)
-    write_parquet(f"{folder}/splits.parquet", splits)
-    write_parquet(f"{folder}/plan.parquet", clips)
+    write_table(f"{folder}/splits.parquet", splits)
+    write_table(f"{folder}/plan.parquet", clips)
 
 
 def fetch(plan: Plan, version: str, shard: int) -> None:

@@ -64,7 +64,7 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
         start=_start(plan, run),
         weights=_weights(plan, run),
         substitution=_substitution(run),
-        expected=dataset.expected.get(run.test.split),
+        expected=dataset.expected_clips(run.test.split),
         out=out,
         workers=threads,
     )

@@ -22,7 +22,7 @@ _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 
 def read(name: str, dataset: Dataset) -> Collector:
     """Read the three lists; the captions of a clip are in the order of the file."""
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     owner: dict[str, tuple[str, Where]] = {}  # audiocap_id -> split and place
     placed: dict[str, tuple[str, Where]] = {}  # youtube_id -> the same
     for split in ("train", "val", "test"):

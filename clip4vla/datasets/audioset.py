@@ -29,7 +29,7 @@ def read(name: str, dataset: Dataset) -> Collector:
         name, dataset, "class_labels_indices.csv", "AudioSet's table of class labels"
     )
     present = [file for file in _SEGMENTS if (dataset.annotations / file).exists()]
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     names = _names(name, classes, into)
     for file in present or _SEGMENTS[:1]:
         path = official_file(name, dataset, file, f"AudioSet's segments (or its {_SEGMENTS[1]})")

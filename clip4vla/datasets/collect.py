@@ -74,10 +74,11 @@ class Annotations:
 class Collector:
     """Takes clips and split items one by one. All methods raise UserError with one line.
 
-    `name` is the dataset's name in the config.
+    `name` is the dataset's name in the config, `folder` holds its annotation files.
     """
 
     name: str
+    folder: Path
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self):
@@ -133,7 +134,9 @@ class Collector:
         clips, clip_rows = self._clips.sorted(["clip_id"])
         items, item_rows = self._items.sorted(["split", "clip_id"])
         if not len(clips):
-            raise UserError(f"{self.name}: the annotation files hold no clip: check their contents")
+            raise UserError(
+                f"{self.name}: the files in {self.folder} hold no clip: check their contents"
+            )
         if repeat := _first_repeat(clips, ["clip_id"], clip_rows):
             earlier, later = (self._clips.where(row) for row in repeat[1:])
             clip_id = clips["clip_id"][repeat[0]]

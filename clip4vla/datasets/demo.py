@@ -25,7 +25,7 @@ _FILM_COLUMNS = (*_CLIP_COLUMNS, "start", "end")
 
 def read(name: str, dataset: Dataset) -> Collector:
     """Read clips.tsv and, if it is there, film.tsv. Splits are those of the column `split`."""
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     path = official_file(name, dataset, "clips.tsv", "the table of the demo clips")
     cuts, further = _film(name, dataset, into)
     for where, row in rows(name, path, _CLIP_COLUMNS, _NOTES, "\t"):

@@ -27,7 +27,7 @@ _FILENAME = re.compile(r"([1-5])-([0-9]{1,12})-([A-Z]{1,2})-([0-9]{1,3})\.wav", 
 def read(name: str, dataset: Dataset) -> Collector:
     """Read the table; label and caption of a sound are its category."""
     path = official_file(name, dataset, "meta/esc50.csv", "ESC-50's table of sounds")
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     targets: dict[str, tuple[str, Where]] = {}
     recordings: dict[str, tuple[str, Where]] = {}
     for where, row in rows(name, path, _COLUMNS):

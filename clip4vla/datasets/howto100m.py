@@ -55,7 +55,7 @@ def read(name: str, dataset: Dataset) -> Collector:
     """
     videos, _ = first_present(name, dataset, _VIDEOS)
     captions, _ = first_present(name, dataset, _CAPTIONS)
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     wanted: dict[str, int] = {}  # -> line of the list
     for where, row in rows(name, videos, ("video_id",), _OPTIONAL):
         video = youtube_id(into, where, row["video_id"].strip())
@@ -92,27 +92,27 @@ def read(name: str, dataset: Dataset) -> Collector:
 def form_clip(track: list[Caption], index: int) -> Caption:
     """Grow caption `index` with its neighbours to MIN_WORDS words and MIN_SECONDS seconds.
 
-    Stops early when the whole track is taken. Times and text of the result cover all captions in
-    it.
+    `track` is sorted by start. Stops early when all of it is taken. Times and text of the result
+    cover all captions in it.
     """
     first = last = index
-
-    def joined(a: int, b: int) -> Caption:
-        part = track[a : b + 1]
-        text = " ".join(caption.text for caption in part)
-        return Caption(part[0].start, max(caption.end for caption in part), text)
-
-    clip = track[index]
-    while len(clip.text.split()) < MIN_WORDS or clip.end - clip.start < MIN_SECONDS:
-        options = []
-        if first > 0:
-            options.append((joined(first - 1, last), first - 1, last))
-        if last + 1 < len(track):
-            options.append((joined(first, last + 1), first, last + 1))
-        if not options:
+    start, end, text = track[index]
+    words = len(text.split())
+    while words < MIN_WORDS or end - start < MIN_SECONDS:
+        left = max(end, track[first - 1][1]) - track[first - 1][0] if first > 0 else math.inf
+        right = max(end, track[last + 1][1]) - start if last + 1 < len(track) else math.inf
+        if left == right == math.inf:
             break
-        clip, first, last = min(options, key=lambda option: option[0].end - option[0].start)
-    return clip
+        if left <= right:
+            first -= 1
+            start, end = track[first][0], max(end, track[first][1])
+            words += len(track[first][2].split())
+        else:
+            last += 1
+            end = max(end, track[last][1])
+            words += len(track[last][2].split())
+    spoken = " ".join(caption[2] for caption in track[first : last + 1])
+    return Caption(start, end, " ".join(spoken.split()))
 
 
 def _drawn(video: str, track: list[Caption], number: int, seed: int) -> list[Caption]:
@@ -127,7 +127,7 @@ def _drawn(video: str, track: list[Caption], number: int, seed: int) -> list[Cap
     return list(clips.values())
 
 
-def _track(into: Collector, where: Where, track: object) -> list[Caption]:
+def _track(into: Collector, where: Where, track: object) -> list[tuple[float, float, str]]:
     """The captions of a video in order, without blank and empty ones (automatic tracks have both).
 
     Raises UserError when the lists do not belong together or hold no times.
@@ -139,15 +139,17 @@ def _track(into: Collector, where: Where, track: object) -> list[Caption]:
         into.fail(where, "lists `start`, `end` and `text` are wanted")
     if len({len(column) for column in lists}) > 1:
         into.fail(where, "`start`, `end` and `text` have different lengths")
-    captions = []
-    for number, (start, end, text) in enumerate(zip(*lists, strict=True)):
-        if type(start) is not float or type(end) is not float:
-            start = seconds(into, where, f"start of caption {number}", start)
-            end = seconds(into, where, f"end of caption {number}", end)
-        text = " ".join(text.split()) if isinstance(text, str) else ""
-        if not (math.isfinite(start) and math.isfinite(end)):
-            into.fail(where, f"start or end of caption {number} is no number of seconds")
-        if text and 0 <= start < end:
-            captions.append(Caption(start, end, text))
-    captions.sort()
-    return captions
+    times, texts = lists[0] + lists[1], lists[2]
+    if set(map(type, times)) - {float} or not math.isfinite(sum(times)):
+        lists[0] = [
+            seconds(into, where, f"start of caption {n}", t) for n, t in enumerate(lists[0])
+        ]
+        lists[1] = [seconds(into, where, f"end of caption {n}", t) for n, t in enumerate(lists[1])]
+    if set(map(type, texts)) - {str}:
+        lists[2] = [text if isinstance(text, str) else "" for text in texts]
+    # Plain tuples: there are 136 million captions, and all but a few only pass through here.
+    return sorted(
+        caption
+        for caption in zip(*lists, strict=True)
+        if 0 <= caption[0] < caption[1] and caption[2] and not caption[2].isspace()
+    )

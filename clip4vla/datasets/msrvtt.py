@@ -42,7 +42,7 @@ def read(name: str, dataset: Dataset) -> Collector:
     data = _data_files(name, dataset)
     train = official_file(name, dataset, "MSRVTT_train.9k.csv", "the list of 9,000 training videos")
     test = official_file(name, dataset, "MSRVTT_JSFUSION_test.csv", "the 1,000 test sentences")
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     official: dict[str, tuple[str, Where]] = {}
     contents = [(path, json_file(name, path, dict)) for path in data]
     for path, content in contents:

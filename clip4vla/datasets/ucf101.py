@@ -29,7 +29,7 @@ _CLASS = re.compile(r"([0-9]{1,3}) ([A-Za-z]{1,40})", re.ASCII)
 
 def read(name: str, dataset: Dataset) -> Collector:
     """Read the class index and the six lists; label of a video: its class, caption: its words."""
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     index = official_file(name, dataset, "classInd.txt", "UCF101's list of classes")
     numbers = _classes(name, index, into)
     seen: dict[str, Where] = {}

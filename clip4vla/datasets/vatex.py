@@ -49,7 +49,7 @@ def read(name: str, dataset: Dataset) -> Collector:
     """Read the five files; every item has all English captions of its video (10 officially)."""
     lists = {split: official_file(name, dataset, *file) for split, file in _LISTS.items()}
     halves = {split: first_present(name, dataset, files)[0] for split, files in _HALVES.items()}
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     captions = {split: _captions(name, path, split, into) for split, path in lists.items()}
     for split, path in halves.items():
         read_ids = npy_lines if path.suffix == ".npy" else lines

@@ -1,8 +1,11 @@
 """Planned clips against the official counts of the config: a difference is said, never hidden."""
 
+import pandas as pd
 import pyarrow as pa
 
-from clip4vla.config.data import Dataset
+from clip4vla.config.data import Dataset, Expected
+
+_COUNTED = {"planned": "clips", "with_video": "clips", "with_sound": "with_sound"}
 
 
 def differences(name: str, dataset: Dataset, splits: pa.Table) -> list[str]:
@@ -25,3 +28,28 @@ def differences(name: str, dataset: Dataset, splits: pa.Table) -> list[str]:
             f"({share:+.1%}; {beyond} the tolerance of {expected.tolerance:.1%})"
         )
     return lines
+
+
+def compare(coverage: pd.DataFrame, expected: dict[str, Expected]) -> pd.DataFrame:
+    """Add to the coverage table what the paper had, and a remark where ours is not that.
+
+    New columns: expected_with_sound, tolerance (missing where the config says nothing) and remark,
+    such as "with_video -7.4%, with_sound -8.1%": counts that are off by more than the tolerance.
+    """
+    known = [expected.get(split) for split in coverage["split"]]
+    remarks = []
+    for row, official in zip(coverage.to_dict("records"), known, strict=True):
+        parts = []
+        for count, field in _COUNTED.items() if official else ():
+            wanted = getattr(official, field)
+            share = (row[count] - wanted) / max(wanted, 1) if wanted is not None else 0.0
+            if abs(share) > official.tolerance:
+                parts.append(f"{count} {share:+.1%}")
+        remarks.append(", ".join(parts))
+    sound = [official.with_sound if official else None for official in known]
+    tolerance = [official.tolerance if official else None for official in known]
+    return coverage.assign(
+        expected_with_sound=pd.array(sound, dtype="Int64"),
+        tolerance=pd.array(tolerance, dtype="Float64"),
+        remark=remarks,
+    )

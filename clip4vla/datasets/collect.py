@@ -44,6 +44,23 @@ _PLAIN_FILE = re.compile(r"[A-Za-z0-9_-]{1,100}\.[a-z0-9]{1,5}")
 _BLOCK = 1 << 16  # rows held as Python objects before they become columns
 
 
+def check_names(clip_ids: Iterable[str], source_ids: Iterable[str], files: Iterable[str]) -> None:
+    """Refuse names that could leave their folder or tar, whoever wrote the plan they stand in.
+
+    The readers check them too; this is for the jobs that make paths of them. UserError names the
+    first.
+    """
+    for clip_id in clip_ids:
+        if not isinstance(clip_id, str) or not CLIP_ID.fullmatch(clip_id):
+            raise UserError(f"{shown(clip_id)} is no clip id: plan the dataset anew")
+    for source_id in source_ids:
+        if not isinstance(source_id, str) or not SOURCE_ID.fullmatch(source_id):
+            raise UserError(f"{shown(source_id)} is no source id: plan the dataset anew")
+    for file in files:
+        if not isinstance(file, str) or not _is_inside(file):
+            raise UserError(f"{shown(file)} leads out of the media folder: plan the dataset anew")
+
+
 @dataclass(frozen=True)
 class Annotations:
     """What the official files of a dataset say: clips and who is in which split.

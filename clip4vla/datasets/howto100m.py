@@ -83,7 +83,7 @@ def read(name: str, dataset: Dataset) -> Collector:
     if absent or silent:
         into.note(
             f"{videos}: {len(absent) + silent:,} of {len(wanted):,} videos give no clip: "
-            f"{len(absent):,} are not in {captions.name}, {silent:,} have no caption with words "
+            f"{len(absent):,} not in {captions.name}, {silent:,} without a caption that has words "
             "and a duration"
         )
     return into

@@ -50,7 +50,12 @@ def _array(name: str, path: Path) -> np.ndarray:
             f"'{path.with_suffix('.txt').name}', np.load('{path.name}', allow_pickle=True), "
             "fmt='%s')\""
         )
-    if dtype.kind not in "US" or len(shape) != 1 or math.prod(shape) * dtype.itemsize != len(data):
+    if (
+        dtype.kind not in "US"
+        or len(shape) != 1
+        or not data
+        or math.prod(shape) * dtype.itemsize != len(data)
+    ):
         raise UserError(
             f"{name}: {path} holds {dtype} of shape {shown(shape)}: one row of texts is wanted"
         )

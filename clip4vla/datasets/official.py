@@ -67,6 +67,7 @@ def rows(
     text that is not UTF-8 or no table.
     """
     header: list[str] | None = None
+    filled = False
     for line, cells in _records(name, path, delimiter):
         where = Where(path, "line", line)
         if header is None:
@@ -77,7 +78,10 @@ def rows(
             raise UserError(
                 f"{name}: {where}: {len(cells)} columns where the header has {len(header)}"
             )
+        filled = True
         yield where, dict(zip(header, cells, strict=True))
+    if not filled:
+        raise UserError(f"{name}: {path} has no row: put the whole file there")
 
 
 def _check_header(name: str, where: Where, header: list[str], columns, optional) -> None:
@@ -101,24 +105,32 @@ def _check_header(name: str, where: Where, header: list[str], columns, optional)
 
 def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Where, list[str]]]:
     """Rows of a table whose lines before the data begin with # (AudioSet's segment lists)."""
+    filled = False
     for line, cells in _records(name, path, ","):
         if cells[0].startswith("#"):
             continue
         where = Where(path, "line", line)
         if len(cells) != n_columns:
             raise UserError(f"{name}: {where}: {len(cells)} columns instead of {n_columns}")
+        filled = True
         yield where, cells
+    if not filled:
+        raise UserError(f"{name}: {path} has no row: put the whole file there")
 
 
 def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
-    """The lines of a plain list that are not blank, as (where, text)."""
+    """The lines of a list that are not blank, as (where, text). UserError if there is none."""
+    filled = False
     try:
         with open(path, encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
+                    filled = True
                     yield Where(path, "line", number), line.strip()
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: {path} is not UTF-8 text: {error.reason}") from None
+    if not filled:
+        raise UserError(f"{name}: {path} is empty: put the whole file there")
 
 
 def json_file(name: str, path: Path, kind: type) -> Any:
@@ -234,9 +246,7 @@ def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[
                     break
                 if cells:
                     yield line, cells
-        if path.stat().st_size == 0:
-            raise UserError(f"{name}: {path} is empty")
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: {path}, line {line}: not UTF-8 text: {error.reason}") from None
     except csv.Error as error:
-        raise UserError(f"{name}: {path}, line {line}: no table: {error}") from None
+        raise UserError(f"{name}: {path}, line {line}: no table: {shown(str(error))}") from None

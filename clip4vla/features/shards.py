@@ -18,6 +18,7 @@ from av.error import FFmpegError
 from webdataset import TarWriter
 
 from clip4vla.config.data import Cache
+from clip4vla.datasets.collect import check_names
 from clip4vla.errors import UserError
 from clip4vla.features.frames import encode
 from clip4vla.features.log_mel import LogMelFrontend
@@ -70,6 +71,7 @@ def build_shard(
 
         decode_audio = decode_audio or decode.decode_audio
         decode_frames = decode_frames or decode.decode_frames
+    check_names(ledger_rows.clip_id, (), ())
     tar_path = Path(tar_path)
     front_end = LogMelFrontend(cache.log_mel)
     usable = ledger_rows[(ledger_rows.fetch == "ok") & ledger_rows.video.isin(["ok", SOUND_ALONE])]

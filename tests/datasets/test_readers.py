@@ -297,7 +297,9 @@ def test_wrong_columns_and_reader_are_named(tmp_path):
     (tmp_path / "MSRVTT_train.9k.csv").write_text("id\nvideo0\n")
     with pytest.raises(UserError, match=r"MSRVTT_train.9k.csv, line 1: column video_id is missing"):
         read_annotations("mine", dataset("msrvtt", tmp_path))
-    with pytest.raises(UserError, match=r"datasets.mine.reader is 'nope': choose one of audiocaps, audioset"):
+    with pytest.raises(
+        UserError, match=r"datasets.mine.reader is 'nope': choose one of audiocaps, audioset"
+    ):
         read_annotations("mine", dataset("nope", tmp_path))
 
 

@@ -91,6 +91,9 @@ class Dataset(Section):
         description="per split: clips in the official list, or {clips, with_sound, tolerance}; "
         "the coverage table compares",
     )
+    held_out: list[str] = runtime(
+        [], description="splits whose videos pre-training leaves out (`pretrain.leaks: drop`)"
+    )
     enabled: bool = runtime(True, description="false: rows that need it stand as 'not run'")
     annotations: Path = runtime(description="folder with the official annotation files")
     source: Literal["local", "http", "youtube"] = runtime(

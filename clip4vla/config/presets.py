@@ -14,6 +14,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pretrain.masking.mode": "paper",  # D7
         "model.type_token": "both",  # D8
         "substitute_scope": "test",  # D11
+        "pretrain.leaks": "keep",
     },
     "released": {
         "inputs.extra_segment": True,  # D5
@@ -26,5 +27,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decoding.cache": False,
         "finetune.optimiser.lr": 1e-7,  # facts 7.4
         "pretrain.optimiser.lr": 1e-7,
+        "pretrain.leaks": "keep",
     },
 }

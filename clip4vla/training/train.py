@@ -20,10 +20,11 @@ import torch
 
 from clip4vla.config.keys import run_key
 from clip4vla.config.run import Finetune, Pretrain, sources_of
+from clip4vla.datasets.leaks import Leaks
 from clip4vla.errors import RetryLater
 from clip4vla.evaluation.device import pick_device, set_threads
 from clip4vla.evaluation.reading import Caches, Manifests
-from clip4vla.evaluation.start import start_hash
+from clip4vla.evaluation.start import start_hash, start_metadata
 from clip4vla.files import (
     canonical_json,
     read_json,
@@ -54,6 +55,7 @@ def train(
     workers: int = 1,
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
+    leaks: Leaks | None = None,
 ) -> None:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -61,11 +63,13 @@ def train(
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
     run's, data are unusable or the loss is not finite. workers: CPU threads to compute with, and
     (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
-    the end of an epoch is saved too.
+    the end of an epoch is saved too. leaks: clips that pre-training leaves out.
     """
     stop = Stop(max_seconds)
     set_threads(workers)
     identity = identify(run, manifests, start, weights, substitution)
+    if leaks:
+        identity["leaks"] = sha256_of(canonical_json(leaks.facts))
     with sole_owner(state), stop:
         checkpoints = Checkpoints(state / "state", identity)
         final = state / "final"
@@ -75,7 +79,7 @@ def train(
             checkpoints.check(read_json(final / "identity.json"), final)
         else:
             around = Surroundings(
-                Caches(manifests), start, weights, substitution, pick_device(), workers
+                Caches(manifests, leaks), start, weights, substitution, pick_device(), workers
             )
             with _attempt(state, stop) as progress:
                 _train(run, around, checkpoints, state, stop, progress, save_seconds)
@@ -160,6 +164,11 @@ def _finish(
         "selection": selection,
         "selected_epoch": selected,
     }
+    dropped = [facts["leaks_dropped"] for facts in job.facts["train"] if "leaks_dropped" in facts]
+    if dropped:
+        metadata["leaks_dropped"] = sum(dropped)
+    elif "leaks_dropped" in (before := start_metadata(around.start)):
+        metadata["leaks_dropped"] = before["leaks_dropped"]
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model

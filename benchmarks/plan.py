@@ -92,7 +92,8 @@ def plan_one(reader, folder, out, shards):
     write_table(out / "splits.parquet", splits)
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(json.dumps({"seconds": seconds, "gib": peak, "clips": len(clips)}))
+    costs = {"seconds": seconds, "cpu": time.process_time(), "gib": peak, "clips": len(clips)}
+    print(json.dumps(costs))
 
 
 def planned(reader, folder, out, shards):
@@ -153,7 +154,8 @@ def main():
             total += cost["seconds"]
             print(
                 f"{reader}: {count:,} ids ({size:.2f} GB of annotations) -> {cost['clips']:,} "
-                f"clips in {shards[reader]} shards: {cost['seconds']:.1f} s, {cost['gib']:.2f} GiB",
+                f"clips in {shards[reader]} shards: {cost['seconds']:.0f} s ({cost['cpu']:.0f} s of CPU), "
+                f"{cost['gib']:.2f} GiB",
                 flush=True,
             )
         jobs, seconds, gib, targets = dry_run(scratch / "dry", shards)

@@ -163,7 +163,7 @@ def files_in(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def write_media(folder, files):
+def write_media(folder, files, seconds=2.0):
     """A small clip, or a sound where the name says so, for every file of a plan."""
     for number, file in enumerate(sorted(set(files))):
         path = folder / file
@@ -173,4 +173,4 @@ def write_media(folder, files):
             given = {"pictures": False, "codecs": ("", "pcm_s16le"), "sound": ("mono", 44100)}
         else:
             given = {"codecs": ("mpeg4", "libmp3lame" if path.suffix == ".avi" else "aac")}
-        make_clip(path, seconds=2.0, amplitude=amplitude, **given)
+        make_clip(path, seconds=seconds, amplitude=amplitude, **given)

@@ -68,6 +68,14 @@ def write_parquet(path: str | Path, frame) -> None:
         frame.to_parquet(temporary, index=False, compression="zstd")
 
 
+def write_table(path: str | Path, table) -> None:
+    """Write a pyarrow table as parquet, whole or not at all; equal tables give equal bytes."""
+    import pyarrow.parquet as parquet
+
+    with whole_file(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -62,11 +62,23 @@ def manifests_of(wildcards):
     return [ancient(layout.manifest(*pair)) for pair in sorted(pairs)]
 
 
+def lists_of(wildcards):
+    """Lists that tell which clips of pre-training are of held-out videos."""
+    run = PLAN.run(wildcards.run_key)
+    versions = {held.dataset for held in run.held_out}
+    versions |= {source.dataset for source in run.sources if run.held_out}
+    return [
+        ancient(f"{layout.data_dir(version)}/{name}")
+        for version in sorted(versions)
+        for name in layout.LISTS
+    ]
+
+
 def expected_of(wildcards):
     """Declared number of clips of the split that a run is scored on: printed with its result."""
     test = PLAN.run(wildcards.run_key).test
     _, dataset = PLAN.dataset_of(test.dataset)
-    return dataset.expected.get(test.split)
+    return dataset.expected_clips(test.split)
 
 
 def parents_of(wildcards):

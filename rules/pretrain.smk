@@ -5,6 +5,7 @@
 rule pretrain:
     input:
         manifests=manifests_of,
+        lists=lists_of,
     output:
         config="results/runs/{run_key}/config.json",
         model="results/runs/{run_key}/model.safetensors",

@@ -1,9 +1,9 @@
 """What a dataset version is, and how its clips are cached."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from clip4vla.config.base import Section, refuse_unread, runtime
 
@@ -73,6 +73,33 @@ class Cache(Section):
     frames: Frames = Frames()
 
 
+def _or_clips_alone(schema: dict[str, Any]) -> None:
+    """JSON schema: `train: 9000` is short for `train: {clips: 9000}`."""
+    section = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "integer", "minimum": 0}, section]
+
+
+class Expected(Section):
+    """How many clips a split officially has; a number alone is short for `clips`."""
+
+    model_config = ConfigDict(json_schema_extra=_or_clips_alone)
+
+    clips: int = Field(ge=0, description="in the official list")
+    with_sound: int | None = Field(
+        None, ge=0, description="that the paper found not to be silent (facts 14.7)"
+    )
+    tolerance: float = Field(
+        0.02, ge=0, le=1, description="share that may be missing without a remark"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return {"clips": value} if is_number else value
+
+
 class Dataset(Section):
     """One dataset: where its annotations and media are, how it is split into shards."""
 
@@ -82,8 +109,23 @@ class Dataset(Section):
     fetch_pass: int = Field(
         1, ge=1, description="raise it to fetch everything anew, in a new dataset version"
     )
-    expected: dict[str, int] = runtime(
-        {}, description="clips per split in the official lists; the coverage table compares"
+    clips_per_video: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="howto100m: captions drawn from a video, each grown into a clip",
+        json_schema_extra={"neutral": 4},
+    )
+    clip_seed: int = Field(
+        0, description="howto100m: seed of that draw", json_schema_extra={"neutral": 0}
+    )
+    expected: dict[str, Expected] = runtime(
+        {},
+        description="per split: clips in the official list, or {clips, with_sound, tolerance}; "
+        "the coverage table compares",
+    )
+    held_out: list[str] = runtime(
+        [], description="splits whose videos pre-training leaves out (`pretrain.leaks: drop`)"
     )
     enabled: bool = runtime(True, description="false: rows that need it stand as 'not run'")
     annotations: Path = runtime(description="folder with the official annotation files")
@@ -98,3 +140,7 @@ class Dataset(Section):
     min_coverage: float = runtime(
         0.5, ge=0, le=1, description="least share of planned clips that must be usable"
     )
+
+    def expected_clips(self, split: str) -> int | None:
+        """Clips of a split in the official list; None where the config says nothing."""
+        return self.expected[split].clips if split in self.expected else None

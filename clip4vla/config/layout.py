@@ -56,6 +56,8 @@ def data_outputs(plan: Plan) -> list[str]:
         _, dataset = plan.dataset_of(version)
         for shard in range(dataset.shards):
             files += [f"{shard_dir(version, shard)}/{name}.parquet" for name in ("fetch", "probe")]
+    for version in sorted(plan.listed.keys() - plan.versions.keys()):
+        files += [f"{data_dir(version)}/{name}" for name in LISTS]
     for version, cache_id in sorted(plan.caches):
         _, dataset = plan.dataset_of(version)
         folder = cache_dir(version, cache_id)
@@ -64,7 +66,8 @@ def data_outputs(plan: Plan) -> list[str]:
     return files
 
 
-DATA_FILES = ("plan.parquet", "splits.parquet", "ledger.parquet", "coverage.csv", "missing.tsv")
+LISTS = ("plan.parquet", "splits.parquet")
+DATA_FILES = (*LISTS, "ledger.parquet", "coverage.csv", "missing.tsv")
 CACHE_FILES = ("manifest.json", "clips.parquet", "splits.parquet", "record.json")
 
 

@@ -14,7 +14,15 @@ from clip4vla.config.data import Cache
 from clip4vla.config.load import Config, load_config, validated
 from clip4vla.config.presets import PRESETS
 from clip4vla.config.recipe import PretrainRecipe, Recipe
-from clip4vla.config.run import Evaluate, Finetune, Pretrain, Source, Substitute, sources_of
+from clip4vla.config.run import (
+    Evaluate,
+    Finetune,
+    HeldOut,
+    Pretrain,
+    Source,
+    Substitute,
+    sources_of,
+)
 from clip4vla.config.table import Row, Table, read_table
 from clip4vla.config.yaml import Document, KeyPath, merge, undotted
 from clip4vla.errors import UserError
@@ -43,6 +51,7 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # (version, cache id)
     versions: dict[str, str] = field(default_factory=dict)  # dataset version -> dataset name
+    listed: dict[str, str] = field(default_factory=dict)  # the same, where the lists alone are read
     # (table, row, dataset) -> why it cannot be run
     without_data: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
@@ -108,10 +117,11 @@ class Plan:
 
     def dataset_of(self, version: str):
         """(name, Dataset) of a dataset version. Raises UserError when no run needs it."""
-        if version not in self.versions:
-            known = ", ".join(sorted(self.versions)) or "none"
-            raise UserError(f"no dataset version {version!r} in this config; known: {known}")
-        name = self.versions[version]
+        known = self.listed | self.versions
+        if version not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise UserError(f"no dataset version {version!r} in this config; known: {names}")
+        name = known[version]
         return name, self.config.datasets[name]
 
     def weights_of(self, run: Section) -> str | None:
@@ -250,7 +260,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
 
     before = {"cache": recipe.cache, "model": recipe.model.towers()}
     shared = {"cache": recipe.cache, "model": recipe.model}
-    start = _add_pretraining(recipe.pretrain, source, add, before)
+    start = _add_pretraining(plan, recipe.pretrain, source, add, before)
     with_audio = "audio" in recipe.modalities
     # Vision alone scores every clip, and needs no donor; only `filter` changes which clips count.
     policy = recipe.missing_audio if with_audio or recipe.missing_audio == "filter" else "none"
@@ -305,7 +315,20 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
     )
 
 
-def _add_pretraining(pretrain: PretrainRecipe | None, source, add, shared) -> str | None:
+def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
+    """What pre-training must not see, of all enabled datasets: it serves tables on any of them."""
+    found = []
+    for name, dataset in plan.config.datasets.items() if pretrain.leaks == "drop" else ():
+        if dataset.enabled and dataset.held_out:
+            version = keys.dataset_version(name, dataset)
+            plan.listed[version] = name
+            found.append(HeldOut(dataset=version, splits=sorted(set(dataset.held_out))))
+    return sorted(found, key=lambda held: held.dataset)
+
+
+def _add_pretraining(
+    plan: Plan, pretrain: PretrainRecipe | None, source, add, shared
+) -> str | None:
     """Key of the pre-training run, `weights:NAME`, or None: CLIP itself."""
     if pretrain is None:
         return None
@@ -321,6 +344,7 @@ def _add_pretraining(pretrain: PretrainRecipe | None, source, add, shared) -> st
             optimiser=pretrain.optimiser,
             trainable=pretrain.trainable,
             freeze=pretrain.freeze,
+            held_out=_held_out(plan, pretrain),
             **shared,
         )
     )

@@ -15,6 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pretrain.masking.mode": "paper",  # D7
         "model.type_token": "both",  # D8
         "substitute_scope": "test",  # D11
+        "pretrain.leaks": "keep",
     },
     "released": {
         "inputs.extra_segment": True,  # D5
@@ -27,5 +28,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decoding.cache": False,
         "finetune.optimiser.lr": 1e-7,  # facts 7.4
         "pretrain.optimiser.lr": 1e-7,
+        "pretrain.leaks": "keep",
     },
 }

@@ -39,6 +39,9 @@ class PretrainRecipe(Section):
     )
     seed: int = Field(0, description="of weights, order and masks")
     sources: list[PretrainSource] = Field([], description="mixed in equal parts")
+    leaks: Literal["drop", "keep"] = Field(
+        "drop", description="drop: leave out clips of videos that are in `datasets.NAME.held_out`"
+    )
     inputs: Inputs = Inputs()
     masking: Masking = Masking()
     objective: Objective = Objective()

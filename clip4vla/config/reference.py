@@ -5,7 +5,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from clip4vla.config.base import Section
-from clip4vla.config.data import Dataset
+from clip4vla.config.data import Dataset, Expected
 from clip4vla.config.load import Config, Weights, section_in
 from clip4vla.config.presets import PRESETS
 from clip4vla.config.recipe import Recipe
@@ -30,6 +30,7 @@ def markdown() -> str:
     parts = [INTRO]
     parts += _section("The config file", Config, "")
     parts += _section("`datasets.NAME`", Dataset, "datasets.NAME.")
+    parts += _section("`datasets.NAME.expected.SPLIT`", Expected, "", kinds=False)
     parts += _section("`weights.NAME`", Weights, "weights.NAME.")
     parts += _section("A table: `experiments/TABLE.yaml`", Table, "", kinds=False)
     parts += _section("A column: `columns` of a table", Column, "", kinds=False)

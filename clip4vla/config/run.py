@@ -239,6 +239,13 @@ class Source(Section):
     )
 
 
+class HeldOut(Section):
+    """Splits of a dataset version whose videos pre-training must not see."""
+
+    dataset: str = Field(description="dataset version; its lists are read, not its media")
+    splits: list[str] = Field(min_length=1)
+
+
 class Pretrain(Section):
     """Contrastive pre-training of the audio tower (paper, Pre-training; facts 6)."""
 
@@ -254,6 +261,7 @@ class Pretrain(Section):
     optimiser: Optimiser = Optimiser()
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
     freeze: Freeze = added(Freeze())
+    held_out: list[HeldOut] = added([], "clips of their videos are left out")
 
 
 class Substitute(Section):

@@ -23,7 +23,7 @@ def print_plan(plan: Plan) -> None:
     datasets = Table("dataset version", "clips declared", "shards", "state", title="Data")
     for version, cache_id in sorted(plan.caches):
         name, dataset = plan.dataset_of(version)
-        declared = ", ".join(f"{split} {n:,}" for split, n in dataset.expected.items())
+        declared = ", ".join(f"{split} {n.clips:,}" for split, n in dataset.expected.items())
         done = Path(manifest(version, cache_id)).is_file()
         shards = str(dataset.shards)
         datasets.add_row(version, declared or "not declared", shards, "frozen" if done else "to do")

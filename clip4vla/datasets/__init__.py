@@ -1,26 +1,47 @@
 """One module per dataset: its official annotation files -> clips and splits.
 
-A reader module has `read(name, dataset) -> Annotations` and `FILES_ARE_CLIPS`: whether a file of
-its media folder is already the clip (as collections are passed around) or the whole source to cut
-from.
+A reader module has `read(name, dataset) -> Collector`, `PROTOCOLS` (splits that are used together,
+by name, and so must share no clip) and `FILES_ARE_CLIPS`: whether a file of its media folder is
+already the clip (as collections are passed around) or the whole source to cut from.
 """
 
 from types import ModuleType
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets import audioset, demo, howto100m, msrvtt, vatex
-from clip4vla.datasets.clip import Annotations, Clip, SplitItem
+from clip4vla.datasets import (
+    audiocaps,
+    audioset,
+    demo,
+    esc50,
+    howto100m,
+    msrvtt,
+    ucf101,
+    vatex,
+)
+from clip4vla.datasets.clip import Clip, Protocol, SplitItem
+from clip4vla.datasets.collect import Annotations
 from clip4vla.errors import UserError
 
 READERS: dict[str, ModuleType] = {
+    "audiocaps": audiocaps,
     "audioset": audioset,
     "demo": demo,
+    "esc50": esc50,
     "howto100m": howto100m,
     "msrvtt": msrvtt,
+    "ucf101": ucf101,
     "vatex": vatex,
 }
 
-__all__ = ["READERS", "Annotations", "Clip", "SplitItem", "read_annotations", "reader_of"]
+__all__ = [
+    "READERS",
+    "Annotations",
+    "Clip",
+    "Protocol",
+    "SplitItem",
+    "read_annotations",
+    "reader_of",
+]
 
 
 def reader_of(name: str, dataset: Dataset) -> ModuleType:
@@ -37,4 +58,5 @@ def read_annotations(name: str, dataset: Dataset) -> Annotations:
 
     Raises UserError with one line that names dataset, file, line and remedy.
     """
-    return reader_of(name, dataset).read(name, dataset)
+    reader = reader_of(name, dataset)
+    return reader.read(name, dataset).annotations(reader.PROTOCOLS.values())

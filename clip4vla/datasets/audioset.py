@@ -9,23 +9,27 @@ A clip's caption is "The sound of " and its labels' names joined by commas witho
 released code has it. Clip ids are `v_<YTID>`. Split: train.
 """
 
+from pathlib import Path
+
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Annotations, Clip, Collector, SplitItem, shown
+from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.numbers import seconds, youtube_id
 from clip4vla.datasets.official import headerless_rows, official_file, rows
 
 FILES_ARE_CLIPS = True
+PROTOCOLS = {"pretraining": Protocol("train")}
 PROMPT = "The sound of "
 _SEGMENTS = ("unbalanced_train_segments.csv", "balanced_train_segments.csv")
 
 
-def read(name: str, dataset: Dataset) -> Annotations:
+def read(name: str, dataset: Dataset) -> Collector:
     """Read the segment lists that are there; the label of a clip is its labels' names, joined."""
     classes = official_file(
         name, dataset, "class_labels_indices.csv", "AudioSet's table of class labels"
     )
     present = [file for file in _SEGMENTS if (dataset.annotations / file).exists()]
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     names = _names(name, classes, into)
     for file in present or _SEGMENTS[:1]:
         path = official_file(name, dataset, file, f"AudioSet's segments (or its {_SEGMENTS[1]})")
@@ -37,19 +41,21 @@ def read(name: str, dataset: Dataset) -> Annotations:
             into.clip(Clip(clip_id, source, f"{source}.mp4", begin, stop, "nonverbal"), where)
             labels = ",".join(_name_of(into, where, names, mid) for mid in mids.split(","))
             into.item(SplitItem("train", clip_id, (PROMPT + labels,), labels), where)
-    return into.annotations()
+    return into
 
 
-def _names(name: str, path, into: Collector) -> dict[str, str]:
+def _names(name: str, path: Path, into: Collector) -> dict[str, str]:
     names = {}
-    for where, row in rows(name, path, ("mid", "display_name")):
+    for where, row in rows(name, path, ("mid", "display_name"), ("index",)):
         if not row["display_name"].strip():
             into.fail(where, "display_name is blank")
+        if row["mid"].strip() in names:
+            into.fail(where, f"mid {shown(row['mid'])} occurs twice")
         names[row["mid"].strip()] = row["display_name"].strip()
     return names
 
 
-def _name_of(into: Collector, where: str, names: dict[str, str], mid: str) -> str:
+def _name_of(into: Collector, where: Where, names: dict[str, str], mid: str) -> str:
     if mid.strip() not in names:
         into.fail(where, f"label {shown(mid)} is not in class_labels_indices.csv")
     return names[mid.strip()]

@@ -11,34 +11,38 @@ import json
 from pathlib import PurePosixPath
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Annotations, Clip, Collector, SplitItem, shown
+from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.numbers import seconds
 from clip4vla.datasets.official import official_file, rows
 
 FILES_ARE_CLIPS = False  # film.mp4 is a source; a row without start and end is a whole file
+PROTOCOLS = {"all": Protocol("train", "val", "test")}
 _CLIP_COLUMNS = ("clip_id", "file", "split", "category", "spoken", "captions")
+_NOTES = ("audio", "source", "licence")
+_FILM_COLUMNS = (*_CLIP_COLUMNS, "start", "end")
 
 
-def read(name: str, dataset: Dataset) -> Annotations:
+def read(name: str, dataset: Dataset) -> Collector:
     """Read clips.tsv and, if it is there, film.tsv. Splits are those of the column `split`."""
-    into = Collector(name)
+    into = Collector(name, dataset.annotations)
     path = official_file(name, dataset, "clips.tsv", "the table of the demo clips")
     cuts, further = _film(name, dataset, into)
-    for where, row in rows(name, path, _CLIP_COLUMNS, "\t"):
+    for where, row in rows(name, path, _CLIP_COLUMNS, _NOTES, "\t"):
         cut = cuts.pop(row["clip_id"], None)
         _add(into, where, row, cut)
     for clip_id, (_, _, _, where) in cuts.items():
         into.fail(where, f"clip {shown(clip_id)} is not in {path}")
     for where, row in further:
         _add(into, where, row, None)
-    return into.annotations()
+    return into
 
 
 def _film(name: str, dataset: Dataset, into: Collector):
     cuts, further = {}, []
     if (dataset.annotations / "film.tsv").exists():
         path = official_file(name, dataset, "film.tsv", "the table of the clips of the film")
-        for where, row in rows(name, path, (*_CLIP_COLUMNS, "start", "end"), "\t"):
+        for where, row in rows(name, path, _FILM_COLUMNS, ("http_status", "note"), "\t"):
             if not row["start"] and not row["end"]:
                 further.append((where, row))
                 continue
@@ -50,7 +54,7 @@ def _film(name: str, dataset: Dataset, into: Collector):
     return cuts, further
 
 
-def _add(into: Collector, where: str, row: dict[str, str], cut) -> None:
+def _add(into: Collector, where: Where, row: dict[str, str], cut) -> None:
     if row["spoken"] not in ("0", "1"):
         into.fail(where, f"spoken is {shown(row['spoken'])}: use 0 or 1")
     file, start, end, source = row["file"], None, None, row["clip_id"]

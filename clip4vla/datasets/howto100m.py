@@ -1,15 +1,17 @@
 """HowTo100M (Miech et al. 2019) as narrated clips for pre-training; facts 6.1, 11.
 
-Files: HOWTO100M_videos.csv (column video_id; a subset of the videos is fine) and caption.json, the
-raw captions {video_id: {"start": [...], "end": [...], "text": [...]}}, read as a stream because it
-is gigabytes. Media are whole videos `<video_id>.mp4`; clips are cut from them.
+Files: HowTo100M_v1.csv (video_id, category_1, category_2, rank, task_id) as published, or
+HOWTO100M_videos.csv, a list of your own with the column video_id (a subset is fine); and
+raw_caption.json, the captions as they were spoken {video_id: {"start": [...], "end": [...],
+"text": [...]}}, or caption.json (the same without stop words). The captions are gigabytes and are
+read as a stream. Media are whole videos `<video_id>.mp4`; clips are cut from them.
 
-From each video CLIPS_PER_VIDEO captions are drawn by SEED and the video's id alone, so that a
-change of the list changes no other video's clips. Each grows with its neighbours until it has
-MIN_WORDS words and MIN_SECONDS seconds, on the side that gives the shorter clip (left on a tie),
-as in the released code, which draws anew whenever a video is read; here clips are fixed when the
-dataset is planned, for then they can be cut once and counted. Clip ids are
-`v_<video_id>_<start>_<end>`, seconds. Split: train.
+From each video `clips_per_video` captions are drawn by `clip_seed` and the video's id alone, so
+that a change of the list changes no other video's clips. Each grows with its neighbours until it
+has MIN_WORDS words and MIN_SECONDS seconds, on the side that gives the shorter clip (left on a
+tie), as in the released code, which draws anew whenever a video is read; here clips are fixed when
+the dataset is planned, for then they can be cut once and counted. Two draws that grow into the same
+clip count once. Clip ids are `v_<video_id>_<start>_<end>`, seconds. Split: train.
 """
 
 import hashlib
@@ -18,15 +20,24 @@ import random
 from typing import NamedTuple
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Annotations, Clip, Collector, SplitItem
+from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.numbers import seconds, youtube_id
-from clip4vla.datasets.official import json_members, official_file, rows
+from clip4vla.datasets.official import first_present, json_members, rows
 
 FILES_ARE_CLIPS = False
-CLIPS_PER_VIDEO = 4  # draws; two draws that grow into the same clip count once
-SEED = 0
+PROTOCOLS = {"pretraining": Protocol("train")}
 MIN_WORDS = 5
 MIN_SECONDS = 10.0
+_VIDEOS = (
+    ("HOWTO100M_videos.csv", "the list of videos (video_id)"),
+    ("HowTo100M_v1.csv", "the official list of videos"),
+)
+_CAPTIONS = (
+    ("raw_caption.json", "HowTo100M's raw captions"),
+    ("caption.json", "HowTo100M's captions"),
+)
+_OPTIONAL = ("feature_file", "category_1", "category_2", "rank", "task_id")
 
 
 class Caption(NamedTuple):
@@ -37,65 +48,78 @@ class Caption(NamedTuple):
     text: str
 
 
-def read(name: str, dataset: Dataset) -> Annotations:
+def read(name: str, dataset: Dataset) -> Collector:
     """Read the list and form clips for each listed video that has captions.
 
-    Raises UserError for a listed video without captions: such a row can never be used.
+    A listed video without usable captions gives no clip; how many there are is noted.
     """
-    videos = official_file(name, dataset, "HOWTO100M_videos.csv", "the list of videos (video_id)")
-    captions = official_file(name, dataset, "caption.json", "HowTo100M's raw captions")
-    into = Collector(name)
-    wanted: dict[str, str] = {}
-    for where, row in rows(name, videos, ("video_id",)):
+    videos, _ = first_present(name, dataset, _VIDEOS)
+    captions, _ = first_present(name, dataset, _CAPTIONS)
+    into = Collector(name, dataset.annotations)
+    wanted: dict[str, int] = {}  # -> line of the list
+    for where, row in rows(name, videos, ("video_id",), _OPTIONAL):
         video = youtube_id(into, where, row["video_id"].strip())
         if video in wanted:
-            into.fail(where, f"video {video} occurs twice (first in {wanted[video]})")
-        wanted[video] = where
+            into.fail(where, f"video {video} occurs twice (first in line {wanted[video]})")
+        wanted[video] = where.number
+    formed: set[str] = set()
+    silent = 0
     for where, video, track in json_members(name, captions):
-        if wanted.pop(video, None) is None:
+        if video not in wanted:
             continue
-        for clip in _drawn(video, _track(into, where, track)):
+        if video in formed:
+            into.fail(where, f"video {shown(video)} occurs twice")
+        formed.add(video)
+        spoken = _track(into, where, track)
+        silent += not spoken
+        for clip in _drawn(video, spoken, dataset.clips_per_video, dataset.clip_seed):
             start, end = math.floor(clip.start), math.ceil(clip.end)
             clip_id = f"v_{video}_{start}_{end}"
             into.clip(
                 Clip(clip_id, video, f"{video}.mp4", float(start), float(end), "verbal"), where
             )
             into.item(SplitItem("train", clip_id, (clip.text,)), where)
-    for video, where in wanted.items():
-        into.fail(where, f"video {video} has no captions in {captions}: take it off the list")
-    return into.annotations()
+    absent = wanted.keys() - formed
+    if absent or silent:
+        into.note(
+            f"{videos}: {len(absent) + silent:,} of {len(wanted):,} videos give no clip: "
+            f"{len(absent):,} not in {captions.name}, {silent:,} without a caption that has words "
+            "and a duration"
+        )
+    return into
 
 
 def form_clip(track: list[Caption], index: int) -> Caption:
     """Grow caption `index` with its neighbours to MIN_WORDS words and MIN_SECONDS seconds.
 
-    Stops early when the whole track is taken. Times and text of the result cover all captions in
-    it.
+    `track` is sorted by start. Stops early when all of it is taken. Times and text of the result
+    cover all captions in it.
     """
     first = last = index
-
-    def joined(a: int, b: int) -> Caption:
-        part = track[a : b + 1]
-        text = " ".join(caption.text for caption in part)
-        return Caption(part[0].start, max(caption.end for caption in part), text)
-
-    clip = track[index]
-    while len(clip.text.split()) < MIN_WORDS or clip.end - clip.start < MIN_SECONDS:
-        options = []
-        if first > 0:
-            options.append((joined(first - 1, last), first - 1, last))
-        if last + 1 < len(track):
-            options.append((joined(first, last + 1), first, last + 1))
-        if not options:
+    start, end, text = track[index]
+    words = len(text.split())
+    while words < MIN_WORDS or end - start < MIN_SECONDS:
+        left = max(end, track[first - 1][1]) - track[first - 1][0] if first > 0 else math.inf
+        right = max(end, track[last + 1][1]) - start if last + 1 < len(track) else math.inf
+        if left == right == math.inf:
             break
-        clip, first, last = min(options, key=lambda option: option[0].end - option[0].start)
-    return clip
+        if left <= right:
+            first -= 1
+            start, end = track[first][0], max(end, track[first][1])
+            words += len(track[first][2].split())
+        else:
+            last += 1
+            end = max(end, track[last][1])
+            words += len(track[last][2].split())
+    spoken = " ".join(caption[2] for caption in track[first : last + 1])
+    return Caption(start, end, " ".join(spoken.split()))
 
 
-def _drawn(video: str, track: list[Caption]) -> list[Caption]:
-    digest = hashlib.sha256(f"{SEED}:{video}".encode()).hexdigest()
+def _drawn(video: str, track: list[Caption], number: int, seed: int) -> list[Caption]:
+    """The clips formed from `number` captions of a track, drawn without replacement."""
+    digest = hashlib.sha256(f"{seed}:{video}".encode()).hexdigest()
     chance = random.Random(int(digest[:16], 16))
-    chosen = chance.sample(range(len(track)), min(CLIPS_PER_VIDEO, len(track)))
+    chosen = chance.sample(range(len(track)), min(number, len(track)))
     clips = {}
     for index in sorted(chosen):
         clip = form_clip(track, index)
@@ -103,7 +127,11 @@ def _drawn(video: str, track: list[Caption]) -> list[Caption]:
     return list(clips.values())
 
 
-def _track(into: Collector, where: str, track: object) -> list[Caption]:
+def _track(into: Collector, where: Where, track: object) -> list[tuple[float, float, str]]:
+    """The captions of a video in order, without blank and empty ones (automatic tracks have both).
+
+    Raises UserError when the lists do not belong together or hold no times.
+    """
     lists = [
         track.get(key) if isinstance(track, dict) else None for key in ("start", "end", "text")
     ]
@@ -111,13 +139,17 @@ def _track(into: Collector, where: str, track: object) -> list[Caption]:
         into.fail(where, "lists `start`, `end` and `text` are wanted")
     if len({len(column) for column in lists}) > 1:
         into.fail(where, "`start`, `end` and `text` have different lengths")
-    captions = []
-    for number, (start, end, text) in enumerate(zip(*lists, strict=True)):
-        here = f"{where}, caption {number}"
-        begin, stop = seconds(into, here, "start", start), seconds(into, here, "end", end)
-        text = " ".join(text.split()) if isinstance(text, str) else ""
-        if text and 0 <= begin < stop:  # automatic tracks do hold blank and empty lines
-            captions.append(Caption(begin, stop, text))
-    if not captions:
-        into.fail(where, "no caption with words and a duration: take the video off the list")
-    return sorted(captions)
+    times, texts = lists[0] + lists[1], lists[2]
+    if set(map(type, times)) - {float} or not math.isfinite(sum(times)):
+        lists[0] = [
+            seconds(into, where, f"start of caption {n}", t) for n, t in enumerate(lists[0])
+        ]
+        lists[1] = [seconds(into, where, f"end of caption {n}", t) for n, t in enumerate(lists[1])]
+    if set(map(type, texts)) - {str}:
+        lists[2] = [text if isinstance(text, str) else "" for text in texts]
+    # Plain tuples: there are 136 million captions, and all but a few only pass through here.
+    return sorted(
+        caption
+        for caption in zip(*lists, strict=True)
+        if 0 <= caption[0] < caption[1] and caption[2] and not caption[2].isspace()
+    )

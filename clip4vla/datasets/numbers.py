@@ -3,12 +3,13 @@
 import math
 import re
 
-from clip4vla.datasets.clip import Collector, shown
+from clip4vla.datasets.clip import Where, shown
+from clip4vla.datasets.collect import Collector
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
-def seconds(into: Collector, where: str, what: str, value: object) -> float:
+def seconds(into: Collector, where: Where, what: str, value: object) -> float:
     """A finite number of seconds from a cell or a JSON value; UserError if it is none."""
     try:
         if isinstance(value, bool):
@@ -21,7 +22,7 @@ def seconds(into: Collector, where: str, what: str, value: object) -> float:
     return number
 
 
-def youtube_id(into: Collector, where: str, value: object) -> str:
+def youtube_id(into: Collector, where: Where, value: object) -> str:
     """An 11-character YouTube id; UserError if it is none."""
     if not isinstance(value, str) or not _YOUTUBE_ID.fullmatch(value):
         into.fail(where, f"{shown(value)} is no YouTube id (11 letters, digits, _ and -)")

@@ -1,6 +1,7 @@
 """Opens annotation files as users have them; a mistake becomes one line with file and line."""
 
 import csv
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import shown
+from clip4vla.datasets.clip import Where, shown
 from clip4vla.errors import UserError
 
 _BLOCK = 1 << 20  # characters read at a time from a streamed JSON file
@@ -37,53 +38,99 @@ def official_file(name: str, dataset: Dataset, filename: str, what: str) -> Path
     return path
 
 
-def rows(
-    name: str, path: Path, columns: tuple[str, ...], delimiter: str = ","
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a table with a header, as ("path, line n", {column: text}).
+def first_present(
+    name: str, dataset: Dataset, choices: tuple[tuple[str, str], ...]
+) -> tuple[Path, str]:
+    """(path, file name) of the first of several (file name, what) that is there.
 
-    Raises UserError for missing columns, rows that are too short or too long, and text that is not
-    UTF-8 or no table.
+    Raises UserError as `official_file` does, for the first choice, when none is there.
     """
+    for filename, what in choices:
+        if (dataset.annotations / filename).exists():
+            return official_file(name, dataset, filename, what), filename
+    others = ", ".join(filename for filename, _ in choices[1:])
+    filename, what = choices[0]
+    return official_file(name, dataset, filename, f"{what}, or {others}"), filename
+
+
+def rows(
+    name: str,
+    path: Path,
+    columns: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    delimiter: str = ",",
+) -> Iterator[tuple[Where, dict[str, str]]]:
+    """Rows of a table with a header, as (where, {column: text}).
+
+    The header must have all of `columns`, and beside them only names of `optional`. Raises
+    UserError for missing, unknown and repeated columns, rows that are too short or too long, and
+    text that is not UTF-8 or no table.
+    """
+    header: list[str] | None = None
+    filled = False
     for line, cells in _records(name, path, delimiter):
-        if line == 1:
+        where = Where(path, "line", line)
+        if header is None:
             header = [cell.strip() for cell in cells]
-            missing = [column for column in columns if column not in header]
-            if missing:
-                raise UserError(
-                    f"{name}: {path}, line 1: column {', '.join(missing)} is missing; "
-                    f"it has {shown(', '.join(header))}"
-                )
+            _check_header(name, where, header, columns, optional)
             continue
         if len(cells) != len(header):
             raise UserError(
-                f"{name}: {path}, line {line}: {len(cells)} columns where the header has "
-                f"{len(header)}"
+                f"{name}: {where}: {len(cells)} columns where the header has {len(header)}"
             )
-        yield f"{path}, line {line}", dict(zip(header, cells, strict=True))
+        filled = True
+        yield where, dict(zip(header, cells, strict=True))
+    if not filled:
+        raise UserError(f"{name}: {path} has no row: put the whole file there")
 
 
-def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[str, list[str]]]:
+def _check_header(name: str, where: Where, header: list[str], columns, optional) -> None:
+    found = shown(", ".join(header))
+    if missing := [column for column in columns if column not in header]:
+        raise UserError(f"{name}: {where}: column {', '.join(missing)} is missing; it has {found}")
+    if header[0] in ("", "Unnamed: 0"):
+        raise UserError(
+            f"{name}: {where}: the first column has no name, as when pandas writes its index: "
+            "write the table without it (index=False)"
+        )
+    official = (*columns, *optional)
+    if unknown := [column for column in header if column not in official]:
+        raise UserError(
+            f"{name}: {where}: unknown column {shown(unknown[0])}: remove it; the official table "
+            f"has {', '.join(official)}"
+        )
+    if len(set(header)) != len(header):
+        raise UserError(f"{name}: {where}: a column stands twice: {found}")
+
+
+def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Where, list[str]]]:
     """Rows of a table whose lines before the data begin with # (AudioSet's segment lists)."""
+    filled = False
     for line, cells in _records(name, path, ","):
         if cells[0].startswith("#"):
             continue
+        where = Where(path, "line", line)
         if len(cells) != n_columns:
-            raise UserError(
-                f"{name}: {path}, line {line}: {len(cells)} columns instead of {n_columns}"
-            )
-        yield f"{path}, line {line}", cells
+            raise UserError(f"{name}: {where}: {len(cells)} columns instead of {n_columns}")
+        filled = True
+        yield where, cells
+    if not filled:
+        raise UserError(f"{name}: {path} has no row: put the whole file there")
 
 
-def lines(name: str, path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a plain list that are not blank, as ("path, line n", text)."""
+def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
+    """The lines of a list that are not blank, as (where, text). UserError if there is none."""
+    filled = False
     try:
         with open(path, encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield f"{path}, line {number}", line.strip()
+                    filled = True
+                    yield Where(path, "line", number), line.strip()
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: {path} is not UTF-8 text: {error.reason}") from None
+    if not filled:
+        raise UserError(f"{name}: {path} is empty: put the whole file there")
 
 
 def json_file(name: str, path: Path, kind: type) -> Any:
@@ -102,8 +149,8 @@ def json_file(name: str, path: Path, kind: type) -> Any:
     return value
 
 
-def json_members(name: str, path: Path) -> Iterator[tuple[str, str, Any]]:
-    """Members of a JSON object, one after another: ("path, member 'key'", key, value).
+def json_members(name: str, path: Path) -> Iterator[tuple[Where, str, Any]]:
+    """Members of a JSON object, one after another: (where, key, value).
 
     For files too large to hold (HowTo100M's captions are gigabytes); memory is one member and one
     block. Raises UserError as `json_file` does, when it gets to the mistake.
@@ -115,13 +162,13 @@ def json_members(name: str, path: Path) -> Iterator[tuple[str, str, Any]]:
             text.expect("{")
             if text.peek() == "}":
                 return
-            while True:
+            for number in itertools.count(1):
                 if text.peek() != '"':
                     raise ValueError('a key in "..." is missing')
                 key = text.value(decoder)
                 text.expect(":")
                 text.peek()
-                yield f"{path}, member {shown(key)}", key, text.value(decoder)
+                yield Where(path, "member", number, shown(key)), key, text.value(decoder)
                 if text.peek() == "}":
                     return
                 text.expect(",")
@@ -199,9 +246,7 @@ def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[
                     break
                 if cells:
                     yield line, cells
-        if line == 1:
-            raise UserError(f"{name}: {path} is empty")
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: {path}, line {line}: not UTF-8 text: {error.reason}") from None
     except csv.Error as error:
-        raise UserError(f"{name}: {path}, line {line}: no table: {error}") from None
+        raise UserError(f"{name}: {path}, line {line}: no table: {shown(str(error))}") from None

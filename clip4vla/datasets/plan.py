@@ -1,9 +1,11 @@
 """The plan of a dataset version: every clip, where it comes from, and its shard."""
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets import Clip, read_annotations, reader_of
+from clip4vla.datasets import Annotations, read_annotations, reader_of
 from clip4vla.files import sha256_of
 
 PLAN_COLUMNS = {
@@ -19,7 +21,15 @@ SPLIT_COLUMNS = {"split": "string", "clip_id": "string", "captions": "object", "
 
 
 def plan(name: str, dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of clips (PLAN_COLUMNS, by clip_id) and of splits (SPLIT_COLUMNS, by split, clip_id).
+    """The tables of `plan_tables` as frames, of types PLAN_COLUMNS and SPLIT_COLUMNS."""
+    clips, splits, _ = plan_tables(name, dataset)
+    frame = splits.to_pandas()
+    frame["captions"] = [list(captions) for captions in frame["captions"]]
+    return clips.to_pandas().astype(PLAN_COLUMNS), frame.astype(SPLIT_COLUMNS)
+
+
+def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[str]]:
+    """Tables of clips (by clip_id) and of splits (by split, clip_id), and the reader's notes.
 
     `start` and `end` are the seconds to cut from what the dataset's source gives; they are missing
     where the source gives the clip itself. All clips of a source are in one shard, so that a source
@@ -27,34 +37,32 @@ def plan(name: str, dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
     (engineering F.7). Raises UserError as `read_annotations` does.
     """
     annotations = read_annotations(name, dataset)
-    whole = reader_of(name, dataset).FILES_ARE_CLIPS and _gives_files(dataset)
-    clips = sorted(annotations.clips, key=lambda clip: clip.clip_id)
-    table = pd.DataFrame(
-        [
-            (
-                clip.clip_id,
-                clip.source_id,
-                clip.file,
-                None if whole else clip.start,
-                None if whole else clip.end,
-                clip.sound,
-                shard_of(clip, dataset.shards),
-            )
-            for clip in clips
-        ],
-        columns=list(PLAN_COLUMNS),
-    ).astype(PLAN_COLUMNS)
-    items = sorted(annotations.splits, key=lambda item: (item.split, item.clip_id))
-    splits = pd.DataFrame(
-        [(item.split, item.clip_id, list(item.captions), item.label) for item in items],
-        columns=list(SPLIT_COLUMNS),
-    ).astype(SPLIT_COLUMNS)
-    return table, splits
+    clips = annotations.clip_table
+    if reader_of(name, dataset).FILES_ARE_CLIPS and _gives_files(dataset):
+        for time in ("start", "end"):
+            column = clips.schema.get_field_index(time)
+            clips = clips.set_column(column, time, pa.nulls(len(clips), pa.float64()))
+    clips = clips.append_column("shard", _shards(annotations, dataset.shards))
+    clips = clips.replace_schema_metadata(_pandas_metadata(PLAN_COLUMNS))
+    splits = annotations.item_table.replace_schema_metadata(_pandas_metadata(SPLIT_COLUMNS))
+    return clips, splits, annotations.notes
 
 
-def shard_of(clip: Clip, shards: int) -> int:
-    """The shard of a clip: a hash of its source's id, independent of all other clips."""
-    return int(sha256_of(clip.source_id)[:8], 16) % shards
+def shard_of(source_id: str, shards: int) -> int:
+    """The shard of a source's clips: a hash of its id, independent of all others."""
+    return int(sha256_of(source_id)[:8], 16) % shards
+
+
+def _shards(annotations: Annotations, shards: int) -> pa.Array:
+    sources = annotations.clip_table["source_id"].combine_chunks().dictionary_encode()
+    numbers = [shard_of(source, shards) for source in sources.dictionary.to_pylist()]
+    return pa.array(np.array(numbers, dtype=np.int64)[sources.indices.to_numpy()])
+
+
+def _pandas_metadata(columns: dict[str, str]) -> dict[bytes, bytes]:
+    """So that reading the file with pandas gives the types of `columns`."""
+    empty = pd.DataFrame(columns=list(columns)).astype(columns)
+    return pa.Schema.from_pandas(empty, preserve_index=False).metadata
 
 
 def _gives_files(dataset: Dataset) -> bool:

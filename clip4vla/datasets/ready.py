@@ -28,6 +28,15 @@ def missing_files(plan: Plan) -> list[str]:
                 f"{name}: {' and '.join(lacking)} missing: put them there (docs/data.md), "
                 f"or set datasets.{name}.enabled: false"
             )
+    for version, name in sorted(plan.listed.items()):
+        folder = plan.config.datasets[name].annotations
+        planned = all(Path(layout.data_dir(version), table).is_file() for table in layout.LISTS)
+        if version not in plan.versions and not planned and not folder.is_dir():
+            problems.append(
+                f"{name}: its annotations in {folder} missing, which say what pre-training must "
+                f"not see: put them there (docs/data.md), set datasets.{name}.enabled: false, or "
+                "recipe.pretrain.leaks: keep"
+            )
     for name in sorted({plan.weights_of(run) for run in plan.runs.values()} - {None}):
         path = plan.config.weights[name].path  # None: open_clip fetches it on first use
         if path is not None and not path.is_file():

@@ -1,22 +1,29 @@
 """VATEX (Wang et al. 2019) with the HGR retrieval split (Chen et al. 2020); facts 7.5, 11.
 
 Files: vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_english_v1.1.json
-(lists of {videoID, enCap}), and vatex_retrieval_val.txt, vatex_retrieval_test.txt: the videoIDs of
-the retrieval halves of the validation set, one a line. Media are files `<videoID>.mp4`, one per
-clip.
+(lists of {videoID, enCap}), and the videoIDs of the two halves of the validation set that retrieval
+uses: vatex_retrieval_val.txt and vatex_retrieval_test.txt, one a line, or HGR's own val_names.npy
+and tst_names.npy (arrays of texts; never a pickle). Media are files `<videoID>.mp4`, one per clip.
 
 videoID is `<YouTube id>_<start>_<end>` (seconds). YouTube ids may begin with "-", so clip ids are
-`v_<videoID>`. Splits: train, val, test (retrieval), caption_val, caption_test.
+`v_<videoID>`. Splits: train, val, test (retrieval), caption_val, caption_test. caption_val is the
+whole validation set, so val and test lie in it.
 """
 
 import re
 from pathlib import Path
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Annotations, Clip, Collector, SplitItem, shown
-from clip4vla.datasets.official import json_file, lines, official_file
+from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.collect import Collector
+from clip4vla.datasets.npy import npy_lines
+from clip4vla.datasets.official import first_present, json_file, lines, official_file
 
 FILES_ARE_CLIPS = True
+PROTOCOLS = {
+    "retrieval": Protocol("train", "val", "test"),
+    "captioning": Protocol("train", "caption_val", "caption_test"),
+}
 _VIDEO_ID = re.compile(r"([A-Za-z0-9_-]{11})_(\d{1,6})_(\d{1,6})", re.ASCII)
 _LISTS = {
     "train": ("vatex_training_v1.0.json", "VATEX's training captions"),
@@ -27,34 +34,36 @@ _LISTS = {
     ),
 }
 _HALVES = {
-    "val": ("vatex_retrieval_val.txt", "the retrieval validation videoIDs, one a line"),
-    "test": ("vatex_retrieval_test.txt", "the retrieval test videoIDs, one a line"),
+    "val": (
+        ("vatex_retrieval_val.txt", "the retrieval validation videoIDs, one a line"),
+        ("val_names.npy", "HGR's retrieval validation videoIDs"),
+    ),
+    "test": (
+        ("vatex_retrieval_test.txt", "the retrieval test videoIDs, one a line"),
+        ("tst_names.npy", "HGR's retrieval test videoIDs"),
+    ),
 }
 
 
-def read(name: str, dataset: Dataset) -> Annotations:
+def read(name: str, dataset: Dataset) -> Collector:
     """Read the five files; every item has all English captions of its video (10 officially)."""
-    paths = {
-        split: official_file(name, dataset, *file) for split, file in (_LISTS | _HALVES).items()
-    }
-    into = Collector(name)
-    validation = {}
-    for split in _LISTS:
-        captions = _captions(name, paths[split], split, into)
-        if split == "caption_val":
-            validation = captions
-    for split in _HALVES:
-        for where, video in lines(name, paths[split]):
-            if video not in validation:
-                into.fail(where, f"{shown(video)} is not in {paths['caption_val']}")
-            into.item(SplitItem(split, f"v_{video}", validation[video]), where)
-    return into.annotations()
+    lists = {split: official_file(name, dataset, *file) for split, file in _LISTS.items()}
+    halves = {split: first_present(name, dataset, files)[0] for split, files in _HALVES.items()}
+    into = Collector(name, dataset.annotations)
+    captions = {split: _captions(name, path, split, into) for split, path in lists.items()}
+    for split, path in halves.items():
+        read_ids = npy_lines if path.suffix == ".npy" else lines
+        for where, video in read_ids(name, path):
+            if video not in captions["caption_val"]:
+                into.fail(where, f"{shown(video)} is not in {lists['caption_val']}")
+            into.item(SplitItem(split, f"v_{video}", captions["caption_val"][video]), where)
+    return into
 
 
 def _captions(name: str, path: Path, split: str, into: Collector) -> dict[str, tuple[str, ...]]:
     found = {}
     for number, entry in enumerate(json_file(name, path, list)):
-        where = f"{path}, entry {number}"
+        where = Where(path, "entry", number)
         video = entry.get("videoID") if isinstance(entry, dict) else None
         parts = _VIDEO_ID.fullmatch(video) if isinstance(video, str) else None
         if parts is None:

@@ -121,6 +121,7 @@ def evaluate(
         "protocol": main,
         "missing_audio": run.missing_audio,
         "selection": trained.get("selection"),
+        "leaks_dropped": trained.get("leaks_dropped"),
         "tie_rule": TIE_RULE if run.task == "retrieval" else None,
         "coverage": {
             "expected": expected,

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clip4vla.config.data import AudioPolicy
 from clip4vla.config.run import Inputs, Masking, Modality, Source
+from clip4vla.datasets.leaks import Leaks
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.samples import ClipSamples, Item, collate
@@ -20,10 +21,13 @@ DONOR_COLUMN = {"substitute": "donor", "random": "random_donor"}
 
 
 class Caches:
-    """The caches behind the manifests of a run, each opened once."""
+    """The caches behind the manifests of a run, each opened once.
 
-    def __init__(self, manifests: Manifests):
-        self.manifests = manifests
+    `leaks`: clips that pre-training leaves out, if the run is one.
+    """
+
+    def __init__(self, manifests: Manifests, leaks: Leaks | None = None):
+        self.manifests, self.leaks = manifests, leaks
         self.opened: dict[tuple[str, str], ClipCache] = {}
 
     def __getitem__(self, source: Source) -> ClipCache:

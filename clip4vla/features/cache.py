@@ -19,6 +19,12 @@ from clip4vla.files import sha256_of_file
 
 OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
 READ_COLUMNS = ["clip_id", "frame_offsets", "frame_sizes", "log_mel_offset", "log_mel_size"]
+# A shard of sound files has no frames at all, and then nothing in it says what its lists hold.
+_READ_SCHEMA = pa.schema(
+    [("clip_id", pa.string())]
+    + [(name, pa.list_(pa.int64())) for name in READ_COLUMNS[1:3]]
+    + [(name, pa.int64()) for name in READ_COLUMNS[3:]]
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ class ClipCache:
             if shard["clips"] == 0:
                 continue
             table = pq.read_table(index, columns=[*READ_COLUMNS, "cache"])
-            tables.append(table.filter(pc.equal(table["cache"], "ok")).select(READ_COLUMNS))
+            kept = table.filter(pc.equal(table["cache"], "ok")).select(READ_COLUMNS)
+            tables.append(kept.cast(_READ_SCHEMA))
             tar_of.append(np.full(len(tables[-1]), number))
         if not tables:
             raise UserError(f"{self._path}: this dataset version has no usable clip")

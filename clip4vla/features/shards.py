@@ -19,6 +19,7 @@ from PIL import features as image_libraries
 from webdataset import TarWriter
 
 from clip4vla.config.data import Cache
+from clip4vla.datasets.collect import check_names
 from clip4vla.errors import UserError
 from clip4vla.features.frames import encode
 from clip4vla.features.log_mel import LogMelFrontend
@@ -44,6 +45,7 @@ INDEX_COLUMNS = [
 ]
 
 TOOLS = ("pillow", "torch", "torchaudio")  # whose versions can change bytes, beside the decoder
+SOUND_ALONE = "no_video_stream"  # the status of a sound file, whose clip has no frames
 
 # What a decoder says of one file ends that clip only; a failing disk or a bug ends the job.
 CLIP_ERRORS = (FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError, EOFError)
@@ -64,7 +66,7 @@ def build_shard(
     decode_frames: DecodeFrames | None = None,
     reuse: Reuse | None = None,
 ) -> pd.DataFrame:
-    """Write the tar of one shard from its ledger rows; give the index, one row per usable clip.
+    """Write the tar of one shard from its usable ledger rows; give the index, one row per clip.
 
     A clip that cannot be decoded is left out of the tar and has `cache` = decode_error in the
     index: it fails alone. UserError when a media file of the ledger is gone. The tar appears whole
@@ -76,9 +78,10 @@ def build_shard(
 
     decode_audio = decode_audio or decode.decode_audio
     decode_frames = decode_frames or decode.decode_frames
+    check_names(ledger_rows.clip_id, (), ())
     tar_path = Path(tar_path)
     front_end = LogMelFrontend(cache.log_mel)
-    usable = ledger_rows[(ledger_rows.fetch == "ok") & (ledger_rows.video == "ok")]
+    usable = ledger_rows[(ledger_rows.fetch == "ok") & ledger_rows.video.isin(["ok", SOUND_ALONE])]
     rows = []
     with (
         sole_owner(tar_path.with_name(f".{tar_path.stem}.lock")),
@@ -143,9 +146,10 @@ def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, Me
     try:
         # A clip cut without re-encoding keeps some pictures beyond its end.
         seconds = clip.end - clip.start if pd.notna(clip.end) else None
-        decoded = decode_frames(clip.path, cache.frames.fps, seconds)
+        has_pictures = clip.video != SOUND_ALONE
+        decoded = decode_frames(clip.path, cache.frames.fps, seconds) if has_pictures else ()
         images = [encode(frame, cache.frames) for frame in decoded]
-        if not images:
+        if has_pictures and not images:
             raise ValueError("the video has no frame")
         log_mel = front_end(*decode_audio(clip.path)).numpy() if clip.audio == "ok" else None
     except CLIP_ERRORS as error:

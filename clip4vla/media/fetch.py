@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from clip4vla.config.data import Dataset
+from clip4vla.datasets.collect import check_names
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.files import canonical_json, sha256_of, sha256_of_file, sole_owner
 from clip4vla.media.download import TOOL, Downloader
@@ -43,6 +44,7 @@ def fetch_shard(plan_rows: pd.DataFrame, dataset: Dataset, folder: str | Path) -
     for that), UserError for a source that is set up wrongly, OSError for a full disk.
     """
     folder = Path(folder)
+    check_names(plan_rows.clip_id, plan_rows.source_id, plan_rows.file)
     rows = sorted((_plain(row) for row in plan_rows.itertuples()), key=lambda row: row.clip_id)
     _check_source(dataset)
     with sole_owner(folder):

@@ -10,6 +10,7 @@ from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 
 LEDGER_COLUMNS = PLAN_COLUMNS | FETCH_COLUMNS | PROBE_COLUMNS
 MISSING_COLUMNS = ("clip_id", "fetch", "video", "audio", "detail")
+SOUND_FILES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")  # by name without pictures
 _STATUSES = {"fetch": FetchStatus, "video": VideoStatus, "audio": AudioStatus}
 
 
@@ -28,8 +29,14 @@ def build_ledger(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -
 
 
 def usable(ledger: pd.DataFrame) -> pd.Series:
-    """Whether each clip can be used: its file is there and its pictures decode. bool."""
-    return ((ledger["fetch"] == "ok") & (ledger["video"] == "ok")).astype(bool)
+    """Whether each clip can be used: its file is there and its pictures decode. bool.
+
+    A file that is sound by its name (ESC-50) has no pictures to decode; its sound must.
+    """
+    is_sound = ledger["file"].str.lower().str.endswith(SOUND_FILES)
+    is_heard = ledger["audio"].isin([AudioStatus.OK, AudioStatus.DIGITAL_SILENCE])
+    decodes = (ledger["video"] == "ok") | (is_sound & is_heard)
+    return ((ledger["fetch"] == "ok") & decodes).astype(bool)
 
 
 def coverage(ledger: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int]) -> pd.DataFrame:

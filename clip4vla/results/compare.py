@@ -48,6 +48,7 @@ class Entry:
     silent: str = ""
     policy: str = ""
     selection: str = ""
+    leaks_dropped: str = ""
     tie_rule: str = ""
     data_version: str = ""
     ids_sha256: str = ""
@@ -193,6 +194,7 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
         "silent": span("n_silent"),
         "policy": listed("policy"),
         "selection": listed("selection"),
+        "leaks_dropped": listed("n_leaks_dropped"),
         "tie_rule": listed("tie_rule"),
         "data_version": listed("data_version"),
         "ids_sha256": listed("ids_sha256"),

@@ -16,6 +16,7 @@ from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import signed
 
+LEAKS = "Clips left out of pre-training because their videos are held out"
 CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
 
 
@@ -34,6 +35,8 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
         lines += _data(sheet, measured)
         lines += _shared("Silent clips", "policy", measured)
         lines += _shared("Checkpoint selection", "selection", measured)
+        if any(entry.leaks_dropped for entry in measured):
+            lines += _shared(LEAKS, "leaks_dropped", measured)
         if any("_R" in entry.metric for entry in measured):
             lines += _shared("Rank of a tie", "tie_rule", measured)
     lines += _missing(entries)

@@ -30,6 +30,7 @@ COLUMNS = (
     "n_usable",
     "n_silent",
     "n_scored",
+    "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
     "policy",
     "selection",
     "tie_rule",
@@ -96,6 +97,7 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             "n_usable": coverage["usable"],
             "n_silent": coverage["silent"],
             "n_scored": coverage["scored"],
+            "n_leaks_dropped": metrics.get("leaks_dropped"),
             "policy": metrics["missing_audio"],
             "selection": metrics["selection"],
             "tie_rule": metrics["tie_rule"],

@@ -11,13 +11,18 @@ from clip4vla.files import write_parquet, write_text
 
 
 def plan(plan: Plan, version: str) -> None:
-    """Annotation files -> plan.parquet and splits.parquet."""
-    from clip4vla.datasets.plan import plan as plan_clips
+    """Annotation files -> plan.parquet and splits.parquet; says what differs from the official."""
+    from clip4vla.datasets.expected import differences
+    from clip4vla.datasets.plan import plan_tables
+    from clip4vla.files import write_table
 
-    clips, splits = plan_clips(*plan.dataset_of(version))
+    name, dataset = plan.dataset_of(version)
+    clips, splits, notes = plan_tables(name, dataset)
+    for line in [*notes, *differences(name, dataset, splits)]:
+        print(line, flush=True)
     folder = layout.data_dir(version)
-    write_parquet(f"{folder}/splits.parquet", splits)
-    write_parquet(f"{folder}/plan.parquet", clips)
+    write_table(f"{folder}/splits.parquet", splits)
+    write_table(f"{folder}/plan.parquet", clips)
 
 
 def fetch(plan: Plan, version: str, shard: int) -> None:
@@ -41,6 +46,7 @@ def probe(version: str, shard: int) -> None:
 
 def ledger(plan: Plan, version: str) -> None:
     """All shards -> ledger.parquet, coverage.csv, missing.tsv; stops when too little is usable."""
+    from clip4vla.datasets.expected import compare
     from clip4vla.media import ledger as media
 
     name, dataset = plan.dataset_of(version)
@@ -54,7 +60,11 @@ def ledger(plan: Plan, version: str) -> None:
         for table in ("fetch", "probe")
     )
     rows = media.build_ledger(_read(f"{folder}/plan.parquet"), fetched, probed)
-    coverage = media.coverage(rows, splits, dataset.expected)
+    official = {split: dataset.expected_clips(split) for split in dataset.expected}
+    coverage = compare(media.coverage(rows, splits, official), dataset.expected)
+    for split, remark in zip(coverage.split, coverage.remark, strict=True):
+        if remark:
+            print(f"{name}: split {split}: {remark} against the official counts", flush=True)
     write_text(f"{folder}/coverage.csv", coverage.to_csv(index=False, lineterminator="\n"))
     missing = media.missing(rows)
     write_text(f"{folder}/missing.tsv", missing.to_csv(sep="\t", index=False, lineterminator="\n"))
@@ -65,8 +75,10 @@ def ledger(plan: Plan, version: str) -> None:
 def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
     """Usable clips of one shard -> a tar of frames and log-mel, and its index."""
     from clip4vla.features.shards import build_shard
+    from clip4vla.media.ledger import usable
 
     rows = _read(f"{layout.data_dir(version)}/ledger.parquet")
+    rows = rows[usable(rows)]
     index = Path(layout.cache_dir(version, cache_id), "shards", f"{shard}.parquet")
     settings = plan.caches[version, cache_id]
     table = build_shard(rows[rows.shard == shard], settings, index.with_suffix(".tar"))

@@ -42,6 +42,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         out=out,
         workers=threads,
         max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
+        leaks=_leaks(run),
     )
     _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
 
@@ -122,7 +123,7 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
         start=_start(plan, run),
         weights=_weights(plan, run),
         substitution=_substitution(run),
-        expected=dataset.expected.get(run.test.split),
+        expected=dataset.expected_clips(run.test.split),
         out=out,
         workers=threads,
     )
@@ -213,6 +214,16 @@ def _start(plan: Plan, run) -> Path | None:
     if not path.is_file():
         raise UserError(f"{path}: not there yet; run `clip4vla train {run.start}`")
     return path
+
+
+def _leaks(run):
+    """Clips that pre-training leaves out; None for a run that leaves out none."""
+    from clip4vla.datasets.leaks import find_leaks
+
+    if not getattr(run, "held_out", None):
+        return None
+    versions = [source.dataset for source in run.sources]
+    return find_leaks(run.held_out, versions, layout.data_dir)
 
 
 def _substitution(run) -> Path | None:

@@ -75,12 +75,17 @@ def _pretraining(run: Pretrain, around: Surroundings) -> Job:
     for source in run.sources:
         cache = around.caches[source]
         rows = split_rows(cache, source)
+        if leaks := around.caches.leaks:
+            rows = rows[~rows.clip_id.isin(leaks.clips[source.dataset])]
         given = run.inputs, ("vision", "audio"), "filter", None, masking, run.seed
         sources.append(samples_of(cache, pair_items(rows, _where(source)), source, *given))
         facts.append(_clip_facts(cache, source, sources[-1]))
+        if leaks:
+            facts[-1]["leaks_dropped"] = len(split_rows(cache, source)) - len(rows)
     model.to(around.device)
     batches = _clip_batches(run, sources, around)
-    return Job(PretrainTask(model, run), batches, {"train": facts, "val": None})
+    data = {"train": facts, "val": None} | ({"leaks": leaks.facts} if leaks else {})
+    return Job(PretrainTask(model, run), batches, data)
 
 
 def _text_task(run: Finetune, around: Surroundings) -> Job:

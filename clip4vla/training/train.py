@@ -19,10 +19,11 @@ import torch
 from clip4vla.config.keys import run_key
 from clip4vla.config.run import Finetune, Pretrain, sources_of
 from clip4vla.config.settings import settings_of
+from clip4vla.datasets.leaks import Leaks
 from clip4vla.errors import RetryLater
 from clip4vla.evaluation.device import pick_device, set_threads
 from clip4vla.evaluation.reading import Caches, Manifests
-from clip4vla.evaluation.start import start_hash
+from clip4vla.evaluation.start import start_hash, start_metadata
 from clip4vla.files import (
     canonical_json,
     read_json,
@@ -54,6 +55,7 @@ def train(
     workers: int = 1,
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
+    leaks: Leaks | None = None,
 ) -> None:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -61,19 +63,21 @@ def train(
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
     run's, data are unusable or the loss is not finite. workers: CPU threads to compute with, and
     (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
-    the end of an epoch is saved too.
+    the end of an epoch is saved too. leaks: clips that pre-training leaves out.
     """
     stop = Stop(max_seconds)
     set_threads(workers)
     device = pick_device()
     with joined(device) as ranks, stop, _owner(state, ranks):
         identity = identify(run, manifests, start, weights, substitution)
+        if leaks:
+            identity["leaks"] = sha256_of(canonical_json(leaks.facts))
         checkpoints = Checkpoints(state / "state", identity)
         final = state / "final"
         if ranks.from_leader((final / "identity.json").exists()):
             checkpoints.check(read_json(final / "identity.json"), final)
         else:
-            caches = Caches(manifests)
+            caches = Caches(manifests, leaks)
             given = caches, start, weights, substitution, device, workers, ranks
             with _attempt(state, stop, ranks) as progress:
                 _train(run, Surroundings(*given), checkpoints, state, stop, progress, save_seconds)
@@ -171,6 +175,11 @@ def _finish(
         "selection": selection,
         "selected_epoch": selected,
     }
+    dropped = [facts["leaks_dropped"] for facts in job.facts["train"] if "leaks_dropped" in facts]
+    if dropped:
+        metadata["leaks_dropped"] = sum(dropped)
+    elif "leaks_dropped" in (before := start_metadata(around.start)):
+        metadata["leaks_dropped"] = before["leaks_dropped"]
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model

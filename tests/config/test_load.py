@@ -130,7 +130,18 @@ def test_every_mistake_has_its_own_line(project):
 def test_overrides_win_and_keep_the_rest(project):
     plan = project(overrides="datasets.d.shards: 7")
     dataset = plan.config.datasets["d"]
-    assert (dataset.shards, dataset.expected) == (7, {"test": 3})
+    assert (dataset.shards, dataset.expected_clips("test")) == (7, 3)
+
+
+def test_expected_is_a_number_or_a_section(project):
+    overrides = "datasets.d.expected: {test: {clips: 5, with_sound: 4, tolerance: 0.1}, train: 7}"
+    expected = project(overrides=overrides).config.datasets["d"].expected
+    assert (expected["test"].clips, expected["test"].with_sound) == (5, 4)
+    assert (expected["train"].clips, expected["train"].tolerance) == (7, 0.02)
+    text = message(project, overrides="datasets.d.expected.test: {clipz: 5}")
+    assert "datasets.d.expected.test.clipz: unknown key; did you mean clips?" in text
+    text = message(project, overrides="datasets.d.expected.test: many")
+    assert text.startswith("mine.yaml:1: datasets.d.expected.test: ") or "expected.test" in text
 
 
 def test_a_mistake_in_the_overrides_names_that_file(project):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import read_annotations
-from clip4vla.datasets.clip import CLIP_ID
+from clip4vla.datasets.collect import CLIP_ID
 from clip4vla.datasets.howto100m import MIN_SECONDS, MIN_WORDS, Caption, form_clip
 from clip4vla.datasets.official import json_members
 from clip4vla.datasets.plan import plan
@@ -297,7 +297,9 @@ def test_wrong_columns_and_reader_are_named(tmp_path):
     (tmp_path / "MSRVTT_train.9k.csv").write_text("id\nvideo0\n")
     with pytest.raises(UserError, match=r"MSRVTT_train.9k.csv, line 1: column video_id is missing"):
         read_annotations("mine", dataset("msrvtt", tmp_path))
-    with pytest.raises(UserError, match=r"datasets.mine.reader is 'nope': choose one of audioset"):
+    with pytest.raises(
+        UserError, match=r"datasets.mine.reader is 'nope': choose one of audiocaps, audioset"
+    ):
         read_annotations("mine", dataset("nope", tmp_path))
 
 

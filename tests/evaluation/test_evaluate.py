@@ -57,6 +57,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         "split": "test",
         "protocol": "all",
         "missing_audio": "none",
+        "leaks_dropped": None,
         "selection": "last",
         "tie_rule": "mean of the best and the worst rank",
         "coverage": {"expected": 6, "planned": 5, "usable": 5, "silent": 1, "scored": 5},

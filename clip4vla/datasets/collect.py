@@ -1,0 +1,282 @@
+"""Gathers what a reader finds into columns, and refuses what is wrong with file and line.
+
+Columns, because HowTo100M and AudioSet have millions of clips: a row costs about 250 bytes here and
+a kilobyte as Python objects.
+"""
+
+import math
+import re
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.errors import UserError
+
+CLIP_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+SPLIT = re.compile(r"[A-Za-z0-9_]{1,50}")
+SOURCE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+SOUNDS = ("verbal", "nonverbal", "unknown")
+CLIP_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("source_id", pa.string()),
+        ("file", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("sound", pa.string()),
+    ]
+)
+ITEM_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("clip_id", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("label", pa.string()),
+    ]
+)
+_PLAIN_FILE = re.compile(r"[A-Za-z0-9_-]{1,100}\.[a-z0-9]{1,5}")
+_BLOCK = 1 << 16  # rows held as Python objects before they become columns
+
+
+def check_names(clip_ids: Iterable[str], source_ids: Iterable[str], files: Iterable[str]) -> None:
+    """Refuse names that could leave their folder or tar, whoever wrote the plan they stand in.
+
+    The readers check them too; this is for the jobs that make paths of them. UserError names the
+    first.
+    """
+    for clip_id in clip_ids:
+        if not isinstance(clip_id, str) or not CLIP_ID.fullmatch(clip_id):
+            raise UserError(f"{shown(clip_id)} is no clip id: plan the dataset anew")
+    for source_id in source_ids:
+        if not isinstance(source_id, str) or not SOURCE_ID.fullmatch(source_id):
+            raise UserError(f"{shown(source_id)} is no source id: plan the dataset anew")
+    for file in files:
+        if not isinstance(file, str) or not _is_inside(file):
+            raise UserError(f"{shown(file)} leads out of the media folder: plan the dataset anew")
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the official files of a dataset say: clips and who is in which split.
+
+    `clip_table` (CLIP_SCHEMA) is sorted by clip_id, `item_table` (ITEM_SCHEMA) by split and
+    clip_id. `notes`: what was left out and why, one line each.
+    """
+
+    clip_table: pa.Table
+    item_table: pa.Table
+    notes: list[str]
+
+    @property
+    def clips(self) -> list[Clip]:
+        """The clips as objects; for small datasets."""
+        return [Clip(*row.values()) for row in self.clip_table.to_pylist()]
+
+    @property
+    def splits(self) -> list[SplitItem]:
+        """The items as objects; for small datasets."""
+        return [
+            SplitItem(row["split"], row["clip_id"], tuple(row["captions"]), row["label"])
+            for row in self.item_table.to_pylist()
+        ]
+
+
+@dataclass
+class Collector:
+    """Takes clips and split items one by one. All methods raise UserError with one line.
+
+    `name` is the dataset's name in the config, `folder` holds its annotation files.
+    """
+
+    name: str
+    folder: Path
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self._clips, self._items = _Columns(CLIP_SCHEMA), _Columns(ITEM_SCHEMA)
+
+    def fail(self, where: Where | Path, what: str) -> None:
+        """Raise the UserError for a wrong row."""
+        raise UserError(f"{self.name}: {where}: {what}")
+
+    def note(self, what: str) -> None:
+        """Keep a line about what was left out: it is told when the dataset is planned."""
+        self.notes.append(f"{self.name}: {what}")
+
+    def clip(self, clip: Clip, where: Where) -> None:
+        """Add a clip; ids must be well formed, times ordered, the file a relative path."""
+        if not CLIP_ID.fullmatch(clip.clip_id):
+            self.fail(
+                where,
+                f"{shown(clip.clip_id)} is no clip id: use 1 to 100 letters, digits, _ and -, "
+                "not beginning with -",
+            )
+        if not SOURCE_ID.fullmatch(clip.source_id):
+            self.fail(where, f"{shown(clip.source_id)} is no source id: use letters, digits, _, -")
+        if not _PLAIN_FILE.fullmatch(clip.file) and not _is_inside(clip.file):
+            self.fail(where, f"{shown(clip.file)} must be a relative path without '..'")
+        self._check_times(clip, where)
+        if clip.sound not in SOUNDS:
+            self.fail(where, f"sound is {shown(clip.sound)}: use verbal, nonverbal or unknown")
+        row = (clip.clip_id, clip.source_id, clip.file, clip.start, clip.end, clip.sound)
+        self._clips.add(row, where)
+
+    def item(self, item: SplitItem, where: Where) -> None:
+        """Add a split item; captions must be texts that are not blank."""
+        if not SPLIT.fullmatch(item.split):
+            self.fail(where, f"{shown(item.split)} is no split name: use letters, digits and _")
+        if not item.captions:
+            self.fail(where, f"clip {shown(item.clip_id)} has no caption")
+        for caption in item.captions:
+            if not isinstance(caption, str) or not caption.strip() or not _is_text(caption):
+                self.fail(where, f"{shown(caption)} is no caption: a text that is not blank")
+        if not _is_text(item.label):
+            self.fail(where, f"{shown(item.label)} is no label")
+        if not CLIP_ID.fullmatch(item.clip_id):
+            self.fail(where, f"split {item.split} names the unknown clip {shown(item.clip_id)}")
+        self._items.add((item.split, item.clip_id, item.captions, item.label), where)
+
+    def annotations(self, protocols: Iterable[Protocol] = ()) -> Annotations:
+        """Everything gathered, sorted, after the checks that need all of it.
+
+        Clip ids must be unique, a clip at most once in a split, split items must name known clips,
+        and the splits of a protocol must share no clip.
+        """
+        clips, clip_rows = self._clips.sorted(["clip_id"])
+        items, item_rows = self._items.sorted(["split", "clip_id"])
+        if not len(clips):
+            raise UserError(
+                f"{self.name}: the files in {self.folder} hold no clip: check their contents"
+            )
+        if repeat := _first_repeat(clips, ["clip_id"], clip_rows):
+            earlier, later = (self._clips.where(row) for row in repeat[1:])
+            clip_id = clips["clip_id"][repeat[0]]
+            self.fail(later, f"clip id {clip_id} occurs twice (first in {earlier})")
+        if repeat := _first_repeat(items, ["split", "clip_id"], item_rows):
+            earlier, later = (self._items.where(row) for row in repeat[1:])
+            split, clip_id = items["split"][repeat[0]], items["clip_id"][repeat[0]]
+            self.fail(later, f"clip {clip_id} is twice in split {split} (first in {earlier})")
+        known = pc.is_in(items["clip_id"], value_set=clips["clip_id"]).to_numpy()
+        if not known.all():
+            row = int(item_rows[~known].min())
+            place = int(np.flatnonzero(item_rows == row)[0])
+            split, clip_id = items["split"][place], items["clip_id"][place].as_py()
+            self.fail(
+                self._items.where(row), f"split {split} names the unknown clip {shown(clip_id)}"
+            )
+        for protocol in protocols:
+            self._check_disjoint(items, item_rows, protocol)
+        return Annotations(clips, items, self.notes)
+
+    def _check_disjoint(self, items: pa.Table, rows: np.ndarray, protocol: Protocol) -> None:
+        """Refuse a clip that stands in two splits of one protocol."""
+        if len(protocol.splits()) < 2:
+            return
+        kept = pc.is_in(items["split"], value_set=pa.array(protocol.splits(), pa.string()))
+        part, rows = items.filter(kept), rows[kept.to_numpy()]
+        order = pc.sort_indices(part["clip_id"]).to_numpy()
+        part, rows = part.take(order), rows[order]
+        if repeat := _first_repeat(part, ["clip_id"], rows):
+            place, earlier, later = repeat
+            splits = {int(row): part["split"][int(i)].as_py() for i, row in enumerate(rows)}
+            self.fail(
+                self._items.where(later),
+                f"clip {part['clip_id'][place]} is in split {splits[later]} and in split "
+                f"{splits[earlier]} ({self._items.where(earlier)}), which must share none",
+            )
+
+    def _check_times(self, clip: Clip, where: Where) -> None:
+        if (clip.start is None) != (clip.end is None):
+            self.fail(where, f"clip {clip.clip_id} needs both start and end, or neither")
+        if clip.start is None:
+            return
+        for what, seconds in (("start", clip.start), ("end", clip.end)):
+            if not math.isfinite(seconds) or seconds < 0:
+                self.fail(where, f"{what} is {seconds}: use seconds, 0 or more")
+        if clip.end <= clip.start:
+            self.fail(where, f"end {clip.end} must be after start {clip.start}")
+
+
+class _Columns:
+    """A growing table, and where each of its rows stands in the files."""
+
+    def __init__(self, schema: pa.Schema):
+        self.schema = schema
+        self._blocks: list[pa.RecordBatch] = []
+        self._open: list[tuple] = []
+        self._places: dict[tuple[Path, str], int] = {}
+        self._place, self._number = array("H"), array("q")
+
+    def add(self, row: tuple, where: Where) -> None:
+        self._open.append(row)
+        self._place.append(self._places.setdefault(where[:2], len(self._places)))
+        self._number.append(where.number)
+        if len(self._open) >= _BLOCK:
+            self._close()
+
+    def where(self, row: int) -> Where:
+        file, unit = list(self._places)[self._place[row]]
+        return Where(file, unit, self._number[row])
+
+    def sorted(self, by: list[str]) -> tuple[pa.Table, np.ndarray]:
+        """The table in the order of `by`, and each row's number in the order of the files."""
+        self._close()
+        table = pa.Table.from_batches(self._blocks, self.schema)
+        self._blocks = []
+        order = pc.sort_indices(table, [(key, "ascending") for key in by])
+        return table.take(order).combine_chunks(), order.to_numpy()
+
+    def _close(self) -> None:
+        if self._open:
+            columns = zip(*self._open, strict=True)
+            types = (field.type for field in self.schema)
+            arrays = [pa.array(c, t) for c, t in zip(columns, types, strict=True)]
+            self._blocks.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+            self._open = []
+
+
+def _first_repeat(table: pa.Table, by: list[str], rows: np.ndarray) -> tuple[int, int, int] | None:
+    """(place in the sorted table, earlier row, later row) of the first key that occurs again.
+
+    `rows` are the rows' numbers in the order of the files; first means: the earliest second row.
+    """
+    same = np.ones(max(len(table) - 1, 0), dtype=bool)
+    for key in by:
+        column = table[key]
+        same &= pc.equal(column.slice(1), column.slice(0, max(len(table) - 1, 0))).to_numpy()
+    again = np.flatnonzero(same) + 1
+    if not len(again):
+        return None
+    pairs = np.sort(np.stack([rows[again - 1], rows[again]], axis=1), axis=1)
+    best = int(np.argmin(pairs[:, 1]))
+    return int(again[best]), int(pairs[best, 0]), int(pairs[best, 1])
+
+
+def _is_text(text: str) -> bool:
+    if "\0" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_inside(file: str) -> bool:
+    path = PurePosixPath(file)
+    return (
+        bool(file.strip())
+        and file.isprintable()
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and path.name not in ("", ".")
+        and len(file.encode()) <= 255
+    )

@@ -1,0 +1,79 @@
+"""Clips of pre-training that come from the same videos as validation and test clips.
+
+AudioCaps is a part of AudioSet, and MSR-VTT, VATEX and HowTo100M are all cut from YouTube: a model
+must not have pre-trained on what it is scored on. Videos are compared by source id. Which splits
+must stay unseen is said by `held_out` of their dataset; only their lists are read, so that a clip
+counts whether or not its media are still there.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clip4vla.config.run import HeldOut
+from clip4vla.errors import UserError
+from clip4vla.files import sha256_of_ids
+
+Folder = Callable[[str], str | Path]  # of a planned dataset version: plan.parquet, splits.parquet
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What a pre-training run leaves out.
+
+    `clips`: dataset version -> its clips from held-out videos, in no split in particular; `facts`:
+    for train.json, what was compared.
+    """
+
+    clips: dict[str, frozenset[str]]
+    facts: dict
+
+
+def find_leaks(held_out: Iterable[HeldOut], versions: Iterable[str], folder: Folder) -> Leaks:
+    """The clips of the dataset `versions` that are cut from videos of the `held_out` splits.
+
+    Raises UserError when a list is not planned yet or a split does not exist.
+    """
+    sources: set[str] = set()
+    compared = {}
+    for held in held_out:
+        found = _held_out_sources(Path(folder(held.dataset)), held)
+        compared[held.dataset] = {"splits": sorted(held.splits), "videos": len(found)}
+        sources |= found
+    clips = {
+        version: _clips_from(Path(folder(version)), sources) for version in dict.fromkeys(versions)
+    }
+    facts = {"held_out": compared, "videos": len(sources), "videos_sha256": sha256_of_ids(sources)}
+    return Leaks(clips, facts)
+
+
+def _held_out_sources(folder: Path, held: HeldOut) -> set[str]:
+    """Source ids of the clips of the held-out splits of one dataset."""
+    items = _read(folder / "splits.parquet", ["split", "clip_id"])
+    if unknown := set(held.splits) - set(items["split"].unique().to_pylist()):
+        raise UserError(
+            f"{held.dataset}: held_out names split {sorted(unknown)[0]!r}, which its lists do not "
+            "have: correct it in the config"
+        )
+    wanted = pc.is_in(items["split"], value_set=pa.array(held.splits, pa.string()))
+    plan = _read(folder / "plan.parquet", ["clip_id", "source_id"])
+    among = pc.is_in(plan["clip_id"], value_set=items.filter(wanted)["clip_id"])
+    return set(plan.filter(among)["source_id"].to_pylist())
+
+
+def _clips_from(folder: Path, sources: set[str]) -> frozenset[str]:
+    """The clips of a planned dataset that are cut from one of these sources."""
+    plan = _read(folder / "plan.parquet", ["clip_id", "source_id"])
+    among = pc.is_in(plan["source_id"], value_set=pa.array(sorted(sources), pa.string()))
+    return frozenset(plan.filter(among)["clip_id"].to_pylist())
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    if not path.is_file():
+        raise UserError(f"{path}: not there yet; Snakemake makes it: `snakemake {path}`")
+    table = pq.read_table(path, columns=columns)
+    return table.cast(pa.schema([(name, pa.string()) for name in columns]))

@@ -53,8 +53,10 @@ def train(
     workers: int = 1,
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
-) -> None:
+) -> bool:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
+
+    Gives whether this is the rank that wrote them.
 
     A finished run of the same identity (config, manifests, start weights, substitution) only
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
@@ -81,6 +83,7 @@ def train(
             for name in OUTPUTS:
                 with whole_file(out / name) as temporary:
                     shutil.copyfile(final / name, temporary)
+        return ranks.leads
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def run_on_slurm(
         while job_id is not None or not is_finished(state):
             job_id = job_id or _submit(name, arguments, request, folder, variables)
             end = _wait(job_id)
-            if end.name == "COMPLETED":
+            if end.name == "COMPLETED" or is_finished(state):
                 return
             now = _progress(state)
             fruitless, reached = (0, now) if now > reached else (fruitless + 1, reached)

@@ -32,7 +32,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
     if run.stage not in ("pretrain", "finetune"):
         raise UserError(f"run {key} is of stage {run.stage}: use `clip4vla {run.stage} {key}`")
     out = Path(layout.result_dir(key))
-    train(
+    leads = train(
         run,
         manifests=_manifests(run),
         start=_start(plan, run),
@@ -44,7 +44,8 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
         leaks=_leaks(run),
     )
-    _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
+    if leads:
+        _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
 
 
 def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:

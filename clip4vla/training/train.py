@@ -56,8 +56,10 @@ def train(
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
     leaks: Leaks | None = None,
-) -> None:
+) -> bool:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
+
+    Gives whether this is the rank that wrote them.
 
     A finished run of the same identity (config, manifests, start weights, substitution) only
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
@@ -86,6 +88,7 @@ def train(
             for name in OUTPUTS:
                 with whole_file(out / name) as temporary:
                     shutil.copyfile(final / name, temporary)
+        return ranks.leads
 
 
 @contextlib.contextmanager

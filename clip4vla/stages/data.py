@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from clip4vla.config import layout
+from clip4vla.config.data import Dataset
+from clip4vla.config.keys import dataset_version
 from clip4vla.config.plan import Plan
 from clip4vla.errors import UserError
 from clip4vla.files import write_parquet, write_text
@@ -24,11 +26,32 @@ def fetch(plan: Plan, version: str, shard: int) -> None:
     """Media of one shard -> fetch.parquet."""
     from clip4vla.media.fetch import fetch_shard
 
-    _, dataset = plan.dataset_of(version)
+    name, dataset = plan.dataset_of(version)
     clips = _read(f"{layout.data_dir(version)}/plan.parquet")
-    folder = layout.shard_dir(version, shard)
-    fetched = fetch_shard(clips[clips.shard == shard], dataset, Path(folder, "media"))
-    write_parquet(f"{folder}/fetch.parquet", fetched)
+    fetched = fetch_shard(
+        clips[clips.shard == shard],
+        dataset,
+        layout.media_dir(version, shard),
+        network=layout.NETWORK_DIR,
+        earlier=_earlier_media(name, dataset, shard),
+        frozen=is_frozen(version),
+    )
+    write_parquet(f"{layout.shard_dir(version, shard)}/fetch.parquet", fetched)
+
+
+def _earlier_media(name: str, dataset: Dataset, shard: int) -> Path | None:
+    """Media folder of the last pass before this one that fetched anything."""
+    for number in range(dataset.fetch_pass - 1, 0, -1):
+        before = dataset.model_copy(update={"fetch_pass": number})
+        folder = Path(layout.media_dir(dataset_version(name, before), shard))
+        if (folder / "journal.jsonl").is_file():
+            return folder
+    return None
+
+
+def is_frozen(version: str) -> bool:
+    """Whether runs may already cite this dataset version: its contents must not change."""
+    return any(Path(layout.data_dir(version)).glob("cache-*/manifest.json"))
 
 
 def probe(version: str, shard: int) -> None:

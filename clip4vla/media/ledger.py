@@ -89,7 +89,7 @@ def missing(ledger: pd.DataFrame) -> pd.DataFrame:
     attempt to fetch makes sense: now, later, never, or "" for what was fetched.
     """
     flawed = ~usable(ledger) | (ledger["audio"] != "ok")
-    rows = ledger[flawed.fillna(True).astype(bool)]
+    rows = ledger[flawed.astype(bool)]
     retry = [
         "" if status == FetchStatus.OK else FetchStatus(status).retry for status in rows["fetch"]
     ]

@@ -29,7 +29,7 @@ def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: 
     for version in versions_of(plan, dataset):
         rows = _show(plan, version, console)
         if rows is not None:
-            lists.append(missing(rows[rows["fetch"].notna()]))
+            lists.append(_missing_so_far(rows))
     if missing_file is not None:
         rows = _joined(lists, dict.fromkeys(MISSING_COLUMNS, "string"))
         write_text(missing_file, rows.to_csv(sep="\t", index=False, lineterminator="\n"))
@@ -105,6 +105,13 @@ def _joined(tables: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame
     return pd.concat(tables) if tables else pd.DataFrame(columns=list(columns)).astype(columns)
 
 
+def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
+    """What is missing among the clips that are done: refused, or probed."""
+    refused = rows["fetch"].notna() & (rows["fetch"] != FetchStatus.OK)
+    done = rows[refused | rows["video"].notna()]
+    return missing(done.fillna({"video": "not_fetched", "audio": "not_fetched"}))
+
+
 def _split_table(title: str, splits: pd.DataFrame) -> Table:
     table = Table(
         "split", "official", "planned", *FATES, "coverage", title=title, title_justify="left"
@@ -133,7 +140,8 @@ def _status_table(statuses: list[dict]) -> Table:
 def retry(plan: Plan, dataset: str | None) -> list[str]:
     """Mark the shards whose refused clips may be asked for again, by taking their table away.
 
-    The next `snakemake` then runs just these shards again, and of these only what is not settled is
+    The ledger goes too, since Snakemake makes what is missing only where something asks for it. The
+    next `snakemake` then runs just these shards again, and of these only what is not settled is
     asked for. Returns one line a version. Clips whose pause is not over wait. UserError for a
     version that is frozen: runs cite it, so another attempt needs another version.
     """
@@ -156,6 +164,7 @@ def _retry(plan: Plan, version: str) -> str:
                 f"{version} is frozen, and runs may cite it: raise datasets.{name}.fetch_pass to "
                 f"{dataset.fetch_pass + 1} for a new version that keeps what was fetched"
             )
+        Path(layout.data_dir(version), "ledger.parquet").unlink(missing_ok=True)
         with sole_owner(layout.media_dir(version, shard)):
             table.unlink()
         clips, shards = clips + due, shards + 1

@@ -36,6 +36,8 @@ def fetch(plan: Plan, version: str, shard: int) -> None:
         earlier=_earlier_media(name, dataset, shard),
         frozen=is_frozen(version),
     )
+    if is_frozen(version):
+        _check_unchanged(fetched, name, version, shard, dataset.fetch_pass)
     write_parquet(f"{layout.shard_dir(version, shard)}/fetch.parquet", fetched)
 
 
@@ -47,6 +49,25 @@ def _earlier_media(name: str, dataset: Dataset, shard: int) -> Path | None:
         if (folder / "journal.jsonl").is_file():
             return folder
     return None
+
+
+def _check_unchanged(
+    fetched: pd.DataFrame, name: str, version: str, shard: int, fetch_pass: int
+) -> None:
+    """UserError if a shard of a frozen version would hold something else than its ledger says."""
+    path = Path(layout.data_dir(version), "ledger.parquet")
+    if not path.is_file():
+        return
+    ledger = pd.read_parquet(path, columns=["clip_id", "shard", "fetch", "sha256"])
+    before = ledger[ledger.shard == shard].set_index("clip_id")[["fetch", "sha256"]]
+    after = fetched.set_index("clip_id")[["fetch", "sha256"]].reindex(before.index)
+    changed = before.index[(before != after).any(axis=1).to_numpy()]
+    if len(changed):
+        raise UserError(
+            f"{version} is frozen, and runs may cite it, but {len(changed)} clips of shard {shard} "
+            f"are not what they were (first: {changed[0]}): bring their files back, or raise "
+            f"datasets.{name}.fetch_pass to {fetch_pass + 1} for a new version"
+        )
 
 
 def is_frozen(version: str) -> bool:

@@ -242,6 +242,31 @@ def test_a_frozen_version_stays_and_a_new_pass_carries_over(world):
     assert manifest.read_text() == "{}"
 
 
+def test_a_frozen_version_refuses_to_become_another(world):
+    (version,) = world.plan().versions
+    folder = layout.data_dir(version)
+    by_hand(world, folder)
+    plan = world.plan()
+    (cache_id,) = {cache_id for _, cache_id in plan.caches}
+    manifest = Path(layout.manifest(version, cache_id))
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    ledger = pd.read_parquet(f"{folder}/ledger.parquet").set_index("clip_id")
+    shard = int(ledger.shard["good"])
+    table = Path(layout.shard_dir(version, shard), "fetch.parquet")
+    before = table.read_bytes()
+    os.unlink(ledger.path["good"])
+    table.unlink()
+    world.site.body += b"more"  # the server has another file now
+    with pytest.raises(UserError, match=r"frozen.*1 clips .*first: good.*fetch_pass to 2"):
+        data.fetch(plan, version, shard)
+    assert not table.exists()
+    world.site.body = world.site.body[:-4]
+    os.unlink(ledger.path["good"])
+    data.fetch(plan, version, shard)
+    assert table.read_bytes() == before
+
+
 def test_clips_wait_for_their_pause(world):
     plan = world.plan()
     (version,) = plan.versions

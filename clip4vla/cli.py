@@ -176,13 +176,16 @@ def data_retry(
     dataset: Annotated[
         str | None, typer.Argument(help="Name or version; all of the targets without one.")
     ] = None,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="Do not wait for the pauses: you set `cookies`, say.")
+    ] = False,
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
     """Let the next snakemake ask again for clips that were refused, if their pause is over."""
     from clip4vla.stages import data_status as stage
 
-    for line in stage.retry(plan_of(config_files, values), dataset):
+    for line in stage.retry(plan_of(config_files, values), dataset, at_once):
         typer.echo(line)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import imageio_ffmpeg
 
 from clip4vla.config.data import Dataset
+from clip4vla.errors import UserError
 
 TOOL = f"yt-dlp {version('yt-dlp')}"
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
@@ -44,6 +46,12 @@ class Downloader:
         self._section: tuple[float, float] | None = None
         self._found: tuple[str, dict] | None = None
         self.youtube_dl = YoutubeDL(self._options(dataset))
+        try:
+            self.youtube_dl.cookiejar  # noqa: B018  (read now, not at the first request)
+        except Exception as error:
+            raise UserError(
+                f"cookies: {dataset.cookies} is no cookies.txt in Netscape's format ({error})"
+            ) from None
 
     def __enter__(self) -> "Downloader":
         return self
@@ -145,7 +153,8 @@ class Downloader:
             options["sleep_interval"] = rate.clip_pause
             options["max_sleep_interval"] = 2.5 * rate.clip_pause
             if dataset.cookies:
-                options["cookiefile"] = str(dataset.cookies)
+                # A copy: yt-dlp writes back what it was given, and several jobs read this file.
+                options["cookiefile"] = io.StringIO(dataset.cookies.read_text(errors="replace"))
         return options
 
 

@@ -21,9 +21,9 @@ from clip4vla.media.server import Server
 from clip4vla.media.status import (
     FetchStatus,
     classify,
-    http_status,
     local_failure,
     retry_after,
+    was_answered,
 )
 from clip4vla.progress import track
 
@@ -91,9 +91,9 @@ class _Remote:
     def __init__(self, dataset: Dataset, folder: Path, network: str | Path | None, frozen: bool):
         self.dataset, self.folder, self.frozen = dataset, folder, frozen
         self.journal = Journal(folder)
-        self.server = Server(dataset.url if dataset.source == "http" else YOUTUBE, network)
+        self.server = server_of(dataset, network)
         self.failing, self.refused = 0, 0  # in a row: network failures, refusals to talk to us
-        self.answered = False
+        self.answered: bool | None = None  # None: nobody was asked
 
     def fetch(self, rows: list, earlier: str | Path | None) -> list[dict]:
         asked = {row.clip_id: self._request(row) for row in rows}
@@ -110,7 +110,7 @@ class _Remote:
                 self._round(sorted(waiting, key=lambda row: (row.source_id, row.clip_id)), asked)
         final = [self.journal.last(row.clip_id, asked[row.clip_id]) for row in rows]
         transient = [record["fetch"] == FetchStatus.NETWORK_TRANSIENT for record in final]
-        if final and all(transient) and not self.answered:
+        if final and all(transient) and self.answered is False:
             self._outage(final[0]["detail"])
         return [self._table_row(record) for record in final]
 
@@ -151,7 +151,7 @@ class _Remote:
             ours = local_failure(error)
             if ours is not None:
                 raise ours from None
-            self.answered |= http_status(error) is not None
+            self.answered = bool(self.answered) or was_answered(error)
             return self._failed(*classify(error), retry_after(error))
         self.failing, self.refused, self.answered = 0, 0, True
         final = self.folder / part.name
@@ -190,6 +190,11 @@ class _Remote:
     def _table_row(self, record: dict) -> dict:
         path = str(self.folder / record["file"]) if record["file"] else ""
         return {name: record[name] for name in FETCH_COLUMNS if name != "path"} | {"path": path}
+
+
+def server_of(dataset: Dataset, network: str | Path | None) -> Server:
+    """The server that a dataset's media come from."""
+    return Server(dataset.url if dataset.source == "http" else YOUTUBE, network)
 
 
 def _plain(row) -> SimpleNamespace:

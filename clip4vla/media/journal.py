@@ -73,10 +73,18 @@ class Journal:
 
     def forget(self, fetch: FetchStatus) -> None:
         """Strike all records of one status, as if those attempts had not been made."""
-        kept = [r for tried in self._records.values() for r in tried if r["fetch"] != fetch]
-        write_text(self.path, "".join(canonical_json(record) + "\n" for record in kept))
+        records = [r for tried in self._records.values() for r in tried]
+        self._rewrite([record for record in records if record["fetch"] != fetch])
+
+    def end_pauses(self) -> None:
+        """Let every clip that is not settled for good be asked for at once."""
+        records = [r for tried in self._records.values() for r in tried]
+        self._rewrite([record | {"again": 0} for record in records])
+
+    def _rewrite(self, records: list[dict]) -> None:
+        write_text(self.path, "".join(canonical_json(record) + "\n" for record in records))
         self._records = {}
-        for record in kept:
+        for record in records:
             self._keep(record)
 
     def _has(self, record: dict) -> bool:

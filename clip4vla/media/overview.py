@@ -21,8 +21,8 @@ _ADVICE = {
     "never": "for good",
 }
 _MORE_ADVICE = {
-    FetchStatus.AGE_RESTRICTED: "set `cookies`, then `clip4vla data retry`",
-    FetchStatus.LOGIN_OR_BOT_CHECK: "set `cookies` or wait, then `clip4vla data retry`",
+    FetchStatus.AGE_RESTRICTED: "set `cookies`, then `clip4vla data retry --now`",
+    FetchStatus.LOGIN_OR_BOT_CHECK: "wait, or set `cookies`, then `clip4vla data retry --now`",
     FetchStatus.FORMAT_UNAVAILABLE: "update yt-dlp, then `clip4vla data retry`",
     FetchStatus.UNKNOWN: "read `detail` in missing.tsv, then `clip4vla data retry`",
     VideoStatus.DECODE_ERROR: "the file is damaged: not used",

@@ -58,3 +58,9 @@ class Server:
         self._until = max(until, self.refused_until())
         if self.folder is not None:
             write_json(self.folder / "refused.json", {"until": self._until})
+
+    def forgive(self) -> None:
+        """Forget that the server refused."""
+        self._until = 0.0
+        if self.folder is not None:
+            (self.folder / "refused.json").unlink(missing_ok=True)

@@ -230,6 +230,12 @@ def http_status(error: BaseException) -> int | None:
     return int(found[1]) if found else None
 
 
+def was_answered(error: BaseException) -> bool:
+    """Whether a server is there behind a failed fetch: it said something, or data began to come."""
+    begun = ("[download]", "data blocks", "not done in")
+    return http_status(error) is not None or any(words in str(error) for words in begun)
+
+
 def _of_http(code: int) -> FetchStatus:
     if code in (404, 410):
         return FetchStatus.GONE

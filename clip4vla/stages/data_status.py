@@ -11,7 +11,7 @@ from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.errors import UserError
 from clip4vla.files import sole_owner, whole_file, write_text
-from clip4vla.media.fetch import FETCH_COLUMNS
+from clip4vla.media.fetch import FETCH_COLUMNS, server_of
 from clip4vla.media.journal import Journal
 from clip4vla.media.ledger import MISSING_COLUMNS, missing
 from clip4vla.media.overview import FATES, by_split, by_status, so_far
@@ -137,19 +137,27 @@ def _status_table(statuses: list[dict]) -> Table:
     return table
 
 
-def retry(plan: Plan, dataset: str | None) -> list[str]:
+def retry(plan: Plan, dataset: str | None, at_once: bool = False) -> list[str]:
     """Mark the shards whose refused clips may be asked for again, by taking their table away.
 
     The ledger goes too, since Snakemake makes what is missing only where something asks for it. The
     next `snakemake` then runs just these shards again, and of these only what is not settled is
-    asked for. Returns one line a version. Clips whose pause is not over wait. UserError for a
-    version that is frozen: runs cite it, so another attempt needs another version.
+    asked for. Returns one line a version. Clips whose pause is not over wait, unless `at_once`
+    ends all pauses (a login was given, say). UserError for a version that is frozen: runs cite it,
+    so another attempt needs another version.
     """
-    return [_retry(plan, version) for version in versions_of(plan, dataset)]
+    return [_retry(plan, version, at_once) for version in versions_of(plan, dataset)]
 
 
-def _retry(plan: Plan, version: str) -> str:
+def _retry(plan: Plan, version: str, at_once: bool) -> str:
     name, dataset = plan.dataset_of(version)
+    if at_once and dataset.source != "local" and not is_frozen(version):
+        server_of(dataset, layout.NETWORK_DIR).forgive()
+        for shard in range(dataset.shards):
+            media = Path(layout.media_dir(version, shard))
+            if (media / "journal.jsonl").is_file():
+                with sole_owner(media):
+                    Journal(media).end_pauses()
     clips, shards, waiting, soonest = 0, 0, 0, float("inf")
     for shard in range(dataset.shards):
         table = Path(layout.shard_dir(version, shard), "fetch.parquet")

@@ -13,6 +13,7 @@ from clip4vla.datasets.plan import PLAN_COLUMNS
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.media import fetch
 from clip4vla.media.decode import decode_audio, decode_frames
+from clip4vla.media.download import Downloader
 from clip4vla.media.fetch import FETCH_COLUMNS, fetch_shard
 from clip4vla.media.journal import Journal
 from clip4vla.media.probe import probe_file
@@ -206,3 +207,25 @@ def test_a_source_that_is_set_up_wrongly_is_the_users_to_mend(tmp_path, more, wh
 def test_an_empty_shard_is_an_empty_table(tmp_path):
     table = fetch_shard(rows(), http("http://127.0.0.1:9"), tmp_path / "m")
     assert len(table) == 0 and list(table.columns) == list(FETCH_COLUMNS)
+
+
+def test_cookies_are_read_and_never_written(tmp_path, monkeypatch):
+    path = tmp_path / "cookies.txt"
+    line = ".youtube.com\tTRUE\t/\tTRUE\t4102444800\tname\tvalue\n"
+    path.write_text("# Netscape HTTP Cookie File\n\n" + line)
+    path.chmod(0o400)
+    before = (path.read_text(), path.stat().st_mtime_ns)
+    dataset = Dataset(reader="demo", annotations=".", source="youtube", cookies=path)
+    with Downloader(tmp_path / "m", dataset) as downloader:
+        (cookie,) = downloader.youtube_dl.cookiejar
+        assert (cookie.domain, cookie.value) == (".youtube.com", "value")
+        assert downloader.youtube_dl.params["sleep_interval"] == 2.0
+        assert downloader.youtube_dl.params["sleep_interval_requests"] == 1.0
+    assert (path.read_text(), path.stat().st_mtime_ns) == before
+    path.chmod(0o600)
+    path.write_text("no cookies here\n")
+    with pytest.raises(UserError, match="is no cookies.txt"):
+        Downloader(tmp_path / "m", dataset)
+    http_dataset = http("http://127.0.0.1:9", cookies=path)
+    with Downloader(tmp_path / "m", http_dataset) as downloader:
+        assert not list(downloader.youtube_dl.cookiejar)

@@ -138,9 +138,14 @@ def test_other_times_are_another_request(tmp_path, clip):
 def test_one_clip_that_always_fails_does_not_stop_its_shard(tmp_path, clip):
     """The server answers, so the network is not down: the clip is to blame, not everything."""
     site = Misbehaving(clip.read_bytes())
-    with site.serving() as url:
-        table = fetch_shard(rows("500/a.mp4"), http(url), tmp_path / "m")
-    assert list(table.fetch) == ["network_transient"]
+    for kind in ("500", "truncated", "stall", "trickle"):
+        with site.serving() as url:
+            dataset = http(url, rate={"clip_seconds": 1})
+            table = fetch_shard(rows(f"{kind}/a.mp4"), dataset, tmp_path / kind)
+            assert list(table.fetch) == ["network_transient"]
+            asked = len(site.asked)
+            assert fetch_shard(rows(f"{kind}/a.mp4"), dataset, tmp_path / kind).equals(table)
+            assert len(site.asked) == asked
 
 
 def test_slow_cuts_leave_no_ffmpeg_behind(tmp_path, clip):

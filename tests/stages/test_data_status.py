@@ -278,6 +278,20 @@ def test_clips_wait_for_their_pause(world):
     assert Path(layout.shard_dir(version, 0), "fetch.parquet").is_file()
 
 
+def test_pauses_can_be_ended(world):
+    plan = world.plan()
+    (version,) = plan.versions
+    world.site.retry_after = "7200"
+    folder = layout.data_dir(version)
+    by_hand(world, folder)
+    assert "0 clips in 0 shards" in data_status.retry(plan, "demo")[0]
+    assert " 0 clips" not in data_status.retry(plan, "demo", at_once=True)[0]
+    world.site.retry_after = None
+    by_hand(world, folder)
+    rows = pd.read_parquet(f"{folder}/ledger.parquet").set_index("clip_id")
+    assert list(rows.fetch[["fine", "full", "good"]]) == ["ok"] * 3
+
+
 def test_local_files_are_looked_for_again(world, tmp_path):
     media = tmp_path / "media"
     (media / "ok").mkdir(parents=True)

@@ -157,6 +157,44 @@ def data_fetch(
     stage.fetch(plan_of(config_files, values), version, shard)
 
 
+@data.command("status")
+def data_status(
+    dataset: Annotated[
+        str | None, typer.Argument(help="Name or version; all of the targets without one.")
+    ] = None,
+    missing: Annotated[
+        Path | None, typer.Option(help="Also write what is missing so far to this .tsv file.")
+    ] = None,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+) -> None:
+    """Say how far the data are, by split and status, at any stage; draw it to status.png."""
+    from rich.console import Console
+
+    from clip4vla.stages import data_status as stage
+
+    console = Console(highlight=False, soft_wrap=True)
+    stage.status(plan_of(config_files, values), dataset, missing, console)
+
+
+@data.command("retry")
+def data_retry(
+    dataset: Annotated[
+        str | None, typer.Argument(help="Name or version; all of the targets without one.")
+    ] = None,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="Do not wait for the pauses: you set `cookies`, say.")
+    ] = False,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+) -> None:
+    """Let the next snakemake ask again for clips that were refused, if their pause is over."""
+    from clip4vla.stages import data_status as stage
+
+    for line in stage.retry(plan_of(config_files, values), dataset, at_once):
+        typer.echo(line)
+
+
 @data.command("probe")
 def data_probe(version: Version, shard: Shard) -> None:
     """Decode every file of one shard once and note what is in it."""

@@ -100,6 +100,23 @@ class Expected(Section):
         return {"clips": value} if is_number else value
 
 
+class Rate(Section):
+    """How gently a server is asked: all of it is here, and slow on purpose."""
+
+    slots: int = runtime(
+        2, ge=1, le=64, description="downloads at once from one server, over all jobs and runs"
+    )
+    request_pause: float = runtime(1.0, ge=0, description="youtube: seconds between requests")
+    clip_pause: float = runtime(
+        2.0, ge=0, description="youtube: seconds between clips, at random up to 2.5 times as many"
+    )
+    clip_seconds: float = runtime(1800.0, gt=0, description="a clip that takes longer is given up")
+    bytes_per_second: int | None = runtime(None, gt=0, description="most that one download takes")
+    retry_hours: float = runtime(
+        12.0, ge=0, description="before a clip that was refused may be asked for again"
+    )
+
+
 class Dataset(Section):
     """One dataset: where its annotations and media are, how it is split into shards."""
 
@@ -107,7 +124,7 @@ class Dataset(Section):
     version: str = Field("v1", pattern=r"^[A-Za-z0-9_]{1,20}$", description="your own name for it")
     shards: int = Field(1, ge=1, le=4096, description="jobs per data stage")
     fetch_pass: int = Field(
-        1, ge=1, description="raise it to fetch everything anew, in a new dataset version"
+        1, ge=1, description="raise it to ask again for what was refused, in a new dataset version"
     )
     clips_per_video: int = Field(
         4,
@@ -137,6 +154,7 @@ class Dataset(Section):
         None, description="source http: address with {file} or {source_id} in it"
     )
     cookies: Path | None = runtime(None, description="source youtube: a cookies.txt of your own")
+    rate: Rate = runtime(Rate(), description="how gently the source is asked; not for local")
     min_coverage: float = runtime(
         0.5, ge=0, le=1, description="least share of planned clips that must be usable"
     )

@@ -25,9 +25,17 @@ def cache_dir(version: str, cache_id: str) -> str:
     return f"data/{version}/cache-{cache_id}"
 
 
+def media_dir(version: str, shard: int) -> str:
+    """State: the fetched files of one shard, and the journal of their downloads."""
+    return f"{shard_dir(version, shard)}/media"
+
+
 def manifest(version: str, cache_id: str) -> str:
     """The frozen dataset version that runs read and tables cite."""
     return f"{cache_dir(version, cache_id)}/manifest.json"
+
+
+NETWORK_DIR = "network"  # state: what all jobs know of each server
 
 
 def result_dir(run_key: str) -> str:

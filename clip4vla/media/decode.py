@@ -150,7 +150,8 @@ def decode_frames(
     Time counts from the first picture; there is at least one, and none at or after the end of the
     last, nor at or after `seconds`: a clip that was cut without re-encoding keeps some pictures
     beyond its end, so give the planned end - start for it. Frame rates may vary; pictures are as
-    a viewer sees them (`clip4vla.media.pictures`). Raises DecodeError if there is no picture.
+    a viewer sees them (`clip4vla.media.pictures`). Raises DecodeError if there is no picture, or
+    one that cannot be converted.
     """
     if fps <= 0:
         raise ValueError(f"fps is {fps}: use a number above 0")
@@ -164,7 +165,7 @@ def decode_frames(
         frames = progressive(frames_of(container, stream))
         for begin, length, frame in timed(frames, stream):
             while shown is not None and given / fps < min(begin - 1e-6, limit):
-                yield as_shown(shown, stretch)
+                yield _converted(shown, stretch)
                 given += 1
             shown, end = frame, begin + length
             if begin >= limit:
@@ -172,8 +173,15 @@ def decode_frames(
         if shown is None:
             raise DecodeError(f"{path}: no picture could be decoded")
         while given / fps < min(end - 1e-6, limit) or given == 0:
-            yield as_shown(shown, stretch)
+            yield _converted(shown, stretch)
             given += 1
+
+
+def _converted(frame: av.VideoFrame, stretch: float) -> np.ndarray:
+    try:
+        return as_shown(frame, stretch)
+    except av.FFmpegError as error:
+        raise DecodeError(f"a picture that cannot be converted: {error.strerror}") from None
 
 
 def frames_of(container, stream, broken: list[str] | None = None) -> Iterator:

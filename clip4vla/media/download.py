@@ -1,8 +1,11 @@
 """yt-dlp, in this process: one clip at a time into a folder, under a name that we choose."""
 
+import contextlib
 import copy
+import io
 import os
 import shutil
+import signal
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,9 +13,11 @@ from urllib.parse import urlsplit
 import imageio_ffmpeg
 
 from clip4vla.config.data import Dataset
+from clip4vla.errors import UserError
 
 TOOL = f"yt-dlp {version('yt-dlp')}"
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
+MOST_REDIRECTS = 3  # from one address to another, each of which may redirect within itself
 SOCKET_SECONDS = 20  # a silent server is given up after this
 _FORMAT = "bv*[height<=480][ext=mp4]+ba[ext=m4a]/b[height<=480][ext=mp4]/b[height<=480]/bv*+ba/b"
 
@@ -32,6 +37,7 @@ class Downloader:
     def __init__(self, folder: Path, dataset: Dataset):
         self.part = folder / ".part"
         self.direct = dataset.source == "http"
+        self.seconds = dataset.rate.clip_seconds
         _offer_ffmpeg(folder / ".tools")
         if self.direct and _is_loopback(dataset.url or ""):
             _reach_loopback_directly()
@@ -40,6 +46,12 @@ class Downloader:
         self._section: tuple[float, float] | None = None
         self._found: tuple[str, dict] | None = None
         self.youtube_dl = YoutubeDL(self._options(dataset))
+        try:
+            self.youtube_dl.cookiejar  # noqa: B018  (read now, not at the first request)
+        except Exception as error:
+            raise UserError(
+                f"cookies: {dataset.cookies} is no cookies.txt in Netscape's format ({error})"
+            ) from None
 
     def __enter__(self) -> "Downloader":
         return self
@@ -51,15 +63,17 @@ class Downloader:
     def get(self, address: str, clip_id: str, start: float | None, end: float | None) -> Path:
         """Download one clip; the path of the one file, in .part, named by clip_id.
 
-        Raises whatever yt-dlp raises (`status.classify` reads it) or NoMediaFile.
+        Raises whatever yt-dlp raises (`status.classify` reads it), NoMediaFile, or TimeoutError
+        when it takes longer than `rate.clip_seconds`.
         """
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
         self._section = None if start is None else (start, end)
         home = str(self.part).replace("%", "%%")
         self.youtube_dl.params["outtmpl"]["default"] = f"{home}/{clip_id}.%(ext)s"
-        info = self._look_up(address)
-        self.youtube_dl.process_ie_result(copy.deepcopy(info), download=True)
+        with deadline(self.seconds):
+            info = self._look_up(address)
+            self.youtube_dl.process_ie_result(copy.deepcopy(info), download=True)
         found = [path for path in self.part.iterdir() if path.suffix[1:] in EXTENSIONS]
         if len(found) != 1 or not found[0].is_file() or found[0].is_symlink():
             raise NoMediaFile("no media file came out of the download")
@@ -68,13 +82,19 @@ class Downloader:
     def _look_up(self, address: str) -> dict:
         """What yt-dlp finds at an address; kept for the next clip, which often has the same."""
         if self._found is None or self._found[0] != address:
-            info = self.youtube_dl.extract_info(address, download=False, process=False)
+            info = self._extract(address)
             if self.direct:
+                for _ in range(MOST_REDIRECTS):
+                    if (info or {}).get("_type") == "url" and "title" not in info:
+                        info = self._extract(info["url"])  # the server's own, not one of a page
                 self._check_direct(info)
             elif (info or {}).get("_type", "video") != "video":
                 raise NoMediaFile("no media file: the address is a list, not a video")
             self._found = (address, info)
         return self._found[1]
+
+    def _extract(self, address: str) -> dict:
+        return self.youtube_dl.extract_info(address, download=False, process=False)
 
     def _check_direct(self, info: dict) -> None:
         """A page, playlist or manifest could name any address: only the file itself will do."""
@@ -126,11 +146,36 @@ class Downloader:
                 "ffmpeg_o": ["-fflags", "+bitexact", "-map_metadata", "-1"],
             },
         }
-        if youtube:  # slow on purpose: a request a second, a pause between videos
-            options |= {"sleep_interval_requests": 1, "sleep_interval": 2, "max_sleep_interval": 5}
+        rate = dataset.rate
+        options["ratelimit"] = rate.bytes_per_second
+        if youtube:
+            options["sleep_interval_requests"] = rate.request_pause
+            options["sleep_interval"] = rate.clip_pause
+            options["max_sleep_interval"] = 2.5 * rate.clip_pause
             if dataset.cookies:
-                options["cookiefile"] = str(dataset.cookies)
+                # A copy: yt-dlp writes back what it was given, and several jobs read this file.
+                options["cookiefile"] = io.StringIO(dataset.cookies.read_text(errors="replace"))
         return options
+
+
+@contextlib.contextmanager
+def deadline(seconds: float):
+    """Raise TimeoutError in the block when its time is over. For the main thread.
+
+    A server that sends a byte a second passes every socket timeout. The alarm rings again until
+    the block ends, as a library may swallow the first one.
+    """
+
+    def ring(*_):
+        raise TimeoutError(f"timed out: not done in {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class _Silent:

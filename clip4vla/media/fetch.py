@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -17,7 +18,14 @@ from clip4vla.files import canonical_json, sha256_of, sha256_of_file, sole_owner
 from clip4vla.media.download import TOOL, Downloader
 from clip4vla.media.journal import Journal
 from clip4vla.media.local import fetch_local
-from clip4vla.media.status import FetchStatus, classify, local_failure
+from clip4vla.media.server import Server
+from clip4vla.media.status import (
+    FetchStatus,
+    classify,
+    local_failure,
+    retry_after,
+    was_answered,
+)
 from clip4vla.progress import track
 
 FETCH_COLUMNS = {
@@ -29,19 +37,32 @@ FETCH_COLUMNS = {
     "sha256": "string",
     "tool": "string",
 }
+YOUTUBE = "https://www.youtube.com"
 BACKOFF_SECONDS = (0.0, 1.0, 4.0)  # before the first, second and third round of attempts
+SHORT_SECONDS = 60.0  # a server that says "in a minute" is waited for; longer is for a later run
 OUTAGE = 20  # network failures in a row: the network is down, not the clips
 BREAKER = 5  # bot checks or rate limits in a row: the server wants us to stop
 _BREAKING = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)
 
 
-def fetch_shard(plan_rows: pd.DataFrame, dataset: Dataset, folder: str | Path) -> pd.DataFrame:
+def fetch_shard(
+    plan_rows: pd.DataFrame,
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    network: str | Path | None = None,
+    earlier: str | Path | None = None,
+    frozen: bool = False,
+) -> pd.DataFrame:
     """Fetch the clips of one shard into its media `folder`; one row (FETCH_COLUMNS) per plan row.
 
     The table is sorted by clip_id; `path` is "" and `bytes` 0 where there is no file. What was
-    fetched before, by a run that was killed, is not fetched again. Clips with `retry: now` statuses
-    get three attempts in all. Raises RetryLater if the server cannot be reached (no clip is blamed
-    for that), UserError for a source that is set up wrongly, OSError for a full disk.
+    fetched before, by a run that was killed or in the media folder of an `earlier` pass, is not
+    fetched again. Clips with `retry: now` statuses get three attempts, those with `retry: later`
+    another one when the pause that the server or `rate.retry_hours` asks for is over; in a `frozen`
+    version nothing but lost files is asked for. `network` is the folder of what all jobs know of
+    each server. Raises RetryLater if the server cannot be reached (no clip is blamed for that),
+    UserError for a source that is set up wrongly, OSError for a full disk.
     """
     folder = Path(folder)
     check_names(plan_rows.clip_id, plan_rows.source_id, plan_rows.file)
@@ -52,47 +73,72 @@ def fetch_shard(plan_rows: pd.DataFrame, dataset: Dataset, folder: str | Path) -
         if dataset.source == "local":
             found = [fetch_local(row, dataset.media, folder) for row in track(rows, "fetch")]
         else:
-            found = _Remote(dataset, folder).fetch(rows)
+            found = _Remote(dataset, folder, network, frozen).fetch(rows, earlier)
     return pd.DataFrame(found, columns=list(FETCH_COLUMNS)).astype(FETCH_COLUMNS)
+
+
+@dataclass
+class _Outcome:
+    """What one attempt brought: a file, or the moment from which on another makes sense."""
+
+    status: FetchStatus
+    detail: str = ""
+    path: Path | None = None
+    again: float = 0.0
 
 
 class _Remote:
     """The rounds of attempts on a server, with the journal between them."""
 
-    def __init__(self, dataset: Dataset, folder: Path):
-        self.dataset, self.folder, self.journal = dataset, folder, Journal(folder)
+    def __init__(self, dataset: Dataset, folder: Path, network: str | Path | None, frozen: bool):
+        self.dataset, self.folder, self.frozen = dataset, folder, frozen
+        self.journal = Journal(folder)
+        self.server = server_of(dataset, network)
         self.failing, self.refused = 0, 0  # in a row: network failures, refusals to talk to us
+        self.answered: bool | None = None  # None: nobody was asked
 
-    def fetch(self, rows: list) -> list[dict]:
+    def fetch(self, rows: list, earlier: str | Path | None) -> list[dict]:
         asked = {row.clip_id: self._request(row) for row in rows}
+        if earlier is not None:
+            before = Journal(earlier)
+            for row in rows:
+                self.journal.carry_over(before, row.clip_id, asked[row.clip_id])
         for pause in BACKOFF_SECONDS:
-            waiting = [
-                row for row in rows if not self.journal.settled(row.clip_id, asked[row.clip_id])
-            ]
+            waiting = [row for row in rows if self._is_open(row.clip_id, asked[row.clip_id])]
             if not waiting:
                 break
-            if pause and len(waiting):
+            with self.server.slot(self.dataset.rate.slots):
                 time.sleep(pause)
-            self._round(sorted(waiting, key=lambda row: (row.source_id, row.clip_id)), asked)
-        final = [self.journal.settled(row.clip_id, asked[row.clip_id]) for row in rows]
-        if final and all(record["fetch"] == FetchStatus.NETWORK_TRANSIENT for record in final):
+                self._round(sorted(waiting, key=lambda row: (row.source_id, row.clip_id)), asked)
+        final = [self.journal.last(row.clip_id, asked[row.clip_id]) for row in rows]
+        transient = [record["fetch"] == FetchStatus.NETWORK_TRANSIENT for record in final]
+        if final and all(transient) and self.answered is False:
             self._outage(final[0]["detail"])
         return [self._table_row(record) for record in final]
+
+    def _is_open(self, clip_id: str, request: str) -> bool:
+        if self.frozen:
+            return self.journal.last(clip_id, request) is None
+        return not self.journal.settled(clip_id, request, time.time() + SHORT_SECONDS)
 
     def _round(self, waiting: list, asked: dict[str, str]) -> None:
         with Downloader(self.folder, self.dataset) as downloader:
             for row in track(waiting, "fetch"):
-                if self.refused >= BREAKER:
-                    status, detail, path = FetchStatus.RATE_LIMITED, "the server refused us", None
+                until = self.server.refused_until()
+                if until - time.time() > SHORT_SECONDS:
+                    refused = "the server refused us"
+                    outcome = _Outcome(FetchStatus.RATE_LIMITED, refused, again=until)
                 else:
-                    status, detail, path = self._attempt(downloader, row)
-                    self._count(status, detail)
+                    time.sleep(max(0.0, until - time.time()))
+                    outcome = self._attempt(downloader, row)
+                path = outcome.path
                 self.journal.add(
                     {
                         "clip_id": row.clip_id,
                         "request": asked[row.clip_id],
-                        "fetch": status,
-                        "detail": detail,
+                        "fetch": outcome.status,
+                        "detail": outcome.detail,
+                        "again": math.ceil(outcome.again),
                         "file": path.name if path else "",
                         "bytes": path.stat().st_size if path else 0,
                         "sha256": sha256_of_file(path) if path else "",
@@ -100,25 +146,32 @@ class _Remote:
                     }
                 )
 
-    def _attempt(self, downloader: Downloader, row) -> tuple[FetchStatus, str, Path | None]:
+    def _attempt(self, downloader: Downloader, row) -> "_Outcome":
         try:
             part = downloader.get(self._address(row), row.clip_id, row.start, row.end)
         except Exception as error:  # yt-dlp and its extractors raise anything: all become a status
             ours = local_failure(error)
             if ours is not None:
                 raise ours from None
-            return *classify(error), None
+            self.answered = bool(self.answered) or was_answered(error)
+            return self._failed(*classify(error), retry_after(error))
+        self.failing, self.refused, self.answered = 0, 0, True
         final = self.folder / part.name
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(part, final)
-        return FetchStatus.OK, "", final
+        return _Outcome(FetchStatus.OK, path=final)
 
-    def _count(self, status: FetchStatus, detail: str) -> None:
+    def _failed(self, status: FetchStatus, detail: str, after: float | None) -> "_Outcome":
         self.failing = self.failing + 1 if status == FetchStatus.NETWORK_TRANSIENT else 0
         self.refused = self.refused + 1 if status in _BREAKING else 0
         if self.failing >= OUTAGE:
             self._outage(detail)
+        pause = 3600 * self.dataset.rate.retry_hours if after is None else after
+        again = time.time() + pause
+        if after is not None or self.refused >= BREAKER:
+            self.server.refuse(again)
+        return _Outcome(status, detail, again=0.0 if status.retry == "never" else again)
 
     def _outage(self, detail: str) -> None:
         self.journal.forget(FetchStatus.NETWORK_TRANSIENT)
@@ -129,7 +182,7 @@ class _Remote:
 
     def _address(self, row) -> str:
         if self.dataset.source == "youtube":
-            return f"https://www.youtube.com/watch?v={quote(row.source_id, safe='')}"
+            return f"{YOUTUBE}/watch?v={quote(row.source_id, safe='')}"
         url = self.dataset.url.replace("{source_id}", quote(row.source_id, safe=""))
         return url.replace("{file}", quote(row.file, safe="/"))
 
@@ -139,6 +192,11 @@ class _Remote:
     def _table_row(self, record: dict) -> dict:
         path = str(self.folder / record["file"]) if record["file"] else ""
         return {name: record[name] for name in FETCH_COLUMNS if name != "path"} | {"path": path}
+
+
+def server_of(dataset: Dataset, network: str | Path | None) -> Server:
+    """The server that a dataset's media come from."""
+    return Server(dataset.url if dataset.source == "http" else YOUTUBE, network)
 
 
 def _plain(row) -> SimpleNamespace:

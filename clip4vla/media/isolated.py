@@ -31,7 +31,11 @@ class Isolated:
         self._end()
 
     def __call__(self, argument: Any, seconds: float) -> Any:
-        """The function's result. Raises Crashed if the child dies or needs more than `seconds`."""
+        """The function's result.
+
+        Raises what it raises; Crashed if the child dies or needs more than `seconds`; RuntimeError
+        if there is no starting it.
+        """
         if self.process is None:
             self._start()
         try:
@@ -55,6 +59,11 @@ class Isolated:
         self.process = context.Process(target=_serve, args=(self.function, theirs), daemon=True)
         self.process.start()
         theirs.close()
+        try:
+            self.pipe.recv()  # a child that cannot even start says nothing about its argument
+        except EOFError:
+            self._end()
+            raise RuntimeError("the process for decoding cannot start; why stands above") from None
 
     def _end(self) -> None:
         if self.process is not None:
@@ -67,6 +76,7 @@ class Isolated:
 
 def _serve(function: Callable, pipe) -> None:
     with contextlib.suppress(EOFError, KeyboardInterrupt):
+        pipe.send("ready")
         while True:
             argument = pipe.recv()
             try:

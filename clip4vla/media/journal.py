@@ -2,25 +2,28 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
-from clip4vla.files import canonical_json, write_text
+from clip4vla.files import canonical_json, whole_file, write_text
 from clip4vla.media.status import FetchStatus
 
-MAX_ATTEMPTS = 3  # in all, for statuses that are worth trying again at once
+MAX_ATTEMPTS = 3  # at a stretch, for statuses that are worth trying again at once
 
 
 class Journal:
-    """journal.jsonl in a folder: {clip_id, request, fetch, detail, file, bytes, sha256, tool}.
+    """journal.jsonl in a folder, one record an attempt.
 
-    A record is on the disk before the next clip begins. A torn last line, which a kill may leave,
-    is cut off; records of another request (other address or times) and records of files that are
-    gone from the folder or have another size count for nothing.
+    Keys: clip_id, request, fetch, detail, again (not before this moment, in seconds since 1970, the
+    clip may be asked for again), file, bytes, sha256, tool. A record is on the disk before the next
+    clip begins. A torn last line, which a kill may leave, is cut
+    off; records of another request (other address or times) and records of files that are gone from
+    the folder or have another size count for nothing.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.path = folder / "journal.jsonl"
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.path = self.folder / "journal.jsonl"
         self._records: dict[tuple[str, str], list[dict]] = {}
         if self.path.exists():
             self._read()
@@ -33,25 +36,55 @@ class Journal:
             os.fsync(stream.fileno())
         self._keep(record)
 
-    def settled(self, clip_id: str, request: str) -> dict | None:
-        """The final record of a clip, or None while it is worth another attempt."""
-        tried = self._records.get((clip_id, request), [])
-        if not tried:
+    def last(self, clip_id: str, request: str) -> dict | None:
+        """The last attempt, or None if there was none or the file that it brought is lost."""
+        tried = self._records.get((clip_id, request))
+        if not tried or (tried[-1]["fetch"] == FetchStatus.OK and not self._has(tried[-1])):
             return None
-        last = tried[-1]
+        return tried[-1]
+
+    def settled(self, clip_id: str, request: str, now: float) -> bool:
+        """Whether nothing is to be done for a clip at this moment."""
+        last = self.last(clip_id, request)
+        if last is None:
+            return False
         retry = FetchStatus(last["fetch"]).retry
-        if retry == "now" and len(tried) < MAX_ATTEMPTS:
-            return None
-        if last["fetch"] == FetchStatus.OK and not self._has(last):
-            return None
-        return last
+        if retry == "now" and len(self._records[clip_id, request]) % MAX_ATTEMPTS:
+            return False
+        return retry == "never" or now < last["again"]
+
+    def attempts(self) -> dict[str, dict]:
+        """The last record of every clip, whatever was asked for."""
+        return {tried[-1]["clip_id"]: tried[-1] for tried in self._records.values()}
+
+    def carry_over(self, earlier: "Journal", clip_id: str, request: str) -> None:
+        """Take the file, or the final refusal, of an earlier pass, unless this one has its own.
+
+        The file is shared (a hard link) where the disk allows it: media files never change.
+        """
+        found = earlier.last(clip_id, request)
+        if (clip_id, request) in self._records or found is None:
+            return
+        if found["fetch"] == FetchStatus.OK:
+            link_or_copy(earlier.folder / found["file"], self.folder / found["file"])
+        elif FetchStatus(found["fetch"]).retry != "never":
+            return
+        self.add(found)
 
     def forget(self, fetch: FetchStatus) -> None:
         """Strike all records of one status, as if those attempts had not been made."""
-        kept = [r for tried in self._records.values() for r in tried if r["fetch"] != fetch]
-        write_text(self.path, "".join(canonical_json(record) + "\n" for record in kept))
+        records = [r for tried in self._records.values() for r in tried]
+        self._rewrite([record for record in records if record["fetch"] != fetch])
+
+    def end_pauses(self) -> None:
+        """Let every clip that is not settled for good be asked for at once."""
+        records = [r for tried in self._records.values() for r in tried]
+        self._rewrite([record | {"again": 0} for record in records])
+
+    def _rewrite(self, records: list[dict]) -> None:
+        write_text(self.path, "".join(canonical_json(record) + "\n" for record in records))
         self._records = {}
-        for record in kept:
+        for record in records:
             self._keep(record)
 
     def _has(self, record: dict) -> bool:
@@ -70,3 +103,12 @@ class Journal:
             record = json.loads(line)
             FetchStatus(record["fetch"])
             self._keep(record)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """`target` with the content of `source`, whole or not at all; over what is there."""
+    with whole_file(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)

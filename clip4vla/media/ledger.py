@@ -9,7 +9,7 @@ from clip4vla.media.probe import PROBE_COLUMNS
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 
 LEDGER_COLUMNS = PLAN_COLUMNS | FETCH_COLUMNS | PROBE_COLUMNS
-MISSING_COLUMNS = ("clip_id", "fetch", "video", "audio", "detail")
+MISSING_COLUMNS = ("clip_id", "source_id", "fetch", "video", "audio", "retry", "detail")
 SOUND_FILES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")  # by name without pictures
 _STATUSES = {"fetch": FetchStatus, "video": VideoStatus, "audio": AudioStatus}
 
@@ -84,15 +84,20 @@ def check_coverage(ledger: pd.DataFrame, name: str, minimum: float) -> None:
     summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
     raise UserError(
         f"{name}: {int(good.sum())} of {len(ledger)} clips are usable ({share:.1%}; {summary}), "
-        f"less than min_coverage {minimum:.1%}: see missing.tsv, get the media or lower "
-        f"datasets.{name}.min_coverage"
+        f"less than min_coverage {minimum:.1%}: see missing.tsv and `clip4vla data status {name}`, "
+        f"get the media or lower datasets.{name}.min_coverage"
     )
 
 
 def missing(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Clips that are not fully ok, with their statuses (MISSING_COLUMNS), by clip_id.
+    """Clips that are not fully ok (MISSING_COLUMNS), by clip_id: a list to send to others.
 
-    A usable clip without sound is listed too: its `audio` says why.
+    A usable clip without sound is listed too: its `audio` says why. `retry` says whether another
+    attempt to fetch makes sense: now, later, never, or "" for what was fetched.
     """
     flawed = ~usable(ledger) | (ledger["audio"] != "ok")
-    return ledger.loc[flawed.astype(bool), list(MISSING_COLUMNS)].reset_index(drop=True)
+    rows = ledger[flawed.astype(bool)]
+    retry = [
+        "" if status == FetchStatus.OK else FetchStatus(status).retry for status in rows["fetch"]
+    ]
+    return rows.assign(retry=retry)[list(MISSING_COLUMNS)].reset_index(drop=True)

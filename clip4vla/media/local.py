@@ -8,7 +8,7 @@ from pathlib import Path
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
 from clip4vla.media.download import ffmpeg
-from clip4vla.media.status import FetchStatus
+from clip4vla.media.status import FetchStatus, ffmpeg_failure
 
 TOOL = "local"
 
@@ -46,7 +46,10 @@ def _cut(source: Path, row, folder: Path) -> Path | None:
     command += ["-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1"]
     command += ["-fflags", "+bitexact", "-f", "mp4", f"file:{made}"]
     try:
-        if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+        if code:
+            if ours := ffmpeg_failure(code):
+                raise ours
             return None
         final = folder / made.name
         os.replace(made, final)

@@ -14,6 +14,7 @@ from av.filter import Graph
 MOST_PIXELS = 1 << 26  # 8192 x 8192; a header that claims more is not believed
 LONGEST_SHOWN = 600.0  # seconds; a time stamp that jumps further is damage, as is one that
 FURTHEST_BACK = 10.0  # falls back by more than this (libav's own threshold for a new start)
+UNSPECIFIED = 2  # libav's number for colours that a file says nothing about
 MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is not believed
 
 
@@ -98,11 +99,18 @@ def shown_size(frame: av.VideoFrame, stretch: float) -> tuple[int, int]:
 
 
 def as_shown(frame: av.VideoFrame, stretch: float = 1.0) -> np.ndarray:
-    """RGB pixels uint8 [H, W, 3]: `stretch` times as wide, then turned and mirrored as it says."""
+    """RGB pixels uint8 [H, W, 3]: `stretch` times as wide, then turned and mirrored as it says.
+
+    Raises libav's FFmpegError for pixels that it cannot convert.
+    """
     size = {}
     if stretch != 1.0:
         size = {"width": max(1, round(frame.width * stretch)), "interpolation": "BICUBIC"}
-    pixels = frame.to_ndarray(format="rgb24", **size)
+    try:
+        pixels = frame.to_ndarray(format="rgb24", **size)
+    except av.FFmpegError:  # by a colour standard that nobody has heard of: as if it named none
+        frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
+        pixels = frame.to_ndarray(format="rgb24", **size)
     swapped, leftwards, upwards = _orientation(frame)
     if swapped:
         pixels = pixels.transpose(1, 0, 2)

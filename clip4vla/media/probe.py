@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass, fields
 
+import av
 import numpy as np
 import pandas as pd
 
@@ -19,7 +20,7 @@ from clip4vla.media.decode import (
     sound_stream,
 )
 from clip4vla.media.isolated import Crashed, Isolated
-from clip4vla.media.pictures import pixel_stretch, shown_size, timed
+from clip4vla.media.pictures import as_shown, pixel_stretch, shown_size, timed
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 from clip4vla.progress import track
 
@@ -114,8 +115,14 @@ class _Seen:
     def __init__(self, stream):
         self.stretch = pixel_stretch(stream) if stream else 1.0
         self.frames, self.end, self.size, self.interlaced = 0, 0.0, (0, 0), False
+        self.convertible = True
 
     def add(self, begin: float, length: float, frame) -> None:
+        if not self.frames:
+            try:
+                as_shown(frame, self.stretch)
+            except av.FFmpegError:
+                self.convertible = False
         self.frames += 1
         self.end = max(self.end, begin + length)
         self.size = shown_size(frame, self.stretch)
@@ -191,7 +198,7 @@ def _report_picture(probe: Probe, stream, seen: _Seen) -> None:
     probe.fps = float(stream.average_rate) if stream.average_rate else math.nan
     probe.width, probe.height = seen.size
     probe.interlaced = seen.interlaced
-    if not seen.frames:
+    if not seen.frames or not seen.convertible:
         probe.video = VideoStatus.DECODE_ERROR
     elif seen.end < MIN_SECONDS:
         probe.video = VideoStatus.TOO_SHORT

@@ -4,8 +4,13 @@ The taxonomy is that of engineering D.3. A missing clip is a row with a status, 
 """
 
 import errno
+import math
+import os
 import re
+import signal
+import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -29,7 +34,7 @@ class FetchStatus(StrEnum):
 
     @property
     def retry(self) -> Retry:
-        """now: up to three attempts in this version; later: with a higher fetch_pass; or never."""
+        """now: up to three attempts at a stretch; later: after a pause (docs/data.md); or never."""
         return _RETRY[self]
 
 
@@ -73,11 +78,11 @@ _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these 
     (
         FetchStatus.PRIVATE,
         r"private video|video is private|is private|members.only|join this channel"
-        r"|available to this channel's members",
+        r"|available to this channel's members|premium members|requires payment|rental",
     ),
     (
         FetchStatus.AGE_RESTRICTED,
-        r"confirm your age|age.restricted|inappropriate for some users",
+        r"confirm your age|age.restricted|inappropriate for some users|suicide or self.harm",
     ),
     (
         FetchStatus.RATE_LIMITED,
@@ -86,7 +91,8 @@ _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these 
     ),
     (
         FetchStatus.LOGIN_OR_BOT_CHECK,
-        r"not a bot|login required|log in|sign in|account cookies|captcha|anti-bot",
+        r"not a bot|login required|log in|sign in|signing in|account cookies|captcha|anti-bot"
+        r"|unusual traffic",
     ),
 )
 _OTHER_MESSAGES: _Messages = (
@@ -97,13 +103,15 @@ _OTHER_MESSAGES: _Messages = (
     (
         FetchStatus.FORMAT_UNAVAILABLE,
         r"requested format|unsupported url|no (video )?formats|unsafe file extension"
-        r"|premieres in|live event|live stream|no media file|\bdrm\b",
+        r"|premieres in|live event|live stream|\boffline\b|no media file|\bdrm\b|file is empty"
+        r"|not available on this app|no longer supported in this|needs to be reloaded"
+        r"|this video is not available|processing this video|playback on other|redirect",
     ),
     (
         FetchStatus.GONE,
         r"video (is )?(unavailable|not available)|has been removed|been removed|was removed"
         r"|(no longer|isn.t|not) available|account .*terminated|been terminated|copyright"
-        r"|does not exist|violat|been deleted",
+        r"|does not exist|for violating|been deleted|incomplete youtube id",
     ),
     (FetchStatus.CUT_FAILED, r"ffmpeg exited|ffmpeg could not|cut failed|postprocess"),
     (
@@ -123,7 +131,11 @@ _NOISE = re.compile(
     re.I | re.S,
 )
 _NAMED = re.compile(r"^\s*\[[^\]]*\] [^\s:]+: ")  # "[youtube] <id>: ": an id is no message
-_OURS_TO_RAISE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE)
+_OURS_TO_RAISE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EMFILE),
+)
+LONGEST_REFUSAL = 7 * 24 * 3600.0  # seconds; a server that asks for more is asked again then
+_FFMPEG_CODE = re.compile(r"ffmpeg exited with code (-?\d+)", re.I)
 
 
 def classify(error: BaseException) -> tuple[FetchStatus, str]:
@@ -139,7 +151,7 @@ def classify(error: BaseException) -> tuple[FetchStatus, str]:
     for status, pattern in _CLEARER_THAN_A_NUMBER:
         if re.search(pattern, text, re.I):
             return status, detail
-    code = _http_status(chain, text)
+    code = http_status(error)
     if code is not None:
         return _of_http(code), detail
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
@@ -165,6 +177,31 @@ def local_failure(error: BaseException) -> OSError | None:
             return link
     if "No space left on device" in str(error):
         return OSError(errno.ENOSPC, "No space left on device")
+    code = _FFMPEG_CODE.search(str(error))
+    return ffmpeg_failure(int(code[1])) if code else None
+
+
+def ffmpeg_failure(code: int) -> OSError | None:
+    """The same for the exit code of ffmpeg: 256 - errno, or death by a file size limit's signal."""
+    number = errno.EFBIG if code == -signal.SIGXFSZ else 256 - code
+    return OSError(number, os.strerror(number)) if number in _OURS_TO_RAISE else None
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds for which a server that said Retry-After wants to be left alone, or None."""
+    for link in causes(error):
+        headers = getattr(getattr(link, "response", None), "headers", None)
+        said = headers.get("Retry-After") if headers is not None else None
+        if said is None:
+            continue
+        try:
+            seconds = float(said)
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(said).timestamp() - time.time()
+            except ValueError:
+                return None
+        return min(max(0.0, seconds), LONGEST_REFUSAL) if math.isfinite(seconds) else None
     return None
 
 
@@ -182,13 +219,21 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         waiting += [getattr(link, "cause", None), link.__cause__, link.__context__]
 
 
-def _http_status(chain: list[BaseException], text: str) -> int | None:
+def http_status(error: BaseException) -> int | None:
+    """The HTTP status, 300 to 599, behind a failed fetch, or None if no server answered."""
+    chain = list(causes(error))
     for link in chain:
         status = getattr(link, "status", None)
-        if isinstance(status, int) and 400 <= status < 600:
+        if isinstance(status, int) and 300 <= status < 600:
             return status
-    found = _HTTP.search(text)
+    found = _HTTP.search("\n".join(map(str, chain)))
     return int(found[1]) if found else None
+
+
+def was_answered(error: BaseException) -> bool:
+    """Whether a server is there behind a failed fetch: it said something, or data began to come."""
+    begun = ("[download]", "data blocks", "not done in")
+    return http_status(error) is not None or any(words in str(error) for words in begun)
 
 
 def _of_http(code: int) -> FetchStatus:
@@ -204,6 +249,8 @@ def _of_http(code: int) -> FetchStatus:
         return FetchStatus.GEO_BLOCKED
     if code in (408, 425) or code >= 500:
         return FetchStatus.NETWORK_TRANSIENT
+    if code < 400:  # redirects that lead nowhere
+        return FetchStatus.FORMAT_UNAVAILABLE
     return FetchStatus.UNKNOWN
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from clip4vla.config import layout
+from clip4vla.config.data import Dataset
+from clip4vla.config.keys import dataset_version
 from clip4vla.config.plan import Plan
 from clip4vla.errors import UserError
 from clip4vla.files import write_parquet, write_text
@@ -29,11 +31,53 @@ def fetch(plan: Plan, version: str, shard: int) -> None:
     """Media of one shard -> fetch.parquet."""
     from clip4vla.media.fetch import fetch_shard
 
-    _, dataset = plan.dataset_of(version)
+    name, dataset = plan.dataset_of(version)
     clips = _read(f"{layout.data_dir(version)}/plan.parquet")
-    folder = layout.shard_dir(version, shard)
-    fetched = fetch_shard(clips[clips.shard == shard], dataset, Path(folder, "media"))
-    write_parquet(f"{folder}/fetch.parquet", fetched)
+    fetched = fetch_shard(
+        clips[clips.shard == shard],
+        dataset,
+        layout.media_dir(version, shard),
+        network=layout.NETWORK_DIR,
+        earlier=_earlier_media(name, dataset, shard),
+        frozen=is_frozen(version),
+    )
+    if is_frozen(version):
+        _check_unchanged(fetched, name, version, shard, dataset.fetch_pass)
+    write_parquet(f"{layout.shard_dir(version, shard)}/fetch.parquet", fetched)
+
+
+def _earlier_media(name: str, dataset: Dataset, shard: int) -> Path | None:
+    """Media folder of the last pass before this one that fetched anything."""
+    for number in range(dataset.fetch_pass - 1, 0, -1):
+        before = dataset.model_copy(update={"fetch_pass": number})
+        folder = Path(layout.media_dir(dataset_version(name, before), shard))
+        if (folder / "journal.jsonl").is_file():
+            return folder
+    return None
+
+
+def _check_unchanged(
+    fetched: pd.DataFrame, name: str, version: str, shard: int, fetch_pass: int
+) -> None:
+    """UserError if a shard of a frozen version would hold something else than its ledger says."""
+    path = Path(layout.data_dir(version), "ledger.parquet")
+    if not path.is_file():
+        return
+    ledger = pd.read_parquet(path, columns=["clip_id", "shard", "fetch", "sha256"])
+    before = ledger[ledger.shard == shard].set_index("clip_id")[["fetch", "sha256"]]
+    after = fetched.set_index("clip_id")[["fetch", "sha256"]].reindex(before.index)
+    changed = before.index[(before != after).any(axis=1).to_numpy()]
+    if len(changed):
+        raise UserError(
+            f"{version} is frozen, and runs may cite it, but {len(changed)} clips of shard {shard} "
+            f"are not what they were (first: {changed[0]}): bring their files back, or raise "
+            f"datasets.{name}.fetch_pass to {fetch_pass + 1} for a new version"
+        )
+
+
+def is_frozen(version: str) -> bool:
+    """Whether runs may already cite this dataset version: its contents must not change."""
+    return any(Path(layout.data_dir(version)).glob("cache-*/manifest.json"))
 
 
 def probe(version: str, shard: int) -> None:

@@ -1,6 +1,9 @@
 """Tiny media made on the spot, and a web server that misbehaves on request."""
 
 import contextlib
+import os
+import socket
+import struct
 import threading
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,6 +65,9 @@ class Misbehaving:
     def __init__(self, body: bytes):
         self.body, self.asked = body, []
         self.failures: dict[str, int] = {}
+        self.busy, self.busiest = 0, 0  # requests at once
+        self.retry_after: str | None = None
+        self.kind_of: dict[str, str] = {}  # path -> another kind than the path says
 
     @contextlib.contextmanager
     def serving(self):
@@ -72,7 +78,14 @@ class Misbehaving:
 
             def do_GET(self):
                 site.asked.append(self.path)
-                kind = self.path.split("/")[1]
+                site.busy += 1
+                site.busiest = max(site.busiest, site.busy)
+                try:
+                    self.answer(site.kind_of.get(self.path, self.path.split("/")[1]))
+                finally:
+                    site.busy -= 1
+
+            def answer(self, kind):
                 if kind == "html":
                     return self.send(
                         b"<html><video src='http://127.0.0.1:9/x.mp4'></html>", "text/html"
@@ -87,6 +100,36 @@ class Misbehaving:
                 if kind == "hangup":
                     self.close_connection = True
                     return None
+                if kind == "reset":
+                    self.head(len(site.body))
+                    self.wfile.write(site.body[:100])
+                    linger = struct.pack("ii", 1, 0)  # the peer gets RST, not FIN
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    os.close(self.connection.detach())
+                    return None
+                if kind == "redirect":
+                    self.send_response(302)
+                    self.send_header("Location", self.path)
+                    self.send_header("Content-Length", "0")
+                    return self.end_headers()
+                if kind == "moved":
+                    self.send_response(302)
+                    self.send_header("Location", f"/ok/{self.path.split('/')[2]}")
+                    self.send_header("Content-Length", "0")
+                    return self.end_headers()
+                if kind == "longer":  # claims more than it has
+                    return self.send(site.body, "video/mp4", claim=len(site.body) + 1000)
+                if kind == "shorter":  # claims less than it sends
+                    return self.send(site.body, "video/mp4", claim=len(site.body) - 1000)
+                if kind == "empty":
+                    return self.send(b"", "video/mp4")
+                if kind in ("stall", "trickle"):
+                    self.head(len(site.body))
+                    while not site.stopping.wait(0.2):
+                        self.wfile.write(site.body[:1] if kind == "trickle" else b"")
+                    return None
+                if kind == "slow":
+                    site.stopping.wait(0.05)
                 if "x" in kind:
                     code, times = (int(part) for part in kind.split("x"))
                     site.failures[self.path] = site.failures.get(self.path, 0) + 1
@@ -98,18 +141,23 @@ class Misbehaving:
 
             def fail(self, code):
                 self.send_response(code)
+                if code == 429 and site.retry_after:
+                    self.send_header("Retry-After", site.retry_after)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def send(self, body, kind, short=0, name=None):
+            def head(self, size, kind="video/mp4", name=None):
                 self.send_response(200)
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(size))
                 if name:
                     self.send_header("Content-Disposition", f'attachment; filename="../{name}"')
                 self.end_headers()
+
+            def send(self, body, kind, short=0, name=None, claim=None):
+                self.head(len(body) if claim is None else claim, kind, name)
                 self.wfile.write(body[: len(body) - short])
-                self.close_connection = bool(short)
+                self.close_connection = bool(short or claim)
 
             def log_message(self, *_):
                 pass
@@ -120,12 +168,14 @@ class Misbehaving:
             def handle_error(self, *_):
                 pass
 
+        site.stopping = threading.Event()
         server = Server(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
+            site.stopping.set()
             server.shutdown()
             server.server_close()
             thread.join()

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,14 +13,16 @@ from clip4vla.datasets.plan import PLAN_COLUMNS
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.media import fetch
 from clip4vla.media.decode import decode_audio, decode_frames
+from clip4vla.media.download import Downloader
 from clip4vla.media.fetch import FETCH_COLUMNS, fetch_shard
 from clip4vla.media.journal import Journal
+from clip4vla.media.probe import probe_file
 
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.download.SOCKET_SECONDS", 2)
+    monkeypatch.setattr("clip4vla.media.download.SOCKET_SECONDS", 0.5)
     for name in ("no_proxy", "NO_PROXY", "PATH"):  # changed by the downloader on purpose
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
@@ -49,9 +49,14 @@ def test_every_misbehaviour_has_its_status(tmp_path, clip):
         "451": "geo_blocked", "500x1": "ok", "500": "network_transient",
         "truncated": "network_transient", "hangup": "network_transient",
         "html": "format_unavailable", "playlist": "format_unavailable", "exe": "ok",
+        "redirect": "format_unavailable", "moved": "ok", "reset": "network_transient",
+        "longer": "network_transient", "shorter": "ok", "empty": "network_transient",
+        "stall": "network_transient", "trickle": "network_transient",
     }  # fmt: skip
+    gentle = {"clip_seconds": 1.5}
     with site.serving() as url:
-        table = fetch_shard(rows(*(f"{kind}/x.mp4" for kind in wanted)), http(url), tmp_path / "m")
+        plan = rows(*(f"{kind}/x.mp4" for kind in wanted))
+        table = fetch_shard(plan, http(url, rate=gentle), tmp_path / "m")
         found = dict(zip(wanted, table.set_index("clip_id").loc[
             [f"clip_{n}" for n in range(len(wanted))]].fetch, strict=True))  # fmt: skip
         asked = [path.split("/")[1] for path in site.asked]
@@ -60,6 +65,8 @@ def test_every_misbehaviour_has_its_status(tmp_path, clip):
     }
     assert found["exe"] in ("ok", "format_unavailable")  # its name counts for nothing
     assert asked.count("404") == 1 and asked.count("500") == 3 and asked.count("truncated") <= 6
+    assert asked.count("redirect") < 100
+    assert probe_file(tmp_path / "m" / "clip_17.mp4").video == "decode_error"  # "shorter": cut off
     names = {path.name for path in (tmp_path / "m").iterdir()}
     stored = {Path(path).name for path in table.path if path}
     assert names == stored | {"journal.jsonl", ".lock", ".tools"}
@@ -103,32 +110,6 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, clip):
     ids = [json.loads(line)["clip_id"] for line in journal.read_text().splitlines()]
     assert sorted(ids) == ["clip_0", "clip_1", "clip_2"]
     assert not (media / ".part").exists()
-
-
-def test_kill_9_in_the_middle(tmp_path, clip):
-    site = Misbehaving(clip.read_bytes())
-    media, plan = tmp_path / "m", rows(*(f"ok/{n}.mp4" for n in range(6)))
-    plan.to_parquet(tmp_path / "plan.parquet")
-    script = (
-        "import sys, os, pandas\n"
-        "from clip4vla.config.data import Dataset\n"
-        "from clip4vla.media import fetch, journal\n"
-        "keep = journal.Journal.add\n"
-        "def add(self, record):\n"
-        "    if record['clip_id'] == 'clip_3': os.kill(os.getpid(), 9)\n"
-        "    keep(self, record)\n"
-        "journal.Journal.add = add\n"
-        "data = Dataset(reader='demo', annotations='.', source='http', url=sys.argv[1])\n"
-        "fetch.fetch_shard(pandas.read_parquet(sys.argv[2]), data, sys.argv[3])\n"
-    )
-    with site.serving() as url:
-        command = [sys.executable, "-c", script, f"{url}/{{file}}"]
-        done = subprocess.run([*command, tmp_path / "plan.parquet", media], check=False)
-        assert done.returncode == -9
-        site.asked.clear()
-        table = fetch_shard(plan, http(url), media)
-    assert (table.fetch == "ok").all() and len(table) == 6
-    assert {path[4:5] for path in site.asked} == {"3", "4", "5"}
 
 
 def test_a_server_that_is_down_blames_no_clip(tmp_path, clip):
@@ -226,3 +207,25 @@ def test_a_source_that_is_set_up_wrongly_is_the_users_to_mend(tmp_path, more, wh
 def test_an_empty_shard_is_an_empty_table(tmp_path):
     table = fetch_shard(rows(), http("http://127.0.0.1:9"), tmp_path / "m")
     assert len(table) == 0 and list(table.columns) == list(FETCH_COLUMNS)
+
+
+def test_cookies_are_read_and_never_written(tmp_path, monkeypatch):
+    path = tmp_path / "cookies.txt"
+    line = ".youtube.com\tTRUE\t/\tTRUE\t4102444800\tname\tvalue\n"
+    path.write_text("# Netscape HTTP Cookie File\n\n" + line)
+    path.chmod(0o400)
+    before = (path.read_text(), path.stat().st_mtime_ns)
+    dataset = Dataset(reader="demo", annotations=".", source="youtube", cookies=path)
+    with Downloader(tmp_path / "m", dataset) as downloader:
+        (cookie,) = downloader.youtube_dl.cookiejar
+        assert (cookie.domain, cookie.value) == (".youtube.com", "value")
+        assert downloader.youtube_dl.params["sleep_interval"] == 2.0
+        assert downloader.youtube_dl.params["sleep_interval_requests"] == 1.0
+    assert (path.read_text(), path.stat().st_mtime_ns) == before
+    path.chmod(0o600)
+    path.write_text("no cookies here\n")
+    with pytest.raises(UserError, match="is no cookies.txt"):
+        Downloader(tmp_path / "m", dataset)
+    http_dataset = http("http://127.0.0.1:9", cookies=path)
+    with Downloader(tmp_path / "m", http_dataset) as downloader:
+        assert not list(downloader.youtube_dl.cookiejar)

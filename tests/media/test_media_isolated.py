@@ -1,6 +1,8 @@
 """Decoders in a process of their own: a crash costs one clip."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -39,6 +41,19 @@ def test_a_crash_or_hang_is_one_failed_call():
         last = call("e", 30)[1]
         assert psutil.pid_exists(last)
     assert not psutil.pid_exists(last) and not psutil.pid_exists(child)
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_the_file():
+    """Else a broken installation would turn every clip into a decode_error."""
+    code = (
+        "from clip4vla.media.isolated import Isolated\n"
+        "from clip4vla.media.probe import probe_file\n"
+        "with Isolated(probe_file) as call: call('x', 5)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, capture_output=True, text=True
+    )  # a child cannot import a main program that came from a pipe
+    assert done.returncode == 1 and "RuntimeError: the process for decoding cannot" in done.stderr
 
 
 def test_a_file_that_kills_the_decoder_costs_no_other_clip(tmp_path, clip, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 from odd_media import ffmpeg, interlaced, record
 
 from clip4vla.media.decode import decode_frames, open_media, picture_stream
-from clip4vla.media.pictures import pixel_stretch, timed
+from clip4vla.media.pictures import as_shown, pixel_stretch, timed
 
 UNIT = 1 << 16
 
@@ -69,6 +69,14 @@ def test_colours_follow_the_matrix_and_range_of_the_file(tmp_path, space):
     path = painted(tmp_path / "x.mp4", space=space)
     ours = next(decode_frames(path, 1))
     assert np.abs(ours.astype(int) - theirs(path, 48, 64)).max() <= 2
+
+
+def test_colours_by_an_unknown_standard_are_as_if_none_were_named(tmp_path):
+    with open_media(painted(tmp_path / "x.mp4")) as container:
+        frame = next(container.decode(video=0))
+    plain = as_shown(frame)
+    frame.colorspace = frame.color_trc = 110
+    assert np.array_equal(as_shown(frame), plain)
 
 
 def test_matrices_differ(tmp_path):

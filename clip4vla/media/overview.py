@@ -1,0 +1,84 @@
+"""How far a dataset version is, at any stage: what became of its clips, and what can be done."""
+
+from typing import Any
+
+import pandas as pd
+
+from clip4vla.media.ledger import LEDGER_COLUMNS, usable
+from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
+
+FATES = (  # every clip has exactly one
+    "with sound",
+    "silent",
+    "no usable video",
+    "refused for now",
+    "gone for good",
+    "not done yet",
+)
+_ADVICE = {
+    "now": "failed three times: `clip4vla data retry` after a pause",
+    "later": "`clip4vla data retry` after a pause",
+    "never": "for good",
+}
+_MORE_ADVICE = {
+    FetchStatus.AGE_RESTRICTED: "set `cookies`, then `clip4vla data retry --now`",
+    FetchStatus.LOGIN_OR_BOT_CHECK: "wait, or set `cookies`, then `clip4vla data retry --now`",
+    FetchStatus.FORMAT_UNAVAILABLE: "update yt-dlp, then `clip4vla data retry`",
+    FetchStatus.UNKNOWN: "read `detail` in missing.tsv, then `clip4vla data retry`",
+    VideoStatus.DECODE_ERROR: "the file is damaged: not used",
+    VideoStatus.NO_VIDEO_STREAM: "not used",
+    VideoStatus.TOO_SHORT: "not used",
+    AudioStatus.NO_AUDIO_STREAM: "silent: `missing_audio` decides",
+    AudioStatus.DIGITAL_SILENCE: "silent: `missing_audio` decides",
+}
+
+
+def so_far(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -> pd.DataFrame:
+    """The ledger as far as it goes: statuses are missing values where a stage is still to come."""
+    rows = plan.merge(fetch.drop_duplicates("clip_id", keep="last"), on="clip_id", how="left")
+    rows = rows.merge(probe.drop_duplicates("clip_id", keep="last"), on="clip_id", how="left")
+    return rows.reindex(columns=list(LEDGER_COLUMNS)).sort_values("clip_id", ignore_index=True)
+
+
+def fates(rows: pd.DataFrame) -> pd.Series:
+    """One of FATES for every row of a ledger, whole or so far."""
+    retry = rows["fetch"].map(lambda status: FetchStatus(status).retry, na_action="ignore")
+    good = usable(rows.fillna({"fetch": "", "video": "", "audio": ""}))
+    fate = pd.Series("not done yet", index=rows.index, dtype="string")
+    failed = rows["fetch"].notna() & (rows["fetch"] != FetchStatus.OK)
+    fate[failed & (retry == "never")] = "gone for good"
+    fate[failed & (retry != "never")] = "refused for now"
+    fate[(rows["fetch"] == FetchStatus.OK) & rows["video"].notna() & ~good] = "no usable video"
+    fate[good] = "silent"
+    fate[good & (rows["audio"] == AudioStatus.OK).fillna(False)] = "with sound"
+    return fate
+
+
+def by_split(rows: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int]) -> pd.DataFrame:
+    """Clips by split and fate: split, expected (or missing), planned, then one column a fate."""
+    fate = fates(rows).set_axis(rows["clip_id"])
+    table = []
+    for split in sorted(set(splits["split"]) | set(expected)):
+        ids = splits.loc[splits["split"] == split, "clip_id"].unique()
+        counts = fate[fate.index.isin(ids)].value_counts()
+        row = {"split": split, "expected": expected.get(split), "planned": int(counts.sum())}
+        table.append(row | {name: int(counts.get(name, 0)) for name in FATES})
+    return pd.DataFrame(table, columns=["split", "expected", "planned", *FATES])
+
+
+def by_status(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every status that occurs, other than ok: {part, status, clips, advice}."""
+    found = []
+    for part, statuses in (("fetch", FetchStatus), ("video", VideoStatus), ("audio", AudioStatus)):
+        counts = rows[part].value_counts()
+        for status in statuses:
+            if status in ("ok", "not_fetched") or not counts.get(status, 0):
+                continue
+            advice = _MORE_ADVICE.get(status)
+            if advice is None:
+                silent = "silent: `missing_audio` decides"
+                advice = _ADVICE[status.retry] if part == "fetch" else silent
+            found.append(
+                {"part": part, "status": status, "clips": int(counts[status]), "advice": advice}
+            )
+    return found

@@ -1,0 +1,195 @@
+"""How far datasets are, and marking what is to be asked for again. Reads whatever is there."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from clip4vla.config import layout
+from clip4vla.config.plan import Plan
+from clip4vla.errors import UserError
+from clip4vla.files import sole_owner, whole_file, write_text
+from clip4vla.media.fetch import FETCH_COLUMNS, server_of
+from clip4vla.media.journal import Journal
+from clip4vla.media.ledger import MISSING_COLUMNS, missing
+from clip4vla.media.overview import FATES, by_split, by_status, so_far
+from clip4vla.media.probe import PROBE_COLUMNS
+from clip4vla.media.status import FetchStatus
+from clip4vla.stages.data import is_frozen
+
+
+def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: Console) -> None:
+    """Print tables by split and by status; write status.png; the missing clips to a file.
+
+    `dataset` is a name or a version; None stands for all of the config's targets.
+    """
+    lists = []
+    for version in versions_of(plan, dataset):
+        rows = _show(plan, version, console)
+        if rows is not None:
+            lists.append(_missing_so_far(rows))
+    if missing_file is not None:
+        rows = _joined(lists, dict.fromkeys(MISSING_COLUMNS, "string"))
+        write_text(missing_file, rows.to_csv(sep="\t", index=False, lineterminator="\n"))
+        console.print(f"{len(rows)} clips are listed in {missing_file}")
+
+
+def versions_of(plan: Plan, dataset: str | None) -> list[str]:
+    """Dataset versions by name or version; all when None. UserError for one nobody knows."""
+    found = [v for v, name in sorted(plan.versions.items()) if dataset in (None, v, name)]
+    if not found:
+        known = ", ".join(sorted(set(plan.versions.values()))) or "none"
+        raise UserError(f"no dataset {dataset!r} in the targets of this config; known: {known}")
+    return found
+
+
+def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
+    from clip4vla.results.figures import encoded
+    from clip4vla.results.figures_status import status_figure
+
+    name, dataset = plan.dataset_of(version)
+    folder = Path(layout.data_dir(version))
+    if not (folder / "plan.parquet").is_file() or not (folder / "splits.parquet").is_file():
+        console.print(f"{version}: not planned yet: `snakemake {folder}/plan.parquet`\n")
+        return None
+    rows, stages = _rows(version, dataset.shards)
+    expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}
+    splits = by_split(rows, pd.read_parquet(folder / "splits.parquet"), expected)
+    statuses = by_status(rows)
+    console.print(_split_table(f"{version}: {stages}", splits))
+    if statuses:
+        console.print(_status_table(statuses))
+    with whole_file(folder / "status.png") as temporary:
+        figure = status_figure(f"{version}: {stages}", splits, statuses)
+        temporary.write_bytes(encoded(figure, "png"))
+    console.print(f"{folder / 'status.png'}\n")
+    return rows
+
+
+def _rows(version: str, shards: int) -> tuple[pd.DataFrame, str]:
+    """The ledger so far, and in words how far that is."""
+    fetched, probed = [], []
+    for shard in range(shards):
+        folder = Path(layout.shard_dir(version, shard))
+        for table, found in (("fetch", fetched), ("probe", probed)):
+            if (folder / f"{table}.parquet").is_file():
+                found.append(pd.read_parquet(folder / f"{table}.parquet"))
+    stages = f"{len(fetched)} of {shards} shards fetched, {len(probed)} probed"
+    if is_frozen(version):
+        stages += ", frozen"
+    elif Path(layout.data_dir(version), "ledger.parquet").is_file():
+        stages += ", in the ledger"
+    rows = so_far(
+        pd.read_parquet(f"{layout.data_dir(version)}/plan.parquet"),
+        _joined([*_under_way(version, shards), *fetched], FETCH_COLUMNS),
+        _joined(probed, PROBE_COLUMNS),
+    )
+    return rows, stages
+
+
+def _under_way(version: str, shards: int) -> list[pd.DataFrame]:
+    """What the journals of shards say whose table is not written yet."""
+    tables = []
+    for shard in range(shards):
+        media = Path(layout.media_dir(version, shard))
+        if Path(layout.shard_dir(version, shard), "fetch.parquet").is_file():
+            continue
+        if (media / "journal.jsonl").is_file():
+            tables.append(pd.DataFrame(Journal(media).attempts().values()))
+    return [table.reindex(columns=list(FETCH_COLUMNS)) for table in tables if len(table)]
+
+
+def _joined(tables: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame:
+    return pd.concat(tables) if tables else pd.DataFrame(columns=list(columns)).astype(columns)
+
+
+def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
+    """What is missing among the clips that are done: refused, or probed."""
+    refused = rows["fetch"].notna() & (rows["fetch"] != FetchStatus.OK)
+    done = rows[refused | rows["video"].notna()]
+    return missing(done.fillna({"video": "not_fetched", "audio": "not_fetched"}))
+
+
+def _split_table(title: str, splits: pd.DataFrame) -> Table:
+    table = Table(
+        "split", "official", "planned", *FATES, "coverage", title=title, title_justify="left"
+    )
+    for row in splits.to_dict("records"):
+        official = None if pd.isna(row["expected"]) else int(row["expected"])
+        usable = row["with sound"] + row["silent"]
+        of = max(official or 0, row["planned"])
+        table.add_row(
+            row["split"],
+            "?" if official is None else f"{official:,}",
+            f"{row['planned']:,}",
+            *(f"{row[name]:,}" if row[name] else "" for name in FATES),
+            f"{usable / of:.1%}" if of else "",
+        )
+    return table
+
+
+def _status_table(statuses: list[dict]) -> Table:
+    table = Table("", "status", "clips", "what can be done")
+    for row in statuses:
+        table.add_row(row["part"], str(row["status"]), f"{row['clips']:,}", row["advice"])
+    return table
+
+
+def retry(plan: Plan, dataset: str | None, at_once: bool = False) -> list[str]:
+    """Mark the shards whose refused clips may be asked for again, by taking their table away.
+
+    The ledger goes too, since Snakemake makes what is missing only where something asks for it. The
+    next `snakemake` then runs just these shards again, and of these only what is not settled is
+    asked for. Returns one line a version. Clips whose pause is not over wait, unless `at_once`
+    ends all pauses (a login was given, say). UserError for a version that is frozen: runs cite it,
+    so another attempt needs another version.
+    """
+    return [_retry(plan, version, at_once) for version in versions_of(plan, dataset)]
+
+
+def _retry(plan: Plan, version: str, at_once: bool) -> str:
+    name, dataset = plan.dataset_of(version)
+    if at_once and dataset.source != "local" and not is_frozen(version):
+        server_of(dataset, layout.NETWORK_DIR).forgive()
+        for shard in range(dataset.shards):
+            media = Path(layout.media_dir(version, shard))
+            if (media / "journal.jsonl").is_file():
+                with sole_owner(media):
+                    Journal(media).end_pauses()
+    clips, shards, waiting, soonest = 0, 0, 0, float("inf")
+    for shard in range(dataset.shards):
+        table = Path(layout.shard_dir(version, shard), "fetch.parquet")
+        if not table.is_file():
+            continue
+        due, later, first = _due(pd.read_parquet(table), version, shard, dataset.source)
+        waiting, soonest = waiting + later, min(soonest, first)
+        if not due:
+            continue
+        if is_frozen(version):
+            raise UserError(
+                f"{version} is frozen, and runs may cite it: raise datasets.{name}.fetch_pass to "
+                f"{dataset.fetch_pass + 1} for a new version that keeps what was fetched"
+            )
+        Path(layout.data_dir(version), "ledger.parquet").unlink(missing_ok=True)
+        with sole_owner(layout.media_dir(version, shard)):
+            table.unlink()
+        clips, shards = clips + due, shards + 1
+    line = f"{version}: {clips} clips in {shards} shards will be asked for by the next snakemake"
+    if waiting:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(soonest))
+        line += f"; {waiting} must wait, the first until {when}"
+    return line
+
+
+def _due(fetched: pd.DataFrame, version: str, shard: int, source: str) -> tuple[int, int, float]:
+    """Refused clips that may be asked for again, those that must wait, and the first's moment."""
+    refused = fetched[fetched["fetch"] != FetchStatus.OK]
+    if source == "local":  # looking into a folder costs nothing, and the files may be there now
+        return len(refused), 0, float("inf")
+    attempts = Journal(layout.media_dir(version, shard)).attempts()
+    open_ = [row.clip_id for row in refused.itertuples() if FetchStatus(row.fetch).retry != "never"]
+    again = [attempts[clip_id]["again"] for clip_id in open_ if clip_id in attempts]
+    waits = [moment for moment in again if moment > time.time()]
+    return len(open_) - len(waits), len(waits), min(waits, default=float("inf"))

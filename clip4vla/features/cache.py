@@ -33,7 +33,8 @@ class RawClip:
 class ClipCache:
     """The clips behind a manifest. Reads are positional: safe between threads and after a fork.
 
-    `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity.
+    `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity,
+    `folder` is where they lie.
     UserError at opening when a shard is not the one the manifest names.
     """
 
@@ -41,7 +42,7 @@ class ClipCache:
         self._path = Path(manifest_path)
         self.manifest = read_manifest(self._path)
         self.manifest_sha256 = sha256_of_file(self._path)
-        folder = self._path.parent
+        self.folder = folder = self._path.parent
         self.clips = pd.read_parquet(folder / "clips.parquet")
         self.splits = pd.read_parquet(folder / "splits.parquet")
         self.silent = frozenset(self.clips.clip_id[self.clips.silent])

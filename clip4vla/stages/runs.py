@@ -29,6 +29,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         out=out,
         workers=threads,
         max_seconds=max_seconds,
+        frozen_cache=plan.config.frozen_cache,
     )
     _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
 

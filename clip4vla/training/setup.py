@@ -19,9 +19,11 @@ from clip4vla.evaluation.reading import (
 from clip4vla.evaluation.start import starting_model
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.samples import ClipSamples
-from clip4vla.models.clip4vla import set_trainable
+from clip4vla.features.vectors import FrozenSamples
+from clip4vla.models.clip4vla import learning_parts, set_trainable
 from clip4vla.models.pooling import masked_mean
 from clip4vla.training.batches import ClipBatches, FeatureBatches
+from clip4vla.training.frozen import frozen_samples
 from clip4vla.training.gradients import Task
 from clip4vla.training.loop import Batches
 from clip4vla.training.task import (
@@ -43,6 +45,7 @@ class Surroundings:
     substitution: Path | None
     device: torch.device
     workers: int
+    frozen_cache: bool = True  # what frozen towers say of a clip is computed once
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,19 @@ def _pretraining(run: Pretrain, around: Surroundings) -> Job:
     model = starting_model(run.model, run.inputs, around.start, around.weights, seed=run.seed)
     set_trainable(model, run.trainable, run.freeze, run.objective.temperature)
     masking = run.masking if run.objective.intra else None
+    modalities = ("vision", "audio") if run.objective.inter else ("audio",)
     sources, facts = [], []
     for source in run.sources:
         cache = around.caches[source]
         rows = split_rows(cache, source)
-        given = run.inputs, ("vision", "audio"), "filter", None, masking, run.seed
+        given = run.inputs, modalities, "filter", None, masking, run.seed
         sources.append(samples_of(cache, pair_items(rows, _where(source)), source, *given))
         facts.append(_clip_facts(cache, source, sources[-1]))
     model.to(around.device)
+    clip_learns = not learning_parts(model).isdisjoint({"text", "vision"})
+    if around.frozen_cache and "vision" in modalities and not clip_learns:
+        given = around.device, around.workers
+        sources = [frozen_samples(model, samples, *given) for samples in sources]
     batches = _clip_batches(run, sources, around)
     return Job(PretrainTask(model, run), batches, {"train": facts, "val": None})
 
@@ -150,7 +158,9 @@ def _samples(run: Finetune, around: Surroundings, source: Source, items) -> Clip
     return samples_of(around.caches[source], items, source, *given)
 
 
-def _clip_batches(run, sources: list[ClipSamples], around: Surroundings) -> ClipBatches:
+def _clip_batches(
+    run, sources: list[ClipSamples | FrozenSamples], around: Surroundings
+) -> ClipBatches:
     given = around.workers, around.device, run.optimiser.microbatch
     return ClipBatches(sources, run.seed, run.optimiser.batch_size, *given)
 

@@ -54,6 +54,7 @@ def train(
     workers: int = 1,
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
+    frozen_cache: bool = True,
 ) -> None:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -61,7 +62,8 @@ def train(
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
     run's, data are unusable or the loss is not finite. workers: CPU threads to compute with, and
     (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
-    the end of an epoch is saved too.
+    the end of an epoch is saved too. frozen_cache: what frozen towers say of a clip is computed
+    once, for all epochs and runs (`clip4vla.training.frozen`); results are equal.
     """
     stop = Stop(max_seconds)
     set_threads(workers)
@@ -74,9 +76,8 @@ def train(
         if (final / "identity.json").exists():
             checkpoints.check(read_json(final / "identity.json"), final)
         else:
-            around = Surroundings(
-                Caches(manifests), start, weights, substitution, pick_device(), workers
-            )
+            given = start, weights, substitution, pick_device(), workers, frozen_cache
+            around = Surroundings(Caches(manifests), *given)
             with _attempt(state, stop) as progress:
                 _train(run, around, checkpoints, state, stop, progress, save_seconds)
         checkpoints.clear()

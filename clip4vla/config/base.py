@@ -44,3 +44,15 @@ def _plain(value: Any) -> Any:
 def runtime(default: Any = ..., **options: Any) -> FieldInfo:
     """A field that says how or where something runs, never what is computed."""
     return Field(default, json_schema_extra={"runtime": True}, **options)
+
+
+def refuse_unread(section: Section, switch: str, reads: dict[str, tuple[str, ...]]) -> None:
+    """ValueError for an option set away from its default that the switch's value does not read.
+
+    `reads` maps values of the switch to the names of the options that they alone read.
+    """
+    fields = type(section).model_fields
+    for value, names in reads.items():
+        for name in names:
+            if getattr(section, switch) != value and getattr(section, name) != fields[name].default:
+                raise ValueError(f"{name} is read by {switch}: {value} alone; leave it out")

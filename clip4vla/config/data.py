@@ -1,20 +1,31 @@
 """What a dataset version is, and how its clips are cached."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from clip4vla.config.base import Section, runtime
+from clip4vla.config.base import Section, refuse_unread, runtime
 
 AudioPolicy = Literal["filter", "substitute", "zeros", "random", "none"]
 
 
 class LogMel(Section):
-    """The audio front-end: waveform -> log-mel in dB, [C, T, n_mels] (facts D2; paper, Audio)."""
+    """The audio front-end: waveform -> log-mel, [C, T, n_mels] (facts D2, D3; paper, Audio)."""
 
+    kind: Literal["mel", "fbank"] = Field(
+        "mel",
+        description="mel: librosa's, in dB (released); fbank: kaldi's, natural log (paper; D2)",
+        json_schema_extra={"neutral": "mel"},
+    )
+    channels: Literal["left_mean_right", "mean"] = Field(
+        "left_mean_right",
+        description="of stereo sound: all three (released), or the mean alone, which stands for "
+        "three equal ones in a third of the space (D3); mono sound is one channel either way",
+        json_schema_extra={"neutral": "left_mean_right"},
+    )
     sample_rate: int = Field(16000, gt=0, description="Hz after resampling")
-    n_fft: int = Field(512, gt=0, description="samples of a window: 32 ms at 16 kHz")
+    n_fft: int = Field(512, ge=2, description="samples of a window: 32 ms at 16 kHz")
     hop: int = Field(128, gt=0, description="samples between windows: 8 ms at 16 kHz")
     n_mels: int = Field(224, gt=0, description="mel bands: the width of a segment")
     f_min: float = Field(0.0, ge=0, description="Hz")
@@ -22,7 +33,29 @@ class LogMel(Section):
     window: Literal["hann", "hamming"] = Field(
         "hann", description="the released code uses hann, the paper says hamming (D2)"
     )
-    top_db: float = Field(80.0, gt=0, description="floor below the clip's own maximum, dB")
+    top_db: float = Field(80.0, gt=0, description="mel: floor below the clip's own maximum, dB")
+    preemphasis: float = Field(
+        0.97,
+        ge=0,
+        le=1,
+        description="fbank: each sample less this share of the one before it; 0: none",
+        json_schema_extra={"neutral": 0.97},
+    )
+    remove_dc: bool = Field(
+        True,
+        description="fbank: each window less its own mean",
+        json_schema_extra={"neutral": True},
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.f_min >= self.f_max:
+            raise ValueError(f"f_min {self.f_min:g} is not below f_max {self.f_max:g}")
+        refuse_unread(self, "kind", KIND_READS)
+        return self
+
+
+KIND_READS = {"mel": ("top_db",), "fbank": ("preemphasis", "remove_dc")}
 
 
 class Frames(Section):

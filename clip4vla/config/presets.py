@@ -10,7 +10,8 @@ Preset = Literal["ours", "paper", "released"]
 PRESETS: dict[str, dict[str, Any]] = {
     "ours": {},
     "paper": {
-        "cache.log_mel.window": "hamming",  # D2
+        "cache.log_mel.kind": "fbank",  # D2
+        "cache.log_mel.window": "hamming",
         "pretrain.masking.mode": "paper",  # D7
         "model.type_token": "both",  # D8
         "substitute_scope": "test",  # D11

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from clip4vla.config.base import Section, runtime
+from clip4vla.config.base import Section, refuse_unread, runtime
 from clip4vla.config.data import AudioPolicy, Cache
 
 CODE_VERSION = 1  # raised when a change of the code changes numbers: every run key changes with it
@@ -71,8 +71,26 @@ class Inputs(Section):
         False, description="one all-padding segment when T is a multiple of 224 (released, D5)"
     )
     pad_value: Literal["zero", "min"] = Field(
-        "zero", description="dB value of padding rows: 0 dB (released) or the clip's minimum (D6)"
+        "zero",
+        description="value of padding rows: 0 (released), a loud one, or the clip's minimum (D6)",
     )
+    standardisation: Literal["segment", "clip", "fixed"] = added(
+        "segment",
+        "log-mel to about mean 0 and deviation 1: by each segment and channel (released), by each "
+        "whole clip and channel, or by log_mel_mean and log_mel_std (D4)",
+    )
+    log_mel_mean: float | None = added(None, "fixed: subtracted; in the log-mel's own unit")
+    log_mel_std: float | None = added(None, "fixed: divided by, after the mean; above 0")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        refuse_unread(self, "standardisation", {"fixed": ("log_mel_mean", "log_mel_std")})
+        if self.standardisation == "fixed":
+            if self.log_mel_mean is None or self.log_mel_std is None:
+                raise ValueError("standardisation: fixed needs log_mel_mean and log_mel_std")
+            if self.log_mel_std <= 0:
+                raise ValueError(f"log_mel_std is {self.log_mel_std:g}: it must be above 0")
+        return self
 
 
 class Masking(Section):
@@ -193,11 +211,7 @@ class Decoding(Section):
     def _is_possible(self) -> Self:
         if self.positions == "sliding" and self.cache:
             raise ValueError("positions: sliding move with every word; set cache: false")
-        fields = type(self).model_fields
-        for method, names in READ_BY.items():
-            for name in names:
-                if self.method != method and getattr(self, name) != fields[name].default:
-                    raise ValueError(f"{name} is read by method: {method} alone; leave it out")
+        refuse_unread(self, "method", READ_BY)
         return self
 
 

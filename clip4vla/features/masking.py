@@ -1,7 +1,8 @@
 """Spectrogram masking for the intra-modal loss (facts 2, D7; paper, Pre-training).
 
 Masks are drawn for the whole clip, before it is split into segments, and are the same for all
-channels. A masked cell holds 0 dB, as in the released code: a loud value, not the mean.
+channels. A masked cell holds 0, as in the released code: a power of 1 in dB and in natural
+logarithms alike, far above a clip's mean (docs/deviations.md).
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from clip4vla.config.run import Masking
 
-FILL_DB = 0.0
+FILL = 0.0
 
 
 class Masks(NamedTuple):

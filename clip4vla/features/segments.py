@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from clip4vla.config.run import Inputs
-from clip4vla.features.masking import FILL_DB, Masks
+from clip4vla.features.masking import FILL, Masks
 
 SEGMENT = 224  # spectrogram frames of a segment: 1.792 s at a hop of 8 ms
 EPSILON = 1e-10
@@ -20,12 +20,18 @@ def segment_count(steps: int, extra_segment: bool = False) -> int:
 def split(
     log_mel: np.ndarray | torch.Tensor, inputs: Inputs, masks: Masks | None = None
 ) -> torch.Tensor:
-    """float32 [S, C, 224, 224] of a log-mel in dB [C, T, 224], S <= inputs.max_segments.
+    """float32 [S, C, 224, 224] of a log-mel [C, T, 224], S <= inputs.max_segments.
 
-    The central segments are kept. Masks are laid over the spectrogram before it is padded. Each
-    segment and channel is brought to mean 0 and (population) standard deviation 1 over its own
-    values, padding included; a constant one becomes zeros. C is 1 for mono, which stands for three
-    equal channels: the audio tower expands it.
+    The central segments are kept. Masks are laid over the log-mel before it is padded, and both are
+    laid before it is standardised, as `inputs.standardisation` says:
+
+    * `segment`: each segment and channel to mean 0 and (population) standard deviation 1 over its
+      own values, masks and padding included; a constant one becomes zeros.
+    * `clip`: each channel by mean and deviation of the whole clip's own values: masked cells count
+      as they were, padding does not count. A constant clip becomes zeros.
+    * `fixed`: by the given mean and deviation.
+
+    C is 1 for mono, which stands for three equal channels: the audio tower expands it.
     """
     log_mel = torch.as_tensor(log_mel)  # [C, T, 224]
     channels, steps, bands = log_mel.shape
@@ -33,26 +39,38 @@ def split(
     first = max((count - inputs.max_segments) // 2, 0)
     count = min(count, inputs.max_segments)
     kept = slice(first * SEGMENT, min((first + count) * SEGMENT, steps))
-    rows = log_mel[:, kept].float()  # only the kept segments are ever converted
+    length = kept.stop - kept.start
+    images = torch.empty(channels, count * SEGMENT, bands)
+    images[:, :length] = log_mel[:, kept]  # only the kept segments are converted, but for `clip`
     if masks is not None:
         hidden = torch.from_numpy(masks.steps[kept, None] | masks.bands[None, :])  # [t, 224]
-        rows = rows.masked_fill(hidden, FILL_DB)
-    padding = rows.new_zeros(channels, count * SEGMENT - rows.shape[1], bands)
-    if inputs.pad_value == "min":
-        padding += log_mel.amin(dim=(1, 2), keepdim=True)
-    images = torch.cat((rows, padding), dim=1).view(channels, count, SEGMENT, bands)
-    return standardise(images.transpose(0, 1))
+        images[:, :length].masked_fill_(hidden, FILL)
+    padding = log_mel.amin(dim=(1, 2), keepdim=True) if inputs.pad_value == "min" else 0.0
+    images[:, length:] = padding
+    images = images.view(channels, count, SEGMENT, bands).transpose(0, 1)  # [S, C, 224, 224]
+    match inputs.standardisation:
+        case "segment":
+            return standardise(images)
+        case "clip":
+            return standardise(images, log_mel.float())
+        case "fixed":
+            return (images - inputs.log_mel_mean) / inputs.log_mel_std
 
 
-def standardise(images: torch.Tensor) -> torch.Tensor:
-    """(x - mean) / (std + 1e-10) of every image of [S, C, H, W], with the population's std.
+def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:
+    """(x - mean) / (std + 1e-10) of images [S, C, H, W], with the population's std.
 
-    Every image is first shifted by its own first value. That changes nothing but makes a constant
-    image exactly zero: rounding in its mean would otherwise be blown up to values around 1.
+    The statistics are those of every image, or of every channel of the `clip` [C, T, W]. Values are
+    first shifted by the first of them: that changes nothing but makes constant ones exactly zero,
+    where rounding in their mean would otherwise be blown up to values around 1.
     """
-    images = images - images[..., :1, :1]
-    images -= images.flatten(-2).mean(-1)[..., None, None]
+    shift = (images if clip is None else clip)[..., :1, :1]
+    images = images - shift
+    values = images if clip is None else clip - shift
+    mean = values.flatten(-2).mean(-1)[..., None, None]
+    images -= mean
+    centred = images if clip is None else values - mean
     # One pass, a norm of norms of rows: torch.var_mean takes fifteen times as long.
-    norm = torch.linalg.vector_norm(torch.linalg.vector_norm(images, dim=-1), dim=-1)
-    deviation = norm / math.sqrt(images.shape[-2] * images.shape[-1])
+    norm = torch.linalg.vector_norm(torch.linalg.vector_norm(centred, dim=-1), dim=-1)
+    deviation = norm / math.sqrt(centred.shape[-2] * centred.shape[-1])
     return images.div_((deviation + EPSILON)[..., None, None])

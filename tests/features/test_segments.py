@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from clip4vla.config.run import Inputs
 from clip4vla.features.masking import Masks
@@ -96,3 +97,43 @@ def test_input_is_left_alone():
     before = clip.clone()
     split(clip, Inputs(pad_value="min"))
     assert torch.equal(clip, before)
+
+
+def test_standardisation_by_the_whole_clip():
+    clip = noise(3, 600) * torch.tensor([1.0, 0.5, 0.1]).view(3, 1, 1)
+    inputs = Inputs(standardisation="clip")
+    mean = clip.mean((1, 2), keepdim=True)
+    deviation = clip.std((1, 2), correction=0, keepdim=True)
+    expected = torch.cat(((clip - mean) / deviation, (0 - mean).expand(3, 72, 224) / deviation), 1)
+    found = split(clip, inputs)
+    expected = expected.view(3, 3, 224, 224).transpose(0, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    # the segments that are left out, the padding and the masks change none of the others
+    torch.testing.assert_close(
+        split(clip, Inputs(standardisation="clip", max_segments=1)), found[1:2]
+    )
+    masks = Masks(np.arange(600) < 300, np.zeros(224, bool))
+    torch.testing.assert_close(split(clip, inputs, masks)[2], found[2])
+    assert bool((split(torch.full((1, 448, 224), -59.7), inputs) == 0).all())
+
+
+def test_standardisation_by_given_numbers():
+    clip = noise(1, 300)
+    inputs = Inputs(standardisation="fixed", log_mel_mean=-40.0, log_mel_std=20.0)
+    found = split(clip.half(), inputs)
+    padded = torch.cat((clip.half().float(), torch.zeros(1, 148, 224)), dim=1)
+    torch.testing.assert_close(found, (padded.view(1, 2, 224, 224).transpose(0, 1) + 40) / 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"standardisation": "fixed"}, "needs log_mel_mean and log_mel_std"),
+        ({"standardisation": "fixed", "log_mel_mean": 0.0, "log_mel_std": 0.0}, "above 0"),
+        ({"log_mel_mean": 0.0}, "log_mel_mean is read by standardisation: fixed alone"),
+        ({"standardisation": "clip", "log_mel_std": 1.0}, "log_mel_std is read by"),
+    ],
+)
+def test_statistics_are_given_where_they_are_read(options, message):
+    with pytest.raises(ValidationError, match=message):
+        Inputs(**options)

@@ -43,6 +43,10 @@ class Config(Section):
     experiments: Path = runtime("experiments", description="folder of the table files")
     paper: Path = runtime("experiments/paper.tsv", description="every published number")
     targets: list[str] = runtime(min_length=1, description="tables that `all` builds")
+    frozen_cache: bool = runtime(
+        True,
+        description="frozen CLIP's vectors of a clip are kept beside its shards; equal results",
+    )
     datasets: dict[str, Dataset] = Field({}, description="by name; see below")
     weights: dict[str, Weights] = Field({}, description="by name; see below")
     recipe: dict[str, Any] = Field({}, description="what every row starts from; see below")

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from numpy.lib.format import read_array_header_1_0, read_magic
 
 from clip4vla.errors import UserError
 from clip4vla.features.frames import sample_positions
 from clip4vla.features.manifest import read_manifest
 from clip4vla.files import sha256_of_file
 
+LARGEST_HEADER = 1024  # bytes of a log-mel's .npy header; ours have 128
 OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
 READ_COLUMNS = ["clip_id", "frame_offsets", "frame_sizes", "log_mel_offset", "log_mel_size"]
 # A shard of sound files has no frames at all, and then nothing in it says what its lists hold.
@@ -32,14 +34,15 @@ class RawClip:
     """One clip as the cache holds it."""
 
     clip_id: str
-    frames: list[bytes]  # JPEG, in order
+    frames: list[bytearray]  # JPEG, in order
     log_mel: torch.Tensor | None  # float16 [1 or 3, T, n_mels] in dB; None for a silent clip
 
 
 class ClipCache:
     """The clips behind a manifest. Reads are positional: safe between threads and after a fork.
 
-    `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity.
+    `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity,
+    `folder` is where they lie.
     UserError at opening when a shard is not the one the manifest names.
     """
 
@@ -47,7 +50,7 @@ class ClipCache:
         self._path = Path(manifest_path)
         self.manifest = read_manifest(self._path)
         self.manifest_sha256 = sha256_of_file(self._path)
-        folder = self._path.parent
+        self.folder = folder = self._path.parent
         self.clips = pd.read_parquet(folder / "clips.parquet")
         self.splits = pd.read_parquet(folder / "splits.parquet")
         self.silent = frozenset(self.clips.clip_id[self.clips.silent])
@@ -74,7 +77,7 @@ class ClipCache:
         """
         return RawClip(clip_id, self.read_frames(clip_id, max_frames), self.read_log_mel(clip_id))
 
-    def read_frames(self, clip_id: str, max_frames: int | None = None) -> list[bytes]:
+    def read_frames(self, clip_id: str, max_frames: int | None = None) -> list[bytearray]:
         """The frames alone, as JPEG."""
         row = self._row(clip_id)
         first, end = self._first_frame[row], self._first_frame[row + 1]
@@ -101,18 +104,28 @@ class ClipCache:
         offset, size = self._log_mels[row]
         if offset < 0:
             return None
-        data = self._bytes(int(self._tar_of[row]), offset, size)
-        return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
+        tar = int(self._tar_of[row])
+        data = self._bytes(tar, offset, size)
+        header = io.BytesIO(memoryview(data)[:LARGEST_HEADER])
+        try:
+            read_magic(header)
+            shape, _, dtype = read_array_header_1_0(header)
+            values = torch.frombuffer(data, dtype=torch.float16, offset=header.tell())
+            if dtype == np.float16:
+                return values.view(shape)  # the bytes that were read: nothing is copied
+        except (ValueError, RuntimeError):
+            pass
+        raise self._damaged(self._tars[tar])
 
-    def _bytes(self, tar: int, offset: int, size: int) -> bytes:
+    def _bytes(self, tar: int, offset: int, size: int) -> bytearray:
         handle = self._open_tars.get(tar)
         if handle is None:
             if len(self._open_tars) >= OPEN_TARS:
                 # The oldest one closes when the last reader lets go of it (see _Tar).
                 self._open_tars.pop(next(iter(list(self._open_tars))), None)
             handle = self._open_tars[tar] = _Tar(self._tars[tar])
-        data = os.pread(handle.descriptor, int(size), int(offset))
-        if len(data) != size:
+        data = bytearray(size)
+        if os.preadv(handle.descriptor, [data], int(offset)) != size:
             raise self._damaged(self._tars[tar])
         return data
 

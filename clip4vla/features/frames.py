@@ -48,7 +48,7 @@ def sample_positions(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, most).astype(int).tolist()
 
 
-def to_pixels(jpeg: bytes) -> torch.Tensor:
+def to_pixels(jpeg: bytes | bytearray) -> torch.Tensor:
     """uint8 RGB [3, 224, 224]: short side 224, central square.
 
     CLIP's mean and standard deviation are the vision tower's business: bytes are a quarter of what

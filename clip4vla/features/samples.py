@@ -1,5 +1,6 @@
 """Clips of the cache as tensors: what the training loop and the evaluators read."""
 
+import copy
 from collections.abc import Collection
 
 import numpy as np
@@ -17,6 +18,7 @@ from clip4vla.features.text import tokenize
 
 Item = tuple[str, str, str]  # clip id, caption, label; an absent caption or label is ""
 NEED_DONORS = ("substitute", "random")
+VECTORS = {"vision", "text"}
 PADDED = {"frames": "frame_mask", "audio": "audio_mask", "masked_audio": None}
 
 
@@ -77,6 +79,12 @@ class ClipSamples(torch.utils.data.Dataset):
                     f"clip {clip_id}: its donor {donor} is not a clip with sound in "
                     f"{self.cache.manifest['dataset']}: run the substitution again"
                 )
+
+    def only(self, *modalities: Modality) -> "ClipSamples":
+        """The same samples with fewer modalities."""
+        fewer = copy.copy(self)
+        fewer.modalities = frozenset(modalities)
+        return fewer
 
     def set_epoch(self, epoch: int) -> None:
         """Seed masks with this epoch; call it before iterating a loader."""
@@ -144,13 +152,15 @@ def collate(samples: list[dict]) -> dict:
 
     F and S are the batch's own maximum, at least 1; C is 1 when every clip is mono, else 3.
     `frame_mask` [B, F] and `audio_mask` [B, S] are True where a sample has content. Padding changes
-    no sample's own values.
+    no sample's own values. Vectors in place of frames (`clip4vla.features.vectors`) are stacked.
     """
     batch = {key: [sample[key] for sample in samples] for key in ("clip_id", "caption", "label")}
     batch["tokens"] = torch.stack([sample["tokens"] for sample in samples])  # [B, L]
     batch["has_audio"] = torch.tensor([sample["has_audio"] for sample in samples])  # [B]
     shares = np.array([sample["nonverbal_share"] for sample in samples], dtype=np.float32)
     batch["nonverbal_share"] = torch.from_numpy(shares)  # [B]
+    for key in VECTORS & samples[0].keys():
+        batch[key] = torch.stack([sample[key] for sample in samples])  # [B, D]
     for key, mask in PADDED.items():
         if key not in samples[0]:
             continue

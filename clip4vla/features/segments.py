@@ -39,15 +39,15 @@ def split(
     first = max((count - inputs.max_segments) // 2, 0)
     count = min(count, inputs.max_segments)
     kept = slice(first * SEGMENT, min((first + count) * SEGMENT, steps))
-    rows = log_mel[:, kept].float()  # only the kept segments are converted, but for `clip`
+    length = kept.stop - kept.start
+    images = torch.empty(channels, count * SEGMENT, bands)
+    images[:, :length] = log_mel[:, kept]  # only the kept segments are converted, but for `clip`
     if masks is not None:
         hidden = torch.from_numpy(masks.steps[kept, None] | masks.bands[None, :])  # [t, 224]
-        rows = rows.masked_fill(hidden, FILL)
-    padding = rows.new_zeros(channels, count * SEGMENT - rows.shape[1], bands)
-    if inputs.pad_value == "min":
-        padding += log_mel.amin(dim=(1, 2), keepdim=True)
-    images = torch.cat((rows, padding), dim=1).view(channels, count, SEGMENT, bands)
-    images = images.transpose(0, 1)  # [S, C, 224, 224]
+        images[:, :length].masked_fill_(hidden, FILL)
+    padding = log_mel.amin(dim=(1, 2), keepdim=True) if inputs.pad_value == "min" else 0.0
+    images[:, length:] = padding
+    images = images.view(channels, count, SEGMENT, bands).transpose(0, 1)  # [S, C, 224, 224]
     match inputs.standardisation:
         case "segment":
             return standardise(images)

@@ -43,6 +43,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         workers=threads,
         max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
         leaks=_leaks(run),
+        frozen_cache=plan.config.frozen_cache,
     )
     if leads:
         _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")

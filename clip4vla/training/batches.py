@@ -14,6 +14,7 @@ from clip4vla.errors import UserError
 from clip4vla.evaluation.reading import loader
 from clip4vla.features.order import dealt, epoch_order, mixed_order
 from clip4vla.features.samples import ClipSamples
+from clip4vla.features.vectors import FrozenSamples
 
 
 def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
@@ -37,7 +38,7 @@ def chunked(positions: range, chunk: int) -> list[range]:
 class MixedSamples(Dataset):
     """Samples of several sources, by (source, index)."""
 
-    def __init__(self, sources: list[ClipSamples]):
+    def __init__(self, sources: list[ClipSamples | FrozenSamples]):
         self.sources = sources
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
@@ -58,7 +59,7 @@ class ClipBatches:
 
     def __init__(
         self,
-        sources: list[ClipSamples],
+        sources: list[ClipSamples | FrozenSamples],
         seed: int,
         batch_size: int,
         workers: int,

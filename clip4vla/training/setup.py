@@ -19,9 +19,11 @@ from clip4vla.evaluation.reading import (
 from clip4vla.evaluation.start import starting_model
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.samples import ClipSamples
-from clip4vla.models.clip4vla import set_trainable
+from clip4vla.features.vectors import FrozenSamples
+from clip4vla.models.clip4vla import learning_parts, set_trainable
 from clip4vla.models.pooling import masked_mean
 from clip4vla.training.batches import ClipBatches, FeatureBatches
+from clip4vla.training.frozen import frozen_samples
 from clip4vla.training.gradients import Task
 from clip4vla.training.loop import Batches
 from clip4vla.training.ranks import Ranks
@@ -45,6 +47,7 @@ class Surroundings:
     device: torch.device
     workers: int
     ranks: Ranks = Ranks()
+    frozen_cache: bool = True  # what frozen towers say of a clip is computed once
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,23 @@ def _pretraining(run: Pretrain, around: Surroundings) -> Job:
     model = starting_model(run.model, run.inputs, around.start, around.weights, seed=run.seed)
     set_trainable(model, run.trainable, run.freeze, run.objective.temperature)
     masking = run.masking if run.objective.intra else None
+    modalities = ("vision", "audio") if run.objective.inter else ("audio",)
     sources, facts = [], []
     for source in run.sources:
         cache = around.caches[source]
         rows = split_rows(cache, source)
         if leaks := around.caches.leaks:
             rows = rows[~rows.clip_id.isin(leaks.clips[source.dataset])]
-        given = run.inputs, ("vision", "audio"), "filter", None, masking, run.seed
+        given = run.inputs, modalities, "filter", None, masking, run.seed
         sources.append(samples_of(cache, pair_items(rows, _where(source)), source, *given))
         facts.append(_clip_facts(cache, source, sources[-1]))
         if leaks:
             facts[-1]["leaks_dropped"] = len(split_rows(cache, source)) - len(rows)
     model.to(around.device)
+    clip_learns = not learning_parts(model).isdisjoint({"text", "vision"})
+    if around.frozen_cache and "vision" in modalities and not clip_learns:
+        given = around.device, around.workers
+        sources = [frozen_samples(model, samples, *given) for samples in sources]
     batches = _clip_batches(run, sources, around)
     data = {"train": facts, "val": None} | ({"leaks": leaks.facts} if leaks else {})
     return Job(PretrainTask(model, run), batches, data)
@@ -157,7 +165,9 @@ def _samples(run: Finetune, around: Surroundings, source: Source, items) -> Clip
     return samples_of(around.caches[source], items, source, *given)
 
 
-def _clip_batches(run, sources: list[ClipSamples], around: Surroundings) -> ClipBatches:
+def _clip_batches(
+    run, sources: list[ClipSamples | FrozenSamples], around: Surroundings
+) -> ClipBatches:
     ranks = around.ranks.rank, around.ranks.world
     given = around.workers, around.device, run.optimiser.microbatch, *ranks
     return ClipBatches(sources, run.seed, run.optimiser.batch_size, *given)

@@ -1,5 +1,6 @@
 """What a model learns: one class per task, each owning the model and the loss (paper eqs 1-5)."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -91,15 +92,24 @@ class PretrainTask(ClipTask):
         objective, model = self.run.objective, self.model
         wanted = learning_parts(model) if again else PARTS
         features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
-        if objective.inter and "text" in wanted:
-            features["text"] = normalise(model.encode_text(batch["tokens"])[1])
-        if objective.inter and "vision" in wanted:
-            frames = model.encode_vision(batch["frames"], batch["frame_mask"])
-            features["vision"] = pool(frames, batch["frame_mask"])
+        if objective.inter and "text" in batch:  # CLIP is frozen: computed before
+            features |= {"text": batch["text"], "vision": batch["vision"]}
+        elif objective.inter:
+            features |= self._clip_vectors(batch, wanted)
         if "audio" in wanted:
             share, mask = batch["nonverbal_share"], batch["audio_mask"]
             for name in ("audio", "masked_audio") if objective.intra else ("audio",):
                 features[name] = pool(model.encode_audio(batch[name], mask, share), mask)
+        return features
+
+    def _clip_vectors(self, batch: dict, wanted: Container[str]) -> Features:
+        """What CLIP's own towers say: [B, D] each."""
+        features = {}
+        if "text" in wanted:
+            features["text"] = normalise(self.model.encode_text(batch["tokens"])[1])
+        if "vision" in wanted:
+            frames = self.model.encode_vision(batch["frames"], batch["frame_mask"])
+            features["vision"] = pool(frames, batch["frame_mask"])
         return features
 
     def objective(self, features: Features) -> Loss:

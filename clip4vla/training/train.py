@@ -56,6 +56,7 @@ def train(
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
     leaks: Leaks | None = None,
+    frozen_cache: bool = True,
 ) -> bool:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -65,7 +66,9 @@ def train(
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
     run's, data are unusable or the loss is not finite. workers: CPU threads to compute with, and
     (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
-    the end of an epoch is saved too. leaks: clips that pre-training leaves out.
+    the end of an epoch is saved too. leaks: clips that pre-training leaves out. frozen_cache: what
+    frozen towers say of a clip is computed once, for all epochs and runs
+    (`clip4vla.training.frozen`); results are equal.
     """
     stop = Stop(max_seconds)
     set_threads(workers)
@@ -80,7 +83,7 @@ def train(
             checkpoints.check(read_json(final / "identity.json"), final)
         else:
             caches = Caches(manifests, leaks)
-            given = caches, start, weights, substitution, device, workers, ranks
+            given = caches, start, weights, substitution, device, workers, ranks, frozen_cache
             with _attempt(state, stop, ranks) as progress:
                 _train(run, Surroundings(*given), checkpoints, state, stop, progress, save_seconds)
         if ranks.leads:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from datetime import timedelta
 
 import pytest
 import torch
@@ -38,7 +39,8 @@ def rank_main(rank, world, folder, work):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     in_double()
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world)
+    given = {"rank": rank, "world_size": world, "timeout": timedelta(minutes=5)}
+    dist.init_process_group("gloo", f"file://{folder}/store", **given)
     try:
         torch.save(work(rank, world), folder / f"rank{rank}.pt")
     finally:

@@ -154,8 +154,8 @@ def main():
             total += cost["seconds"]
             print(
                 f"{reader}: {count:,} ids ({size:.2f} GB of annotations) -> {cost['clips']:,} "
-                f"clips in {shards[reader]} shards: {cost['seconds']:.0f} s ({cost['cpu']:.0f} s of CPU), "
-                f"{cost['gib']:.2f} GiB",
+                f"clips in {shards[reader]} shards: {cost['seconds']:.0f} s "
+                f"({cost['cpu']:.0f} s of CPU), {cost['gib']:.2f} GiB",
                 flush=True,
             )
         jobs, seconds, gib, targets = dry_run(scratch / "dry", shards)

@@ -228,3 +228,11 @@ def test_broken_metrics_are_named(tmp_path, change, message):
 def test_numbers_as_text():
     assert [signed(v) for v in (0.04, -0.04, 1.25, -3.0)] == ["0.0", "0.0", "+1.2", "−3.0"]
     assert [number(48.0, "v100_days"), number(46.2, "t2v_R1")] == ["48", "46.2"]
+
+
+def test_clips_left_out_of_pretraining_stand_under_the_table(tmp_path):
+    root = make_tree(tmp_path)
+    rewrite(root / "runs/aaaaaaaaaaa0/metrics.json", lambda v: v.update(leaks_dropped=1234))
+    text = (build(root, tmp_path / "out") / "table.md").read_text()
+    (line,) = [line for line in text.splitlines() if "videos are held out" in line]
+    assert "Clips left out of pre-training" in line and ": 1234 (" in line

@@ -22,7 +22,7 @@ def test_damaged_files(whole, tmp_path, count):
     for number in range(count):
         data = mutant(whole[names[number % len(names)]], np.random.default_rng([7, number]))
         path.write_bytes(data)
-        faulthandler.dump_traceback_later(60, exit=True)  # one that hangs would hang for ever
+        faulthandler.dump_traceback_later(300, exit=True)  # one that hangs would hang for ever
         try:
             outcomes.add(_consistent(path))
         except Exception as error:

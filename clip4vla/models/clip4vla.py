@@ -18,7 +18,7 @@ from clip4vla.models.joint import JointEncoder
 from clip4vla.models.probe import Probe
 from clip4vla.models.towers import AudioTower, TextTower, TypeToken, VisionTower
 
-INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended
+INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended: at its limit
 BLOCK = re.compile(r"(?:text|vision)\.transformer\.resblocks\.(\d+)\.")
 LAST_OF_CLIP = ("text.ln_final.", "text.text_projection", "vision.proj")  # after the last block
 

@@ -43,7 +43,7 @@ class Gate(nn.Module):
         text: Tensor,
         vision: Tensor | None,
         audio: Tensor | None,
-        scale: float,
+        scale: float | Tensor,
         has_audio: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """As `similarities`, with the gate's weights in t_va: float32 [Q, N] each.

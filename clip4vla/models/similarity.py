@@ -8,7 +8,7 @@ def similarities(
     text: Tensor,
     vision: Tensor | None,
     audio: Tensor | None,
-    scale: float,
+    scale: float | Tensor,
     has_audio: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Similarity matrices of every text with every clip.

@@ -9,6 +9,7 @@ from clip4vla.models.pairs import score_pairs
 from clip4vla.models.pooling import normalise, pool
 from clip4vla.models.similarity import similarities
 from clip4vla.models.weights import load_into
+from clip4vla.training.losses import contrast, intra_modal
 
 SCALE = 100.0
 
@@ -75,6 +76,19 @@ def test_pretrain_logits(pooled, vectors, pair):
 def test_pretrain_logits_a_v(pooled, vectors):
     ours = similarities(pooled["vision"], None, pooled["audio"], SCALE)["t_a"]  # rows are videos
     close(ours, vectors["pretrain_logits_a_v"], 2e-3)
+
+
+@pytest.mark.parametrize("rows", ["text", "vision"])
+def test_nce_with_audio(pooled, vectors, rows):
+    ours = contrast(pooled[rows], pooled["audio"], SCALE)
+    close(ours, vectors[f"nce_{rows}_audio"], 1e-4)
+
+
+def test_nce_audio_audio(pretrained, pooled, clips, vectors):
+    with torch.inference_mode():
+        masked = pretrained.encode_audio(clips["augmented"], clips["audio_mask"], clips["type"])
+    ours = intra_modal(pooled["audio"], pool(masked, clips["audio_mask"]), SCALE)
+    close(ours, vectors["nce_audio_audio"], 1e-4)
 
 
 @pytest.fixture(scope="module")

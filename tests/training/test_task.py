@@ -84,6 +84,86 @@ def test_pretraining_sums_its_terms_and_reaches_what_is_trainable(batch, trainab
     assert reached == ({"audio"} if trainable == "audio" else {"audio", "text", "vision"})
 
 
+@pytest.fixture(scope="module")
+def parts(batch):
+    """A model and what its pre-training compares."""
+    model = build_model(MODEL, {}, seed=2)
+    set_trainable(model, "all", temperature="learnable")
+    with torch.no_grad():
+        return model, PretrainTask(model, pretrain()).encode(batch)
+
+
+def pretraining(parts, trainable="all", **objective):
+    """Loss and terms as numbers."""
+    model, features = parts
+    run = pretrain(objective=Objective(**objective), trainable=trainable)
+    loss, terms = PretrainTask(model, run).objective(features)
+    return loss.item(), {name: term.item() for name, term in terms.items()}
+
+
+def both_ways(x, y, scale=100.0):
+    return ((diagonal(scale * x @ y.T) + diagonal(scale * y @ x.T)) / 2).item()
+
+
+def test_the_released_second_stage_has_no_text_vision(parts):
+    _, once = pretraining(parts)
+    loss, terms = pretraining(parts, second_stage="released")
+    assert terms == once
+    expected = terms["text_audio"] + 2 * terms["vision_audio"] + terms["audio_audio"]
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_self_similarity_adds_two_terms(parts):
+    loss, terms = pretraining(parts, self_similarity=True)
+    for name, x in (("text_text", parts[1]["text"]), ("vision_vision", parts[1]["vision"])):
+        assert terms[name] == pytest.approx(both_ways(x, x), rel=1e-5)
+    assert loss == pytest.approx(sum(terms.values()), rel=1e-6)
+
+
+def test_clips_of_one_name_are_positives_of_each_other(parts):
+    model, features = parts
+    alone = pretraining(parts, multi_positive=True)
+    assert alone[0] == pytest.approx(pretraining(parts)[0], rel=1e-6)
+    twice = {**features, "clip": features["clip"][[0, 0, 2]]}
+    loss, terms = pretraining((model, twice), multi_positive=True)
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    logits = 100 * features["text"] @ features["audio"].T
+    expected = -sum(log_softmax(m, dim=1)[same].mean() for m in (logits, logits.T)) / 2
+    assert terms["text_audio"] == pytest.approx(expected.item(), rel=1e-5)
+    assert terms["audio_audio"] == alone[1]["audio_audio"]
+    assert pretraining((model, twice)) == pretraining(parts)
+
+
+@pytest.mark.parametrize(("start", "scale"), [(20.0, 20.0), (100.0, 100.0), (130.0, 100.0)])
+def test_a_learned_temperature_starts_at_clips_and_stays_below_its_limit(parts, start, scale):
+    model = parts[0]
+    with torch.no_grad():
+        model.logit_scale.fill_(start).log_()
+    loss, terms = pretraining(parts, temperature="learnable", intra=False)
+    fixed, _ = pretraining(parts, scale=scale, intra=False)
+    assert loss == pytest.approx(fixed, rel=1e-4)
+    assert terms["scale"] == pytest.approx(scale, rel=1e-5)
+    run = pretrain(objective=Objective(temperature="learnable"), trainable="all")
+    PretrainTask(model, run).objective(parts[1])[0].backward()
+    assert model.logit_scale.grad.abs() > 0  # at the limit too
+    model.logit_scale.grad = None
+
+
+def test_retrieval_knows_the_temperature_and_several_positives(model, batch, pooled):
+    text, vision, _ = pooled
+    set_trainable(model, "all", temperature="learnable")
+    with torch.no_grad():
+        model.logit_scale.fill_(20.0).log_()
+    given = {"temperature": "learnable", "symmetric": False, "multi_positive": True}
+    run = finetune(modalities=["vision"], objective=Objective(**given))
+    loss, terms = RetrievalTask(model, run, None).loss({**batch, "clip_id": ["x", "y", "x"]})
+    same = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).bool()
+    expected = -log_softmax(20 * text @ vision.T, dim=1)[same].mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert terms["scale"].item() == pytest.approx(20.0)
+    set_trainable(model, "all")
+
+
 def caption_loss(model, batch, **given):
     with torch.no_grad():
         return CaptionTask(model, finetune("captioning", **given), None).loss(batch)[0].item()
@@ -107,6 +187,13 @@ def test_captioning_predicts_the_next_token_and_ignores_pads(model, batch):
             count += len(ids) - 1
     assert caption_loss(model, batch) == pytest.approx(total / count, rel=1e-4)
     assert caption_loss(model, batch, pad_loss=True) != pytest.approx(total / count, rel=1e-3)
+
+
+def test_captioning_counts_its_targets(model, batch):
+    words = [3, 4, 2]  # with the end: a dog; two red cars; rain
+    assert CaptionTask(model, finetune("captioning"), None).targets(batch) == sum(words)
+    padded = finetune("captioning", pad_loss=True)
+    assert CaptionTask(model, padded, None).targets(batch) == 3 * (INPUTS.max_words - 1)
 
 
 def test_captioning_reads_only_its_modalities(model, batch):

@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain, source
 
-from clip4vla.config.run import Objective
+from clip4vla.config.run import Freeze, Objective
 from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.files import read_json
+from clip4vla.models.architecture import resolve
+from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.weights import read_metadata
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
@@ -84,6 +86,55 @@ def test_each_contrast_can_stand_alone(manifests, tmp_path, objective):
     assert terms - {"train/lr", "train/grad_norm"} == (
         inter if objective.inter else {"train/audio_audio"}
     )
+
+
+def test_a_learned_temperature_is_in_the_curve_and_in_the_weights(manifests, tmp_path):
+    run = pretrain(objective=Objective(temperature="learnable"), optimiser=optimiser(epochs=1))
+    go(run, manifests, tmp_path)
+    rows = read_json_lines(tmp_path / "out" / "metrics.jsonl")
+    assert [row["train/scale"] for row in rows][0] == pytest.approx(100.0)
+    assert all(row["train/scale"] < 100.01 for row in rows)
+    found = load_file(tmp_path / "out" / "model.safetensors")["logit_scale"]
+    assert found != CLIP4VLA(resolve("tiny")).logit_scale
+    summary = read_json(tmp_path / "out" / "train.json")
+    audio = sum(p.numel() for n, p in CLIP4VLA(resolve("tiny")).named_parameters() if n[:2] == "au")
+    assert summary["trainable_parameters"] == audio + 1
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "retrieval", "captioning", "classification"])
+def test_a_microbatch_changes_neither_the_identity_nor_the_first_loss(manifests, tmp_path, stage):
+    first = {}
+    for microbatch in (None, 3):
+        given = {"optimiser": optimiser(epochs=1, microbatch=microbatch)}
+        if stage == "pretrain":
+            run = pretrain(**given)
+        else:
+            run = finetune(stage, val=None, selection="last", missing_audio="none", **given)
+        go(run, manifests, tmp_path / str(microbatch))
+        rows = read_json_lines(tmp_path / str(microbatch) / "out" / "metrics.jsonl")
+        summary = read_json(tmp_path / str(microbatch) / "out" / "train.json")
+        first[microbatch] = summary["run_key"], summary["steps"], rows[0]
+    (key, steps, row), (other_key, other_steps, other_row) = first.values()
+    assert (key, steps) == (other_key, other_steps)
+    assert row.keys() == other_row.keys()
+    close = 0.1 if stage == "captioning" else 1e-4  # dropout is drawn for other shapes
+    assert row["train/loss"] == pytest.approx(other_row["train/loss"], rel=close)
+
+
+def test_a_run_freezes_what_it_says(manifests, pretrained, tmp_path):
+    start = pretrained / "model.safetensors"
+    freeze = Freeze(layer_num=1, prefixes=["audio.conv1"])
+    given = {"val": None, "selection": "last", "optimiser": optimiser(epochs=1)}
+    go(finetune(start="a" * 12, freeze=freeze, **given), manifests, tmp_path, start)
+    before, after = load_file(start), load_file(tmp_path / "out" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"audio.proj", "vision.proj", "text.text_projection"} < changed
+    still = {"audio.conv1.weight", "vision.conv1.weight", "text.token_embedding.weight"}
+    assert not changed & still
+    assert not any(".resblocks.0." in name for name in changed if not name.startswith("audio."))
+    with pytest.raises(UserError, match="no parameter begins with 'audio.conv9'"):
+        wrong = finetune(start="a" * 12, freeze=Freeze(prefixes=["audio.conv9"]), **given)
+        go(wrong, manifests, tmp_path / "wrong", start)
 
 
 def test_equal_runs_give_equal_bytes_whatever_reads_the_clips(manifests, pretrained, tmp_path):
@@ -246,9 +297,13 @@ def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed,
 
 
 def test_a_fusion_resumes_with_the_same_bits(manifests, tmp_path, monkeypatch):
-    """Its joint encoder has dropout, and a similarity or pooler that its loss may not reach."""
+    """Its joint encoder has dropout, and a similarity or pooler that its loss may not reach.
+
+    In chunks, and with a temperature that learns: its state is in the checkpoint too.
+    """
     fused = MODEL.model_copy(update={"fusion": "global_to_local", "joint": "bert"})
-    run = finetune(model=fused, val=None, selection="last", missing_audio="none")
+    given = {"objective": Objective(temperature="learnable"), "optimiser": optimiser(microbatch=3)}
+    run = finetune(model=fused, val=None, selection="last", missing_audio="none", **given)
     go(run, manifests, tmp_path / "undisturbed")
     original, calls = loop.Updates.__call__, []
 

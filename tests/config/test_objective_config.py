@@ -1,0 +1,101 @@
+"""Objectives and freezing in the config: what is refused, and what enters the run key."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from clip4vla.config.keys import run_key
+from clip4vla.config.plan import make_plan
+from clip4vla.config.recipe import PretrainRecipe, Recipe
+from clip4vla.config.run import Finetune, Freeze, Objective, Optimiser, Pretrain, Source
+from clip4vla.errors import UserError
+
+REPO = Path(__file__).parents[2]
+SOURCE = {"dataset": "d", "nonverbal_share": 0.0}
+
+
+def pretrain(**given):
+    return PretrainRecipe(sources=[SOURCE], **given)
+
+
+def finetune(task="retrieval", **given):
+    return Recipe(task=task, finetune=given)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "message"),
+    [
+        (Objective, {"temperature": "learnable", "scale": 50.0}, "scale is for temperature: fixed"),
+        (Objective, {"inter": False, "multi_positive": True}, "set inter: true"),
+        (Objective, {"inter": False, "self_similarity": True}, "set inter: true"),
+        (Objective, {"inter": False, "second_stage": "released"}, "set inter: true"),
+        (Freeze, {"prefixes": ["clip.visual"]}, "'clip.visual' begins no parameter name: text, vision"),
+        (Freeze, {"prefixes": [""]}, "begins no parameter name"),
+        (Freeze, {"layer_num": -1}, "greater than or equal to 0"),
+        (Optimiser, {"microbatch": 0}, "greater than or equal to 1"),
+        (pretrain, {"objective": {"second_stage": "released"}}, "frozen: trainable: all"),
+        (pretrain, {"objective": {"self_similarity": True}}, "frozen: trainable: all"),
+        (pretrain, {"freeze": {"layer_num": 6}}, "frozen: trainable: all"),
+        (finetune, {"objective": {"self_similarity": True}}, "is for pre-training"),
+        (finetune, {"objective": {"second_stage": "released"}}, "is for pre-training"),
+        (finetune, {"task": "captioning", "objective": {"temperature": "learnable"}}, "contrasts nothing"),
+        (finetune, {"task": "captioning", "objective": {"multi_positive": True}}, "contrasts nothing"),
+        (finetune, {"task": "classification", "freeze": {"prefixes": ["audio."]}}, "frozen towers anyway"),
+    ],
+)  # fmt: skip
+def test_combinations_without_sense_are_refused(make, given, message):
+    with pytest.raises(ValidationError) as caught:
+        make(**given)
+    assert message in str(caught.value)
+
+
+def test_a_refusal_names_table_row_and_key():
+    values = {"recipe": {"finetune": {"freeze": {"prefixes": ["clip."]}}}}
+    with pytest.raises(UserError, match=r"freeze\.prefixes.*'clip\.' begins no parameter name"):
+        make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], values)
+
+
+@pytest.mark.parametrize("prefix", ["aud", "audio", "audio.", "text.transformer.resblocks.3"])
+def test_beginnings_of_our_names_are_taken(prefix):
+    assert Freeze(prefixes=[prefix]).prefixes == [prefix]
+
+
+def test_what_is_learned_enters_the_key_and_a_microbatch_does_not():
+    source = Source(dataset="d-v1-0", cache_id="c", split="train")
+
+    def pretraining(**given):
+        return run_key(Pretrain(sources=[source], **given))
+
+    def finetuning(**given):
+        fixed = {"start": None, "task": "retrieval", "train": source, "val": None}
+        return run_key(Finetune(**fixed, **given))
+
+    for key in (pretraining, finetuning):
+        assert key(optimiser=Optimiser(microbatch=8)) == key()
+        assert key(freeze=Freeze()) == key(objective=Objective()) == key()
+        changes = [
+            {"objective": Objective(temperature="learnable")},
+            {"objective": Objective(multi_positive=True)},
+            {"objective": Objective(second_stage="released")},
+            {"objective": Objective(self_similarity=True)},
+            {"freeze": Freeze(layer_num=0)},
+            {"freeze": Freeze(prefixes=["audio."])},
+        ]
+        assert len({key(), *(key(**change) for change in changes)}) == 1 + len(changes)
+
+
+def test_the_plan_passes_them_on():
+    values = {
+        "targets": ["demo_retrieval"],
+        "recipe": {
+            "pretrain": {"freeze": {"prefixes": ["audio.conv1"]}, "optimiser": {"microbatch": 2}},
+            "finetune": {"freeze": {"layer_num": 1}, "optimiser": {"microbatch": 3}},
+        },
+    }
+    plan = make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], values)
+    pretrained = [plan.runs[key] for key in plan.stage("pretrain")]
+    tuned = [plan.runs[key] for key in plan.stage("finetune")]
+    assert {(run.freeze.layer_num, run.optimiser.microbatch) for run in tuned} == {(1, 3)}
+    assert {tuple(run.freeze.prefixes) for run in pretrained} == {("audio.conv1",)}
+    assert {run.optimiser.microbatch for run in pretrained} == {2}

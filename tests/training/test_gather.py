@@ -1,0 +1,175 @@
+"""Several gloo processes have the gradients of one process with the whole batch."""
+
+import multiprocessing
+import os
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from gradient_cases import assert_equal, chunks_of, cut, gradients, in_double, make_batch, make_task
+from torch import nn
+
+from clip4vla.config.run import Optimiser
+from clip4vla.training.gather import average_gradients, gather, own_rows, summed, world_size
+from clip4vla.training.optimiser import Updates
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["clip4vla.training.task", "clip4vla.evaluation.start"])
+WHOLE = (
+    "stage 1",
+    "stage 2, every term",
+    "global_to_global",
+    "tight",
+    "query2sim",
+    "captions, pads",
+)
+FEW = ("stage 2, every term", "tight")
+CHUNKED = ("stage 2, every term", "global_to_local", "local_to_local", "captions")
+
+
+@pytest.fixture(autouse=True)
+def double(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.float)  # put back afterwards
+    in_double()
+
+
+def rank_main(rank, world, folder, work):
+    """One rank: join the group, work, leave the result of the first rank in a file."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.set_num_threads(1)
+    in_double()
+    given = {"rank": rank, "world_size": world, "timeout": timedelta(minutes=5)}
+    dist.init_process_group("gloo", f"file://{folder}/store", **given)
+    try:
+        torch.save(work(rank, world), folder / f"rank{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def on_ranks(world, folder, work):
+    """What `work(rank, world)` gives on every rank."""
+    ranks = [
+        PROCESSES.Process(target=rank_main, args=(rank, world, folder, work))
+        for rank in range(world)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0] * world
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]
+
+
+def averaged(task, chunks):
+    loss, _ = gradients(task, chunks)
+    parameters = [p for p in task.model.parameters() if p.requires_grad]
+    average_gradients(parameters)
+    return loss, {name: p.grad for name, p in task.model.named_parameters()}
+
+
+def own_part(rank, world):
+    """The rank's clips; their padding is their own: frames and segments differ between ranks."""
+    size = 8 // world
+    return cut(make_batch(), slice(rank * size, (rank + 1) * size))
+
+
+def steps(rank, world):
+    """Gradients of every case, and the weights after one update."""
+    batch, found = own_part(rank, world), {}
+    for name in WHOLE if world == 2 else FEW:
+        found[name] = averaged(make_task(name), [batch])
+    for name in CHUNKED if world == 2 else CHUNKED[-2:]:
+        found[f"{name}, in chunks"] = averaged(make_task(name), chunks_of(batch, 3))
+    found["update"] = updated(make_task("stage 1, learned scale"), batch)
+    return found
+
+
+def updated(task, batch):
+    """The model after the first update, which does not clip."""
+    updates = Updates(task.model, Optimiser(lr=0.1, warmup=0.0, grad_clip=1e9), 10, task.heads)
+    gradients(task, [batch], updates.scaled)
+    norm = updates(0)["grad_norm"]
+    return norm, {name: p.detach() for name, p in task.model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """One process on the whole batch."""
+    original = torch.Tensor.float
+    in_double()
+    found = {name: gradients(make_task(name), [make_batch()]) for name in {*WHOLE, *CHUNKED}}
+    found["update"] = updated(make_task("stage 1, learned scale"), make_batch())
+    torch.Tensor.float = original
+    return found
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_have_the_gradients_of_one_process(world, alone, tmp_path):
+    ranks = on_ranks(world, tmp_path, steps)
+    for found in ranks:
+        for name, (loss, grads) in found.items():
+            expected = alone[name.removesuffix(", in chunks")]
+            assert loss == pytest.approx(expected[0], rel=1e-10), name
+            if name == "update":  # of others Adam makes steps even of rounding
+                difference = grads["logit_scale"] - expected[1]["logit_scale"]
+                assert abs(difference.item()) < 1e-9
+            else:
+                assert_equal(grads, expected[1], 1e-10)
+    for found in ranks[1:]:
+        for name, value in found["update"][1].items():
+            assert torch.equal(value, ranks[0]["update"][1][name])  # they stay in step
+
+
+def odd_ends(rank, world):
+    """What a rank sees of gathering: sequences of other lengths, other sizes, no gradient."""
+    length = 2 + rank
+    features = {
+        "words": torch.full((2, length, 3), float(rank + 1), requires_grad=True),
+        "mask": torch.ones(2, length, dtype=torch.bool),
+        "clip": torch.tensor([rank, 2**62 + rank]),
+    }
+    whole = gather(features)
+    weight = (1.0 + torch.arange(2.0 * world))[:, None, None] * whole["mask"][..., None]
+    ((rank + 1) * whole["words"] * weight).sum().backward()  # a loss of its own on every rank
+    try:
+        gather({"x": torch.zeros(2 + rank, 3)})
+        message = ""
+    except ValueError as error:
+        message = str(error)
+    module = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(3)])
+    module[0].weight.grad = torch.full((1, 1), float(rank))
+    if rank == 1:
+        module[1].weight.grad = torch.ones(1, 1)
+    average_gradients(list(module.parameters()))
+    return {
+        "whole": {name: x.detach() for name, x in whole.items()},
+        "gradient": features["words"].grad,
+        "rows": list(range(2 * world)[own_rows(2 * world)]),
+        "message": message,
+        "averaged": [p.grad for p in module.parameters()],
+        "sum": summed(torch.tensor(rank + 1)),
+    }
+
+
+def test_gathering_pads_keeps_the_order_and_sums_gradients(tmp_path):
+    found = on_ranks(2, tmp_path, odd_ends)
+    for rank, seen in enumerate(found):
+        words, mask, clip = (seen["whole"][name] for name in ("words", "mask", "clip"))
+        assert words[:, :, 0].tolist() == [[1, 1, 0], [1, 1, 0], [2, 2, 2], [2, 2, 2]]
+        assert torch.equal(mask, words[:, :, 0] > 0) and mask.dtype == torch.bool
+        assert clip.tolist() == [0, 2**62, 1, 2**62 + 1]
+        assert seen["rows"] == [2 * rank, 2 * rank + 1]
+        rows = torch.tensor([1.0, 2.0]) + 2 * rank
+        expected = (1 + 2) * rows[:, None, None].expand_as(seen["gradient"])
+        assert torch.equal(seen["gradient"], expected)
+        assert seen["message"].startswith("ranks brought [2, 3] clips")
+        assert [None if g is None else g.item() for g in seen["averaged"]] == [0.5, 0.5, None]
+        assert seen["sum"].item() == 3
+
+
+def test_one_process_needs_no_group():
+    features = {"x": torch.ones(2, 3)}
+    assert world_size() == 1
+    assert gather(features) is features
+    assert own_rows(5) == slice(0, 5)

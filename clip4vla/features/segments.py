@@ -58,14 +58,14 @@ def split(
 
 
 def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:
-    """(x - mean) / (std + 1e-10) of images [S, C, H, W], with the population's std.
+    """(x - mean) / (std + 1e-10) of images [S, C, H, W], with the population's std; in place.
 
     The statistics are those of every image, or of every channel of the `clip` [C, T, W]. Values are
     first shifted by the first of them: that changes nothing but makes constant ones exactly zero,
     where rounding in their mean would otherwise be blown up to values around 1.
     """
-    shift = (images if clip is None else clip)[..., :1, :1]
-    images = images - shift
+    shift = (images if clip is None else clip)[..., :1, :1].clone()
+    images -= shift
     values = images if clip is None else clip - shift  # [S, C, H, W] or [C, T, W]
     mean = values.flatten(-2).mean(-1)[..., None, None]
     values -= mean

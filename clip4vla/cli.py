@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from clip4vla import __version__
+from clip4vla.cli_embed import embed
 from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, describe_os_error
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ tables = typer.Typer(no_args_is_help=True, help="From metrics to tables, figures
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
+app.add_typer(embed, name="embed")
 
 ConfigFiles = Annotated[
     list[Path],

@@ -169,6 +169,9 @@ def load(
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}, give 1 or more")
     found = read_checkpoint(path)
+    for name, values in found.model.named_parameters():
+        if not values.isfinite().all():
+            raise UserError(f"{path}: {name} holds NaN or infinity: its training failed")
     try:
         where = pick_device() if device is None else torch.device(device)
         model = found.model.to(where)

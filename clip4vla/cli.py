@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,11 +28,13 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="From ids and annotations to frozen shards.")
 config = typer.Typer(no_args_is_help=True, help="Look at what the config resolves to.")
+checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: look, take, hand out.")
 tables = typer.Typer(no_args_is_help=True, help="From metrics to tables, figures and pages.")
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
 app.add_typer(embed, name="embed")
+app.add_typer(checkpoint, name="checkpoint")
 
 ConfigFiles = Annotated[
     list[Path],
@@ -124,8 +126,10 @@ def config_reference(
 def data_check(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
     """Say which of your files are missing, one line each, and where they belong."""
     from clip4vla.datasets.ready import missing_files
+    from clip4vla.stages.runs import unfit_tags
 
-    if problems := missing_files(plan_of(config_files, values)):
+    found = plan_of(config_files, values)
+    if problems := missing_files(found) + unfit_tags(found):
         raise UserError("\n".join(problems))
     typer.echo("all files that the targets need are there")
 
@@ -278,6 +282,66 @@ def tables_report(
     from clip4vla.stages import results as stage
 
     stage.report(snakefile, config_files, values)
+
+
+@checkpoint.command("inspect")
+def checkpoint_inspect(
+    path: Annotated[Path, typer.Argument(help="A file of weights of any kind.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a file of weights is and holds. Nothing that is in it runs."""
+    from clip4vla.stages import checkpoints as stage
+
+    report = stage.inspect(path)
+    typer.echo(json.dumps(report, indent=2) if as_json else stage.show(report))
+
+
+@checkpoint.command("import")
+def checkpoint_import(
+    path: Annotated[Path, typer.Argument(help="CLIP, CLIP4VLA, MCLIP4VLA or an older file.")],
+    out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    fresh: Annotated[
+        list[str] | None, typer.Option(help="A part to start anew, such as audio; repeatable.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A part of the file to leave out; repeatable.")
+    ] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="A file of CLIP alone, for fresh text or vision.")
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option("--set", help='Settings as JSON, such as {"model.type_token": "both"}.'),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Names of a probe's classes, one a line, in its order.")
+    ] = None,
+) -> None:
+    """Take a file of weights over: every tensor finds its place, or nothing is written."""
+    from clip4vla.stages import checkpoints as stage
+
+    stage.import_(path, out, fresh or [], drop or [], clip, values, classes, typer.echo)
+
+
+@checkpoint.command("export")
+def checkpoint_export(
+    source: Annotated[str, typer.Argument(help="A run key, or a file of ours.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    names: Annotated[
+        Literal["ours", "released"], typer.Option(help="Ours, or of the released code.")
+    ] = "ours",
+    metrics: Annotated[
+        list[Path] | None,
+        typer.Option(help="A metrics.json for the card; without, those in results/ are found."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="What the card states, such as cc-by-4.0.")
+    ] = None,
+) -> None:
+    """Write weights, config.json and a model card into a folder."""
+    from clip4vla.stages import checkpoints as stage
+
+    stage.export(source, out, names, metrics or [], licence, typer.echo)
 
 
 @app.command()

@@ -107,6 +107,7 @@ def coverages():
 def stop_when_files_are_missing():
     """Before the first job of a real run: one line for each of the user's files that is missing."""
     from clip4vla.datasets.ready import missing_files
+    from clip4vla.stages.runs import unfit_tags
 
-    if problems := missing_files(PLAN):
+    if problems := missing_files(PLAN) + unfit_tags(PLAN):
         raise WorkflowError("\n".join(problems))

@@ -2,9 +2,9 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from clip4vla.config.base import Section, runtime
 from clip4vla.config.data import Dataset
@@ -14,12 +14,26 @@ from clip4vla.errors import UserError
 
 
 class Weights(Section):
-    """A file of weights that rows may start from."""
+    """Weights that rows may start from: a file, or a tag of open_clip (docs/weights.md)."""
 
-    path: Path = runtime(description="a file: OpenAI's CLIP, or a model.safetensors of ours")
+    path: Path | None = runtime(
+        None, description="a file: OpenAI's CLIP, or a model.safetensors of ours"
+    )
+    open_clip: str | None = runtime(
+        None,
+        pattern=r"^[^:/\s]+:[^:/\s]+$",
+        description="instead of path, ARCHITECTURE:TAG of open_clip, such as "
+        "ViT-B-32:laion2b_s34b_b79k; downloaded to its cache on first use",
+    )
     sha256: str | None = runtime(
         None, pattern=r"^[0-9a-f]{64}$", description="of the file; a run checks it before it starts"
     )
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if (self.path is None) == (self.open_clip is None):
+            raise ValueError("needs `path` or `open_clip`, one of them; null takes one back")
+        return self
 
 
 class Config(Section):

@@ -114,9 +114,15 @@ class Plan:
         name = self.versions[version]
         return name, self.config.datasets[name]
 
-    def weight_files(self) -> dict[str, Path]:
-        """Named weights of the config."""
-        return {name: item.path for name, item in self.config.weights.items()}
+    def weights_of(self, run: Section) -> str | None:
+        """The name, in the config's `weights`, of what a run starts from; None: of nothing there.
+
+        That is the model's CLIP, unless the run starts from another run or from other weights.
+        """
+        start = getattr(run, "start", None)
+        if start is None:
+            return run.model.weights
+        return start.removeprefix(WEIGHTS) if start.startswith(WEIGHTS) else None
 
 
 def make_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Plan:

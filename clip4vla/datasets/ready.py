@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clip4vla.config import layout
-from clip4vla.config.plan import WEIGHTS, Plan
+from clip4vla.config.plan import Plan
 
 
 def missing_files(plan: Plan) -> list[str]:
@@ -28,11 +28,8 @@ def missing_files(plan: Plan) -> list[str]:
                 f"{name}: {' and '.join(lacking)} missing: put them there (docs/data.md), "
                 f"or set datasets.{name}.enabled: false"
             )
-    needed = {run.model.weights for run in plan.runs.values()}
-    starts = (getattr(run, "start", None) for run in plan.runs.values())
-    needed |= {start.removeprefix(WEIGHTS) for start in starts if start and ":" in start}
-    for name in sorted(needed - {None}):
-        path = plan.weight_files()[name]
-        if not path.is_file():
+    for name in sorted({plan.weights_of(run) for run in plan.runs.values()} - {None}):
+        path = plan.config.weights[name].path  # None: open_clip fetches it on first use
+        if path is not None and not path.is_file():
             problems.append(f"weights {name}: {path} is missing: put the file there (docs/data.md)")
     return problems

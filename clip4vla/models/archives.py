@@ -6,21 +6,18 @@ are read: the classes that it names are replaced by empty ones, and its code is 
 """
 
 import io
-import pickle
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from clip4vla.errors import UserError
 
+ARCHIVE = "TorchScript archive"  # `WeightFile.form` of what OpenAI publishes
 SCRIPT_CLASSES = "__torch__."  # classes that an archive defines itself
 SCRIPT_LISTS = "torch.jit._pickle.build_"  # how an archive writes a typed list
 STATES = ("state_dict", "model_state_dict", "model")  # where the state of a training has weights
@@ -34,19 +31,6 @@ NOT_WEIGHTS = {  # how a failed download begins
     b"<": "is a web page, not weights: fetch it again, in a browser if need be",
     b"version https://git-lfs": "is a pointer of Git LFS, not weights: run `git lfs pull`",
 }
-UNREADABLE = (
-    safetensors.SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -89,7 +73,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
         file = _read(path, start)
     except UserError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # readers raise almost anything on bytes that mean harm
         raise UserError(
             f"{path}: cannot be read as weights ({_first_line(error)}); give a safetensors file, a "
             "state dict saved by torch, or OpenAI's CLIP archive"
@@ -106,7 +90,7 @@ def _read(path: Path, start: bytes) -> WeightFile:
             entries = archive.infolist()
         _check_claims(path, entries)
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-            return WeightFile("TorchScript archive", _read_torchscript(path))
+            return WeightFile(ARCHIVE, _read_torchscript(path))
     return _weights_in(path, torch.load(path, map_location="cpu", weights_only=True))
 
 

@@ -65,9 +65,7 @@ def build_model(
     return model
 
 
-def empty_model(
-    config: Model, head: Head, n_classes: int | None, inputs: Inputs
-) -> CLIP4VLA:
+def empty_model(config: Model, head: Head, n_classes: int | None, inputs: Inputs) -> CLIP4VLA:
     """As `build_model`, with memory for the parameters and nothing in them: a file must fill all.
 
     Drawing random weights only to overwrite them takes seconds at the size of ViT-B/32.

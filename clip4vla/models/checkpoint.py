@@ -50,10 +50,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def read_settings(path: str | Path, metadata: dict[str, Any]) -> Settings:
     """The settings in a file's metadata; UserError, with the remedy, where there are none."""
-    remedy = f"run `clip4vla checkpoint import {path} OUT`"
     if "format" not in metadata:
         raise UserError(
-            f"{path}: written by an older version, which did not say how to rebuild it: {remedy}"
+            f"{path}: written by an older version, which did not say how to rebuild it: run "
+            f"`clip4vla checkpoint import {path} OUT`"
         )
     if metadata["format"] != FORMAT:
         raise UserError(
@@ -69,5 +69,5 @@ def read_settings(path: str | Path, metadata: dict[str, Any]) -> Settings:
         key = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{path}: its metadata has {key}: {first['msg']}: install the version of clip4vla "
-            f"that wrote it, or {remedy}"
+            "that wrote it"
         ) from None

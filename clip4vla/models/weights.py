@@ -11,14 +11,13 @@ from torch import Tensor
 
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, whole_file
-from clip4vla.models.architecture import CLIP_VOCABULARY, VOCABULARY
 from clip4vla.models.archives import read_tensors
 from clip4vla.models.clip4vla import CLIP4VLA
-from clip4vla.models.importers import kind_of, to_our_names
+from clip4vla.models.coverage import Coverage, compare
+from clip4vla.models.importers import CLIP_KINDS, kind_of, to_our_names
 
 METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
 PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "probe", "fusion", "gate")
-TOKENS = "text.token_embedding.weight"
 
 
 def save_model(path: str | Path, model: CLIP4VLA, metadata: dict[str, Any]) -> None:
@@ -55,12 +54,16 @@ def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) ->
     have a place, except in the parts named in `fresh` (of `PARTS`): these take nothing from the
     file and start again from the towers just loaded (`CLIP4VLA.restart`). Half precision is widened
     exactly. Nothing is changed unless all fits; otherwise UserError says what was expected, found,
-    missing, left over and misshapen.
+    missing, left over, misshapen and not finite.
     """
     unknown = sorted(set(fresh) - set(PARTS))
     if unknown:
         raise ValueError(f"fresh: {unknown} are not parts; choose from {PARTS}")
-    _fill(model, Path(path), *_read(Path(path)), fresh)
+    path = Path(path)
+    kind, state = read_named(path)
+    if kind == "ours":
+        _check_activation(model, path)
+    _fill(model, path, kind, state, fresh)
 
 
 def load_clip(model: CLIP4VLA, path: str | Path) -> None:
@@ -69,7 +72,7 @@ def load_clip(model: CLIP4VLA, path: str | Path) -> None:
     As strict as `load_into`. A whole CLIP4VLA is refused: taking half of it would go unseen.
     """
     path = Path(path)
-    kind, state = _read(path)
+    kind, state = read_named(path)
     if any(name.startswith("audio.") for name in state):
         raise UserError(
             f"{path}: holds a whole CLIP4VLA, not CLIP alone: give it as `start: weights:NAME`, "
@@ -78,64 +81,63 @@ def load_clip(model: CLIP4VLA, path: str | Path) -> None:
     _fill(model, path, kind, state, ("audio", "captioner", "fusion", "gate", "probe"))
 
 
-def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+def read_named(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """What wrote a file, and its tensors under the names of our model."""
     state = read_tensors(path)
     kind = kind_of(path, state)
     return kind, to_our_names(path, kind, state)
 
 
-def _fill(
-    model: CLIP4VLA, path: Path, kind: str, state: dict[str, Tensor], fresh: tuple[str, ...]
-) -> None:
-    given = _without(state, fresh)
-    wanted = _without(dict(model.named_parameters()), fresh)
-    grows = kind == "openai" and len(given.get(TOKENS, ())) == CLIP_VOCABULARY
-    _check(path, kind, wanted, given, grows)
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            value = given[name]
-            parameter[: len(value)].copy_(value) if value.ndim else parameter.copy_(value)
+def coverage_of(
+    model: CLIP4VLA, given: dict[str, Tensor], fresh: tuple[str, ...], kind: str
+) -> Coverage:
+    """Hold tensors under our names against all of the model but its `fresh` parts."""
+    wanted = without(dict(model.named_parameters()), fresh)
+    return compare(wanted, without(given, fresh), grows=kind in CLIP_KINDS)
+
+
+@torch.no_grad()
+def fill(model: CLIP4VLA, given: dict[str, Tensor], fresh: tuple[str, ...]) -> None:
+    """Copy tensors whose coverage is complete into the model; start the `fresh` parts again."""
+    for name, parameter in without(dict(model.named_parameters()), fresh).items():
+        value = given[name]
+        parameter[: len(value)].copy_(value) if value.ndim else parameter.copy_(value)
     for part in fresh:
         model.restart(part)
 
 
-def _without(tensors: dict[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
-    return {k: v for k, v in tensors.items() if k.split(".", 1)[0] not in parts}
+def without(tensors: dict[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of the other parts."""
+    return {name: value for name, value in tensors.items() if not below(name, parts)}
 
 
-def _check(path: Path, kind: str, wanted: dict, given: dict, grows: bool) -> None:
-    """Raise UserError unless names and shapes agree. `grows`: CLIP's rows of our vocabulary."""
+def below(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether a tensor belongs to one of the parts, such as `fusion` or `fusion.similarity`."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
 
-    def shape(name: str) -> list[int]:
-        rest = list(given[name].shape)
-        return [VOCABULARY, *rest[1:]] if grows and name == TOKENS else rest
 
-    missing = [k for k in wanted if k not in given]
-    left_over = [k for k in given if k not in wanted]
-    shared = [k for k in wanted if k in given]
-    misshapen = [
-        f"{k} {shape(k)} for {list(wanted[k].shape)}"
-        for k in shared
-        if shape(k) != list(wanted[k].shape)
-    ]
-    integers = [f"{k} is {given[k].dtype}" for k in shared if not given[k].is_floating_point()]
-    if not (missing or left_over or misshapen or integers):
+def _fill(
+    model: CLIP4VLA, path: Path, kind: str, state: dict[str, Tensor], fresh: tuple[str, ...]
+) -> None:
+    coverage = coverage_of(model, state, fresh, kind)
+    if not coverage.complete:
+        raise UserError(
+            f"{path} ({kind} names): {coverage.summary()}; check model.architecture, "
+            "model.type_token, model.joint_layers, the style of the joint encoder and what the "
+            f"file was trained for: `clip4vla checkpoint inspect {path}` shows what it holds"
+        )
+    fill(model, state, fresh)
+
+
+def _check_activation(model: CLIP4VLA, path: Path) -> None:
+    """Refuse one of our files whose metadata names another activation: no tensor would tell."""
+    try:
+        section = read_metadata(path).get("model")
+    except UserError:  # only the names are ours
         return
-    found = len(shared) - len(misshapen) - len(integers)
-    lists = {
-        "missing": missing,
-        "left over": left_over,
-        "misshapen": misshapen,
-        "not floating point": integers,
-    }
-    details = "; ".join(f"{_some(names)} {what}" for what, names in lists.items() if names)
-    raise UserError(
-        f"{path} ({kind} names): {len(wanted)} tensors expected, {found} found: {details}; check "
-        "model.architecture, model.type_token, model.joint_layers, the style of the joint encoder "
-        "and what the file was trained for"
-    )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{len(names)} ({', '.join(names[:3])}{more})"
+    found = section.get("activation") if isinstance(section, dict) else None
+    if found not in (None, model.sizes.activation):
+        raise UserError(
+            f"{path}: was trained with model.activation: {found}, and the run says "
+            f"{model.sizes.activation}: correct model.activation"
+        )

@@ -1,5 +1,6 @@
 """Training, substitution and evaluation of one run, by its key."""
 
+import sys
 from pathlib import Path
 
 from clip4vla.config import layout
@@ -88,19 +89,61 @@ def _manifests(run) -> dict[tuple[str, str], Path]:
 
 
 def _weights(plan: Plan, run) -> dict[str, Path]:
-    """Named weights; those that the run reads have the hash that the config gives for them."""
-    start = getattr(run, "start", None) or ""
-    named = {run.model.weights} if not start else {start.removeprefix(WEIGHTS)}
-    for name in named & plan.config.weights.keys():
-        item = plan.config.weights[name]
-        if not item.path.is_file():
-            raise UserError(f"{item.path}: weights {name} are missing; put the file there")
-        if item.sha256 and (found := sha256_of_file(item.path)) != item.sha256:
-            raise UserError(
-                f"{item.path}: sha256 is {found}, but weights.{name}.sha256 says {item.sha256}; "
-                "fetch the file again, or correct the config"
-            )
-    return plan.weight_files()
+    """The named weights that the run reads, with the hash that the config gives for them."""
+    from clip4vla.models.pretrained import doubt
+
+    name = plan.weights_of(run)
+    if name is None:
+        return {}
+    path, expected = _weight_file(plan, name, run), plan.config.weights[name].sha256
+    found = sha256_of_file(path)
+    if expected not in (None, found):
+        raise UserError(
+            f"{path}: sha256 is {found}, but weights.{name}.sha256 says {expected}; fetch the file "
+            "again, or correct the config"
+        )
+    if warning := doubt(path, found):
+        print(f"clip4vla: warning: {warning}", file=sys.stderr)
+    return {name: path}
+
+
+def _weight_file(plan: Plan, name: str, run) -> Path:
+    """The file behind a name; that of an open_clip tag is downloaded if it is not there yet."""
+    from clip4vla.models import pretrained
+
+    item = plan.config.weights[name]
+    if item.open_clip is not None:
+        _check_tag(name, item.open_clip, run)
+        return pretrained.tag_file(f"weights.{name}.open_clip", item.open_clip)
+    if not item.path.is_file():
+        raise UserError(f"{item.path}: weights {name} are missing; put the file there")
+    return item.path
+
+
+def unfit_tags(plan: Plan) -> list[str]:
+    """One line for each open_clip tag that is unknown or does not fit the model of a run."""
+    problems = []
+    for run in plan.runs.values():
+        name = plan.weights_of(run)
+        tagged = plan.config.weights[name].open_clip if name else None
+        if tagged is not None:
+            try:
+                _check_tag(name, tagged, run)
+            except UserError as error:
+                problems.append(str(error))
+    return list(dict.fromkeys(problems))
+
+
+def _check_tag(name: str, tagged: str, run) -> None:
+    from clip4vla.models.pretrained import check_tag
+
+    where = f"weights.{name}.open_clip"
+    if getattr(run, "start", None) is not None:
+        raise UserError(
+            f"{where}: {tagged} is CLIP alone, and `from` needs a whole CLIP4VLA; name it in "
+            "model.weights instead"
+        )
+    check_tag(where, tagged, run.model)
 
 
 def _start(plan: Plan, run) -> Path | None:
@@ -108,7 +151,7 @@ def _start(plan: Plan, run) -> Path | None:
     if getattr(run, "start", None) is None:
         return None
     if run.start.startswith(WEIGHTS):
-        return plan.weight_files()[run.start.removeprefix(WEIGHTS)]
+        return _weight_file(plan, run.start.removeprefix(WEIGHTS), run)
     path = Path(layout.result_dir(run.start), "model.safetensors")
     if not path.is_file():
         raise UserError(f"{path}: not there yet; run `clip4vla train {run.start}`")

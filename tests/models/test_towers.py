@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from clip4vla.config.run import Model
 from clip4vla.models.architecture import resolve
+from clip4vla.models.build import build_model
 from clip4vla.models.clip4vla import CLIP4VLA, set_trainable
 from clip4vla.models.towers import MEAN, STD, AudioTower, pixels
 
@@ -83,6 +85,23 @@ def test_text_does_not_depend_on_its_padding(tiny, clips):
 def test_text_without_an_end_token_has_no_clip_feature(tiny):
     _, end = tiny.encode_text(torch.tensor([[49406, 320], [49406, 49407]]))
     assert end[0].eq(0).all() and end[1].ne(0).any()
+
+
+def test_the_background_token_is_one_for_all_clips(clips):
+    """Facts 3.2: class, patches, background: 51 tokens, 51 positions, whatever the clip's type."""
+    audio = build_model(
+        Model(architecture="tiny", weights=None, type_token="background"), {}, seed=3
+    ).audio.eval()
+    names = {name for name, _ in audio.named_parameters()}
+    assert "background_embedding" in names and "control_embedding" not in names
+    segments = clips["audio"].flatten(0, 1)[:2]
+    with torch.inference_mode():
+        tokens = audio._embeds(segments, torch.zeros(2))
+        assert tokens.shape == (2, 51, 64)
+        expected = audio.ln_pre(audio.background_embedding + audio.positional_embedding[-1])
+        assert torch.allclose(tokens[:, -1], expected.expand(2, -1), **CLOSE)
+        same = audio(segments, torch.zeros(2)), audio(segments, torch.ones(2))
+    assert torch.equal(*same)
 
 
 def test_a_batch_without_sound_reaches_every_audio_parameter(clips):

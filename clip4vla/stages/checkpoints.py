@@ -1,0 +1,205 @@
+"""`clip4vla checkpoint`: look into files of weights, take them over, hand them out."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clip4vla.config import layout
+from clip4vla.config.yaml import undotted
+from clip4vla.errors import UserError
+from clip4vla.files import read_json, sha256_of_file, whole_file, write_json, write_text
+
+Tell = Callable[[str], None]  # given each line of what was found and done
+WEIGHTS = {"ours": "model.safetensors", "released": "pytorch_model.bin"}
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What a file of weights is and holds; see `show` for the same as text."""
+    from clip4vla.models.archives import ARCHIVE, read_weight_file
+    from clip4vla.models.deduce import architecture_of
+    from clip4vla.models.importers import kind_of, to_our_names
+    from clip4vla.models.pretrained import doubt, known_openai
+    from clip4vla.models.weights import read_metadata
+
+    file = read_weight_file(path)
+    sha256 = sha256_of_file(path)
+    known = known_openai().get(sha256)
+    report: dict[str, Any] = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+        "form": file.form,
+        "known_as": f"OpenAI's {known[1]}" if known else None,
+        "warning": doubt(path, sha256, file.form == ARCHIVE),
+        "left_out": list(file.left_out),
+        "metadata": None,
+    }
+    tensors, notes = file.tensors, []
+    try:
+        report["kind"] = kind_of(path, tensors)
+        tensors = to_our_names(path, report["kind"], tensors)
+        report["architecture"] = architecture_of(path, tensors)
+    except UserError as error:
+        notes.append(str(error))
+    if report.get("kind") == "ours":
+        try:
+            report["metadata"] = read_metadata(path)
+        except UserError as error:
+            notes.append(str(error))
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        empty = {"tensors": 0, "parameters": 0, "dtypes": []}
+        part = parts.setdefault(name.split(".", 1)[0], empty)
+        part["tensors"] += 1
+        part["parameters"] += value.numel()
+        part["dtypes"] = sorted({*part["dtypes"], str(value.dtype).removeprefix("torch.")})
+    return report | {"parts": parts, "notes": notes}
+
+
+def show(report: dict[str, Any]) -> str:
+    """The text of `inspect`."""
+    parts = report["parts"]
+    total = {key: sum(part[key] for part in parts.values()) for key in ("tensors", "parameters")}
+    dtypes = sorted({dtype for part in parts.values() for dtype in part["dtypes"]})
+    facts = {
+        "form": report["form"],
+        "kind": report.get("kind", "unknown"),
+        "known as": report["known_as"],
+        "architecture": report.get("architecture"),
+        "size": f"{report['bytes']:,} bytes",
+        "sha256": report["sha256"],
+        "no weights": ", ".join(report["left_out"]),
+    }
+    lines = [report["file"]]
+    lines += [f"  {name:<14}{value}" for name, value in facts.items() if value]
+    lines += ["", f"  {'part':<14}{'tensors':>8}{'parameters':>15}  dtypes"]
+    for name, part in [*parts.items(), ("all", total | {"dtypes": dtypes})]:
+        numbers = f"{part['tensors']:>8,}{part['parameters']:>15,}"
+        lines.append(f"  {name:<14}{numbers}  {', '.join(part['dtypes'])}")
+    if report["metadata"] is not None:
+        text = json.dumps(report["metadata"], indent=2, sort_keys=True)
+        lines += ["", "  metadata", *(f"  {line}" for line in text.splitlines())]
+    lines += [f"warning: {report['warning']}"] if report["warning"] else []
+    return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])
+
+
+def import_(
+    path: Path,
+    out: Path,
+    fresh: list[str],
+    drop: list[str],
+    clip: Path | None,
+    values: str | None,
+    classes: Path | None,
+    tell: Tell,
+) -> None:
+    """Write a file of any supported kind as ours; `tell` is given each line of the coverage."""
+    from clip4vla.models.archives import ARCHIVE
+    from clip4vla.models.checkpoint import write_checkpoint
+    from clip4vla.models.convert import convert
+    from clip4vla.models.pretrained import doubt
+
+    given = _settings(values)
+    if classes is not None:
+        given["classes"] = classes.read_text(encoding="utf-8").split("\n")
+        given["classes"] = [name.strip() for name in given["classes"] if name.strip()]
+    found = convert(path, tuple(fresh), tuple(drop), clip, given)
+    coverage = found.coverage
+    tell(f"{path}: {found.kind} names, {found.origin['imported']['form']}")
+    imported = found.origin["imported"]
+    if warning := doubt(path, imported["sha256"], imported["form"] == ARCHIVE):
+        tell(f"warning: {warning}")
+    tell(f"architecture: {found.settings.model.architecture}; task: {found.settings.task}")
+    tell(f"expected: {len(coverage.expected)} tensors; found: {coverage.found}")
+    for kind in ("missing", "left over", "misshapen", "not finite floating point"):
+        names = coverage.problems().get(kind, [])
+        tell(f"{kind}: {len(names)}")
+        for name in names:
+            tell(f"  {name}")
+    for title, names in (
+        ("started anew", found.fresh),
+        ("left out", (*drop, *found.left_out)),
+        ("assumed", found.assumed),
+    ):
+        for name in names:
+            tell(f"{title}: {name}")
+    found.fill()
+    write_checkpoint(out, found.model, found.settings, found.origin)
+    tell(f"written: {out}")
+
+
+def export(
+    source: str, out: Path, names: str, metrics: list[Path], licence: str | None, tell: Tell
+) -> None:
+    """Write the weights, config.json and a model card of a run (by its key) or of a file of ours.
+
+    names: `ours`, a safetensors file; `released`, a state dict that the released code loads.
+    """
+    from clip4vla.models.checkpoint import read_checkpoint, write_checkpoint
+    from clip4vla.models.importers import to_released_names
+    from clip4vla.stages.model_card import model_card
+
+    path = _file_of(source)
+    sha256 = sha256_of_file(path)
+    checkpoint = read_checkpoint(path)
+    scores = [read_json(file) for file in metrics] or _scores(sha256)
+    weights = out / WEIGHTS[names]
+    if names == "released":
+        import torch
+
+        tensors = {k: v.detach() for k, v in checkpoint.model.named_parameters()}
+        with whole_file(weights) as temporary:
+            torch.save(to_released_names(tensors), temporary)
+    else:
+        written = set(type(checkpoint.settings).model_fields) | {"format"}
+        origin = {k: v for k, v in checkpoint.metadata.items() if k not in written}
+        write_checkpoint(weights, checkpoint.model, checkpoint.settings, origin)
+    write_json(out / "config.json", checkpoint.metadata)
+    run = path.parent / "config.json"
+    if run.is_file() and path.parent.resolve() != out.resolve():
+        write_json(out / "run.json", read_json(run))
+    parameters = sum(p.numel() for p in checkpoint.model.parameters())
+    card = model_card(
+        checkpoint.metadata,
+        names,
+        weights.name,
+        sha256_of_file(weights),
+        parameters,
+        scores,
+        licence,
+    )
+    write_text(out / "README.md", card)
+    for file in sorted(out.iterdir()):
+        tell(f"written: {file}")
+
+
+def _settings(values: str | None) -> dict[str, Any]:
+    try:
+        given = undotted(json.loads(values)) if values else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"--set: not JSON ({error})") from None
+    if not isinstance(given, dict):
+        raise UserError('--set: give an object, such as {"model.type_token": "both"}')
+    return given
+
+
+def _file_of(source: str) -> Path:
+    """The file of a run, by its key, or the file of that name."""
+    if re.fullmatch(r"[0-9a-f]{12}", source):
+        path = Path(layout.result_dir(source), WEIGHTS["ours"])
+        if not path.is_file():
+            raise UserError(f"{path}: not there yet; run `clip4vla train {source}`")
+        return path
+    return Path(source)
+
+
+def _scores(sha256: str) -> list[dict[str, Any]]:
+    """The metrics of every finished evaluation of a file of weights, in a fixed order."""
+    found = []
+    for file in sorted(Path(layout.result_dir("x")).parent.glob("*/metrics.json")):
+        metrics = read_json(file)
+        if (metrics.get("checkpoint") or {}).get("sha256") == sha256:
+            found.append(metrics)
+    return found

@@ -1,0 +1,153 @@
+"""The README.md that goes with exported weights."""
+
+from typing import Any
+
+LOADING = {
+    "ours": """```python
+import clip4vla
+
+checkpoint = clip4vla.load("{file}")   # model in evaluation mode, settings, metadata
+```
+
+`checkpoint.model.encode_text`, `.encode_vision` and `.encode_audio` give un-normalised features;
+their docstrings say what they take. To start a row of the workflow from it, name it under
+`weights` in the config and say `pretrain: {{from: NAME}}`.""",
+    "released": """A state dict under the names of the released CLIP4VLA code, for its
+`--init_model {file}`; in this project `clip4vla checkpoint import {file} OUT` takes it back.""",
+}
+
+
+def model_card(
+    metadata: dict[str, Any],
+    names: str,
+    file: str,
+    sha256: str,
+    parameters: int,
+    scores: list[dict[str, Any]],
+    licence: str | None,
+) -> str:
+    """Markdown with a YAML front matter, made of what the file says of itself and of `scores`.
+
+    names: `ours` or `released`; scores: contents of metrics.json files.
+    """
+    model, inputs = metadata["model"], metadata["inputs"]
+    log_mel, frames = metadata["cache"]["log_mel"], metadata["cache"]["frames"]
+    front = ["library_name: clip4vla", "tags: [clip, audio, video, text-video-retrieval]"]
+    if licence:
+        front.insert(0, f"license: {licence}")
+    facts = {
+        "file": f"`{file}`, sha256 `{sha256}`",
+        "architecture": f"{model['architecture']}, {model['activation']}",
+        "parameters": f"{parameters:,}",
+        "type token": _type_token(metadata),
+        "task": _task(metadata),
+        "modalities": ", ".join(metadata["modalities"]),
+        "classes": ", ".join(metadata["classes"]) if metadata["classes"] else None,
+        "run": _run(metadata),
+        "imported from": _imported(metadata),
+    }
+    return "\n".join(
+        [
+            "---",
+            *front,
+            "---",
+            "",
+            "# CLIP4VLA: CLIP with an audio tower",
+            "",
+            "Weights of *Accommodating Audio Modality in CLIP for Multimodal Processing* (AAAI "
+            "2023) in the reproduction by this package: text, frames and sound in one space.",
+            "",
+            *(f"* {name}: {value}" for name, value in facts.items() if value),
+            "",
+            "## Data",
+            "",
+            *_data(metadata),
+            "",
+            "## Metrics",
+            "",
+            *_metrics(scores),
+            "",
+            "## What it takes",
+            "",
+            f"* Frames: {frames['fps']:g} a second, at most {inputs['max_frames']} spread over the "
+            "clip; short side to 224 (bicubic), centre crop, CLIP's mean and standard deviation.",
+            f"* Sound: {log_mel['sample_rate']} Hz; log-mel of {log_mel['n_mels']} bands from "
+            f"{log_mel['f_min']:g} to {log_mel['f_max']:g} Hz, {log_mel['window']} window of "
+            f"{log_mel['n_fft']} samples every {log_mel['hop']}; {log_mel['top_db']:g} dB below "
+            f"the maximum; at most {inputs['max_segments']} segments of 224 steps, each "
+            "standardised by channel.",
+            f"* Text: CLIP's tokens, at most {inputs['max_words']} with start and end; pad id "
+            "49410.",
+            "",
+            "## How to load it",
+            "",
+            LOADING[names].format(file=file),
+            "",
+            "## Limits",
+            "",
+            "It carries the biases of CLIP's training images and of the videos it was trained on. "
+            "It was made for research on short clips with English text; no other use was tested.",
+            "",
+            "## Licence",
+            "",
+            licence
+            or "Not stated. Whoever publishes this file states it, with regard to the licences of "
+            "the weights it starts from and of the data above.",
+            "",
+        ]
+    )
+
+
+def _type_token(metadata: dict[str, Any]) -> str:
+    kind, share = metadata["model"]["type_token"], metadata["nonverbal_share"]
+    if kind != "single":
+        return kind
+    return "single, " + ("[VB] or [NB] by source" if share is None else f"{share:g} of [NB]")
+
+
+def _task(metadata: dict[str, Any]) -> str:
+    task, model = metadata["task"], metadata["model"]
+    if task == "retrieval":
+        return f"retrieval, {model['fusion']}"
+    return task or "none: towers alone"
+
+
+def _run(metadata: dict[str, Any]) -> str | None:
+    if not metadata.get("run_key"):
+        return None
+    text = f"`{metadata['run_key']}` ({metadata.get('stage')}), epoch "
+    text += f"{metadata.get('selected_epoch')} by {metadata.get('selection')}"
+    if metadata.get("val_metric"):
+        text += f" ({metadata['val_metric']} {metadata['val_value']:.4g})"
+    return text
+
+
+def _imported(metadata: dict[str, Any]) -> str | None:
+    source = metadata.get("imported")
+    return source and f"`{source['file']}` ({source['kind']} names), sha256 `{source['sha256']}`"
+
+
+def _data(metadata: dict[str, Any]) -> list[str]:
+    manifests = metadata.get("manifests")
+    if not manifests:
+        return ["Unknown: the file does not say what it was trained on."]
+    head = ["| data version | sha256 of its manifest |", "| --- | --- |"]
+    return head + [f"| {name} | `{sha256}` |" for name, sha256 in sorted(manifests.items())]
+
+
+def _metrics(scores: list[dict[str, Any]]) -> list[str]:
+    if not scores:
+        return ["None were measured with these weights."]
+    lines = [
+        "| data | split | gallery | silent clips | queries | clips | ids sha256 | metrics |",
+        "| --- | --- | --- | --- | ---: | ---: | --- | --- |",
+    ]
+    for score in scores:
+        for name, gallery in score["galleries"].items():
+            values = ", ".join(f"{k} {v:.4g}" for k, v in gallery["metrics"].items())
+            lines.append(
+                f"| {score['data_version']} | {score['split']} | {name} | "
+                f"{score['missing_audio']} | {gallery['n_queries']} | {gallery['n_gallery']} | "
+                f"`{gallery['ids_sha256'][:12]}` | {values} |"
+            )
+    return lines

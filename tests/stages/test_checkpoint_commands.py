@@ -1,0 +1,303 @@
+"""`clip4vla checkpoint inspect | import | export`, from the command line down."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from clip4vla.cli import main
+from clip4vla.config.plan import make_plan
+from clip4vla.config.run import Model
+from clip4vla.config.settings import Settings
+from clip4vla.errors import UserError
+from clip4vla.files import sha256_of_file
+from clip4vla.models import pretrained
+from clip4vla.models.build import build_model
+from clip4vla.models.checkpoint import read_checkpoint, write_checkpoint
+from clip4vla.models.importers import to_released_names
+from clip4vla.stages import runs
+from clip4vla.stages.checkpoints import inspect
+
+REPO = Path(__file__).parents[2]
+KEY = "0123456789ab"
+
+
+def model(head=None, n_classes=None, **config):
+    config = Model(**{"architecture": "tiny", "weights": None} | config)
+    return build_model(config, {}, head, n_classes, seed=2), config
+
+
+def released(path, head, n_classes=None, **config):
+    """Write a file of the released code; give its tensors."""
+    tensors = {k: v.detach() for k, v in model(head, n_classes, **config)[0].named_parameters()}
+    theirs = to_released_names(tensors)
+    torch.save(theirs, path)
+    return theirs
+
+
+def clip_alone(path):
+    built, _ = model()
+    state = {f"visual.{k}": v.half() for k, v in built.vision.state_dict().items()}
+    state |= {k: v for k, v in built.text.state_dict().items()}
+    state["token_embedding.weight"] = state["token_embedding.weight"][:49408].clone()
+    save_file(state | {"logit_scale": torch.tensor(4.0)}, path)
+
+
+@pytest.fixture
+def clip4vla(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; give (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(["checkpoint", *map(str, arguments)])
+        return (stop.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def test_inspect_says_what_a_file_is(clip4vla, tmp_path):
+    clip_alone(tmp_path / "ViT-B-32.pt")
+    code, text, _ = clip4vla("inspect", "ViT-B-32.pt")
+    assert code == 0
+    for words in ("openai", "safetensors", "tiny", "float16, float32", "vision", "none of OpenAI"):
+        assert words in text, words
+    code, text, _ = clip4vla("inspect", "ViT-B-32.pt", "--json")
+    report = json.loads(text)
+    assert report["sha256"] == sha256_of_file(tmp_path / "ViT-B-32.pt")
+    assert report["parts"]["vision"] == {
+        "tensors": 32,
+        "parameters": sum(p.numel() for p in model()[0].vision.parameters()),
+        "dtypes": ["float16"],
+    }
+    assert report["known_as"] is None and report["kind"] == "openai"
+
+
+def test_inspect_knows_openais_files_and_looks_into_strange_ones(tmp_path, monkeypatch):
+    path = tmp_path / "x.pt"
+    clip_alone(path)
+    known = {sha256_of_file(path): ("tiny", "ViT-B-32.pt")}
+    monkeypatch.setattr(pretrained, "known_openai", lambda: known)
+    assert inspect(path)["known_as"] == "OpenAI's ViT-B-32.pt"
+    torch.save({"encoder.weight": torch.ones(2, 3), "epoch": 4}, path)
+    report = inspect(path)
+    assert report["parts"]["encoder"]["parameters"] == 6 and report["left_out"] == ["epoch"]
+    assert "encoder.weight" in report["notes"][0] and "kind" not in report
+
+
+def test_import_prints_the_coverage_and_writes_a_file_that_loads(clip4vla, tmp_path):
+    released(tmp_path / "pytorch_model.bin.4", "fusion", joint_layers=2)
+    arguments = "import", "pytorch_model.bin.4", "out.safetensors"
+    settings = {"model.fusion": "tight", "inputs.max_words": 20}
+    code, text, _ = clip4vla(*arguments, "--set", json.dumps(settings))
+    assert code == 0
+    lines = text.splitlines()
+    assert "expected: 123 tensors; found: 123" in lines
+    assert [line for line in lines if line in ("missing: 0", "left over: 0", "misshapen: 0")] == [
+        "missing: 0",
+        "left over: 0",
+        "misshapen: 0",
+    ]
+    assert any(line.startswith("assumed: model.type_token: single") for line in lines)
+    assert not any("max_words" in line for line in lines)
+    found = read_checkpoint(tmp_path / "out.safetensors")
+    assert found.settings.model.fusion == "tight" and found.model.fusion.max_words == 20
+    imported = found.metadata["imported"]
+    assert imported["file"] == "pytorch_model.bin.4" and imported["kind"] == "released"
+    assert imported["sha256"] == sha256_of_file(tmp_path / "pytorch_model.bin.4")
+
+
+def test_an_incomplete_file_writes_nothing(clip4vla, tmp_path):
+    clip_alone(tmp_path / "clip.safetensors")
+    code, text, error = clip4vla("import", "clip.safetensors", "out.safetensors")
+    assert code == 2 and not (tmp_path / "out.safetensors").exists()
+    assert "  audio.conv1.weight" in text and "--fresh" in error
+    assert error.splitlines()[-1].startswith("clip4vla: clip.safetensors: 95 tensors expected")
+    code, text, _ = clip4vla("import", "clip.safetensors", "out.safetensors", "--fresh", "audio")
+    assert code == 0 and "started anew: audio" in text
+    assert "assumed: model.activation: quick_gelu" in text
+    code, _, error = clip4vla("import", "clip.safetensors", "out.safetensors", "--set", "{")
+    assert code == 2 and "--set: not JSON" in error
+
+
+def test_classes_are_named_by_a_file(clip4vla, tmp_path):
+    released(tmp_path / "x.bin", "classification", n_classes=3)
+    (tmp_path / "names.txt").write_text("dog\nrain\ncrying baby\n\n")
+    code, _, _ = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
+    assert code == 0
+    found = read_checkpoint(tmp_path / "out.safetensors")
+    assert found.settings.classes == ["dog", "rain", "crying baby"]
+    (tmp_path / "names.txt").write_text("dog\n")
+    code, _, error = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
+    assert code == 2 and "probe.linear.weight [3, 64] for [1, 64]" in error
+
+
+@pytest.fixture
+def run_files(tmp_path):
+    """results/ with one finished run and one evaluation of it."""
+    folder = tmp_path / "results" / "runs" / KEY
+    built, config = model("classification", n_classes=2)
+    settings = Settings(model=config, task="classification", classes=["dog", "rain"])
+    origin = {
+        "run_key": KEY,
+        "stage": "finetune",
+        "selection": "best_val",
+        "selected_epoch": 3,
+        "manifests": {"demo-v1-0a1b2c/cache-cafe0001": "f" * 64},
+        "val_metric": "val/accuracy",
+        "val_value": 61.25,
+    }
+    write_checkpoint(folder / "model.safetensors", built, settings, origin)
+    (folder / "config.json").write_text('{"stage": "finetune"}')
+    gallery = {"n_queries": 7, "n_gallery": 7, "ids_sha256": "a" * 64}
+    score = {
+        "data_version": "demo-v1-0a1b2c",
+        "split": "test",
+        "missing_audio": "none",
+        "galleries": {"all": gallery | {"metrics": {"accuracy": 57.14}}},
+        "checkpoint": {"run_key": KEY, "sha256": sha256_of_file(folder / "model.safetensors")},
+    }
+    for name, sha256 in (("a" * 12, None), ("b" * 12, "0" * 64)):
+        other = folder.parent / name
+        other.mkdir()
+        changed = score["checkpoint"] | ({"sha256": sha256} if sha256 else {})
+        metrics = score | {"checkpoint": changed, "split": "test" if sha256 is None else "other"}
+        (other / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def test_export_writes_a_card_that_says_what_is_known(clip4vla, tmp_path, run_files):
+    code, text, _ = clip4vla("export", KEY, "out", "--license", "cc-by-4.0")
+    assert code == 0
+    names = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors", "run.json"]
+    assert all(f"out/{name}" in text for name in names)
+    card = (tmp_path / "out" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "cc-by-4.0" and front["library_name"] == "clip4vla"
+    for words in (
+        f"`{KEY}` (finetune), epoch 3 by best_val (val/accuracy 61.25)",
+        "| demo-v1-0a1b2c/cache-cafe0001 | `ffff",
+        "| demo-v1-0a1b2c | test | all | none | 7 | 7 | `aaaaaaaaaaaa` | accuracy 57.14 |",
+        "classes: dog, rain",
+        "hann window of 512 samples every 128",
+        sha256_of_file(tmp_path / "out" / "model.safetensors"),
+    ):
+        assert words in card, words
+    assert "other" not in card.split("## Metrics")[1].split("##")[0]  # of other weights
+    original = read_checkpoint(run_files / "model.safetensors")
+    exported = read_checkpoint(tmp_path / "out" / "model.safetensors")
+    assert exported.settings == original.settings and exported.metadata == original.metadata
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == original.metadata
+    same = (run_files / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == same
+
+
+def test_a_card_without_licence_or_metrics_says_so(clip4vla, tmp_path):
+    released(tmp_path / "x.bin", "gate", fusion="query2sim")
+    clip4vla("import", "x.bin", "ours.safetensors")
+    code, _, _ = clip4vla("export", "ours.safetensors", "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert code == 0 and "license" not in yaml.safe_load(card.split("---")[1])
+    for words in ("Not stated.", "None were measured", "Unknown: the file", "`x.bin` (released"):
+        assert words in card, words
+
+
+@pytest.mark.parametrize(
+    ("head", "config"),
+    [
+        (None, {"type_token": "background"}),
+        ("fusion", {"joint": "bert"}),
+        ("captioning", {}),
+        ("gate", {"fusion": "query2sim"}),
+    ],
+)
+def test_released_to_ours_to_released(clip4vla, tmp_path, head, config):
+    theirs = released(tmp_path / "x.bin", head, **config)
+    assert clip4vla("import", "x.bin", "ours.safetensors")[0] == 0
+    assert clip4vla("export", "ours.safetensors", "out", "--names", "released")[0] == 0
+    back = torch.load(tmp_path / "out" / "pytorch_model.bin", weights_only=True)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in back.items())
+    assert "pytorch_model.bin" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_cannot_be_exported(clip4vla, tmp_path):
+    code, _, error = clip4vla("export", KEY, "out")
+    assert code == 2 and f"run `clip4vla train {KEY}`" in error
+    released(tmp_path / "x.bin", None)
+    code, _, error = clip4vla("export", "x.bin", "out")
+    assert code == 2 and "clip4vla checkpoint import x.bin" in error
+    code, _, error = clip4vla("export", "none.safetensors", "out")
+    assert code == 2 and "none.safetensors: no such file" in error
+    assert not (tmp_path / "out").exists()
+
+
+LAION = "ViT-B-32:laion2b_s34b_b79k"
+
+
+def plan_with(recipe=None, **weights):
+    values = {
+        "targets": ["demo_classification"],
+        "weights": {"laion": weights},
+        "recipe": {"model": {"weights": "laion", "architecture": "ViT-B-32"}, "pretrain": None}
+        | (recipe or {}),
+    }
+    return make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], values)
+
+
+def test_a_run_takes_its_clip_from_an_open_clip_tag(tmp_path, monkeypatch, capsys):
+    plan = plan_with(open_clip=LAION)
+    assert runs.unfit_tags(plan) == [
+        f"weights.laion.open_clip: {LAION} was trained with gelu, and model.activation is "
+        "quick_gelu: set model.activation: gelu"
+    ]
+    key = plan.stage("finetune")[0]
+    run = plan.runs[key].model_copy(
+        update={"model": plan.runs[key].model.model_copy(update={"activation": "gelu"})}
+    )
+    file = tmp_path / "open_clip_model.safetensors"
+    file.write_bytes(b"x")
+    asked = []
+    monkeypatch.setattr(pretrained, "tag_file", lambda where, tag: asked.append(tag) or file)
+    assert runs._weights(plan, run) == {"laion": file}
+    assert asked == [LAION]
+    from_it = {"pretrain": {"from": "laion"}, "model": {"activation": "gelu"}}
+    assert (
+        "`from` needs a whole CLIP4VLA" in runs.unfit_tags(plan_with(from_it, open_clip=LAION))[0]
+    )
+    hashed = plan_with(open_clip=LAION, sha256="0" * 64)
+    with pytest.raises(UserError, match="but weights.laion.sha256 says 000"):
+        runs._weights(hashed, run)
+    named = tmp_path / "ViT-B-32.pt"
+    named.write_bytes(b"x")
+    assert runs._weights(plan_with(path=str(named)), run) == {"laion": named}
+    assert "looks like OpenAI's file" in capsys.readouterr().err
+
+
+def test_weights_are_a_file_or_a_tag():
+    for given in ({}, {"path": "x.pt", "open_clip": LAION}):
+        with pytest.raises(UserError, match="needs `path` or `open_clip`, one of them"):
+            plan_with(**given)
+    values = {"targets": ["demo_classification"], "weights.openai.open_clip": "ViT-B-32:openai"}
+    files = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]
+    with pytest.raises(UserError, match="null takes one back"):
+        make_plan(files, values)
+    plan = make_plan(files, values | {"weights.openai.path": None})
+    assert plan.config.weights["openai"].path is None
+    with pytest.raises(UserError, match=r"weights\.laion\.open_clip"):
+        plan_with(open_clip="laion2b_s34b_b79k")
+    assert runs.unfit_tags(plan_with(path="x.pt")) == []
+
+
+def test_a_file_may_be_imported_over_itself(tmp_path, clip4vla):
+    """It is replaced when all of the new one is there."""
+    released(tmp_path / "x.bin", None)
+    assert clip4vla("import", "x.bin", "x.safetensors")[0] == 0
+    before = load_file(tmp_path / "x.safetensors")
+    assert clip4vla("import", "x.safetensors", "x.safetensors")[0] == 0
+    after = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

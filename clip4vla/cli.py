@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from clip4vla import __version__
+from clip4vla.cli_embed import embed
 from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, describe_os_error
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
 app.add_typer(setup, name="setup")
+app.add_typer(embed, name="embed")
 app.add_typer(checkpoint, name="checkpoint")
 
 ConfigFiles = Annotated[

@@ -7,7 +7,7 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from clip4vla.config.run import Modality
 from clip4vla.evaluation.device import autocast, to_device
-from clip4vla.evaluation.features import CLIPS, encode_clips
+from clip4vla.evaluation.features import CLIPS, check_finite, encode_clips
 from clip4vla.evaluation.reading import in_order, loader
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.seeds import generator
@@ -38,6 +38,7 @@ def generate(
         batch = to_device(batch, device)
         with autocast(device):
             seen = encode_clips(model, batch, modalities)
+            check_finite(batch["clip_id"], seen[0], seen[2])
             # The start token takes one of the positions that training has seen.
             given = decoding, samples.inputs.max_words - 1, list(map(_draws, batch["clip_id"]))
             found = decode(model, *seen, *given)

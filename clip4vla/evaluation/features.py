@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.config.run import Modality
+from clip4vla.errors import UserError
 from clip4vla.evaluation.device import autocast, to_device
 from clip4vla.evaluation.reading import in_order, loader
 from clip4vla.features.samples import ClipSamples
@@ -55,6 +56,7 @@ def embed_clips(
         batch = to_device(batch, device)
         with autocast(device):
             vision, vision_mask, audio, audio_mask = encode_clips(model, batch, modalities)
+            check_finite(batch["clip_id"], vision, audio)
             if mix is not None:
                 vision, audio = mix(vision, vision_mask, audio, audio_mask)
             if vision is not None:
@@ -76,6 +78,19 @@ def encode_clips(model: CLIP4VLA, batch: dict, modalities: Iterable[Modality]) -
         given = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
         audio = model.encode_audio(*given)
     return vision, batch["frame_mask"], audio, batch["audio_mask"]
+
+
+def check_finite(clip_ids: list[str], *features: Tensor | None) -> None:
+    """UserError, naming the clip, for features [B, S, D] that are NaN or infinite."""
+    for some in features:
+        if some is None:
+            continue
+        broken = (~some.isfinite()).flatten(1).any(dim=1).nonzero()
+        if len(broken):
+            raise UserError(
+                f"clip {clip_ids[int(broken[0])]}: its features are not finite: the weights or its "
+                "cache entry are broken; check the training curve, or cache its shard again"
+            )
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from clip4vla.config.run import Modality
 from clip4vla.evaluation.device import autocast, to_device
-from clip4vla.evaluation.features import CLIPS, TEXTS, encode_clips
+from clip4vla.evaluation.features import CLIPS, TEXTS, check_finite, encode_clips
 from clip4vla.evaluation.reading import in_order, loader
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.text import PAD, tokenize
@@ -44,6 +44,7 @@ def embed_sequences(
     for batch in track(batches, "embed clips"):
         with autocast(device):
             found = encode_clips(model, to_device(batch, device), modalities)
+        check_finite(batch["clip_id"], found[0], found[2])
         parts.append(tuple(None if x is None else x.cpu() for x in found))
     vision, vision_mask, audio, audio_mask = zip(*parts, strict=True)
     return ClipSequences(*_joined(vision, vision_mask), *_joined(audio, audio_mask))

@@ -169,8 +169,8 @@ def _best_continuations(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
     The `number` best continuations of a clip are among the `number` best of each hypothesis.
     """
     logits = logits.float()
-    values, words = logits.topk(number, dim=-1)
-    return values - logits.logsumexp(dim=-1, keepdim=True), words
+    words = logits.topk(number, dim=-1).indices
+    return logits.log_softmax(dim=-1).gather(-1, words), words
 
 
 def _freeze(values: Tensor, words: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Vectors of texts, sounds and pictures from a trained checkpoint, for use outside this project."""

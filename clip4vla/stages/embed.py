@@ -1,0 +1,214 @@
+"""Vectors of a user's own texts, sounds and videos -> one table, npz or parquet."""
+
+import mimetypes
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pyarrow import Table
+from torch import Tensor
+
+from clip4vla.embedding.embedder import BATCH, Embedder, load, pooled
+from clip4vla.embedding.reading import Clip, Clips, is_media
+from clip4vla.embedding.table import check_format, finish, in_parts, owner
+from clip4vla.errors import UserError
+from clip4vla.evaluation.device import set_threads
+from clip4vla.files import sha256_of_file
+from clip4vla.media.status import AudioStatus
+from clip4vla.progress import track
+
+FILES, TEXTS = 32, 4096  # inputs of one part: what an interruption can cost
+TEXT_COLUMNS = ("text", "caption", "sentence")  # looked for in tables of texts, in this order
+Pool = Literal["mean", "none"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How media become vectors; see `clip4vla embed audio --help`."""
+
+    pool: Pool = "mean"
+    every: float | None = None  # seconds of a window
+    nonverbal_share: float | None = None
+
+
+def embed_texts(
+    checkpoint: Path,
+    sources: Sequence[str],
+    out: Path,
+    column: str | None = None,
+    device: str | None = None,
+    threads: int = 2,
+) -> None:
+    """Write a table with one row per sentence."""
+    check_format(out)
+    set_threads(threads)
+    texts = [text for source in sources for text in read_texts(source, column)]
+    embedder = load(checkpoint, device)
+
+    def rows(part: Sequence[str]) -> list[dict]:
+        there = [text for text in part if text.strip()]
+        vectors = iter(embedder.embed_text(there))
+        return [
+            _row(text, "ok", next(vectors)) if text.strip() else _row(text, "empty")
+            for text in part
+        ]
+
+    about = _about(checkpoint, embedder, "text", {})
+    with owner(out):
+        table = in_parts(out, texts, TEXTS, {**about, "inputs": texts}, rows, track)
+        finish(out, table, about)
+    _report(table)
+
+
+def embed_media(
+    kind: Literal["audio", "video"],
+    checkpoint: Path,
+    sources: Sequence[Path],
+    out: Path,
+    options: Options,
+    device: str | None = None,
+    batch_size: int = BATCH,
+    threads: int = 2,
+) -> None:
+    """Write a table with one row per file, window, or frame and segment."""
+    check_format(out)
+    if options.every is not None and options.every < 1:
+        raise UserError(f"--every is {options.every} seconds: give 1 or more")
+    set_threads(threads)
+    files = media_files(sources)
+    embedder = load(checkpoint, device, batch_size)
+    share = embedder.share(options.nonverbal_share) if kind == "audio" else None
+    if embedder.model.fusion is not None or embedder.model.gate is not None:
+        print(
+            f"{checkpoint}: trained with fusion {embedder.settings.model.fusion}; these are the "
+            "vectors of its towers, before the fusion",
+            file=sys.stderr,
+        )
+
+    def rows(part: Sequence[Path]) -> list[dict]:
+        clips = Clips(kind, part, embedder.settings, options.every).read(threads)
+        found = [
+            (clip.file, _rows_of(part[clip.file], clip, features, options.pool))
+            for clip, features in embedder.encode(kind, clips, share)
+        ]
+        found.sort(key=lambda item: item[0])  # stable: the windows of a file are in order
+        return [row for _, some in found for row in some]
+
+    given = {"pool": options.pool, "every": options.every, "nonverbal_share": share}
+    about = _about(checkpoint, embedder, kind, given)
+    with owner(out):
+        identity = {**about, "inputs": [_fingerprint(path) for path in files]}
+        table = in_parts(out, files, FILES, identity, rows, track)
+        finish(out, table, about)
+    _report(table)
+
+
+def read_texts(source: str, column: str | None) -> list[str]:
+    """Sentences of a source: lines of a text file or of stdin (`-`), or a column of csv or tsv."""
+    path = Path(source)
+    try:
+        if source == "-":
+            return sys.stdin.read().splitlines()
+        if path.suffix.lower() not in (".csv", ".tsv"):
+            return path.read_text(encoding="utf-8-sig").splitlines()
+        separator = "," if path.suffix.lower() == ".csv" else "\t"
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except UnicodeDecodeError:
+        raise UserError(f"{source}: is no text in UTF-8") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source}: is no table ({reason}): correct it") from None
+    known = [column] if column else [*TEXT_COLUMNS, *table.columns[: len(table.columns) == 1]]
+    for name in known:
+        if name in table.columns:
+            return table[name].tolist()
+    raise UserError(
+        f"{source}: has no column {' or '.join(known)}: name one with --column: "
+        + ", ".join(table.columns)
+    )
+
+
+def media_files(sources: Sequence[Path]) -> list[Path]:
+    """Files as given, and the media files of folders and their subfolders, sorted by path.
+
+    A file of a folder counts by its content, or where that is broken, by its name; hidden ones do
+    not count. UserError for a path that is not there and a folder without media.
+    """
+    found = []
+    for source in sources:
+        if not source.exists():
+            raise UserError(f"{source}: no such file or folder")
+        if not source.is_dir():
+            found.append(source)
+            continue
+        inside = sorted(path for path in source.rglob("*") if path.is_file())
+        shown = [p for p in inside if not any(x[0] == "." for x in p.relative_to(source).parts)]
+        media = [path for path in track(shown, f"look into {source}") if _claims(path)]
+        if not media:
+            raise UserError(f"{source}: has no sound or video file in it")
+        print(f"{source}: {len(media)} media files of {len(inside)} files", file=sys.stderr)
+        found += media
+    return list(dict.fromkeys(found))
+
+
+def _claims(path: Path) -> bool:
+    named = mimetypes.guess_type(path.name)[0] or ""
+    return named.startswith(("audio/", "video/")) or is_media(path)
+
+
+def _rows_of(path: Path, clip: Clip, features: Tensor, pool: Pool) -> list[dict]:
+    name = os.fsencode(path).decode(errors="backslashreplace")
+    silent = clip.status in (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)
+    if pool == "mean" or not len(features):
+        embedded = pool == "mean" and (len(features) or silent)
+        vector = pooled(features) if embedded else None
+        return [_row(name, clip.status, vector, clip.start, clip.end, clip.detail)]
+    return [
+        _row(name, clip.status, vector, begin, end, clip.detail)
+        for vector, (begin, end) in zip(features.numpy(), clip.times, strict=True)
+    ]
+
+
+def _row(text, status, vector=None, start=float("nan"), end=float("nan"), detail="") -> dict:
+    return {
+        "input": text,
+        "start": start,
+        "end": end,
+        "status": str(status),
+        "detail": detail,
+        "vector": vector,
+    }
+
+
+def _fingerprint(path: Path) -> list:
+    about = path.stat()
+    return [os.fsencode(path).decode(errors="backslashreplace"), about.st_size, about.st_mtime_ns]
+
+
+def _about(checkpoint: Path, embedder: Embedder, kind: str, options: dict) -> dict:
+    """What the vectors stand on, written into the file."""
+    names = ("clip4vla", "torch", "torchaudio", "av", "pillow")
+    return {
+        "format": 1,
+        "kind": kind,
+        "dim": embedder.dim,
+        "checkpoint": {"file": checkpoint.name, "sha256": sha256_of_file(checkpoint)},
+        "settings": embedder.settings.model_dump(mode="json"),
+        "options": options,
+        "versions": {name: version(name) for name in names},
+    }
+
+
+def _report(table: Table) -> None:
+    """Say on stderr what was not embedded."""
+    inputs, statuses = table["input"].to_pylist(), table["status"].to_pylist()
+    bad = {(name, status) for name, status in zip(inputs, statuses, strict=True) if status != "ok"}
+    counts = Counter(status for _, status in bad)
+    listed = "".join(f", {count} {status}" for status, count in sorted(counts.items()))
+    print(f"{len(table)} rows of {len(set(inputs))} inputs{listed}", file=sys.stderr)

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 from clip4vla.config.base import Section, refuse_unread, runtime
 from clip4vla.config.data import AudioPolicy, Cache
 
-CODE_VERSION = 1  # raised when a change of the code changes numbers: every run key changes with it
+CODE_VERSION = 2  # raised when a change of the code changes numbers, and with it every run key
 
 Modality = Literal["audio", "vision"]
 Task = Literal["retrieval", "captioning", "classification"]

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import FrameType
 
 from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError
 
@@ -29,12 +30,20 @@ def run_here(arguments: list[str], processes: int) -> None:
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
-    ranks = []
+    ranks: list[subprocess.Popen] = []
+    told: list[int] = []  # signals so far: ranks that start later get them too
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        _send(ranks, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, pass_on)
     for rank in range(processes):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         ranks.append(subprocess.Popen([*COMMAND, *arguments], env=common | own))
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, lambda number, frame: _send(ranks, number))
+    for number in told:
+        _send(ranks, number)
     codes = _wait(ranks)
     if EXIT_USER_ERROR in codes:
         raise UserError("the training was refused: see above")

@@ -24,6 +24,7 @@ recipe:
   model: {{architecture: tiny, weights: null}}
   inputs: {{max_frames: 2, max_segments: 2, max_words: 16}}
   pretrain:
+    leaks: keep
     sources:
       - {{dataset: demo, split: pretrain, nonverbal_share: 0}}
       - {{dataset: demo, split: train, nonverbal_share: 1}}

@@ -1,5 +1,7 @@
 """Stage 1 with CLIP's vectors computed once: the same results, without reading a frame."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,7 +25,8 @@ def manifests(tmp_path):
 
 
 def job_of(manifests, run, frozen_cache=True, workers=1):
-    around = Surroundings(Caches(manifests), None, {}, None, pick_device(), workers, frozen_cache)
+    around = Surroundings(Caches(manifests), None, {}, None, pick_device(), workers)
+    around = replace(around, frozen_cache=frozen_cache)
     return set_up(run, around)
 
 

@@ -14,6 +14,7 @@ from clip4vla.files import (
     sha256_of_ids,
     write_json,
     write_parquet,
+    write_text,
 )
 
 CLIP_COLUMNS = ["clip_id", "sound", "silent", "audio", "duration", "shard"]
@@ -75,6 +76,23 @@ def frozen_tables(usable: pd.DataFrame, splits: pd.DataFrame) -> dict[str, pd.Da
         "clips.parquet": clips.reset_index(drop=True),
         "splits.parquet": kept.reset_index(drop=True),
     }
+
+
+def stay_frozen(path: str | Path) -> None:
+    """A manifest may be deleted and made again, but never changed: runs cite it.
+
+    UserError, and the manifest is taken away, when it was frozen before with other contents.
+    """
+    path, found = Path(path), sha256_of_file(path)
+    note = path.with_name("frozen.sha256")
+    if note.exists() and (before := note.read_text(encoding="utf-8").strip()) != found:
+        path.unlink()
+        raise UserError(
+            f"{path}: this version was frozen before with other contents ({before[:12]}, now "
+            f"{found[:12]}): bring back its media and tools, or set another `version` of the "
+            "dataset in the config"
+        )
+    write_text(note, found + "\n")
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

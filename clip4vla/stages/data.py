@@ -132,6 +132,7 @@ def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
 def freeze(plan: Plan, version: str, cache_id: str) -> None:
     """All shards of a cache -> the manifest that runs read and tables cite, and its record."""
     from clip4vla.features.manifest import freeze as freeze_cache
+    from clip4vla.features.manifest import stay_frozen
     from clip4vla.stages.summaries import numbers
     from clip4vla.tracking import write_record
 
@@ -145,6 +146,7 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
         plan.caches[version, cache_id],
         cache,
     )
+    stay_frozen(cache / "manifest.json")
     coverage = pd.read_csv(f"{folder}/coverage.csv").set_index("split").to_dict("index")
     write_record(
         cache / "record.json",

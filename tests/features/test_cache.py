@@ -21,7 +21,7 @@ from clip4vla.features import cache as cache_module
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.frames import encode
 from clip4vla.features.log_mel import LogMelFrontend
-from clip4vla.features.manifest import freeze, read_manifest
+from clip4vla.features.manifest import freeze, read_manifest, stay_frozen
 from clip4vla.features.shards import INDEX_COLUMNS
 from clip4vla.files import sha256_of_file, sha256_of_ids
 
@@ -182,6 +182,18 @@ def test_manifest_is_a_pure_function_of_its_inputs(manifest_path, ledger, cache)
     indexes = [folder / "shards" / f"{shard}.parquet" for shard in (1, 0)]
     freeze(ledger.iloc[::-1], splits.iloc[::-1], indexes, "demo-v1-0a1b2c", Cache(), folder)
     assert manifest_path.read_bytes() == before
+
+
+def test_a_frozen_version_is_made_again_but_never_changed(manifest_path):
+    before = manifest_path.read_bytes()
+    stay_frozen(manifest_path)
+    manifest_path.unlink()
+    manifest_path.write_bytes(before)
+    stay_frozen(manifest_path)
+    manifest_path.write_bytes(before.replace(b"charlie", b"charlyx") + b" ")
+    with pytest.raises(UserError, match="frozen before with other contents"):
+        stay_frozen(manifest_path)
+    assert not manifest_path.exists()
 
 
 def test_undecodable_clips_are_not_in_the_version(manifest_path, ledger, build, cache):

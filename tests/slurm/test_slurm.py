@@ -185,6 +185,14 @@ def check_that_nothing_is_left_to_do(project):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
+def pretraining_of(project):
+    """The key of the project's first run."""
+    plan = [sys.executable, "-m", "clip4vla.cli", "plan", "-c", str(REPO / "config.yaml")]
+    plan += ["-c", str(project.folder / "config.yaml")]
+    told = subprocess.run(plan, capture_output=True, text=True, env=project.environment())
+    return re.search(r"\b[0-9a-f]{12}\b", told.stdout).group()
+
+
 def launch(project, key, *options):
     command = [sys.executable, "-m", "clip4vla.cli", "launch", key, "--launcher", "slurm"]
     files = f"{REPO / 'config.yaml'}:{project.folder / 'config.yaml'}"
@@ -202,10 +210,7 @@ def launch(project, key, *options):
 def test_a_training_that_is_refused_is_not_submitted_again(cluster, tmp_path):
     """No data yet: the job ends with a user's mistake, whose line the driver hands on."""
     project = Small(tmp_path / "project")
-    plan = [sys.executable, "-m", "clip4vla.cli", "plan", "-c", str(REPO / "config.yaml")]
-    plan += ["-c", str(project.folder / "config.yaml")]
-    told = subprocess.run(plan, capture_output=True, text=True, env=project.environment())
-    key = re.search(r"\b[0-9a-f]{12}\b", told.stdout).group()
+    key = pretraining_of(project)
     done = launch(project, key)
     assert done.returncode == 2
     assert "is not frozen yet" in done.stderr and "ended as FAILED (exit code 2)" in done.stderr
@@ -214,10 +219,7 @@ def test_a_training_that_is_refused_is_not_submitted_again(cluster, tmp_path):
 
 def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
     project = Small(tmp_path / "project")
-    plan = [sys.executable, "-m", "clip4vla.cli", "plan", "-c", str(REPO / "config.yaml")]
-    plan += ["-c", str(project.folder / "config.yaml")]
-    told = subprocess.run(plan, capture_output=True, text=True, env=project.environment())
-    key = re.search(r"\b[0-9a-f]{12}\b", told.stdout).group()
+    key = pretraining_of(project)
     done = launch(project, key, "--partition", "nowhere")
     assert done.returncode == 2
     assert "sbatch refused" in done.stderr and "Traceback" not in done.stderr

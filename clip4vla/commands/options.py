@@ -1,0 +1,42 @@
+"""Options that many commands share, and the plan that they lead to."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clip4vla.errors import UserError
+
+ConfigFiles = Annotated[
+    list[Path],
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="CLIP4VLA_CONFIG",
+        help="Config file; again for overrides. Later ones win.",
+    ),
+]
+Values = Annotated[
+    str | None,
+    typer.Option(
+        "--set", envvar="CLIP4VLA_SET", help='Overrides as JSON, such as {"targets": ["table5"]}.'
+    ),
+]
+Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0a1b2c.")]
+CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
+Shard = Annotated[int, typer.Argument(min=0, help="Shard number.")]
+RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla plan`.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of this process.")]
+DEFAULT_CONFIG = [Path("config.yaml")]
+
+
+def plan_of(files: list[Path], values: str | None):
+    """The plan of these config files."""
+    from clip4vla.config.plan import make_plan
+
+    try:
+        overrides = json.loads(values) if values else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"--set: not JSON ({error})") from None
+    return make_plan(files, overrides)

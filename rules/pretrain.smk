@@ -18,6 +18,7 @@ rule pretrain:
         "logs/benchmarks/pretrain/{run_key}.tsv"
     wildcard_constraints:
         run_key=keys_of("pretrain"),
+    localrule: True
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
@@ -31,7 +32,6 @@ rule pretrain:
         slurm_partition="any",
         slurm_account="any",
         constraint="any",  # whatever the cluster chooses
-    localrule: True
     message:
         "Pre-train {wildcards.run_key}"
     shell:

@@ -72,6 +72,8 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
         if row.row in seen:
             raise UserError(f"{document.place(('rows', index))}: rows: {row.row!r} stands twice")
         seen.add(row.row)
+    if not table.comparable and not table.note:
+        raise UserError(f"{document.place(('comparable',))}: comparable: false: say why in `note`")
     unused = sorted(set(table.datasets) - {column.dataset for column in table.columns})
     if unused:
         raise UserError(

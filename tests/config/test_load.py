@@ -109,6 +109,7 @@ def test_a_mistake_in_the_config_is_one_line(project, change, expected):
         (("pretrain: null", "pretrain.sources: [{dataset: e, nonverbal_share: 1}]"), "no dataset 'e'"),
         (("pretrain: null", "pretrain: {sources: [{dataset: d, nonverbal_share: 2}]}"), "less than or equal to 1"),
         (("row: one", "row: One"), "rows.0.row: String should match pattern"),
+        (("title: T", "title: T\ncomparable: false"), "t.yaml:4: comparable: false: say why in `note`"),
         (("table: t", "table: u"), "must be 't', as the file is named"),
         (("base: {", "datasets: {e: {}}\nbase: {"), "no column has it"),
         (("pretrain: null", "missing_audio: filter"), "say gallery: with_sound in the table"),

@@ -34,6 +34,7 @@ recipe:
 TABLE = """
 table: small
 title: Small
+note: tiny towers
 comparable: false
 gallery: with_sound
 columns: [{dataset: demo, metric: t2v_R1, label: "R@1"}]

@@ -118,14 +118,26 @@ def test_unknown_clip_is_named(cache):
         ClipSamples(cache, [("zulu", "", "")], INPUTS, 0.5)
 
 
-def test_broken_content_is_named(cache, monkeypatch):
-    samples = ClipSamples(cache, ITEMS, INPUTS, 0.5)
-    raw = cache.read("alpha")
-    bad = raw.log_mel.clone()
-    bad[0, 5, 5] = np.nan
+STATISTICS = {"segment": {}, "clip": {}, "fixed": {"log_mel_mean": -40.0, "log_mel_std": 20.0}}
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (0, 5, 5), (0, -1, -1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("standardisation", STATISTICS)
+def test_a_log_mel_that_is_not_finite_is_named(cache, monkeypatch, standardisation, value, place):
+    given = STATISTICS[standardisation] | {"standardisation": standardisation}
+    samples = ClipSamples(cache, ITEMS, Inputs(**given), 0.5)
+    bad = cache.read_log_mel("alpha").clone()
+    assert samples[0]["clip_id"] == "alpha" and samples[0]["audio"].isfinite().all()
+    bad[place] = value
     monkeypatch.setattr(cache, "read_log_mel", lambda *_: bad)
     with pytest.raises(UserError, match="clip alpha: its log-mel holds NaN"):
         samples[0]
+
+
+def test_a_broken_frame_is_named(cache, monkeypatch):
+    samples = ClipSamples(cache, ITEMS, INPUTS, 0.5)
+    raw = cache.read("alpha")
     cut = [raw.frames[0][:300]]
     monkeypatch.setattr(cache, "read_frames", lambda *_: cut)
     with pytest.raises(UserError, match="clip alpha: a frame is no whole JPEG"):

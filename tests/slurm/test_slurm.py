@@ -130,7 +130,14 @@ def test_pretraining_survives_a_time_limit_preemption_and_a_killed_snakemake(
     before = [job[1] for job in pretrainings(cluster)]
     meet_the_time_limit(cluster, state, before[0])
     until(lambda: reached(state) > attempts_of(state)[0]["step"], "progress in the second attempt")
-    cluster.slurm("sbatch", "--partition=v100", "--nodes=2", "--exclusive", "--wrap=sleep 2")
+    cluster.slurm(
+        "sbatch",
+        "--partition=v100",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 2",
+    )
     os.killpg(snakemake.pid, signal.SIGKILL)  # with it the rule that waits for the job
     snakemake.wait()
     unlock = subprocess.run(

@@ -105,7 +105,8 @@ class ClipCache:
         if offset < 0:
             return None
         tar = int(self._tar_of[row])
-        data = self._bytes(tar, offset, size)
+        data = np.empty(int(size), dtype=np.uint8)  # not zeroed first, as a bytearray would be
+        self._fill(tar, offset, data)
         header = io.BytesIO(memoryview(data)[:LARGEST_HEADER])
         try:
             read_magic(header)
@@ -118,16 +119,20 @@ class ClipCache:
         raise self._damaged(self._tars[tar])
 
     def _bytes(self, tar: int, offset: int, size: int) -> bytearray:
+        data = bytearray(size)
+        self._fill(tar, offset, data)
+        return data
+
+    def _fill(self, tar: int, offset: int, data: bytearray | np.ndarray) -> None:
+        """Read as many bytes as `data` has. UserError when the tar ends before."""
         handle = self._open_tars.get(tar)
         if handle is None:
             if len(self._open_tars) >= OPEN_TARS:
                 # The oldest one closes when the last reader lets go of it (see _Tar).
                 self._open_tars.pop(next(iter(list(self._open_tars))), None)
             handle = self._open_tars[tar] = _Tar(self._tars[tar])
-        data = bytearray(size)
-        if os.preadv(handle.descriptor, [data], int(offset)) != size:
+        if os.preadv(handle.descriptor, [data], int(offset)) != len(data):
             raise self._damaged(self._tars[tar])
-        return data
 
     def _damaged(self, path: Path) -> UserError:
         version = self.manifest["dataset"]

@@ -53,8 +53,8 @@ def run_on_slurm(
             hopeless = end.name == "CANCELLED" or end.exit_code == REFUSED
             if hopeless or fruitless >= FRUITLESS:
                 raise UserError(_report(job_id, end, folder, fruitless))
-            _say(f"job {job_id} ended as {end.name} at step {now}: submitting again")
-            job_id = None
+            _say(f"job {job_id} ended as {end.name} at step {now}: going on")
+            job_id = living_job(name)  # after an outage of Slurm it may be there after all
 
 
 def _submit(
@@ -109,8 +109,7 @@ def _wait(job_id: str) -> State:
     while True:
         state = state_of(job_id)
         if state is None and time.monotonic() - since > UNKNOWN_SECONDS:
-            state = State("UNKNOWN to Slurm")
-            return state
+            return State("UNKNOWN to Slurm")
         if state is not None:
             since = time.monotonic()
             if state.over and last is not None and last.over:

@@ -1,0 +1,42 @@
+"""The driver of a Slurm job, with stand-ins for Slurm: what is submitted, and how often."""
+
+import pytest
+
+from clip4vla.errors import UserError
+from clip4vla.launch import slurm
+from clip4vla.launch.queue import State
+from clip4vla.launch.request import Request
+
+
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    """Run the driver on given ends of jobs and answers to "does one live?"; count submissions."""
+
+    def run(ends, living):
+        submitted, ends, living = [], iter(ends), iter(living)
+        monkeypatch.setattr(slurm, "living_job", lambda name: next(living))
+        monkeypatch.setattr(slurm, "_submit", lambda *_: submitted.append("7") or "7")
+        monkeypatch.setattr(slurm, "_wait", lambda job_id: next(ends))
+        slurm.run_on_slurm("x", ["train"], Request(), tmp_path, {})
+        return len(submitted)
+
+    return run
+
+
+def test_a_job_that_was_lost_is_submitted_again(drive):
+    assert drive([State("NODE_FAIL"), State("COMPLETED")], [None, None]) == 2
+
+
+def test_a_job_that_slurm_forgot_for_a_while_is_not_submitted_twice(drive):
+    assert drive([State("UNKNOWN to Slurm"), State("COMPLETED")], [None, "7"]) == 1
+
+
+@pytest.mark.parametrize("end", [State("CANCELLED"), State("FAILED", exit_code=2)])
+def test_what_cannot_be_helped_is_not_tried_again(drive, end):
+    with pytest.raises(UserError, match=f"ended as {end.name}"):
+        drive([end], [None])
+
+
+def test_jobs_without_progress_come_to_an_end(drive):
+    with pytest.raises(UserError, match="3 jobs in a row made no progress"):
+        drive([State("TIMEOUT")] * 3, [None] * 3)

@@ -1,8 +1,9 @@
 """One module per dataset: its official annotation files -> clips and splits.
 
 A reader module has `read(name, dataset) -> Collector`, `PROTOCOLS` (splits that are used together,
-by name, and so must share no clip) and `FILES_ARE_CLIPS`: whether a file of its media folder is
-already the clip (as collections are passed around) or the whole source to cut from.
+by name, and so must share no clip), `BENCHMARKS` (how splits are scored in the field, by split) and
+`FILES_ARE_CLIPS`: whether a file of its media folder is already the clip (as collections are passed
+around) or the whole source to cut from.
 """
 
 from types import ModuleType
@@ -18,7 +19,7 @@ from clip4vla.datasets import (
     ucf101,
     vatex,
 )
-from clip4vla.datasets.clip import Clip, Protocol, SplitItem
+from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem
 from clip4vla.datasets.collect import Annotations
 from clip4vla.errors import UserError
 
@@ -36,9 +37,11 @@ READERS: dict[str, ModuleType] = {
 __all__ = [
     "READERS",
     "Annotations",
+    "Benchmark",
     "Clip",
     "Protocol",
     "SplitItem",
+    "benchmark_of",
     "read_annotations",
     "reader_of",
 ]
@@ -51,6 +54,11 @@ def reader_of(name: str, dataset: Dataset) -> ModuleType:
             f"datasets.{name}.reader is {dataset.reader!r}: choose one of {', '.join(READERS)}"
         )
     return READERS[dataset.reader]
+
+
+def benchmark_of(name: str, dataset: Dataset, split: str) -> Benchmark:
+    """How a split is scored; one that the field does not know has its own name."""
+    return getattr(reader_of(name, dataset), "BENCHMARKS", {}).get(split, Benchmark(split))
 
 
 def read_annotations(name: str, dataset: Dataset) -> Annotations:

@@ -9,13 +9,14 @@ test.
 """
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem, Where, shown
 from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.numbers import seconds, youtube_id
 from clip4vla.datasets.official import official_file, rows
 
 FILES_ARE_CLIPS = True
 PROTOCOLS = {"retrieval": Protocol("train", "val", "test")}
+BENCHMARKS = {"test": Benchmark("official", captions=5)}
 CLIP_SECONDS = 10.0
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 

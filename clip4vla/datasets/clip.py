@@ -59,6 +59,16 @@ class Protocol(NamedTuple):
         return [split for split in self if split is not None]
 
 
+class Benchmark(NamedTuple):
+    """How the field scores a split: the name of its protocol, and captions per clip in it.
+
+    captions: None where clips have different numbers, or labels instead.
+    """
+
+    name: str
+    captions: int | None = None
+
+
 def shown(value: object) -> str:
     """A short, one-line form of any value for an error message."""
     text = ascii(value)

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem, Where, shown
 from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.numbers import seconds, youtube_id
 from clip4vla.datasets.official import json_file, official_file, rows
@@ -28,6 +28,7 @@ PROTOCOLS = {
     "retrieval_7k": Protocol("train_7k", None, "test_1k"),
     "captioning": Protocol("caption_train", "caption_val", "caption_test"),
 }
+BENCHMARKS = {"test_1k": Benchmark("1k-A", captions=1), "caption_test": Benchmark("official")}
 _CAPTION_SPLITS = {
     "train": "caption_train",
     "validate": "caption_val",

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem, Where, shown
 from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.official import lines, official_file
 
@@ -23,6 +23,7 @@ HELD_OUT = range(22, 26)  # groups
 PROTOCOLS = {f"split_{k}": Protocol(f"train_{k}", None, f"test_{k}") for k in LISTS} | {
     f"split_{k}_ours": Protocol(f"train_ours_{k}", f"val_ours_{k}", f"test_{k}") for k in LISTS
 }
+BENCHMARKS = {f"test_{k}": Benchmark("3-split") for k in LISTS}
 _VIDEO = re.compile(r"([A-Za-z]{1,40})/(v_([A-Za-z]{1,40})_g([0-9]{2})_c([0-9]{2}))\.avi", re.ASCII)
 _CLASS = re.compile(r"([0-9]{1,3}) ([A-Za-z]{1,40})", re.ASCII)
 

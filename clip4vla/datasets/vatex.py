@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem, Where, shown
 from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.npy import npy_lines
 from clip4vla.datasets.official import first_present, json_file, lines, official_file
@@ -23,6 +23,10 @@ FILES_ARE_CLIPS = True
 PROTOCOLS = {
     "retrieval": Protocol("train", "val", "test"),
     "captioning": Protocol("train", "caption_val", "caption_test"),
+}
+BENCHMARKS = {
+    "test": Benchmark("HGR", captions=10),
+    "caption_test": Benchmark("official", captions=10),
 }
 _VIDEO_ID = re.compile(r"([A-Za-z0-9_-]{11})_(\d{1,6})_(\d{1,6})", re.ASCII)
 _LISTS = {

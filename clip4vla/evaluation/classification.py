@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.evaluation.features import ClipFeatures
+from clip4vla.evaluation.intervals import intervals, mean
 from clip4vla.models.probe import Probe
 
 
@@ -31,6 +32,13 @@ def predict(probe: Probe, features: ClipFeatures, classes: list[str], device) ->
     probe.eval()
     given = [None if x is None else x.to(device) for x in probe_inputs(features)]
     return [classes[i] for i in probe(*given).argmax(dim=1).tolist()]
+
+
+def report_accuracy(labels: np.ndarray, predicted: np.ndarray) -> dict[str, dict]:
+    """What metrics.json states of one gallery: accuracy and its interval."""
+    right = mean(100.0 * (labels == predicted), np.arange(len(labels)))
+    stated = {"metrics": {"accuracy": accuracy(labels, predicted)}}
+    return stated | {"intervals": intervals({"accuracy": right}, len(labels))}
 
 
 def accuracy(labels: Sequence[str], predicted: Sequence[str]) -> float:

@@ -8,12 +8,14 @@ import pandas as pd
 import torch
 
 from clip4vla.config.run import Evaluate
+from clip4vla.datasets import Benchmark
 from clip4vla.errors import UserError
 from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.captioning import generate
-from clip4vla.evaluation.classification import accuracy, predict
+from clip4vla.evaluation.classification import predict, report_accuracy
 from clip4vla.evaluation.device import pick_device, set_threads
 from clip4vla.evaluation.features import embed_clips
+from clip4vla.evaluation.intervals import INTERVAL_RULE
 from clip4vla.evaluation.reading import (
     Caches,
     Manifests,
@@ -24,10 +26,10 @@ from clip4vla.evaluation.reading import (
     samples_of,
     split_rows,
 )
-from clip4vla.evaluation.retrieval import TIE_RULE
+from clip4vla.evaluation.recalls import TIE_RULE
 from clip4vla.evaluation.similarity import Gallery
 from clip4vla.evaluation.start import start_hash, start_metadata, starting_model
-from clip4vla.evaluation.text_clip import among, captions_of, score_retrieval
+from clip4vla.evaluation.text_clip import among, captions_of, rank_columns, report_retrieval
 from clip4vla.features.samples import ClipSamples
 from clip4vla.files import sha256_of_ids, write_json, write_parquet
 from clip4vla.models.clip4vla import CLIP4VLA
@@ -63,10 +65,12 @@ def evaluate(
     run_key: str,
     expected: int | None = None,
     workers: int = 1,
+    benchmark: Benchmark | None = None,
 ) -> None:
     """Write out/predictions.parquet and, last, out/metrics.json.
 
-    `expected`: clips of the split in the official lists. Two galleries are scored and never mixed:
+    `expected`: clips of the split in the official lists; `benchmark`: the protocol it stands for
+    (None: the split itself). Two galleries are scored and never mixed:
     `all` usable clips, silent ones under `run.missing_audio`, and those `with_sound` of their own.
     Policy `filter` has the latter only.
     """
@@ -99,17 +103,19 @@ def evaluate(
     scoring = Scoring(run, model, samples, rows, galleries, device, workers)
     match run.task:
         case "retrieval":
-            metrics, queries, predictions = _retrieval(scoring, main)
+            stated, queries, predictions = _retrieval(scoring, main)
         case "captioning":
-            metrics, queries, predictions = _captioning(scoring)
+            stated, queries, predictions = _captioning(scoring)
         case "classification":
-            metrics, queries, predictions = _classification(scoring, classes)
+            stated, queries, predictions = _classification(scoring, classes)
     origin = dict(zip(scoring.clip_ids, origins(samples), strict=True))
     write_parquet(
         out / "predictions.parquet",
         predictions.assign(audio_origin=predictions.clip_id.map(origin)),
     )
     counts = cache.manifest["splits"][run.test.split]
+    benchmark = benchmark or Benchmark(run.test.split)
+    protocols = {"all": benchmark.name, "with_sound": f"{benchmark.name}-sound"}
     summary = {
         "run_key": run_key,
         "task": run.task,
@@ -118,22 +124,26 @@ def evaluate(
         "data_version": run.test.dataset,
         "manifest_sha256": cache.manifest_sha256,
         "split": run.test.split,
-        "protocol": main,
+        "protocol": protocols[main],
+        "gallery": main,
         "missing_audio": run.missing_audio,
         "selection": trained.get("selection"),
         "leaks_dropped": trained.get("leaks_dropped"),
         "tie_rule": TIE_RULE if run.task == "retrieval" else None,
+        "interval_rule": INTERVAL_RULE,
         "coverage": {
             "expected": expected,
             **{name: counts[name] for name in ("planned", "usable", "silent")},
             "scored": int(galleries[main].sum()),
+            "captions_per_clip": benchmark.captions,
         },
         "galleries": {
             name: {
+                "protocol": protocols[name],
                 "n_queries": queries[name],
                 "n_gallery": int(kept.sum()),
                 "ids_sha256": sha256_of_ids(scoring.clip_ids[kept].tolist()),
-                "metrics": metrics[name],
+                **stated[name],
             }
             for name, kept in galleries.items()
         },
@@ -142,37 +152,40 @@ def evaluate(
     write_json(out / "metrics.json", summary)
 
 
-Scores = tuple[dict[str, dict[str, float]], dict[str, int], pd.DataFrame]
+# Of each gallery: what metrics.json states, and its number of queries; then the predictions.
+Scores = tuple[dict[str, dict[str, dict]], dict[str, int], pd.DataFrame]
 
 
 def _retrieval(scoring: Scoring, main: str) -> Scores:
-    """Predictions: query, caption, clip_id, rank, top5, all in the main gallery."""
+    """Predictions: query, caption, clip_id, its ranks, top5, all in the main gallery."""
     run = scoring.run
     pairs = pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")
     given = scoring.model, scoring.samples, run, run.scale, scoring.device, scoring.workers
     gallery = Gallery(*given)
     captions, targets = captions_of(pairs, gallery.clip_ids)
-    blocks = gallery.blocks(captions)
-    metrics, queries, predictions = {}, {}, pd.DataFrame()
+    heads = gallery.heads(captions)
+    stated, queries, predictions = {}, {}, pd.DataFrame()
     for name, kept in scoring.galleries.items():
-        some = among(kept, blocks, targets, gallery.clip_ids)
-        _, some_targets, some_ids = some
-        queries[name], metrics[name] = len(some_targets), {}
+        some = {head: among(kept, x, targets, gallery.clip_ids) for head, x in heads.items()}
+        _, some_targets, some_ids = next(iter(some.values()))
+        queries[name], stated[name] = len(some_targets), {"metrics": {}}
         if not kept.any():
             continue
-        metrics[name], ranks, best = score_retrieval(*some, run.modalities)
+        blocks = {head: part for head, (part, _, _) in some.items()}
+        found = report_retrieval(blocks, some_targets, some_ids, run.modalities)
+        stated[name] = found.stated
         if name == main:
             ids = np.array(some_ids)
             predictions = pd.DataFrame(
                 {
-                    "query": np.arange(len(ranks)),
+                    "query": np.arange(len(some_targets)),
                     "caption": np.array(captions)[kept[targets]],
                     "clip_id": ids[some_targets],
-                    "rank": ranks,
-                    "top5": [row.tolist() for row in ids[best]],
+                    **rank_columns(found, some_targets),
+                    "top5": [row.tolist() for row in ids[found.best]],
                 }
             )
-    return metrics, queries, predictions
+    return stated, queries, predictions
 
 
 def _captioning(scoring: Scoring) -> Scores:
@@ -188,6 +201,7 @@ def _captioning(scoring: Scoring) -> Scores:
     references = {clip_id: references[clip_id] for clip_id in hypotheses}
     groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
     metrics = score_captions(hypotheses, references, groups)
+    stated = {name: {"metrics": found} for name, found in metrics.items()}
     predictions = pd.DataFrame(
         {
             "clip_id": list(hypotheses),
@@ -195,7 +209,7 @@ def _captioning(scoring: Scoring) -> Scores:
             "references": list(references.values()),
         }
     )
-    return metrics, {name: len(clips) for name, clips in groups.items()}, predictions
+    return stated, {name: len(clips) for name, clips in groups.items()}, predictions
 
 
 def _classification(scoring: Scoring, classes: list[str]) -> Scores:
@@ -205,10 +219,10 @@ def _classification(scoring: Scoring, classes: list[str]) -> Scores:
     features = embed_clips(*given, reduce=masked_mean)
     predicted = np.array(predict(scoring.model.probe, features, classes, device))
     labels = np.array([label for _, _, label in scoring.samples.items])
-    metrics = {
-        name: {"accuracy": accuracy(labels[kept], predicted[kept])} if kept.any() else {}
+    stated = {
+        name: report_accuracy(labels[kept], predicted[kept]) if kept.any() else {"metrics": {}}
         for name, kept in scoring.galleries.items()
     }
     queries = {name: int(kept.sum()) for name, kept in scoring.galleries.items()}
     given = {"clip_id": scoring.clip_ids, "label": labels, "predicted": predicted}
-    return metrics, queries, pd.DataFrame(given)
+    return stated, queries, pd.DataFrame(given)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from clip4vla.config.run import GATES, Evaluate, Finetune
 from clip4vla.evaluation.features import embed_clips, embed_texts
-from clip4vla.evaluation.retrieval import Blocks, blocks_of
+from clip4vla.evaluation.retrieval import Blocks
 from clip4vla.evaluation.sequences import embed_sequences, embed_words
 from clip4vla.evaluation.text_clip import similarity_name
 from clip4vla.features.samples import ClipSamples
@@ -18,7 +19,9 @@ from clip4vla.models.pairs import score_pairs
 from clip4vla.models.similarity import similarities
 from clip4vla.progress import track
 
-BLOCK = 1024  # queries in one block of the similarity matrix
+TEXTS = 1024  # in one block of pairs
+CELLS = 1 << 24  # of one block of the similarity matrix: 64 MB
+SIDE = 256  # sides of a product are multiples of it, see `_padded`
 
 
 @dataclass(frozen=True)
@@ -45,50 +48,72 @@ class Gallery:
 
         Precision: encoders may run in half, what scores a pair does not, as it would make ties.
         """
+        return self.heads(captions)[similarity_name(self.run.modalities)]
+
+    def heads(self, captions: list[str]) -> dict[str, Blocks]:
+        """The same by name, from features that are made once.
+
+        The similarity that is ranked and, where pooled vectors are compared, t_v and t_a too.
+        """
         if self.run.model.fusion in ("tight", "local_to_local"):
-            return blocks_of(self._pairs(captions), BLOCK)
+            rows = self._pairs(captions)
+            return {similarity_name(self.run.modalities): lambda: rows}
         return self._pooled(captions)
 
-    def _pooled(self, captions: list[str]) -> Blocks:
+    def _pooled(self, captions: list[str]) -> dict[str, Blocks]:
         """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
         run, model = self.run, self.model
         mix = model.fusion.global_to_local if run.model.fusion == "global_to_local" else None
         given = model, self.samples, run.modalities, self.device, self.workers
         clips = embed_clips(*given, mix=mix)
         texts = embed_texts(model, captions, run.inputs.max_words, self.device)
-        name = similarity_name(run.modalities)
-        score, device = similarities, torch.device("cpu")
-        if run.model.fusion in GATES:
-            score, device = model.gate, self.device
-        given = clips.vision, clips.audio, clips.has_audio
-        seen, heard, has_audio = (None if x is None else x.to(device) for x in given)
+        gated = run.model.fusion in GATES
+        score, device = (model.gate, self.device) if gated else (similarities, torch.device("cpu"))
+        given = clips.vision, clips.audio, None if clips.has_audio.all() else clips.has_audio
+        seen, heard, has_audio = (None if x is None else _padded(x.to(device)) for x in given)
+        number = len(clips.clip_ids)
 
-        @torch.no_grad()
-        def rows(part: Tensor) -> np.ndarray:
-            with torch.autocast(device.type, enabled=False):
-                found = score(part.to(device), seen, heard, self.scale, has_audio)
-            return found[name].cpu().numpy()
+        def head(name: str) -> Blocks:
+            vision, audio = seen if name != "t_a" else None, heard if name != "t_v" else None
 
-        def blocks() -> Iterator[np.ndarray]:
-            yield from map(rows, texts.split(BLOCK))
+            @torch.no_grad()
+            def blocks() -> Iterator[np.ndarray]:
+                for part in texts.split(max(SIDE, CELLS // number // SIDE * SIDE)):
+                    with torch.autocast(device.type, enabled=False):
+                        rows = _padded(part.to(device))
+                        found = score(rows, vision, audio, self.scale, has_audio)
+                    yield found[name][: len(part), :number].cpu().numpy()
 
-        return blocks
+            return blocks
 
-    def _pairs(self, captions: list[str]) -> np.ndarray:
-        """Every pair through the joint encoder, once: [Q, N]."""
+        single = [name for name, x in (("t_v", seen), ("t_a", heard)) if x is not None]
+        names = dict.fromkeys([similarity_name(run.modalities), *single])
+        return {name: head(name) for name in names}
+
+    def _pairs(self, captions: list[str]) -> list[np.ndarray]:
+        """Every pair through the joint encoder, once: the blocks of [Q, N]."""
         run, model, device = self.run, self.model, self.device
         given = model, self.samples, run.modalities, device, self.workers
         clips = [None if x is None else x.to(device) for x in embed_sequences(*given)]
         given = model, captions, run.inputs.max_words, device
         if run.model.fusion == "tight":
-            texts, masks = embed_texts(*given).split(BLOCK), None
+            texts, masks = embed_texts(*given).split(TEXTS), None
         else:
             words, words_mask = embed_words(*given)
-            texts, masks = words.split(BLOCK), words_mask.split(BLOCK)
+            texts, masks = words.split(TEXTS), words_mask.split(TEXTS)
         rows = []
         with torch.autocast(device.type, enabled=False):
             for index, part in enumerate(track(texts, "score pairs")):
                 mask = None if masks is None else masks[index].to(device)
                 given = model.fusion, part.to(device), mask, *clips, self.scale
                 rows.append(score_pairs(*given).cpu().numpy())
-        return np.concatenate(rows)
+        return rows
+
+
+def _padded(x: Tensor) -> Tensor:
+    """x [n, ...] with rows of zeros up to a multiple of `SIDE`.
+
+    Products of small or odd shapes add up in another order: the same caption or clip could differ
+    in the last bit between two places, and what is equal would not tie.
+    """
+    return pad(x, (*[0] * (2 * x.ndim - 1), -len(x) % SIDE))

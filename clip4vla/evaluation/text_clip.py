@@ -1,11 +1,22 @@
 """Text-clip retrieval: which similarity is ranked, among which clips, and its metrics' names."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from clip4vla.config.run import Modality
-from clip4vla.evaluation.retrieval import Blocks, rank_metrics, retrieval_ranks
+from clip4vla.evaluation.intervals import intervals
+from clip4vla.evaluation.recalls import (
+    rank_bounds,
+    rank_metrics,
+    rank_statistics,
+    released_metrics,
+)
+from clip4vla.evaluation.retrieval import Blocks, Ranks, retrieval_ranks
+from clip4vla.evaluation.variants import dual_softmax, reranked
+
+KEPT = 1 << 29  # bytes: a smaller similarity matrix is computed once, a larger one again a pass
 
 
 def similarity_name(modalities: Sequence[Modality]) -> str:
@@ -21,7 +32,7 @@ def directions(modalities: Sequence[Modality]) -> tuple[str, str]:
 
 def score_retrieval(
     blocks: Blocks, targets: np.ndarray, clip_ids: list[str], modalities: Sequence[Modality]
-) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+) -> tuple[dict[str, float], Ranks, np.ndarray]:
     """Metrics of both directions, the rank of every query and its best clips.
 
     blocks: rows of the similarities [Q, N], see `retrieval_ranks`; targets [Q]: index of each
@@ -33,10 +44,93 @@ def score_retrieval(
     return metrics, to_clip, best
 
 
+@dataclass(frozen=True)
+class Retrieval:
+    """All that is known of one gallery. `stated`: its part of metrics.json, metrics and beyond.
+
+    to_clip [Q]; to_text of the clips that have a query, `asked`; best: columns [Q, 5].
+    """
+
+    stated: dict[str, dict]
+    to_clip: Ranks
+    to_text: Ranks
+    asked: np.ndarray
+    best: np.ndarray
+
+
+def report_retrieval(
+    heads: Mapping[str, Blocks],
+    targets: np.ndarray,
+    clip_ids: list[str],
+    modalities: Sequence[Modality],
+) -> Retrieval:
+    """Metrics of both directions with intervals and bounds, and, apart from them, variants.
+
+    heads: blocks of similarities by name, among them that of the modalities, which is ranked. A run
+    of both modalities whose t_v is given has it ranked again by t_va as a variant.
+    """
+    heads = {name: kept(blocks, len(targets), len(clip_ids)) for name, blocks in heads.items()}
+    blocks = heads[similarity_name(modalities)]
+    to_clip, to_text, best = retrieval_ranks(blocks, targets, clip_ids)
+    forward, backward = directions(modalities)
+    both = (to_clip, forward), (to_text, backward)
+    asked, clip = np.unique(targets, return_inverse=True)
+    statistics = rank_statistics(to_clip, clip, forward)
+    statistics |= rank_statistics(to_text, np.arange(len(asked)), backward)
+    soft = zip(dual_softmax(blocks, targets, len(clip_ids)), (forward, backward), strict=True)
+    variants = {
+        "released": _joined(released_metrics(*given) for given in both),
+        "dual_softmax": _joined(rank_metrics(*given) for given in soft),
+    }
+    if "t_v" in heads and heads["t_v"] is not blocks:
+        again = reranked(heads["t_v"], blocks, targets)
+        variants["reranked"] = rank_metrics(again, forward)
+    stated = {
+        "metrics": _joined(rank_metrics(*given) for given in both),
+        "intervals": intervals(statistics, len(asked)),
+        "bounds": _joined(rank_bounds(*given) for given in both),
+        "ties": {direction: ranks.tied for ranks, direction in both},
+        "variants": variants,
+    }
+    return Retrieval(stated, to_clip, to_text, asked, best)
+
+
+def rank_columns(found: Retrieval, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of predictions.parquet: the rank of each query, and that of its clip's texts.
+
+    `rank` is the expected one, `rank_best` and `rank_worst` are its ends under ties; `text_rank`
+    and so on: clip -> text, the same in every row of a clip.
+    """
+    to_text = Ranks(*(column[np.searchsorted(found.asked, targets)] for column in found.to_text))
+    return {
+        "rank": found.to_clip.expected,
+        "rank_best": found.to_clip.best,
+        "rank_worst": found.to_clip.worst,
+        "text_rank": to_text.expected,
+        "text_rank_best": to_text.best,
+        "text_rank_worst": to_text.worst,
+        "text_rank_copies": to_text.copies,
+    }
+
+
+def kept(blocks: Blocks, queries: int, clips: int) -> Blocks:
+    """Blocks that are computed once, if the whole matrix takes at most `KEPT` bytes."""
+    if 4 * queries * clips > KEPT:
+        return blocks
+    rows = list(blocks())
+    return lambda: rows
+
+
+def _joined(parts: Iterable[dict]) -> dict:
+    return {name: value for part in parts for name, value in part.items()}
+
+
 def among(
     kept: np.ndarray, blocks: Blocks, targets: np.ndarray, clip_ids: list[str]
 ) -> tuple[Blocks, np.ndarray, list[str]]:
     """The part of a retrieval problem that concerns some clips: bool [N]."""
+    if kept.all():
+        return blocks, targets, clip_ids
     place = np.cumsum(kept) - 1
     asked = kept[targets]  # [Q]
 

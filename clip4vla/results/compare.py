@@ -12,11 +12,11 @@ from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Cell, Column, Row, Sheet
 
 TOLERANCE = 1.0  # points; reruns of one recipe move by 1-3 points (engineering B.11)
-FULL_COVERAGE = 0.95  # of the official clips; below it a number is `partial`
 PAPER_ONLY = "paper only"
 NOT_RUN = "not run"
 NO_DATA = "not run (no data)"
 OTHER_GALLERY = "other gallery"
+OTHER_PROTOCOL = "other protocol"
 NO_REFERENCE = "—"
 
 
@@ -41,6 +41,11 @@ class Entry:
     difference: float | None = None  # ours - paper
     verdict: str = PAPER_ONLY
     reason: str = ""
+    low: float | None = None  # interval over draws of clips, of a single run
+    high: float | None = None
+    pessimistic: float | None = None  # all ties lost, all ties won: means over seeds,
+    optimistic: float | None = None  # None where ties make no difference
+    protocol: str = ""
     queries: str = ""  # counts of one seed (folds added up); a-b where seeds differ
     gallery_size: str = ""
     expected: str = ""
@@ -112,7 +117,9 @@ def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> 
             first = gallery == galleries[0]
             if not row.no_data and not _is_measured(sheet, column.dataset):
                 values |= {"verdict": PAPER_ONLY, "reason": "no evaluation measures it"}
-            values |= _judged(values, comparable=sheet.comparable, first=first)
+            lacking = values.pop("lacking", "")
+            theirs = number.protocol if number else ""
+            values |= _judged(values, lacking, theirs, comparable=sheet.comparable, first=first)
         entries.append(Entry(**values))
     return entries
 
@@ -163,6 +170,10 @@ def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> d
     if not scores:
         waiting = f"waiting for {', '.join(sorted(missing))}"
         return {"verdict": NOT_RUN, "reason": waiting, "seeds_planned": len(seeds)}
+    if len({frozenset(line.ids_sha256) for line in lines}) > 1:
+        keys = sorted({key for line in lines for key in line.run_key})
+        reason = f"seeds were scored on different clips: {', '.join(keys)}"
+        return {"verdict": NOT_RUN, "reason": reason, "seeds_planned": len(seeds)}
     return {
         "ours": mean(scores),
         "sd": stdev(scores) if len(scores) > 1 else None,
@@ -170,8 +181,24 @@ def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> d
         "seeds_planned": len(seeds),
         "seeded": seeds != [None] and not repeated,
         "reason": f"waiting for {', '.join(sorted(missing))}" if missing else "",
+        **_interval(lines),
+        **_bounds(lines),
         **_counts(lines),
     }
+
+
+def _interval(lines: list[pd.DataFrame]) -> dict[str, float]:
+    """The interval of a single run; spread over seeds and folds is shown by `sd` instead."""
+    if len(lines) > 1 or len(lines[0]) > 1 or lines[0].low.isna().any():
+        return {}
+    return {"low": float(lines[0].low.iloc[0]), "high": float(lines[0].high.iloc[0])}
+
+
+def _bounds(lines: list[pd.DataFrame]) -> dict[str, float]:
+    ends = {
+        name: mean(mean(line[name]) for line in lines) for name in ("pessimistic", "optimistic")
+    }
+    return ends if ends["pessimistic"] != ends["optimistic"] else {}
 
 
 def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
@@ -199,37 +226,57 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
         "data_version": listed("data_version"),
         "ids_sha256": listed("ids_sha256"),
         "run_keys": listed("run_key"),
-        "verdict": "partial" if _is_thin(every) else "",
+        "protocol": listed("protocol"),
+        "lacking": _lacking(every),
     }
 
 
-def _is_thin(lines: pd.DataFrame) -> bool:
-    """Whether a run saw less than `FULL_COVERAGE` of the official clips of its split."""
-    known = lines.dropna(subset=["n_expected", "n_usable"])
-    return bool((known.n_usable < FULL_COVERAGE * known.n_expected).any())
+def _lacking(lines: pd.DataFrame) -> str:
+    """What the declared split has and a run did not see: clips, or captions of its clips."""
+    clips = lines[(lines.n_usable < lines.n_expected).fillna(False).astype(bool)]
+    if len(clips):
+        worst = clips.loc[(clips.n_usable / clips.n_expected).idxmin()]
+        return f"{worst.n_usable} of {worst.n_expected} official clips"
+    wanted = lines.n_gallery * lines.n_captions
+    captions = lines[(lines.n_queries < wanted).fillna(False).astype(bool)]
+    if len(captions):
+        first = captions.iloc[0]
+        return f"{first.n_queries} captions instead of {first.n_captions} for each clip"
+    return ""
 
 
-def _judged(values: dict, *, comparable: bool, first: bool) -> dict:
-    """Difference and verdict of a measured entry; what was not run keeps its verdict."""
+def _judged(values: dict, lacking: str, theirs: str, *, comparable: bool, first: bool) -> dict:
+    """Difference and verdict of a measured entry; what was not run keeps its verdict.
+
+    lacking: what of the declared split is missing; theirs: protocol of the paper's number.
+    """
     ours, paper = values.get("ours"), values["paper"]
     if ours is None:
         return {}
-    thin, waiting = values["verdict"] == "partial", values["reason"]
+    waiting = values["reason"]
     difference = None if paper is None or not first else ours - paper
     if waiting:
         return {"verdict": "partial", "difference": difference}
     if not first:
         return {"verdict": OTHER_GALLERY, "reason": "not the gallery compared with the paper"}
     if paper is None:
-        return {"verdict": "partial" if thin else NO_REFERENCE, "reason": "no number in the paper"}
+        none = "no number in the paper"
+        return {"verdict": "partial" if lacking else NO_REFERENCE, "reason": lacking or none}
     if not comparable:
         reason = "other data or other towers than the paper's: see the note"
         return {"verdict": "not comparable", "difference": difference, "reason": reason}
-    if thin:
-        reason = f"less than {FULL_COVERAGE:.0%} of the official clips"
-        return {"verdict": "partial", "difference": difference, "reason": reason}
+    if _base(values["protocol"]) != _base(theirs):
+        reason = f"ours is {values['protocol']}, the paper's {theirs}"
+        return {"verdict": OTHER_PROTOCOL, "reason": reason}
+    if lacking:
+        return {"verdict": "partial", "difference": difference, "reason": lacking}
     allowed = max(2 * (values["sd"] or 0.0), TOLERANCE)
     if abs(difference) <= allowed + 1e-9:
         return {"verdict": "within", "difference": difference}
     better = (difference < 0) == lower_is_better(values["metric"])
     return {"verdict": "above" if better else "below", "difference": difference}
+
+
+def _base(protocol: str) -> str:
+    """A protocol without the choice of its gallery, which the table makes and states."""
+    return protocol.removesuffix("-sound")

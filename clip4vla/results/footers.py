@@ -4,9 +4,9 @@ from itertools import combinations
 
 from clip4vla.config.run import CODE_VERSION
 from clip4vla.results.compare import (
-    FULL_COVERAGE,
     NO_REFERENCE,
     OTHER_GALLERY,
+    OTHER_PROTOCOL,
     PAPER_ONLY,
     TOLERANCE,
     Entry,
@@ -14,10 +14,16 @@ from clip4vla.results.compare import (
 )
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Sheet
-from clip4vla.results.text import signed
+from clip4vla.results.text import number, signed
 
 LEAKS = "Clips left out of pre-training because their videos are held out"
 CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
+
+VARIANTS = {
+    "released": "ranks of equals as the released code counts them",
+    "dual_softmax": "similarity times its softmax over the other side, which looks at all queries",
+    "reranked": "the first 50 clips by vision, ranked again by vision and audio",
+}
 
 
 def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[str]:
@@ -28,7 +34,7 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
         lines.append(
             "Ours is the mean over seeds ± the sample standard deviation; difference is ours minus "
             f"paper. Within: the difference is at most max(2 sd, {TOLERANCE} point). Partial: "
-            f"seeds are missing, or less than {FULL_COVERAGE:.0%} of the official clips."
+            "seeds are missing, or clips or captions of the official lists."
         )
         lines.append(_summary(entries, measured))
         lines += _order(sheet, measured)
@@ -39,6 +45,8 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
             lines += _shared(LEAKS, "leaks_dropped", measured)
         if any("_R" in entry.metric for entry in measured):
             lines += _shared("Rank of a tie", "tie_rule", measured)
+            lines += _ties(sheet, measured)
+        lines += [f"{name}: {text}." for name, text in VARIANTS.items() if _shows(sheet, name)]
     lines += _missing(entries)
     lines.append(f"{NO_REFERENCE}: the paper prints no number, or there is nothing to compare.")
     lines += _oddities(sheet, entries, paper)
@@ -65,7 +73,9 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
     wanted = [
         e
         for e in entries
-        if e.kind == "ours" and e.paper is not None and e.verdict not in (PAPER_ONLY, OTHER_GALLERY)
+        if e.kind == "ours"
+        and e.paper is not None
+        and e.verdict not in (PAPER_ONLY, OTHER_GALLERY, OTHER_PROTOCOL)
     ]
     compared = [e for e in measured if e.difference is not None and not lower_is_better(e.metric)]
     text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"
@@ -104,11 +114,11 @@ def _data(sheet: Sheet, measured: list[Entry]) -> list[str]:
     for e in measured:
         ids = " ".join(digest[:12] for digest in e.ids_sha256.split())
         size = e.gallery_size
-        key = (e.dataset, e.gallery, e.data_version, ids, size)
+        key = (e.dataset, e.gallery, e.protocol, e.data_version, ids, size)
         gallery = "all clips" if e.gallery == "all" else "clips with sound"
         seen[key] = (
-            f"Data: {sheet.dataset_label(e.dataset)}, {gallery}: version {e.data_version}, "
-            f"N = {size}, ids sha256 {ids}."
+            f"Data: {sheet.dataset_label(e.dataset)}, protocol {e.protocol}, {gallery}: version "
+            f"{e.data_version}, N = {size}, ids sha256 {ids}."
         )
     return list(seen.values())
 
@@ -123,10 +133,28 @@ def _shared(name: str, field: str, measured: list[Entry]) -> list[str]:
     return [f"{name}: {'; '.join(parts)}."]
 
 
+def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:
+    """Numbers that ties leave open, from all lost to all won."""
+    open_ = [
+        f"{e.label} on {sheet.dataset_label(e.dataset)} {e.metric} "
+        f"{number(e.pessimistic, e.metric)} to {number(e.optimistic, e.metric)}"
+        for e in measured
+        if e.pessimistic is not None
+        and number(e.pessimistic, e.metric) != number(e.optimistic, e.metric)
+    ]
+    return [f"All ties lost to all won: {'; '.join(open_)}."] if open_ else []
+
+
+def _shows(sheet: Sheet, variant: str) -> bool:
+    metrics = [c.metric for c in sheet.columns]
+    metrics += [metric for row in sheet.rows for metric in row.metrics.values()]
+    return any(metric.startswith(f"{variant}/") for metric in metrics)
+
+
 def _missing(entries: list[Entry]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for entry in entries:
-        open_ = entry.ours is None or entry.verdict == "partial"
+        open_ = entry.ours is None or entry.verdict in ("partial", OTHER_PROTOCOL)
         if entry.kind == "ours" and open_ and entry.reason and entry.paper is not None:
             reason = entry.reason
             if entry.ours is None and reason.startswith("waiting for"):

@@ -42,6 +42,7 @@ BADGES = (
     "not run (no data)",
     "not run",
     "other gallery",
+    "other protocol",
 )
 
 

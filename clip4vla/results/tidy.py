@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from clip4vla.errors import UserError
-from clip4vla.files import read_json, write_text
+from clip4vla.files import write_text
+from clip4vla.results.metrics_file import read_metrics
 from clip4vla.results.sheet import Cell, Row, Sheet
 
 COLUMNS = (
@@ -20,8 +21,12 @@ COLUMNS = (
     "split",
     "protocol",
     "gallery",
-    "metric",
+    "metric",  # variants as dual_softmax/t2v_R1
     "value",  # recalls, accuracies and caption scores in percent; ranks in clips
+    "low",  # 95 % interval over draws of clips
+    "high",
+    "pessimistic",  # all ties lost, all ties won; the value itself without ties
+    "optimistic",
     "n_queries",
     "n_gallery",
     "ids_sha256",
@@ -30,6 +35,7 @@ COLUMNS = (
     "n_usable",
     "n_silent",
     "n_scored",
+    "n_captions",  # per clip, as the protocol has them; empty where it says nothing
     "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
     "policy",
     "selection",
@@ -64,55 +70,52 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
     path = runs / str(cell.run_key) / "metrics.json"
     if cell.run_key is None or not path.is_file():
         return []
-    try:
-        metrics = read_json(path)
-    except ValueError as error:
+    found = read_metrics(path)
+    gallery = found.galleries.get(cell.gallery)
+    if gallery is None:
         raise UserError(
-            f"{path}: not JSON ({error}); delete it and run the evaluation again"
-        ) from None
-    try:
-        gallery = metrics["galleries"].get(cell.gallery)
-        if gallery is None:
-            raise UserError(
-                f"{path}: no gallery {cell.gallery!r} (it has {', '.join(metrics['galleries'])}), "
-                f"but table {sheet.table}, row {row.row} asks for it; change the table's gallery"
-            )
-        _check_metrics(path, sheet, row, cell, gallery["metrics"])
-        coverage = metrics["coverage"]
-        shared = {
-            "table": sheet.table,
-            "row": row.row,
-            "label": row.label,
-            "seed": cell.seed,
-            "run_key": cell.run_key,
-            "dataset": cell.dataset,
-            "split": metrics["split"],
-            "protocol": metrics["protocol"],
-            "gallery": cell.gallery,
-            "n_queries": gallery["n_queries"],
-            "n_gallery": gallery["n_gallery"],
-            "ids_sha256": gallery["ids_sha256"],
-            "n_expected": coverage["expected"],
-            "n_planned": coverage["planned"],
-            "n_usable": coverage["usable"],
-            "n_silent": coverage["silent"],
-            "n_scored": coverage["scored"],
-            "n_leaks_dropped": metrics.get("leaks_dropped"),
-            "policy": metrics["missing_audio"],
-            "selection": metrics["selection"],
-            "tie_rule": metrics["tie_rule"],
-            "data_version": metrics["data_version"],
-            "manifest_sha256": metrics["manifest_sha256"],
-        }
-        return [
-            {**shared, "metric": name, "value": float(value)}
-            for name, value in sorted(gallery["metrics"].items())
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not the metrics of an evaluation ({type(error).__name__}: {error}); "
-            "delete it and run the evaluation again"
-        ) from None
+            f"{path}: no gallery {cell.gallery!r} (it has {', '.join(found.galleries)}), "
+            f"but table {sheet.table}, row {row.row} asks for it; change the table's gallery"
+        )
+    values = gallery.metrics | {
+        f"{variant}/{name}": value
+        for variant, metrics in gallery.variants.items()
+        for name, value in metrics.items()
+    }
+    _check_metrics(path, sheet, row, cell, values)
+    shared = {
+        "table": sheet.table,
+        "row": row.row,
+        "label": row.label,
+        "seed": cell.seed,
+        "run_key": cell.run_key,
+        "dataset": cell.dataset,
+        "split": found.split,
+        "protocol": gallery.protocol,
+        "gallery": cell.gallery,
+        "n_queries": gallery.n_queries,
+        "n_gallery": gallery.n_gallery,
+        "ids_sha256": gallery.ids_sha256,
+        "n_expected": found.coverage.expected,
+        "n_planned": found.coverage.planned,
+        "n_usable": found.coverage.usable,
+        "n_silent": found.coverage.silent,
+        "n_scored": found.coverage.scored,
+        "n_captions": found.coverage.captions_per_clip,
+        "n_leaks_dropped": (found.model_extra or {}).get("leaks_dropped"),
+        "policy": found.missing_audio,
+        "selection": found.selection,
+        "tie_rule": found.tie_rule,
+        "data_version": found.data_version,
+        "manifest_sha256": found.manifest_sha256,
+    }
+    lines = []
+    for name, value in sorted(values.items()):
+        low, high = gallery.intervals.get(name, (None, None))
+        pessimistic, optimistic = gallery.bounds.get(name, (value, value))
+        ends = {"low": low, "high": high, "pessimistic": pessimistic, "optimistic": optimistic}
+        lines.append({**shared, "metric": name, "value": value, **ends})
+    return lines
 
 
 def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, found: dict) -> None:

@@ -113,11 +113,12 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
     """Score a checkpoint; leaves metrics.json and predictions.parquet."""
+    from clip4vla.datasets import benchmark_of
     from clip4vla.evaluation.evaluate import evaluate
 
     run = _expect(plan, key, "evaluate")
     out = Path(layout.result_dir(key))
-    _, dataset = plan.dataset_of(run.test.dataset)
+    name, dataset = plan.dataset_of(run.test.dataset)
     evaluate(
         run,
         run_key=key,
@@ -126,6 +127,7 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
         weights=_weights(plan, run),
         substitution=_substitution(run),
         expected=dataset.expected_clips(run.test.split),
+        benchmark=benchmark_of(name, dataset, run.test.split),
         out=out,
         workers=threads,
     )

@@ -21,22 +21,27 @@ def metrics(key, r1, *, gallery=("all",), usable=20, silent=3, metrics_of=None, 
         "manifest_sha256": sha256_of(dataset),
         "split": "test",
         "protocol": "1k-A",
+        "gallery": "all",
         "missing_audio": "substitute",
         "selection": "best_val",
-        "tie_rule": "mean of the best and the worst rank",
+        "tie_rule": "expected value over a random order of equals",
+        "interval_rule": "95% percentile bootstrap over clips, 2000 draws",
         "coverage": {
             "expected": 20,
             "planned": 20,
             "usable": usable,
             "silent": silent,
             "scored": usable,
+            "captions_per_clip": 1,
         },
         "galleries": {
             name: {
+                "protocol": "1k-A" if name == "all" else "1k-A-sound",
                 "n_queries": scored[name],
                 "n_gallery": scored[name],
                 "ids_sha256": sha256_of(f"{dataset} {name}"),
                 "metrics": found,
+                "intervals": {metric: [value - 2, value + 2] for metric, value in found.items()},
             }
             for name in gallery
         },

@@ -1,0 +1,81 @@
+"""metrics.json: what every evaluation states of its numbers, whatever its task."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clip4vla.errors import UserError
+from clip4vla.files import read_json
+
+Interval = tuple[float, float]
+
+
+class Stated(BaseModel):
+    """A part of the file. Every field must be there; a task may add more."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class Coverage(Stated):
+    """Clips of the split: declared in the config, planned, usable, silent, scored."""
+
+    expected: int | None = Field(description="clips of the official list; null: none declared")
+    planned: int
+    usable: int
+    silent: int
+    scored: int = Field(description="in the gallery that predictions.parquet is of")
+    captions_per_clip: int | None = Field(description="of the protocol; null: none or any number")
+
+
+class Gallery(Stated):
+    """One set of clips and the numbers on it."""
+
+    protocol: str = Field(description="such as 1k-A, and 1k-A-sound for its clips with sound")
+    n_queries: int
+    n_gallery: int
+    ids_sha256: str = Field(description="sha256 of the sorted clip ids, one a line")
+    metrics: dict[str, float] = Field(description="percent; ranks in clips or captions")
+    intervals: dict[str, Interval] = Field({}, description="[low, high] of metrics")
+    bounds: dict[str, Interval] = Field(
+        {}, description="[all ties lost, all ties won] of metrics in which these differ"
+    )
+    variants: dict[str, dict[str, float]] = Field(
+        {}, description="other rules on the same similarities; never compared with the paper"
+    )
+
+
+class Metrics(Stated):
+    """The whole file."""
+
+    run_key: str
+    task: str
+    dataset: str
+    data_version: str
+    manifest_sha256: str
+    split: str
+    protocol: str = Field(description="of the main gallery")
+    gallery: str = Field(description="the main gallery, of which predictions.parquet is")
+    missing_audio: str = Field(description="what silent clips have for a sound")
+    selection: str | None = Field(description="which checkpoint; null: nothing was trained")
+    tie_rule: str | None = Field(description="rank of equals; null: nothing is ranked")
+    interval_rule: str
+    coverage: Coverage
+    galleries: dict[str, Gallery]
+
+
+def read_metrics(path: str | Path) -> Metrics:
+    """Read and check a metrics.json. Raises UserError: file, field, remedy."""
+    path = Path(path)
+    try:
+        return Metrics.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(
+            f"{path}: not the metrics of an evaluation of this version ({what}); delete it and run "
+            "the evaluation again"
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not JSON ({error}); delete it and run the evaluation again"
+        ) from None

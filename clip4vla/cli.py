@@ -19,6 +19,7 @@ from clip4vla.commands.checkpoint import checkpoint
 from clip4vla.commands.data import data
 from clip4vla.commands.embed import embed
 from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, RunKey, Threads, Values, plan_of
+from clip4vla.commands.runs import runs
 from clip4vla.commands.setup import setup
 from clip4vla.commands.tables import tables
 from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, describe_os_error
@@ -35,6 +36,7 @@ config = typer.Typer(no_args_is_help=True, help="Look at what the config resolve
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
+app.add_typer(runs, name="runs")
 app.add_typer(setup, name="setup")
 app.add_typer(embed, name="embed")
 app.add_typer(checkpoint, name="checkpoint")

@@ -1,6 +1,6 @@
 """Similarities of all texts with all clips of a split, by the run's fusion (facts 7.1)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,14 +77,11 @@ class Gallery:
             vision, audio = seen if name != "t_a" else None, heard if name != "t_v" else None
 
             @torch.no_grad()
-            def blocks() -> Iterator[np.ndarray]:
-                for part in texts.split(max(SIDE, CELLS // number // SIDE * SIDE)):
-                    with torch.autocast(device.type, enabled=False):
-                        rows = _padded(part.to(device))
-                        found = score(rows, vision, audio, self.scale, has_audio)
-                    yield found[name][: len(part), :number].cpu().numpy()
+            def rows(part: Tensor) -> Tensor:
+                with torch.autocast(device.type, enabled=False):
+                    return score(part.to(device), vision, audio, self.scale, has_audio)[name]
 
-            return blocks
+            return product_blocks(texts, number, rows)
 
         single = [name for name, x in (("t_v", seen), ("t_a", heard)) if x is not None]
         names = dict.fromkeys([similarity_name(run.modalities), *single])
@@ -108,6 +105,22 @@ class Gallery:
                 given = model.fusion, part.to(device), mask, *clips, self.scale
                 rows.append(score_pairs(*given).cpu().numpy())
         return rows
+
+
+def product_blocks(
+    texts: Tensor, clips: int, rows: Callable[[Tensor], Tensor], cells: int = CELLS
+) -> Blocks:
+    """Blocks of [Q, N] from texts [Q, D] and what gives the rows [q, N or more] of some of them.
+
+    So many texts are scored at once that a block has about `cells` cells.
+    """
+    size = max(SIDE, cells // clips // SIDE * SIDE)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for part in texts.split(size):
+            yield rows(_padded(part))[: len(part), :clips].cpu().numpy()
+
+    return blocks
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -10,30 +10,13 @@ from clip4vla.config.run import Substitute
 from clip4vla.errors import UserError
 from clip4vla.evaluation.device import pick_device, set_threads
 from clip4vla.evaluation.features import embed_clips
+from clip4vla.evaluation.neighbours import nearest
 from clip4vla.evaluation.reading import Caches, Manifests, clip_items, samples_of, split_rows
 from clip4vla.evaluation.start import start_hash, starting_model
 from clip4vla.features.seeds import generator
 from clip4vla.files import sha256_of_ids, write_json, write_text
 
-BLOCK = 1024
 COLUMNS = ["clip_id", "donor", "cosine", "random_donor"]
-
-
-def nearest(queries: np.ndarray, donors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the nearest donor of every query, and its cosine.
-
-    queries [Q, D], donors [N, D], unit vectors; the first of equal ones wins. Blocks of queries,
-    so that memory does not grow with their number.
-    """
-    index, cosine = [], []
-    for start in range(0, len(queries), BLOCK):
-        block = queries[start : start + BLOCK] @ donors.T  # [q, N]
-        best = block.argmax(axis=1)
-        index.append(best)
-        cosine.append(block[np.arange(len(block)), best])
-    if not index:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    return np.concatenate(index), np.concatenate(cosine)
 
 
 def random_donor(clip_id: str, donors: list[str]) -> str:
@@ -53,7 +36,7 @@ def substitute(
 
     Features are pooled frames: the masked mean of normalised frame features (the released code's
     mean counts padding). Donors are clips of `run.donors` that have sound, in the order of their
-    ids, of which the first wins a tie.
+    ids, of which the first wins a tie; a clip that is held out is none.
     """
     set_threads(workers)
     device, caches = pick_device(), Caches(manifests)
@@ -65,6 +48,8 @@ def substitute(
             f"{run.donors.dataset}: no clip of split {run.donors.split!r} has sound: nobody can be "
             "a donor"
         )
+    for source in run.queries:
+        _keep_apart(source, split_rows(caches[source], source), rows, run.donors)
     silent = {source.split: _silent_rows(caches[source], source) for source in run.queries}
     versions = {source.dataset for source in run.queries}
     if len(versions) > 1:
@@ -100,6 +85,22 @@ def substitute(
         "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
     }
     write_json(out / "substitute.json", summary)
+
+
+def _keep_apart(source, asked: pd.DataFrame, donors: pd.DataFrame, lent_by) -> None:
+    """UserError when a clip of a held-out split could lend its sound: donors are of train alone.
+
+    Splits of training are named so; one may hold another (train_9k and train_ours).
+    """
+    if source.split == lent_by.split or "train" in source.split:
+        return
+    shared = sorted(set(asked.clip_id) & set(donors.clip_id))
+    if shared:
+        raise UserError(
+            f"{source.dataset}: {len(shared)} clips of split {source.split!r} are in "
+            f"{lent_by.split!r} too, such as {shared[0]}: they would lend their sound; set "
+            "donor_split to the split that is trained on"
+        )
 
 
 def _silent_rows(cache, source) -> pd.DataFrame:

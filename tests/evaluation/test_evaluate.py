@@ -3,7 +3,6 @@
 import functools
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
 from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
@@ -11,13 +10,16 @@ from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
 from clip4vla.config.presets import PRESETS
 from clip4vla.config.run import Decoding, Evaluate
 from clip4vla.config.yaml import undotted
+from clip4vla.datasets import Benchmark
 from clip4vla.errors import UserError
 from clip4vla.evaluation import evaluate as module
 from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.evaluation.retrieval import rank_metrics
+from clip4vla.evaluation.recalls import names, rank_metrics
+from clip4vla.evaluation.retrieval import Ranks
 from clip4vla.files import read_json, sha256_of_file, sha256_of_ids
 from clip4vla.models import decoding
+from clip4vla.results.metrics_file import read_metrics
 
 WAYS = {
     "beam of one": {"method": "beam", "beams": 1},
@@ -37,7 +39,9 @@ def score(manifests, tmp_path):
         run = Evaluate(**(values | {"model": MODEL, "inputs": INPUTS} | given))
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
-        evaluate(run, manifests, start, {}, table, out, run_key="c0ffee", expected=6)
+        known = {"run_key": "c0ffee", "expected": 6, "benchmark": Benchmark("TINY", captions=2)}
+        evaluate(run, manifests, start, {}, table, out, **known)
+        read_metrics(out / "metrics.json")  # every task and policy states what tables need
         return read_json(out / "metrics.json"), pd.read_parquet(out / "predictions.parquet")
 
     return score
@@ -55,12 +59,21 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         "data_version": VERSION,
         "manifest_sha256": sha256_of_file(next(iter(manifests.values()))),
         "split": "test",
-        "protocol": "all",
+        "protocol": "TINY",
+        "gallery": "all",
         "missing_audio": "none",
         "leaks_dropped": None,
         "selection": "last",
-        "tie_rule": "mean of the best and the worst rank",
-        "coverage": {"expected": 6, "planned": 5, "usable": 5, "silent": 1, "scored": 5},
+        "tie_rule": "expected value over a random order of equals",
+        "interval_rule": "95% percentile bootstrap over clips, 2000 draws",
+        "coverage": {
+            "expected": 6,
+            "planned": 5,
+            "usable": 5,
+            "silent": 1,
+            "scored": 5,
+            "captions_per_clip": 2,
+        },
         "checkpoint": {"run_key": None, "sha256": sha256_of_file(start)},
     }
     assert set(galleries) == {"all", "with_sound"}
@@ -68,19 +81,23 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         gallery = galleries[name]
         assert (gallery["n_queries"], gallery["n_gallery"]) == (2 * len(ids), len(ids))
         assert gallery["ids_sha256"] == sha256_of_ids(ids)
-        names = [f"{d}_{m}" for d in ("t2v", "v2t") for m in module_metrics()]
-        assert sorted(gallery["metrics"]) == sorted(names)
-
-
-def module_metrics():
-    return [name.removeprefix("x_") for name in rank_metrics(np.ones(1), "x")]
+        assert gallery["protocol"] == ("TINY" if name == "all" else "TINY-sound")
+        wanted = {*names("t2v"), *names("v2t")}
+        assert set(gallery["metrics"]) == set(gallery["intervals"]) == wanted
+        assert set(gallery["variants"]) == {"released", "dual_softmax", "reranked"}
 
 
 def test_predictions_give_back_the_metrics(score):
     found, predictions = score()
-    again = rank_metrics(predictions["rank"].to_numpy(), "t2v")
-    metrics = found["galleries"]["all"]["metrics"]
-    assert {name: metrics[name] for name in again} == again
+    clips = predictions.drop_duplicates("clip_id")
+    ones = pd.Series(1, index=predictions.index)
+    to_clip = predictions.rank_best, predictions.rank_worst, ones
+    to_text = clips.text_rank_best, clips.text_rank_worst, clips.text_rank_copies
+    forward, backward = (Ranks(*(x.to_numpy() for x in part)) for part in (to_clip, to_text))
+    again = rank_metrics(forward, "t2v") | rank_metrics(backward, "v2t")
+    assert found["galleries"]["all"]["metrics"] == again
+    assert (predictions["rank"] == forward.expected).all()
+    assert (clips.text_rank == backward.expected).all()
     assert len(predictions) == 10
     first = predictions["rank"] == 1
     assert all(row.top5[0] == row.clip_id for row in predictions[first].itertuples())
@@ -97,7 +114,8 @@ def test_every_policy_says_whose_sound_a_silent_clip_had(score, policy, origin, 
     assert set(found["galleries"]) == (
         {"with_sound"} if policy == "filter" else {"all", "with_sound"}
     )
-    assert found["protocol"] == ("with_sound" if policy == "filter" else "all")
+    assert found["gallery"] == ("with_sound" if policy == "filter" else "all")
+    assert found["protocol"] == ("TINY-sound" if policy == "filter" else "TINY")
     silent = predictions[predictions.clip_id.isin(SILENT)]
     assert set(silent.audio_origin) == ({origin} if origin else set())
     assert set(predictions[~predictions.clip_id.isin(SILENT)].audio_origin) == {"own"}
@@ -138,6 +156,8 @@ def test_accuracy_counts_right_labels(score, trained):
     found, predictions = score("classification", trained("classification"))
     right = 100 * (predictions.label == predictions.predicted).mean()
     assert found["galleries"]["all"]["metrics"] == {"accuracy": pytest.approx(right)}
+    low, high = found["galleries"]["all"]["intervals"]["accuracy"]
+    assert low <= right <= high and (low, high) == (0.0, 100.0) or low < high
     assert set(predictions.predicted) <= {"red", "green", "blue"}
     assert found["tie_rule"] is None
 

@@ -9,29 +9,13 @@ from tiny_world import INPUTS, MODEL, SILENT, SPLITS, colour, source
 from clip4vla.config.run import Substitute
 from clip4vla.errors import UserError
 from clip4vla.evaluation import substitution
-from clip4vla.evaluation.substitution import nearest, random_donor, substitute
+from clip4vla.evaluation.substitution import random_donor, substitute
 from clip4vla.files import read_json, sha256_of_ids
 
 
 def unit(rows, seed):
     x = np.random.default_rng(seed).standard_normal((rows, 6)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def test_the_nearest_donor_has_the_largest_cosine(monkeypatch):
-    queries, donors = unit(7, 0), unit(5, 1)
-    monkeypatch.setattr(substitution, "BLOCK", 3)
-    index, cosine = nearest(queries, donors)
-    for query, i, value in zip(queries, index, cosine, strict=True):
-        cosines = [float(np.dot(query, donor)) for donor in donors]
-        assert i == int(np.argmax(cosines))
-        assert value == pytest.approx(max(cosines), rel=1e-5)
-
-
-def test_the_first_of_equal_donors_wins():
-    donors = np.repeat(unit(1, 2), 3, axis=0)
-    assert nearest(unit(4, 3), donors)[0].tolist() == [0, 0, 0, 0]
-    assert [len(part) for part in nearest(donors[:0], donors)] == [0, 0]
 
 
 def test_a_random_donor_depends_on_the_clip_alone():
@@ -79,6 +63,23 @@ def test_no_clip_with_sound_means_no_donor(manifests, tmp_path, monkeypatch):
     monkeypatch.setattr(substitution, "split_rows", lambda cache, source: cache.splits[:0])
     with pytest.raises(UserError, match="nobody can be a donor"):
         substitute(plan(), manifests, None, {}, tmp_path)
+
+
+def test_a_clip_that_is_held_out_lends_nothing(manifests, tmp_path):
+    """Donors of a split that holds test clips: refused, naming one."""
+    cache = substitution.Caches(manifests)[source("train")]
+    mixed = cache.splits[cache.splits.split == "test"].assign(split="train")
+
+    def split_rows(cache, of):
+        rows = cache.splits[cache.splits.split == of.split]
+        return pd.concat([rows, mixed]) if of.split == "train" else rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(substitution, "split_rows", split_rows)
+        with pytest.raises(
+            UserError, match="4 clips of split 'test' are in 'train' too, such as e0"
+        ):
+            substitute(plan(), manifests, None, {}, tmp_path)
 
 
 def test_padding_frames_do_not_move_a_pooled_clip():

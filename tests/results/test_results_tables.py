@@ -9,6 +9,7 @@ from clip4vla.errors import UserError
 from clip4vla.files import write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.layout import build_grid
+from clip4vla.results.metrics_file import read_metrics
 from clip4vla.results.paper import read_paper
 from clip4vla.results.sheet import Sheet, read_sheet
 from clip4vla.results.tables import build_table
@@ -213,6 +214,8 @@ def test_broken_sheets_are_named(tmp_path, change, message):
     ("change", "message"),
     [
         (lambda v: v.pop("coverage"), "not the metrics of an evaluation"),
+        (lambda v: v["coverage"].pop("expected"), "coverage.expected: Field required"),
+        (lambda v: v["galleries"]["all"].pop("ids_sha256"), "galleries.all.ids_sha256"),
         (lambda v: v["galleries"]["all"]["metrics"].pop("t2v_R1"), "no metric 't2v_R1'"),
         (lambda v: v["galleries"].pop("with_sound"), "no gallery 'with_sound'"),
     ],
@@ -236,3 +239,115 @@ def test_clips_left_out_of_pretraining_stand_under_the_table(tmp_path):
     text = (build(root, tmp_path / "out") / "table.md").read_text()
     (line,) = [line for line in text.splitlines() if "videos are held out" in line]
     assert "Clips left out of pre-training" in line and ": 1234 (" in line
+
+
+FIELDS = ("run_key", "task", "dataset", "data_version", "manifest_sha256", "split", "protocol")
+FIELDS += ("gallery", "missing_audio", "selection", "tie_rule", "interval_rule", "coverage")
+OF_GALLERIES = ("protocol", "n_queries", "n_gallery", "ids_sha256", "metrics")
+
+
+def test_a_metrics_file_lacks_nothing_and_docs_name_it_all(tmp_path):
+    """Every field that a number stands on is asked for when a table is built."""
+    path, whole = tmp_path / "metrics.json", metrics("k", 40.0)
+    documented = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    for place, names in ((whole, FIELDS), (whole["galleries"]["all"], OF_GALLERIES)):
+        for name in (*names, *(whole["coverage"] if place is whole else ())):
+            part = place if name in place else whole["coverage"]
+            value = part.pop(name)
+            write_json(path, whole)
+            with pytest.raises(UserError, match=name):
+                read_metrics(path)
+            part[name] = value
+            assert f"`{name}`" in documented
+    write_json(path, whole)
+    assert read_metrics(path).galleries["all"].metrics["t2v_R1"] == 40.0
+
+
+@pytest.mark.parametrize("field", ["low", "high", "pessimistic", "optimistic"])
+def test_intervals_and_ties_are_in_the_long_table(tmp_path, field):
+    root = make_tree(tmp_path)
+    bounds = {"t2v_R1": [44.0, 47.0]}
+    rewrite(
+        root / "runs/aaaaaaaaaaa0/metrics.json",
+        lambda v: v["galleries"]["all"].update(bounds=bounds, variants={"dual_softmax": {"x": 1}}),
+    )
+    out = build(root, tmp_path / "out")
+    frame = pd.read_csv(out / "tidy.csv")
+    row = frame[(frame.run_key == "aaaaaaaaaaa0") & (frame.gallery == "all")].set_index("metric")
+    ends = {"low": 43.0, "high": 47.0, "pessimistic": 44.0, "optimistic": 47.0}
+    assert row[field]["t2v_R1"] == ends[field]
+    assert row.value["dual_softmax/x"] == 1.0
+    # Seed 1 has no ties: the mean over seeds of the ends.
+    assert (
+        "All ties lost to all won: CLIP4VLA on MSR-VTT t2v_R1 45.0 to 46.5."
+        in (out / "table.md").read_text()
+    )
+
+
+def one_run(tmp_path, change, columns=None):
+    """The entry of a single run of R@1 40 after a change of its metrics."""
+    value = metrics("k", 40.0)
+    change(value)
+    write_json(tmp_path / "runs" / "k" / "metrics.json", value)
+    column = {"dataset": "msrvtt", "metric": "t2v_R1", "label": "R@1"} | (columns or {})
+    cells = [{"dataset": "msrvtt", "seed": None, "run_key": "k"}]
+    row = {"row": "clip4vla", "label": "x", "cells": cells}
+    fixed = {"table": "t", "title": "T", "paper_table": "table1"}
+    sheet = Sheet.model_validate(fixed | {"columns": [column], "rows": [row]})
+    tidy, paper = build_tidy([sheet], tmp_path / "runs"), read_paper(PAPER)
+    entries = compare(sheet, tidy, paper)
+    (entry,) = [entry for entry in entries if entry.kind == "ours"]
+    return entry, build_grid(sheet, entries, paper)
+
+
+def queries(value, number):
+    value["galleries"]["all"]["n_queries"] = number
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "reason"),
+    [
+        (lambda v: None, "below", ""),
+        (lambda v: v["coverage"].update(usable=19), "partial", "19 of 20 official clips"),
+        (lambda v: v["coverage"].update(expected=None, usable=19), "below", ""),
+        (
+            lambda v: v["coverage"].update(captions_per_clip=2),
+            "partial",
+            "20 captions instead of 2",
+        ),
+        (lambda v: (v["coverage"].update(captions_per_clip=2), queries(v, 40)), "below", ""),
+        (
+            lambda v: v["galleries"]["all"].update(protocol="val"),
+            "other protocol",
+            "ours is val, the paper's 1k-A",
+        ),
+        (lambda v: v["galleries"]["all"].update(protocol="1k-A-sound"), "below", ""),
+    ],
+)
+def test_less_or_other_than_declared_is_never_judged(tmp_path, change, verdict, reason):
+    entry, grid = one_run(tmp_path, change)
+    assert entry.verdict == verdict and reason in entry.reason
+    assert (entry.low, entry.high) == (38.0, 42.0)
+    if reason:
+        assert any(reason in line for line in grid.footers)
+
+
+def test_seeds_on_different_clips_are_not_averaged(tmp_path):
+    root = make_tree(tmp_path)
+    rewrite(
+        root / "runs/aaaaaaaaaaa1/metrics.json",
+        lambda v: v["galleries"]["all"].update(ids_sha256="f" * 64),
+    )
+    all_clips, with_sound = entries_of(build(root, tmp_path / "out"), "clip4vla")
+    assert (all_clips["verdict"], all_clips["ours"]) == ("not run", "")
+    assert "scored on different clips: aaaaaaaaaaa0, aaaaaaaaaaa1" in all_clips["reason"]
+    assert float(with_sound["ours"]) == 45.5
+
+
+def test_a_variant_is_a_column_of_its_own_and_never_compared(tmp_path):
+    def soft(value):
+        value["galleries"]["all"]["variants"] = {"dual_softmax": {"t2v_R1": 46.2}}
+
+    entry, grid = one_run(tmp_path, soft, {"metric": "dual_softmax/t2v_R1", "label": "R@1 DSL"})
+    assert (entry.ours, entry.paper, entry.verdict) == (46.2, None, "—")
+    assert any(line.startswith("dual_softmax: similarity times") for line in grid.footers)

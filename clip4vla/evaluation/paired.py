@@ -1,0 +1,82 @@
+"""The paired test of two evaluations: which is better, clip by clip, on the same queries."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from clip4vla.errors import UserError
+from clip4vla.evaluation.intervals import Difference, Median, Totals, mean, paired
+from clip4vla.evaluation.recalls import rank_statistics
+from clip4vla.evaluation.retrieval import Ranks
+from clip4vla.evaluation.text_clip import directions
+from clip4vla.files import read_json
+
+
+class Comparison(NamedTuple):
+    """Two runs on the same clips: differences by metric, second minus first."""
+
+    dataset: str
+    protocol: str
+    n_queries: int
+    n_clips: int
+    ids_sha256: str
+    differences: dict[str, Difference]
+
+
+def compare_runs(first: Path, second: Path) -> Comparison:
+    """Compare the evaluations in two folders, each with metrics.json and predictions.parquet.
+
+    Raises UserError, naming both, when they are not of one task, the same clips or queries.
+    """
+    (one, rows), (two, others) = _read(first), _read(second)
+    if one["task"] != two["task"]:
+        raise UserError(f"{first} is of task {one['task']} and {second} of {two['task']}")
+    main, other = (found["galleries"][found["gallery"]] for found in (one, two))
+    if main["ids_sha256"] != other["ids_sha256"]:
+        raise UserError(
+            f"{first} and {second} scored different clips: {main['n_gallery']} "
+            f"({one['gallery']}, ids {main['ids_sha256'][:12]}) and {other['n_gallery']} "
+            f"({two['gallery']}, ids {other['ids_sha256'][:12]}); evaluate both under policies "
+            "that score the same gallery"
+        )
+    keys = ["clip_id", "caption"] if one["task"] == "retrieval" else ["clip_id"]
+    if not rows[keys].equals(others[keys]):
+        raise UserError(f"{first} and {second} scored different queries of the same clips")
+    ids, clip = np.unique(rows.clip_id.to_numpy(), return_inverse=True)
+    statistics = _statistics(one, rows, clip), _statistics(two, others, clip)
+    if not set(statistics[0]) & set(statistics[1]):
+        raise UserError(
+            f"{first} and {second} have no metric in common: {', '.join(statistics[0])} and "
+            f"{', '.join(statistics[1])}"
+        )
+    given = one["dataset"], main["protocol"], len(rows), len(ids), main["ids_sha256"]
+    return Comparison(*given, paired(*statistics, len(ids)))
+
+
+def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
+    paths = [folder / name for name in ("metrics.json", "predictions.parquet")]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: not there; give the key of a finished evaluation")
+    return read_json(paths[0]), pd.read_parquet(paths[1])
+
+
+def _statistics(found: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, Totals | Median]:
+    """The metrics of a run's rows, as functions of draws of clips. clip: [n], of each row."""
+    match found["task"]:
+        case "retrieval":
+            forward, backward = directions(found["modalities"])
+            ones = np.ones(len(rows), dtype=np.int64)
+            to_clip = Ranks(rows.rank_best.to_numpy(), rows.rank_worst.to_numpy(), ones)
+            first = rows.drop_duplicates("clip_id").sort_values("clip_id")
+            names = ("text_rank_best", "text_rank_worst", "text_rank_copies")
+            to_text = Ranks(*(first[name].to_numpy() for name in names))
+            statistics = rank_statistics(to_clip, clip, forward)
+            return statistics | rank_statistics(to_text, np.arange(len(first)), backward)
+        case "classification":
+            right = (rows.label == rows.predicted).to_numpy()
+            return {"accuracy": mean(100.0 * right, clip)}
+        case task:
+            raise UserError(f"no paired test for {task}: its scores are of a whole corpus")

@@ -1,0 +1,101 @@
+"""`clip4vla runs compare`: two evaluations on the same clips, and those that cannot be compared."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clip4vla.cli import main
+from clip4vla.evaluation.paired import compare_runs
+from clip4vla.evaluation.retrieval import blocks_of
+from clip4vla.evaluation.text_clip import rank_columns, report_retrieval
+from clip4vla.files import sha256_of_ids, write_json, write_parquet
+
+CLIPS, EACH = 60, 3
+
+
+def a_run(folder, strength, ids=None, task="retrieval", modalities=("vision", "audio"), shift=0):
+    """An evaluation whose captions are near their clips, more or less."""
+    rng = np.random.default_rng(0)
+    ids = ids or [f"c{i:02}" for i in range(CLIPS)]
+    targets = np.repeat(np.arange(len(ids)), EACH)
+    noise = rng.standard_normal((len(targets), len(ids)))
+    similarity = noise + strength * (targets[:, None] == np.arange(len(ids)))
+    heads = {"t_va": blocks_of(similarity), "t_v": blocks_of(similarity), "t_a": blocks_of(noise)}
+    found = report_retrieval(heads, targets, ids, modalities)
+    gallery = {"protocol": "1k-A", "n_gallery": len(ids), "ids_sha256": sha256_of_ids(ids)}
+    fixed = {"task": task, "modalities": modalities, "dataset": "tiny", "gallery": "all"}
+    write_json(folder / "metrics.json", fixed | {"galleries": {"all": gallery}})
+    columns = {
+        "clip_id": np.array(ids)[targets],
+        "caption": [f"caption {i + shift}" for i in range(len(targets))],
+        **rank_columns(found, targets),
+    }
+    columns |= {"label": "dog", "predicted": np.where(columns["rank"] == 1, "dog", "cat")}
+    write_parquet(folder / "predictions.parquet", pd.DataFrame(columns))
+    return found.stated["metrics"]
+
+
+def test_a_better_run_is_told_from_a_lucky_one(tmp_path):
+    metrics = a_run(tmp_path / "a", 1.5), a_run(tmp_path / "b", 2.0)
+    found = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert (found.n_queries, found.n_clips) == (CLIPS * EACH, CLIPS)
+    for name, value in found.differences.items():
+        assert (value.first, value.second) == pytest.approx([m[name] for m in metrics])
+    better = found.differences["t2v_MeanR"]
+    assert better.difference < 0 and better.interval[1] < 0 and better.p < 0.01
+    back = compare_runs(tmp_path / "b", tmp_path / "a").differences["t2v_MeanR"]
+    assert back.difference == pytest.approx(-better.difference)
+    assert set(found.differences) == set(metrics[0])
+
+
+def test_accuracy_is_compared_too(tmp_path):
+    for name, strength in (("a", 1.0), ("b", 3.0)):
+        a_run(tmp_path / name, strength, task="classification")
+    found = compare_runs(tmp_path / "a", tmp_path / "b").differences
+    assert set(found) == {"accuracy"} and found["accuracy"].difference > 0
+
+
+def compare(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(["runs", "compare", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return caught.value.code, out, err.strip().splitlines()[-1] if err.strip() else ""
+
+
+def test_the_command_prints_a_table_or_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for key, strength in (("aaaaaaaaaaaa", 1.5), ("bbbbbbbbbbbb", 2.0)):
+        a_run(tmp_path / "results" / "runs" / key, strength)
+    code, out, _ = compare(capsys, "aaaaaaaaaaaa", "bbbbbbbbbbbb")
+    assert code == 0 and "protocol 1k-A: 180 rows of 60 clips" in out and "v2t_R1" in out
+    code, out, _ = compare(capsys, "aaaaaaaaaaaa", "bbbbbbbbbbbb", "--json")
+    found = json.loads(out)
+    assert found["n_clips"] == CLIPS and 0 < found["differences"]["t2v_R1"]["p"] <= 1
+
+
+def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
+    a_run(tmp_path / "a", 1.0)
+    fewer = [f"c{i:02}" for i in range(CLIPS - 1)]
+    a_run(tmp_path / "fewer", 1.0, fewer)
+    a_run(tmp_path / "other", 1.0, shift=1)
+    a_run(tmp_path / "task", 1.0, task="classification")
+    a_run(tmp_path / "audio", 1.0, modalities=["audio"])
+    for name, words in {
+        "fewer": ["scored different clips", sha256_of_ids(fewer)[:12], "60 (all", "59 (all"],
+        "other": ["different queries of the same clips"],
+        "task": ["is of task retrieval", "of classification"],
+        "audio": ["no metric in common: t2v_R1", "a2t_MeanR"],
+        "nothing": ["no finished evaluation"],
+    }.items():
+        code, _, error = compare(capsys, tmp_path / "a", tmp_path / name)
+        assert code == 2 and all(word in error for word in words), error
+        assert name == "nothing" or str(tmp_path / "a") in error and str(tmp_path / name) in error
+
+
+def test_captions_have_no_paired_test_yet_and_say_so(tmp_path, capsys):
+    for name in ("a", "b"):
+        a_run(tmp_path / name, 1.0, task="captioning")
+    code, _, error = compare(capsys, tmp_path / "a", tmp_path / "b")
+    assert code == 2 and "no paired test for captioning" in error

@@ -10,7 +10,8 @@ import torch
 from clip4vla.config.run import Evaluate
 from clip4vla.datasets import Benchmark
 from clip4vla.errors import UserError
-from clip4vla.evaluation.caption_metrics import score_captions
+from clip4vla.evaluation.caption_intervals import caption_intervals
+from clip4vla.evaluation.caption_metrics import score_captions, tokenise
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import predict, report_accuracy
 from clip4vla.evaluation.device import pick_device, set_threads
@@ -201,7 +202,12 @@ def _captioning(scoring: Scoring) -> Scores:
     references = {clip_id: references[clip_id] for clip_id in hypotheses}
     groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
     metrics = score_captions(hypotheses, references, groups)
+    tokens = tokenise({clip: [said, *references[clip]] for clip, said in hypotheses.items()})
     stated = {name: {"metrics": found} for name, found in metrics.items()}
+    for name, clips in groups.items():
+        if clips:
+            parts = {c: tokens[c][1:] for c in clips}, {c: tokens[c][:1] for c in clips}
+            stated[name]["intervals"] = caption_intervals(*parts)
     predictions = pd.DataFrame(
         {
             "clip_id": list(hypotheses),

@@ -13,8 +13,8 @@ from clip4vla.evaluation.recalls import (
     rank_statistics,
     released_metrics,
 )
+from clip4vla.evaluation.rescoring import dual_softmax, reranked
 from clip4vla.evaluation.retrieval import Blocks, Ranks, retrieval_ranks
-from clip4vla.evaluation.variants import dual_softmax, reranked
 
 KEPT = 1 << 29  # bytes: a smaller similarity matrix is computed once, a larger one again a pass
 
@@ -32,8 +32,8 @@ def directions(modalities: Sequence[Modality]) -> tuple[str, str]:
 
 def score_retrieval(
     blocks: Blocks, targets: np.ndarray, clip_ids: list[str], modalities: Sequence[Modality]
-) -> tuple[dict[str, float], Ranks, np.ndarray]:
-    """Metrics of both directions, the rank of every query and its best clips.
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Metrics of both directions, the expected rank of every query and its best clips.
 
     blocks: rows of the similarities [Q, N], see `retrieval_ranks`; targets [Q]: index of each
     text's clip in `clip_ids`.
@@ -41,7 +41,7 @@ def score_retrieval(
     to_clip, to_text, best = retrieval_ranks(blocks, targets, clip_ids)
     forward, backward = directions(modalities)
     metrics = rank_metrics(to_clip, forward) | rank_metrics(to_text, backward)
-    return metrics, to_clip, best
+    return metrics, to_clip.expected, best
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def report_retrieval(
     clip_ids: list[str],
     modalities: Sequence[Modality],
 ) -> Retrieval:
-    """Metrics of both directions with intervals and bounds, and, apart from them, variants.
+    """Metrics of both directions with intervals and bounds, and, apart from them, extras.
 
     heads: blocks of similarities by name, among them that of the modalities, which is ranked. A run
-    of both modalities whose t_v is given has it ranked again by t_va as a variant.
+    of both modalities whose t_v is given has it ranked again by t_va as an extra.
     """
     heads = {name: kept(blocks, len(targets), len(clip_ids)) for name, blocks in heads.items()}
     blocks = heads[similarity_name(modalities)]
@@ -78,19 +78,19 @@ def report_retrieval(
     statistics = rank_statistics(to_clip, clip, forward)
     statistics |= rank_statistics(to_text, np.arange(len(asked)), backward)
     soft = zip(dual_softmax(blocks, targets, len(clip_ids)), (forward, backward), strict=True)
-    variants = {
+    extras = {
         "released": _joined(released_metrics(*given) for given in both),
         "dual_softmax": _joined(rank_metrics(*given) for given in soft),
     }
     if "t_v" in heads and heads["t_v"] is not blocks:
         again = reranked(heads["t_v"], blocks, targets)
-        variants["reranked"] = rank_metrics(again, forward)
+        extras["reranked"] = rank_metrics(again, forward)
     stated = {
         "metrics": _joined(rank_metrics(*given) for given in both),
         "intervals": intervals(statistics, len(asked)),
         "bounds": _joined(rank_bounds(*given) for given in both),
         "ties": {direction: ranks.tied for ranks, direction in both},
-        "variants": variants,
+        "extras": extras,
     }
     return Retrieval(stated, to_clip, to_text, asked, best)
 

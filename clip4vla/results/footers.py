@@ -19,7 +19,7 @@ from clip4vla.results.text import number, signed
 LEAKS = "Clips left out of pre-training because their videos are held out"
 CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
 
-VARIANTS = {
+EXTRAS = {
     "released": "ranks of equals as the released code counts them",
     "dual_softmax": "similarity times its softmax over the other side, which looks at all queries",
     "reranked": "the first 50 clips by vision, ranked again by vision and audio",
@@ -46,7 +46,7 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
         if any("_R" in entry.metric for entry in measured):
             lines += _shared("Rank of a tie", "tie_rule", measured)
             lines += _ties(sheet, measured)
-        lines += [f"{name}: {text}." for name, text in VARIANTS.items() if _shows(sheet, name)]
+        lines += [f"{name}: {text}." for name, text in EXTRAS.items() if _shows(sheet, name)]
     lines += _missing(entries)
     lines.append(f"{NO_REFERENCE}: the paper prints no number, or there is nothing to compare.")
     lines += _oddities(sheet, entries, paper)
@@ -145,10 +145,10 @@ def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:
     return [f"All ties lost to all won: {'; '.join(open_)}."] if open_ else []
 
 
-def _shows(sheet: Sheet, variant: str) -> bool:
+def _shows(sheet: Sheet, extra: str) -> bool:
     metrics = [c.metric for c in sheet.columns]
     metrics += [metric for row in sheet.rows for metric in row.metrics.values()]
-    return any(metric.startswith(f"{variant}/") for metric in metrics)
+    return any(metric.startswith(f"{extra}/") for metric in metrics)
 
 
 def _missing(entries: list[Entry]) -> list[str]:

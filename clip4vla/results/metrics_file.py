@@ -39,7 +39,7 @@ class Gallery(Stated):
     bounds: dict[str, Interval] = Field(
         {}, description="[all ties lost, all ties won] of metrics in which these differ"
     )
-    variants: dict[str, dict[str, float]] = Field(
+    extras: dict[str, dict[str, float]] = Field(
         {}, description="other rules on the same similarities; never compared with the paper"
     )
 

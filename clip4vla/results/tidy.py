@@ -21,7 +21,7 @@ COLUMNS = (
     "split",
     "protocol",
     "gallery",
-    "metric",  # variants as dual_softmax/t2v_R1
+    "metric",  # extras as dual_softmax/t2v_R1
     "value",  # recalls, accuracies and caption scores in percent; ranks in clips
     "low",  # 95 % interval over draws of clips
     "high",
@@ -78,8 +78,8 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             f"but table {sheet.table}, row {row.row} asks for it; change the table's gallery"
         )
     values = gallery.metrics | {
-        f"{variant}/{name}": value
-        for variant, metrics in gallery.variants.items()
+        f"{extra}/{name}": value
+        for extra, metrics in gallery.extras.items()
         for name, value in metrics.items()
     }
     _check_metrics(path, sheet, row, cell, values)

@@ -84,7 +84,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         assert gallery["protocol"] == ("TINY" if name == "all" else "TINY-sound")
         wanted = {*names("t2v"), *names("v2t")}
         assert set(gallery["metrics"]) == set(gallery["intervals"]) == wanted
-        assert set(gallery["variants"]) == {"released", "dual_softmax", "reranked"}
+        assert set(gallery["extras"]) == {"released", "dual_softmax", "reranked"}
 
 
 def test_predictions_give_back_the_metrics(score):
@@ -149,6 +149,9 @@ def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
     )
     for name, gallery in found["galleries"].items():
         assert gallery["metrics"] == pytest.approx(again[name])
+        assert set(gallery["intervals"]) == set(gallery["metrics"])
+        for metric, (low, high) in gallery["intervals"].items():
+            assert low <= gallery["metrics"][metric] <= high
         assert gallery["n_queries"] == gallery["n_gallery"]
 
 
@@ -166,6 +169,7 @@ def test_accuracy_counts_right_labels(score, trained):
 def caption(score, trained, monkeypatch):
     """Captions of a short run, without their scores, which take seconds."""
     monkeypatch.setattr(module, "score_captions", lambda *given: dict.fromkeys(given[2], {}))
+    monkeypatch.setattr(module, "tokenise", lambda captions: captions)
 
     def caption(**given):
         return score("captioning", trained("captioning"), **given)[1]

@@ -9,11 +9,6 @@ runs = typer.Typer(no_args_is_help=True, help="Finished runs, looked at side by 
 Evaluation = Annotated[str, typer.Argument(help="Run key of an evaluation, or its folder.")]
 
 
-@runs.callback()
-def group() -> None:
-    """Finished runs, looked at side by side."""
-
-
 @runs.command("compare")
 def runs_compare(
     first: Evaluation,

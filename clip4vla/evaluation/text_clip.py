@@ -69,8 +69,8 @@ def report_retrieval(
     heads: blocks of similarities by name, among them that of the modalities, which is ranked. A run
     of both modalities whose t_v is given has it ranked again by t_va as an extra.
     """
-    heads = {name: kept(blocks, len(targets), len(clip_ids)) for name, blocks in heads.items()}
-    blocks = heads[similarity_name(modalities)]
+    name = similarity_name(modalities)
+    blocks = kept(heads[name], len(targets), len(clip_ids))
     to_clip, to_text, best = retrieval_ranks(blocks, targets, clip_ids)
     forward, backward = directions(modalities)
     both = (to_clip, forward), (to_text, backward)
@@ -82,7 +82,7 @@ def report_retrieval(
         "released": _joined(released_metrics(*given) for given in both),
         "dual_softmax": _joined(rank_metrics(*given) for given in soft),
     }
-    if "t_v" in heads and heads["t_v"] is not blocks:
+    if "t_v" in heads and name != "t_v":
         again = reranked(heads["t_v"], blocks, targets)
         extras["reranked"] = rank_metrics(again, forward)
     stated = {

@@ -4,12 +4,13 @@ Float32 products find candidates, whose dot products are then computed exactly. 
 bits depend on the shape of its block and on the library; what is kept here does not.
 """
 
-import hashlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
+from clip4vla.features.seeds import generator
 from clip4vla.progress import track
 
 QUERIES, DONORS = 1024, 8192  # in one product: 32 MB of scores
@@ -70,14 +71,30 @@ def _norms(vectors: np.ndarray) -> np.ndarray:
 
 
 def _distinct(vectors: np.ndarray) -> np.ndarray:
-    """Indices of the first of each group of equal rows, in order: copies are compared once."""
-    rows = map(np.ascontiguousarray, vectors)
-    digests = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
-    return np.sort(np.unique(np.frombuffer(digests, dtype="V16"), return_index=True)[1])
+    """Indices of the rows but copies of earlier ones, in order: copies are compared once.
+
+    Rows of one hash are compared; a row that only collides with another stays.
+    """
+    factors = generator("copies of vectors").integers(2**64, size=vectors.shape[1], dtype=np.uint64)
+    hashes = np.empty(len(vectors), dtype=np.uint64)
+    for rows in _parts(len(vectors), 256):  # a part stays in the cache
+        words = np.ascontiguousarray(vectors[rows]).view(np.uint32)
+        hashes[rows] = (words * factors).sum(axis=1)  # modulo 2^64
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    later = np.flatnonzero(first[group] != np.arange(len(vectors)))
+    kept = np.ones(len(vectors), dtype=bool)
+    for rows in _parts(len(later), DONORS):
+        own, earlier = later[rows], first[group[later[rows]]]
+        kept[own] = (vectors[own] != vectors[earlier]).any(axis=1)
+    return np.flatnonzero(kept)
+
+
+def _parts(number: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, number, size))
 
 
 def _check(name: str, vectors: np.ndarray) -> None:
-    for start in range(0, len(vectors), DONORS):
-        bad = ~np.isfinite(vectors[start : start + DONORS]).all(axis=1)
+    for rows in _parts(len(vectors), 256):
+        bad = ~np.isfinite(vectors[rows]).all(axis=1)
         if bad.any():
-            raise ValueError(f"nearest: {name} {start + int(bad.argmax())} is not finite")
+            raise ValueError(f"nearest: {name} {rows.start + int(bad.argmax())} is not finite")

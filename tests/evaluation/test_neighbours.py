@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip4vla.evaluation import neighbours
 from clip4vla.evaluation.neighbours import nearest
 
 
@@ -91,3 +92,16 @@ def test_no_query_has_no_donor_and_broken_features_are_refused():
         nearest(donors, broken)
     with pytest.raises(ValueError, match="query 2 is not finite"):
         nearest(broken, donors)
+
+
+def test_hashes_that_collide_change_nothing(monkeypatch):
+    class Zeros:
+        def integers(self, high, size, dtype):
+            return np.zeros(size, dtype=dtype)
+
+    donors = shaken(unit(9, 12), np.random.default_rng(2))
+    queries = unit(6, 13)
+    index, cosine = nearest(queries, donors)
+    monkeypatch.setattr(neighbours, "generator", lambda purpose: Zeros())
+    again, same = nearest(queries, donors, (2, 3))
+    assert (again == index).all() and (same == cosine).all()

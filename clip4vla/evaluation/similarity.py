@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4vla.config.run import GATES, Evaluate, Finetune
+from clip4vla.config.run import GATES, MIXING_FUSIONS, Evaluate, Finetune
 from clip4vla.evaluation.features import embed_clips, embed_texts
 from clip4vla.evaluation.retrieval import Blocks, blocks_of
 from clip4vla.evaluation.sequences import embed_sequences, embed_words
@@ -52,13 +52,14 @@ class Gallery:
     def _pooled(self, captions: list[str]) -> Blocks:
         """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
         run, model = self.run, self.model
-        mix = model.fusion.global_to_local if run.model.fusion == "global_to_local" else None
+        fusion = run.model.fusion
+        mix = model.fusion.mix(fusion) if fusion in MIXING_FUSIONS else None
         given = model, self.samples, run.modalities, self.device, self.workers
         clips = embed_clips(*given, mix=mix)
         texts = embed_texts(model, captions, run.inputs.max_words, self.device)
         name = similarity_name(run.modalities)
         score, device = similarities, torch.device("cpu")
-        if run.model.fusion in GATES:
+        if fusion in GATES:
             score, device = model.gate, self.device
         given = clips.vision, clips.audio, clips.has_audio
         seen, heard, has_audio = (None if x is None else x.to(device) for x in given)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from clip4vla.config.run import GATES, PARTS, Finetune, Pretrain
+from clip4vla.config.run import GATES, MIXING_FUSIONS, PARTS, Finetune, Pretrain
 from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import accuracy, predict, probe_inputs
@@ -155,7 +155,7 @@ class RetrievalTask(ClipTask):
     def encode(self, batch: dict, again: bool = False) -> Features:
         """Vectors [B, D] of texts and clips; sequences and masks where pairs are scored jointly."""
         model, fusion = self.model, self.run.model.fusion
-        mixes = fusion == "global_to_local"  # every modality passes the joint encoder
+        mixes = fusion in MIXING_FUSIONS  # every modality passes the joint encoder
         wanted = learning_parts(model) if again and not mixes else PARTS
         features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
         features["has_audio"] = batch["has_audio"]
@@ -168,7 +168,7 @@ class RetrievalTask(ClipTask):
         modalities = [modality for modality in self.run.modalities if modality in wanted]
         vision, vision_mask, audio, audio_mask = seen = encode_clips(model, batch, modalities)
         if mixes:
-            vision, audio = model.fusion.global_to_local(*seen)
+            vision, audio = model.fusion.mix(fusion)(*seen)
         for name, x, mask in (("vision", vision, vision_mask), ("audio", audio, audio_mask)):
             if x is not None and fusion in PAIR_FUSIONS:
                 features |= {name: x, f"{name}_mask": mask}

@@ -6,6 +6,7 @@ rule pretrain:
     input:
         manifests=manifests_of,
         lists=lists_of,
+        parents=parents_of,
     output:
         config="results/runs/{run_key}/config.json",
         model="results/runs/{run_key}/model.safetensors",

@@ -28,6 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decoding.cache": False,
         "finetune.optimiser.lr": 1e-7,  # facts 7.4
         "pretrain.optimiser.lr": 1e-7,
+        "pretrain.second_stage.optimiser.lr": 1e-7,
+        "pretrain.second_stage.objective.second_stage": "released",  # facts 5.3
         "pretrain.leaks": "keep",
     },
 }

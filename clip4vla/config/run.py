@@ -15,13 +15,15 @@ CODE_VERSION = 2  # raised when a change of the code changes numbers, and with i
 Modality = Literal["audio", "vision"]
 Task = Literal["retrieval", "captioning", "classification"]
 GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
-JointFusion = Literal["global_to_local", "tight", "local_to_local"]
+MixingFusion = Literal["global_to_local", "temporal"]
+JointFusion = Literal[MixingFusion, "tight", "local_to_local"]
 Fusion = Literal["global_to_global", JointFusion, GateKind]
 JointStyle = Literal["clip", "bert"]
 Activation = Literal["quick_gelu", "gelu"]
 TypeToken = Literal["none", "single", "both", "background"]
 GATES = get_args(GateKind)
 JOINT_FUSIONS = get_args(JointFusion)
+MIXING_FUSIONS = get_args(MixingFusion)  # a clip passes the joint encoder before it is pooled
 PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "fusion", "gate", "probe")
 FIXED_SCALE = 100.0
 
@@ -57,7 +59,8 @@ class Model(Section):
     fusion: Fusion = added(
         "global_to_global",
         "retrieval: mean of pooled vectors; joint encoder over the clip (global_to_local), with "
-        "the end token (tight), with every token (local_to_local); or a gate (feat2..., query2...)",
+        "the end token (tight), with every token (local_to_local); a gate (feat2..., query2...); "
+        "or, of vision alone, CLIP4Clip's transformer over frames (temporal)",
     )
     activation: Activation = added(
         "quick_gelu", "what CLIP was trained with: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
@@ -262,6 +265,9 @@ class Pretrain(Section):
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
     freeze: Freeze = added(Freeze())
     held_out: list[HeldOut] = added([], "clips of their videos are left out")
+    start: str | None = added(
+        None, "second stage: run key of the first, or `weights:NAME`; null: CLIP itself"
+    )
 
 
 class Substitute(Section):

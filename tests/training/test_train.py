@@ -89,6 +89,19 @@ def test_each_contrast_can_stand_alone(manifests, tmp_path, objective):
     )
 
 
+def test_the_second_stage_goes_on_from_the_first(manifests, pretrained, tmp_path):
+    start = pretrained / "model.safetensors"
+    given = {"trainable": "all", "optimiser": optimiser(epochs=1), "start": "0123456789ab"}
+    go(pretrain(**given), manifests, tmp_path, start=start)
+    before, after = load_file(start), load_file(tmp_path / "out" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for part in ("text.", "vision.", "audio."):
+        assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith(part))
+    drift = max((before[name] - after[name]).abs().max() for name in before)
+    assert drift < 0.02  # three steps away from it, not from somewhere else
+    assert read_json(tmp_path / "out" / "train.json")["parent"]["run_key"] == "0123456789ab"
+
+
 def test_a_learned_temperature_is_in_the_curve_and_in_the_weights(manifests, tmp_path):
     run = pretrain(objective=Objective(temperature="learnable"), optimiser=optimiser(epochs=1))
     go(run, manifests, tmp_path)

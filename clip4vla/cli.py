@@ -19,6 +19,7 @@ from clip4vla.commands.checkpoint import checkpoint
 from clip4vla.commands.data import data
 from clip4vla.commands.embed import embed
 from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, RunKey, Threads, Values, plan_of
+from clip4vla.commands.runs import runs
 from clip4vla.commands.setup import setup
 from clip4vla.commands.tables import tables
 from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, describe_os_error
@@ -35,6 +36,7 @@ config = typer.Typer(no_args_is_help=True, help="Look at what the config resolve
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
+app.add_typer(runs, name="runs")
 app.add_typer(setup, name="setup")
 app.add_typer(embed, name="embed")
 app.add_typer(checkpoint, name="checkpoint")
@@ -63,11 +65,31 @@ def doctor(
 
 
 @app.command()
-def plan(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """List every run of the targets: key, stage, whether it is done, and the row that needs it."""
-    from clip4vla.config.summary import print_plan
+def plan(
+    target: Annotated[
+        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
+    ] = "all",
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Effective speed of your GPU; else that of a V100."),
+    ] = None,
+) -> None:
+    """Say what a target takes before anything is spent: runs, GPU hours, disk, downloads, gaps."""
+    from clip4vla.config.targets import narrowed
+    from clip4vla.cost.report import print_plan
 
-    print_plan(plan_of(config_files, values))
+    print_plan(narrowed(plan_of(config_files, values), target), tflops)
+
+
+@app.command()
+def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
+    """List what can be asked for by name: `snakemake TARGET`, `clip4vla plan TARGET`."""
+    from clip4vla.config.targets import targets
+
+    for name, line in targets(plan_of(config_files, values)).items():
+        typer.echo(f"{name:40} {line}")
 
 
 @config.command("show")

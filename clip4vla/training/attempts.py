@@ -20,7 +20,7 @@ import torch
 
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.files import read_json, write_json
-from clip4vla.training.checkpoint import TrainState
+from clip4vla.training.checkpoint import TrainState, newest_step
 from clip4vla.training.meter import GIB, Meter
 from clip4vla.training.ranks import Ranks
 from clip4vla.training.stop import Stop
@@ -156,6 +156,8 @@ def _hopeless(folder: Path, rows: list[dict]) -> str | None:
     last = [row for row in rows if "saved" in row and row["end"] != "refused"][-FRUITLESS:]
     if len(last) < FRUITLESS or not all(map(_fruitless, last)):
         return None
+    if newest_step(folder / "state") > last[0]["resumed"]:
+        return None  # saved after the last sign of life
     end = last[-1]["end"]
     remedy = REMEDIES.get(end, f"{end} came before it could save: give it more time")
     return (

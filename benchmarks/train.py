@@ -3,11 +3,12 @@
     python benchmarks/train.py [--clips 2] [--rounds 3] [--threads 1] [--device cpu|cuda]
                                [--workers 1] [--microbatch N] [--checkpointing] [--compile]
 
-A step is reading a batch from shards, forward, backward and AdamW, at ViT-B/32 with random weights.
-The plain loop is that of `step.py` around the same batches: float32, frozen towers computed in every
-step, every clip with 12 frames, 10 segments and 32 words whether it fills them or not, three channels
-in memory. Ours is the project's own: CLIP's frozen vectors computed once (what that takes is printed
-and is in no step), padding not encoded, half precision on a GPU, and what the switches say.
+A step is reading a batch from shards, forward, backward and AdamW, at ViT-B/32 with random
+weights. The plain loop is that of `step.py` around the same batches: float32, frozen towers
+computed in every step, every clip with 12 frames, 10 segments and 32 words whether it fills them or
+not, three channels in memory. Ours is the project's own: CLIP's frozen vectors computed once (what
+that takes is printed and is in no step), padding not encoded, half precision on a GPU, and what the
+switches say.
 
 Each side is a process of its own, so that peak memory is that side's; they take steps in turn, on
 the same clips with the same weights, and must begin with the same loss. Clips are made up: half of

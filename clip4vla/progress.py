@@ -51,22 +51,28 @@ def _bar(
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Bar(Progress):
+        shown = ""
+
+        def get_renderables(self):
+            yield self.make_tasks_table(self.tasks)
+            if self.shown:  # below the bar, where it has room
+                yield Text(self.shown, style="dim")
 
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
+        BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}", markup=False),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total, status="")
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
         looked = time.monotonic()
         for item in iterable:
             now = time.monotonic()
             if status and now - looked > BAR_SECONDS:
-                looked = now
-                progress.update(task, status=status())
+                looked, bar.shown = now, status()
             yield item
-            progress.advance(task)
+            bar.advance(task)

@@ -94,14 +94,14 @@ def recorded(
 
 
 def attempts_of(folder: Path) -> list[dict]:
-    """The attempts that have ended, in their order, the one that was killed last among them."""
+    """The attempts in their order. One that has not written its line counts as killed."""
     path, beat = folder / "attempts.jsonl", folder / "attempt.json"
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):  # half a line: killed, or the disk was full
                 rows.append(json.loads(line))
-    if beat.exists():
+    with contextlib.suppress(FileNotFoundError, ValueError):
         left = read_json(beat)
         if left["id"] not in [row.get("id") for row in rows]:
             rows.append(left | {"end": "killed"})
@@ -140,7 +140,7 @@ def _refuse_the_hopeless(folder: Path, ranks: Ranks, row) -> None:
     if ranks.leads:
         rows = attempts_of(folder)
         if (folder / "attempt.json").exists():  # whoever wrote it is dead: we hold the folder
-            if rows[-1]["end"] == "killed":
+            if rows and rows[-1]["end"] == "killed":
                 _append(folder, rows[-1])
             (folder / "attempt.json").unlink()
         why = _hopeless(folder, rows)

@@ -2,6 +2,7 @@
 
     python benchmarks/train.py [--clips 2] [--rounds 3] [--threads 1] [--device cpu|cuda]
                                [--workers 1] [--microbatch N] [--checkpointing] [--compile]
+                               [--architecture ViT-B-32]
 
 A step is reading a batch from shards, forward, backward and AdamW, at ViT-B/32 with random
 weights. The plain loop is that of `step.py` around the same batches: float32, frozen towers
@@ -169,7 +170,7 @@ def work(side, manifest, items, options, pipe):
     set_threads(options.threads)
     device = pick_device() if options.device == "cuda" else torch.device("cpu")
     samples = ClipSamples(ClipCache(manifest), items, INPUTS, 0.5, masking=Masking())
-    model = build_model(Model(weights=None), {}, seed=0)
+    model = build_model(Model(architecture=options.architecture, weights=None), {}, seed=0)
     worker, meter = side(model, samples, options, device), Meter(device)
     endless = (chunks for epoch in range(STEPS) for chunks in worker.batches(epoch, 0))
     reading = iter(meter.reading(endless))
@@ -195,6 +196,7 @@ def work(side, manifest, items, options, pipe):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=2, help="of a step")
+    parser.add_argument("--architecture", default="ViT-B-32", help="tiny: to try this script")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="above 1: processes that read")
@@ -228,8 +230,9 @@ def main():
 def report(options, found, once):
     """Print what was found."""
     device = torch.device(options.device)
-    print(f"{options.clips} clips a step, {options.rounds} rounds, {options.device}, "
-          f"{options.threads} of {os.cpu_count()} threads, {options.workers} reader(s); "
+    print(f"{options.architecture}, {options.clips} clips a step, {options.rounds} rounds, "
+          f"{options.device}, {options.threads} of {os.cpu_count()} threads, "
+          f"{options.workers} reader(s); "
           f"ours in {half_type(device) or 'float32'}, microbatch {options.microbatch}, "
           f"checkpointing {options.checkpointing}, compile {options.compile}")  # fmt: skip
     print(f"torch {torch.__version__}, {platform.machine()}, Python {platform.python_version()}")

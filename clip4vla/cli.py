@@ -130,6 +130,16 @@ def train(
     stage.train(plan_of(config_files, values), run_key, threads, max_seconds)
 
 
+@app.command("not-finite")
+def not_finite(
+    folder: Annotated[Path, typer.Argument(help="runs/KEY/not-finite-step-...")],
+) -> None:
+    """Show what a training left when its loss or a gradient was NaN or infinite."""
+    from clip4vla.training.not_finite import show
+
+    typer.echo(show(folder))
+
+
 @app.command()
 def launch(
     run_key: RunKey,

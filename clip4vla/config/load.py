@@ -47,6 +47,14 @@ class Config(Section):
         True,
         description="frozen CLIP's vectors of a clip are kept beside its shards; equal results",
     )
+    activation_checkpointing: bool = runtime(
+        False,
+        description="training keeps only the inputs of blocks and computes the rest again: less "
+        "memory, about a third more time, equal results (docs/training.md)",
+    )
+    compile: bool = runtime(
+        False, description="training compiles its blocks (torch.compile): equal up to rounding"
+    )
     datasets: dict[str, Dataset] = Field({}, description="by name; see below")
     weights: dict[str, Weights] = Field({}, description="by name; see below")
     recipe: dict[str, Any] = Field({}, description="what every row starts from; see below")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from clip4vla.config.run import GATES, MIXING_FUSIONS, Evaluate, Finetune
-from clip4vla.evaluation.features import embed_clips, embed_texts
+from clip4vla.evaluation.features import clip_batches, embed_texts, joined_clips
+from clip4vla.evaluation.reading import WHOLE, Part
 from clip4vla.evaluation.retrieval import Blocks, blocks_of
-from clip4vla.evaluation.sequences import embed_sequences, embed_words
+from clip4vla.evaluation.sequences import embed_words, joined_sequences, sequence_batches
 from clip4vla.evaluation.text_clip import similarity_name
 from clip4vla.features.samples import ClipSamples
 from clip4vla.models.clip4vla import CLIP4VLA
@@ -40,26 +41,40 @@ class Gallery:
         """The clips, in the order of the columns."""
         return [clip_id for clip_id, _, _ in self.samples.items]
 
-    def blocks(self, captions: list[str]) -> Blocks:
-        """Rows of the similarities [Q, N] of captions and clips, float32. Features are made here.
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether every pair of a text and a clip passes the joint encoder."""
+        return self.run.model.fusion in ("tight", "local_to_local")
 
-        Precision: encoders may run in half, what scores a pair does not, as it would make ties.
-        """
-        if self.run.model.fusion in ("tight", "local_to_local"):
-            return blocks_of(self._pairs(captions), BLOCK)
-        return self._pooled(captions)
-
-    def _pooled(self, captions: list[str]) -> Blocks:
-        """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
+    def encoded(self, part: Part = WHOLE) -> list:
+        """Numbered batches of encoded clips: all, or the part of one rank."""
         run, model = self.run, self.model
+        given = model, self.samples, run.modalities, self.device, self.workers
+        if self.scores_pairs:
+            return sequence_batches(*given, part=part)
         fusion = run.model.fusion
         mix = model.fusion.mix(fusion) if fusion in MIXING_FUSIONS else None
-        given = model, self.samples, run.modalities, self.device, self.workers
-        clips = embed_clips(*given, mix=mix)
+        return clip_batches(*given, mix=mix, part=part)
+
+    def blocks(self, captions: list[str], encoded: list | None = None) -> Blocks:
+        """Rows of the similarities [Q, N] of captions and clips, float32.
+
+        encoded: what `encoded` gives, of all ranks; made here if None. Precision: encoders may run
+        in half, what scores a pair does not, as it would make ties.
+        """
+        encoded = self.encoded() if encoded is None else encoded
+        if self.scores_pairs:
+            return blocks_of(self._pairs(captions, encoded), BLOCK)
+        return self._pooled(captions, encoded)
+
+    def _pooled(self, captions: list[str], encoded: list) -> Blocks:
+        """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
+        run, model = self.run, self.model
+        clips = joined_clips(self.samples, encoded)
         texts = embed_texts(model, captions, run.inputs.max_words, self.device)
         name = similarity_name(run.modalities)
         score, device = similarities, torch.device("cpu")
-        if fusion in GATES:
+        if run.model.fusion in GATES:
             score, device = model.gate, self.device
         given = clips.vision, clips.audio, clips.has_audio
         seen, heard, has_audio = (None if x is None else x.to(device) for x in given)
@@ -75,11 +90,10 @@ class Gallery:
 
         return blocks
 
-    def _pairs(self, captions: list[str]) -> np.ndarray:
+    def _pairs(self, captions: list[str], encoded: list) -> np.ndarray:
         """Every pair through the joint encoder, once: [Q, N]."""
         run, model, device = self.run, self.model, self.device
-        given = model, self.samples, run.modalities, device, self.workers
-        clips = [None if x is None else x.to(device) for x in embed_sequences(*given)]
+        clips = [None if x is None else x.to(device) for x in joined_sequences(encoded)]
         given = model, captions, run.inputs.max_words, device
         if run.model.fusion == "tight":
             texts, masks = embed_texts(*given).split(BLOCK), None

@@ -12,7 +12,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import clean_env
 
-from clip4vla.errors import UserError
+from clip4vla.errors import EXIT_USER_ERROR, UserError
 from clip4vla.files import sha256_of, sole_owner
 from clip4vla.launch.queue import State, living_job, state_of
 from clip4vla.launch.rank import Rank
@@ -23,7 +23,7 @@ UNKNOWN_SECONDS = 120.0  # until a job that nothing knows counts as lost
 FRUITLESS = 3  # jobs in a row that may end without a step of progress
 LOG_LINES = 15
 NEVER = {"PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"}
-REFUSED = 2  # exit code of a user's mistake: submitting again cannot help
+REFUSED = EXIT_USER_ERROR  # submitting again cannot help
 
 
 def run_on_slurm(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clip4vla.config import layout
+from clip4vla.config.load import Config
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import sources_of
 from clip4vla.errors import UserError
@@ -43,10 +44,17 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         workers=threads,
         max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
         leaks=_leaks(run),
-        frozen_cache=plan.config.frozen_cache,
+        switches=switches_of(plan.config),
     )
     if leads:
         _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
+
+
+def switches_of(config: Config):
+    """The config's switches of speed and memory."""
+    from clip4vla.training.switches import Switches
+
+    return Switches(config.frozen_cache, config.activation_checkpointing, config.compile)
 
 
 def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:

@@ -34,8 +34,11 @@ class Task(Protocol):
     def targets(self, batch: dict) -> int:
         """How many targets the mean of `loss` is over; never asked of a contrastive task."""
 
-    def validate(self) -> dict[str, float]:
-        """Validation metrics; empty where there is nothing to validate on."""
+    def validation_part(self) -> list:
+        """What this rank makes of its part of the validation clips; it goes to the first rank."""
+
+    def validate(self, parts: list) -> dict[str, float]:
+        """Validation metrics, of the parts of all ranks; empty where nothing is to validate on."""
 
 
 class ContrastiveTask(ABC):

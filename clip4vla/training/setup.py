@@ -10,6 +10,7 @@ from clip4vla.errors import UserError
 from clip4vla.evaluation.features import embed_clips
 from clip4vla.evaluation.reading import (
     Caches,
+    Part,
     clip_items,
     pair_items,
     read_donors,
@@ -27,6 +28,7 @@ from clip4vla.training.frozen import frozen_samples
 from clip4vla.training.gradients import Task
 from clip4vla.training.loop import Batches
 from clip4vla.training.ranks import Ranks
+from clip4vla.training.switches import Switches
 from clip4vla.training.task import (
     CaptionTask,
     ClassificationTask,
@@ -47,7 +49,12 @@ class Surroundings:
     device: torch.device
     workers: int
     ranks: Ranks = Ranks()
-    frozen_cache: bool = True  # what frozen towers say of a clip is computed once
+    switches: Switches = Switches()
+
+    @property
+    def part(self) -> Part:
+        """This rank's part of the batches of clips to validate on."""
+        return self.ranks.rank, self.ranks.world
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,13 @@ class Job:
 def set_up(run: Pretrain | Finetune, around: Surroundings) -> Job:
     """Read the splits and build the model. Raises UserError for data that cannot be trained on."""
     if isinstance(run, Pretrain):
-        return _pretraining(run, around)
-    if run.task == "classification":
-        return _classification(run, around)
-    return _text_task(run, around)
+        job = _pretraining(run, around)
+    elif run.task == "classification":
+        job = _classification(run, around)
+    else:
+        job = _text_task(run, around)
+    around.switches.apply(job.task.model, around.device)
+    return job
 
 
 def _pretraining(run: Pretrain, around: Surroundings) -> Job:
@@ -88,7 +98,7 @@ def _pretraining(run: Pretrain, around: Surroundings) -> Job:
             facts[-1]["leaks_dropped"] = len(split_rows(cache, source)) - len(rows)
     model.to(around.device)
     clip_learns = not learning_parts(model).isdisjoint({"text", "vision"})
-    if around.frozen_cache and "vision" in modalities and not clip_learns:
+    if around.switches.frozen_cache and "vision" in modalities and not clip_learns:
         given = around.device, around.workers
         sources = [frozen_samples(model, samples, *given) for samples in sources]
     batches = _clip_batches(run, sources, around)
@@ -112,7 +122,8 @@ def _text_task(run: Finetune, around: Surroundings) -> Job:
         pairs = pair_items(val, _where(run.val))
         val_samples = _samples(run, around, run.val, clip_items(val))
         captions = dict(zip(val.clip_id, map(list, val.captions), strict=True))
-        validation = Validation(val_samples, pairs, captions, around.device, around.workers)
+        given = val_samples, pairs, captions, around.device, around.workers, around.part
+        validation = Validation(*given)
         facts["val"] = _clip_facts(around.caches[run.val], run.val, val_samples)
     model.to(around.device)
     make = CaptionTask if run.task == "captioning" else RetrievalTask

@@ -13,6 +13,7 @@ from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import accuracy, predict, probe_inputs
 from clip4vla.evaluation.features import ClipFeatures, encode_clips
+from clip4vla.evaluation.reading import WHOLE, Part
 from clip4vla.evaluation.similarity import Gallery
 from clip4vla.evaluation.text_clip import (
     captions_of,
@@ -46,6 +47,7 @@ class Validation:
     references: dict[str, list[str]]  # captions of captioning
     device: torch.device
     workers: int
+    part: Part = WHOLE  # of the clips, that this rank encodes
 
 
 class ClipTask(ContrastiveTask):
@@ -133,8 +135,12 @@ class PretrainTask(ClipTask):
         loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
         return loss, terms | self._learned(scale)
 
-    def validate(self) -> dict[str, float]:
+    def validation_part(self) -> list:
         """Nothing: pre-training has no validation (facts 6.3)."""
+        return []
+
+    def validate(self, parts: list) -> dict[str, float]:
+        """Nothing."""
         return {}
 
 
@@ -205,16 +211,23 @@ class RetrievalTask(ClipTask):
             scores = fusion.local_to_local(text, features["text_mask"][rows], *seen, scale)
         return gather({"scores": scores})["scores"]
 
-    def validate(self) -> dict[str, float]:
+    def validation_part(self) -> list:
+        """This rank's part of the clips, encoded."""
+        return [] if self.validation is None else self._gallery().encoded(self.validation.part)
+
+    def validate(self, parts: list) -> dict[str, float]:
         """Recalls and ranks of both directions."""
         if self.validation is None:
             return {}
+        gallery = self._gallery()
+        captions, targets = captions_of(self.validation.pairs, gallery.clip_ids)
+        blocks = gallery.blocks(captions, parts)
+        return score_retrieval(blocks, targets, gallery.clip_ids, self.run.modalities)[0]
+
+    def _gallery(self) -> Gallery:
         found, run = self.validation, self.run
         given = found.samples, run, run.objective.scale, found.device, found.workers
-        gallery = Gallery(self.model, *given)
-        captions, targets = captions_of(found.pairs, gallery.clip_ids)
-        blocks = gallery.blocks(captions)
-        return score_retrieval(blocks, targets, gallery.clip_ids, run.modalities)[0]
+        return Gallery(self.model, *given)
 
 
 @dataclass
@@ -253,13 +266,20 @@ class CaptionTask:
             return torch.ones_like(wanted, dtype=torch.bool)
         return wanted != PAD
 
-    def validate(self) -> dict[str, float]:
-        """BLEU, ROUGE-L and CIDEr of greedy captions; METEOR only at the final evaluation."""
+    def validation_part(self) -> list:
+        """Greedy captions (clip, text) of this rank's part of the clips."""
         if self.validation is None:
-            return {}
+            return []
         found = self.validation
         given = self.model, found.samples, self.run.modalities, found.device, found.workers
-        captions = generate(*given)
+        return list(generate(*given, part=found.part).items())
+
+    def validate(self, parts: list) -> dict[str, float]:
+        """BLEU, ROUGE-L and CIDEr; METEOR only at the final evaluation."""
+        if self.validation is None:
+            return {}
+        found, written = self.validation, dict(parts)
+        captions = {clip_id: written[clip_id] for clip_id, _, _ in found.samples.items}
         references = {clip_id: found.references[clip_id] for clip_id in captions}
         groups = {"val": list(captions)}
         return score_captions(captions, references, groups, with_meteor=False)["val"]
@@ -288,7 +308,11 @@ class ClassificationTask:
         """Clips to classify."""
         return len(batch["target"])
 
-    def validate(self) -> dict[str, float]:
+    def validation_part(self) -> list:
+        """Nothing: every rank has all features."""
+        return []
+
+    def validate(self, parts: list) -> dict[str, float]:
         """Accuracy in percent."""
         if self.validation is None:
             return {}

@@ -219,8 +219,8 @@ def test_a_training_that_is_refused_is_not_submitted_again(cluster, tmp_path):
     project = Small(tmp_path / "project")
     key = pretraining_of(project)
     done = launch(project, key)
-    assert done.returncode == 2
-    assert "is not frozen yet" in done.stderr and "ended as FAILED (exit code 2)" in done.stderr
+    assert done.returncode == 78
+    assert "is not frozen yet" in done.stderr and "ended as FAILED (exit code 78)" in done.stderr
     assert len(list((project.folder / "runs" / key / "slurm").glob("[0-9]*"))) == 1
 
 
@@ -228,5 +228,5 @@ def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
     project = Small(tmp_path / "project")
     key = pretraining_of(project)
     done = launch(project, key, "--partition", "nowhere")
-    assert done.returncode == 2
+    assert done.returncode == 78
     assert "sbatch refused" in done.stderr and "Traceback" not in done.stderr

@@ -36,7 +36,7 @@ def generate(
     batches = loader(samples, in_order(len(samples), CLIPS), workers, device)
     for batch in track(batches, "write captions"):
         batch = to_device(batch, device)
-        with autocast(device):
+        with autocast(device, model):
             seen = encode_clips(model, batch, modalities)
             check_finite(batch["clip_id"], seen[0], seen[2])
             # The start token takes one of the positions that training has seen.

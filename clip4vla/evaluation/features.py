@@ -54,7 +54,7 @@ def embed_clips(
     batches = loader(samples, in_order(len(samples), CLIPS), workers, device)
     for batch in track(batches, "embed clips"):
         batch = to_device(batch, device)
-        with autocast(device):
+        with autocast(device, model):
             vision, vision_mask, audio, audio_mask = encode_clips(model, batch, modalities)
             check_finite(batch["clip_id"], vision, audio)
             if mix is not None:
@@ -100,6 +100,6 @@ def embed_texts(model: CLIP4VLA, texts: list[str], max_words: int, device: torch
     parts = []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
         tokens = tokenize([texts[i] for i in rows], max_words).to(device)
-        with autocast(device):
+        with autocast(device, model):
             parts.append(normalise(model.encode_text(tokens)[1]).cpu())
     return torch.cat(parts)

@@ -42,7 +42,7 @@ def embed_sequences(
     parts: list[tuple] = []
     batches = loader(samples, in_order(len(samples), CLIPS), workers, device)
     for batch in track(batches, "embed clips"):
-        with autocast(device):
+        with autocast(device, model):
             found = encode_clips(model, to_device(batch, device), modalities)
         check_finite(batch["clip_id"], found[0], found[2])
         parts.append(tuple(None if x is None else x.cpu() for x in found))
@@ -73,7 +73,7 @@ def embed_words(
     features, masks = [], []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
         tokens = tokenize([texts[i] for i in rows], max_words)
-        with autocast(device):
+        with autocast(device, model):
             features.append(model.encode_text(tokens.to(device))[0].float().cpu())
         masks.append(tokens != PAD)
     return torch.cat(features), torch.cat(masks)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -45,18 +46,25 @@ class Gallery:
 
         Precision: encoders may run in half, what scores a pair does not, as it would make ties.
         """
+        return self.views(captions)[similarity_name(self.run.modalities)]
+
+    def views(self, captions: list[str]) -> dict[str, Blocks]:
+        """`blocks` of every similarity that the fusion gives on the way: t_va, and t_v and t_a.
+
+        A fusion that scores pairs jointly gives but the one of the run's modalities.
+        """
         if self.run.model.fusion in ("tight", "local_to_local"):
-            return blocks_of(self._pairs(captions), BLOCK)
+            name = similarity_name(self.run.modalities)
+            return {name: blocks_of(self._pairs(captions), BLOCK)}
         return self._pooled(captions)
 
-    def _pooled(self, captions: list[str]) -> Blocks:
+    def _pooled(self, captions: list[str]) -> dict[str, Blocks]:
         """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
         run, model = self.run, self.model
         mix = model.fusion.global_to_local if run.model.fusion == "global_to_local" else None
         given = model, self.samples, run.modalities, self.device, self.workers
         clips = embed_clips(*given, mix=mix)
         texts = embed_texts(model, captions, run.inputs.max_words, self.device)
-        name = similarity_name(run.modalities)
         score, device = similarities, torch.device("cpu")
         if run.model.fusion in GATES:
             score, device = model.gate, self.device
@@ -64,15 +72,17 @@ class Gallery:
         seen, heard, has_audio = (None if x is None else x.to(device) for x in given)
 
         @torch.no_grad()
-        def rows(part: Tensor) -> np.ndarray:
+        def rows(part: Tensor, name: str) -> np.ndarray:
             with torch.autocast(device.type, enabled=False):
                 found = score(part.to(device), seen, heard, self.scale, has_audio)
             return found[name].cpu().numpy()
 
-        def blocks() -> Iterator[np.ndarray]:
-            yield from map(rows, texts.split(BLOCK))
+        def blocks(name: str) -> Iterator[np.ndarray]:
+            yield from (rows(part, name) for part in texts.split(BLOCK))
 
-        return blocks
+        alone = [similarity_name([modality]) for modality in run.modalities]
+        names = dict.fromkeys([similarity_name(run.modalities), *alone])
+        return {name: partial(blocks, name) for name in names}
 
     def _pairs(self, captions: list[str]) -> np.ndarray:
         """Every pair through the joint encoder, once: [Q, N]."""

@@ -1,7 +1,7 @@
 """The three towers: open_clip's text and vision transformers, and the audio tower over these."""
 
 import torch
-from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionTransformer
+from open_clip.transformer import LayerNormFp32, QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from clip4vla.config.run import TypeToken
@@ -24,7 +24,7 @@ class TextTower(TextTransformer):
             layers=sizes.text_layers,
             output_dim=sizes.embed_dim,
             act_layer=ACTIVATIONS[sizes.activation],
-            norm_layer=LayerNorm,
+            norm_layer=LayerNormFp32,
         )
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,12 +57,12 @@ class VisionTower(VisionTransformer):
             mlp_ratio=4.0,
             output_dim=sizes.embed_dim,
             act_layer=ACTIVATIONS[sizes.activation],
-            norm_layer=LayerNorm,
+            norm_layer=LayerNormFp32,
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature [N, D] of each image [N, 3, 224, 224], not normalised; see `pixels`."""
-        return super().forward(pixels(images))
+        return super().forward(pixels(images).to(self.conv1.weight.dtype))
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class AudioTower(VisionTower):
 
     def _embeds(self, x: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Tokens that enter the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
-        x = self.conv1(x).flatten(2).transpose(1, 2)  # [N, grid, width]
+        x = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [N, grid, width]
         parts = [self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x]
         positions = self.positional_embedding
         if self.type_token == "single":

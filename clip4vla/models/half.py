@@ -2,6 +2,7 @@
 
 import torch
 from open_clip.model import convert_weights_to_lp
+from open_clip.transformer import LayerNorm, LayerNormFp32
 
 from clip4vla.models.clip4vla import CLIP4VLA
 
@@ -16,4 +17,7 @@ def halve(model: CLIP4VLA) -> None:
     """
     for tower in (model.text, model.vision, model.audio):
         convert_weights_to_lp(tower, torch.float16)
+        for module in tower.modules():
+            if isinstance(module, LayerNorm):  # the same tensors, read as float32 (also on CUDA)
+                module.__class__ = LayerNormFp32
     model.half_weights = True

@@ -1,7 +1,7 @@
 """The three towers: open_clip's text and vision transformers, and the audio tower over these."""
 
 import torch
-from open_clip.transformer import LayerNormFp32, QuickGELU, TextTransformer, VisionTransformer
+from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from clip4vla.config.run import TypeToken
@@ -24,7 +24,7 @@ class TextTower(TextTransformer):
             layers=sizes.text_layers,
             output_dim=sizes.embed_dim,
             act_layer=ACTIVATIONS[sizes.activation],
-            norm_layer=LayerNormFp32,
+            norm_layer=LayerNorm,
         )
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ class VisionTower(VisionTransformer):
             mlp_ratio=4.0,
             output_dim=sizes.embed_dim,
             act_layer=ACTIVATIONS[sizes.activation],
-            norm_layer=LayerNormFp32,
+            norm_layer=LayerNorm,
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Weights(Section):
 class Config(Section):
     """What a user edits: data, weights, and what `all` builds."""
 
-    preset: Preset = Field("ours", description="paper | released | ours: see docs/deviations.md")
+    preset: Preset = Field("ours", description="which reading of the paper: see docs/deviations.md")
     experiments: Path = runtime("experiments", description="folder of the table files")
     paper: Path = runtime("experiments/paper.tsv", description="every published number")
     targets: list[str] = runtime(min_length=1, description="tables that `all` builds")

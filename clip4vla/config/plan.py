@@ -13,9 +13,10 @@ from clip4vla.config import keys
 from clip4vla.config.base import Section
 from clip4vla.config.data import Cache
 from clip4vla.config.load import Config, load_config, validated
-from clip4vla.config.presets import PRESETS
+from clip4vla.config.presets import chain, preset_values
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import (
+    Decoding,
     Evaluate,
     Finetune,
     HeldOut,
@@ -202,26 +203,27 @@ def _expand(
 
 
 def _recipe(config, table, index, row, dataset, document, documents) -> Recipe:
-    """Layers, lowest first: preset, the config's recipe, table, dataset in the table, row."""
+    """Layers, lowest first: preset, the config's recipe, table, dataset in the table, row.
+
+    What the table says of a dataset under the row's preset lies above the dataset itself.
+    """
+    preset = row.preset or config.preset
     layers: list[tuple[list[Document], KeyPath, dict[str, Any]]] = [
         (documents, ("recipe",), undotted(config.recipe)),
         ([document], ("base",), undotted(table.base)),
         ([document], ("datasets", dataset), undotted(table.datasets.get(dataset, {}))),
+        *(
+            ([document], ("presets", name, dataset), undotted(patches[dataset]))
+            for name in chain(preset)
+            if dataset in (patches := table.presets.get(name, {}))
+        ),
         ([document], ("rows", index, "set"), undotted(row.set)),
     ]
     value: dict[str, Any] = {}
     for _, _, patch in layers:
         value = merge(value, patch)
-    preset = undotted(PRESETS[row.preset or config.preset])
-    # A preset changes the stages and captions that a row has; it never adds one.
-    for stage in ("pretrain", "finetune"):
-        if not value.get(stage):
-            preset.pop(stage, None)
-    if (value.get("pretrain") or {}).get("second_stage") is None:
-        preset.get("pretrain", {}).pop("second_stage", None)
-    if value.get("task") != "captioning":
-        preset.pop("decoding", None)
-    value = merge(preset, value)
+    known = config.datasets.get(dataset)
+    value = merge(preset_values(preset, value, known and known.reader), value)
     try:
         return validated(Recipe, value, [])
     except UserError as error:
@@ -299,6 +301,8 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
         )
     if recipe.finetune:
         tuning = recipe.finetune
+        on_test = tuning.selection == "best_test_as_paper"
+        needs_donors = {train_policy, policy} if on_test else {train_policy}
         start = add(
             Finetune(
                 seed=seed,
@@ -309,12 +313,15 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
                 val=own(tuning.val) if tuning.val else None,
                 selection=tuning.selection,
                 missing_audio=train_policy,
-                substitution=substitution if train_policy in ("substitute", "random") else None,
+                substitution=substitution if needs_donors & {"substitute", "random"} else None,
                 inputs=recipe.inputs,
                 objective=tuning.objective,
                 optimiser=tuning.optimiser,
                 pad_loss=tuning.pad_loss,
                 freeze=tuning.freeze,
+                test=own(recipe.test) if on_test else None,
+                test_missing_audio=policy if on_test else None,
+                decoding=recipe.decoding if on_test else Decoding(),
                 **shared,
             )
         )

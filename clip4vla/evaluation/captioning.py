@@ -36,7 +36,7 @@ def generate(
     given = samples, CLIPS, workers, device, part, "write captions"
     for _, batch in batches_of(*given):
         batch = to_device(batch, device)
-        with autocast(device):
+        with autocast(device, model):
             seen = encode_clips(model, batch, modalities)
             check_finite(batch["clip_id"], seen[0], seen[2])
             # The start token takes one of the positions that training has seen.

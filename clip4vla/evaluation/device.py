@@ -46,10 +46,16 @@ def half_type(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if native else torch.float16
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    """Forward passes in `half_type`; weights stay in float32 (D12)."""
+def autocast(
+    device: torch.device, model: torch.nn.Module | None = None
+) -> contextlib.AbstractContextManager:
+    """Forward passes in `half_type`; weights stay in float32 (D12).
+
+    Without effect for a `model` whose towers hold half weights (`clip4vla.models.half`): these say
+    themselves what is computed in half.
+    """
     dtype = half_type(device)
-    if dtype is None:
+    if dtype is None or getattr(model, "half_weights", False):
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
 

@@ -121,6 +121,7 @@ def evaluate(
         "protocol": main,
         "missing_audio": run.missing_audio,
         "selection": trained.get("selection"),
+        "half_weights": trained.get("half_weights"),
         "leaks_dropped": trained.get("leaks_dropped"),
         "tie_rule": TIE_RULE if run.task == "retrieval" else None,
         "coverage": {

@@ -64,7 +64,7 @@ def clip_batches(
     found = []
     for number, batch in batches_of(samples, CLIPS, workers, device, part):
         batch, features = to_device(batch, device), {}
-        with autocast(device):
+        with autocast(device, model):
             vision, vision_mask, audio, audio_mask = encode_clips(model, batch, modalities)
             check_finite(batch["clip_id"], vision, audio)
             if mix is not None:
@@ -121,6 +121,6 @@ def embed_texts(model: CLIP4VLA, texts: list[str], max_words: int, device: torch
     parts = []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
         tokens = tokenize([texts[i] for i in rows], max_words).to(device)
-        with autocast(device):
+        with autocast(device, model):
             parts.append(normalise(model.encode_text(tokens)[1]).cpu())
     return torch.cat(parts)

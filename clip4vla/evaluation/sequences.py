@@ -46,7 +46,7 @@ def sequence_batches(
     model.eval()
     found = []
     for number, batch in batches_of(samples, CLIPS, workers, device, part):
-        with autocast(device):
+        with autocast(device, model):
             seen = encode_clips(model, to_device(batch, device), modalities)
         check_finite(batch["clip_id"], seen[0], seen[2])
         found.append((number, tuple(None if x is None else x.cpu() for x in seen)))
@@ -83,7 +83,7 @@ def embed_words(
     features, masks = [], []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
         tokens = tokenize([texts[i] for i in rows], max_words)
-        with autocast(device):
+        with autocast(device, model):
             features.append(model.encode_text(tokens.to(device))[0].float().cpu())
         masks.append(tokens != PAD)
     return torch.cat(features), torch.cat(masks)

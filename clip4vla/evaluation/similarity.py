@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,17 +63,24 @@ class Gallery:
         encoded: what `encoded` gives, of all ranks; made here if None. Precision: encoders may run
         in half, what scores a pair does not, as it would make ties.
         """
+        return self.views(captions, encoded)[similarity_name(self.run.modalities)]
+
+    def views(self, captions: list[str], encoded: list | None = None) -> dict[str, Blocks]:
+        """`blocks` of every similarity that the fusion gives on the way: t_va, and t_v and t_a.
+
+        A fusion that scores pairs jointly gives but the one of the run's modalities.
+        """
         encoded = self.encoded() if encoded is None else encoded
         if self.scores_pairs:
-            return blocks_of(self._pairs(captions, encoded), BLOCK)
+            name = similarity_name(self.run.modalities)
+            return {name: blocks_of(self._pairs(captions, encoded), BLOCK)}
         return self._pooled(captions, encoded)
 
-    def _pooled(self, captions: list[str], encoded: list) -> Blocks:
+    def _pooled(self, captions: list[str], encoded: list) -> dict[str, Blocks]:
         """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
         run, model = self.run, self.model
         clips = joined_clips(self.samples, encoded)
         texts = embed_texts(model, captions, run.inputs.max_words, self.device)
-        name = similarity_name(run.modalities)
         score, device = similarities, torch.device("cpu")
         if run.model.fusion in GATES:
             score, device = model.gate, self.device
@@ -80,15 +88,17 @@ class Gallery:
         seen, heard, has_audio = (None if x is None else x.to(device) for x in given)
 
         @torch.no_grad()
-        def rows(part: Tensor) -> np.ndarray:
+        def rows(part: Tensor, name: str) -> np.ndarray:
             with torch.autocast(device.type, enabled=False):
                 found = score(part.to(device), seen, heard, self.scale, has_audio)
             return found[name].cpu().numpy()
 
-        def blocks() -> Iterator[np.ndarray]:
-            yield from map(rows, texts.split(BLOCK))
+        def blocks(name: str) -> Iterator[np.ndarray]:
+            yield from (rows(part, name) for part in texts.split(BLOCK))
 
-        return blocks
+        alone = [similarity_name([modality]) for modality in run.modalities]
+        names = dict.fromkeys([similarity_name(run.modalities), *alone])
+        return {name: partial(blocks, name) for name in names}
 
     def _pairs(self, captions: list[str], encoded: list) -> np.ndarray:
         """Every pair through the joint encoder, once: [Q, N]."""

@@ -10,6 +10,7 @@ from clip4vla.errors import UserError
 from clip4vla.files import read_json, write_text
 from clip4vla.results.sheet import Cell, Row, Sheet
 
+HALF_WEIGHTS = "half-weight study"
 COLUMNS = (
     "table",
     "row",
@@ -32,7 +33,7 @@ COLUMNS = (
     "n_scored",
     "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
     "policy",
-    "selection",
+    "selection",  # and whether the weights are those of the half-weight study
     "tie_rule",
     "data_version",
     "manifest_sha256",
@@ -99,7 +100,7 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             "n_scored": coverage["scored"],
             "n_leaks_dropped": metrics.get("leaks_dropped"),
             "policy": metrics["missing_audio"],
-            "selection": metrics["selection"],
+            "selection": _selection(metrics),
             "tie_rule": metrics["tie_rule"],
             "data_version": metrics["data_version"],
             "manifest_sha256": metrics["manifest_sha256"],
@@ -113,6 +114,14 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             f"{path}: not the metrics of an evaluation ({type(error).__name__}: {error}); "
             "delete it and run the evaluation again"
         ) from None
+
+
+def _selection(metrics: dict[str, Any]) -> str | None:
+    """How the checkpoint was chosen, with the label that keeps a study's numbers apart."""
+    stages = metrics.get("half_weights")
+    if not stages:
+        return metrics["selection"]
+    return f"{metrics['selection']} in the {HALF_WEIGHTS} ({', '.join(stages)})"
 
 
 def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, found: dict) -> None:

@@ -30,6 +30,7 @@ from clip4vla.training.meter import Meter
 from clip4vla.training.not_finite import dump
 from clip4vla.training.optimiser import Updates
 from clip4vla.training.ranks import Ranks
+from clip4vla.training.selection import Choice
 from clip4vla.training.stop import Interrupted, Stop
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class Trainer:
     folder: Path
     device: torch.device
     seed: int = 0
-    select: bool = False
+    choice: Choice = Choice()
     save_seconds: float = SAVE_SECONDS
     ranks: Ranks = Ranks()
     state: TrainState = field(default_factory=TrainState)
@@ -82,7 +83,8 @@ class Trainer:
             self._save()
             if self.ranks.any(stop.requested)[0] and self.state.epoch < self.config.epochs:
                 self._leave(stop)
-        if self.select and self.ranks.leads:
+        self.updates.keep_average()
+        if self.choice.selects and self.ranks.leads:
             self.checkpoints.load_best(self.state.best_epoch, self.task.model)
 
     def _resume(self) -> None:
@@ -140,19 +142,26 @@ class Trainer:
 
     def _end_epoch(self, stop: Stop) -> None:
         state = self.state
-        values = self._validate(stop)
+        values: dict[str, float] | None = {}
+        if state.epoch + 1 >= self.choice.first:
+            with self.updates.averaged():  # what is scored is what is kept
+                values = self._validate(stop)
+                if values:
+                    self._choose(values[self.task.selects])
         if values is None:  # interrupted; validation changed nothing: it is done again on resume
             self._save()
             self._leave(stop)
         self._report(values)
-        if values:
-            state.last_value = values[self.task.selects]
-        if self.select and (state.best_value is None or state.last_value > state.best_value):
-            state.best_epoch, state.best_value = state.epoch + 1, state.last_value
-            if self.ranks.leads:
-                self.checkpoints.save_best(state.best_epoch, self.task.model)
         state.epoch += 1
         state.consumed = 0
+
+    def _choose(self, value: float) -> None:
+        state = self.state
+        state.last_value = value
+        if self.choice.selects and self.choice.prefers(value, state.best_value):
+            state.best_epoch, state.best_value = state.epoch + 1, value
+            if self.ranks.leads:
+                self.checkpoints.save_best(state.best_epoch, self.task.model)
 
     def _validate(self, stop: Stop) -> dict[str, float] | None:
         """Validation metrics, noted in the curve; None, on all ranks, when one was told to stop.
@@ -168,14 +177,14 @@ class Trainer:
             values = self._unless_stopped(stop, lambda: self.task.validate(parts))
         values = self.ranks.from_leader(values)
         if values and self.ranks.leads:
-            noted = {f"val/{name}": value for name, value in values.items()}
+            noted = {f"{self.choice.split}/{name}": value for name, value in values.items()}
             self.curve.add(self.state.step, self.state.epoch + 1, noted)
         return values
 
     def _unless_stopped(self, stop: Stop, work: Callable[[], T]) -> T | None:
         """What `work`, which changes no state, gives; None when it was told to stop."""
         try:
-            with stop.interrupting(), torch.no_grad(), autocast(self.device):
+            with stop.interrupting(), torch.no_grad(), autocast(self.device, self.task.model):
                 return work()
         except Interrupted:
             return None

@@ -39,6 +39,7 @@ from clip4vla.training.curve import publish_curve
 from clip4vla.training.loop import SAVE_SECONDS, Trainer
 from clip4vla.training.meter import Meter
 from clip4vla.training.ranks import Ranks, joined
+from clip4vla.training.selection import choice_of
 from clip4vla.training.setup import Job, Surroundings, set_up
 from clip4vla.training.stop import Interrupted, Stop
 from clip4vla.training.switches import Switches
@@ -155,7 +156,7 @@ def _train(
         state,
         around.device,
         seed=run.seed,
-        select=isinstance(run, Finetune) and run.selection == "best_val",
+        choice=choice_of(run),
         save_seconds=save_seconds,
         ranks=around.ranks,
         state=progress,
@@ -175,9 +176,10 @@ def _finish(
     reached: TrainState,
 ) -> None:
     """Write the outputs into the state's own folder; identity.json, the last, makes them count."""
-    final = state / "final"
+    final, before = state / "final", start_metadata(around.start)
     selection = run.selection if isinstance(run, Finetune) else "last"
-    selected = reached.best_epoch if selection == "best_val" else reached.epoch
+    selects = choice_of(run).selects
+    selected = reached.best_epoch if selects else reached.epoch
     metadata = {
         "run_key": run_key(run),
         "stage": run.stage,
@@ -188,18 +190,21 @@ def _finish(
     dropped = [facts["leaks_dropped"] for facts in job.facts["train"] if "leaks_dropped" in facts]
     if dropped:
         metadata["leaks_dropped"] = sum(dropped)
-    elif "leaks_dropped" in (before := start_metadata(around.start)):
+    elif "leaks_dropped" in before:
         metadata["leaks_dropped"] = before["leaks_dropped"]
+    metadata |= _labels(run, before)
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model
     publish_curve(state / "metrics.jsonl", final / "metrics.jsonl")
-    value = reached.best_value if selection == "best_val" else reached.last_value
+    value = reached.best_value if selects else reached.last_value
     measured = {
         "manifests": around.caches.hashes(),
         "val_metric": job.task.selects if value is not None else None,
         "val_value": value,
     }
+    if selection == "best_test_as_paper":
+        measured["selected_on"] = f"{run.test.split}, the split that is also reported"
     settings = settings_of(run, job.classes)
     write_checkpoint(final / "model.safetensors", model, settings, {**metadata, **measured})
     summary = {
@@ -227,3 +232,16 @@ def _finish(
     }
     write_json(final / "train.json", summary)
     write_json(final / "identity.json", checkpoints.identity)
+
+
+def _labels(run: Pretrain | Finetune, before: dict) -> dict:
+    """What must be said wherever the numbers of a model stand, of this run and those before it."""
+    labels = {}
+    half = list(before.get("half_weights", []))
+    if run.optimiser.precision == "half_weights":
+        half.append(run.stage)
+    if half:
+        labels["half_weights"] = half
+    if run.optimiser.ema is not None:
+        labels["ema"] = run.optimiser.ema
+    return labels

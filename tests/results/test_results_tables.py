@@ -236,3 +236,18 @@ def test_clips_left_out_of_pretraining_stand_under_the_table(tmp_path):
     text = (build(root, tmp_path / "out") / "table.md").read_text()
     (line,) = [line for line in text.splitlines() if "videos are held out" in line]
     assert "Clips left out of pre-training" in line and ": 1234 (" in line
+
+
+def test_numbers_that_are_not_to_be_mixed_are_labelled_under_the_table(tmp_path, table):
+    quiet = (table / "table.md").read_text()
+    assert "half-weight" not in quiet and "test split itself" not in quiet
+    root = make_tree(tmp_path)
+    paper = {"selection": "best_test_as_paper"}
+    rewrite(root / "runs/bbbbbbbbbbb0/metrics.json", lambda v: v.update(paper))
+    half = {"half_weights": ["pretrain", "finetune"]}
+    rewrite(root / "runs/cccccccccccc/metrics.json", lambda v: v.update(half))
+    text = (build(root, tmp_path / "out") / "table.md").read_text()
+    assert "best_test_as_paper (CLIP4Clip)" in text
+    assert "best_val in the half-weight study (pretrain, finetune) (CLIP)" in text
+    assert "best on the reported test split itself" in text
+    assert "Numbers of the half-weight study come from towers trained with float16 weights" in text

@@ -14,6 +14,7 @@ from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints
 from clip4vla.training.curve import Curve, publish_curve
 from clip4vla.training.loop import Trainer
+from clip4vla.training.selection import Choice
 from clip4vla.training.stop import Stop
 
 
@@ -121,17 +122,17 @@ def test_a_signal_ends_the_step_and_saves(tmp_path, number):
 def test_a_signal_ends_validation_which_is_done_again(tmp_path):
     task = StubTask([1.0] * 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(RetryLater, match="step 3 of 12"):
-        run(trainer(tmp_path, task, select=True))
+        run(trainer(tmp_path, task, choice=Choice(selects=True)))
     assert task.validated == 0
     again = StubTask([1.0] * 4)
-    run(trainer(tmp_path, again, select=True))
+    run(trainer(tmp_path, again, choice=Choice(selects=True)))
     assert again.validated == 4
 
 
 def test_the_best_epoch_is_selected_and_ties_keep_the_earliest(tmp_path):
     at_epoch = []
     task = StubTask([2.0, 5.0, 5.0, 1.0], lambda: at_epoch.append(weights(task)))
-    one = trainer(tmp_path, task, select=True)
+    one = trainer(tmp_path, task, choice=Choice(selects=True))
     assert torch.equal(run(one), at_epoch[1])
     assert (one.state.best_epoch, one.state.best_value, one.state.last_value) == (2, 5.0, 1.0)
 

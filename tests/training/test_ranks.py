@@ -109,7 +109,7 @@ def test_fine_tuning_by_1_2_and_4_ranks_has_the_same_losses(manifests, tmp_path,
 
 
 def selecting():
-    return finetune(missing_audio="none", optimiser=optimiser(epochs=2))
+    return finetune(missing_audio="none", optimiser=optimiser(epochs=2, ema=0.9))
 
 
 def test_retrieval_is_validated_and_selected_by_all(manifests, tmp_path):

@@ -13,6 +13,7 @@ from clip4vla.files import write_text
 
 TEMPLATE = Path(__file__).parent / "profile.yaml"
 FIELD = re.compile(r"\{(\w+)\}")
+EVALUATE_MB = (8000, 16000)  # least, and what it asks for where a node has that much
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,&|*:-]*")
 
 
@@ -22,6 +23,8 @@ class Cluster:
 
     account: str = ""
     partition: str = ""
+    cpu_partition: str = ""  # of jobs without GPU; else the same
+    qos: str = ""
     gpu_model: str = ""
     constraint: str = ""
     nodes: int = 1
@@ -34,14 +37,18 @@ class Cluster:
 def render(cluster: Cluster) -> str:
     """The profile for a cluster. Raises UserError for a value that could not stand in it."""
     values = {name: str(value) for name, value in asdict(cluster).items()}
-    values["gpu"] = "1" if cluster.gpus_per_node else ""
-    values["gpu_job_mem_mb"] = str(min(32000, cluster.mem_mb))
-    values["evaluate_mem_mb"] = str(min(16000, cluster.mem_mb))
     for name, value in values.items():
         if value and not WORD.fullmatch(value):
             raise UserError(
                 f"--{name.replace('_', '-')} {value!r}: use letters, digits and _.-,:&|*"
             )
+    values["gpu"] = "1" if cluster.gpus_per_node else ""
+    values["gpu_job_mem_mb"] = str(min(32000, cluster.mem_mb))
+    least, most = EVALUATE_MB
+    values["evaluate_mem_mb"] = str(max(least, min(most, cluster.mem_mb)))
+    values["gpu_partition"] = ""  # with one partition for all, the default says it
+    if cluster.cpu_partition:
+        values["gpu_partition"], values["partition"] = cluster.partition, ""
     absent = [name for name, value in values.items() if not value]
     lines = []
     for line in TEMPLATE.read_text(encoding="utf-8").splitlines():
@@ -76,18 +83,30 @@ def check(cluster: Cluster) -> None:
     Says nothing where Slurm cannot be asked: the profile may be written on another machine.
     """
     partitions = {name.strip("*") for name in _ask("sinfo", "--noheader", "--format=%P")}
-    if cluster.partition and partitions:
-        unknown = set(cluster.partition.split(",")) - partitions
-        if unknown:
+    given = {"partition": cluster.partition, "cpu-partition": cluster.cpu_partition}
+    for option, names in given.items():
+        unknown = set(filter(None, names.split(","))) - partitions
+        if unknown and partitions:
             raise UserError(
-                f"--partition {', '.join(sorted(unknown))}: this cluster has "
+                f"--{option} {', '.join(sorted(unknown))}: this cluster has "
                 f"{', '.join(sorted(partitions))}"
             )
     user = os.environ.get("USER") or str(os.getuid())
-    form = ("format=account", f"user={user}")
-    accounts = set(_ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *form))
-    if cluster.account and accounts and cluster.account not in accounts:
-        raise UserError(f"--account {cluster.account}: yours are {', '.join(sorted(accounts))}")
+    rows = [line.partition("|") for line in _associations(user)]
+    yours = {account for account, _, _ in rows}
+    if cluster.account and yours and cluster.account.lower() not in yours:
+        raise UserError(f"--account {cluster.account}: yours are {', '.join(sorted(yours))}")
+    allowed = {name for _, _, names in rows for name in names.split(",") if name}
+    if cluster.qos and allowed and cluster.qos.lower() not in allowed:
+        raise UserError(f"--qos {cluster.qos}: yours are {', '.join(sorted(allowed))}")
+
+
+def _associations(user: str) -> list[str]:
+    """`account|qos,qos` of this user's associations, as Slurm has them: in small letters."""
+    return _ask(
+        *("sacctmgr", "--noheader", "--parsable2", "show", "assoc"),
+        *(f"user={user}", "format=account,qos"),
+    )
 
 
 def _ask(*command: str) -> list[str]:

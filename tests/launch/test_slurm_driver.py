@@ -13,6 +13,7 @@ def drive(tmp_path, monkeypatch):
     """Run the driver on given ends of jobs and answers to "does one live?"; count submissions."""
 
     def run(ends, living):
+        monkeypatch.setattr(slurm, "PAUSE_SECONDS", (0.0,))
         submitted, ends, living = [], iter(ends), iter(living)
         monkeypatch.setattr(slurm, "living_job", lambda name: next(living))
         monkeypatch.setattr(slurm, "_submit", lambda *_: submitted.append("7") or "7")

@@ -1,6 +1,7 @@
 """The Slurm profile of Snakemake: a template, and the user's own copy of it."""
 
 import difflib
+import getpass
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from clip4vla.files import write_text
 TEMPLATE = Path(__file__).parent / "profile.yaml"
 FIELD = re.compile(r"\{(\w+)\}")
 EVALUATE_MB = (8000, 16000)  # least, and what it asks for where a node has that much
+NAME = re.compile(r"\w[\w-]*")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,&|*:-]*")
 
 
@@ -66,6 +68,8 @@ def user_folder() -> Path:
 
 def install(text: str, name: str, replace: bool) -> Path:
     """Write the user's profile `name`; refuses to change one that is there unless `replace`."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"--name {name!r}: use letters, digits, _ and -")
     path = user_folder() / name / "config.yaml"
     if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
         if not replace:
@@ -91,8 +95,7 @@ def check(cluster: Cluster) -> None:
                 f"--{option} {', '.join(sorted(unknown))}: this cluster has "
                 f"{', '.join(sorted(partitions))}"
             )
-    user = os.environ.get("USER") or str(os.getuid())
-    rows = [line.partition("|") for line in _associations(user)]
+    rows = [line.partition("|") for line in _associations(getpass.getuser())]
     yours = {account for account, _, _ in rows}
     if cluster.account and yours and cluster.account.lower() not in yours:
         raise UserError(f"--account {cluster.account}: yours are {', '.join(sorted(yours))}")

@@ -16,7 +16,7 @@ from submitit.helpers import clean_env
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of, sole_owner
 from clip4vla.launch.queue import State, living_job, state_of
-from clip4vla.launch.rank import Rank
+from clip4vla.launch.rank import REFUSED, Rank
 from clip4vla.launch.request import ANY, Request
 
 POLL_SECONDS = (2.0, 30.0)  # shortly after a change, and in the long run
@@ -29,7 +29,6 @@ OURS = (  # options that `_submit` sets itself
     "open-mode output partition qos signal time"
 )
 PAUSE_SECONDS = (60.0, 300.0)  # after the first, the second fruitless job in a row
-REFUSED = 2  # exit code of a user's mistake: submitting again cannot help
 
 
 def run_on_slurm(
@@ -56,7 +55,8 @@ def run_on_slurm(
                 return
             now = _progress(state)
             fruitless, reached = (0, now) if now > reached else (fruitless + 1, reached)
-            hopeless = end.name == "CANCELLED" or end.exit_code == REFUSED
+            refused = (folder / job_id / REFUSED).exists()  # submitting again cannot help
+            hopeless = end.name == "CANCELLED" or refused
             if hopeless or fruitless >= FRUITLESS:
                 raise UserError(_report(job_id, end, folder, fruitless))
             _say(f"job {job_id} ended as {end.name} at step {now}: going on")
@@ -162,8 +162,12 @@ def _progress(state: Path) -> int:
 
 
 def _report(job_id: str, end: State, folder: Path, fruitless: int) -> str:
-    logs = sorted((folder / job_id).glob(f"{job_id}_*_log.err"))
+    note = folder / job_id / REFUSED
+    rank = note.read_text() if note.exists() else "*"
+    logs = sorted((folder / job_id).glob(f"{job_id}_{rank}_log.err"))
     lines = [f"job {job_id} ended as {end.name} (exit code {end.exit_code})"]
+    if note.exists():
+        lines[0] += ": the training was refused"
     if fruitless >= FRUITLESS:
         lines[0] += f"; {fruitless} jobs in a row made no progress"
     if logs:

@@ -116,6 +116,13 @@ def test_a_profile_that_was_edited_is_not_lost(tmp_path, monkeypatch):
     assert path.with_name("config.yaml.before").read_text() == "jobs: 1\n"
 
 
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-q"])
+def test_a_profile_stays_in_its_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="--name"):
+        install("jobs: 1\n", name, replace=False)
+
+
 def test_unknown_partitions_and_accounts_are_named(monkeypatch):
     answers = {"sinfo": ["gpu*", "cpu"], "sacctmgr": ["lab|normal,long", "dept|normal"]}
     monkeypatch.setattr(profile, "_ask", lambda *command: answers[command[0]])

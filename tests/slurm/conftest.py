@@ -1,7 +1,9 @@
 """A real Slurm of two nodes for the tests of this folder; skipped, with a reason, where there is none."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -20,11 +22,21 @@ def _lacking() -> str | None:
     return None if os.geteuid() == 0 else "the test cluster needs root"
 
 
+def _ports() -> int:
+    """The lowest of a range of free ports, another one for each process of the tests."""
+    for base in range(16800 + 100 * (os.getpid() % 100), 32000, 100):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as open_ports:
+            for offset in (6, 17, 19, 21, 22):  # as slurm-test-cluster uses them
+                open_ports.enter_context(socket.create_server(("127.0.0.1", base + offset)))
+            return base
+    pytest.fail("no free ports for a Slurm cluster")
+
+
 class Cluster:
     """The cluster's commands, and Slurm's own."""
 
     def __init__(self, folder: Path):
-        self.variables = {"SLURM_TEST_DIR": str(folder)}
+        self.variables = {"SLURM_TEST_DIR": str(folder), "SLURM_TEST_PORT_BASE": str(_ports())}
         self.folder = folder
 
     def __call__(self, *command: str) -> str:

@@ -62,3 +62,13 @@ def test_pretraining_survives_a_lost_node(
     result = project.folder / "results" / "runs" / key
     assert curve_of(result) == list(range(1, 2 * EPOCHS + 1)), "no step lost, none twice"
     assert filecmp.cmp(result / "model.safetensors", undisturbed / "model.safetensors", False)
+
+
+def test_srun_trains_as_torchrun_does(cluster, frozen, undisturbed, tmp_path):
+    """Inside an allocation of the user's: ranks and their meeting place from Slurm's variables."""
+    project = frozen.copy(tmp_path / "project")
+    key = key_of(project)
+    nodes = ("--nodes", "2", "--ntasks-per-node", "1", "--mem", "2000", "--time", "20")
+    project.run("srun", *nodes, "clip4vla", "train", key, "--threads", "1")
+    result = project.folder / "results" / "runs" / key
+    assert filecmp.cmp(result / "model.safetensors", undisturbed / "model.safetensors", False)

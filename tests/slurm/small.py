@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
-EPOCHS = 100  # of two steps, in the projects that trouble comes to
+EPOCHS = 60  # of two steps, in the projects that trouble comes to
 WANTED = {"pretrain": 6, "train": 8, "val": 3, "test": 4}  # clips with sound of every split
 CONFIG = """
 preset: ours

@@ -8,7 +8,7 @@ from small import EPOCHS
 from watch import attempts_of, curve_of, key_of, pretrainings, reached, until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-SAFE = 20  # steps in a checkpoint before the node dies
+SAFE = 10  # steps in a checkpoint before the node dies
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,9 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     try:
         host, port = address
-        store = dist.TCPStore(host, port, ranks.world, is_master=ranks.leads, timeout=MEETING)
+        # torchrun's own process keeps the store; without it the first rank does.
+        serves = ranks.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = dist.TCPStore(host, port, ranks.world, is_master=serves, timeout=MEETING)
         backend = "nccl" if device.type == "cuda" else "gloo"
         given = {"store": store, "rank": ranks.rank, "world_size": ranks.world, "timeout": STEP}
         dist.init_process_group(backend, **given)

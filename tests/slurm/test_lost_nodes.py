@@ -23,7 +23,7 @@ def frozen(planned, tmp_path_factory):
 def undisturbed(frozen, tmp_path_factory):
     """Results of the same training on two ranks here, started by torchrun."""
     project = frozen.copy(tmp_path_factory.mktemp("undisturbed") / "project")
-    ranks = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+    ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     key = key_of(project)
     project.run(sys.executable, *ranks, "-m", "clip4vla.cli", "train", key, "--threads", "1")
     return project.folder / "results" / "runs" / key

@@ -159,6 +159,10 @@ def launch(
     partition: Annotated[str, typer.Option(help="slurm: where to run.")] = "any",
     account: Annotated[str, typer.Option(help="slurm: who pays.")] = "any",
     constraint: Annotated[str, typer.Option(help="slurm: features of the nodes.")] = "any",
+    qos: Annotated[str, typer.Option(help="slurm: quality of service.")] = "any",
+    extra: Annotated[
+        str, typer.Option(help="slurm: more options, such as '--exclude=node7 --reservation=clip'.")
+    ] = "",
 ) -> None:
     """Train one run on several GPUs or nodes, and wait for its end.
 
@@ -177,6 +181,8 @@ def launch(
         partition=partition,
         account=account,
         constraint=constraint,
+        qos=qos,
+        extra=extra,
     )
     stage.launch(plan_of(config_files, values), run_key, launcher, request)
 

@@ -6,9 +6,13 @@ import os
 
 import torch
 
+from clip4vla.devices import claim_one_or_share
+
 
 def pick_device() -> torch.device:
-    """The CUDA device of this process's rank on its machine, the first without one; else CPU."""
+    """The CUDA device of this process's rank on its machine, a free one without ranks; else CPU."""
+    if not torch.cuda.is_initialized():  # CUDA reads the choice only once
+        claim_one_or_share()
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
         device = torch.device("cuda", local_rank % torch.cuda.device_count())

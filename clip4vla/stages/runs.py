@@ -71,12 +71,18 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
         _await(lambda: is_finished(state), state)
         if any(not path.is_file() for path in _outputs(key, run.stage)):
             train(plan, key, request.threads, max_seconds=None)  # finished: publishes again
-    elif launcher == "local" and request.tasks_per_node > 1:
+    elif launcher == "local" and request.nodes > 1:
+        raise UserError(f"--nodes {request.nodes} needs --launcher slurm: this is one machine")
+    elif launcher == "local":
+        from clip4vla.devices import claim
         from clip4vla.launch.local import run_here
 
-        run_here(arguments, request.tasks_per_node)
-    elif launcher == "local":
-        train(plan, key, request.threads, max_seconds=None)
+        if request.gpus_per_node:
+            claim(request.gpus_per_node)
+        if request.tasks_per_node > 1:
+            run_here(arguments, request.tasks_per_node)
+        else:
+            train(plan, key, request.threads, max_seconds=None)
     else:
         raise UserError(f"--launcher {launcher}: choose local or slurm")
 

@@ -14,9 +14,9 @@ from halting import halt_at
 from safetensors.torch import load_file
 from tiny_world import MODEL, build_world, finetune, optimiser, pretrain
 
-from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
+from clip4vla.errors import EXIT_RETRY, RetryLater
 from clip4vla.models import joint
-from clip4vla.training.ranks import Ranks, ranks_of
+from clip4vla.training.ranks import Ranks, joined, ranks_of
 from clip4vla.training.train import OUTPUTS, train
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -222,7 +222,19 @@ def test_ranks_that_do_not_come_are_named(monkeypatch):
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     with (
-        pytest.raises(UserError, match=r"rank 1 of 2: .* 127.0.0.1:1"),
+        pytest.raises(ConnectionError, match=r"rank 1 of 2: .* 127.0.0.1:1"),
         module.joined(torch.device("cpu")),
     ):
         pass
+
+
+def test_ranks_that_cannot_meet_are_no_mistake_of_the_users(monkeypatch):
+    """On Slurm a lost node looks like this: the launcher may try again, as it may not on refusals."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
+        for name, value in {**given, "MASTER_PORT": taken.getsockname()[1]}.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+        refused = pytest.raises(ConnectionError, match="rank 0 of 2: the others do not answer")
+        with refused, joined(torch.device("cpu")):
+            pass

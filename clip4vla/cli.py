@@ -65,11 +65,31 @@ def doctor(
 
 
 @app.command()
-def plan(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """List every run of the targets: key, stage, whether it is done, and the row that needs it."""
-    from clip4vla.config.summary import print_plan
+def plan(
+    target: Annotated[
+        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
+    ] = "all",
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Effective speed of your GPU; else that of a V100."),
+    ] = None,
+) -> None:
+    """Say what a target takes before anything is spent: runs, GPU hours, disk, downloads, gaps."""
+    from clip4vla.config.targets import narrowed
+    from clip4vla.cost.report import print_plan
 
-    print_plan(plan_of(config_files, values))
+    print_plan(narrowed(plan_of(config_files, values), target), tflops)
+
+
+@app.command()
+def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
+    """List what can be asked for by name: `snakemake TARGET`, `clip4vla plan TARGET`."""
+    from clip4vla.config.targets import targets
+
+    for name, line in targets(plan_of(config_files, values)).items():
+        typer.echo(f"{name:40} {line}")
 
 
 @config.command("show")
@@ -110,6 +130,16 @@ def train(
     stage.train(plan_of(config_files, values), run_key, threads, max_seconds)
 
 
+@app.command("not-finite")
+def not_finite(
+    folder: Annotated[Path, typer.Argument(help="runs/KEY/not-finite-step-...")],
+) -> None:
+    """Show what a training left when its loss or a gradient was NaN or infinite."""
+    from clip4vla.training.not_finite import show
+
+    typer.echo(show(folder))
+
+
 @app.command()
 def launch(
     run_key: RunKey,
@@ -129,6 +159,10 @@ def launch(
     partition: Annotated[str, typer.Option(help="slurm: where to run.")] = "any",
     account: Annotated[str, typer.Option(help="slurm: who pays.")] = "any",
     constraint: Annotated[str, typer.Option(help="slurm: features of the nodes.")] = "any",
+    qos: Annotated[str, typer.Option(help="slurm: quality of service.")] = "any",
+    extra: Annotated[
+        str, typer.Option(help="slurm: more options, such as '--exclude=node7 --reservation=clip'.")
+    ] = "",
 ) -> None:
     """Train one run on several GPUs or nodes, and wait for its end.
 
@@ -147,6 +181,8 @@ def launch(
         partition=partition,
         account=account,
         constraint=constraint,
+        qos=qos,
+        extra=extra,
     )
     stage.launch(plan_of(config_files, values), run_key, launcher, request)
 

@@ -134,7 +134,7 @@ def gpu() -> Check:
         name = f"{torch.cuda.get_device_name(index)} (sm_{capability[0]}{capability[1]})"
         names.append(name)
         if not _has_code(built, capability):
-            remedy = "use the environment of envs/ for older GPUs (CUDA 12 builds of torch)"
+            remedy = "install the older torch of envs/v100.yaml, a CUDA 12 build"
             text = f"{name}, but torch {torch.__version__} has code for {' '.join(built)} only"
             return Check("GPU", "fail", text, remedy)
     return Check("GPU", "ok", f"{', '.join(names)}; CUDA {torch.version.cuda}")

@@ -2,7 +2,7 @@
 
 import os
 
-EXIT_USER_ERROR = 2  # a mistake that only the user can mend; retrying cannot help
+EXIT_USER_ERROR = 78  # EX_CONFIG of sysexits.h: only the user can mend it, retrying cannot help
 EXIT_RETRY = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, run the same command again
 
 

@@ -2,33 +2,77 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 LOG_SECONDS = 60.0
+BAR_SECONDS = 0.5  # between two looks at the status, which may have to wait for a GPU
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def track(
+    iterable: Iterable[T],
+    description: str,
+    total: int | None = None,
+    status: Callable[[], str] | None = None,
+) -> Iterator[T]:
     """Yield the items of `iterable` and show how far they are.
 
     On a terminal a rich bar with rate and remaining time; elsewhere (logs of jobs) a plain line
     a minute, so that logs stay readable. `total` is needed only where `len()` does not work.
+    status: gives what else to show, behind the bar or the line.
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track as rich_track
-
-        yield from rich_track(
-            iterable, description, total=total, console=Console(stderr=True), transient=True
-        )
+        yield from _bar(iterable, description, total, status)
         return
     last = time.monotonic()
     for done, item in enumerate(iterable):
         now = time.monotonic()
         if now - last > LOG_SECONDS:
             last = now
-            print(f"{description}: {done}/{total or '?'}", file=sys.stderr, flush=True)
+            more = f", {status()}" if status else ""
+            print(f"{description}: {done}/{total or '?'}{more}", file=sys.stderr, flush=True)
         yield item
+
+
+def _bar(
+    iterable: Iterable[T],
+    description: str,
+    total: int | None,
+    status: Callable[[], str] | None,
+) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Bar(Progress):
+        shown = ""
+
+        def get_renderables(self):
+            yield self.make_tasks_table(self.tasks)
+            if self.shown:  # below the bar, where it has room
+                yield Text(self.shown, style="dim")
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        looked = time.monotonic()
+        for item in iterable:
+            now = time.monotonic()
+            if status and now - looked > BAR_SECONDS:
+                looked, bar.shown = now, status()
+            yield item
+            bar.advance(task)

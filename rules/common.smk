@@ -91,9 +91,14 @@ def parents_of(wildcards):
 
 
 def metrics_of(wildcards):
-    """Metrics behind one table."""
+    """Metrics behind one table, or one row of it."""
     keys = sorted(
-        {cell.run_key for cell in PLAN.cells if cell.table == wildcards.table}
+        {
+            cell.run_key
+            for cell in PLAN.cells
+            if cell.table == wildcards.table
+            and getattr(wildcards, "row", cell.row) == cell.row
+        }
     )
     return [f"{layout.result_dir(key)}/metrics.json" for key in keys]
 

@@ -6,6 +6,7 @@ rule pretrain:
     input:
         manifests=manifests_of,
         lists=lists_of,
+        parents=parents_of,
     output:
         config="results/runs/{run_key}/config.json",
         model="results/runs/{run_key}/model.safetensors",
@@ -31,7 +32,9 @@ rule pretrain:
         gpu_model="any",
         slurm_partition="any",
         slurm_account="any",
-        constraint="any",  # whatever the cluster chooses
+        constraint="any",
+        qos="any",  # any: whatever the cluster chooses
+        slurm_extra="",
     message:
         "Pre-train {wildcards.run_key}"
     shell:
@@ -39,5 +42,6 @@ rule pretrain:
         " --nodes {resources.nodes} --gpus-per-node {resources.gpus_per_node}"
         " --gpu-model {resources.gpu_model} --mem-mb {resources.mem_mb}"
         " --minutes {resources.runtime} --partition {resources.slurm_partition}"
-        " --account {resources.slurm_account} --constraint {resources.constraint}"
+        " --account {resources.slurm_account} --constraint {resources.constraint:q}"
+        " --qos {resources.qos} --extra={resources.slurm_extra:q}"
         " > {log} 2>&1"

@@ -51,6 +51,39 @@ rule build_table:
         "clip4vla tables build {wildcards.table} > {log} 2>&1"
 
 
+# One row, trained and scored alone, and its numbers: `snakemake results/rows/table5/type_token`.
+rule build_row:
+    input:
+        metrics=metrics_of,
+        paper=PLAN.config.paper,
+    output:
+        "results/rows/{table}/{row}",
+    log:
+        "logs/build_row/{table}/{row}.log",
+    wildcard_constraints:
+        row="[a-z][a-z0-9_]*",
+    localrule: True
+    conda:
+        "../envs/clip4vla.yaml"
+    params:
+        digest=sheet_digest,
+    message:
+        "Write the numbers of {wildcards.table}, {wildcards.row}"
+    shell:
+        "clip4vla tables row {wildcards.table} {wildcards.row} > {log} 2>&1"
+
+
+# `snakemake table5`: every table by its name.
+for name in PLAN.tables:
+
+    rule:
+        name:
+            name
+        input:
+            layout.table_files(name),
+        localrule: True
+
+
 rule build_page:
     input:
         sheets=expand("results/tables/{table}/rows.json", table=PLAN.tables),

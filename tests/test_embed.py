@@ -270,7 +270,7 @@ def test_texts_come_from_lines_and_columns(weights, model, tmp_path, capsys):
         assert arrays["status"].tolist() == ["ok", "empty", "ok", "ok", "ok"]
         expected = model.embed_text([s for s in sentences if s])
         assert np.allclose(arrays["vectors"][[0, 2, 3, 4]], expected, **CLOSE)
-    assert run("text", weights, tmp_path / "b.csv", "--column", "words", "--out", out) == 2
+    assert run("text", weights, tmp_path / "b.csv", "--column", "words", "--out", out) == 78
     assert (
         "b.csv: has no column words: name one with --column: id, caption" in capsys.readouterr().err
     )
@@ -365,7 +365,7 @@ def test_mistakes_of_the_command_line_are_one_line(
     weights, folder, capsys, monkeypatch, tmp_path, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    assert run(*(a.format(weights=weights, folder=folder) for a in arguments)) == 2
+    assert run(*(a.format(weights=weights, folder=folder) for a in arguments)) == 78
     error = [x for x in capsys.readouterr().err.splitlines() if x.startswith("clip4vla:")]
     assert len(error) == 1 and message in error[0]
 

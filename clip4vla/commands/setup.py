@@ -13,6 +13,10 @@ def setup_slurm(
     partition: Annotated[
         str, typer.Option(help="Where jobs run (`sinfo`); else the default.")
     ] = "",
+    cpu_partition: Annotated[
+        str, typer.Option(help="Where jobs without GPU run, if elsewhere (shards).")
+    ] = "",
+    qos: Annotated[str, typer.Option(help="Quality of service, where one must be named.")] = "",
     gpu_model: Annotated[str, typer.Option(help="Such as v100, where there are several.")] = "",
     constraint: Annotated[str, typer.Option(help="Features that pre-training needs.")] = "",
     nodes: Annotated[int, typer.Option(min=1, help="Machines for pre-training.")] = 1,
@@ -30,6 +34,8 @@ def setup_slurm(
     cluster = Cluster(
         account,
         partition,
+        cpu_partition,
+        qos,
         gpu_model,
         constraint,
         nodes,

@@ -30,6 +30,16 @@ def tables_build(
     stage.build(plan_of(config_files, values), table)
 
 
+@tables.command("row")
+def tables_row(
+    table: str, row: str, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
+) -> None:
+    """Write the numbers of one row, ours and the paper's, to results/rows/TABLE/ROW."""
+    from clip4vla.stages import results as stage
+
+    stage.row(plan_of(config_files, values), table, row)
+
+
 @tables.command("page")
 def tables_page(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
     """Draw the figures and put everything on one self-contained page, results/index.html."""

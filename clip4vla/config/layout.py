@@ -35,6 +35,7 @@ def manifest(version: str, cache_id: str) -> str:
     return f"{cache_dir(version, cache_id)}/manifest.json"
 
 
+ROWS_DIR = "results/rows"
 NETWORK_DIR = "network"  # state: what all jobs know of each server
 
 
@@ -100,6 +101,16 @@ def records(plan: Plan) -> list[str]:
     ]
 
 
+def table_files(table: str) -> list[str]:
+    """All files of one table."""
+    return [f"results/tables/{table}/{name}" for name in TABLE_FILES]
+
+
+def row_file(table: str, row: str) -> str:
+    """The numbers of one row."""
+    return f"{ROWS_DIR}/{table}/{row}"
+
+
 def trained_stages(plan: Plan) -> list[str]:
     """Stages of the plan that have a training curve."""
     return [stage for stage in ("pretrain", "finetune") if plan.stage(stage)]
@@ -113,9 +124,8 @@ def figures(plan: Plan, kind: str) -> list[str]:
 
 def table_outputs(plan: Plan) -> list[str]:
     """Tables, figures and the page."""
-    files = [f"results/tables/{table}/{name}" for table in plan.tables for name in TABLE_FILES]
     return [
-        *files,
+        *(name for table in plan.tables for name in table_files(table)),
         *figures(plan, "png"),
         *figures(plan, "svg"),
         "results/tidy.csv",

@@ -39,13 +39,21 @@ class Weights(Section):
 class Config(Section):
     """What a user edits: data, weights, and what `all` builds."""
 
-    preset: Preset = Field("ours", description="paper | released | ours: see docs/deviations.md")
+    preset: Preset = Field("ours", description="which reading of the paper: see docs/deviations.md")
     experiments: Path = runtime("experiments", description="folder of the table files")
     paper: Path = runtime("experiments/paper.tsv", description="every published number")
     targets: list[str] = runtime(min_length=1, description="tables that `all` builds")
     frozen_cache: bool = runtime(
         True,
         description="frozen CLIP's vectors of a clip are kept beside its shards; equal results",
+    )
+    activation_checkpointing: bool = runtime(
+        False,
+        description="training keeps only the inputs of blocks and computes the rest again: less "
+        "memory, about a third more time, equal results (docs/training.md)",
+    )
+    compile: bool = runtime(
+        False, description="training compiles its blocks (torch.compile): equal up to rounding"
     )
     datasets: dict[str, Dataset] = Field({}, description="by name; see below")
     weights: dict[str, Weights] = Field({}, description="by name; see below")

@@ -4,6 +4,7 @@ A row on one dataset with one seed is a chain of runs (pretrain -> substitute ->
 evaluate). Chains share the runs whose scientific config is equal: the run key is its hash.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from clip4vla.config import keys
 from clip4vla.config.base import Section
 from clip4vla.config.data import Cache
 from clip4vla.config.load import Config, load_config, validated
-from clip4vla.config.presets import PRESETS
+from clip4vla.config.presets import chain, preset_values
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import (
+    Decoding,
     Evaluate,
     Finetune,
     HeldOut,
@@ -100,7 +102,8 @@ class Plan:
                 for (of, own, dataset), reason in self.without_data.items()
                 if (of, own) == (name, row.row)
             ]
-            rows.append({"row": row.row, "label": row.label, "cells": cells})
+            metrics = self._own_metrics(table, row)
+            rows.append({"row": row.row, "label": row.label, "metrics": metrics, "cells": cells})
         shared = table.model_dump(include={"table", "title", "caption", "note", "comparable"})
         return {
             **shared,
@@ -108,6 +111,19 @@ class Plan:
             "columns": [column.model_dump() for column in table.columns],
             "rows": rows,
         }
+
+    def _own_metrics(self, table: Table, row: Row) -> dict[str, str]:
+        """Column metric -> the row's, where its direction has another name: t2a_R1 for t2v_R1."""
+        mine = [c.run_key for c in self.cells if (c.table, c.row) == (table.table, row.row)]
+        if not mine or self.runs[mine[0]].task != "retrieval":
+            return {}
+        letter = "a" if self.runs[mine[0]].modalities == ["audio"] else "v"
+        found = {}
+        for metric in dict.fromkeys(column.metric for column in table.columns):
+            own = re.sub(r"^t2[av]_", f"t2{letter}_", re.sub(r"^[av]2t_", f"{letter}2t_", metric))
+            if own != metric:
+                found[metric] = own
+        return found
 
     def run(self, key: str) -> Section:
         """The config of a run. Raises UserError for a key that no row of the targets uses."""
@@ -162,9 +178,7 @@ def _expand(
 ) -> None:
     where = f"{document.place(('rows', index))}: table {table.table}, row {row.row}"
     recipe = _recipe(plan.config, table, index, row, dataset, document, documents)
-    needed = [dataset]
-    if recipe.pretrain and not recipe.pretrain.start_from:
-        needed += [source.dataset for source in recipe.pretrain.sources]
+    needed = _datasets(recipe, dataset)
     for name in needed:
         if name not in plan.config.datasets:
             known = ", ".join(plan.config.datasets) or "none"
@@ -189,24 +203,27 @@ def _expand(
 
 
 def _recipe(config, table, index, row, dataset, document, documents) -> Recipe:
-    """Layers, lowest first: preset, the config's recipe, table, dataset in the table, row."""
+    """Layers, lowest first: preset, the config's recipe, table, dataset in the table, row.
+
+    What the table says of a dataset under the row's preset lies above the dataset itself.
+    """
+    preset = row.preset or config.preset
     layers: list[tuple[list[Document], KeyPath, dict[str, Any]]] = [
         (documents, ("recipe",), undotted(config.recipe)),
         ([document], ("base",), undotted(table.base)),
         ([document], ("datasets", dataset), undotted(table.datasets.get(dataset, {}))),
+        *(
+            ([document], ("presets", name, dataset), undotted(patches[dataset]))
+            for name in chain(preset)
+            if dataset in (patches := table.presets.get(name, {}))
+        ),
         ([document], ("rows", index, "set"), undotted(row.set)),
     ]
     value: dict[str, Any] = {}
     for _, _, patch in layers:
         value = merge(value, patch)
-    preset = undotted(PRESETS[row.preset or config.preset])
-    # A preset changes the stages and captions that a row has; it never adds one.
-    for stage in ("pretrain", "finetune"):
-        if not value.get(stage):
-            preset.pop(stage, None)
-    if value.get("task") != "captioning":
-        preset.pop("decoding", None)
-    value = merge(preset, value)
+    known = config.datasets.get(dataset)
+    value = merge(preset_values(preset, value, known and known.reader), value)
     try:
         return validated(Recipe, value, [])
     except UserError as error:
@@ -228,6 +245,12 @@ def _place(layers, key: KeyPath) -> str | None:
             if held >= max(best, 1):
                 best, found = held, document.place((*prefix, *key))
     return found
+
+
+def _datasets(recipe: Recipe, dataset: str) -> list[str]:
+    """Names of all datasets whose clips a row on `dataset` reads."""
+    read = recipe.pretrain.read_sources if recipe.pretrain else []
+    return [dataset, *(source.dataset for source in read)]
 
 
 def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> str:
@@ -252,10 +275,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
             plan.caches[item.dataset, item.cache_id] = recipe.cache
         return key
 
-    for name in [
-        dataset,
-        *(s.dataset for s in (recipe.pretrain.sources if recipe.pretrain else [])),
-    ]:
+    for name in _datasets(recipe, dataset):
         plan.versions[keys.dataset_version(name, plan.config.datasets[name])] = name
 
     before = {"cache": recipe.cache, "model": recipe.model.towers()}
@@ -281,6 +301,8 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
         )
     if recipe.finetune:
         tuning = recipe.finetune
+        on_test = tuning.selection == "best_test_as_paper"
+        needs_donors = {train_policy, policy} if on_test else {train_policy}
         start = add(
             Finetune(
                 seed=seed,
@@ -291,12 +313,15 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
                 val=own(tuning.val) if tuning.val else None,
                 selection=tuning.selection,
                 missing_audio=train_policy,
-                substitution=substitution if train_policy in ("substitute", "random") else None,
+                substitution=substitution if needs_donors & {"substitute", "random"} else None,
                 inputs=recipe.inputs,
                 objective=tuning.objective,
                 optimiser=tuning.optimiser,
                 pad_loss=tuning.pad_loss,
                 freeze=tuning.freeze,
+                test=own(recipe.test) if on_test else None,
+                test_missing_audio=policy if on_test else None,
+                decoding=recipe.decoding if on_test else Decoding(),
                 **shared,
             )
         )
@@ -329,22 +354,39 @@ def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
 def _add_pretraining(
     plan: Plan, pretrain: PretrainRecipe | None, source, add, shared
 ) -> str | None:
-    """Key of the pre-training run, `weights:NAME`, or None: CLIP itself."""
+    """Key of the last pre-training run, `weights:NAME`, or None: CLIP itself."""
     if pretrain is None:
         return None
+    both = {
+        "seed": pretrain.seed,
+        "sources": [source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources],
+        "inputs": pretrain.inputs,
+        "masking": pretrain.masking,
+        **shared,
+    }
     if pretrain.start_from:
-        return WEIGHTS + pretrain.start_from
-    return add(
-        Pretrain(
-            seed=pretrain.seed,
-            sources=[source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources],
-            inputs=pretrain.inputs,
-            masking=pretrain.masking,
-            objective=pretrain.objective,
-            optimiser=pretrain.optimiser,
-            trainable=pretrain.trainable,
-            freeze=pretrain.freeze,
-            held_out=_held_out(plan, pretrain),
-            **shared,
+        start = WEIGHTS + pretrain.start_from
+    else:
+        start = add(
+            Pretrain(
+                objective=pretrain.objective,
+                optimiser=pretrain.optimiser,
+                trainable=pretrain.trainable,
+                freeze=pretrain.freeze,
+                held_out=_held_out(plan, pretrain),
+                **both,
+            )
         )
-    )
+    if second := pretrain.second_stage:
+        start = add(
+            Pretrain(
+                start=start,
+                objective=second.objective,
+                optimiser=second.optimiser,
+                trainable="all",
+                freeze=second.freeze,
+                held_out=_held_out(plan, pretrain),
+                **both,
+            )
+        )
+    return start

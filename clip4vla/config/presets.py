@@ -1,13 +1,17 @@
-"""Three named sets of switches: what the paper says, what its code did, what we do by default.
+"""Named sets of switches: what the paper says, what its code did, what we do by default.
 
 `ours` is the defaults of the sections themselves. Each switch is explained in docs/deviations.md.
 """
 
 from typing import Any, Literal
 
-Preset = Literal["ours", "paper", "released"]
+from clip4vla.config.run import JOINT_FUSIONS
+from clip4vla.config.yaml import merge, undotted
 
-PRESETS: dict[str, dict[str, Any]] = {
+Preset = Literal["ours", "paper", "released", "released_half"]
+EXTENDS: dict[Preset, Preset] = {"released_half": "released"}
+
+PRESETS: dict[Preset, dict[str, Any]] = {
     "ours": {},
     "paper": {
         "cache.log_mel.kind": "fbank",  # D2
@@ -26,8 +30,98 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decoding.stopping": "released",
         "decoding.positions": "sliding",
         "decoding.cache": False,
+        "finetune.optimiser.kind": "bert_adam",  # facts 6.5
         "finetune.optimiser.lr": 1e-7,  # facts 7.4
-        "pretrain.optimiser.lr": 1e-7,
+        "finetune.selection": "best_test_as_paper",  # facts 7.5, 8.2, 9.1
+        "finetune.val": None,
+        "pretrain.optimiser.kind": "bert_adam",
+        "pretrain.optimiser.lr": 1e-7,  # facts 6.3
+        "pretrain.optimiser.epochs": 10,
+        "pretrain.optimiser.batch_size": 256,
+        "pretrain.second_stage.optimiser.kind": "bert_adam",
+        "pretrain.second_stage.optimiser.lr": 1e-7,
+        "pretrain.second_stage.objective.second_stage": "released",  # facts 5.3
         "pretrain.leaks": "keep",
     },
+    "released_half": {  # `released` and its float16 weights: a study (facts 6.6, D12)
+        "finetune.optimiser.precision": "half_weights",
+        "pretrain.optimiser.precision": "half_weights",
+        "pretrain.second_stage.optimiser.precision": "half_weights",
+    },
 }
+
+# What the released scripts set for one task on one dataset, by its reader (facts 7.4, 8.2, 9.1).
+SCRIPTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("retrieval", "msrvtt"): {"inputs.max_segments": 16},
+    ("retrieval", "vatex"): {"inputs.max_segments": 6},
+    ("retrieval", "audiocaps"): {
+        "inputs.max_segments": 6,
+        "nonverbal_share": 1.0,
+        "finetune.optimiser.epochs": 15,
+        "finetune.optimiser.lr": 2e-7,
+    },
+    ("captioning", "msrvtt"): {"inputs.max_segments": 16},
+    ("captioning", "vatex"): {"inputs.max_segments": 6, "inputs.max_words": 48},
+    ("captioning", "audiocaps"): {
+        "inputs.max_segments": 6,
+        "nonverbal_share": 1.0,
+        "finetune.optimiser.epochs": 15,
+    },
+    ("classification", "esc50"): {
+        "inputs.max_segments": 3,
+        "nonverbal_share": 1.0,
+        "finetune.optimiser.head_lr": 5e-3,
+    },
+}
+TASKS: dict[str, dict[str, Any]] = {  # and for a task on any dataset
+    "retrieval": {"finetune.optimiser.epochs": 5, "finetune.optimiser.batch_size": 128},
+    "captioning": {"finetune.optimiser.epochs": 10, "finetune.optimiser.batch_size": 64},
+    "classification": {"finetune.optimiser.epochs": 10, "finetune.optimiser.batch_size": 64},
+}
+JOINT_BATCH = {"global_to_local": 128, "tight": 64, "local_to_local": 32}  # facts 7.4, 13.4
+
+
+def chain(preset: Preset) -> list[Preset]:
+    """The presets that one consists of, lowest first."""
+    return [*(chain(EXTENDS[preset]) if preset in EXTENDS else []), preset]
+
+
+def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) -> dict[str, Any]:
+    """What a preset says of a row, as a nested mapping that lies below the row's own `recipe`.
+
+    It changes stages and captions that the row has, and never adds one. reader: of the row's
+    dataset; the released scripts differ by it.
+    """
+    task = recipe.get("task", "retrieval")
+    layers = [PRESETS[name] for name in chain(preset)]
+    if "released" in chain(preset):
+        layers[1:1] = _script(task, reader, recipe)
+    value: dict[str, Any] = {}
+    for layer in layers:
+        value = merge(value, undotted(layer))
+    for stage in ("pretrain", "finetune"):
+        if recipe.get(stage) is None:
+            value.pop(stage, None)
+    if (recipe.get("pretrain") or {}).get("second_stage") is None:
+        value.get("pretrain", {}).pop("second_stage", None)
+    if task != "captioning":
+        value.pop("decoding", None)
+    return value
+
+
+def _script(task: str, reader: str | None, recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the scripts of the released code set beyond the preset itself."""
+    found = [TASKS.get(task, {}), SCRIPTS.get((task, reader), {})]
+    fusion = recipe.get("model", {}).get("fusion")
+    if fusion in JOINT_FUSIONS:
+        epochs, batch = 10, JOINT_BATCH[fusion]
+        if reader == "audiocaps":
+            epochs, batch = 15, max(batch, 64)
+        joint = {"epochs": epochs, "batch_size": batch, "lr": 1e-7}
+        found.append({"finetune.optimiser": joint})
+        if (reader, fusion) == ("msrvtt", "global_to_local"):
+            found.append({"model.joint": "bert"})  # of the published number (facts 7.3)
+    pretrain = recipe.get("pretrain") or {}
+    if pretrain.get("trainable") == "all" and pretrain.get("objective", {}).get("inter", True):
+        found.append({"pretrain.objective.second_stage": "released"})  # facts 5.3
+    return found

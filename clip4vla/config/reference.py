@@ -7,7 +7,7 @@ from pydantic_core import PydanticUndefined
 from clip4vla.config.base import Section
 from clip4vla.config.data import Dataset, Expected
 from clip4vla.config.load import Config, Weights, section_in
-from clip4vla.config.presets import PRESETS
+from clip4vla.config.presets import PRESETS, SCRIPTS, TASKS
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Column, Row, Table
 
@@ -25,6 +25,12 @@ say where and how; changing one reruns nothing.
 """
 
 
+SCRIPT_NOTE = """* retrieval through a joint encoder: 10 epochs (AudioCaps 15), lr 1e-7, batches of
+  128 (`global_to_local`), 64 (`tight`) or 32 (`local_to_local`; AudioCaps 64); on MSR-VTT
+  `global_to_local` has the `bert` style of joint encoder
+* pre-training with `trainable: all`: `pretrain.objective.second_stage: released`"""
+
+
 def markdown() -> str:
     """docs/config.md."""
     parts = [INTRO]
@@ -38,12 +44,18 @@ def markdown() -> str:
     parts.append(
         "## A recipe\n\nKeys of `recipe` in the config and of `base`, `datasets.NAME` and "
         "`rows.set` in a table. Layers, lowest first: preset, `recipe`, `base`, `datasets.NAME`, "
-        "`set`.\n"
+        "`presets.PRESET.NAME`, `set`.\n"
     )
     parts += _rows(Recipe, "")
     parts.append("\n## Presets\n\n`ours` is the defaults above. The others change:\n")
     for name, patch in PRESETS.items():
         parts += [f"* `{name}`: `{key}: {_text(value)}`" for key, value in patch.items()]
+    parts.append(
+        "\n`released_half` starts from `released`. `released` also sets, by task and reader:\n"
+    )
+    parts += [f"* {task}: {_listed(patch)}" for task, patch in TASKS.items()]
+    parts += [f"* {task}, {reader}: {_listed(patch)}" for (task, reader), patch in SCRIPTS.items()]
+    parts.append(SCRIPT_NOTE)
     return "\n".join(parts) + "\n"
 
 
@@ -84,6 +96,10 @@ def _fields(section: type[Section], prefix: str, kinds: bool) -> list[str]:
         )
         lines.append(f"| `{key}` | {shown} | {default} |{kind} {meaning} |")
     return lines
+
+
+def _listed(patch: dict[str, Any]) -> str:
+    return ", ".join(f"`{key}: {_text(value)}`" for key, value in patch.items())
 
 
 def _is_collection(annotation: Any) -> bool:

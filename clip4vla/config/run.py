@@ -15,13 +15,16 @@ CODE_VERSION = 2  # raised when a change of the code changes numbers, and with i
 Modality = Literal["audio", "vision"]
 Task = Literal["retrieval", "captioning", "classification"]
 GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
-JointFusion = Literal["global_to_local", "tight", "local_to_local"]
+MixingFusion = Literal["global_to_local", "temporal"]
+JointFusion = Literal[MixingFusion, "tight", "local_to_local"]
 Fusion = Literal["global_to_global", JointFusion, GateKind]
 JointStyle = Literal["clip", "bert"]
+Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
 TypeToken = Literal["none", "single", "both", "background"]
 GATES = get_args(GateKind)
 JOINT_FUSIONS = get_args(JointFusion)
+MIXING_FUSIONS = get_args(MixingFusion)  # a clip passes the joint encoder before it is pooled
 PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "fusion", "gate", "probe")
 FIXED_SCALE = 100.0
 
@@ -57,7 +60,8 @@ class Model(Section):
     fusion: Fusion = added(
         "global_to_global",
         "retrieval: mean of pooled vectors; joint encoder over the clip (global_to_local), with "
-        "the end token (tight), with every token (local_to_local); or a gate (feat2..., query2...)",
+        "the end token (tight), with every token (local_to_local); a gate (feat2..., query2...); "
+        "or, of vision alone, CLIP4Clip's transformer over frames (temporal)",
     )
     activation: Activation = added(
         "quick_gelu", "what CLIP was trained with: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
@@ -169,8 +173,18 @@ class Freeze(Section):
 
 
 class Optimiser(Section):
-    """AdamW with fp32 master weights and the schedule of facts 6.4."""
+    """Updates and their schedule (facts 6.4 to 6.6). Default: AdamW, fp32 master weights."""
 
+    kind: Literal["adamw", "bert_adam"] = added(
+        "adamw",
+        "adamw; or the released BertAdam: no bias correction, each tensor's gradient clipped too, "
+        "LayerNorm gains decayed (bert_adam, facts 6.5)",
+    )
+    precision: Literal["full", "half_weights"] = added(
+        "full",
+        "full: fp32 weights and moments. half_weights: a STUDY of the released fp16 towers (facts "
+        "6.6); its numbers are labelled, and are not to be mixed with others; bert_adam only",
+    )
     lr: float = Field(1e-6, gt=0, description="peak, pretrained towers")
     head_lr: float = Field(5e-4, gt=0, description="peak, modules that start from nothing")
     weight_decay: float = Field(0.2, ge=0, description="decoupled")
@@ -178,7 +192,14 @@ class Optimiser(Section):
     beta2: float = Field(0.98, ge=0, lt=1, description="decay of the second moment")
     eps: float = Field(1e-6, gt=0, description="added to the root of the second moment")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps")
-    grad_clip: float = Field(1.0, gt=0, description="largest norm of all gradients")
+    grad_clip: float = Field(
+        1.0, gt=0, description="largest norm of all gradients; bert_adam: of each tensor's too"
+    )
+    ema: float | None = added(
+        None,
+        "decay of a moving average of the weights, such as 0.999, which is then validated, "
+        "selected and published; null: none",
+    )
     epochs: int = Field(5, ge=1, description="passes over the training clips")
     batch_size: int = Field(128, ge=2, description="clips in one step, over all ranks")
     microbatch: int | None = runtime(
@@ -187,6 +208,17 @@ class Optimiser(Section):
         description="clips on the device at once, on each rank; a contrast is still over the whole "
         "batch (gradient caching: each clip is encoded twice); null: all",
     )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is {self.ema:g}: a decay lies between 0 and 1, such as 0.999")
+        if self.precision == "half_weights":
+            if self.kind != "bert_adam":
+                raise ValueError("precision: half_weights studies the released code: bert_adam")
+            if self.ema is not None:
+                raise ValueError("ema: an average in float16 would not move: leave it out")
+        return self
 
 
 class Decoding(Section):
@@ -262,6 +294,9 @@ class Pretrain(Section):
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
     freeze: Freeze = added(Freeze())
     held_out: list[HeldOut] = added([], "clips of their videos are left out")
+    start: str | None = added(
+        None, "second stage: run key of the first, or `weights:NAME`; null: CLIP itself"
+    )
 
 
 class Substitute(Section):
@@ -288,8 +323,10 @@ class Finetune(Section):
     modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
     train: Source
     val: Source | None = Field(description="clips to select on; null where the split has none")
-    selection: Literal["last", "best_val"] = "best_val"
+    test: Source | None = added(None, "best_test_as_paper: the test clips, to select on")
+    selection: Selection = "best_val"
     missing_audio: AudioPolicy = Field("filter", description="silent training clips")
+    test_missing_audio: AudioPolicy | None = added(None, "silent clips of `test`")
     substitution: str | None = Field(None, description="run key of the substitution, if used")
     cache: Cache = Cache()
     model: Model = Model()
@@ -298,6 +335,30 @@ class Finetune(Section):
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
     freeze: Freeze = added(Freeze())
+    decoding: Decoding = added(Decoding(), "captioning: of captions that select an epoch")
+
+    @model_validator(mode="after")
+    def _selects_on_one_split(self) -> Self:
+        on_test = self.selection == "best_test_as_paper"
+        if on_test != (self.test is not None) or (on_test and self.val is not None):
+            raise ValueError("selection: best_test_as_paper needs `test`, not `val`; others `val`")
+        return self
+
+    @property
+    def held_out(self) -> tuple[Source, AudioPolicy] | None:
+        """The clips that are scored after each epoch, and the policy for the silent ones."""
+        if self.test is not None:
+            return self.test, self.test_missing_audio or self.missing_audio
+        return None if self.val is None else (self.val, self.missing_audio)
+
+
+def first_scored_epoch(task: Task, selection: Selection) -> int:
+    """From which epoch on, counted from 1, one may be selected.
+
+    The authors score captions on the test split from the third epoch on (facts 8.2: epoch > 1,
+    counted from 0).
+    """
+    return 3 if (task, selection) == ("captioning", "best_test_as_paper") else 1
 
 
 class Evaluate(Section):
@@ -337,6 +398,6 @@ def sources_of(run: Pretrain | Substitute | Finetune | Evaluate) -> list[Source]
         case Substitute():
             return [*run.queries, run.donors]
         case Finetune():
-            return [source for source in (run.train, run.val) if source is not None]
+            return [source for source in (run.train, run.val, run.test) if source is not None]
         case Evaluate():
             return [run.test]

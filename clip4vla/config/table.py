@@ -49,6 +49,11 @@ class Table(Section):
     columns: list[Column] = Field(min_length=1, description="see below")
     base: dict[str, Any] = Field({}, description="what every row has: keys of Recipe")
     datasets: dict[str, dict[str, Any]] = Field({}, description="what differs by dataset")
+    presets: dict[Preset, dict[str, dict[str, Any]]] = Field(
+        {},
+        description="what differs by dataset in rows of a preset: `released: {NAME: {...}}`; "
+        "released_half has what released has",
+    )
     rows: list[Row] = Field(min_length=1, description="see below")
 
 
@@ -74,9 +79,9 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
         seen.add(row.row)
     if not table.comparable and not table.note:
         raise UserError(f"{document.place(('comparable',))}: comparable: false: say why in `note`")
-    unused = sorted(set(table.datasets) - {column.dataset for column in table.columns})
-    if unused:
-        raise UserError(
-            f"{document.place(('datasets', unused[0]))}: datasets.{unused[0]}: no column has it"
-        )
+    places = [("datasets", name) for name in table.datasets]
+    places += [("presets", preset, name) for preset, of in table.presets.items() for name in of]
+    for place in places:
+        if place[-1] not in {column.dataset for column in table.columns}:
+            raise UserError(f"{document.place(place)}: {'.'.join(place)}: no column has it")
     return table, document

@@ -6,36 +6,17 @@ by name, and so must share no clip), `BENCHMARKS` (how splits are scored in the 
 around) or the whole source to cut from.
 """
 
+import importlib
+import pkgutil
+from functools import cache
 from types import ModuleType
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets import (
-    audiocaps,
-    audioset,
-    demo,
-    esc50,
-    howto100m,
-    msrvtt,
-    ucf101,
-    vatex,
-)
 from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem
 from clip4vla.datasets.collect import Annotations
 from clip4vla.errors import UserError
 
-READERS: dict[str, ModuleType] = {
-    "audiocaps": audiocaps,
-    "audioset": audioset,
-    "demo": demo,
-    "esc50": esc50,
-    "howto100m": howto100m,
-    "msrvtt": msrvtt,
-    "ucf101": ucf101,
-    "vatex": vatex,
-}
-
 __all__ = [
-    "READERS",
     "Annotations",
     "Benchmark",
     "Clip",
@@ -44,16 +25,25 @@ __all__ = [
     "benchmark_of",
     "read_annotations",
     "reader_of",
+    "readers",
 ]
+
+
+@cache
+def readers() -> dict[str, ModuleType]:
+    """Every reader by its name: the modules of this folder that have PROTOCOLS."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: module for name, module in found.items() if hasattr(module, "PROTOCOLS")}
 
 
 def reader_of(name: str, dataset: Dataset) -> ModuleType:
     """The reader module of a dataset; UserError for a name that no module has."""
-    if dataset.reader not in READERS:
+    if dataset.reader not in readers():
         raise UserError(
-            f"datasets.{name}.reader is {dataset.reader!r}: choose one of {', '.join(READERS)}"
+            f"datasets.{name}.reader is {dataset.reader!r}: choose one of {', '.join(readers())}"
         )
-    return READERS[dataset.reader]
+    return readers()[dataset.reader]
 
 
 def benchmark_of(name: str, dataset: Dataset, split: str) -> Benchmark:

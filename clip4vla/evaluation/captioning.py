@@ -8,13 +8,12 @@ from open_clip.tokenizer import SimpleTokenizer
 from clip4vla.config.run import Modality
 from clip4vla.evaluation.device import autocast, to_device
 from clip4vla.evaluation.features import CLIPS, check_finite, encode_clips
-from clip4vla.evaluation.reading import in_order, loader
+from clip4vla.evaluation.reading import WHOLE, Part, batches_of
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.seeds import generator
 from clip4vla.features.text import START
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.decoding import GREEDY, Decoding, decode
-from clip4vla.progress import track
 
 
 @torch.no_grad()
@@ -25,18 +24,19 @@ def generate(
     device: torch.device,
     workers: int,
     decoding: Decoding = GREEDY,
+    part: Part = WHOLE,
 ) -> dict[str, str]:
-    """A caption for every clip. The model is put into evaluation mode.
+    """A caption for every clip, or for those of one rank. The model is put into evaluation mode.
 
     Sampling draws from a generator of its own for every clip: its caption depends on nothing else.
     """
     model.eval()
     tokenizer = SimpleTokenizer()
     captions = {}
-    batches = loader(samples, in_order(len(samples), CLIPS), workers, device)
-    for batch in track(batches, "write captions"):
+    given = samples, CLIPS, workers, device, part, "write captions"
+    for _, batch in batches_of(*given):
         batch = to_device(batch, device)
-        with autocast(device):
+        with autocast(device, model):
             seen = encode_clips(model, batch, modalities)
             check_finite(batch["clip_id"], seen[0], seen[2])
             # The start token takes one of the positions that training has seen.

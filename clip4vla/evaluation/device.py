@@ -6,9 +6,13 @@ import os
 
 import torch
 
+from clip4vla.devices import claim_one_or_share
+
 
 def pick_device() -> torch.device:
-    """The CUDA device of this process's rank on its machine, the first without one; else CPU."""
+    """The CUDA device of this process's rank on its machine, a free one without ranks; else CPU."""
+    if not torch.cuda.is_initialized():  # CUDA reads the choice only once
+        claim_one_or_share()
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
@@ -46,10 +50,16 @@ def half_type(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if native else torch.float16
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    """Forward passes in `half_type`; weights stay in float32 (D12)."""
+def autocast(
+    device: torch.device, model: torch.nn.Module | None = None
+) -> contextlib.AbstractContextManager:
+    """Forward passes in `half_type`; weights stay in float32 (D12).
+
+    Without effect for a `model` whose towers hold half weights (`clip4vla.models.half`): these say
+    themselves what is computed in half.
+    """
     dtype = half_type(device)
-    if dtype is None:
+    if dtype is None or getattr(model, "half_weights", False):
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
 

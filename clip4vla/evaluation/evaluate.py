@@ -129,6 +129,7 @@ def evaluate(
         "gallery": main,
         "missing_audio": run.missing_audio,
         "selection": trained.get("selection"),
+        "half_weights": trained.get("half_weights"),
         "leaks_dropped": trained.get("leaks_dropped"),
         "tie_rule": TIE_RULE if run.task == "retrieval" else None,
         "interval_rule": INTERVAL_RULE,
@@ -164,7 +165,7 @@ def _retrieval(scoring: Scoring, main: str) -> Scores:
     given = scoring.model, scoring.samples, run, run.scale, scoring.device, scoring.workers
     gallery = Gallery(*given)
     captions, targets = captions_of(pairs, gallery.clip_ids)
-    heads = gallery.heads(captions)
+    heads = gallery.views(captions)
     stated, queries, predictions = {}, {}, pd.DataFrame()
     for name, kept in scoring.galleries.items():
         some = {head: among(kept, x, targets, gallery.clip_ids) for head, x in heads.items()}

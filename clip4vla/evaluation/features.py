@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from clip4vla.config.run import Modality
 from clip4vla.errors import UserError
 from clip4vla.evaluation.device import autocast, to_device
-from clip4vla.evaluation.reading import in_order, loader
+from clip4vla.evaluation.reading import WHOLE, Part, batches_of, in_order
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.text import tokenize
 from clip4vla.models.clip4vla import CLIP4VLA
@@ -34,8 +35,16 @@ class ClipFeatures:
     heard: Tensor  # bool [N]
 
 
+def embed_clips(model: CLIP4VLA, samples: ClipSamples, *given, **options) -> ClipFeatures:
+    """Features of every sample, in order; arguments as of `clip_batches`."""
+    return joined_clips(samples, clip_batches(model, samples, *given, **options))
+
+
+NumberedBatch = tuple[int, dict[str, Tensor]]
+
+
 @torch.no_grad()
-def embed_clips(
+def clip_batches(
     model: CLIP4VLA,
     samples: ClipSamples,
     modalities: Iterable[Modality],
@@ -43,29 +52,41 @@ def embed_clips(
     workers: int,
     reduce: Callable[[Tensor, Tensor], Tensor] = pool,
     mix: Callable[..., tuple[Tensor | None, Tensor | None]] | None = None,
-) -> ClipFeatures:
-    """Features of every sample, in order. The model is put into evaluation mode.
+    part: Part = WHOLE,
+) -> list[NumberedBatch]:
+    """Features of the clips, or of one rank's part of them, by the number of their batch.
 
-    reduce: from features [B, S, D] and mask [B, S] to [B, D]; `pool`, or `masked_mean`.
-    mix: from what `encode_clips` gives to the vision and audio that are reduced; itself if None.
+    The model is put into evaluation mode. reduce: from features [B, S, D] and mask [B, S] to
+    [B, D]; `pool`, or `masked_mean`. mix: from what `encode_clips` gives to the vision and audio
+    that are reduced; itself if None.
     """
     model.eval()
-    parts: dict[str, list[Tensor]] = {"vision": [], "audio": [], "has_audio": [], "heard": []}
-    batches = loader(samples, in_order(len(samples), CLIPS), workers, device)
-    for batch in track(batches, "embed clips"):
-        batch = to_device(batch, device)
-        with autocast(device):
+    found = []
+    for number, batch in batches_of(samples, CLIPS, workers, device, part):
+        batch, features = to_device(batch, device), {}
+        with autocast(device, model):
             vision, vision_mask, audio, audio_mask = encode_clips(model, batch, modalities)
             check_finite(batch["clip_id"], vision, audio)
             if mix is not None:
                 vision, audio = mix(vision, vision_mask, audio, audio_mask)
             if vision is not None:
-                parts["vision"].append(reduce(vision, vision_mask).cpu())
+                features["vision"] = reduce(vision, vision_mask).cpu()
             if audio is not None:
-                parts["audio"].append(reduce(audio, audio_mask).cpu())
-        parts["has_audio"].append(batch["has_audio"].cpu())
-        parts["heard"].append(batch["audio_mask"].any(1).cpu())
-    joined = {name: torch.cat(tensors) if tensors else None for name, tensors in parts.items()}
+                features["audio"] = reduce(audio, audio_mask).cpu()
+        features["has_audio"] = batch["has_audio"].cpu()
+        features["heard"] = batch["audio_mask"].any(1).cpu()
+        found.append((number, features))
+    return found
+
+
+def joined_clips(samples: ClipSamples, batches: list[NumberedBatch]) -> ClipFeatures:
+    """All batches of `clip_batches`, from one rank or several, as features in order."""
+    parts = [features for _, features in sorted(batches, key=itemgetter(0))]
+    names = ("vision", "audio", "has_audio", "heard")
+    joined = {
+        name: torch.cat([part[name] for part in parts]) if name in parts[0] else None
+        for name in names
+    }
     return ClipFeatures([clip_id for clip_id, _, _ in samples.items], **joined)
 
 
@@ -100,6 +121,6 @@ def embed_texts(model: CLIP4VLA, texts: list[str], max_words: int, device: torch
     parts = []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
         tokens = tokenize([texts[i] for i in rows], max_words).to(device)
-        with autocast(device):
+        with autocast(device, model):
             parts.append(normalise(model.encode_text(tokens)[1]).cpu())
     return torch.cat(parts)

@@ -1,7 +1,7 @@
 """Which clips of a split are read, with which sound, and the loader that reads them."""
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from clip4vla.datasets.leaks import Leaks
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.samples import ClipSamples, Item, collate
+from clip4vla.progress import track
 
 Manifests = dict[tuple[str, str], Path]
 DONOR_COLUMN = {"substitute": "donor", "random": "random_donor"}
@@ -133,6 +134,29 @@ def loader(
 def in_order(count: int, size: int) -> list[list[int]]:
     """Indices 0 .. count - 1 in batches."""
     return [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+
+
+Part = tuple[int, int]  # (rank, world): every world-th batch, from number `rank` on
+WHOLE: Part = (0, 1)
+
+
+def batches_of(
+    samples: ClipSamples,
+    size: int,
+    workers: int,
+    device: torch.device,
+    part: Part = WHOLE,
+    description: str = "embed clips",
+) -> Iterator[tuple[int, dict]]:
+    """The samples in order, in numbered batches, or those batches that are one rank's part.
+
+    Whatever the number of ranks, a batch has the same samples, and so its features the same bits.
+    """
+    rank, world = part
+    batches = in_order(len(samples), size)
+    numbers = range(rank, len(batches), world)
+    read = loader(samples, batches[rank::world], workers, device)
+    yield from track(zip(numbers, read, strict=True), description, len(numbers))
 
 
 def origins(samples: ClipSamples) -> np.ndarray:

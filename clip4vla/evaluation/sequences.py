@@ -1,6 +1,7 @@
 """Un-pooled features of a whole split, for fusions that read positions (facts 7.1)."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn.functional import pad
 from clip4vla.config.run import Modality
 from clip4vla.evaluation.device import autocast, to_device
 from clip4vla.evaluation.features import CLIPS, TEXTS, check_finite, encode_clips
-from clip4vla.evaluation.reading import in_order, loader
+from clip4vla.evaluation.reading import WHOLE, Part, batches_of, in_order
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.text import PAD, tokenize
 from clip4vla.models.clip4vla import CLIP4VLA
@@ -30,22 +31,31 @@ class ClipSequences(NamedTuple):
 
 
 @torch.no_grad()
-def embed_sequences(
+def sequence_batches(
     model: CLIP4VLA,
     samples: ClipSamples,
     modalities: Iterable[Modality],
     device: torch.device,
     workers: int,
-) -> ClipSequences:
-    """Frames and segments of every sample, in order. The model is put into evaluation mode."""
+    part: Part = WHOLE,
+) -> list[tuple[int, tuple]]:
+    """Frames and segments of every sample, or of one rank's part, by the number of their batch.
+
+    The model is put into evaluation mode.
+    """
     model.eval()
-    parts: list[tuple] = []
-    batches = loader(samples, in_order(len(samples), CLIPS), workers, device)
-    for batch in track(batches, "embed clips"):
-        with autocast(device):
-            found = encode_clips(model, to_device(batch, device), modalities)
-        check_finite(batch["clip_id"], found[0], found[2])
-        parts.append(tuple(None if x is None else x.cpu() for x in found))
+    found = []
+    for number, batch in batches_of(samples, CLIPS, workers, device, part):
+        with autocast(device, model):
+            seen = encode_clips(model, to_device(batch, device), modalities)
+        check_finite(batch["clip_id"], seen[0], seen[2])
+        found.append((number, tuple(None if x is None else x.cpu() for x in seen)))
+    return found
+
+
+def joined_sequences(batches: list[tuple[int, tuple]]) -> ClipSequences:
+    """All batches of `sequence_batches`, from one rank or several, in order."""
+    parts = [features for _, features in sorted(batches, key=itemgetter(0))]
     vision, vision_mask, audio, audio_mask = zip(*parts, strict=True)
     return ClipSequences(*_joined(vision, vision_mask), *_joined(audio, audio_mask))
 
@@ -73,7 +83,7 @@ def embed_words(
     features, masks = [], []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
         tokens = tokenize([texts[i] for i in rows], max_words)
-        with autocast(device):
+        with autocast(device, model):
             features.append(model.encode_text(tokens.to(device))[0].float().cpu())
         masks.append(tokens != PAD)
     return torch.cat(features), torch.cat(masks)

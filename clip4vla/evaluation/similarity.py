@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from clip4vla.config.run import GATES, Evaluate, Finetune
-from clip4vla.evaluation.features import embed_clips, embed_texts
+from clip4vla.config.run import GATES, MIXING_FUSIONS, Evaluate, Finetune
+from clip4vla.evaluation.features import clip_batches, embed_texts, joined_clips
+from clip4vla.evaluation.reading import WHOLE, Part
 from clip4vla.evaluation.retrieval import Blocks
-from clip4vla.evaluation.sequences import embed_sequences, embed_words
+from clip4vla.evaluation.sequences import embed_words, joined_sequences, sequence_batches
 from clip4vla.evaluation.text_clip import similarity_name
 from clip4vla.features.samples import ClipSamples
 from clip4vla.models.clip4vla import CLIP4VLA
@@ -43,37 +44,52 @@ class Gallery:
         """The clips, in the order of the columns."""
         return [clip_id for clip_id, _, _ in self.samples.items]
 
-    def blocks(self, captions: list[str]) -> Blocks:
-        """Rows of the similarities [Q, N] of captions and clips, float32. Features are made here.
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether every pair of a text and a clip passes the joint encoder."""
+        return self.run.model.fusion in ("tight", "local_to_local")
 
-        Precision: encoders may run in half, what scores a pair does not, as it would make ties.
+    def encoded(self, part: Part = WHOLE) -> list:
+        """Numbered batches of encoded clips: all, or the part of one rank."""
+        run, model = self.run, self.model
+        given = model, self.samples, run.modalities, self.device, self.workers
+        if self.scores_pairs:
+            return sequence_batches(*given, part=part)
+        fusion = run.model.fusion
+        mix = model.fusion.mix(fusion) if fusion in MIXING_FUSIONS else None
+        return clip_batches(*given, mix=mix, part=part)
+
+    def blocks(self, captions: list[str], encoded: list | None = None) -> Blocks:
+        """Rows of the similarities [Q, N] of captions and clips, float32.
+
+        encoded: what `encoded` gives, of all ranks; made here if None. Precision: encoders may run
+        in half, what scores a pair does not, as it would make ties.
         """
-        return self.heads(captions)[similarity_name(self.run.modalities)]
+        return self.views(captions, encoded)[similarity_name(self.run.modalities)]
 
-    def heads(self, captions: list[str]) -> dict[str, Blocks]:
-        """The same by name, from features that are made once.
+    def views(self, captions: list[str], encoded: list | None = None) -> dict[str, Blocks]:
+        """`blocks` of every similarity that the fusion gives on the way: t_va, and t_v and t_a.
 
-        The similarity that is ranked and, where pooled vectors are compared, t_v and t_a too.
+        A fusion that scores pairs jointly gives but the one of the run's modalities.
         """
-        if self.run.model.fusion in ("tight", "local_to_local"):
-            rows = self._pairs(captions)
-            return {similarity_name(self.run.modalities): lambda: rows}
-        return self._pooled(captions)
+        encoded = self.encoded() if encoded is None else encoded
+        if self.scores_pairs:
+            name = similarity_name(self.run.modalities)
+            rows = self._pairs(captions, encoded)
+            return {name: lambda: rows}
+        return self._pooled(captions, encoded)
 
-    def _pooled(self, captions: list[str]) -> dict[str, Blocks]:
+    def _pooled(self, captions: list[str], encoded: list) -> dict[str, Blocks]:
         """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
         run, model = self.run, self.model
-        mix = model.fusion.global_to_local if run.model.fusion == "global_to_local" else None
-        given = model, self.samples, run.modalities, self.device, self.workers
-        clips = embed_clips(*given, mix=mix)
+        clips = joined_clips(self.samples, encoded)
         texts = embed_texts(model, captions, run.inputs.max_words, self.device)
         gated = run.model.fusion in GATES
         score, device = (model.gate, self.device) if gated else (similarities, torch.device("cpu"))
         given = clips.vision, clips.audio, None if clips.has_audio.all() else clips.has_audio
         seen, heard, has_audio = (None if x is None else _padded(x.to(device)) for x in given)
-        number = len(clips.clip_ids)
 
-        def head(name: str) -> Blocks:
+        def blocks(name: str) -> Blocks:
             vision, audio = seen if name != "t_a" else None, heard if name != "t_v" else None
 
             @torch.no_grad()
@@ -81,17 +97,15 @@ class Gallery:
                 with torch.autocast(device.type, enabled=False):
                     return score(part.to(device), vision, audio, self.scale, has_audio)[name]
 
-            return product_blocks(texts, number, rows)
+            return product_blocks(texts, len(clips.clip_ids), rows)
 
-        single = [name for name, x in (("t_v", seen), ("t_a", heard)) if x is not None]
-        names = dict.fromkeys([similarity_name(run.modalities), *single])
-        return {name: head(name) for name in names}
+        alone = [similarity_name([modality]) for modality in run.modalities]
+        return {name: blocks(name) for name in (similarity_name(run.modalities), *alone)}
 
-    def _pairs(self, captions: list[str]) -> list[np.ndarray]:
+    def _pairs(self, captions: list[str], encoded: list) -> list[np.ndarray]:
         """Every pair through the joint encoder, once: the blocks of [Q, N]."""
         run, model, device = self.run, self.model, self.device
-        given = model, self.samples, run.modalities, device, self.workers
-        clips = [None if x is None else x.to(device) for x in embed_sequences(*given)]
+        clips = [None if x is None else x.to(device) for x in joined_sequences(encoded)]
         given = model, captions, run.inputs.max_words, device
         if run.model.fusion == "tight":
             texts, masks = embed_texts(*given).split(TEXTS), None

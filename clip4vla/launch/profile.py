@@ -1,6 +1,7 @@
 """The Slurm profile of Snakemake: a template, and the user's own copy of it."""
 
 import difflib
+import getpass
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from clip4vla.files import write_text
 
 TEMPLATE = Path(__file__).parent / "profile.yaml"
 FIELD = re.compile(r"\{(\w+)\}")
+EVALUATE_MB = (8000, 16000)  # least, and what it asks for where a node has that much
+NAME = re.compile(r"\w[\w-]*")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,&|*:-]*")
 
 
@@ -22,6 +25,8 @@ class Cluster:
 
     account: str = ""
     partition: str = ""
+    cpu_partition: str = ""  # of jobs without GPU; else the same
+    qos: str = ""
     gpu_model: str = ""
     constraint: str = ""
     nodes: int = 1
@@ -34,14 +39,18 @@ class Cluster:
 def render(cluster: Cluster) -> str:
     """The profile for a cluster. Raises UserError for a value that could not stand in it."""
     values = {name: str(value) for name, value in asdict(cluster).items()}
-    values["gpu"] = "1" if cluster.gpus_per_node else ""
-    values["gpu_job_mem_mb"] = str(min(32000, cluster.mem_mb))
-    values["evaluate_mem_mb"] = str(min(16000, cluster.mem_mb))
     for name, value in values.items():
         if value and not WORD.fullmatch(value):
             raise UserError(
                 f"--{name.replace('_', '-')} {value!r}: use letters, digits and _.-,:&|*"
             )
+    values["gpu"] = "1" if cluster.gpus_per_node else ""
+    values["gpu_job_mem_mb"] = str(min(32000, cluster.mem_mb))
+    least, most = EVALUATE_MB
+    values["evaluate_mem_mb"] = str(max(least, min(most, cluster.mem_mb)))
+    values["gpu_partition"] = ""  # with one partition for all, the default says it
+    if cluster.cpu_partition:
+        values["gpu_partition"], values["partition"] = cluster.partition, ""
     absent = [name for name, value in values.items() if not value]
     lines = []
     for line in TEMPLATE.read_text(encoding="utf-8").splitlines():
@@ -59,6 +68,8 @@ def user_folder() -> Path:
 
 def install(text: str, name: str, replace: bool) -> Path:
     """Write the user's profile `name`; refuses to change one that is there unless `replace`."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"--name {name!r}: use letters, digits, _ and -")
     path = user_folder() / name / "config.yaml"
     if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
         if not replace:
@@ -76,18 +87,29 @@ def check(cluster: Cluster) -> None:
     Says nothing where Slurm cannot be asked: the profile may be written on another machine.
     """
     partitions = {name.strip("*") for name in _ask("sinfo", "--noheader", "--format=%P")}
-    if cluster.partition and partitions:
-        unknown = set(cluster.partition.split(",")) - partitions
-        if unknown:
+    given = {"partition": cluster.partition, "cpu-partition": cluster.cpu_partition}
+    for option, names in given.items():
+        unknown = set(filter(None, names.split(","))) - partitions
+        if unknown and partitions:
             raise UserError(
-                f"--partition {', '.join(sorted(unknown))}: this cluster has "
+                f"--{option} {', '.join(sorted(unknown))}: this cluster has "
                 f"{', '.join(sorted(partitions))}"
             )
-    user = os.environ.get("USER") or str(os.getuid())
-    form = ("format=account", f"user={user}")
-    accounts = set(_ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *form))
-    if cluster.account and accounts and cluster.account not in accounts:
-        raise UserError(f"--account {cluster.account}: yours are {', '.join(sorted(accounts))}")
+    rows = [line.partition("|") for line in _associations(getpass.getuser())]
+    yours = {account for account, _, _ in rows}
+    if cluster.account and yours and cluster.account.lower() not in yours:
+        raise UserError(f"--account {cluster.account}: yours are {', '.join(sorted(yours))}")
+    allowed = {name for _, _, names in rows for name in names.split(",") if name}
+    if cluster.qos and allowed and cluster.qos.lower() not in allowed:
+        raise UserError(f"--qos {cluster.qos}: yours are {', '.join(sorted(allowed))}")
+
+
+def _associations(user: str) -> list[str]:
+    """`account|qos,qos` of this user's associations, as Slurm has them: in small letters."""
+    return _ask(
+        *("sacctmgr", "--noheader", "--parsable2", "show", "assoc"),
+        *(f"user={user}", "format=account,qos"),
+    )
 
 
 def _ask(*command: str) -> list[str]:

@@ -1,14 +1,17 @@
 """The one function that every task of a Slurm job runs: `clip4vla train` as one rank."""
 
+import contextlib
 import os
 import sys
 import time
 
+from submitit import JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
-from clip4vla.errors import EXIT_RETRY
+from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR
 from clip4vla.launch.queue import requeue
 
+REFUSED = "refused"  # file of a job's folder: the rank that met a mistake of the user's
 REQUEUE_SECONDS = 60  # until Slurm ends the tasks of a job that it has requeued
 
 
@@ -35,8 +38,16 @@ class Rank(Checkpointable):
         except SystemExit as end:
             if end.code == EXIT_RETRY:
                 self._come_back(ranks.rank)
+            if end.code == EXIT_USER_ERROR:
+                self._refuse(ranks.rank)
             if end.code:
                 raise
+
+    def _refuse(self, rank: int) -> None:
+        """Leave a note: Slurm ends the other ranks, and the job's exit code may be theirs."""
+        note = JobEnvironment().paths.folder / REFUSED
+        with contextlib.suppress(FileExistsError), note.open("x") as stream:
+            stream.write(str(rank))
 
     def _come_back(self, rank: int) -> None:
         if rank == 0 and not requeue(os.environ["SLURM_JOB_ID"]):

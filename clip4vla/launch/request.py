@@ -18,6 +18,8 @@ class Request:
     partition: str = ANY
     account: str = ANY
     constraint: str = ANY
+    qos: str = ANY
+    extra: str = ""  # more options of sbatch, such as --exclude=node7 --reservation=clip
     grace_seconds: int = 180  # from Slurm's signal to the end: to finish a step and save
 
     @property

@@ -5,6 +5,7 @@ itself after time limits, pre-emption and crashed nodes, and the same command at
 """
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from submitit.helpers import clean_env
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of, sole_owner
 from clip4vla.launch.queue import State, living_job, state_of
-from clip4vla.launch.rank import Rank
+from clip4vla.launch.rank import REFUSED, Rank
 from clip4vla.launch.request import ANY, Request
 
 POLL_SECONDS = (2.0, 30.0)  # shortly after a change, and in the long run
@@ -23,7 +24,11 @@ UNKNOWN_SECONDS = 120.0  # until a job that nothing knows counts as lost
 FRUITLESS = 3  # jobs in a row that may end without a step of progress
 LOG_LINES = 15
 NEVER = {"PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"}
-REFUSED = 2  # exit code of a user's mistake: submitting again cannot help
+OURS = (  # options that `_submit` sets itself
+    "account constraint cpus-per-task error gpus-per-node gres job-name mem nodes ntasks-per-node "
+    "open-mode output partition qos signal time"
+)
+PAUSE_SECONDS = (60.0, 300.0)  # after the first, the second fruitless job in a row
 
 
 def run_on_slurm(
@@ -50,10 +55,16 @@ def run_on_slurm(
                 return
             now = _progress(state)
             fruitless, reached = (0, now) if now > reached else (fruitless + 1, reached)
-            hopeless = end.name == "CANCELLED" or end.exit_code == REFUSED
+            refused = (folder / job_id / REFUSED).exists()  # submitting again cannot help
+            hopeless = end.name == "CANCELLED" or refused
             if hopeless or fruitless >= FRUITLESS:
                 raise UserError(_report(job_id, end, folder, fruitless))
             _say(f"job {job_id} ended as {end.name} at step {now}: going on")
+            if fruitless:
+                # Slurm may need minutes to notice that a node is lost, and give it out till then.
+                pause = PAUSE_SECONDS[min(fruitless, len(PAUSE_SECONDS)) - 1]
+                _say(f"it made no progress: the next one in {pause:.0f} s")
+                time.sleep(pause)
             job_id = living_job(name)  # after an outage of Slurm it may be there after all
 
 
@@ -61,11 +72,12 @@ def _submit(
     name: str, arguments: list[str], request: Request, folder: Path, variables: dict[str, str]
 ) -> str:
     """Hand the job to Slurm through submitit; its id."""
-    executor = submitit.SlurmExecutor(folder / "%j", python=sys.executable)
+    executor = submitit.SlurmExecutor(folder / "%j", python=shlex.quote(sys.executable))
     optional = {
         "partition": request.partition,
         "account": request.account,
         "constraint": request.constraint,
+        "qos": request.qos,
         "mem": f"{request.mem_mb}M" if request.mem_mb else ANY,
         **_gpus(request),
     }
@@ -77,7 +89,7 @@ def _submit(
         time=request.minutes,
         signal_delay_s=request.grace_seconds,
         srun_args=["--kill-on-bad-exit=1"],  # a lost rank ends the others, which wait for it
-        additional_parameters={"requeue": True},
+        additional_parameters={"requeue": True, **_extra(request.extra)},
         **{key: value for key, value in optional.items() if value != ANY},
     )
     found = os.environ.get("SLURM_CONF")
@@ -93,6 +105,20 @@ def _submit(
             ) from None
     _say(f"job {job.job_id}: {request.nodes} node(s), logs in {folder}/{job.job_id}")
     return job.job_id
+
+
+def _extra(options: str) -> dict[str, str | bool]:
+    """sbatch options as submitit takes them; UserError for what has a resource of its own."""
+    given: dict[str, str | bool] = {}
+    for word in shlex.split(options):
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name in OURS.split():
+            raise UserError(
+                f"slurm_extra {word!r}: only --NAME or --NAME=VALUE, and nothing that another "
+                "resource of the rule says"
+            )
+        given[name] = value if equals else True
+    return given
 
 
 def _gpus(request: Request) -> dict[str, str | int]:
@@ -136,8 +162,12 @@ def _progress(state: Path) -> int:
 
 
 def _report(job_id: str, end: State, folder: Path, fruitless: int) -> str:
-    logs = sorted((folder / job_id).glob(f"{job_id}_*_log.err"))
+    note = folder / job_id / REFUSED
+    rank = note.read_text() if note.exists() else "*"
+    logs = sorted((folder / job_id).glob(f"{job_id}_{rank}_log.err"))
     lines = [f"job {job_id} ended as {end.name} (exit code {end.exit_code})"]
+    if note.exists():
+        lines[0] += ": the training was refused"
     if fruitless >= FRUITLESS:
         lines[0] += f"; {fruitless} jobs in a row made no progress"
     if logs:

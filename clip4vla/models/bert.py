@@ -4,6 +4,7 @@ import torch
 from open_clip.transformer import LayerNorm
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from clip4vla.models.blocks import Block, Projection, join_heads, split_heads
 from clip4vla.models.joint import DROPOUT, JointEncoder, Part
@@ -68,13 +69,17 @@ class BertJointEncoder(JointEncoder):
         super().__init__(dim, heads, layers, positions)
 
     def _add_layers(self, dim: int, layers: int) -> None:
+        self.grad_checkpointing = False  # as open_clip's Transformer calls it
         self.norm = LayerNorm(dim, eps=EPSILON)
         self.layers = nn.ModuleList(BertBlock(dim, self.heads) for _ in range(layers))
         self.pooler = nn.Linear(dim, dim)
 
     def _encode(self, x: Tensor, attend: Tensor) -> Tensor:
         for block in self.layers:
-            x = block(x, attend)
+            if self.grad_checkpointing:
+                x = checkpoint(block, x, attend, use_reentrant=False)
+            else:
+                x = block(x, attend)
         return x
 
     def placed(self, part: Part, start: int) -> Tensor:

@@ -84,6 +84,8 @@ def _construct(config: Model, head: Head, n_classes: int | None, inputs: Inputs)
     if head in ("captioning", "fusion"):
         _check_positions(inputs, sizes.context_length if config.joint == "clip" else POSITIONS)
         model.add_captioner(*encoder) if head == "captioning" else model.add_fusion(*encoder)
+        if head == "fusion" and config.fusion == "temporal":
+            model.fusion.joint.dropout.p = 0.0  # CLIP4Clip has none there
     elif head == "classification":
         if n_classes is None:
             raise ValueError("head 'classification' needs n_classes")

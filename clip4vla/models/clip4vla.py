@@ -41,6 +41,7 @@ class CLIP4VLA(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.audio_init = audio_init
+        self.half_weights = False  # see `clip4vla.models.half`
         self.text = TextTower(sizes)
         self.vision = VisionTower(sizes)
         self.audio = AudioTower(sizes, type_token)
@@ -102,7 +103,8 @@ class CLIP4VLA(nn.Module):
 
         See `TextTower.forward`.
         """
-        return self.text(tokens)
+        words, end = self.text(tokens)
+        return self._full(words), self._full(end)
 
     def encode_vision(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
         """Frame features; masked frames are not encoded and give zeros.
@@ -111,7 +113,8 @@ class CLIP4VLA(nn.Module):
         bool [B, F]. Gives [B, F, D].
         """
         index = _valid(frame_mask)
-        return _scatter(self.vision(frames.flatten(0, 1)[index]), index, frame_mask)
+        features = self._full(self.vision(frames.flatten(0, 1)[index]))
+        return _scatter(features, index, frame_mask)
 
     def encode_audio(self, audio: Tensor, audio_mask: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Segment features; masked segments are not encoded and give zeros.
@@ -121,7 +124,12 @@ class CLIP4VLA(nn.Module):
         """
         index = _valid(audio_mask)
         share = nonverbal_share[:, None].expand(audio_mask.shape).flatten()[index]
-        return _scatter(self.audio(audio.flatten(0, 1)[index], share), index, audio_mask)
+        features = self._full(self.audio(audio.flatten(0, 1)[index], share))
+        return _scatter(features, index, audio_mask)
+
+    def _full(self, features: Tensor) -> Tensor:
+        """What half weights give is handed on in float32, as the released code does."""
+        return features.float() if self.half_weights else features
 
 
 def set_trainable(

@@ -3,12 +3,14 @@
 The paper's Global-Global needs no parameters: it is t_va of `similarity`. The others are here.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from clip4vla.config.run import MixingFusion
 from clip4vla.models.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.pooling import normalise
 
@@ -46,6 +48,24 @@ class Fusion(nn.Module):
         parts = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
         mixed = dict(zip((part.kind for part in parts), self.joint(parts), strict=True))
         return mixed.get(Kind.VISION), mixed.get(Kind.AUDIO)
+
+    def temporal(
+        self,
+        vision: Tensor,
+        vision_mask: Tensor,
+        audio: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Let frames read each other and add what they were: CLIP4Clip's seqTransf, a baseline.
+
+        The type embedding, one vector for all frames, is ours. Sound comes back as it is.
+        """
+        mixed, _ = self.global_to_local(vision, vision_mask, None, None)
+        return vision + mixed, audio
+
+    def mix(self, fusion: MixingFusion) -> Callable[..., tuple[Tensor | None, Tensor | None]]:
+        """The method of that name, which gives vision and audio back, to be pooled."""
+        return {"global_to_local": self.global_to_local, "temporal": self.temporal}[fusion]
 
     def tight(
         self,

@@ -97,7 +97,10 @@ class CachedSteps:
         """The text tower's output at one position: tokens [B, k] to [B, k, D]."""
         text = self.model.text
         x = text.token_embedding(tokens) + text.positional_embedding[position]
-        return text.ln_final(self.words.extend(x, self.read)) @ text.text_projection
+        if self.model.half_weights:  # as TextTransformer does before its first block
+            x = x.to(text.text_projection.dtype)
+        x = text.ln_final(self.words.extend(x, self.read)) @ text.text_projection
+        return x.float() if self.model.half_weights else x
 
     def keep(self, clips: Tensor) -> None:
         """See `search.Steps`."""

@@ -62,7 +62,7 @@ class VisionTower(VisionTransformer):
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature [N, D] of each image [N, 3, 224, 224], not normalised; see `pixels`."""
-        return super().forward(pixels(images))
+        return super().forward(pixels(images).to(self.conv1.weight.dtype))
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class AudioTower(VisionTower):
 
     def _embeds(self, x: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Tokens that enter the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
-        x = self.conv1(x).flatten(2).transpose(1, 2)  # [N, grid, width]
+        x = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [N, grid, width]
         parts = [self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x]
         positions = self.positional_embedding
         if self.type_token == "single":

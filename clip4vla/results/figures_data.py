@@ -53,7 +53,7 @@ HEADLINES = ("_R1", "_R10", "_MedR", "/CIDEr", "/METEOR", "/accuracy")  # of val
 
 def is_headline(name: str) -> bool:
     """Whether a curve is drawn: all of training, and of validation what the tables lead with."""
-    return not name.startswith("val/") or name.endswith(HEADLINES)
+    return not name.startswith(("val/", "test/")) or name.endswith(HEADLINES)
 
 
 def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:

@@ -15,8 +15,23 @@ from clip4vla.results.compare import (
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import number, signed
+from clip4vla.results.tidy import HALF_WEIGHTS
 
 LEAKS = "Clips left out of pre-training because their videos are held out"
+WARNINGS = (  # what a selection means, where it is not the usual one
+    (
+        "best_test_as_paper",
+        "Numbers selected by best_test_as_paper are those of the epoch that is best on the "
+        "reported test split itself, as the authors chose theirs: too high by the luck of that "
+        "choice, and not to be mixed with numbers that were selected on validation.",
+    ),
+    (
+        HALF_WEIGHTS,
+        f"Numbers of the {HALF_WEIGHTS} come from towers trained with float16 weights and moments, "
+        "as the released code trains them (docs/deviations.md): they are not to be mixed with "
+        "others.",
+    ),
+)
 CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
 
 EXTRAS = {
@@ -41,6 +56,7 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
         lines += _data(sheet, measured)
         lines += _shared("Silent clips", "policy", measured)
         lines += _shared("Checkpoint selection", "selection", measured)
+        lines += [text for mark, text in WARNINGS if any(mark in e.selection for e in measured)]
         if any(entry.leaks_dropped for entry in measured):
             lines += _shared(LEAKS, "leaks_dropped", measured)
         if any("_R" in entry.metric for entry in measured):

@@ -34,6 +34,15 @@ def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str
     save(bars(content, entries), out / "bars")
 
 
+def write_row(sheet: Sheet, row: str, runs: str | Path, paper: str | Path, out: Path) -> None:
+    """Write the numbers of one row, ours and the paper's, as Markdown into the file `out`."""
+    only = sheet.model_copy(update={"rows": [item for item in sheet.rows if item.row == row]})
+    numbers = read_paper(paper)
+    entries, _ = table_views(only, build_tidy([only], runs), numbers)
+    mine = [entry for entry in entries if entry.row == row]
+    write_text(out, to_markdown(build_grid(only, mine, numbers)))
+
+
 def table_views(sheet: Sheet, tidy, paper: list[Published]) -> tuple[list[Entry], Grid]:
     """The numbers of a table, and its layout."""
     entries = compare(sheet, tidy, paper)

@@ -8,9 +8,10 @@ import pandas as pd
 
 from clip4vla.errors import UserError
 from clip4vla.files import write_text
-from clip4vla.results.metrics_file import read_metrics
+from clip4vla.results.metrics_file import Metrics, read_metrics
 from clip4vla.results.sheet import Cell, Row, Sheet
 
+HALF_WEIGHTS = "half-weight study"
 COLUMNS = (
     "table",
     "row",
@@ -38,7 +39,7 @@ COLUMNS = (
     "n_captions",  # per clip, as the protocol has them; empty where it says nothing
     "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
     "policy",
-    "selection",
+    "selection",  # and whether the weights are those of the half-weight study
     "tie_rule",
     "data_version",
     "manifest_sha256",
@@ -104,7 +105,7 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
         "n_captions": found.coverage.captions_per_clip,
         "n_leaks_dropped": (found.model_extra or {}).get("leaks_dropped"),
         "policy": found.missing_audio,
-        "selection": found.selection,
+        "selection": _selection(found),
         "tie_rule": found.tie_rule,
         "data_version": found.data_version,
         "manifest_sha256": found.manifest_sha256,
@@ -116,6 +117,14 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
         ends = {"low": low, "high": high, "pessimistic": pessimistic, "optimistic": optimistic}
         lines.append({**shared, "metric": name, "value": value, **ends})
     return lines
+
+
+def _selection(found: Metrics) -> str | None:
+    """How the checkpoint was chosen, with the label that keeps a study's numbers apart."""
+    stages = (found.model_extra or {}).get("half_weights")
+    if not stages:
+        return found.selection
+    return f"{found.selection} in the {HALF_WEIGHTS} ({', '.join(stages)})"
 
 
 def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, found: dict) -> None:

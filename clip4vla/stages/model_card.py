@@ -119,6 +119,12 @@ def _run(metadata: dict[str, Any]) -> str | None:
     text += f"{metadata.get('selected_epoch')} by {metadata.get('selection')}"
     if metadata.get("val_metric"):
         text += f" ({metadata['val_metric']} {metadata['val_value']:.4g})"
+    if metadata.get("selected_on"):
+        text += f"; selected on {metadata['selected_on']}"
+    if metadata.get("ema"):
+        text += f"; weights averaged with decay {metadata['ema']:g}"
+    if metadata.get("half_weights"):
+        text += f"; half-weight study ({', '.join(metadata['half_weights'])})"
     return text
 
 

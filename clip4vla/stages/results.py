@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
+from clip4vla.config.targets import narrowed
 from clip4vla.errors import UserError
 from clip4vla.files import whole_file, write_json
 
@@ -26,6 +27,16 @@ def build(plan: Plan, table: str) -> None:
 
     _known(plan, table)
     build_table(_folder(table) / "rows.json", RUNS, plan.config.paper, _folder(table))
+
+
+def row(plan: Plan, table: str, row: str) -> None:
+    """The numbers of one row -> results/rows/<table>/<row>."""
+    from clip4vla.results.sheet import Sheet
+    from clip4vla.results.tables import write_row
+
+    narrowed(plan, f"{table}/{row}")  # refuses what is not there
+    sheet = Sheet.model_validate(plan.sheet(table))
+    write_row(sheet, row, RUNS, plan.config.paper, Path(layout.row_file(table, row)))
 
 
 def page(plan: Plan) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clip4vla.config import layout
+from clip4vla.config.load import Config
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import sources_of
 from clip4vla.errors import UserError
@@ -43,10 +44,17 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
         workers=threads,
         max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
         leaks=_leaks(run),
-        frozen_cache=plan.config.frozen_cache,
+        switches=switches_of(plan.config),
     )
     if leads:
         _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
+
+
+def switches_of(config: Config):
+    """The config's switches of speed and memory."""
+    from clip4vla.training.switches import Switches
+
+    return Switches(config.frozen_cache, config.activation_checkpointing, config.compile)
 
 
 def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
@@ -63,12 +71,18 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
         _await(lambda: is_finished(state), state)
         if any(not path.is_file() for path in _outputs(key, run.stage)):
             train(plan, key, request.threads, max_seconds=None)  # finished: publishes again
-    elif launcher == "local" and request.tasks_per_node > 1:
+    elif launcher == "local" and request.nodes > 1:
+        raise UserError(f"--nodes {request.nodes} needs --launcher slurm: this is one machine")
+    elif launcher == "local":
+        from clip4vla.devices import claim
         from clip4vla.launch.local import run_here
 
-        run_here(arguments, request.tasks_per_node)
-    elif launcher == "local":
-        train(plan, key, request.threads, max_seconds=None)
+        if request.gpus_per_node:
+            claim(request.gpus_per_node)
+        if request.tasks_per_node > 1:
+            run_here(arguments, request.tasks_per_node)
+        else:
+            train(plan, key, request.threads, max_seconds=None)
     else:
         raise UserError(f"--launcher {launcher}: choose local or slurm")
 

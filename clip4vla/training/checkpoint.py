@@ -150,6 +150,11 @@ class Checkpoints:
         return None
 
 
+def newest_step(folder: Path) -> int:
+    """Step of the newest checkpoint in a folder, whether it can be read or not; 0 for none."""
+    return max((int(path.stem[5:]) for path in folder.glob("step-*.pt")), default=0)
+
+
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Everything in the state dict except frozen parameters."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}

@@ -12,7 +12,8 @@ from clip4vla.files import canonical_json, write_text
 class Curve:
     """Appends rows to `path`; the first `length` bytes are kept, what follows is thrown away.
 
-    Rows hold `step`, `epoch` (from 1), `timestamp_ms` and values named `train/...` or `val/...`.
+    Rows hold `step`, `epoch` (from 1), `timestamp_ms` and values named `train/...`, `val/...` or
+    `speed/...` (what differs from one machine and attempt to the next).
     Rows behind the last checkpoint belong to steps that will be trained again.
     """
 
@@ -41,8 +42,11 @@ class Curve:
 
 
 def publish_curve(source: Path, target: Path) -> None:
-    """Copy a curve without its times of day: equal runs give equal bytes."""
+    """Copy a curve without times of day and speeds: equal runs give equal bytes."""
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
-        del row["timestamp_ms"]
-    write_text(target, "".join(canonical_json(row) + "\n" for row in rows))
+    kept = [{name: value for name, value in row.items() if not _volatile(name)} for row in rows]
+    write_text(target, "".join(canonical_json(row) + "\n" for row in kept))
+
+
+def _volatile(name: str) -> bool:
+    return name == "timestamp_ms" or name.startswith("speed/")

@@ -34,8 +34,11 @@ class Task(Protocol):
     def targets(self, batch: dict) -> int:
         """How many targets the mean of `loss` is over; never asked of a contrastive task."""
 
-    def validate(self) -> dict[str, float]:
-        """Validation metrics; empty where there is nothing to validate on."""
+    def validation_part(self) -> list:
+        """What this rank makes of its part of the validation clips; it goes to the first rank."""
+
+    def validate(self, parts: list) -> dict[str, float]:
+        """Validation metrics, of the parts of all ranks; empty where nothing is to validate on."""
 
 
 class ContrastiveTask(ABC):
@@ -72,7 +75,7 @@ def backward(
     if isinstance(task, ContrastiveTask) and len(chunks) > 1:
         loss, terms = _cached(task, chunks, device, scaled)
     elif isinstance(task, ContrastiveTask):
-        with autocast(device):
+        with autocast(device, task.model):
             loss, terms = task.loss(to_device(chunks[0], device))
         scaled(loss).backward()
     else:
@@ -85,12 +88,12 @@ def _cached(task: ContrastiveTask, chunks: list[dict], device: torch.device, sca
     with torch.no_grad():
         for chunk in chunks:
             states.append(_random_state(device))
-            with autocast(device):
+            with autocast(device, task.model):
                 parts.append(task.encode(to_device(chunk, device)))
     features = joined(parts)
     for x in features.values():
         x.requires_grad_(x.is_floating_point())
-    with autocast(device):
+    with autocast(device, task.model):
         loss, terms = task.objective(gather(features))
     scaled(loss).backward()
     gradients = {name: x.grad for name, x in features.items() if x.grad is not None}
@@ -98,7 +101,7 @@ def _cached(task: ContrastiveTask, chunks: list[dict], device: torch.device, sca
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for chunk, state in zip(chunks, states, strict=True):
             _set_random_state(state, device)  # the same dropout as before
-            with autocast(device):
+            with autocast(device, task.model):
                 again = task.encode(to_device(chunk, device), again=True)
             _hand_on(again, gradients, start)
             start += len(chunk["clip_id"])
@@ -123,7 +126,7 @@ def _accumulated(task: Task, chunks: list[dict], device: torch.device, scaled) -
     whole, sums = torch.zeros((), device=device), {}
     for chunk, count in zip(chunks, counts, strict=True):
         share = count * world_size() / targets  # averaging over ranks divides it again
-        with autocast(device):
+        with autocast(device, task.model):
             loss, terms = task.loss(to_device(chunk, device))
         scaled(loss * share).backward()
         whole = whole + loss.detach() * share

@@ -7,28 +7,33 @@ all of them train the same global batch; the first one writes, validates and rep
 """
 
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from clip4vla.config.run import Optimiser
-from clip4vla.errors import RetryLater, UserError
+from clip4vla.errors import RetryLater
 from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.features.seeds import seed_of
-from clip4vla.files import write_json
 from clip4vla.progress import track
+from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import Curve
 from clip4vla.training.gradients import Task, backward
+from clip4vla.training.meter import Meter
+from clip4vla.training.not_finite import dump
 from clip4vla.training.optimiser import Updates
 from clip4vla.training.ranks import Ranks
+from clip4vla.training.selection import Choice
 from clip4vla.training.stop import Interrupted, Stop
 
+T = TypeVar("T")
 SAVE_SECONDS = 600.0  # work that a kill can cost, beside the end of each epoch
 CURVE_POINTS = 2000  # rows of the training curve, whatever the length of the run
 
@@ -54,16 +59,18 @@ class Trainer:
     folder: Path
     device: torch.device
     seed: int = 0
-    select: bool = False
+    choice: Choice = Choice()
     save_seconds: float = SAVE_SECONDS
     ranks: Ranks = Ranks()
     state: TrainState = field(default_factory=TrainState)
+    meter: Meter = field(default_factory=Meter)
+    latest: dict[str, Tensor | float] = field(default_factory=dict)  # of the last step
 
     def run(self, stop: Stop) -> None:
-        """Train to the end and leave the selected weights in the model; `state` goes along.
+        """Train to the end and leave the selected weights in the model.
 
-        Raises RetryLater, after saving, when `stop` of any rank asks for it; UserError when the
-        loss is not finite.
+        `state` and `meter` go along. Raises RetryLater, after saving, when `stop` of any rank asks
+        for it; NotFinite when the loss or a gradient is NaN or infinite.
         """
         self.total = self.config.epochs * self.batches.steps
         half = half_type(self.device) is torch.float16
@@ -76,7 +83,8 @@ class Trainer:
             self._save()
             if self.ranks.any(stop.requested)[0] and self.state.epoch < self.config.epochs:
                 self._leave(stop)
-        if self.select and self.ranks.leads:
+        self.updates.keep_average()
+        if self.choice.selects and self.ranks.leads:
             self.checkpoints.load_best(self.state.best_epoch, self.task.model)
 
     def _resume(self) -> None:
@@ -90,18 +98,20 @@ class Trainer:
             loaded = self.checkpoints.load(self.task.model, self.updates, step)
         if step is not None:
             vars(self.state).update(vars(loaded))
+        self.meter.resumed = self.meter.saved = self.state.step
         if self.ranks.leads:
             self.curve = Curve(self.folder / "metrics.jsonl", self.state.curve_bytes)
 
     def _train_epoch(self, stop: Stop) -> None:
         state = self.state
         self.task.model.train()
-        batches = self.batches(state.epoch, state.consumed)
+        batches = self.meter.reading(self.batches(state.epoch, state.consumed))
         left = self.batches.steps - state.consumed // self.batches.size
         if self.ranks.leads:
-            batches = track(batches, f"epoch {state.epoch + 1}/{self.config.epochs}", left)
+            batches = track(batches, self._where(), left, self._status)
         for chunks in batches:
             self._step(chunks)
+            self.meter.step(self.batches.size)
             chunks.clear()  # else they would be in memory while the next batch is read
             late = self.ranks.leads and time.monotonic() - self.saved_at > self.save_seconds
             leave, save = self.ranks.any(stop.requested, late)
@@ -114,53 +124,76 @@ class Trainer:
         state = self.state
         torch.manual_seed(seed_of("dropout", self.seed, state.step, self.ranks.rank))
         loss, terms = backward(self.task, chunks, self.device, self.updates.scaled)
-        terms = {"loss": loss, **terms}
+        self.latest = {"loss": loss, **terms}
         if not math.isfinite(loss.item()):
-            self._refuse(chunks, terms)
+            self._refuse(chunks)
         try:
             measured = self.updates(state.step)
         except FloatingPointError:
-            self._refuse(chunks, terms)
+            self._refuse(chunks)
+        self.latest |= measured
         state.step += 1
         state.consumed += self.batches.size
         state.samples += self.batches.size
         if self.ranks.leads and state.step % max(1, self.total // CURVE_POINTS) == 0:
-            values = {**{name: term.item() for name, term in terms.items()}, **measured}
-            finite = {f"train/{k}": value for k, value in values.items() if math.isfinite(value)}
-            self.curve.add(state.step, state.epoch + 1, finite)
+            values = {f"train/{name}": float(value) for name, value in self.latest.items()}
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            self.curve.add(state.step, state.epoch + 1, finite | self.meter.take())
 
     def _end_epoch(self, stop: Stop) -> None:
         state = self.state
-        values = self.ranks.from_leader(self._validate(stop) if self.ranks.leads else None)
+        values: dict[str, float] | None = {}
+        if state.epoch + 1 >= self.choice.first:
+            with self.updates.averaged():  # what is scored is what is kept
+                values = self._validate(stop)
+                if values:
+                    self._choose(values[self.task.selects])
         if values is None:  # interrupted; validation changed nothing: it is done again on resume
             self._save()
             self._leave(stop)
-        if values:
-            state.last_value = values[self.task.selects]
-        if self.select and (state.best_value is None or state.last_value > state.best_value):
-            state.best_epoch, state.best_value = state.epoch + 1, state.last_value
-            if self.ranks.leads:
-                self.checkpoints.save_best(state.best_epoch, self.task.model)
+        self._report(values)
         state.epoch += 1
         state.consumed = 0
 
+    def _choose(self, value: float) -> None:
+        state = self.state
+        state.last_value = value
+        if self.choice.selects and self.choice.prefers(value, state.best_value):
+            state.best_epoch, state.best_value = state.epoch + 1, value
+            if self.ranks.leads:
+                self.checkpoints.save_best(state.best_epoch, self.task.model)
+
     def _validate(self, stop: Stop) -> dict[str, float] | None:
-        """Validation metrics, noted in the curve; None when it was told to stop."""
+        """Validation metrics, noted in the curve; None, on all ranks, when one was told to stop.
+
+        Every rank encodes its part of the clips; the first one scores all of them.
+        """
         self.task.model.eval()
-        try:
-            with stop.interrupting(), torch.no_grad(), autocast(self.device):
-                values = self.task.validate()
-        except Interrupted:
+        part = self._unless_stopped(stop, self.task.validation_part)
+        if self.ranks.any(part is None)[0]:
             return None
-        if values:
-            noted = {f"val/{name}": value for name, value in values.items()}
+        parts, values = self.ranks.all(part), None
+        if self.ranks.leads:
+            values = self._unless_stopped(stop, lambda: self.task.validate(parts))
+        values = self.ranks.from_leader(values)
+        if values and self.ranks.leads:
+            noted = {f"{self.choice.split}/{name}": value for name, value in values.items()}
             self.curve.add(self.state.step, self.state.epoch + 1, noted)
         return values
+
+    def _unless_stopped(self, stop: Stop, work: Callable[[], T]) -> T | None:
+        """What `work`, which changes no state, gives; None when it was told to stop."""
+        try:
+            with stop.interrupting(), torch.no_grad(), autocast(self.device, self.task.model):
+                return work()
+        except Interrupted:
+            return None
 
     def _save(self) -> None:
         if self.ranks.leads:
             self.state.curve_bytes = self.curve.sync()
             self.checkpoints.save(self.state, self.task.model, self.updates)
+        self.meter.saved = self.state.step
         self.saved_at = time.monotonic()
 
     def _leave(self, stop: Stop) -> None:
@@ -168,16 +201,30 @@ class Trainer:
         why = stop.reason or "another rank was told to"
         raise RetryLater(f"stopped at {done} ({why}), saved; the same command goes on")
 
-    def _refuse(self, chunks: list[dict], terms: dict[str, Tensor]) -> None:
-        """Name the clips of a batch whose loss or gradient is NaN or infinite, and stop."""
-        state = self.state
-        clips = self.ranks.all([clip for chunk in chunks for clip in chunk["clip_id"]])
-        path = self.folder / f"not-finite-step-{state.step:06d}.json"
-        values = {name: repr(term.item()) for name, term in terms.items()}
+    def _where(self) -> str:
+        return f"epoch {self.state.epoch + 1}/{self.config.epochs}"
+
+    def _status(self) -> str:
+        """What stands behind the bar: speed, data, memory, loss, its terms and the rate."""
+        shown = [f"{name} {float(value):.4g}" for name, value in self.latest.items()]
+        return f"{self.meter.report(self.meter.whole)}, {' '.join(shown)}"
+
+    def _report(self, values: dict[str, float]) -> None:
+        """One line for the log at the end of an epoch. Every rank says how it fared."""
+        own = self.meter.whole.wait_share, self.meter.peak_memory
+        self.meter.ranks = self.ranks.all([own])
         if self.ranks.leads:
-            write_json(path, {"step": state.step, "clip_ids": clips, "terms": values})
-        some = ", ".join(clips[:4]) + (f" and {len(clips) - 4} more" if len(clips) > 4 else "")
-        raise UserError(
-            f"loss or gradient is not finite at step {state.step} on clips {some} (all in {path}); "
-            "look at these clips, or lower optimiser.lr"
+            shown = "".join(f", val/{name} {value:.4g}" for name, value in values.items())
+            line = f"{self._where()} done: {self._status()}{shown}"
+            print(line, file=sys.stderr, flush=True)
+
+    def _refuse(self, chunks: list[dict]) -> None:
+        """Write down all that can tell why the step is not finite, and stop."""
+        state = self.state
+        torch.manual_seed(seed_of("dropout", self.seed, state.step, self.ranks.rank))
+        where = self.folder / f"not-finite-step-{state.step:06d}"
+        found = dump(where, self.task, chunks, self.device, state.step, self.ranks)
+        raise NotFinite(
+            f"loss or gradient is not finite at step {state.step}: {found}; look at it with "
+            f"`clip4vla not-finite {where}`, then leave out a broken clip or lower optimiser.lr"
         )

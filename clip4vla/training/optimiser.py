@@ -1,30 +1,37 @@
-"""AdamW with two learning rates, selective weight decay and a schedule (facts 6.4, 6.5, D12)."""
+"""AdamW or the released BertAdam, with two learning rates, weight decay and a schedule.
+
+Facts 6.4, 6.5, D12.
+"""
+
+import contextlib
 
 import torch
 from torch import Tensor, nn
 
 from clip4vla.config.run import Optimiser
 from clip4vla.errors import UserError
+from clip4vla.training.average import Average
+from clip4vla.training.bert_adam import BertAdam
 from clip4vla.training.gather import average_gradients
 from clip4vla.training.schedule import warmup_cosine
+
+CLIP = ("text.", "vision.")
+JOINED = ("fusion.", "captioner.", "probe.")  # with these the released code decays the audio too
 
 
 def parameter_groups(model: nn.Module, config: Optimiser, heads: tuple[str, ...]) -> list[dict]:
     """The trainable parameters of `model`, grouped by learning rate and weight decay.
 
     `heads`: prefixes of parameter names of modules that start from nothing; they get `head_lr`, all
-    others `lr`. Tensors of one dimension (biases, LayerNorm gains, class embeddings) are not
-    decayed: they scale or shift whole features, and pulling them to zero undoes what CLIP learned
-    instead of regularising. Modules that start from nothing are not decayed either, as in the
-    released code (which decays CLIP's LayerNorm gains, as their names slip through its filter). A
-    learned temperature goes with them: at the rate of pretrained towers it would hardly move.
-    Raises UserError when nothing learns.
+    others `lr`, and are not decayed. A learned temperature goes with them: at the rate of
+    pretrained towers it would hardly move. Raises UserError when nothing learns.
     """
+    decays = _released_decays(model) if config.kind == "bert_adam" else _decays
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             head = name.startswith(heads)
-            decay = 0.0 if head or parameter.ndim < 2 else config.weight_decay
+            decay = config.weight_decay if not head and decays(name, parameter) else 0.0
             groups.setdefault((head, decay), []).append(parameter)
     if not groups:
         raise UserError("no parameter learns: take something out of the run's `freeze`")
@@ -38,10 +45,37 @@ def parameter_groups(model: nn.Module, config: Optimiser, heads: tuple[str, ...]
     ]
 
 
-class Updates:
-    """The optimiser, its schedule over `total` updates and, for float16, the loss scaling.
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    """Not tensors of one dimension (biases, LayerNorm gains, class embeddings).
 
-    Weights and moments stay in float32 (D12): only the forward pass may run in half precision.
+    They scale or shift whole features, and pulling them to zero undoes what CLIP learned instead of
+    regularising.
+    """
+    return parameter.ndim >= 2
+
+
+def _released_decays(model: nn.Module):
+    """The rule of the released code (facts 6.5): all of CLIP but its biases.
+
+    CLIP's LayerNorm gains slip through its filter of names. The audio tower goes with CLIP only
+    where a joint encoder, captioner or probe is trained (`prep_optimizer_clip_s2`); in
+    pre-training and in retrieval by pooled vectors it is not decayed (`prep_optimizer_clip`).
+    """
+    joined = any(name.startswith(JOINED) for name, _ in model.named_parameters())
+    towers = (*CLIP, "audio.") if joined else CLIP
+
+    def decays(name: str, parameter: nn.Parameter) -> bool:
+        return name.startswith(towers) and "bias" not in name
+
+    return decays
+
+
+class Updates:
+    """The optimiser, its schedule over `total` updates, and an average of the weights if asked for.
+
+    Weights and moments stay in float32 (D12): only the forward pass may run in half precision,
+    where float16 needs loss scaling (`half`). The study of half weights has neither, as the
+    released code (facts 6.6).
     """
 
     def __init__(
@@ -53,13 +87,14 @@ class Updates:
         half: bool = False,
     ):
         self.config, self.total = config, total
-        self.adamw = torch.optim.AdamW(
-            parameter_groups(model, config, heads),
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-        )
-        self.scaler = torch.amp.GradScaler(enabled=half)
+        groups = parameter_groups(model, config, heads)
+        betas = config.beta1, config.beta2
+        if config.kind == "bert_adam":
+            self.optimiser = BertAdam(groups, config.lr, betas, config.eps, config.grad_clip)
+        else:
+            self.optimiser = torch.optim.AdamW(groups, config.lr, betas, config.eps)
+        self.scaler = torch.amp.GradScaler(enabled=half and config.precision == "full")
+        self.average = None if config.ema is None else Average(model, config.ema)
 
     def scaled(self, loss: Tensor) -> Tensor:
         """What is to be differentiated: the loss, times the scale of float16."""
@@ -74,24 +109,38 @@ class Updates:
         float16 such updates are skipped instead, and the loss scale is lowered.
         """
         factor = warmup_cosine(step, self.total, self.config.warmup)
-        for group in self.adamw.param_groups:
+        for group in self.optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        parameters = [p for group in self.adamw.param_groups for p in group["params"]]
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         average_gradients(parameters)
-        self.scaler.unscale_(self.adamw)
+        self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
         if not (torch.isfinite(norm) or self.scaler.is_enabled()):
             raise FloatingPointError("the gradient is not finite")
-        self.scaler.step(self.adamw)
+        self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.adamw.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(step)
         return {"lr": self.config.lr * factor, "grad_norm": float(norm)}
 
+    def averaged(self) -> contextlib.AbstractContextManager:
+        """Within it the model has the averaged weights, where the run keeps an average."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+
+    def keep_average(self) -> None:
+        """Leave the averaged weights in the model: training is over."""
+        if self.average is not None:
+            self.average.keep()
+
     def state_dict(self) -> dict:
-        """Moments, step counts and the loss scale."""
-        return {"adamw": self.adamw.state_dict(), "scaler": self.scaler.state_dict()}
+        """Moments, step counts, the loss scale and the average."""
+        state = {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+        return state if self.average is None else state | {"average": self.average.values}
 
     def load_state_dict(self, state: dict) -> None:
         """Put the values of `state_dict` back."""
-        self.adamw.load_state_dict(state["adamw"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load(state["average"])

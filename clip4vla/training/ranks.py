@@ -15,8 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from clip4vla.errors import UserError
-
 MEETING = timedelta(minutes=10)  # until all ranks have come
 STEP = timedelta(minutes=30)  # until a tensor of the others has come
 PATIENCE = timedelta(hours=24)  # rank 0 validates, or reads data, while the others wait for it
@@ -65,7 +63,7 @@ class Ranks:
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Meet the other processes of this training; part at the end.
 
-    Tensors go over nccl on GPUs, else over gloo. UserError when the others do not come.
+    Tensors go over nccl on GPUs, else over gloo. ConnectionError when the others do not come.
     """
     ranks, address = ranks_of(os.environ)
     if ranks.world == 1:
@@ -73,14 +71,17 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     try:
         host, port = address
-        store = dist.TCPStore(host, port, ranks.world, is_master=ranks.leads, timeout=MEETING)
+        # torchrun's own process keeps the store; without it the first rank does.
+        serves = ranks.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = dist.TCPStore(host, port, ranks.world, is_master=serves, timeout=MEETING)
         backend = "nccl" if device.type == "cuda" else "gloo"
         given = {"store": store, "rank": ranks.rank, "world_size": ranks.world, "timeout": STEP}
         dist.init_process_group(backend, **given)
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (dist.DistError, OSError) as error:
         why = (str(error).splitlines() or [""])[0]
-        raise UserError(
+        # No mistake of the user's: on Slurm a lost node looks like this, and a new job may help.
+        raise ConnectionError(
             f"rank {ranks.rank} of {ranks.world}: the others do not answer at {host}:{port} ({why})"
         ) from None
     try:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 
+from clip4vla.config.data import AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.errors import UserError
 from clip4vla.evaluation.features import embed_clips
 from clip4vla.evaluation.reading import (
     Caches,
+    Part,
     clip_items,
     pair_items,
     read_donors,
@@ -20,13 +22,15 @@ from clip4vla.evaluation.start import starting_model
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.vectors import FrozenSamples
-from clip4vla.models.clip4vla import learning_parts, set_trainable
+from clip4vla.models.clip4vla import CLIP4VLA, learning_parts, set_trainable
+from clip4vla.models.half import halve
 from clip4vla.models.pooling import masked_mean
 from clip4vla.training.batches import ClipBatches, FeatureBatches
 from clip4vla.training.frozen import frozen_samples
 from clip4vla.training.gradients import Task
 from clip4vla.training.loop import Batches
 from clip4vla.training.ranks import Ranks
+from clip4vla.training.switches import Switches
 from clip4vla.training.task import (
     CaptionTask,
     ClassificationTask,
@@ -47,7 +51,12 @@ class Surroundings:
     device: torch.device
     workers: int
     ranks: Ranks = Ranks()
-    frozen_cache: bool = True  # what frozen towers say of a clip is computed once
+    switches: Switches = Switches()
+
+    @property
+    def part(self) -> Part:
+        """This rank's part of the batches of clips to validate on."""
+        return self.ranks.rank, self.ranks.world
 
 
 @dataclass(frozen=True)
@@ -63,10 +72,13 @@ class Job:
 def set_up(run: Pretrain | Finetune, around: Surroundings) -> Job:
     """Read the splits and build the model. Raises UserError for data that cannot be trained on."""
     if isinstance(run, Pretrain):
-        return _pretraining(run, around)
-    if run.task == "classification":
-        return _classification(run, around)
-    return _text_task(run, around)
+        job = _pretraining(run, around)
+    elif run.task == "classification":
+        job = _classification(run, around)
+    else:
+        job = _text_task(run, around)
+    around.switches.apply(job.task.model, around.device)
+    return job
 
 
 def _pretraining(run: Pretrain, around: Surroundings) -> Job:
@@ -86,9 +98,9 @@ def _pretraining(run: Pretrain, around: Surroundings) -> Job:
         facts.append(_clip_facts(cache, source, sources[-1]))
         if leaks:
             facts[-1]["leaks_dropped"] = len(split_rows(cache, source)) - len(rows)
-    model.to(around.device)
+    _place(model, run, around)
     clip_learns = not learning_parts(model).isdisjoint({"text", "vision"})
-    if around.frozen_cache and "vision" in modalities and not clip_learns:
+    if around.switches.frozen_cache and "vision" in modalities and not clip_learns:
         given = around.device, around.workers
         sources = [frozen_samples(model, samples, *given) for samples in sources]
     batches = _clip_batches(run, sources, around)
@@ -104,43 +116,48 @@ def _text_task(run: Finetune, around: Surroundings) -> Job:
     for name, tower in (("vision", model.vision), ("audio", model.audio)):
         if name not in run.modalities:
             tower.requires_grad_(False)
-    cache, rows, val = _splits(run, around)
-    samples = _samples(run, around, run.train, pair_items(rows, _where(run.train)))
+    cache, rows, held_out = _splits(run, around)
+    items = pair_items(rows, _where(run.train))
+    samples = _samples(run, around, run.train, run.missing_audio, items)
     facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
     validation = None
-    if val is not None:
-        pairs = pair_items(val, _where(run.val))
-        val_samples = _samples(run, around, run.val, clip_items(val))
+    if held_out is not None:
+        source, policy, val = held_out
+        pairs = pair_items(val, _where(source))
+        val_samples = _samples(run, around, source, policy, clip_items(val))
         captions = dict(zip(val.clip_id, map(list, val.captions), strict=True))
-        validation = Validation(val_samples, pairs, captions, around.device, around.workers)
-        facts["val"] = _clip_facts(around.caches[run.val], run.val, val_samples)
-    model.to(around.device)
+        given = val_samples, pairs, captions, around.device, around.workers, around.part
+        validation = Validation(*given)
+        facts |= _held_out_facts(run, around, val_samples)
+    _place(model, run, around)
     make = CaptionTask if run.task == "captioning" else RetrievalTask
     return Job(make(model, run, validation), _clip_batches(run, [samples], around), facts)
 
 
 def _classification(run: Finetune, around: Surroundings) -> Job:
     """A probe: features of the frozen towers are computed once, here."""
-    cache, rows, val = _splits(run, around)
+    cache, rows, held_out = _splits(run, around)
     unlabelled = rows.clip_id[rows.label.fillna("") == ""]
     if len(unlabelled):
         raise UserError(f"{_where(run.train)}: clip {unlabelled.iloc[0]} has no label")
     classes = sorted(set(rows.label))
     given = around.start, around.weights, "classification", len(classes), run.seed
-    model = starting_model(run.model, run.inputs, *given).to(around.device)
+    model = starting_model(run.model, run.inputs, *given)
     set_trainable(model, "head")
+    _place(model, run, around)
 
     def embed(samples: ClipSamples):
         given = model, samples, run.modalities, around.device, around.workers
         return embed_clips(*given, reduce=masked_mean)
 
-    samples = _samples(run, around, run.train, clip_items(rows))
+    samples = _samples(run, around, run.train, run.missing_audio, clip_items(rows))
     facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
     validation, labels = None, []
-    if val is not None:
-        val_samples = _samples(run, around, run.val, clip_items(val))
+    if held_out is not None:
+        source, policy, val = held_out
+        val_samples = _samples(run, around, source, policy, clip_items(val))
         validation, labels = embed(val_samples), [label for _, _, label in val_samples.items]
-        facts["val"] = _clip_facts(around.caches[run.val], run.val, val_samples)
+        facts |= _held_out_facts(run, around, val_samples)
     targets = torch.tensor([classes.index(label) for _, _, label in samples.items])
     task = ClassificationTask(model, classes, embed(samples), validation, labels, around.device)
     clip_ids = [clip_id for clip_id, _, _ in samples.items]
@@ -149,20 +166,42 @@ def _classification(run: Finetune, around: Surroundings) -> Job:
     return Job(task, batches, facts, classes)
 
 
+def _place(model: CLIP4VLA, run: Pretrain | Finetune, around: Surroundings) -> None:
+    """Put the model, in the precision that the run trains it in, on the device."""
+    if run.optimiser.precision == "half_weights":
+        halve(model)
+    model.to(around.device)
+
+
 def _splits(run: Finetune, around: Surroundings):
-    """The training cache and the rows of train and val (None where the run has none)."""
+    """The training cache, the rows of train, and what is scored after each epoch.
+
+    That is a source, the policy for its silent clips, and its rows; None where nothing is scored.
+    """
     cache = around.caches[run.train]
-    val = split_rows(around.caches[run.val], run.val) if run.val is not None else None
-    if run.selection == "best_val" and val is None:
+    if run.selection == "best_val" and run.val is None:
         raise UserError("selection: best_val needs a val split; name one or say `last`")
-    return cache, split_rows(cache, run.train), val
+    held_out = None
+    if run.held_out is not None:
+        source, policy = run.held_out
+        held_out = source, policy, split_rows(around.caches[source], source)
+    return cache, split_rows(cache, run.train), held_out
 
 
-def _samples(run: Finetune, around: Surroundings, source: Source, items) -> ClipSamples:
-    """Samples of a source under the run's policy for silent clips."""
-    donors = read_donors(around.substitution, run.missing_audio)
-    given = run.inputs, run.modalities, run.missing_audio, donors, None, run.seed
+def _samples(
+    run: Finetune, around: Surroundings, source: Source, policy: AudioPolicy, items
+) -> ClipSamples:
+    """Samples of a source under a policy for silent clips."""
+    donors = read_donors(around.substitution, policy)
+    given = run.inputs, run.modalities, policy, donors, None, run.seed
     return samples_of(around.caches[source], items, source, *given)
+
+
+def _held_out_facts(run: Finetune, around: Surroundings, samples: ClipSamples) -> dict:
+    """What train.json says of the scored clips, under the name of what they are."""
+    source, _ = run.held_out
+    found = _clip_facts(around.caches[source], source, samples)
+    return {"val": found} if run.test is None else {"test": found}
 
 
 def _clip_batches(

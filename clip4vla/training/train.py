@@ -1,16 +1,15 @@
 """Train one run: `train(run, ...)` goes on where it stopped and publishes when it is done.
 
 runs/<run_key>/state/        checkpoints, while training
-runs/<run_key>/metrics.jsonl the curve with times of day, for trackers
-runs/<run_key>/attempts.jsonl one line per attempt: how far, how long, why it ended
+runs/<run_key>/metrics.jsonl the curve with times of day and speeds, for trackers
+runs/<run_key>/attempts.jsonl one line per attempt: how far, how long, on what, why it ended
 runs/<run_key>/final/        the finished outputs, from which `out` is (re)published
-out/                         model.safetensors, metrics.jsonl, train.json
+out/                         model.safetensors, metrics.jsonl, train.json; cost.json, which alone
+                             differs between equal runs and is no declared output
 """
 
 import contextlib
-import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +33,16 @@ from clip4vla.files import (
     write_json,
 )
 from clip4vla.models.checkpoint import write_checkpoint
+from clip4vla.training.attempts import cost_of, recorded
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import publish_curve
 from clip4vla.training.loop import SAVE_SECONDS, Trainer
+from clip4vla.training.meter import Meter
 from clip4vla.training.ranks import Ranks, joined
+from clip4vla.training.selection import choice_of
 from clip4vla.training.setup import Job, Surroundings, set_up
 from clip4vla.training.stop import Interrupted, Stop
+from clip4vla.training.switches import Switches
 
 OUTPUTS = ("model.safetensors", "metrics.jsonl", "train.json")
 
@@ -56,7 +59,7 @@ def train(
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
     leaks: Leaks | None = None,
-    frozen_cache: bool = True,
+    switches: Switches = Switches(),
 ) -> bool:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -66,9 +69,7 @@ def train(
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
     run's, data are unusable or the loss is not finite. workers: CPU threads to compute with, and
     (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
-    the end of an epoch is saved too. leaks: clips that pre-training leaves out. frozen_cache: what
-    frozen towers say of a clip is computed once, for all epochs and runs
-    (`clip4vla.training.frozen`); results are equal.
+    the end of an epoch is saved too. leaks: clips that pre-training leaves out.
     """
     stop = Stop(max_seconds)
     set_threads(workers)
@@ -83,14 +84,16 @@ def train(
             checkpoints.check(read_json(final / "identity.json"), final)
         else:
             caches = Caches(manifests, leaks)
-            given = caches, start, weights, substitution, device, workers, ranks, frozen_cache
-            with _attempt(state, stop, ranks) as progress:
-                _train(run, Surroundings(*given), checkpoints, state, stop, progress, save_seconds)
+            given = caches, start, weights, substitution, device, workers, ranks, switches
+            with recorded(state, stop, ranks, device) as (progress, meter):
+                around = Surroundings(*given)
+                _train(run, around, checkpoints, state, stop, progress, meter, save_seconds)
         if ranks.leads:
             checkpoints.clear()
             for name in OUTPUTS:
                 with whole_file(out / name) as temporary:
                     shutil.copyfile(final / name, temporary)
+            write_json(out / "cost.json", cost_of(state))
         return ranks.leads
 
 
@@ -136,9 +139,10 @@ def _train(
     state: Path,
     stop: Stop,
     progress: TrainState,
+    meter: Meter,
     save_seconds: float,
 ) -> None:
-    """Set up, train and finish; `progress` follows along for the line of this attempt."""
+    """Set up, train and finish; `progress` and `meter` follow for the line of this attempt."""
     try:
         with stop.interrupting():
             job = set_up(run, around)
@@ -152,10 +156,11 @@ def _train(
         state,
         around.device,
         seed=run.seed,
-        select=isinstance(run, Finetune) and run.selection == "best_val",
+        choice=choice_of(run),
         save_seconds=save_seconds,
         ranks=around.ranks,
         state=progress,
+        meter=meter,
     )
     trainer.run(stop)
     if around.ranks.leads:
@@ -171,9 +176,10 @@ def _finish(
     reached: TrainState,
 ) -> None:
     """Write the outputs into the state's own folder; identity.json, the last, makes them count."""
-    final = state / "final"
+    final, before = state / "final", start_metadata(around.start)
     selection = run.selection if isinstance(run, Finetune) else "last"
-    selected = reached.best_epoch if selection == "best_val" else reached.epoch
+    selects = choice_of(run).selects
+    selected = reached.best_epoch if selects else reached.epoch
     metadata = {
         "run_key": run_key(run),
         "stage": run.stage,
@@ -184,18 +190,21 @@ def _finish(
     dropped = [facts["leaks_dropped"] for facts in job.facts["train"] if "leaks_dropped" in facts]
     if dropped:
         metadata["leaks_dropped"] = sum(dropped)
-    elif "leaks_dropped" in (before := start_metadata(around.start)):
+    elif "leaks_dropped" in before:
         metadata["leaks_dropped"] = before["leaks_dropped"]
+    metadata |= _labels(run, before)
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model
     publish_curve(state / "metrics.jsonl", final / "metrics.jsonl")
-    value = reached.best_value if selection == "best_val" else reached.last_value
+    value = reached.best_value if selects else reached.last_value
     measured = {
         "manifests": around.caches.hashes(),
         "val_metric": job.task.selects if value is not None else None,
         "val_value": value,
     }
+    if selection == "best_test_as_paper":
+        measured["selected_on"] = f"{run.test.split}, the split that is also reported"
     settings = settings_of(run, job.classes)
     write_checkpoint(final / "model.safetensors", model, settings, {**metadata, **measured})
     summary = {
@@ -225,24 +234,14 @@ def _finish(
     write_json(final / "identity.json", checkpoints.identity)
 
 
-@contextlib.contextmanager
-def _attempt(state: Path, stop: Stop, ranks: Ranks) -> Iterator[TrainState]:
-    """Append to attempts.jsonl how far this attempt came; a killed one leaves no line."""
-    began, progress, end = time.time(), TrainState(), "error"
-    try:
-        yield progress
-        end = "finished"
-    except RetryLater:
-        end = stop.reason or "stopped"
-        raise
-    finally:
-        row = {
-            "started_ms": int(began * 1000),
-            "seconds": round(time.time() - began, 1),
-            "step": progress.step,
-            "end": end,
-            "ranks": ranks.world,
-        }
-        if ranks.leads:
-            with open(state / "attempts.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+def _labels(run: Pretrain | Finetune, before: dict) -> dict:
+    """What must be said wherever the numbers of a model stand, of this run and those before it."""
+    labels = {}
+    half = list(before.get("half_weights", []))
+    if run.optimiser.precision == "half_weights":
+        half.append(run.stage)
+    if half:
+        labels["half_weights"] = half
+    if run.optimiser.ema is not None:
+        labels["ema"] = run.optimiser.ema
+    return labels

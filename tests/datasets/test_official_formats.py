@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from clip4vla.config.data import Dataset, Expected
-from clip4vla.datasets import READERS, read_annotations
+from clip4vla.datasets import read_annotations, readers
 from clip4vla.datasets.expected import compare, differences
 from clip4vla.datasets.plan import plan, plan_tables, shard_of
 from clip4vla.errors import UserError
@@ -213,7 +213,7 @@ def test_splits_of_a_protocol_share_no_clip_and_others_may(made, tmp_path):
     section = made("msrvtt")
     found = splits_of(read_annotations("m", section))
     assert set(found["caption_test"]) & set(found["train_9k"])  # different tasks: allowed
-    for protocol in READERS["msrvtt"].PROTOCOLS.values():
+    for protocol in readers()["msrvtt"].PROTOCOLS.values():
         parts = [set(found.get(split, ())) for split in protocol.splits()]
         assert len(set().union(*parts)) == sum(map(len, parts))
     edit(tmp_path / "MSRVTT_JSFUSION_test.csv", "video10", "video3")
@@ -225,7 +225,7 @@ def test_splits_of_a_protocol_share_no_clip_and_others_may(made, tmp_path):
 @pytest.mark.parametrize("reader", miniatures.WRITE)
 def test_every_split_of_every_protocol_exists(made, reader):
     found = splits_of(read_annotations("x", made(reader)))
-    for name, protocol in READERS[reader].PROTOCOLS.items():
+    for name, protocol in readers()[reader].PROTOCOLS.items():
         if name != "retrieval_7k":  # its list may be there or not
             assert set(protocol.splits()) <= set(found)
 

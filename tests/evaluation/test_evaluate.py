@@ -62,6 +62,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         "protocol": "TINY",
         "gallery": "all",
         "missing_audio": "none",
+        "half_weights": None,
         "leaks_dropped": None,
         "selection": "last",
         "tie_rule": "expected value over a random order of equals",

@@ -13,7 +13,7 @@ from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.evaluation.features import check_finite, embed_clips
 from clip4vla.evaluation.reading import clip_items, samples_of, split_rows
-from clip4vla.evaluation.sequences import embed_sequences
+from clip4vla.evaluation.sequences import sequence_batches
 from clip4vla.evaluation.similarity import Gallery
 from clip4vla.evaluation.substitution import substitute
 from clip4vla.features.cache import ClipCache
@@ -91,7 +91,7 @@ def test_broken_weights_are_refused_wherever_features_are_made(cache):
     _, model = built(task="captioning")
     model.audio.proj.data[3] = float("nan")
     given = ["vision", "audio"], CPU, 1
-    for make in (embed_clips, embed_sequences, generate):
+    for make in (embed_clips, sequence_batches, generate):
         with pytest.raises(UserError, match="clip e0: its features are not finite"):
             make(model, samples(cache), *given)
 

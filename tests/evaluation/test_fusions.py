@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 BOTH = ["vision", "audio"]
 TRAINED = [
     ("global_to_local", BOTH, "bert"),
+    ("temporal", ["vision"], "clip"),
     ("tight", ["vision"], "clip"),
     ("local_to_local", BOTH, "clip"),
     ("query2feat", BOTH, "clip"),
@@ -32,6 +33,7 @@ SCORED = [
     *(("tight", modalities, "bert") for modalities in (BOTH, ["vision"], ["audio"])),
     *(("local_to_local", modalities, "clip") for modalities in (BOTH, ["vision"], ["audio"])),
     *((kind, BOTH, "clip") for kind in GATES),
+    ("temporal", ["vision"], "clip"),
 ]
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from clip4vla.cli import main
+from clip4vla.errors import EXIT_USER_ERROR
 from clip4vla.evaluation.paired import compare_runs
 from clip4vla.evaluation.retrieval import blocks_of
 from clip4vla.evaluation.text_clip import rank_columns, report_retrieval
@@ -90,7 +91,7 @@ def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
         "nothing": ["no finished evaluation"],
     }.items():
         code, _, error = compare(capsys, tmp_path / "a", tmp_path / name)
-        assert code == 2 and all(word in error for word in words), error
+        assert code == EXIT_USER_ERROR and all(word in error for word in words), error
         assert name == "nothing" or str(tmp_path / "a") in error and str(tmp_path / name) in error
 
 
@@ -98,4 +99,4 @@ def test_captions_have_no_paired_test_yet_and_say_so(tmp_path, capsys):
     for name in ("a", "b"):
         a_run(tmp_path / name, 1.0, task="captioning")
     code, _, error = compare(capsys, tmp_path / "a", tmp_path / "b")
-    assert code == 2 and "no paired test for captioning" in error
+    assert code == EXIT_USER_ERROR and "no paired test for captioning" in error

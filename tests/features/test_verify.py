@@ -325,9 +325,9 @@ def test_the_command_says_what_is_broken_and_exits_for_scripts(
     code, said = run("--repair")
     assert code == 1 and "media are gone: bravo" in said
     code, said = run("nobody")
-    assert code == 2 and "no dataset 'nobody'" in said and "demo" in said
+    assert code == 78 and "no dataset 'nobody'" in said and "demo" in said
     (folder / "manifest.json").unlink()
-    assert run(at[0])[0] == 2
+    assert run(at[0])[0] == 78
     code, said = run()
     assert code == 0 and "not frozen yet" in said
 

@@ -40,6 +40,7 @@ def test_everything_given_stands_in_the_profile():
         Cluster(
             account="a1",
             partition="p1",
+            qos="q1",
             gpu_model="v100",
             constraint="ib",
             nodes=3,
@@ -50,17 +51,19 @@ def test_everything_given_stands_in_the_profile():
         )
     )
     content = yaml.safe_load(text)
-    assert content["default-resources"]["slurm_account"] == "a1"
-    assert content["default-resources"]["slurm_partition"] == "p1"
+    assert content["default-resources"]["slurm_account"] == "'a1'"
+    assert content["default-resources"]["slurm_partition"] == "'p1'"
+    assert content["default-resources"]["qos"] == "'q1'"
     pretrain = content["set-resources"]["pretrain"]
     assert pretrain == {
         "launcher": "slurm",
         "nodes": 3,
         "gpus_per_node": 4,
-        "gpu_model": "v100",
-        "slurm_partition": "p1",
-        "slurm_account": "a1",
-        "constraint": "ib",
+        "gpu_model": "'v100'",
+        "slurm_partition": "'p1'",
+        "slurm_account": "'a1'",
+        "qos": "'q1'",
+        "constraint": "'ib'",
         "runtime": 99,
         "mem_mb": 5000,
     }
@@ -68,10 +71,24 @@ def test_everything_given_stands_in_the_profile():
     assert content["set-threads"]["pretrain"] == 6
 
 
+def test_jobs_without_gpu_may_have_a_partition_of_their_own():
+    content = yaml.safe_load(render(Cluster(partition="gpu", cpu_partition="cpu")))
+    assert content["default-resources"]["slurm_partition"] == "'cpu'"
+    asked = {rule: of.get("slurm_partition") for rule, of in content["set-resources"].items()}
+    gpu = dict.fromkeys(("pretrain", "substitute", "finetune", "evaluate"), "'gpu'")
+    assert asked == gpu | dict.fromkeys(("fetch_shard", "probe_shard", "cache_shard"))
+
+
+def test_captions_are_scored_with_8_gb_however_small_the_nodes_are():
+    for mem_mb in (2000, 64000):
+        content = yaml.safe_load(render(Cluster(mem_mb=mem_mb)))
+        assert content["set-resources"]["evaluate"]["mem_mb"] >= 8000
+
+
 def test_what_is_not_given_is_left_to_the_cluster():
     content = yaml.safe_load(render(Cluster()))
     assert "slurm_account" not in content["default-resources"]
-    assert not {"slurm_partition", "constraint", "gpu_model"} & set(
+    assert not {"slurm_partition", "constraint", "gpu_model", "qos"} & set(
         content["set-resources"]["pretrain"]
     )
 
@@ -99,11 +116,22 @@ def test_a_profile_that_was_edited_is_not_lost(tmp_path, monkeypatch):
     assert path.with_name("config.yaml.before").read_text() == "jobs: 1\n"
 
 
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-q"])
+def test_a_profile_stays_in_its_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="--name"):
+        install("jobs: 1\n", name, replace=False)
+
+
 def test_unknown_partitions_and_accounts_are_named(monkeypatch):
-    answers = {"sinfo": ["gpu*", "cpu"], "sacctmgr": ["lab"]}
+    answers = {"sinfo": ["gpu*", "cpu"], "sacctmgr": ["lab|normal,long", "dept|normal"]}
     monkeypatch.setattr(profile, "_ask", lambda *command: answers[command[0]])
-    profile.check(Cluster(partition="gpu,cpu", account="lab"))
+    profile.check(Cluster(partition="gpu,cpu", account="Lab", qos="long"))
     with pytest.raises(UserError, match="--partition gup: this cluster has cpu, gpu"):
         profile.check(Cluster(partition="gup"))
-    with pytest.raises(UserError, match="--account lob: yours are lab"):
+    with pytest.raises(UserError, match="--account lob: yours are dept, lab"):
         profile.check(Cluster(account="lob"))
+    with pytest.raises(UserError, match="--cpu-partition cpus: this cluster has cpu, gpu"):
+        profile.check(Cluster(partition="gpu", cpu_partition="cpus"))
+    with pytest.raises(UserError, match="--qos lang: yours are long, normal"):
+        profile.check(Cluster(qos="lang"))

@@ -48,6 +48,22 @@ def test_each_modality_reads_the_other(fusion, given):
     assert not torch.allclose(both[~silent], sight[~silent], **CLOSE)
 
 
+def test_the_temporal_encoder_adds_what_frames_read_to_what_they_were(fusion, given):
+    _, _, vision, vision_mask, audio, audio_mask = given
+    with torch.inference_mode():
+        mixed, _ = fusion.global_to_local(vision, vision_mask, None, None)
+        found, heard = fusion.mix("temporal")(vision, vision_mask, audio, audio_mask)
+    assert torch.equal(found, vision + mixed)
+    assert heard is audio
+
+
+def test_the_temporal_encoder_has_no_dropout():
+    config = Model(architecture="tiny", weights=None, fusion="temporal")
+    fusion = build_model(config, {}, "fusion", inputs=Inputs(max_words=8)).fusion.train()
+    vision, mask = torch.randn(2, 3, 64), torch.ones(2, 3, dtype=torch.bool)
+    assert torch.equal(fusion.temporal(vision, mask)[0], fusion.temporal(vision, mask)[0])
+
+
 @pytest.mark.parametrize("method", ["tight", "local_to_local"])
 def test_a_pair_does_not_depend_on_the_other_pairs(fusion, given, method):
     text, words, *clips = given

@@ -1,12 +1,14 @@
-"""A small project for Slurm: local clips, two rows that share one pre-training of two nodes."""
+"""A small project for Slurm: a copy of the repository's workflow beside a config of few clips."""
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
+EPOCHS = 60  # of two steps, in the projects that trouble comes to
 WANTED = {"pretrain": 6, "train": 8, "val": 3, "test": 4}  # clips with sound of every split
 CONFIG = """
 preset: ours
@@ -44,11 +46,13 @@ rows:
 
 
 class Small:
-    """A folder with a config, a table and annotations; `command` runs Snakemake on it."""
+    """What a user's clone looks like, with few clips; `command` runs Snakemake in it."""
 
     def __init__(self, folder: Path, epochs: int = 2):
         self.folder = folder
-        (folder / "tables").mkdir(parents=True)
+        for name in ("workflow", "rules", "envs", "profiles"):
+            shutil.copytree(REPO / name, folder / name)
+        (folder / "tables").mkdir()
         (folder / "notes").mkdir()
         paths = {"paper": REPO / "experiments" / "paper.tsv", "clips": REPO / "demo"}
         (folder / "config.yaml").write_text(CONFIG.format(epochs=epochs, **paths))
@@ -65,21 +69,35 @@ class Small:
             writer.writeheader()
             writer.writerows(chosen)
 
-    def command(self, *arguments: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "workflow/Snakefile")),
-            *("--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml")),
-            *arguments,
-        ]
+    def copy(self, folder: Path) -> "Small":
+        """The same project elsewhere, with all that it has reached."""
+        other = object.__new__(Small)
+        other.folder = Path(shutil.copytree(self.folder, folder))
+        return other
+
+    def run(self, *command: str, expect: int | None = 0, timeout: float = 300):
+        """Run a command as a user in the folder would, and look at how it ends."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert expect in (None, done.returncode), done.stdout + done.stderr
+        return done
 
     def environment(self) -> dict[str, str]:
+        # `snakemake` and `clip4vla` as the user of an activated environment types them
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
     def start(self, *arguments: str) -> subprocess.Popen:
         with open(self.folder / "out.log", "ab") as log:
             return subprocess.Popen(
-                self.command(*arguments),
+                ["snakemake", *arguments],
+                cwd=self.folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self.environment(),

@@ -4,99 +4,26 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
-import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-from small import REPO, Small
+from small import EPOCHS, REPO, Small
+from watch import (
+    attempts_of,
+    curve_of,
+    key_of,
+    pretrainings,
+    ranks_of,
+    reached,
+    until,
+    was_told,
+)
 
 pytestmark = pytest.mark.slurm
-EPOCHS = 100  # of two steps
-
-
-@pytest.fixture
-def impatient(cluster):
-    """Slurm holds a requeued job for two minutes; here it starts at once."""
-    done = threading.Event()
-
-    def hurry():
-        while not done.wait(1.0):
-            cluster("hurry")
-
-    thread = threading.Thread(target=hurry)
-    thread.start()
-    yield
-    done.set()
-    thread.join()
-
-
-def until(holds, what, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.5)
-    return found
-
-
-def setup(project, monkeypatch, tmp_path, **given):
-    """The user's profile, for small machines without GPUs, and impatient as a test must be."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    values = {"account": "v100", "partition": "v100", "nodes": 2, "gpus-per-node": 0}
-    values |= {"threads": 1, "minutes": 10, "mem-mb": 2000} | given
-    options = [text for name, value in values.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "clip4vla.cli", "setup", "slurm", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=project.environment())
-    assert done.returncode == 0, done.stderr
-    path = tmp_path / "home" / "snakemake" / "slurm" / "config.yaml"
-    text = path.read_text().replace("status-checks: 30", "status-checks: 5")
-    text = text.replace("latency-wait: 60 ", "latency-wait: 5 ")
-    return path, text.replace("mem_mb: 8000", "mem_mb: 1500")
-
-
-def jobs_of(cluster):
-    """(name, job id, sbatch line) of every job that Slurm has seen."""
-    form = "--format=JobName%60,JobID,SubmitLine%2000"
-    lines = cluster.slurm("sacct", "-X", "--noheader", "--parsable2", form).splitlines()
-    return [line.split("|", 2) for line in lines]
-
-
-def pretrainings(cluster):
-    return [job for job in jobs_of(cluster) if job[0].startswith("clip4vla-pretrain")]
-
-
-def ranks_of(state):
-    """The training's processes: their own namespaces hide nothing from this side."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        is_rank = "submitit.core._submit" in line and Path(line[0]).name.startswith("python")
-        if is_rank and any(state.name in part for part in line):
-            found.append(process)
-    return found
-
-
-def was_told(process, number):
-    """Whether a signal waits for a process, or was its end already."""
-    try:
-        status = Path("/proc", str(process.pid), "status").read_text()
-    except OSError:
-        return True
-    masks = re.findall(r"^S[hi][dg]Pnd:\s*([0-9a-f]+)", status, re.MULTILINE)
-    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
-
-
-def reached(state):
-    return max((int(p.stem[5:]) for p in (state / "state").glob("step-*.pt")), default=0)
-
-
-def attempts_of(state):
-    path = state / "attempts.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def meet_the_time_limit(cluster, state, job):
@@ -115,14 +42,12 @@ def meet_the_time_limit(cluster, state, job):
     cluster.slurm("scontrol", "update", f"JobId={job}", "TimeLimit=20")
 
 
-def test_pretraining_survives_a_time_limit_preemption_and_a_killed_snakemake(
-    cluster, impatient, tmp_path, monkeypatch
+def test_snakemake_profile_slurm_all_survives_what_a_cluster_does(
+    cluster, impatient, planned, setup, tmp_path
 ):
-    project = Small(tmp_path / "project", EPOCHS)
-    path, text = setup(project, monkeypatch, tmp_path)
-    # Pre-training goes to the partition that others may push aside.
-    own = text.index("  pretrain:\n    launcher")
-    path.write_text(text[:own] + text[own:].replace("*partition", "scavenge", 1))
+    """The literal command: executor jobs before and after a pre-training of two nodes."""
+    project = planned.copy(tmp_path / "project")
+    setup(project, pretrain_in="scavenge")
 
     snakemake = project.start("--profile", "slurm", "all")
     state = until(lambda: next((project.folder / "runs").glob("*"), None), "the run", 300)
@@ -130,22 +55,13 @@ def test_pretraining_survives_a_time_limit_preemption_and_a_killed_snakemake(
     before = [job[1] for job in pretrainings(cluster)]
     meet_the_time_limit(cluster, state, before[0])
     until(lambda: reached(state) > attempts_of(state)[0]["step"], "progress in the second attempt")
-    cluster.slurm(
-        "sbatch",
-        "--partition=v100",
-        "--nodes=2",
-        "--exclusive",
-        "--output=/dev/null",
-        "--wrap=sleep 2",
-    )
+    more_urgent = ("--partition=v100", "--nodes=2", "--exclusive", "--output=/dev/null")
+    cluster.slurm("sbatch", *more_urgent, "--wrap=sleep 2")
     os.killpg(snakemake.pid, signal.SIGKILL)  # with it the rule that waits for the job
     snakemake.wait()
-    unlock = subprocess.run(
-        project.command("--unlock"), env=project.environment(), capture_output=True
-    )
-    assert unlock.returncode == 0
+    project.run("snakemake", "--profile", "slurm", "--unlock")
     again = project.start("--profile", "slurm", "all")
-    assert again.wait(timeout=500) == 0, project.log()[-3000:]
+    assert again.wait(timeout=900) == 0, project.log()[-3000:]
 
     assert [job[1] for job in pretrainings(cluster)] == before and len(before) == 1, (
         "submitted once"
@@ -159,74 +75,75 @@ def test_pretraining_survives_a_time_limit_preemption_and_a_killed_snakemake(
     assert steps == sorted(steps) and steps[-1] == 2 * EPOCHS
     result = next((project.folder / "results" / "runs").glob("*/train.json"))
     assert json.loads(result.read_text())["epochs"] == EPOCHS
-    curve = [
-        json.loads(line)["step"]
-        for line in (result.parent / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert curve == list(range(1, len(curve) + 1)), "no step lost, none twice"
-    check_sbatch_lines(cluster)
-    check_that_nothing_is_left_to_do(project)
+    assert curve_of(result.parent) == list(range(1, 2 * EPOCHS + 1)), "no step lost, none twice"
+    check_the_executors_jobs(cluster)
+    left = project.run("snakemake", "--profile", "slurm", "all", "--dry-run")
+    assert "Nothing to be done" in left.stdout + left.stderr
 
 
-def check_sbatch_lines(cluster):
-    """Every rule's resources reached sbatch, through the Slurm executor of Snakemake."""
-    wanted = {"fetch_shard": (1440, 4000), "probe_shard": (480, 4000), "cache_shard": (480, 1500)}
-    wanted |= {"evaluate": (240, 2000)}
-    lines = [line for name, _, line in jobs_of(cluster) if not name.startswith("clip4vla-")]
+def check_the_executors_jobs(cluster):
+    """What Snakemake itself submitted ran on the nodes, and asked for what the profile says."""
+    wanted = {"cache_shard": (480, 1500), "evaluate": (240, 8000)}
+    form = "--format=State,NodeList,SubmitLine%2000"
+    told = cluster.slurm("sacct", "-X", "--noheader", "--parsable2", form).splitlines()
     for rule, (minutes, memory) in wanted.items():
-        mine = [line for line in lines if f"rule_{rule}" in line]
-        assert mine, (rule, lines)
-        assert re.search(rf"-t '?{minutes}\b", mine[0]), mine[0]
-        assert f"--mem {memory}" in mine[0], mine[0]
-        assert "-A 'v100'" in mine[0] or "-A v100" in mine[0], mine[0]
-        assert "-p v100" in mine[0] and "--requeue" in mine[0], mine[0]
+        mine = [line.split("|", 2) for line in told if f"rule_{rule}" in line]
+        assert mine, (rule, told)
+        state, node, line = mine[0]
+        assert state == "COMPLETED" and node in ("v100-1", "v100-2")
+        assert re.search(rf"-t '?{minutes}\b", line) and f"--mem {memory}" in line, line
+        assert re.search(r"-A '?v100\b", line) and "-p v100" in line and "--requeue" in line, line
 
 
-def check_that_nothing_is_left_to_do(project):
-    done = subprocess.run(
-        project.command("--profile", "slurm", "all", "--dry-run"),
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert "Nothing to be done" in done.stdout + done.stderr
+def test_slurm_takes_the_line_of_every_rule(cluster, setup, tmp_path):
+    """With GPUs: the test's nodes have two each, which are none."""
+    project = Small(tmp_path / "project")
+    given = {"gpus-per-node": 2, "gpu-model": "v100", "cpu-partition": "scavenge", "qos": "normal"}
+    setup(project, threads=4, **{"mem-mb": 8000}, **given)
+    script = REPO / "tests" / "launch" / "sbatch_lines.py"
+    demo = ("-s", str(REPO / "workflow/Snakefile"), "--configfile", str(REPO / "demo/config.yaml"))
+    told = project.run(sys.executable, str(script), "--profile", "slurm", *demo).stdout
+    lines = json.loads(told.splitlines()[-1])
+    assert len(lines) == 6
+    for line in lines.values():
+        project.run(*shlex.split(line), "--test-only", "--wrap", "true")
 
 
-def pretraining_of(project):
-    """The key of the project's first run."""
-    plan = [sys.executable, "-m", "clip4vla.cli", "plan", "-c", str(REPO / "config.yaml")]
-    plan += ["-c", str(project.folder / "config.yaml")]
-    told = subprocess.run(plan, capture_output=True, text=True, env=project.environment())
-    return re.search(r"\b[0-9a-f]{12}\b", told.stdout).group()
-
-
-def launch(project, key, *options):
-    command = [sys.executable, "-m", "clip4vla.cli", "launch", key, "--launcher", "slurm"]
-    files = f"{REPO / 'config.yaml'}:{project.folder / 'config.yaml'}"
-    environment = project.environment() | {"CLIP4VLA_CONFIG": files}
-    return subprocess.run(
-        [*command, "--threads", "1", "--mem-mb", "1500", *options],
-        cwd=project.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def launch(project, key, *options, expect=78):
+    command = ("clip4vla", "launch", key, "--launcher", "slurm", "--threads", "1")
+    return project.run(*command, "--mem-mb", "1500", *options, expect=expect).stderr
 
 
 def test_a_training_that_is_refused_is_not_submitted_again(cluster, tmp_path):
     """No data yet: the job ends with a user's mistake, whose line the driver hands on."""
     project = Small(tmp_path / "project")
-    key = pretraining_of(project)
-    done = launch(project, key)
-    assert done.returncode == 2
-    assert "is not frozen yet" in done.stderr and "ended as FAILED (exit code 2)" in done.stderr
-    assert len(list((project.folder / "runs" / key / "slurm").glob("[0-9]*"))) == 1
+    key = key_of(project)
+    asked = ("--nodes", "2", "--gpus-per-node", "2", "--gpu-model", "v100", "--minutes", "7")
+    asked += ("--partition", "v100", "--account", "v100", "--constraint", "v100", "--qos", "normal")
+    told = launch(project, key, *asked, "--extra", "--comment=clip")
+    assert "is not frozen yet" in told and "the training was refused" in told
+    (job,) = (project.folder / "runs" / key / "slurm").glob("[0-9]*")
+    form = "--format=NNodes,ReqTRES,TimelimitRaw,Partition,Account,Constraints,QOS,Comment"
+    line = cluster.slurm("sacct", "-X", "--noheader", "--parsable2", "-j", job.name, form)
+    nodes, tres, *others = line.strip().split("|")
+    assert nodes == "2" and "gres/gpu:v100=4" in tres and "mem=3000M" in tres
+    assert others == ["7", "v100", "v100", "v100", "normal", "clip"]
 
 
 def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
     project = Small(tmp_path / "project")
-    key = pretraining_of(project)
-    done = launch(project, key, "--partition", "nowhere")
-    assert done.returncode == 2
-    assert "sbatch refused" in done.stderr and "Traceback" not in done.stderr
+    told = launch(project, key_of(project), "--partition", "nowhere")
+    assert "sbatch refused" in told and "Traceback" not in told
+
+
+def test_what_the_cluster_does_not_have_is_one_line(cluster, setup, tmp_path):
+    project = Small(tmp_path / "project")
+    setup(project)
+    wrong = {
+        "--partition": ("nowhere", "--partition nowhere: this cluster has scavenge, v100"),
+        "--account": ("nobody", "--account nobody: yours are root, v100"),
+        "--qos": ("never", "--qos never: yours are normal"),
+    }
+    for option, (value, message) in wrong.items():
+        told = project.run("clip4vla", "setup", "slurm", option, value, expect=78).stderr
+        assert told.splitlines()[1:] == [f"clip4vla: {message}"]

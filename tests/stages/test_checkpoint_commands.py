@@ -113,14 +113,14 @@ def test_import_prints_the_coverage_and_writes_a_file_that_loads(clip4vla, tmp_p
 def test_an_incomplete_file_writes_nothing(clip4vla, tmp_path):
     clip_alone(tmp_path / "clip.safetensors")
     code, text, error = clip4vla("import", "clip.safetensors", "out.safetensors")
-    assert code == 2 and not (tmp_path / "out.safetensors").exists()
+    assert code == 78 and not (tmp_path / "out.safetensors").exists()
     assert "  audio.conv1.weight" in text and "--fresh" in error
     assert error.splitlines()[-1].startswith("clip4vla: clip.safetensors: 95 tensors expected")
     code, text, _ = clip4vla("import", "clip.safetensors", "out.safetensors", "--fresh", "audio")
     assert code == 0 and "started anew: audio" in text
     assert "assumed: model.activation: quick_gelu" in text
     code, _, error = clip4vla("import", "clip.safetensors", "out.safetensors", "--set", "{")
-    assert code == 2 and "--set: not JSON" in error
+    assert code == 78 and "--set: not JSON" in error
 
 
 def test_classes_are_named_by_a_file(clip4vla, tmp_path):
@@ -132,7 +132,7 @@ def test_classes_are_named_by_a_file(clip4vla, tmp_path):
     assert found.settings.classes == ["dog", "rain", "crying baby"]
     (tmp_path / "names.txt").write_text("dog\n")
     code, _, error = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
-    assert code == 2 and "probe.linear.weight [3, 64] for [1, 64]" in error
+    assert code == 78 and "probe.linear.weight [3, 64] for [1, 64]" in error
 
 
 @pytest.fixture
@@ -227,12 +227,12 @@ def test_released_to_ours_to_released(clip4vla, tmp_path, head, config):
 
 def test_what_cannot_be_exported(clip4vla, tmp_path):
     code, _, error = clip4vla("export", KEY, "out")
-    assert code == 2 and f"run `clip4vla train {KEY}`" in error
+    assert code == 78 and f"run `clip4vla train {KEY}`" in error
     released(tmp_path / "x.bin", None)
     code, _, error = clip4vla("export", "x.bin", "out")
-    assert code == 2 and "clip4vla checkpoint import x.bin" in error
+    assert code == 78 and "clip4vla checkpoint import x.bin" in error
     code, _, error = clip4vla("export", "none.safetensors", "out")
-    assert code == 2 and "none.safetensors: no such file" in error
+    assert code == 78 and "none.safetensors: no such file" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -16,6 +16,7 @@ from clip4vla.files import read_json
 from clip4vla.models.pooling import normalise, pool
 from clip4vla.training import frozen
 from clip4vla.training.setup import Surroundings, set_up
+from clip4vla.training.switches import Switches
 from clip4vla.training.train import train
 
 
@@ -26,7 +27,7 @@ def manifests(tmp_path):
 
 def job_of(manifests, run, frozen_cache=True, workers=1):
     around = Surroundings(Caches(manifests), None, {}, None, pick_device(), workers)
-    around = replace(around, frozen_cache=frozen_cache)
+    around = replace(around, switches=Switches(frozen_cache=frozen_cache))
     return set_up(run, around)
 
 
@@ -68,7 +69,8 @@ def test_training_ends_with_the_same_weights(manifests, tmp_path, microbatch, wo
     run = pretrain(optimiser=optimiser(microbatch=microbatch))
     for name, given in (("cached", True), ("plain", False)):
         out = tmp_path / name
-        train(run, manifests, None, {}, None, out / "s", out, workers=workers, frozen_cache=given)
+        given = {"workers": workers, "switches": Switches(frozen_cache=given)}
+        train(run, manifests, None, {}, None, out / "s", out, **given)
     cached, plain = (tmp_path / name / "model.safetensors" for name in ("cached", "plain"))
     found, expected = load_file(cached), load_file(plain)
     start = job_of(manifests, run).task.model.state_dict()

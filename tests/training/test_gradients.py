@@ -85,7 +85,7 @@ def test_scaled_losses_give_scaled_gradients(name):
 )
 def test_half_precision_reaches_the_same_parameters(name, tolerance, monkeypatch):
     """bfloat16 on the CPU stands for a GPU: casts of weights made without a graph are not kept."""
-    half = lambda device: torch.autocast(device.type, torch.bfloat16)  # noqa: E731
+    half = lambda device, model: torch.autocast(device.type, torch.bfloat16)  # noqa: E731
     task, batch = make_task(name, dtype=torch.float32), make_batch(5, torch.float32)
     exact = gradients(task, [batch])[1]
     monkeypatch.setattr(module, "autocast", half)

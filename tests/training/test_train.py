@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from halting import halt_at
 from safetensors.torch import load_file
 from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain, source
 
@@ -87,6 +88,19 @@ def test_each_contrast_can_stand_alone(manifests, tmp_path, objective):
     assert terms - {"train/lr", "train/grad_norm"} == (
         inter if objective.inter else {"train/audio_audio"}
     )
+
+
+def test_the_second_stage_goes_on_from_the_first(manifests, pretrained, tmp_path):
+    start = pretrained / "model.safetensors"
+    given = {"trainable": "all", "optimiser": optimiser(epochs=1), "start": "0123456789ab"}
+    go(pretrain(**given), manifests, tmp_path, start=start)
+    before, after = load_file(start), load_file(tmp_path / "out" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for part in ("text.", "vision.", "audio."):
+        assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith(part))
+    drift = max((before[name] - after[name]).abs().max() for name in before)
+    assert drift < 0.02  # three steps away from it, not from somewhere else
+    assert read_json(tmp_path / "out" / "train.json")["parent"]["run_key"] == "0123456789ab"
 
 
 def test_a_learned_temperature_is_in_the_curve_and_in_the_weights(manifests, tmp_path):
@@ -213,48 +227,28 @@ def test_a_probe_keeps_the_towers_and_names_its_classes(manifests, pretrained, t
     assert read_json(tmp_path / "out" / "train.json")["trainable_parameters"] == 2 * 64 + 65 * 3
 
 
-def captioning():
-    """A run with dropout: its bits depend on the random state of every step."""
-    given = {"val": None, "selection": "last", "missing_audio": "none"}
-    return finetune("captioning", optimiser=optimiser(), **given)
+def selecting(epochs=2):
+    """A run with dropout, so that bits depend on the random state, that keeps its best epoch."""
+    model = MODEL.model_copy(update={"fusion": "global_to_local"})
+    return finetune(model=model, missing_audio="none", optimiser=optimiser(epochs=epochs))
 
 
-def halt_at(place, count, marker):
-    """Let the `count`-th call of a place wait, once done, for as long as the marker exists."""
-    owner, name = {
-        "update": (loop.Updates, "__call__"),
-        "curve": (loop.Curve, "sync"),
-        "save": (torch, "save"),  # written, not yet in place
-    }[place]
-    original, calls = getattr(owner, name), []
-
-    def halting(*given, **options):
-        result = original(*given, **options)
-        calls.append(1)
-        if len(calls) == count:
-            marker.touch()
-            while marker.exists():
-                time.sleep(0.01)
-        return result
-
-    setattr(owner, name, halting)
-
-
-def child(manifests, folder, halt):
+def child(run, manifests, folder, halt):
     """One attempt in a process of its own."""
     torch.set_num_threads(1)
     if halt:
         halt_at(*halt, folder / "halted")
     try:
-        go(captioning(), manifests, folder, save_seconds=0.0)
+        go(run, manifests, folder, save_seconds=0.0)
     except RetryLater:
         sys.exit(EXIT_RETRY)
 
 
-def attempt(manifests, folder, halt=None, number=None):
+def attempt(manifests, folder, halt=None, number=None, run=None):
     """Run one attempt, send it a signal where it halts, and give its exit code."""
     marker = folder / "halted"
-    process = PROCESSES.Process(target=child, args=(manifests, folder, halt))
+    given = run or selecting(), manifests, folder, halt
+    process = PROCESSES.Process(target=child, args=given)
     process.start()
     while halt and not marker.exists():
         assert process.is_alive(), "it ended before it came to the place"
@@ -273,16 +267,32 @@ def undisturbed(manifests, tmp_path_factory):
     return folder
 
 
-def test_killed_three_times_it_ends_with_the_same_bits(manifests, undisturbed, tmp_path):
+def check_kills(run, manifests, folder, expected, kills):
+    """Kill attempts at drawn places, every third while it writes a checkpoint; then run it out."""
     rng = random.Random(7)
-    for place in (*rng.sample(["update", "curve"], 2), "save"):
+    for kill in range(kills):
+        place = "save" if kill % 3 == 2 else rng.choice(["update", "curve"])
         halt = place, rng.randint(1, 2)
-        assert attempt(manifests, tmp_path, halt, signal.SIGKILL) == -signal.SIGKILL
-    assert list(tmp_path.rglob(".*.tmp"))  # killed while it wrote
-    assert not (tmp_path / "out").exists()
-    assert attempt(manifests, tmp_path) == 0
-    assert outputs(tmp_path) == outputs(undisturbed)
-    assert not list(tmp_path.rglob(".*.tmp"))
+        assert attempt(manifests, folder, halt, signal.SIGKILL, run) == -signal.SIGKILL
+        if place == "save":
+            assert list(folder.rglob(".*.pt.*.tmp"))  # killed while it wrote
+    assert not (folder / "out").exists()
+    assert attempt(manifests, folder, run=run) == 0
+    assert outputs(folder) == outputs(expected)
+    assert not list(folder.rglob(".*.tmp"))
+    cost = read_json(folder / "out" / "cost.json")
+    assert (cost["attempts"], cost["killed"]) == (kills + 1, kills)
+
+
+def test_killed_three_times_it_ends_with_the_same_bits(manifests, undisturbed, tmp_path):
+    check_kills(selecting(), manifests, tmp_path, undisturbed, 3)
+
+
+@pytest.mark.slow
+def test_killed_20_times_it_ends_with_the_same_bits(manifests, tmp_path):
+    run = selecting(epochs=8)
+    assert attempt(manifests, tmp_path / "undisturbed", run=run) == 0
+    check_kills(run, manifests, tmp_path / "killed", tmp_path / "undisturbed", 20)
 
 
 def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed, tmp_path):
@@ -292,7 +302,7 @@ def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed,
     saved = sorted((tmp_path / "state" / "state").glob("step-*.pt"))[-1]
     assert saved.name == "step-000004.pt"
     with pytest.raises(UserError, match="made with another config"):
-        changed = captioning().model_copy(update={"seed": 5})
+        changed = selecting().model_copy(update={"seed": 5})
         go(changed, manifests, tmp_path)
     assert attempt(manifests, tmp_path) == 0
     assert outputs(tmp_path) == outputs(undisturbed)

@@ -141,7 +141,6 @@ class Project:
 
 
 def _is_stable(name: str) -> bool:
-    # Snakemake's report holds dates; journals hold the order in which downloads ended.
-    return not (
-        name == "results/report.zip" or name.endswith(("journal.jsonl", ".lock")) or "/." in name
-    )
+    # Snakemake's report holds dates; journals hold the order in which downloads ended; costs differ.
+    volatile = ("journal.jsonl", "cost.json", ".lock")
+    return not (name == "results/report.zip" or name.endswith(volatile) or "/." in name)

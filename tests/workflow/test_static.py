@@ -1,11 +1,16 @@
 """What can be said of the workflow without running it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import typer
 import yaml
+
+from clip4vla.cli import app
 
 REPO = Path(__file__).parents[2]
 SNAKEFILE = REPO / "workflow" / "Snakefile"
@@ -59,6 +64,22 @@ def test_profiles_name_rules_that_exist(rule_names):
         assert set(named) <= rule_names, path
 
 
+def test_every_command_and_option_in_the_rules_exists():
+    """A mistyped option fails at run time only, on a cluster after hours in a queue."""
+    text = "\n".join(path.read_text() for path in RULES)
+    shells = re.findall(r"shell:\s*((?:\"[^\n]*\"\s*)+)", text)
+    lines = ["".join(re.findall(r'"([^\n]*)"', shell)) for shell in shells]
+    ours = [line for line in lines if line.startswith("clip4vla ")]
+    assert len(ours) > 10
+    for line in ours:
+        command, words = typer.main.get_command(app), line.split()[1:]
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        known = {name for parameter in command.params for name in parameter.opts}
+        options = re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", line)
+        assert set(options) <= known, (line, set(options) - known)
+
+
 def test_no_profile_is_loaded_by_itself():
     """`profiles/default` would override `--profile`."""
     assert not (REPO / "profiles" / "default").exists()
@@ -67,7 +88,8 @@ def test_no_profile_is_loaded_by_itself():
 def test_the_readme_draws_every_rule(rule_names):
     readme = (REPO / "README.md").read_text()
     picture = readme.split("```mermaid")[1].split("```")[0]
-    targets = {"all", "data", "tables"}
+    tables = {path.stem for path in (REPO / "experiments").glob("*.yaml")}
+    targets = {"all", "data", "tables"} | tables
     assert {name for name in rule_names - targets if name not in picture} == set()
 
 

@@ -1,0 +1,81 @@
+"""What can be asked for by name, and the part of a plan behind a name."""
+
+import difflib
+from dataclasses import replace
+
+from clip4vla.config.layout import ROWS_DIR
+from clip4vla.config.plan import Plan
+from clip4vla.config.run import Pretrain, sources_of
+from clip4vla.errors import UserError
+
+FIXED = {
+    "all": "everything: data, runs, tables, figures, page, report, MLflow",
+    "data": "ledgers, coverage, shards and manifests of every dataset that a row needs",
+    "pretrain": "every pre-training",
+    "tables": "all tables, figures and the page",
+    "report": "Snakemake's report of the finished tables, results/report.zip",
+}
+ROW = f"{ROWS_DIR}/"
+
+
+def targets(plan: Plan) -> dict[str, str]:
+    """Every target of `snakemake` and `clip4vla plan`, with one line each."""
+    found = dict(FIXED)
+    for name, table in plan.tables.items():
+        found[name] = table.title
+    for name, table in plan.tables.items():
+        found |= {f"{ROW}{name}/{row.row}": row.label for row in table.rows}
+    return found
+
+
+def narrowed(plan: Plan, target: str) -> Plan:
+    """The part of a plan that a target needs; also by run key. UserError for an unknown one."""
+    table, _, row = target.removeprefix(ROW).partition("/")
+    if target in ("all", "tables", "report"):
+        return plan
+    if target == "data":
+        return replace(plan, runs={}, cells=[])
+    if target == "pretrain":
+        return _with_runs(plan, set(plan.stage("pretrain")), [])
+    if target in plan.runs:
+        return _with_runs(plan, {target}, [c for c in plan.cells if c.run_key == target])
+    rows = [item.row for item in plan.tables[table].rows] if table in plan.tables else []
+    if not rows or (row and row not in rows):
+        known = [name.removeprefix(ROW) for name in targets(plan)]
+        near = difflib.get_close_matches(target.removeprefix(ROW), known, n=3)
+        raise UserError(
+            f"no target {target!r} in this config"
+            + (f"; did you mean {', '.join(near)}?" if near else "")
+            + " `clip4vla targets` lists them"
+        )
+    cells = [c for c in plan.cells if c.table == table and row in ("", c.row)]
+    refused = {
+        place: why
+        for place, why in plan.without_data.items()
+        if place[0] == table and row in ("", place[1])
+    }
+    some = _with_runs(plan, {cell.run_key for cell in cells}, cells)
+    return replace(some, tables={table: plan.tables[table]}, without_data=refused)
+
+
+def _with_runs(plan: Plan, keys: set[str], cells: list) -> Plan:
+    """Only these runs, what they start from, and the data that all of them read."""
+    todo, kept = list(keys), {}
+    while todo:
+        key = todo.pop()
+        kept[key] = plan.runs[key]
+        todo += plan.parents(key)
+    pairs = {
+        (source.dataset, source.cache_id) for run in kept.values() for source in sources_of(run)
+    }
+    versions = {version for version, _ in pairs}
+    held = [run.held_out for run in kept.values() if isinstance(run, Pretrain)]
+    listed = {item.dataset for some in held for item in some}
+    return replace(
+        plan,
+        runs=kept,
+        cells=cells,
+        caches={pair: cache for pair, cache in plan.caches.items() if pair in pairs},
+        versions={v: name for v, name in plan.versions.items() if v in versions},
+        listed={v: name for v, name in plan.listed.items() if v in listed},
+    )

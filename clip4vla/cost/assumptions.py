@@ -1,0 +1,51 @@
+"""What the estimates rest on: typical clips, one measured throughput, sizes of what is stored.
+
+Nothing here enters a result. A number that a frozen dataset or a finished run knows better is
+taken from there.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Typical:
+    """A dataset's usual clip: its length, and the (clip, caption) samples it makes in training.
+
+    `clips`: different ones over all splits, which overlap; None: the sum of the declared splits.
+    """
+
+    seconds: float
+    captions: float = 1.0
+    clips: int | None = None
+
+
+# By reader. Lengths are those that the datasets' papers give (AudioSet, AudioCaps, VATEX: cut to
+# 10 s); a clip of HowTo100M is at least 10 s by construction (facts 6.1).
+TYPICAL = {
+    "msrvtt": Typical(15.0, 20.0, 10_000),
+    "vatex": Typical(10.0, 10.0, 34_991),
+    "audiocaps": Typical(10.0),
+    "esc50": Typical(5.0),
+    "ucf101": Typical(7.0, 1.0, 13_320),
+    "howto100m": Typical(13.0),
+    "audioset": Typical(10.0),
+    "demo": Typical(6.0),
+}
+UNKNOWN = Typical(10.0)  # another reader's
+
+STEPS_PER_SECOND = 125  # of a log-mel: a hop of 8 ms
+MEL_BANDS, BYTES = 224, 2  # float16
+JPEG_BYTES = 15_000  # a frame of 224 pixels: measured on the demo's clips
+MEDIA_BYTES_PER_SECOND = 100_000  # a download at 480p with sound, roughly
+
+# The one long training whose time is known: the authors' log of MSR-VTT (facts 7.7), 4 V100, every
+# tower trained in half precision; 12 frames, 16 segments and 32 words encoded whatever a clip has.
+LOG_STEP_SECONDS, LOG_BATCH, LOG_GPUS = 2.27, 128, 4
+LOG_FRAMES, LOG_SEGMENTS, LOG_WORDS = 12, 16, 32
+PAPER_DAYS = 48.0  # V100-days of the paper's pre-training (Table 6)
+CAPTION_WORDS = 10  # of a caption that is written
+
+
+def typical(reader: str) -> Typical:
+    """The usual clip of a reader's dataset."""
+    return TYPICAL.get(reader, UNKNOWN)

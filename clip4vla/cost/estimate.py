@@ -1,0 +1,130 @@
+"""From a plan to what it will cost: GPU hours by run, downloads and disk by dataset."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip4vla.config import layout
+from clip4vla.config.data import Cache, Dataset
+from clip4vla.config.plan import Plan
+from clip4vla.cost.assumptions import (
+    BYTES,
+    JPEG_BYTES,
+    MEDIA_BYTES_PER_SECOND,
+    MEL_BANDS,
+    STEPS_PER_SECOND,
+    typical,
+)
+from clip4vla.cost.runs import flops
+from clip4vla.files import read_json
+
+MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
+Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, those with sound
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """One run. `hours`: of one GPU; None where the sizes of its data are not declared."""
+
+    key: str
+    stage: str
+    name: str
+    done: bool
+    hours: float | None
+
+
+@dataclass(frozen=True)
+class DataCost:
+    """One dataset version in one cache. `frozen`: nothing is left to do."""
+
+    version: str
+    clips: int | None
+    shards: int
+    frozen: bool
+    cache_bytes: float
+    fetched: int  # clips that come over the network
+    fetch_hours: float  # at least: the pauses that the config asks for
+    media_bytes: float  # of what is fetched; a user's own files are not copied
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """All of a plan."""
+
+    runs: list[RunCost]
+    data: list[DataCost]
+
+    def hours(self, *, done: bool | None = None, stage: str | None = None) -> float:
+        """GPU hours of the runs that are (not) done, of one stage or of all."""
+        return sum(
+            run.hours or 0.0
+            for run in self.runs
+            if done in (None, run.done) and stage in (None, run.stage)
+        )
+
+
+def estimate(plan: Plan, flops_per_second: float) -> Estimate:
+    """What a plan costs on a GPU of that effective speed (operations a second)."""
+    counts = clip_counts(plan)
+    names = plan.names()
+    runs = []
+    for stage in ("pretrain", "substitute", "finetune", "evaluate"):
+        for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
+            work = flops(plan, plan.runs[key], counts)
+            hours = work / flops_per_second / 3600 if work > 0 else None
+            runs.append(RunCost(key, stage, names.get(key, ""), is_done(plan, key), hours))
+    data = [_data_cost(plan, *pair, counts) for pair in sorted(plan.caches)]
+    return Estimate(runs, data)
+
+
+def is_done(plan: Plan, key: str) -> bool:
+    """Whether a run has left all of its outputs."""
+    files = layout.RUN_FILES[plan.runs[key].stage]
+    return all(Path(layout.result_dir(key), name).is_file() for name in files)
+
+
+def clip_counts(plan: Plan) -> Counts:
+    """Clips of every split: what a frozen version holds, else what the config declares."""
+    counts: Counts = {}
+    for version, name in plan.versions.items():
+        for split, declared in plan.config.datasets[name].expected.items():
+            sounding = declared.clips if declared.with_sound is None else declared.with_sound
+            counts[version, split] = declared.clips, sounding
+    for version, cache_id in plan.caches:
+        path = Path(layout.manifest(version, cache_id))
+        for split, found in (read_json(path)["splits"] if path.is_file() else {}).items():
+            counts[version, split] = found["usable"], found["usable"] - found["silent"]
+    return counts
+
+
+def _data_cost(plan: Plan, version: str, cache_id: str, counts: Counts) -> DataCost:
+    _, dataset = plan.dataset_of(version)
+    clips = _all_clips(version, counts, dataset)
+    seconds = (clips or 0) * typical(dataset.reader).seconds
+    frozen = Path(layout.manifest(version, cache_id)).is_file()
+    over_network = dataset.source != "local" and not frozen
+    fetched = (clips or 0) if over_network else 0
+    rate = dataset.rate
+    pauses = rate.request_pause + rate.clip_pause * MEAN_PAUSE
+    waiting = fetched * pauses / rate.slots if dataset.source == "youtube" else 0.0
+    return DataCost(
+        version=version,
+        clips=clips,
+        shards=dataset.shards,
+        frozen=frozen,
+        cache_bytes=seconds * cached_bytes_per_second(plan.caches[version, cache_id]),
+        fetched=fetched,
+        fetch_hours=waiting / 3600,
+        media_bytes=fetched * typical(dataset.reader).seconds * MEDIA_BYTES_PER_SECOND,
+    )
+
+
+def _all_clips(version: str, counts: Counts, dataset: Dataset) -> int | None:
+    """Different clips of a version; None where nothing is known of it."""
+    declared = sum(clips for (of, _), (clips, _) in counts.items() if of == version)
+    return typical(dataset.reader).clips or declared or None
+
+
+def cached_bytes_per_second(cache: Cache) -> float:
+    """Log-mel of stereo sound and JPEG frames, of one second of a clip."""
+    channels = 3 if cache.log_mel.channels == "left_mean_right" else 1
+    return STEPS_PER_SECOND * MEL_BANDS * BYTES * channels + cache.frames.fps * JPEG_BYTES

@@ -1,0 +1,102 @@
+"""A plan and its cost, printed."""
+
+from rich.console import Console
+from rich.table import Table
+
+from clip4vla.config.plan import Plan
+from clip4vla.cost.assumptions import PAPER_DAYS
+from clip4vla.cost.estimate import Estimate, estimate
+from clip4vla.cost.runs import v100_flops
+from clip4vla.datasets.ready import missing_files
+
+STAGES = ("pretrain", "substitute", "finetune", "evaluate")
+
+
+def print_plan(plan: Plan, tflops: float | None) -> None:
+    """Print data, runs with their state and first row, what is missing, and the sums.
+
+    tflops: effective speed of one GPU in 1e12 operations a second; None: that of the authors' V100.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    cost = estimate(plan, v100_flops() if tflops is None else tflops * 1e12)
+    console.print(_data(plan, cost))
+    if cost.runs:
+        console.print(_runs(cost))
+    for (table, row, dataset), reason in plan.without_data.items():
+        console.print(f"{table}/{row}/{dataset}: not run ({reason})")
+    for line in missing_files(plan):
+        console.print(f"missing: {line}")
+    for line in _sums(cost, tflops):
+        console.print(line)
+
+
+def _data(plan: Plan, cost: Estimate) -> Table:
+    columns = ("dataset version", "clips", "shards", "state", "cache", "over the network")
+    table = Table(*columns, title="Data")
+    table.columns[0].no_wrap = True
+    for item in cost.data:
+        clips = "not declared" if item.clips is None else f"{item.clips:,}"
+        fetched = "nothing"
+        if item.fetched:
+            fetched = f"{item.fetched:,} clips, {_bytes(item.media_bytes)}"
+            fetched += f", {item.fetch_hours:,.0f} h of pauses" if item.fetch_hours >= 1 else ""
+        state = "frozen" if item.frozen else "to do"
+        row = (item.version, clips, str(item.shards), state, _bytes(item.cache_bytes), fetched)
+        table.add_row(*row)
+    return table
+
+
+def _runs(cost: Estimate) -> Table:
+    columns = ("run key", "stage", "state", "GPU hours", "first row that needs it")
+    table = Table(*columns, title="Runs")
+    for run in cost.runs:
+        state = "done" if run.done else "to do"
+        table.add_row(run.key, run.stage, state, _hours(run.hours), run.name)
+    return table
+
+
+def _sums(cost: Estimate, tflops: float | None) -> list[str]:
+    todo = [run for run in cost.runs if not run.done]
+    count = ", ".join(f"{sum(run.stage == stage for run in todo)} {stage}" for stage in STAGES)
+    lines = [f"{len(cost.runs)} runs, {len(todo)} to do: {count}"]
+    to_cache = sum(item.cache_bytes for item in cost.data if not item.frozen)
+    if to_cache:
+        media = sum(item.media_bytes for item in cost.data)
+        more = f", and {_bytes(media)} of downloaded media" if media else ""
+        lines.append(f"Disk to come: {_bytes(to_cache)} of frames and log-mel{more}")
+    if todo:
+        speed = v100_flops() / 1e12 if tflops is None else tflops
+        whose = "of a V100 in the authors' log" if tflops is None else "as you say"
+        pretraining = cost.hours(done=False, stage="pretrain")
+        of_it = f" ({_days(pretraining)} of it pre-training; the paper's: {PAPER_DAYS:g} V100-days)"
+        whole = f"GPU time to come: {_days(cost.hours(done=False))}"
+        lines.append(whole + (of_it if pretraining else ""))
+        lines.append(
+            f"An estimate from the sizes of model and data, at {speed:.1f} effective TFLOP/s "
+            f"{whose}; --tflops takes that of your GPU"
+        )
+    unknown = [run for run in todo if run.hours is None]
+    if unknown:
+        lines.append(
+            f"{len(unknown)} runs have no estimate: declare `datasets.NAME.expected` for their "
+            "splits"
+        )
+    return lines
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return "?"
+    return "< 0.1" if hours < 0.1 else f"{hours:,.1f}"
+
+
+def _days(hours: float) -> str:
+    return f"{hours / 24:,.1f} GPU-days" if hours >= 24 else f"{hours:.1f} GPU hours"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("MB", "GB"):
+        count /= 1000 if unit == "GB" else 1e6
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if count >= 1 else f"< 1 {unit}"
+    return f"{count / 1000:,.1f} TB"

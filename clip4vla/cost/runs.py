@@ -1,0 +1,132 @@
+"""What one run computes: its samples and floating-point operations."""
+
+from dataclasses import dataclass
+
+from clip4vla.config.base import Section
+from clip4vla.config.plan import Plan
+from clip4vla.config.run import GATES, MIXING_FUSIONS, Source
+from clip4vla.cost.assumptions import (
+    CAPTION_WORDS,
+    LOG_BATCH,
+    LOG_FRAMES,
+    LOG_GPUS,
+    LOG_SEGMENTS,
+    LOG_STEP_SECONDS,
+    LOG_WORDS,
+    STEPS_PER_SECOND,
+    Typical,
+    typical,
+)
+from clip4vla.cost.work import Work, work_of
+
+SEGMENT_STEPS = 224
+POOLED = ("global_to_global", *GATES)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of a split: how many, how many of them sound, and what each makes the model do."""
+
+    count: int
+    sounding: int
+    frames: int
+    segments: int
+    captions: float
+
+
+def v100_flops() -> float:
+    """Operations a second of one V100 in the authors' own log of MSR-VTT: about 1e13."""
+    work = work_of("ViT-B-32")
+    sample = (LOG_FRAMES + LOG_SEGMENTS) * work.image + work.text(LOG_WORDS)
+    return 3.0 * sample * LOG_BATCH / LOG_STEP_SECONDS / LOG_GPUS
+
+
+def flops(plan: Plan, run: Section, counts: dict) -> float:
+    """Operations of a run; `counts`: (dataset version, split) -> (clips, clips with sound)."""
+    work = work_of(run.model.architecture)
+    by_stage = {"pretrain": _pretrain, "finetune": _finetune}
+    by_stage |= {"substitute": _substitute, "evaluate": _evaluate}
+    return by_stage[run.stage](plan, run, counts, work)
+
+
+def clips_of(plan: Plan, run: Section, source: Source, counts: dict) -> Clips:
+    """The clips of a split as a run reads them."""
+    _, dataset = plan.dataset_of(source.dataset)
+    usual: Typical = typical(dataset.reader)
+    count, sounding = counts.get((source.dataset, source.split), (0, 0))
+    steps = usual.seconds * STEPS_PER_SECOND
+    frames = min(run.inputs.max_frames, max(1, round(usual.seconds * run.cache.frames.fps)))
+    segments = min(run.inputs.max_segments, -(-int(steps) // SEGMENT_STEPS))
+    return Clips(count, sounding, frames, segments, usual.captions)
+
+
+def _pretrain(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+    """Equal parts of all sources: an epoch is as many of each as the smallest one has."""
+    sources = [clips_of(plan, run, source, counts) for source in run.sources]
+    least = min(clips.sounding for clips in sources)
+    learns = run.trainable == "all"
+    views = 2 if run.objective.intra else 1
+    total = 0.0
+    for clips in sources:
+        audio = 3.0 * views * clips.segments * work.image
+        clip = clips.frames * work.image + work.text(run.inputs.max_words)
+        if not run.objective.inter:
+            clip = 0.0
+        total += least * run.optimiser.epochs * (audio + (3.0 * clip if learns else 0.0))
+        total += 0.0 if learns else clips.sounding * clip  # frozen: computed once
+    return total
+
+
+def _finetune(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+    clips = clips_of(plan, run, run.train, counts)
+    count = clips.sounding if run.missing_audio == "filter" else clips.count
+    seen = _encoded(run, clips, work)
+    if run.task == "classification":
+        return count * seen  # the towers are frozen: their features are computed once
+    text = work.text(run.inputs.max_words)
+    sample = 3.0 * (seen + text + _head(run, clips, work, run.optimiser.batch_size))
+    return count * clips.captions * run.optimiser.epochs * sample
+
+
+def _head(run: Section, clips: Clips, work: Work, others: float) -> float:
+    """What stands on the towers, for one text and its clip among `others` clips."""
+    seen = clips.frames * ("vision" in run.modalities) + clips.segments * (
+        "audio" in run.modalities
+    )
+    words, layers = run.inputs.max_words, run.model.joint_layers
+    if run.task == "captioning":
+        return work.joint(words + seen, layers) + CAPTION_WORDS * work.word
+    if run.model.fusion in POOLED:
+        return 0.0
+    if run.model.fusion in MIXING_FUSIONS:
+        return work.joint(seen, layers)
+    text = 1 if run.model.fusion == "tight" else words
+    return others * work.joint(text + seen, layers)
+
+
+def _encoded(run: Section, clips: Clips, work: Work) -> float:
+    """One clip through the towers of the run's modalities."""
+    frames = clips.frames if "vision" in run.modalities else 0
+    segments = clips.segments if "audio" in run.modalities else 0
+    return (frames + segments) * work.image
+
+
+def _substitute(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+    """Vision of the donors and of the silent clips."""
+    donors = clips_of(plan, run, run.donors, counts)
+    queries = [clips_of(plan, run, source, counts) for source in run.queries]
+    silent = sum(clips.count - clips.sounding for clips in queries)
+    return (donors.sounding + silent) * donors.frames * work.image
+
+
+def _evaluate(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+    clips = clips_of(plan, run, run.test, counts)
+    count = clips.sounding if run.missing_audio == "filter" else clips.count
+    total = count * _encoded(run, clips, work)
+    if run.task == "captioning":
+        beams = run.decoding.beams if run.decoding.method == "beam" else 1
+        written = _head(run, clips, work, 1) + CAPTION_WORDS * work.word
+        return total + count * beams * written
+    if run.task == "retrieval":
+        total += count * (work.text(run.inputs.max_words) + _head(run, clips, work, count))
+    return total

@@ -1,0 +1,81 @@
+"""Floating-point operations of the model's parts, from their sizes; no torch is needed for that.
+
+A multiplication and an addition are two operations. A training step is three forward passes of
+what learns (forward, gradients of inputs, gradients of weights) and one of what is frozen.
+"""
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from clip4vla.errors import UserError
+
+OWN = Path(__file__).parents[1] / "models" / "architectures"
+IMAGE, CHANNELS, VOCABULARY = 224, 3, 49411
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of one pass: of a frame or a segment, of a text, and of the joint encoder."""
+
+    width: int
+    layers: int
+    patch: int
+    text_width: int
+    text_layers: int
+    dim: int
+
+    @property
+    def image(self) -> float:
+        """A frame through the vision tower; a segment through the audio tower is the same."""
+        patches = (IMAGE // self.patch) ** 2
+        embedding = 2.0 * patches * CHANNELS * self.patch**2 * self.width
+        return embedding + self.layers * block(patches + 1, self.width)
+
+    def text(self, words: int) -> float:
+        """A text of so many tokens, padding included."""
+        return self.text_layers * block(words, self.text_width)
+
+    def joint(self, positions: float, layers: int) -> float:
+        """A sequence of so many positions through the joint encoder."""
+        return layers * block(positions, self.dim)
+
+    @property
+    def word(self) -> float:
+        """A word out of the vocabulary."""
+        return 2.0 * self.dim * VOCABULARY
+
+
+def block(positions: float, width: int) -> float:
+    """One transformer block with an MLP of four times its width."""
+    return 2.0 * (12.0 * positions * width**2 + 2.0 * positions**2 * width)
+
+
+@lru_cache
+def work_of(architecture: str) -> Work:
+    """The work of an architecture, by name: one of ours or of open_clip's. UserError: unknown."""
+    folders = [OWN]
+    if found := importlib.util.find_spec("open_clip"):
+        folders += [Path(place) / "model_configs" for place in found.submodule_search_locations]
+    for folder in folders:
+        path = folder / f"{architecture}.json"
+        if path.is_file():
+            sizes = json.loads(path.read_text(encoding="utf-8"))
+            vision, text = sizes["vision_cfg"], sizes["text_cfg"]
+            try:
+                return Work(
+                    vision["width"],
+                    vision["layers"],
+                    vision["patch_size"],
+                    text["width"],
+                    text["layers"],
+                    sizes["embed_dim"],
+                )
+            except KeyError:
+                break
+    raise UserError(
+        f"model.architecture: {architecture!r} is not a plain CLIP that open_clip or this project "
+        "knows; choose one like ViT-B-32"
+    )

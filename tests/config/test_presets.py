@@ -1,0 +1,179 @@
+"""What presets make of a row, and that the split of a dataset follows them."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clip4vla.config.plan import make_plan
+from clip4vla.errors import UserError
+
+REPO = Path(__file__).parents[2]
+BASE = {
+    "finetune": {},
+    "missing_audio": "filter",
+    "pretrain": {"sources": [{"dataset": "audioset", "split": "train", "nonverbal_share": 1}]},
+}
+
+
+def planned(tmp_path, preset, base=None, dataset="msrvtt", **table):
+    """The plan of a table with one row on one dataset, by stage."""
+    content = {
+        "table": "one",
+        "title": "One row",
+        "gallery": "with_sound",
+        "columns": [{"dataset": dataset, "metric": "t2v_R1", "label": "R@1"}],
+        "base": BASE | (base or {}),
+        "rows": [{"row": "row", "label": "row", "preset": preset}],
+    }
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(content | table))
+    values = {"experiments": str(tmp_path), "targets": ["one"]}
+    plan = make_plan([REPO / "config.yaml"], values)
+    return {run.stage: run for run in plan.runs.values()}
+
+
+TUNED = {
+    "ours": ("train_ours", "val_ours", None, "best_val"),
+    "paper": ("train_9k", None, None, "last"),
+    "released": ("train_9k", None, "test_1k", "best_test_as_paper"),
+    "released_half": ("train_9k", None, "test_1k", "best_test_as_paper"),
+}
+
+
+@pytest.fixture(scope="module", params=TUNED)
+def table1(request):
+    plan = make_plan([REPO / "config.yaml"], {"preset": request.param, "targets": ["table1"]})
+    return request.param, plan
+
+
+def test_msrvtt_has_the_splits_of_its_preset(table1):
+    preset, plan = table1
+    runs = [plan.runs[key] for key in plan.stage("finetune")]
+    found = {
+        (run.train.split, run.val and run.val.split, run.test and run.test.split, run.selection)
+        for run in runs
+        if run.train.dataset.startswith("msrvtt")
+    }
+    assert found == {TUNED[preset]}
+    donors = {
+        plan.runs[key].donors.split
+        for key in plan.stage("substitute")
+        if plan.runs[key].donors.dataset.startswith("msrvtt")
+    }
+    assert donors == {TUNED[preset][0]}
+
+
+def test_silent_test_clips_are_selected_on_as_they_are_scored(table1):
+    preset, plan = table1
+    for key in plan.stage("evaluate"):
+        scored = plan.runs[key]
+        run = plan.runs.get(scored.start)
+        if run is not None and run.stage == "finetune" and run.selection == "best_test_as_paper":
+            assert (run.test, run.test_missing_audio) == (scored.test, scored.missing_audio)
+            assert run.substitution == scored.substitution
+    tuned = [plan.runs[key] for key in plan.stage("finetune")]
+    policies = {run.test_missing_audio for run in tuned}
+    assert policies == ({"substitute", "none"} if preset.startswith("released") else {None})
+
+
+def test_a_scope_of_test_alone_still_brings_donors_for_selection(tmp_path):
+    base = {"missing_audio": "substitute", "substitute_scope": "test"}
+    for preset, wanted in (("released", "substitute"), ("ours", None)):
+        run = planned(tmp_path, preset, base, dataset="vatex", gallery="all")["finetune"]
+        assert run.missing_audio == "filter"
+        assert (run.test_missing_audio, run.substitution is not None) == (
+            wanted,
+            wanted is not None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "base", "wanted"),
+    [
+        ("msrvtt", {}, (5, 128, 1e-7, 16, 0.5, "clip")),
+        ("msrvtt", {"model": {"fusion": "global_to_local"}}, (10, 128, 1e-7, 16, 0.5, "bert")),
+        ("vatex", {"model": {"fusion": "local_to_local"}}, (10, 32, 1e-7, 6, 0.5, "clip")),
+        ("audiocaps", {}, (15, 128, 2e-7, 6, 1.0, "clip")),
+        ("audiocaps", {"model": {"fusion": "tight"}}, (15, 64, 1e-7, 6, 1.0, "clip")),
+        ("vatex", {"task": "captioning"}, (10, 64, 1e-7, 6, 0.5, "clip")),
+        ("audiocaps", {"task": "captioning"}, (15, 64, 1e-7, 6, 1.0, "clip")),
+    ],
+)
+def test_released_rows_have_what_the_scripts_set(tmp_path, dataset, base, wanted):
+    """facts 7.4 and 8.2."""
+    runs = planned(tmp_path, "released", base, dataset)
+    run = runs["finetune"]
+    optimiser = run.optimiser
+    found = (optimiser.epochs, optimiser.batch_size, optimiser.lr, run.inputs.max_segments)
+    assert (*found, run.train.nonverbal_share, run.model.joint) == wanted
+    assert (optimiser.kind, optimiser.head_lr, optimiser.warmup) == ("bert_adam", 5e-4, 0.1)
+    assert (optimiser.weight_decay, optimiser.beta2, optimiser.eps) == (0.2, 0.98, 1e-6)
+    assert optimiser.precision == runs["pretrain"].optimiser.precision == "full"
+    assert (runs["pretrain"].optimiser.epochs, runs["pretrain"].optimiser.batch_size) == (10, 256)
+    assert run.decoding == runs["evaluate"].decoding
+
+
+def test_a_probe_on_esc50_is_trained_as_released(tmp_path):
+    """facts 9.1: four folds, selected on the fifth, which is scored."""
+    base = {
+        "task": "classification",
+        "modalities": ["audio"],
+        "finetune": {"train": "train_1"},
+        "test": "test_1",
+    }
+    columns = [{"dataset": "esc50", "metric": "accuracy", "label": "accuracy"}]
+    run = planned(tmp_path, "released", base, "esc50", columns=columns)["finetune"]
+    assert (run.optimiser.head_lr, run.optimiser.batch_size, run.optimiser.epochs) == (5e-3, 64, 10)
+    assert (run.inputs.max_segments, run.train.nonverbal_share) == (3, 1.0)
+    assert (run.test.split, run.test_missing_audio) == ("test_1", "filter")
+
+
+def test_the_row_has_the_last_word(tmp_path):
+    base = {"finetune": {"optimiser.epochs": 7, "selection": "last"}, "nonverbal_share": 0.25}
+    run = planned(tmp_path, "released", base, "audiocaps")["finetune"]
+    assert (run.optimiser.epochs, run.selection, run.test) == (7, "last", None)
+    assert run.train.nonverbal_share == 0.25
+
+
+def test_the_second_stage_has_the_released_loss_where_clip_learns(tmp_path):
+    pretrain = BASE["pretrain"] | {"trainable": "all"}
+    for preset, wanted in (("released", "released"), ("ours", "repaired")):
+        run = planned(tmp_path, preset, {"pretrain": pretrain})["pretrain"]
+        assert run.objective.second_stage == wanted
+
+
+def test_half_weights_are_a_preset_of_their_own(tmp_path):
+    half, full = planned(tmp_path, "released_half"), planned(tmp_path, "released")
+    for stage in ("pretrain", "finetune"):
+        assert half[stage].optimiser.precision == "half_weights"
+        same = half[stage].optimiser.model_copy(update={"precision": "full"})
+        assert same == full[stage].optimiser
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ({"finetune": {"val": "val_ours"}}, "best_test_as_paper does not read val .'val_ours'.*"),
+        (
+            {"task": "captioning", "finetune": {"optimiser.epochs": 2}},
+            "scores captions from epoch 3 on .* is 2",
+        ),
+        (
+            {"finetune": {"optimiser.precision": "half_weights", "optimiser.kind": "adamw"}},
+            "studies",
+        ),
+        ({"finetune": {"optimiser.ema": 1.5}}, "ema is 1.5: a decay lies between 0 and 1"),
+    ],
+)
+def test_impossible_combinations_are_refused_in_one_line(tmp_path, base, message):
+    with pytest.raises(UserError, match=message) as caught:
+        planned(tmp_path, "released", base)
+    assert "\n" not in str(caught.value)
+    assert "one.yaml:" in str(caught.value)
+
+
+def test_a_preset_part_of_a_table_names_a_dataset_of_its_columns(tmp_path):
+    with pytest.raises(UserError, match="presets.released.vatex: no column has it"):
+        planned(tmp_path, "released", presets={"released": {"vatex": {"test": "test"}}})
+    with pytest.raises(UserError, match="presets.official"):
+        planned(tmp_path, "released", presets={"official": {"msrvtt": {"test": "test_1k"}}})

@@ -1,0 +1,77 @@
+"""The second stage of pre-training: a run of its own that starts from the first."""
+
+from pathlib import Path
+
+import pytest
+
+from clip4vla.config.plan import make_plan
+from clip4vla.errors import UserError
+
+REPO = Path(__file__).parents[2]
+DEMO = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]
+
+
+def plan(**pretrain):
+    preset = pretrain.pop("preset", "ours")
+    values = {"targets": ["demo_audio"], "recipe": {"pretrain": pretrain}, "preset": preset}
+    return make_plan(DEMO, values)
+
+
+def chain(found):
+    """The pre-training runs behind the row that has them, last one first."""
+    key = next(cell.run_key for cell in found.cells if cell.row == "type_token")
+    runs = []
+    while key is not None and not key.startswith("weights:"):
+        run = found.runs[key]
+        if run.stage == "pretrain":
+            runs.append(run)
+        key = run.start
+    return runs
+
+
+def test_it_goes_on_from_the_first_stage_with_all_towers():
+    second, first = chain(plan(second_stage={"optimiser": {"epochs": 3}}))
+    assert (first.trainable, first.start) == ("audio", None)
+    assert (second.trainable, second.optimiser.epochs, second.optimiser.lr) == ("all", 3, 1e-6)
+    assert (second.sources, second.inputs, second.seed) == (first.sources, first.inputs, first.seed)
+
+
+def test_the_first_stage_is_the_one_of_rows_without_a_second():
+    with_second, without = plan(second_stage={}), plan()
+    assert set(without.stage("pretrain")) < set(with_second.stage("pretrain"))
+
+
+def test_weights_can_stand_in_for_the_first_stage():
+    values = {"from": "openai", "second_stage": {}}
+    (second,) = chain(plan(**values))
+    assert second.start == "weights:openai"
+
+
+def test_data_of_a_stage_that_weights_replace_are_not_asked_for():
+    table = {"targets": ["table5"], "recipe": {}}
+    needed = make_plan([REPO / "config.yaml"], table)
+    assert {"howto100m", "audioset"} <= set(needed.versions.values())
+    stood_in = make_plan(
+        [REPO / "config.yaml"], table | {"recipe": {"pretrain": {"from": "openai"}}}
+    )
+    assert set(stood_in.versions.values()) == {"msrvtt", "vatex"}
+
+
+def test_the_released_sum_is_of_the_second_stage():
+    second, first = chain(plan(preset="released", second_stage={}))
+    assert first.objective.second_stage == "repaired"
+    assert second.objective.second_stage == "released"
+    assert second.optimiser.lr == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"second_stage": {"objective": {"inter": False, "intra": False}}}, "second_stage.objective"),
+        ({"second_stage": {"trainable": "audio"}}, "second_stage.trainable: unknown key"),
+        ({"second_stage": {"optimiser": {"epochs": 0}}}, "epochs"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_it_is_one_line(given, expected):
+    with pytest.raises(UserError, match=expected):
+        plan(**given)

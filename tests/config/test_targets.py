@@ -1,0 +1,61 @@
+"""What can be asked for by name takes the part of the plan that it needs, and no more."""
+
+from pathlib import Path
+
+import pytest
+
+from clip4vla.config.plan import make_plan
+from clip4vla.config.targets import narrowed, targets
+from clip4vla.errors import UserError
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan([REPO / "config.yaml"])
+
+
+def test_every_listed_target_can_be_asked_for(plan):
+    for name in targets(plan):
+        narrowed(plan, name)
+
+
+def test_a_row_takes_its_runs_and_what_they_start_from(plan):
+    row = narrowed(plan, "results/rows/table5/type_token")
+    assert {cell.row for cell in row.cells} == {"type_token"}
+    assert len(row.stage("pretrain")) == 1
+    assert {run.stage for run in row.runs.values()} == {"pretrain", "finetune", "evaluate"}
+    assert narrowed(plan, "table5/type_token").runs == row.runs
+
+
+def test_a_row_without_pretraining_asks_for_no_data_of_it(plan):
+    row = narrowed(plan, "table5/scratch")
+    assert set(row.versions.values()) == {"msrvtt", "vatex"}
+    assert not row.listed and not row.stage("pretrain")
+
+
+def test_a_table_takes_all_its_rows(plan):
+    table = narrowed(plan, "table3")
+    assert list(table.tables) == ["table3"]
+    assert {cell.table for cell in table.cells} == {"table3"}
+
+
+def test_pretraining_and_data_stand_alone(plan):
+    assert set(narrowed(plan, "pretrain").stage("pretrain")) == set(plan.stage("pretrain"))
+    assert not narrowed(plan, "pretrain").cells
+    assert narrowed(plan, "data").caches == plan.caches
+
+
+def test_a_run_key_is_a_target(plan):
+    key = plan.stage("evaluate")[0]
+    assert key in narrowed(plan, key).runs
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("tabel5", "did you mean table5"), ("table5/scrath", "table5/scratch")],
+)
+def test_an_unknown_target_is_refused_with_a_near_one(plan, asked, said):
+    with pytest.raises(UserError, match=said):
+        narrowed(plan, asked)

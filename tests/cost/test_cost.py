@@ -1,0 +1,109 @@
+"""Estimates: operations by hand and by torch, sizes by arithmetic, hours in proportion."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from clip4vla.config import layout
+from clip4vla.config.plan import make_plan
+from clip4vla.config.run import Model
+from clip4vla.cost.estimate import clip_counts, estimate
+from clip4vla.cost.runs import flops, v100_flops
+from clip4vla.cost.work import work_of
+from clip4vla.errors import UserError
+from clip4vla.models.build import build_model
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan([REPO / "config.yaml"])
+
+
+def test_operations_of_the_towers_are_those_that_torch_counts():
+    """Up to the products inside attention, which torch does not count on a CPU: 4 % here."""
+    model = build_model(Model(architecture="tiny", weights=None), {})
+    work = work_of("tiny")
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.vision(torch.zeros(1, 3, 224, 224))
+    assert counter.get_total_flops() == pytest.approx(work.image, rel=0.05)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.text(torch.zeros(1, 20, dtype=torch.long))
+    assert counter.get_total_flops() == pytest.approx(work.text(20), rel=0.05)
+
+
+def test_vit_b_32_costs_what_everybody_says():
+    assert work_of("ViT-B-32").image / 1e9 == pytest.approx(8.8, abs=0.1)  # 4.4 GMAC
+    assert 1e13 < v100_flops() < 1.1e13
+
+
+def test_an_unknown_architecture_is_refused():
+    with pytest.raises(UserError, match="ViT-Z"):
+        work_of("ViT-Z")
+
+
+def test_the_first_stage_costs_about_what_the_paper_paid(plan):
+    """Not a goal of the estimate: its only constant is from another training."""
+    cost = estimate(plan, v100_flops())
+    stage1 = next(run for run in cost.runs if "type_token" in run.name or "global_to_g" in run.name)
+    assert 24 < stage1.hours / 24 < 96  # 48 V100-days
+
+
+def test_hours_follow_epochs_clips_and_speed(plan):
+    counts = clip_counts(plan)
+    run = plan.runs[plan.stage("finetune")[0]]
+    base = flops(plan, run, counts)
+    longer = run.model_copy(
+        update={"optimiser": run.optimiser.model_copy(update={"epochs": 2 * run.optimiser.epochs})}
+    )
+    assert flops(plan, longer, counts) == pytest.approx(2 * base)
+    more = {split: (2 * clips, 2 * sound) for split, (clips, sound) in counts.items()}
+    assert flops(plan, run, more) == pytest.approx(2 * base)
+    slow, fast = estimate(plan, 1e12), estimate(plan, 4e12)
+    assert slow.hours() == pytest.approx(4 * fast.hours())
+
+
+def test_what_is_frozen_is_counted_from_its_manifest(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (version, cache_id), name = next(
+        (pair, plan.versions[pair[0]]) for pair in plan.caches if "msrvtt" in pair[0]
+    )
+    assert name == "msrvtt"
+    path = Path(layout.manifest(version, cache_id))
+    path.parent.mkdir(parents=True)
+    splits = {"train_ours": {"planned": 9, "usable": 7, "silent": 2}}
+    path.write_text(json.dumps({"splits": splits}))
+    assert clip_counts(plan)[version, "train_ours"] == (7, 5)
+    assert clip_counts(plan)[version, "test_1k"] == (1000, 884)
+    assert [item.frozen for item in estimate(plan, 1e12).data if item.version == version] == [True]
+
+
+def test_downloads_take_at_least_their_pauses():
+    values = {"targets": ["table3"], "datasets": {"msrvtt": {"source": "youtube"}}}
+    cost = estimate(make_plan([REPO / "config.yaml"], values), 1e12)
+    (item,) = [item for item in cost.data if "msrvtt" in item.version]
+    assert item.fetched == 10_000
+    assert item.fetch_hours == pytest.approx(10_000 * (1.0 + 2.0 * 1.75) / 2 / 3600)
+
+
+def test_the_printed_plan_needs_no_torch_and_names_what_is_missing(tmp_path):
+    code = (
+        "import sys; from clip4vla.cli import main\n"
+        "try: main(['plan', 'table5/scratch', '-c', sys.argv[1]])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, str(REPO / "config.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "missing: msrvtt: its annotations" in done.stdout
+    assert "GPU time to come" in done.stdout and "An estimate" in done.stdout
+    assert "howto100m" not in done.stdout

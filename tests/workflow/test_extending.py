@@ -1,0 +1,109 @@
+"""The worked examples of docs/extending.md, run as they stand there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import clip4vla.datasets
+from clip4vla.config.plan import make_plan
+from clip4vla.config.targets import narrowed
+from clip4vla.datasets import readers
+from clip4vla.errors import UserError
+from clip4vla.models.architecture import resolve
+from clip4vla.stages import data as stage
+
+REPO = Path(__file__).parents[2]
+TEXT = (REPO / "docs" / "extending.md").read_text()
+
+
+def example(heading: str, language: str, number: int = 0) -> str:
+    """The n-th block of a language under a heading."""
+    section = next(part for part in TEXT.split("\n## ") if part.startswith(heading))
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[number]
+
+
+def test_a_new_row_is_one_line_and_trains_what_is_new(tmp_path):
+    table = (REPO / "experiments" / "table5.yaml").read_text()
+    line = example("A new ablation row", "yaml")
+    assert len(line.splitlines()) == 1
+    (tmp_path / "table5.yaml").write_text(table.rstrip("\n") + "\n" + line)
+    values = {"experiments": str(tmp_path), "targets": ["table5"]}
+    before = make_plan([REPO / "config.yaml"], {"targets": ["table5"]})
+    after = make_plan([REPO / "config.yaml"], values)
+    new = set(after.runs) - set(before.runs)
+    assert set(before.runs) <= set(after.runs)
+    row = narrowed(after, "table5/paper_masks")
+    assert new <= set(row.runs)
+    assert [after.runs[key].masking.mode for key in row.stage("pretrain")] == ["paper"]
+
+
+@pytest.fixture
+def birds(tmp_path, monkeypatch):
+    """The module of the example, found beside the others, and its annotation file."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "birds.py").write_text(example("A new dataset", "python"))
+    monkeypatch.setattr(
+        clip4vla.datasets, "__path__", [*clip4vla.datasets.__path__, str(tmp_path / "modules")]
+    )
+    readers.cache_clear()
+    notes = tmp_path / "birds" / "notes"
+    notes.mkdir(parents=True)
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    lines = [f"bird{i},{split},a bird sings" for i, split in enumerate(splits)]
+    (notes / "clips.csv").write_text("\n".join(["id,split,caption", *lines]) + "\n")
+    (tmp_path / "mine.yaml").write_text(example("A new dataset", "yaml"))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "birds_table.yaml").write_text(
+        "table: birds_table\ntitle: Birds\n"
+        'columns: [{dataset: birds, metric: t2v_R1, label: "R@1"}]\n'
+        "rows: [{row: clip, label: CLIP}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    readers.cache_clear()
+    sys.modules.pop("clip4vla.datasets.birds", None)
+
+
+def test_a_new_dataset_is_a_module_and_an_entry(birds):
+    values = {"experiments": "tables", "targets": ["birds_table"]}
+    plan = make_plan([REPO / "config.yaml", birds / "mine.yaml"], values)
+    (version,) = plan.versions
+    stage.plan(plan, version)
+    clips = pd.read_parquet(birds / "data" / version / "plan.parquet")
+    assert len(clips) == 8 and set(clips.file) == {f"bird{i}.mp4" for i in range(8)}
+    with open("birds/notes/clips.csv", "a") as stream:
+        stream.write("bird0,train,the same id again\n")
+    with pytest.raises(UserError, match=r"clips\.csv, line 10.*bird0"):
+        stage.plan(plan, version)
+
+
+def test_another_clip_is_one_word(tmp_path):
+    (tmp_path / "mine.yaml").write_text(example("Another CLIP", "yaml"))
+    plan = make_plan([REPO / "config.yaml", tmp_path / "mine.yaml"], {"targets": ["table5"]})
+    usual = make_plan([REPO / "config.yaml"], {"targets": ["table5"]})
+    assert not set(plan.runs) & set(usual.runs)
+    assert {run.model.architecture for run in plan.runs.values()} == {"ViT-B-16"}
+    assert resolve("ViT-B-16").patch_size == 16
+
+
+def test_its_cost_is_as_the_docs_say():
+    from clip4vla.cost.work import work_of
+
+    told = float(re.search(r"\(([\d.]+) times the operations", TEXT)[1])
+    assert work_of("ViT-B-16").image / work_of("ViT-B-32").image == pytest.approx(told, abs=0.1)
+
+
+def test_another_cluster_is_one_command(tmp_path):
+    words = example("Another cluster", "").strip().split()
+    assert words[:2] == ["clip4vla", "setup"]
+    command = [sys.executable, "-m", "clip4vla.cli", *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    profile = yaml.safe_load(done.stdout)
+    assert profile["set-resources"]["pretrain"]["nodes"] == 4
+    assert "mylab" in done.stdout and "nvlink" in done.stdout

@@ -22,6 +22,7 @@ from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.features.seeds import seed_of
 from clip4vla.files import write_json
 from clip4vla.progress import track
+from clip4vla.tracking.sink import Sink
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import Curve
 from clip4vla.training.gradients import Task, backward
@@ -58,6 +59,7 @@ class Trainer:
     save_seconds: float = SAVE_SECONDS
     ranks: Ranks = Ranks()
     state: TrainState = field(default_factory=TrainState)
+    sink: Sink = field(default_factory=Sink)
 
     def run(self, stop: Stop) -> None:
         """Train to the end and leave the selected weights in the model; `state` goes along.
@@ -92,6 +94,7 @@ class Trainer:
             vars(self.state).update(vars(loaded))
         if self.ranks.leads:
             self.curve = Curve(self.folder / "metrics.jsonl", self.state.curve_bytes)
+            self.sink.saved(self.state.curve_bytes)
 
     def _train_epoch(self, stop: Stop) -> None:
         state = self.state
@@ -161,6 +164,7 @@ class Trainer:
         if self.ranks.leads:
             self.state.curve_bytes = self.curve.sync()
             self.checkpoints.save(self.state, self.task.model, self.updates)
+            self.sink.saved(self.state.curve_bytes)
         self.saved_at = time.monotonic()
 
     def _leave(self, stop: Stop) -> None:

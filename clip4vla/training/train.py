@@ -8,7 +8,6 @@ out/                         model.safetensors, metrics.jsonl, train.json
 """
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -34,6 +33,8 @@ from clip4vla.files import (
     write_json,
 )
 from clip4vla.models.checkpoint import write_checkpoint
+from clip4vla.tracking.attempts import note_attempt
+from clip4vla.tracking.sink import Sink
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import publish_curve
 from clip4vla.training.loop import SAVE_SECONDS, Trainer
@@ -57,6 +58,7 @@ def train(
     save_seconds: float = SAVE_SECONDS,
     leaks: Leaks | None = None,
     frozen_cache: bool = True,
+    sink: Sink | None = None,
 ) -> bool:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -68,7 +70,7 @@ def train(
     (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
     the end of an epoch is saved too. leaks: clips that pre-training leaves out. frozen_cache: what
     frozen towers say of a clip is computed once, for all epochs and runs
-    (`clip4vla.training.frozen`); results are equal.
+    (`clip4vla.training.frozen`); results are equal. sink: is told what of the curve is safe.
     """
     stop = Stop(max_seconds)
     set_threads(workers)
@@ -85,7 +87,9 @@ def train(
             caches = Caches(manifests, leaks)
             given = caches, start, weights, substitution, device, workers, ranks, frozen_cache
             with _attempt(state, stop, ranks) as progress:
-                _train(run, Surroundings(*given), checkpoints, state, stop, progress, save_seconds)
+                around = Surroundings(*given)
+                told = sink or Sink()
+                _train(run, around, checkpoints, state, stop, progress, save_seconds, told)
         if ranks.leads:
             checkpoints.clear()
             for name in OUTPUTS:
@@ -137,6 +141,7 @@ def _train(
     stop: Stop,
     progress: TrainState,
     save_seconds: float,
+    sink: Sink,
 ) -> None:
     """Set up, train and finish; `progress` follows along for the line of this attempt."""
     try:
@@ -156,6 +161,7 @@ def _train(
         save_seconds=save_seconds,
         ranks=around.ranks,
         state=progress,
+        sink=sink,
     )
     trainer.run(stop)
     if around.ranks.leads:
@@ -236,13 +242,6 @@ def _attempt(state: Path, stop: Stop, ranks: Ranks) -> Iterator[TrainState]:
         end = stop.reason or "stopped"
         raise
     finally:
-        row = {
-            "started_ms": int(began * 1000),
-            "seconds": round(time.time() - began, 1),
-            "step": progress.step,
-            "end": end,
-            "ranks": ranks.world,
-        }
         if ranks.leads:
-            with open(state / "attempts.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+            facts = {"step": progress.step, "ranks": ranks.world}
+            note_attempt(state, began, end, **facts)

@@ -1,9 +1,11 @@
 """How far datasets are, and marking what is to be asked for again. Reads whatever is there."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD as HEAD_ONLY
 from rich.console import Console
 from rich.table import Table
 
@@ -58,13 +60,15 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
     expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}
     splits = by_split(rows, pd.read_parquet(folder / "splits.parquet"), expected)
     statuses = by_status(rows)
-    console.print(_split_table(f"{version}: {stages}", splits))
+    console.print(f"{version}: {stages}\n")
+    console.print(_split_table(splits))
     if statuses:
+        console.print()
         console.print(_status_table(statuses))
     with whole_file(folder / "status.png") as temporary:
         figure = status_figure(f"{version}: {stages}", splits, statuses)
         temporary.write_bytes(encoded(figure, "png"))
-    console.print(f"{folder / 'status.png'}\n")
+    console.print(f"\ndrawn in {folder / 'status.png'}\n")
     return rows
 
 
@@ -112,10 +116,9 @@ def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
     return missing(done.fillna({"video": "not_fetched", "audio": "not_fetched"}))
 
 
-def _split_table(title: str, splits: pd.DataFrame) -> Table:
-    table = Table(
-        "split", "official", "planned", *FATES, "coverage", title=title, title_justify="left"
-    )
+def _split_table(splits: pd.DataFrame) -> Table:
+    columns = ("split", "official", "planned", *FATES, "usable")
+    table = _table(*(name.replace(" ", "\n") for name in columns), numbers=columns[1:])
     for row in splits.to_dict("records"):
         official = None if pd.isna(row["expected"]) else int(row["expected"])
         usable = row["with sound"] + row["silent"]
@@ -124,16 +127,26 @@ def _split_table(title: str, splits: pd.DataFrame) -> Table:
             row["split"],
             "?" if official is None else f"{official:,}",
             f"{row['planned']:,}",
-            *(f"{row[name]:,}" if row[name] else "" for name in FATES),
-            f"{usable / of:.1%}" if of else "",
+            *(f"{row[name]:,}" if row[name] else "-" for name in FATES),
+            f"{usable / of:.1%}" if of else "-",
         )
     return table
 
 
 def _status_table(statuses: list[dict]) -> Table:
-    table = Table("", "status", "clips", "what can be done")
+    table = _table("of", "status", "clips", "what can be done", numbers=("clips",))
     for row in statuses:
         table.add_row(row["part"], str(row["status"]), f"{row['clips']:,}", row["advice"])
+    return table
+
+
+def _table(*headings: str, numbers: Collection[str]) -> Table:
+    """A table without upright lines, so that ten columns fit on 80 characters and cells can be cut
+    out of a pipe; a heading has a line for each word."""
+    table = Table(box=HEAD_ONLY, show_edge=False, pad_edge=False, padding=0)
+    for heading in headings:
+        right = heading.replace("\n", " ") in numbers
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
     return table
 
 

@@ -59,7 +59,7 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
     rows, stages = _rows(version, dataset.shards)
     expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}
     splits = by_split(rows, pd.read_parquet(folder / "splits.parquet"), expected)
-    statuses = by_status(rows)
+    statuses = by_status(rows, dataset.source)
     console.print(f"{version}: {stages}\n")
     console.print(_split_table(splits))
     if statuses:
@@ -77,6 +77,8 @@ def _rows(version: str, shards: int) -> tuple[pd.DataFrame, str]:
     fetched, probed = [], []
     for shard in range(shards):
         folder = Path(layout.shard_dir(version, shard))
+        if not (folder / "fetch.parquet").is_file():
+            continue  # it is asked for again, and what was probed of it is out of date
         for table, found in (("fetch", fetched), ("probe", probed)):
             if (folder / f"{table}.parquet").is_file():
                 found.append(pd.read_parquet(folder / f"{table}.parquet"))
@@ -188,6 +190,7 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
         Path(layout.data_dir(version), "ledger.parquet").unlink(missing_ok=True)
         with sole_owner(layout.media_dir(version, shard)):
             table.unlink()
+            table.with_name("probe.parquet").unlink(missing_ok=True)
         clips, shards = clips + due, shards + 1
     line = f"{version}: {clips} clips in {shards} shards will be asked for by the next snakemake"
     if waiting:

@@ -305,7 +305,45 @@ def test_local_files_are_looked_for_again(world, tmp_path):
     for shard in range(2):
         data.fetch(plan, version, shard)
     (media / "ok" / "good.mp4").write_bytes(world.site.body)
+    for shard in range(2):
+        data.probe(version, shard)
+    assert "put the files into `media`, then `clip4vla data retry`" in world.status()
     assert "6 clips in 2 shards" in data_status.retry(plan, "demo")[0]
+    text = world.status(missing=Path("none.tsv"))
+    assert "0 of 2 shards fetched" in text and line(text, "train")[-2] == "3"
     for shard in range(2):
         data.fetch(plan, version, shard)
     assert line(world.status(), "train")[-2] == "1"  # good: there now, not probed yet
+
+
+def test_a_probe_from_before_the_file_was_there_counts_for_nothing(world):
+    """The table of a shard was taken away by hand, and made again."""
+    plan = world.plan()
+    (version,) = plan.versions
+    by_hand(world, layout.data_dir(version))
+    before = world.status()
+    for shard in range(2):
+        table = Path(layout.shard_dir(version, shard), "fetch.parquet")
+        fetched, table = pd.read_parquet(table), table.with_name("probe.parquet")
+        assert set(fetched.fetch) > {"ok"}
+        probed = pd.read_parquet(table)
+        probed[["video", "audio"]] = "not_fetched"
+        probed.to_parquet(table)
+    text = world.status(missing=Path("missing.tsv"))
+    assert line(text, "train") == ["train", "4", "3", *"---111", "0.0%"] != line(before, "train")
+    assert set(pd.read_csv("missing.tsv", sep="\t").clip_id) == {"lost", "late", "full"}
+
+
+def test_shards_and_caches_that_are_not_there_are_named(world):
+    plan = world.plan()
+    (version,) = plan.versions
+    data.plan(plan, version)
+    with pytest.raises(UserError, match="no shard 2: they are 0 to 1"):
+        data.fetch(plan, version, 2)
+    with pytest.raises(UserError, match="no shard 2: they are 0 to 1"):
+        data.cache(plan, version, "deadbeef", 2)
+    by_hand(world, layout.data_dir(version))
+    with pytest.raises(UserError, match="no cache 'deadbeef' in this config; known: [0-9a-f]{8}"):
+        data.cache(plan, version, "deadbeef", 0)
+    with pytest.raises(UserError, match="no cache 'deadbeef' in this config; known: [0-9a-f]{8}"):
+        data.freeze(plan, version, "deadbeef")

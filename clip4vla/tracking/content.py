@@ -20,7 +20,7 @@ MAX_TAGS = 90  # room for those of a sync itself within 100
 MAX_PARAM = 6000
 MAX_TAG = 5000
 MAX_NAME = 250
-LIVE = ("system/", "progress/")  # what a live run alone has: measured while it ran
+LIVE = ("system/", "progress/", "speed/")  # what a live run alone has: measured while it ran
 Point = tuple[str, float, int, int]  # name, value, step, time in ms
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
@@ -146,10 +147,14 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
     name, dataset = plan.dataset_of(version)
     folder, cache = layout.data_dir(version), Path(layout.cache_dir(version, cache_id))
     settings = _settings(plan, version, cache_id)
+    indexes = [cache / "shards" / f"{shard}.parquet" for shard in range(dataset.shards)]
+    for index in indexes:
+        if not index.is_file():
+            raise UserError(f"{index}: not there yet; Snakemake makes it: `snakemake {index}`")
     manifest = freeze_cache(
         _read(f"{folder}/ledger.parquet"),
         _read(f"{folder}/splits.parquet"),
-        [cache / "shards" / f"{shard}.parquet" for shard in range(dataset.shards)],
+        indexes,
         version,
         settings,
         cache,
@@ -235,4 +240,7 @@ def _known(counts: dict) -> dict:
 def _read(path: str) -> pd.DataFrame:
     if not Path(path).is_file():
         raise UserError(f"{path}: not there yet; Snakemake makes it: `snakemake {path}`")
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except pa.ArrowInvalid:
+        raise UserError(f"{path}: no whole table: delete it and run `snakemake {path}`") from None

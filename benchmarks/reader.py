@@ -34,9 +34,10 @@ from clip4vla.config.data import Cache  # noqa: E402
 from clip4vla.config.run import Inputs  # noqa: E402
 from clip4vla.evaluation.device import pick_device, set_threads  # noqa: E402
 from clip4vla.features.cache import ClipCache  # noqa: E402
+from clip4vla.features.collate import collate  # noqa: E402
 from clip4vla.features.log_mel import resample  # noqa: E402
 from clip4vla.features.manifest import freeze  # noqa: E402
-from clip4vla.features.samples import ClipSamples, collate  # noqa: E402
+from clip4vla.features.samples import ClipSamples  # noqa: E402
 from clip4vla.features.shards import build_shard  # noqa: E402
 from clip4vla.files import write_parquet  # noqa: E402
 from clip4vla.media.decode import DecodeError, decode_audio, decode_frames  # noqa: E402
@@ -163,7 +164,7 @@ def main():
             items = [(name, "a caption of the usual length for a clip", "") for name in names]
             ours = ClipSamples(ClipCache(manifest), items, Inputs(max_frames=FRAMES), 0.5)
             usual = UsualLoader(Path(home) / "media", names, librosa, soundfile)
-            difference = (ours[0]["audio"] - usual[0][1]).abs().max()
+            difference = (collate([ours[0]])["audio"][0] - usual[0][1]).abs().max()
             times = [
                 (seconds_per_sample(usual, usual_collate), seconds_per_sample(ours, collate))
                 for _ in range(ROUNDS + 1)

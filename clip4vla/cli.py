@@ -18,7 +18,15 @@ from clip4vla import __version__
 from clip4vla.commands.checkpoint import checkpoint
 from clip4vla.commands.data import data
 from clip4vla.commands.embed import embed
-from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, RunKey, Threads, Values, plan_of
+from clip4vla.commands.options import (
+    DEFAULT_CONFIG,
+    ConfigFiles,
+    RunKey,
+    Threads,
+    Values,
+    overrides_of,
+    plan_of,
+)
 from clip4vla.commands.runs import runs
 from clip4vla.commands.setup import setup
 from clip4vla.commands.tables import tables
@@ -55,13 +63,23 @@ def version_option(
 @app.command()
 def doctor(
     folder: Annotated[Path, typer.Argument(help="Where results shall go.")] = Path("."),
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
 ) -> None:
-    """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy."""
+    """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy.
+
+    And the MLflow server, where the config names one.
+    """
     from rich.console import Console
 
+    from clip4vla.config.load import load_config
     from clip4vla.doctor import check, report
 
-    raise typer.Exit(report(check(folder), Console()))
+    tracking = None
+    if config_files != DEFAULT_CONFIG or DEFAULT_CONFIG[0].is_file():
+        config, _ = load_config(config_files, overrides_of(values))
+        tracking = config.tracking
+    raise typer.Exit(report(check(folder, tracking=tracking), Console()))
 
 
 @app.command()
@@ -214,11 +232,21 @@ def evaluate(
 
 
 @app.command()
-def sync(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """Replay the records of finished stages into MLflow; a second time adds nothing."""
-    from clip4vla.stages import results as stage
+def sync(
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="http://HOST:PORT or sqlite:///PATH, instead of the config's."),
+    ] = None,
+) -> None:
+    """Replay the records of finished stages into MLflow; a second time adds nothing.
 
-    stage.sync(plan_of(config_files, values))
+    Live runs that lost their server are completed. Where: `tracking` in the config.
+    """
+    from clip4vla.stages import tracking as stage
+
+    stage.sync(plan_of(config_files, values), uri)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,12 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from clip4vla.errors import RetryLater, UserError
+
+if TYPE_CHECKING:
+    from clip4vla.config.tracking import Tracking
 
 GIB = 1024**3
 INSTALL = "install the package again: pip install -e . -c constraints.txt"
@@ -35,8 +40,13 @@ class Check:
     remedy: str = ""
 
 
-def check(folder: str | Path = ".", today: date | None = None) -> list[Check]:
-    """Run every check. `folder` is where data and runs will live; `today` dates yt-dlp."""
+def check(
+    folder: str | Path = ".", today: date | None = None, tracking: "Tracking | None" = None
+) -> list[Check]:
+    """Run every check. `folder` is where data and runs will live; `today` dates yt-dlp.
+
+    tracking: of the config, whose MLflow server is asked whether it would take runs.
+    """
     folder, today = Path(folder), today or date.today()
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("Python", python),
@@ -50,6 +60,7 @@ def check(folder: str | Path = ".", today: date | None = None) -> list[Check]:
         ("Snakemake", snakemake),
         ("Slurm", slurm),
         ("MLflow", lambda: installed("MLflow", "mlflow")),
+        *([("MLflow server", lambda: mlflow_server(tracking.uri))] if served(tracking) else []),
         ("CPU", cpu),
         ("memory", memory),
         ("disk", lambda: disk(folder)),
@@ -211,6 +222,23 @@ def slurm() -> Check:
         lines = answer.stderr.splitlines() or [f"code {answer.returncode}"]
         return Check("Slurm", "warn", f"sinfo: {lines[0]}", remedy)
     return Check("Slurm", "ok", f"partitions: {' '.join(answer.stdout.split())}")
+
+
+def served(tracking: "Tracking | None") -> bool:
+    """Whether runs go to a server."""
+    return tracking is not None and tracking.sink != "off" and tracking.is_server
+
+
+def mlflow_server(uri: str) -> Check:
+    """The MLflow server of the config answers, lets this machine in and is not too old."""
+    from clip4vla.tracking.server import check_server
+
+    try:
+        return Check("MLflow server", "ok", f"{uri}: MLflow {check_server(uri)}")
+    except (UserError, RetryLater) as error:
+        found, _, remedy = str(error).partition("; ")
+        state = "warn" if isinstance(error, RetryLater) else "fail"
+        return Check("MLflow server", state, found, remedy)
 
 
 def cpu() -> Check:

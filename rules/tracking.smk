@@ -11,6 +11,9 @@ rule sync_mlflow:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    params:
+        uri=str(PLAN.config.tracking.uri),  # another store is filled, an experiment renamed
+        experiment=PLAN.config.tracking.experiment,
     message:
         "Replay all records into MLflow"
     shell:

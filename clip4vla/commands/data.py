@@ -72,6 +72,8 @@ def data_status(
     from clip4vla.stages import data_status as stage
 
     console = Console(highlight=False, soft_wrap=True)
+    # Numbers are never broken: a narrower terminal wraps whole lines, and a pipe has no width.
+    console.width = max(console.width, 80) if console.is_terminal else 200
     stage.status(plan_of(config_files, values), dataset, missing, console)
 
 

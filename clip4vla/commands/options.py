@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,12 +31,16 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads of this process."
 DEFAULT_CONFIG = [Path("config.yaml")]
 
 
+def overrides_of(values: str | None) -> dict[str, Any]:
+    """What `--set` says."""
+    try:
+        return json.loads(values) if values else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"--set: not JSON ({error})") from None
+
+
 def plan_of(files: list[Path], values: str | None):
     """The plan of these config files."""
     from clip4vla.config.plan import make_plan
 
-    try:
-        overrides = json.loads(values) if values else {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"--set: not JSON ({error})") from None
-    return make_plan(files, overrides)
+    return make_plan(files, overrides_of(values))

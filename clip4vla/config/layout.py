@@ -141,5 +141,5 @@ def all_outputs(plan: Plan) -> list[str]:
         *table_outputs(plan),
         *records(plan),
         "results/report.zip",
-        "mlflow/synced.json",
+        *([] if plan.config.tracking.sink == "off" else ["mlflow/synced.json"]),
     ]

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from clip4vla.config.base import Section, runtime
 from clip4vla.config.data import Dataset
 from clip4vla.config.presets import Preset
+from clip4vla.config.tracking import Tracking
 from clip4vla.config.yaml import Document, KeyPath, merge, read_yaml, undotted
 from clip4vla.errors import UserError
 
@@ -55,6 +56,7 @@ class Config(Section):
     compile: bool = runtime(
         False, description="training compiles its blocks (torch.compile): equal up to rounding"
     )
+    tracking: Tracking = runtime(Tracking())
     datasets: dict[str, Dataset] = Field({}, description="by name; see below")
     weights: dict[str, Weights] = Field({}, description="by name; see below")
     recipe: dict[str, Any] = Field({}, description="what every row starts from; see below")

@@ -67,18 +67,26 @@ class Plan:
         links = (getattr(run, "start", None), getattr(run, "substitution", None))
         return [link for link in links if link is not None and not link.startswith(WEIGHTS)]
 
-    def names(self) -> dict[str, str]:
-        """A readable name for every run: table/row/dataset/seed of the first cell that needs it."""
-        names: dict[str, str] = {}
+    def rows(self) -> dict[str, list[Cell]]:
+        """The cells that need each run, for their number or on the way to it; in their order."""
+        rows: dict[str, list[Cell]] = {}
         for cell in self.cells:
             todo = [cell.run_key]
             while todo:
                 key = todo.pop()
-                run = self.runs[key]
-                seeded = cell.seed is not None and run.stage in ("finetune", "evaluate")
-                seed = f"/s{cell.seed}" if seeded else ""
-                names.setdefault(key, f"{cell.table}/{cell.row}/{cell.dataset}{seed}")
-                todo.extend(self.parents(key))
+                needed = rows.setdefault(key, [])
+                if cell not in needed:
+                    needed.append(cell)
+                    todo.extend(self.parents(key))
+        return rows
+
+    def names(self) -> dict[str, str]:
+        """A readable name for every run: table/row/dataset/seed of the first cell that needs it."""
+        names = {}
+        for key, (cell, *_) in self.rows().items():
+            seeded = cell.seed is not None and self.runs[key].stage in ("finetune", "evaluate")
+            seed = f"/s{cell.seed}" if seeded else ""
+            names[key] = f"{cell.table}/{cell.row}/{cell.dataset}{seed}"
         return names
 
     def sheet(self, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Opens annotation files as users have them; a mistake becomes one line with file and line."""
 
+import codecs
 import csv
 import itertools
 import json
@@ -127,8 +128,8 @@ def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
                 if line.strip():
                     filled = True
                     yield Where(path, "line", number), line.strip()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: {path} is not UTF-8 text: {error.reason}") from None
+    except UnicodeDecodeError:
+        raise _not_text(name, path) from None
     if not filled:
         raise UserError(f"{name}: {path} is empty: put the whole file there")
 
@@ -137,10 +138,12 @@ def json_file(name: str, path: Path, kind: type) -> Any:
     """A JSON file whose top value is a `kind` (dict or list)."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: {path} is not UTF-8 text: {error.reason}") from None
+    except UnicodeDecodeError:
+        raise _not_text(name, path) from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{name}: {path}, line {error.lineno}: no JSON: {error.msg}") from None
+        raise UserError(
+            f"{name}: {path}, line {error.lineno}: no JSON: {error.msg}: put the whole file there"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: {path} is no usable JSON: {shown(str(error))}") from None
     if not isinstance(value, kind):
@@ -172,8 +175,8 @@ def json_members(name: str, path: Path) -> Iterator[tuple[Where, str, Any]]:
                 if text.peek() == "}":
                     return
                 text.expect(",")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: {path} is not UTF-8 text: {error.reason}") from None
+    except UnicodeDecodeError:
+        raise _not_text(name, path) from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
@@ -246,7 +249,20 @@ def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[
                     break
                 if cells:
                     yield line, cells
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: {path}, line {line}: not UTF-8 text: {error.reason}") from None
+    except UnicodeDecodeError:
+        raise _not_text(name, path) from None
     except csv.Error as error:
         raise UserError(f"{name}: {path}, line {line}: no table: {shown(str(error))}") from None
+
+
+def _not_text(name: str, path: Path) -> UserError:
+    """The error for a file that is not UTF-8, with the line of its first wrong byte."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    with open(path, "rb") as stream:
+        try:
+            while block := stream.read(_BLOCK):
+                decoder.decode(block)
+                line += block.count(b"\n")
+        except UnicodeDecodeError as error:
+            line += error.object.count(b"\n", 0, error.start)
+    return UserError(f"{name}: {path}, line {line}: not UTF-8 text: save the file as UTF-8")

@@ -14,7 +14,8 @@ from clip4vla.config.run import Inputs, Masking, Modality, Source
 from clip4vla.datasets.leaks import Leaks
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
-from clip4vla.features.samples import ClipSamples, Item, collate
+from clip4vla.features.collate import collate
+from clip4vla.features.samples import ClipSamples, Item
 from clip4vla.progress import track
 
 Manifests = dict[tuple[str, str], Path]
@@ -113,9 +114,7 @@ def samples_of(
     return samples
 
 
-def loader(
-    samples: Dataset, batches: list, workers: int, device: torch.device, collate_fn=collate
-) -> DataLoader:
+def loader(samples: Dataset, batches: list, workers: int, device: torch.device) -> DataLoader:
     """A loader of given batches of indices. `workers` above 1 are processes, else it reads inline.
 
     Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
@@ -123,7 +122,7 @@ def loader(
     return DataLoader(
         samples,
         batch_sampler=batches,
-        collate_fn=collate_fn,
+        collate_fn=collate,
         num_workers=workers if workers > 1 else 0,
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_signals,

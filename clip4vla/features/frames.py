@@ -55,7 +55,8 @@ def to_pixels(jpeg: bytes | bytearray) -> torch.Tensor:
     floats would be to copy from worker to trainer to GPU. OSError when the bytes are no whole JPEG.
     """
     try:
-        data = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
+        jpeg = jpeg if isinstance(jpeg, bytearray) else bytearray(jpeg)  # torch writes to neither
+        data = torch.frombuffer(jpeg, dtype=torch.uint8)
         pixels = decode_jpeg(data, mode=ImageReadMode.RGB)  # [3, H, W]
     except (RuntimeError, ValueError) as error:
         raise OSError("not a whole JPEG") from error

@@ -1,25 +1,43 @@
-"""Clips of the cache as tensors: what the training loop and the evaluators read."""
+"""Clips of the cache with captions: what the training loop and the evaluators read."""
 
 import copy
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from clip4vla.config.data import AudioPolicy
 from clip4vla.config.run import Inputs, Masking, Modality
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
-from clip4vla.features.frames import SIZE, to_pixels
-from clip4vla.features.masking import draw_masks
+from clip4vla.features.masking import Masks, draw_masks
 from clip4vla.features.seeds import generator
-from clip4vla.features.segments import SEGMENT, split
+from clip4vla.features.segments import SEGMENT
 from clip4vla.features.text import tokenize
 
 Item = tuple[str, str, str]  # clip id, caption, label; an absent caption or label is ""
 NEED_DONORS = ("substitute", "random")
-VECTORS = {"vision", "text"}
-PADDED = {"frames": "frame_mask", "audio": "audio_mask", "masked_audio": None}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip, a caption and a label, with the clip's content still as the cache holds it.
+
+    Nothing is decoded before the batch is there to hold it (`clip4vla.features.collate`): what a
+    sample has of its own would only be copied once more.
+    """
+
+    clip_id: str
+    caption: str
+    label: str
+    tokens: torch.Tensor  # int64 [L]
+    nonverbal_share: float
+    has_audio: bool
+    inputs: Inputs
+    jpegs: list[bytearray] | None  # None where `vectors` stand in their place
+    log_mel: torch.Tensor | None  # float16 [1 or 3, T, 224] in dB; None for silence
+    masks: Masks | None  # None without masking
+    vectors: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> [D]
 
 
 class ClipSamples(torch.utils.data.Dataset):
@@ -34,7 +52,7 @@ class ClipSamples(torch.utils.data.Dataset):
     * `none`: it has no audio: `has_audio` is False.
 
     A donor in `donor_of` is used under any policy but `filter`. With `masking`, samples also hold
-    `masked_audio`. A modality that is not among `modalities` is neither read nor decoded.
+    masks. A modality that is not among `modalities` is neither read nor decoded.
     """
 
     def __init__(
@@ -93,46 +111,27 @@ class ClipSamples(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> dict:
-        """frames uint8 [f, 3, 224, 224], audio float32 [s, C, 224, 224], tokens [L] and the rest.
-
-        C is 1 for mono, which stands for three equal channels; f or s is 0 where there is nothing.
-        UserError naming the clip when its cached content is broken.
-        """
+    def __getitem__(self, index: int) -> Sample:
+        """One sample as the cache holds it; `collate` makes a batch of several."""
         clip_id, caption, label = self.items[index]
-        sample = {
-            "clip_id": clip_id,
-            "frames": self._frames(clip_id),
-            "tokens": tokenize([caption], self.inputs.max_words)[0],
-            "caption": caption,
-            "nonverbal_share": self.nonverbal_share,
-            "label": label,
-        }
         log_mel = self._log_mel(clip_id) if "audio" in self.modalities else None
-        sample["has_audio"] = log_mel is not None or self.missing == "zeros"
-        if log_mel is None:
-            nothing = torch.zeros(0, 1, SEGMENT, SEGMENT)
-            return sample | {"audio": nothing} | ({"masked_audio": nothing} if self.masking else {})
-        sample["audio"] = split(log_mel, self.inputs)
-        if not self._is_finite(sample["audio"]):
-            raise _broken(clip_id, "its log-mel holds NaN or infinity")
-        if self.masking:
-            rng = generator("mask", self.seed, int(self._epoch), clip_id)
-            masks = draw_masks(*log_mel.shape[1:], self.masking, rng)
-            sample["masked_audio"] = split(log_mel, self.inputs, masks)
-        return sample
+        return Sample(
+            clip_id=clip_id,
+            caption=caption,
+            label=label,
+            tokens=tokenize([caption], self.inputs.max_words)[0],
+            nonverbal_share=self.nonverbal_share,
+            has_audio=log_mel is not None or self.missing == "zeros",
+            inputs=self.inputs,
+            jpegs=self._jpegs(clip_id),
+            log_mel=log_mel,
+            masks=self._masks(clip_id, log_mel),
+        )
 
-    def _frames(self, clip_id: str) -> torch.Tensor:
+    def _jpegs(self, clip_id: str) -> list[bytearray]:
         if "vision" not in self.modalities:
-            return torch.zeros(0, 3, SIZE, SIZE, dtype=torch.uint8)
-        jpegs = self.cache.read_frames(clip_id, self.inputs.max_frames)
-        frames = np.empty((len(jpegs), 3, SIZE, SIZE), np.uint8)
-        try:
-            for frame, jpeg in zip(frames, jpegs, strict=True):
-                frame[...] = to_pixels(jpeg)  # turned colours first by numpy, faster than by torch
-            return torch.from_numpy(frames)
-        except OSError as error:
-            raise _broken(clip_id, "a frame is no whole JPEG") from error
+            return []
+        return self.cache.read_frames(clip_id, self.inputs.max_frames)
 
     def _log_mel(self, clip_id: str) -> torch.Tensor | None:
         """Its own, else its donor's, else None."""
@@ -142,54 +141,9 @@ class ClipSamples(torch.utils.data.Dataset):
             log_mel = self.cache.read_log_mel(donor)
         return log_mel
 
-    def _is_finite(self, audio: torch.Tensor) -> bool:
-        """Whether all that a sample takes from a log-mel is finite.
-
-        One NaN or infinity in the statistics of an image makes all of its values NaN: looking at
-        one of each is enough. Fixed statistics spread nothing; there a sum is finite only if all
-        its terms are.
-        """
-        if self.inputs.standardisation != "fixed":
-            audio = audio[..., 0, 0]
-        return bool(audio.sum().isfinite())
-
-
-def _broken(clip_id: str, what: str) -> UserError:
-    return UserError(
-        f"clip {clip_id}: {what}: `clip4vla data verify --repair` builds its shard again"
-    )
-
-
-def collate(samples: list[dict]) -> dict:
-    """A batch: frames uint8 [B, F, 3, 224, 224] and audio float32 [B, S, C, 224, 224], zero-padded.
-
-    F and S are the batch's own maximum, at least 1; C is 1 when every clip is mono, else 3.
-    `frame_mask` [B, F] and `audio_mask` [B, S] are True where a sample has content. Padding changes
-    no sample's own values. Vectors in place of frames (`clip4vla.features.vectors`) are stacked.
-    """
-    batch = {key: [sample[key] for sample in samples] for key in ("clip_id", "caption", "label")}
-    batch["tokens"] = torch.stack([sample["tokens"] for sample in samples])  # [B, L]
-    batch["has_audio"] = torch.tensor([sample["has_audio"] for sample in samples])  # [B]
-    shares = np.array([sample["nonverbal_share"] for sample in samples], dtype=np.float32)
-    batch["nonverbal_share"] = torch.from_numpy(shares)  # [B]
-    for key in VECTORS & samples[0].keys():
-        batch[key] = torch.stack([sample[key] for sample in samples])  # [B, D]
-    for key, mask in PADDED.items():
-        if key not in samples[0]:
-            continue
-        batch[key], valid = _padded([sample[key] for sample in samples])
-        if mask:
-            batch[mask] = valid
-    return batch
-
-
-def _padded(pieces: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pieces [n_i, C_i, H, W] as one tensor [B, N, C, H, W], and where it is filled [B, N]."""
-    lengths = torch.tensor([len(piece) for piece in pieces])
-    longest = max(int(lengths.max()), 1)
-    channels = max(piece.shape[1] for piece in pieces)
-    padded = pieces[0].new_empty(len(pieces), longest, channels, SIZE, SIZE)
-    for row, piece in zip(padded, pieces, strict=True):
-        row[: len(piece)] = piece  # one channel is repeated where others have three
-        row[len(piece) :] = 0
-    return padded, torch.arange(longest) < lengths[:, None]
+    def _masks(self, clip_id: str, log_mel: torch.Tensor | None) -> Masks | None:
+        if self.masking is None:
+            return None
+        steps, bands = (0, SEGMENT) if log_mel is None else log_mel.shape[1:]
+        rng = generator("mask", self.seed, int(self._epoch), clip_id)
+        return draw_masks(steps, bands, self.masking, rng)

@@ -17,10 +17,18 @@ def segment_count(steps: int, extra_segment: bool = False) -> int:
     return steps // SEGMENT + 1 if extra_segment else -(-steps // SEGMENT)
 
 
+def kept_segments(steps: int, inputs: Inputs) -> int:
+    """S: how many segments `split` gives of a clip of T = `steps` frames."""
+    return min(segment_count(steps, inputs.extra_segment), inputs.max_segments)
+
+
 def split(
-    log_mel: np.ndarray | torch.Tensor, inputs: Inputs, masks: Masks | None = None
+    log_mel: np.ndarray | torch.Tensor,
+    inputs: Inputs,
+    masks: Masks | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """float32 [S, C, 224, 224] of a log-mel [C, T, 224], S <= inputs.max_segments.
+    """float32 [S, C, 224, 224] of a log-mel [C, T, 224], S <= inputs.max_segments; into `out`.
 
     The central segments are kept. Masks are laid over the log-mel before it is padded, and both are
     laid before it is standardised, as `inputs.standardisation` says:
@@ -35,26 +43,30 @@ def split(
     """
     log_mel = torch.as_tensor(log_mel)  # [C, T, 224]
     channels, steps, bands = log_mel.shape
-    count = segment_count(steps, inputs.extra_segment)
-    first = max((count - inputs.max_segments) // 2, 0)
-    count = min(count, inputs.max_segments)
+    count = kept_segments(steps, inputs)
+    first = (segment_count(steps, inputs.extra_segment) - count) // 2
     kept = slice(first * SEGMENT, min((first + count) * SEGMENT, steps))
-    length = kept.stop - kept.start
-    images = torch.empty(channels, count * SEGMENT, bands)
-    images[:, :length] = log_mel[:, kept]  # only the kept segments are converted, but for `clip`
+    whole, rest = divmod(kept.stop - kept.start, SEGMENT)  # segments, frames of one more
+    images = torch.empty(count, channels, SEGMENT, bands) if out is None else out
+    own = log_mel[:, kept]  # only the kept segments are converted, but for `clip`
+    images[:whole] = own[:, : whole * SEGMENT].unflatten(1, (whole, SEGMENT)).transpose(0, 1)
+    if whole < count:
+        images[whole, :, :rest] = own[:, whole * SEGMENT :]
     if masks is not None:
-        hidden = torch.from_numpy(masks.steps[kept, None] | masks.bands[None, :])  # [t, 224]
-        images[:, :length].masked_fill_(hidden, FILL)
-    padding = log_mel.amin(dim=(1, 2), keepdim=True) if inputs.pad_value == "min" else 0.0
-    images[:, length:] = padding
-    images = images.view(channels, count, SEGMENT, bands).transpose(0, 1)  # [S, C, 224, 224]
+        hidden = np.zeros(count * SEGMENT, bool)
+        hidden[: kept.stop - kept.start] = masks.steps[kept]
+        hidden = hidden.reshape(count, 1, SEGMENT, 1) | masks.bands  # [S, 1, 224, 224]
+        images.masked_fill_(torch.from_numpy(hidden), FILL)
+    if whole < count:
+        padding = log_mel.amin(dim=(1, 2))[:, None, None] if inputs.pad_value == "min" else 0.0
+        images[whole, :, rest:] = padding
     match inputs.standardisation:
         case "segment":
             return standardise(images)
         case "clip":
             return standardise(images, log_mel.float())
         case "fixed":
-            return (images - inputs.log_mel_mean) / inputs.log_mel_std
+            return images.sub_(inputs.log_mel_mean).div_(inputs.log_mel_std)
 
 
 def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:
@@ -67,7 +79,7 @@ def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch
     shift = (images if clip is None else clip)[..., :1, :1].clone()
     images -= shift
     values = images if clip is None else clip - shift  # [S, C, H, W] or [C, T, W]
-    mean = values.flatten(-2).mean(-1)[..., None, None]
+    mean = _mean(values.flatten(-2))[..., None, None]
     values -= mean
     if clip is not None:
         images -= mean
@@ -75,3 +87,14 @@ def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch
     norm = torch.linalg.vector_norm(torch.linalg.vector_norm(values, dim=-1), dim=-1)
     deviation = norm / math.sqrt(values.shape[-2] * values.shape[-1])
     return images.div_((deviation + EPSILON)[..., None, None])
+
+
+def _mean(rows: torch.Tensor) -> torch.Tensor:
+    """Means over the last dimension, the same for any number of threads.
+
+    A sum that is alone would be shared among threads, which changes its last bits; two are dealt
+    to them whole.
+    """
+    if rows.numel() == rows.shape[-1]:
+        return rows.expand(2, *rows.shape).mean(-1)[0]
+    return rows.mean(-1)

@@ -9,6 +9,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.errors import UserError
-from clip4vla.features.samples import ClipSamples
+from clip4vla.features.samples import ClipSamples, Sample
 from clip4vla.files import canonical_json, sha256_of, whole_file, write_json
 
 BLOCK = 4096  # rows of a file; what a kill can cost
@@ -123,9 +124,8 @@ class FrozenSamples(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> dict:
-        """A sample as of `ClipSamples`, without frames and with vectors."""
+    def __getitem__(self, index: int) -> Sample:
+        """A sample as of `ClipSamples`, with vectors instead of frames."""
         sample = self.samples[index]
-        del sample["frames"]
-        vectors = {"vision": self.vision[sample["clip_id"]], "text": self.text[sample["caption"]]}
-        return sample | vectors
+        vectors = {"vision": self.vision[sample.clip_id], "text": self.text[sample.caption]}
+        return replace(sample, jpegs=None, vectors=vectors)

@@ -34,9 +34,16 @@ _MORE_ADVICE = {
 
 
 def so_far(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -> pd.DataFrame:
-    """The ledger as far as it goes: statuses are missing values where a stage is still to come."""
+    """The ledger as far as it goes: statuses are missing values where a stage is still to come.
+
+    What `probe` says from before the file was there (it was asked for again) counts for nothing.
+    """
     rows = plan.merge(fetch.drop_duplicates("clip_id", keep="last"), on="clip_id", how="left")
-    rows = rows.merge(probe.drop_duplicates("clip_id", keep="last"), on="clip_id", how="left")
+    known = rows[["clip_id", "fetch"]].merge(probe, on="clip_id")
+    there = known["fetch"].fillna("") == FetchStatus.OK
+    stale = there & (known["video"] == VideoStatus.NOT_FETCHED) | known["fetch"].isna()
+    probe = known[~stale].drop(columns="fetch").drop_duplicates("clip_id", keep="last")
+    rows = rows.merge(probe, on="clip_id", how="left")
     return rows.reindex(columns=list(LEDGER_COLUMNS)).sort_values("clip_id", ignore_index=True)
 
 
@@ -66,8 +73,11 @@ def by_split(rows: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int])
     return pd.DataFrame(table, columns=["split", "expected", "planned", *FATES])
 
 
-def by_status(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every status that occurs, other than ok: {part, status, clips, advice}."""
+def by_status(rows: pd.DataFrame, source: str = "http") -> list[dict[str, Any]]:
+    """Every status that occurs, other than ok: {part, status, clips, advice}.
+
+    `source` is the dataset's: a file that is not in a local folder may be put there.
+    """
     found = []
     for part, statuses in (("fetch", FetchStatus), ("video", VideoStatus), ("audio", AudioStatus)):
         counts = rows[part].value_counts()
@@ -75,6 +85,8 @@ def by_status(rows: pd.DataFrame) -> list[dict[str, Any]]:
             if status in ("ok", "not_fetched") or not counts.get(status, 0):
                 continue
             advice = _MORE_ADVICE.get(status)
+            if source == "local" and status == FetchStatus.GONE:
+                advice = "put the files into `media`, then `clip4vla data retry`"
             if advice is None:
                 silent = "silent: `missing_audio` decides"
                 advice = _ADVICE[status.retry] if part == "fetch" else silent

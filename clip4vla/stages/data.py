@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from clip4vla.config import layout
-from clip4vla.config.data import Dataset
+from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.keys import dataset_version
 from clip4vla.config.plan import Plan
 from clip4vla.errors import UserError
@@ -32,6 +33,7 @@ def fetch(plan: Plan, version: str, shard: int) -> None:
     from clip4vla.media.fetch import fetch_shard
 
     name, dataset = plan.dataset_of(version)
+    _check_shard(version, shard, dataset)
     clips = _read(f"{layout.data_dir(version)}/plan.parquet")
     fetched = fetch_shard(
         clips[clips.shard == shard],
@@ -44,6 +46,11 @@ def fetch(plan: Plan, version: str, shard: int) -> None:
     if is_frozen(version):
         _check_unchanged(fetched, name, version, shard, dataset.fetch_pass)
     write_parquet(f"{layout.shard_dir(version, shard)}/fetch.parquet", fetched)
+
+
+def _check_shard(version: str, shard: int, dataset: Dataset) -> None:
+    if shard >= dataset.shards:
+        raise UserError(f"{version}: no shard {shard}: they are 0 to {dataset.shards - 1}")
 
 
 def _earlier_media(name: str, dataset: Dataset, shard: int) -> Path | None:
@@ -121,10 +128,11 @@ def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
     from clip4vla.features.shards import build_shard
     from clip4vla.media.ledger import usable
 
+    _check_shard(version, shard, plan.dataset_of(version)[1])
     rows = _read(f"{layout.data_dir(version)}/ledger.parquet")
     rows = rows[usable(rows)]
     index = Path(layout.cache_dir(version, cache_id), "shards", f"{shard}.parquet")
-    settings = plan.caches[version, cache_id]
+    settings = _settings(plan, version, cache_id)
     table = build_shard(rows[rows.shard == shard], settings, index.with_suffix(".tar"))
     write_parquet(index, table)
 
@@ -138,12 +146,17 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
 
     name, dataset = plan.dataset_of(version)
     folder, cache = layout.data_dir(version), Path(layout.cache_dir(version, cache_id))
+    settings = _settings(plan, version, cache_id)
+    indexes = [cache / "shards" / f"{shard}.parquet" for shard in range(dataset.shards)]
+    for index in indexes:
+        if not index.is_file():
+            raise UserError(f"{index}: not there yet; Snakemake makes it: `snakemake {index}`")
     manifest = freeze_cache(
         _read(f"{folder}/ledger.parquet"),
         _read(f"{folder}/splits.parquet"),
-        [cache / "shards" / f"{shard}.parquet" for shard in range(dataset.shards)],
+        indexes,
         version,
-        plan.caches[version, cache_id],
+        settings,
         cache,
     )
     stay_frozen(cache / "manifest.json")
@@ -162,6 +175,13 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
             cache / "manifest.json",
         ],
     )
+
+
+def _settings(plan: Plan, version: str, cache_id: str) -> Cache:
+    if (version, cache_id) not in plan.caches:
+        known = ", ".join(sorted(found for other, found in plan.caches if other == version))
+        raise UserError(f"{version}: no cache {cache_id!r} in this config; known: {known}")
+    return plan.caches[version, cache_id]
 
 
 def verify(plan: Plan, dataset: str | None, repair: bool, workers: int) -> bool:
@@ -220,4 +240,7 @@ def _known(counts: dict) -> dict:
 def _read(path: str) -> pd.DataFrame:
     if not Path(path).is_file():
         raise UserError(f"{path}: not there yet; Snakemake makes it: `snakemake {path}`")
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except pa.ArrowInvalid:
+        raise UserError(f"{path}: no whole table: delete it and run `snakemake {path}`") from None

@@ -1,9 +1,11 @@
 """How far datasets are, and marking what is to be asked for again. Reads whatever is there."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD as HEAD_ONLY
 from rich.console import Console
 from rich.table import Table
 
@@ -57,14 +59,16 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
     rows, stages = _rows(version, dataset.shards)
     expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}
     splits = by_split(rows, pd.read_parquet(folder / "splits.parquet"), expected)
-    statuses = by_status(rows)
-    console.print(_split_table(f"{version}: {stages}", splits))
+    statuses = by_status(rows, dataset.source)
+    console.print(f"{version}: {stages}\n")
+    console.print(_split_table(splits))
     if statuses:
+        console.print()
         console.print(_status_table(statuses))
     with whole_file(folder / "status.png") as temporary:
         figure = status_figure(f"{version}: {stages}", splits, statuses)
         temporary.write_bytes(encoded(figure, "png"))
-    console.print(f"{folder / 'status.png'}\n")
+    console.print(f"\ndrawn in {folder / 'status.png'}\n")
     return rows
 
 
@@ -73,6 +77,8 @@ def _rows(version: str, shards: int) -> tuple[pd.DataFrame, str]:
     fetched, probed = [], []
     for shard in range(shards):
         folder = Path(layout.shard_dir(version, shard))
+        if not (folder / "fetch.parquet").is_file():
+            continue  # it is asked for again, and what was probed of it is out of date
         for table, found in (("fetch", fetched), ("probe", probed)):
             if (folder / f"{table}.parquet").is_file():
                 found.append(pd.read_parquet(folder / f"{table}.parquet"))
@@ -112,10 +118,9 @@ def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
     return missing(done.fillna({"video": "not_fetched", "audio": "not_fetched"}))
 
 
-def _split_table(title: str, splits: pd.DataFrame) -> Table:
-    table = Table(
-        "split", "official", "planned", *FATES, "coverage", title=title, title_justify="left"
-    )
+def _split_table(splits: pd.DataFrame) -> Table:
+    columns = ("split", "official", "planned", *FATES, "usable")
+    table = _table(*(name.replace(" ", "\n") for name in columns), numbers=columns[1:])
     for row in splits.to_dict("records"):
         official = None if pd.isna(row["expected"]) else int(row["expected"])
         usable = row["with sound"] + row["silent"]
@@ -124,16 +129,26 @@ def _split_table(title: str, splits: pd.DataFrame) -> Table:
             row["split"],
             "?" if official is None else f"{official:,}",
             f"{row['planned']:,}",
-            *(f"{row[name]:,}" if row[name] else "" for name in FATES),
-            f"{usable / of:.1%}" if of else "",
+            *(f"{row[name]:,}" if row[name] else "-" for name in FATES),
+            f"{usable / of:.1%}" if of else "-",
         )
     return table
 
 
 def _status_table(statuses: list[dict]) -> Table:
-    table = Table("", "status", "clips", "what can be done")
+    table = _table("of", "status", "clips", "what can be done", numbers=("clips",))
     for row in statuses:
         table.add_row(row["part"], str(row["status"]), f"{row['clips']:,}", row["advice"])
+    return table
+
+
+def _table(*headings: str, numbers: Collection[str]) -> Table:
+    """A table without upright lines, so that ten columns fit on 80 characters and cells can be cut
+    out of a pipe; a heading has a line for each word."""
+    table = Table(box=HEAD_ONLY, show_edge=False, pad_edge=False, padding=0)
+    for heading in headings:
+        right = heading.replace("\n", " ") in numbers
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
     return table
 
 
@@ -175,6 +190,7 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
         Path(layout.data_dir(version), "ledger.parquet").unlink(missing_ok=True)
         with sole_owner(layout.media_dir(version, shard)):
             table.unlink()
+            table.with_name("probe.parquet").unlink(missing_ok=True)
         clips, shards = clips + due, shards + 1
     line = f"{version}: {clips} clips in {shards} shards will be asked for by the next snakemake"
     if waiting:

@@ -1,4 +1,4 @@
-"""The stages after the runs: sheets, tables, page, report, and the replay into MLflow."""
+"""The stages after the runs: sheets, tables, page and report."""
 
 import json
 import subprocess
@@ -96,17 +96,6 @@ def report(snakefile: Path, config_files: list[Path], values: str | None) -> Non
         if done.returncode:
             raise UserError(f"snakemake --report failed with exit code {done.returncode}")
         made.replace(temporary)
-
-
-def sync(plan: Plan) -> None:
-    """Records of all finished stages -> MLflow runs in mlflow/mlflow.db -> synced.json."""
-    from clip4vla.tracking import sync
-
-    folder = Path("mlflow")
-    records = [Path(path) for path in layout.records(plan)]
-    names = {key: f"{name} {plan.runs[key].stage}" for key, name in plan.names().items()}
-    done = sync(records, folder / "mlflow.db", folder / "artifacts", names=names)
-    write_json(folder / "synced.json", {"runs": len(done.runs), "names": names})
 
 
 def _folder(table: str) -> Path:

@@ -14,7 +14,9 @@ from clip4vla.errors import UserError
 from clip4vla.files import read_json, sha256_of_file, write_json
 from clip4vla.launch.request import Request
 from clip4vla.stages.summaries import numbers
+from clip4vla.stages.tracking import coverage_of, datasets_of, tags_of, tracked
 from clip4vla.tracking import write_record
+from clip4vla.tracking.attempts import attempt
 
 OUTPUT_SECONDS = 120.0
 MARGIN = 0.1  # of a job's time, to finish a step and save in
@@ -33,21 +35,27 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
     if run.stage not in ("pretrain", "finetune"):
         raise UserError(f"run {key} is of stage {run.stage}: use `clip4vla {run.stage} {key}`")
     out = Path(layout.result_dir(key))
-    leads = train(
-        run,
-        manifests=_manifests(run),
-        start=_start(plan, run),
-        weights=_weights(plan, run),
-        substitution=_substitution(run),
-        state=Path(layout.state_dir(key)),
-        out=out,
-        workers=threads,
-        max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
-        leaks=_leaks(run),
-        switches=switches_of(plan.config),
-    )
-    if leads:
-        _finish(plan, key, out, "train.json", curve="metrics.jsonl", model="model.safetensors")
+    given = {
+        "manifests": _manifests(run),
+        "start": _start(plan, run),
+        "weights": _weights(plan, run),
+        "substitution": _substitution(run),
+        "leaks": _leaks(run),
+        "switches": switches_of(plan.config),
+    }
+    with tracked(plan, key) as sink:
+        leads = train(
+            run,
+            **given,
+            state=Path(layout.state_dir(key)),
+            out=out,
+            workers=threads,
+            max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
+            sink=sink,
+        )
+        if leads:
+            files = {"curve": "metrics.jsonl", "model": "model.safetensors"}
+            sink.finished(_finish(plan, key, out, "train.json", **files))
 
 
 def switches_of(config: Config):
@@ -114,15 +122,11 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
 
     run = _expect(plan, key, "substitute")
     out = Path(layout.result_dir(key))
-    substitute(
-        run,
-        manifests=_manifests(run),
-        start=_start(plan, run),
-        weights=_weights(plan, run),
-        out=out,
-        workers=threads,
-    )
-    _finish(plan, key, out, "substitute.json")
+    given = _manifests(run), _start(plan, run), _weights(plan, run)
+    with tracked(plan, key) as sink:
+        with attempt(Path(layout.state_dir(key))):
+            substitute(run, *given, out=out, workers=threads)
+        sink.finished(_finish(plan, key, out, "substitute.json"))
 
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
@@ -133,19 +137,15 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
     run = _expect(plan, key, "evaluate")
     out = Path(layout.result_dir(key))
     name, dataset = plan.dataset_of(run.test.dataset)
-    evaluate(
-        run,
-        run_key=key,
-        manifests=_manifests(run),
-        start=_start(plan, run),
-        weights=_weights(plan, run),
-        substitution=_substitution(run),
-        expected=dataset.expected_clips(run.test.split),
-        benchmark=benchmark_of(name, dataset, run.test.split),
-        out=out,
-        workers=threads,
-    )
-    _finish(plan, key, out, "metrics.json")
+    known = {
+        "expected": dataset.expected_clips(run.test.split),
+        "benchmark": benchmark_of(name, dataset, run.test.split),
+    }
+    given = _manifests(run), _start(plan, run), _weights(plan, run), _substitution(run)
+    with tracked(plan, key) as sink:
+        with attempt(Path(layout.state_dir(key))):
+            evaluate(run, *given, out=out, run_key=key, workers=threads, **known)
+        sink.finished(_finish(plan, key, out, "metrics.json"))
 
 
 def _expect(plan: Plan, key: str, stage: str):
@@ -260,22 +260,37 @@ def _finish(
     summary: str,
     curve: str | None = None,
     model: str | None = None,
-) -> None:
+) -> Path:
     """Write the resolved config and the record; last, so that they stand for the whole run."""
     run = plan.run(key)
     write_json(out / "config.json", run.scientific())
     others = [name for name in layout.RUN_FILES[run.stage] if name not in ("record.json", model)]
     data = [f"{source.dataset}/{source.cache_id}" for source in sources_of(run)]
+    told, datasets = read_json(out / summary), datasets_of(run)
+    tags = {"run_key": key, "stage": run.stage, "data": ", ".join(dict.fromkeys(data))}
+    tags |= {**tags_of(run), "coverage": coverage_of(datasets)}
+    tags |= {name: told[name] for name in ("protocol", "selection") if told.get(name)}
     write_record(
         out / "record.json",
         kind=run.stage,
         key=key,
         name=f"{run.stage} {key}",
         params=run.scientific(),
-        tags={"run_key": key, "stage": run.stage, "data": ", ".join(dict.fromkeys(data))},
-        metrics=numbers(read_json(out / summary)),
+        tags=tags,
+        metrics=_short(numbers(told)),
         curve=out / curve if curve else None,
         artifacts=[out / name for name in others],
         inputs=[*dict.fromkeys(data), *plan.parents(key)],
         model=out / model if model else None,
+        datasets=datasets,
     )
+    return out / "record.json"
+
+
+def _short(metrics: dict[str, float]) -> dict[str, float]:
+    """`galleries/all/metrics/t2v_R1` -> `all/t2v_R1`: names that fit a column."""
+    shortened = {}
+    for name, value in metrics.items():
+        gallery, _, metric = name.removeprefix("galleries/").partition("/metrics/")
+        shortened[f"{gallery}/{metric}" if metric else gallery] = value
+    return shortened

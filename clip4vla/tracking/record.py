@@ -20,7 +20,10 @@ KINDS = get_args(Kind)
 
 @dataclass(frozen=True)
 class Record:
-    """The content of a record. `files`: path relative to the record -> sha256."""
+    """The content of a record. `files`: path relative to the record -> sha256.
+
+    `datasets`: splits that were read, each with name, digest (32 hex digits), context, counts.
+    """
 
     kind: Kind
     key: str
@@ -33,6 +36,7 @@ class Record:
     model: str | None
     inputs: list[str]
     files: dict[str, str] = field(default_factory=dict)
+    datasets: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write_record(
@@ -47,13 +51,15 @@ def write_record(
     artifacts: list[str | Path] | None = None,
     inputs: list[str] | None = None,
     model: str | Path | None = None,
+    datasets: list[dict[str, Any]] | None = None,
 ) -> None:
     """Write the record of a finished stage.
 
     `key` identifies it within its kind (run key, dataset version, table); `inputs` are the keys
     of the records it builds on. `params` may be nested: names are joined with dots. `curve` is a
-    metrics.jsonl; `model` a weights file that MLflow is told about but never copies. Raises
-    UserError for an unknown kind, a number that is not finite, or a file that is not there.
+    metrics.jsonl; `model` a weights file that MLflow is told about but never copies; `datasets`
+    see `Record`. Raises UserError for an unknown kind, a number that is not finite, or a file that
+    is not there.
     """
     path = Path(path)
     if kind not in KINDS:
@@ -82,6 +88,7 @@ def write_record(
         model=relative(model) if model else None,
         inputs=sorted(set(inputs or [])),
         files=files,
+        datasets=datasets or [],
     )
     write_json(path, asdict(record))
 
@@ -91,8 +98,9 @@ def read_record(path: str | Path) -> tuple[Record, str]:
     path = Path(path)
     try:
         value = read_json(path)
+        value.setdefault("datasets", [])  # came later
         record = Record(**{item.name: value[item.name] for item in fields(Record)})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: not a record of a stage ({type(error).__name__}: {error}); "
             "delete it and run its stage again"

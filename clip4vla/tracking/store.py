@@ -1,163 +1,142 @@
-"""The MLflow store behind a sync: one sqlite file and a folder of artifacts."""
+"""The MLflow store that runs go to, a server or an sqlite file: its experiments and runs."""
 
-import logging
-import os
-from collections.abc import Iterator
-from itertools import islice
+import time
 from pathlib import Path
 
-from clip4vla.errors import UserError
 from clip4vla.files import whole_file
-from clip4vla.tracking.curve import read_rows
-from clip4vla.tracking.record import Record
+from clip4vla.tracking.context import Target
+from clip4vla.tracking.server import check_server, quiet_mlflow
 
-BATCH = 1000  # metrics of one log_batch
-MAX_PARAMS = 100
-MAX_TAGS = 90  # room for the tags of a sync itself within 100
-MAX_PARAM = 6000
-MAX_TAG = 8000
-MAX_NAME = 250
+SQLITE = "sqlite:///"
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that the UI opens
-
-
-def quiet_mlflow():
-    """Import mlflow with its telemetry and chatter off, and return the module."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import sets the level again
-    return mlflow
+PARENT = "mlflow.parentRunId"
+ROW = "row_of_seeds"  # tag of a parent run: table/row
+OWNER = "workspace"
 
 
 class Store:
-    """Runs and models of one store. Use it under a lock on the store's folder."""
+    """Runs of one store, as long as nobody else writes them (`Target.claim`)."""
 
-    def __init__(self, path: Path, artifacts: Path, prefix: str):
-        self.mlflow = quiet_mlflow()
-        self.prefix = prefix
-        self.artifacts = artifacts
-        self.uri = f"sqlite:///{path}"
-        _upgrade(path)
-        self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
+    def __init__(self, target: Target, retries: int = 3):
+        self.mlflow = quiet_mlflow(retries)
+        self.target = target
+        if target.uri.startswith(SQLITE):
+            _upgrade(Path(target.uri.removeprefix(SQLITE)))
+        else:
+            check_server(target.uri)
+        self.client = self.mlflow.MlflowClient(tracking_uri=target.uri)
         self.experiments: dict[str, str] = {}
 
     def experiment(self, kind: str) -> str:
         """Id of the experiment of a kind; made when absent."""
         if kind not in self.experiments:
-            name = f"{self.prefix}/{kind}"
-            folder = (self.artifacts / kind).as_uri()
+            name = f"{self.target.experiment}/{kind}"
             found = self.client.get_experiment_by_name(name)
-            self.experiments[kind] = (
-                found.experiment_id
-                if found
-                else self.client.create_experiment(name, folder, tags=MODEL_TRAINING)
-            )
+            if found is None:
+                found = self._create_experiment(name, kind)
+            if found.lifecycle_stage == "deleted":  # its name cannot be used twice
+                self.client.restore_experiment(found.experiment_id)
+            self.experiments[kind] = found.experiment_id
         return self.experiments[kind]
 
-    def runs(self) -> dict[tuple[str, str], list]:
-        """The runs that syncs have made, complete or not: (kind, key) -> runs, oldest first.
+    def _create_experiment(self, name: str, kind: str):
+        folder = self.target.artifacts
+        place = None if folder is None else (folder / kind).as_uri()
+        try:
+            self.client.create_experiment(name, place, tags=MODEL_TRAINING)
+        except self.mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise  # else another job was faster
+        return self.client.get_experiment_by_name(name)
 
-        Experiments that somebody deleted are restored: their names cannot be used twice.
-        """
-        found: dict[tuple[str, str], list] = {}
-        start = f"{self.prefix}/"
-        every = self.client.search_experiments(self.mlflow.entities.ViewType.ALL)
-        experiments = [item for item in every if item.name.startswith(start)]
-        for item in experiments:
-            if item.lifecycle_stage == "deleted":
-                self.client.restore_experiment(item.experiment_id)
-        token = None
-        while experiments:
-            page = self.client.search_runs(
-                [e.experiment_id for e in experiments],
-                max_results=1000,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            for run in page:
-                tags = run.data.tags
-                if "run_key" in tags and "stage" in tags:
-                    found.setdefault((tags["stage"], tags["run_key"]), []).append(run)
-            token = page.token
-            if not token:
-                break
-        return found
+    def runs(self) -> list:
+        """Every run of ours, oldest first; experiments that somebody deleted are restored."""
+        view, start = self.mlflow.entities.ViewType.ALL, f"{self.target.experiment}/"
+        every = self.client.search_experiments(view, filter_string=f"name LIKE '{start}%'")
+        kinds = [item.name.removeprefix(start) for item in every if item.name.startswith(start)]
+        ids = [self.experiment(kind) for kind in kinds]
+        return self._search(ids) if ids else []
 
-    def rename(self, run_id: str, name: str) -> None:
-        """Give a run a readable name; nothing happens when it has it."""
-        if self.client.get_run(run_id).info.run_name != name:
-            self.client.update_run(run_id, name=name)
+    def runs_of(self, kind: str, key: str) -> list:
+        """The runs of ours that stand for one stage, oldest first."""
+        return self._search([self.experiment(kind)], f"tags.run_key = '{key}'")
+
+    def inputs(self, keys: list[str]) -> dict[str, str]:
+        """Run ids of other stages, by their keys; those without a run are left out."""
+        return {
+            run.data.tags["run_key"]: run.info.run_id
+            for run in self.runs()
+            if run.data.tags.get("run_key") in keys
+        }
+
+    def row(self, kind: str, row: str, tags: dict[str, str]) -> str:
+        """The parent run of the seeds of a table's row; made when absent."""
+        with self.target.claim("row", kind, row):
+            found = self._search([self.experiment(kind)], f"tags.{ROW} = '{row}'")
+            if found:
+                return found[0].info.run_id
+            run_id = self.create(kind, row, {**tags, ROW: row, "stage": kind})
+            self.client.set_terminated(run_id, "FINISHED")
+            return run_id
+
+    def create(self, kind: str, name: str, tags: dict[str, str], start: int | None = None) -> str:
+        """A new run of ours; its id. start: in ms, now if not given."""
+        owned = {**tags, OWNER: self.target.owner} if self.target.owner else tags
+        start = start or int(time.time() * 1000)
+        created = self.client.create_run(self.experiment(kind), start, owned, name)
+        return created.info.run_id
+
+    def get(self, run_id: str):
+        """A run by its id; None when the store does not have it, or somebody deleted it."""
+        try:
+            run = self.client.get_run(run_id)
+        except self.mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return None if run.info.lifecycle_stage == "deleted" else run
 
     def delete(self, run) -> None:
-        """Delete a run and its models."""
+        """Delete a run and its models; MLflow can restore it until `mlflow gc`."""
         own = f"source_run_id = '{run.info.run_id}'"
         for model in self.client.search_logged_models([run.info.experiment_id], own):
             self.client.delete_logged_model(model.model_id)
         self.client.delete_run(run.info.run_id)
 
-    def write(self, path: Path, record: Record, parents: dict[str, str]) -> str:
-        """Write everything of a record as a new run; return its id."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        folder = path.parent
-        gone = [name for name in record.files if not (folder / name).is_file()]
-        if gone:
-            raise UserError(
-                f"{path}: {folder / gone[0]} is not there: run {record.kind} {record.key} again"
-            )
-        experiment = self.experiment(record.kind)
-        # The time of the record is the time its stage ended: the store may have one, files not.
-        now = int(path.stat().st_mtime * 1000)
-        identity = {"run_key": record.key, "stage": record.kind}
-        run_id = self.client.create_run(
-            experiment, start_time=now, tags=identity, run_name=record.name
-        ).info.run_id
-        tags = {**_first(record.tags, MAX_TAGS - len(parents)), **parents, **identity}
-        if record.inputs:
-            tags["inputs"] = " ".join(record.inputs)
-        if len(record.params) > MAX_PARAMS:
-            tags["params_left_out"] = str(len(record.params) - MAX_PARAMS)
-        self.client.log_batch(
-            run_id,
-            params=[
-                Param(_name(name), value[:MAX_PARAM])
-                for name, value in _first(record.params, MAX_PARAMS).items()
-            ],
-            tags=[RunTag(name[:MAX_NAME], value[:MAX_TAG]) for name, value in tags.items()],
-        )
-        numbers = list(_numbers(record, folder))
-        queue = (Metric(_name(name), value, now, step) for name, value, step in numbers)
-        while batch := list(islice(queue, BATCH)):
-            self.client.log_batch(run_id, metrics=batch)
-        for name in record.artifacts:
-            self.client.log_artifact(run_id, str(folder / name))
-        if record.model:
-            self._add_model(experiment, run_id, path, record)
-        self.client.set_terminated(run_id, "FINISHED", end_time=now)
-        return run_id
-
-    def _add_model(self, experiment: str, run_id: str, path: Path, record: Record) -> None:
-        """Tell MLflow about weights that stay where they are."""
+    def add_model(self, run, name: str, tags: dict[str, str]) -> None:
+        """Tell MLflow about weights that stay where they are, once a run."""
+        info = run.info
+        own = f"source_run_id = '{info.run_id}'"
+        for model in self.client.search_logged_models([info.experiment_id], own):
+            if str(model.status) == "READY":
+                return
+            self.client.delete_logged_model(model.model_id)  # of a job that was killed just here
         before = self.mlflow.get_tracking_uri() if self.mlflow.is_tracking_uri_set() else None
-        self.mlflow.set_tracking_uri(self.uri)
+        self.mlflow.set_tracking_uri(self.target.uri)
         try:
             self.mlflow.create_external_model(
-                name=f"{record.kind}-{record.key}",
-                source_run_id=run_id,
-                experiment_id=experiment,
-                tags={
-                    "run_key": record.key,
-                    "sha256": record.files[record.model],
-                    "path": str((path.parent / record.model).resolve()),
-                },
+                name=name, source_run_id=info.run_id, experiment_id=info.experiment_id, tags=tags
             )
         finally:
             self.mlflow.set_tracking_uri(before)
+
+    def _search(self, experiments: list[str], text: str = "") -> list:
+        if self.target.owner:
+            own = f"tags.{OWNER} = '{self.target.owner}'"
+            text = f"{text} and {own}" if text else own
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                experiments,
+                text,
+                max_results=1000,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
 
 
 def _upgrade(path: Path) -> None:
@@ -168,31 +147,10 @@ def _upgrade(path: Path) -> None:
     from mlflow.db import upgrade
 
     if path.exists():
-        upgrade.callback(f"sqlite:///{path}")
+        upgrade.callback(f"{SQLITE}{path}")
     else:
+        path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed sync
             left.unlink()
         with whole_file(path) as temporary:
-            upgrade.callback(f"sqlite:///{temporary}")
-
-
-def _numbers(record: Record, folder: Path) -> Iterator[tuple[str, float, int]]:
-    """Metrics of the curve and then those of the end, as (name, value, step)."""
-    step, names = 0, set()
-    if record.curve:
-        for step, values in read_rows(folder / record.curve):
-            for name, value in values.items():
-                names.add(name)
-                yield name, value, step
-    for name, value in record.metrics.items():
-        yield (f"final/{name}" if name in names else name), value, step
-
-
-def _first(values: dict[str, str], limit: int) -> dict[str, str]:
-    return {name: values[name] for name in sorted(values)[:limit]}
-
-
-def _name(name: str) -> str:
-    """A name that MLflow takes: others than letters, digits and `_-. :/` become `_`."""
-    allowed = (mark if mark.isalnum() or mark in "_-. :/" else "_" for mark in name)
-    return "".join(allowed)[:MAX_NAME]
+            upgrade.callback(f"{SQLITE}{temporary}")

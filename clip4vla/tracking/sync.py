@@ -1,19 +1,22 @@
 """Replay records into an MLflow store: idempotent, and safe to kill at any moment.
 
 A run carries the tag `record_sha256` only once everything of it is there, and that tag is set
-last. The next sync skips such runs, deletes those without the tag, and replaces runs whose
-record has changed. Deleted runs can be restored in MLflow; `mlflow gc` removes them for good.
+last. The next sync skips such runs, completes those without it (a live run, or one of a killed
+sync), and replaces runs that say something else than their record. Deleted runs can be restored
+in MLflow; `mlflow gc` removes them for good.
 """
 
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clip4vla.errors import UserError
-from clip4vla.files import sole_owner
+from clip4vla.errors import RetryLater, UserError
 from clip4vla.progress import track
-from clip4vla.tracking.record import Record, read_record
-from clip4vla.tracking.store import Store
+from clip4vla.tracking.content import Contradiction, Stage, fill, links, set_tags
+from clip4vla.tracking.context import Context, Target, read_run_id, write_run_id
+from clip4vla.tracking.record import read_record
+from clip4vla.tracking.server import explained
+from clip4vla.tracking.store import PARENT, ROW, SQLITE, Store
 
 COMPLETE = "record_sha256"
 
@@ -24,112 +27,167 @@ class SyncReport:
 
     added: int = 0
     skipped: int = 0
-    replaced: int = 0  # the record had changed
-    redone: int = 0  # an earlier sync was killed in the middle of it
+    completed: int = 0  # a live run, or an earlier sync was killed in the middle of it
+    replaced: int = 0  # it said something else than the record
     runs: dict[str, str] = field(default_factory=dict)  # key of a record -> its MLflow run
     uri: str = ""
     command: str = ""
 
 
 def sync(
-    records: list[Path],
-    store: str | Path,
-    artifacts_root: str | Path,
-    experiment_prefix: str = "clip4vla",
-    names: dict[str, str] | None = None,
+    records: list[Path], target: Target, contexts: dict[str, Context] | None = None
 ) -> SyncReport:
-    """Bring the MLflow store (an sqlite file, made when absent) up to date with the records.
+    """Bring the store (a server, or an sqlite file that is made when absent) up to date.
 
-    One experiment per kind, `<experiment_prefix>/<kind>`; a run per record, with params, tags,
-    metrics, the whole curve, artifacts (copied below `artifacts_root`) and, for weights, a
-    LoggedModel. A run links to those of its inputs by the tags `parent.<key>`. `names` (key ->
-    readable name, such as the first table row with it) may change at any time. Raises UserError
-    for a broken record or two records of one stage.
+    One experiment per kind, `<experiment>/<kind>`; a run per record, with params, tags, metrics,
+    the whole curve, artifacts, datasets and, for weights, a LoggedModel. A run links to those of
+    its inputs by the tags `parent.<key>`, and is a child of the run of its row. `contexts` (by key)
+    may change at any time. Raises UserError for a broken record, two records of one stage, or a
+    server that refuses; RetryLater when none answers.
     """
-    store = Path(store).resolve()
-    found = _in_order(_read(records))
-    uri = f"sqlite:///{store}"
-    report = SyncReport(uri=uri, command=f"mlflow ui --backend-store-uri {shlex.quote(uri)}")
-    with sole_owner(store.parent):
-        target = Store(store, Path(artifacts_root).resolve(), experiment_prefix)
-        known = target.runs()
-        run_ids = {
-            key: run.info.run_id
-            for (_, key), runs in known.items()
-            for run in runs
-            if COMPLETE in run.data.tags
-        }
-        for path, record, digest in track(found, "MLflow"):
-            parents = {f"parent.{key}": run_ids[key] for key in record.inputs if run_ids.get(key)}
-            run_ids[record.key] = _bring(
-                target,
-                path,
-                record,
-                digest,
-                parents,
-                known.get((record.kind, record.key), []),
-                report,
-            )
-            report.runs[record.key] = run_ids[record.key]
-            if name := (names or {}).get(record.key):
-                target.rename(run_ids[record.key], name)
+    stages = _in_order(_read(records, contexts or {}))
+    report = SyncReport(uri=target.uri)
+    if target.uri.startswith(SQLITE):
+        report.command = f"mlflow ui --backend-store-uri {shlex.quote(target.uri)}"
+        with target.claim("all"):  # one writer at a time
+            return _sync(stages, target, report)
+    try:
+        return _sync(stages, target, report)
+    except (UserError, RetryLater):
+        raise
+    except OSError as error:
+        if type(error).__module__.startswith("requests"):
+            raise explained(target.uri, error) from None
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith("mlflow"):
+            raise explained(target.uri, error) from None
+        raise
+
+
+def _sync(stages: list[Stage], target: Target, report: SyncReport) -> SyncReport:
+    store = Store(target)
+    every = store.runs()
+    report.runs |= {
+        run.data.tags["run_key"]: run.info.run_id
+        for run in every
+        if COMPLETE in run.data.tags and "run_key" in run.data.tags
+    }
+    for stage in track(stages, "MLflow"):
+        bring(store, stage, report)
+    _delete_empty_rows(store)
     return report
 
 
-def _bring(target, path, record, digest, parents, runs, report) -> str:
+def bring(store: Store, stage: Stage, report: SyncReport) -> str:
     """Make sure that exactly one complete run stands for a record; return its id."""
-    good = [run for run in runs if run.data.tags.get(COMPLETE) == digest]
-    for run in runs:
-        if run not in good[:1]:
-            target.delete(run)
+    kind, key = stage.identity
+    with store.target.claim(kind, key):
+        runs = store.runs_of(kind, key)
+        good = [run for run in runs if run.data.tags.get(COMPLETE) == stage.digest]
+        begun = [run for run in runs if COMPLETE not in run.data.tags]
+        known = read_run_id(stage.context.state)
+        begun.sort(key=lambda run: run.info.run_id != known)
+        kept = (good or begun)[:1]
+        for run in runs:
+            if run not in kept:
+                store.delete(run)
+        run_id = _make(store, stage, kept[0] if kept else None, bool(good), report)
     if good:
         report.skipped += 1
-        tags = good[0].data.tags
-        for tag, value in parents.items():  # an input was replaced since
-            if tags.get(tag) != value:
-                target.client.set_tag(good[0].info.run_id, tag, value)
-        return good[0].info.run_id
-    run_id = target.write(path, record, parents)
-    target.client.set_tag(run_id, COMPLETE, digest)
-    if not runs:
+    elif not runs:
         report.added += 1
-    elif any(COMPLETE in run.data.tags for run in runs):
-        report.replaced += 1
+    elif kept and kept[0].info.run_id == run_id:
+        report.completed += 1
     else:
-        report.redone += 1
+        report.replaced += 1
+    report.runs[key] = run_id
     return run_id
 
 
-def _read(paths: list[Path]) -> dict[tuple[str, str], tuple[Path, Record, str]]:
-    found: dict[tuple[str, str], tuple[Path, Record, str]] = {}
+def _make(store: Store, stage: Stage, run, complete: bool, report: SyncReport) -> str:
+    """Fill a run, or a new one; only names and links change where it is complete."""
+    kind, key = stage.identity
+    context = stage.context
+    row = {name: context.tags[name] for name in ("table", "row") if name in context.tags}
+    parent = store.row(kind, context.row, row) if context.row else None
+    tags = links(stage, report.runs, parent)
+    if run is not None and run.info.run_name != context.name:
+        store.client.update_run(run.info.run_id, name=context.name)
+    if complete:
+        set_tags(store, run, {**context.tags, **tags})
+        if parent is None and PARENT in run.data.tags:
+            store.client.delete_tag(run.info.run_id, PARENT)
+        return run.info.run_id
+    stage.check_files()
+    tags |= {"run_key": key, "stage": kind}
+    if stage.record.inputs:
+        tags["inputs"] = " ".join(stage.record.inputs)
+    if run is not None:
+        try:
+            return _finish(store, run, stage, tags, fresh=False)
+        except Contradiction:
+            store.delete(run)
+    started = stage.ended_ms if context.state is None else _started(context.state, stage.ended_ms)
+    identity = {"run_key": key, "stage": kind}
+    run_id = store.create(kind, context.name, identity, started)
+    return _finish(store, store.client.get_run(run_id), stage, tags, fresh=True)
+
+
+def _finish(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> str:
+    fill(store, run, stage, tags, fresh)
+    run_id = run.info.run_id
+    store.client.set_tag(run_id, COMPLETE, stage.digest)
+    if store.target.owner:  # a server: where live runs go too
+        write_run_id(stage.context.state, run_id)
+    return run_id
+
+
+def _started(state: Path, otherwise: int) -> int:
+    from clip4vla.tracking.attempts import read_attempts
+
+    return min((int(row["started_ms"]) for row in read_attempts(state)), default=otherwise)
+
+
+def _delete_empty_rows(store: Store) -> None:
+    """Parents whose rows were renamed or left out: all their children have another one."""
+    runs = store.runs()
+    parents = {run.data.tags.get(PARENT) for run in runs}
+    for run in runs:
+        if ROW in run.data.tags and run.info.run_id not in parents:
+            store.client.delete_run(run.info.run_id)
+
+
+def _read(paths: list[Path], contexts: dict[str, Context]) -> dict[tuple[str, str], Stage]:
+    found: dict[tuple[str, str], Stage] = {}
     for path in sorted(Path(path) for path in paths):
         record, digest = read_record(path)
-        identity = (record.kind, record.key)
-        if identity in found:
+        stage = Stage(path, record, digest, contexts.get(record.key) or Context(record.name))
+        if stage.identity in found:
             raise UserError(
-                f"{path}: {record.kind} {record.key} is recorded in {found[identity][0]} too; "
-                "give one of them only"
+                f"{path}: {record.kind} {record.key} is recorded in {found[stage.identity].path} "
+                "too; give one of them only"
             )
-        found[identity] = (path, record, digest)
+        found[stage.identity] = stage
     return found
 
 
-def _in_order(found: dict) -> list[tuple[Path, Record, str]]:
+def _in_order(found: dict[tuple[str, str], Stage]) -> list[Stage]:
     """Inputs before what is built on them, else in the order of paths."""
-    by_key: dict[str, list] = {}
-    for item in found.values():
-        by_key.setdefault(item[1].key, []).append(item)
+    by_key: dict[str, list[Stage]] = {}
+    for stage in found.values():
+        by_key.setdefault(stage.record.key, []).append(stage)
     ordered, seen = [], set()
 
-    def visit(item) -> None:
-        if item[0] in seen:
+    def visit(stage: Stage) -> None:
+        if stage.path in seen:
             return
-        seen.add(item[0])
-        for key in item[1].inputs:
+        seen.add(stage.path)
+        for key in stage.record.inputs:
             for parent in by_key.get(key, []):
                 visit(parent)
-        ordered.append(item)
+        ordered.append(stage)
 
-    for item in found.values():
-        visit(item)
+    for stage in found.values():
+        visit(stage)
     return ordered

@@ -20,6 +20,7 @@ import torch
 
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.files import read_json, write_json
+from clip4vla.surroundings import surroundings, usage
 from clip4vla.training.checkpoint import TrainState, newest_step
 from clip4vla.training.meter import GIB, Meter
 from clip4vla.training.ranks import Ranks
@@ -57,7 +58,7 @@ def recorded(
         "ranks": ranks.world,
         "gpus": ranks.world if device.type == "cuda" else 0,
         "device": _name_of(device),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        **surroundings(),
     }
 
     def row(end: str) -> dict:
@@ -71,6 +72,7 @@ def recorded(
             "training_seconds": round(meter.whole.seconds, 3),
             "waiting_seconds": round(meter.whole.waiting, 3),
             "peak_memory_bytes": max([meter.peak_memory, *(peak for _, peak in meter.ranks)]),
+            **usage(),
         }
 
     _refuse_the_hopeless(folder, ranks, row)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from clip4vla.errors import UserError
 from clip4vla.evaluation.reading import loader
 from clip4vla.features.order import dealt, epoch_order, mixed_order
-from clip4vla.features.samples import ClipSamples
+from clip4vla.features.samples import ClipSamples, Sample
 from clip4vla.features.vectors import FrozenSamples
 
 
@@ -41,7 +41,7 @@ class MixedSamples(Dataset):
     def __init__(self, sources: list[ClipSamples | FrozenSamples]):
         self.sources = sources
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         """One sample."""
         source, index = key
         return self.sources[source][index]

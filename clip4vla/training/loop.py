@@ -22,6 +22,7 @@ from clip4vla.errors import RetryLater
 from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.features.seeds import seed_of
 from clip4vla.progress import track
+from clip4vla.tracking.sink import Sink
 from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import Curve
@@ -64,6 +65,7 @@ class Trainer:
     ranks: Ranks = Ranks()
     state: TrainState = field(default_factory=TrainState)
     meter: Meter = field(default_factory=Meter)
+    sink: Sink = field(default_factory=Sink)
     latest: dict[str, Tensor | float] = field(default_factory=dict)  # of the last step
 
     def run(self, stop: Stop) -> None:
@@ -101,6 +103,7 @@ class Trainer:
         self.meter.resumed = self.meter.saved = self.state.step
         if self.ranks.leads:
             self.curve = Curve(self.folder / "metrics.jsonl", self.state.curve_bytes)
+            self.sink.saved(self.state.curve_bytes)
 
     def _train_epoch(self, stop: Stop) -> None:
         state = self.state
@@ -193,6 +196,7 @@ class Trainer:
         if self.ranks.leads:
             self.state.curve_bytes = self.curve.sync()
             self.checkpoints.save(self.state, self.task.model, self.updates)
+            self.sink.saved(self.state.curve_bytes)
         self.meter.saved = self.state.step
         self.saved_at = time.monotonic()
 

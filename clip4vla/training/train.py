@@ -33,6 +33,7 @@ from clip4vla.files import (
     write_json,
 )
 from clip4vla.models.checkpoint import write_checkpoint
+from clip4vla.tracking.sink import Sink
 from clip4vla.training.attempts import cost_of, recorded
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import publish_curve
@@ -60,6 +61,7 @@ def train(
     save_seconds: float = SAVE_SECONDS,
     leaks: Leaks | None = None,
     switches: Switches = Switches(),
+    sink: Sink | None = None,
 ) -> bool:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -69,7 +71,8 @@ def train(
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
     run's, data are unusable or the loss is not finite. workers: CPU threads to compute with, and
     (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
-    the end of an epoch is saved too. leaks: clips that pre-training leaves out.
+    the end of an epoch is saved too. leaks: clips that pre-training leaves out. sink: is told what
+    of the curve is safe.
     """
     stop = Stop(max_seconds)
     set_threads(workers)
@@ -86,8 +89,8 @@ def train(
             caches = Caches(manifests, leaks)
             given = caches, start, weights, substitution, device, workers, ranks, switches
             with recorded(state, stop, ranks, device) as (progress, meter):
-                around = Surroundings(*given)
-                _train(run, around, checkpoints, state, stop, progress, meter, save_seconds)
+                around, told = Surroundings(*given), sink or Sink()
+                _train(run, around, checkpoints, state, stop, progress, meter, save_seconds, told)
         if ranks.leads:
             checkpoints.clear()
             for name in OUTPUTS:
@@ -141,6 +144,7 @@ def _train(
     progress: TrainState,
     meter: Meter,
     save_seconds: float,
+    sink: Sink,
 ) -> None:
     """Set up, train and finish; `progress` and `meter` follow for the line of this attempt."""
     try:
@@ -161,6 +165,7 @@ def _train(
         ranks=around.ranks,
         state=progress,
         meter=meter,
+        sink=sink,
     )
     trainer.run(stop)
     if around.ranks.leads:

@@ -209,6 +209,23 @@ def test_wrong_files_are_refused_with_file_and_line(made, tmp_path, reader, file
     assert what in text and str(tmp_path) in text and text.startswith("mine: ")
 
 
+@pytest.mark.parametrize(
+    ("reader", "file"),
+    [
+        ("audiocaps", "val.csv"),
+        ("ucf101", "testlist02.txt"),
+        ("msrvtt", "MSRVTT_data.json"),
+        ("howto100m", "raw_caption.json"),
+    ],
+)
+def test_text_that_is_not_utf8_is_refused_with_its_line(made, tmp_path, reader, file):
+    section = made(reader)
+    whole = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(b"\n" * 3 + whole.rstrip() + "caf\xe9\n".encode("latin-1"))
+    line = 3 + len(whole.rstrip().splitlines())
+    assert f"{file}, line {line}: not UTF-8 text: save the file as UTF-8" in refused(section)
+
+
 def test_splits_of_a_protocol_share_no_clip_and_others_may(made, tmp_path):
     section = made("msrvtt")
     found = splits_of(read_annotations("m", section))

@@ -13,7 +13,7 @@ from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.evaluation.reading import Caches, pair_items, samples_of, split_rows
 from clip4vla.evaluation.similarity import Gallery
 from clip4vla.evaluation.start import starting_model
-from clip4vla.features.samples import collate
+from clip4vla.features.collate import collate
 from clip4vla.files import read_json
 from clip4vla.training.losses import nce
 from clip4vla.training.task import RetrievalTask

@@ -5,7 +5,8 @@ from features_fakes import CLIPS
 
 from clip4vla.config.run import Inputs, Masking
 from clip4vla.errors import UserError
-from clip4vla.features.samples import ClipSamples, collate
+from clip4vla.features.collate import collate
+from clip4vla.features.samples import ClipSamples
 from clip4vla.features.text import tokenize
 
 INPUTS = Inputs(max_frames=3, max_segments=4, max_words=8)
@@ -18,6 +19,11 @@ def same(one, other):
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert torch.equal(value, other[key]) if torch.is_tensor(value) else value == other[key]
+
+
+def alone(samples, index):
+    """A batch of one."""
+    return collate([samples[index]])
 
 
 def test_shapes_and_values(cache):
@@ -42,26 +48,26 @@ def test_batching_never_changes_a_clip(cache):
     samples = ClipSamples(cache, ITEMS, INPUTS, 0.5, masking=Masking())
     batch = collate([samples[index] for index in range(len(samples))])
     for index in range(len(samples)):
-        alone = collate([samples[index]])
+        one = alone(samples, index)
         for key, mask in (
             ("frames", "frame_mask"),
             ("audio", "audio_mask"),
             ("masked_audio", "audio_mask"),
         ):
-            assert alone[key].shape[1] >= 1
+            assert one[key].shape[1] >= 1
             kept = batch[key][index][
                 batch[mask][index]
             ]  # mono clips have three equal channels here
-            assert torch.equal(kept, alone[key][0][alone[mask][0]].expand_as(kept))
-            assert int(batch[mask][index].sum()) == int(alone[mask].sum())
+            assert torch.equal(kept, one[key][0][one[mask][0]].expand_as(kept))
+            assert int(batch[mask][index].sum()) == int(one[mask].sum())
 
 
 def test_masks_depend_on_seed_epoch_and_clip_only(cache):
     def masked(seed=0, epoch=0, items=ITEMS, clip_id="bravo"):
         samples = ClipSamples(cache, items, INPUTS, 0.5, masking=Masking(), seed=seed)
         samples.set_epoch(epoch)
-        sample = samples[[item[0] for item in items].index(clip_id)]
-        return sample["audio"], sample["masked_audio"]
+        batch = alone(samples, [item[0] for item in items].index(clip_id))
+        return batch["audio"], batch["masked_audio"]
 
     audio, base = masked()
     assert not torch.equal(audio, base)
@@ -72,7 +78,7 @@ def test_masks_depend_on_seed_epoch_and_clip_only(cache):
 
 
 def test_silent_without_audio(cache):
-    batch = collate([ClipSamples(cache, ITEMS, INPUTS, 0.5)[SILENT]])
+    batch = alone(ClipSamples(cache, ITEMS, INPUTS, 0.5), SILENT)
     assert batch["audio"].shape == (1, 1, 1, 224, 224)
     assert not batch["audio"].any() and not batch["audio_mask"].any()
     assert batch["has_audio"].tolist() == [False]
@@ -89,12 +95,12 @@ def test_silent_as_zeros(cache):
 @pytest.mark.parametrize("missing", ["substitute", "zeros", "none", "random"])
 def test_silent_with_a_donor(cache, missing):
     samples = ClipSamples(cache, ITEMS, INPUTS, 0.5, {"charlie": "bravo"}, missing)
-    donor, given = samples[AT["bravo"]], samples[SILENT]
-    assert torch.equal(given["audio"], donor["audio"]) and given["has_audio"]
+    donor, given = alone(samples, AT["bravo"]), alone(samples, SILENT)
+    assert torch.equal(given["audio"], donor["audio"]) and bool(given["has_audio"])
     assert not torch.equal(given["frames"], donor["frames"])
     # a clip that has sound keeps its own, whatever the table says
-    own = ClipSamples(cache, ITEMS, INPUTS, 0.5, {"alpha": "bravo"})[0]
-    same(own, ClipSamples(cache, ITEMS, INPUTS, 0.5)[0])
+    own = alone(ClipSamples(cache, ITEMS, INPUTS, 0.5, {"alpha": "bravo"}), 0)
+    same(own, alone(ClipSamples(cache, ITEMS, INPUTS, 0.5), 0))
 
 
 def test_filtered(cache):
@@ -128,11 +134,11 @@ def test_a_log_mel_that_is_not_finite_is_named(cache, monkeypatch, standardisati
     given = STATISTICS[standardisation] | {"standardisation": standardisation}
     samples = ClipSamples(cache, ITEMS, Inputs(**given), 0.5)
     bad = cache.read_log_mel("alpha").clone()
-    assert samples[0]["clip_id"] == "alpha" and samples[0]["audio"].isfinite().all()
+    assert samples[0].clip_id == "alpha" and alone(samples, 0)["audio"].isfinite().all()
     bad[place] = value
     monkeypatch.setattr(cache, "read_log_mel", lambda *_: bad)
     with pytest.raises(UserError, match="clip alpha: its log-mel holds NaN"):
-        samples[0]
+        alone(samples, 0)
 
 
 def test_a_broken_frame_is_named(cache, monkeypatch):
@@ -141,7 +147,7 @@ def test_a_broken_frame_is_named(cache, monkeypatch):
     cut = [raw.frames[0][:300]]
     monkeypatch.setattr(cache, "read_frames", lambda *_: cut)
     with pytest.raises(UserError, match="clip alpha: a frame is no whole JPEG"):
-        samples[0]
+        alone(samples, 0)
 
 
 @pytest.mark.parametrize(("modality", "absent"), [("vision", "audio"), ("audio", "frame")])

@@ -117,6 +117,36 @@ def test_standardisation_by_the_whole_clip():
     assert bool((split(torch.full((1, 448, 224), -59.7), inputs) == 0).all())
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("standardisation", ["segment", "clip"])
+def test_the_number_of_threads_changes_no_bit(threads, standardisation):
+    inputs = Inputs(standardisation=standardisation)
+    for channels, steps in ((1, 224), (1, 400), (1, 900), (3, 224)):
+        found = []
+        for count in (1, 2, 3):
+            threads(count)
+            found.append(split(noise(channels, steps), inputs))
+        assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("options", [{}, {"extra_segment": True}, {"standardisation": "clip"}])
+@pytest.mark.parametrize("steps", [100, 448, 900])
+def test_in_place_gives_the_same_bits(options, steps):
+    """Into one channel of a batch, full of what was there before."""
+    clip, masks = noise(1, steps), Masks(np.arange(steps) % 3 == 0, np.arange(224) % 5 == 0)
+    expected = split(clip, Inputs(**options), masks)
+    batch = torch.full((2, len(expected) + 1, 3, 224, 224), torch.nan)
+    split(clip, Inputs(**options), masks, out=batch[1, :-1, :1])
+    assert torch.equal(batch[1, :-1, :1], expected)
+    assert batch[0].isnan().all() and batch[1, -1].isnan().all() and batch[1, :, 1:].isnan().all()
+
+
 def test_standardisation_by_given_numbers():
     clip = noise(1, 300)
     inputs = Inputs(standardisation="fixed", log_mel_mean=-40.0, log_mel_std=20.0)

@@ -89,9 +89,9 @@ class World:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
         return done.stdout + done.stderr
 
-    def status(self, **how) -> str:
+    def status(self, width=200, **how) -> str:
         text = StringIO()
-        console = Console(file=text, width=200, highlight=False)
+        console = Console(file=text, width=width, highlight=False, soft_wrap=True)
         data_status.status(self.plan(), how.get("dataset"), how.get("missing"), console)
         return text.getvalue()
 
@@ -112,8 +112,8 @@ def world(tmp_path, monkeypatch):
 
 def line(text: str, begin: str) -> list[str]:
     """The cells of the table's line that begins so."""
-    (found,) = [row for row in text.splitlines() if re.match(rf"│ {begin} ", row)]
-    return [cell.strip() for cell in found.strip("│").split("│")]
+    (found,) = [row for row in text.splitlines() if row.startswith(f"{begin} ")]
+    return found.split()
 
 
 def test_status_at_every_stage(world):
@@ -122,18 +122,21 @@ def test_status_at_every_stage(world):
     assert "not planned yet" in world.status()
     data.plan(plan, version)
     assert "0 of 2 shards fetched" in world.status()
-    assert line(world.status(), "train") == ["train", "4", "3", *[""] * 5, "3", "0.0%"]
+    assert line(world.status(), "train") == ["train", "4", "3", *"-----", "3", "0.0%"]
     data.fetch(plan, version, 0)
     assert "1 of 2 shards fetched, 0 probed" in world.status()
     data.fetch(plan, version, 1)
     data.probe(version, 0)
     data.probe(version, 1)
     text = world.status(missing=Path("sent.tsv"))
-    # official, planned, sound, silent, no video, refused, gone, not done, coverage
-    assert line(text, "train") == ["train", "4", "3", "1", "", "", "1", "1", "", "25.0%"]
-    assert line(text, "test") == ["test", "2", "2", "1", "", "", "1", "", "", "50.0%"]
-    assert line(text, "val") == ["val", "1", "1", "", "", "1", "", "", "", "0.0%"]
+    # official, planned, sound, silent, no video, refused, gone, not done, usable
+    assert line(text, "train") == ["train", "4", "3", "1", *"--11-", "25.0%"]
+    assert line(text, "test") == ["test", "2", "2", "1", *"--1--", "50.0%"]
+    assert line(text, "val") == ["val", "1", "1", *"--1---", "0.0%"]
     assert "clip4vla data retry" in text and "rate_limited" in text
+    narrow = world.status(width=80)
+    assert line(narrow, "train") == line(text, "train")
+    assert {"official", "planned", "silent", "refused", "usable"} <= set(narrow.split())
     sent = pd.read_csv("sent.tsv", sep="\t", keep_default_na=False).set_index("clip_id")
     assert list(sent.index) == ["full", "late", "lost", "page"]
     assert list(sent.retry) == ["later", "later", "never", ""]
@@ -302,7 +305,47 @@ def test_local_files_are_looked_for_again(world, tmp_path):
     for shard in range(2):
         data.fetch(plan, version, shard)
     (media / "ok" / "good.mp4").write_bytes(world.site.body)
+    for shard in range(2):
+        data.probe(version, shard)
+    assert "put the files into `media`, then `clip4vla data retry`" in world.status()
     assert "6 clips in 2 shards" in data_status.retry(plan, "demo")[0]
+    text = world.status(missing=Path("none.tsv"))
+    assert "0 of 2 shards fetched" in text and line(text, "train")[-2] == "3"
     for shard in range(2):
         data.fetch(plan, version, shard)
     assert line(world.status(), "train")[-2] == "1"  # good: there now, not probed yet
+
+
+def test_a_probe_from_before_the_file_was_there_counts_for_nothing(world):
+    """The table of a shard was taken away by hand, and made again."""
+    plan = world.plan()
+    (version,) = plan.versions
+    by_hand(world, layout.data_dir(version))
+    before = world.status()
+    for shard in range(2):
+        table = Path(layout.shard_dir(version, shard), "probe.parquet")
+        pd.read_parquet(table).assign(video="not_fetched", audio="not_fetched").to_parquet(table)
+    text = world.status(missing=Path("missing.tsv"))
+    assert line(text, "train") == ["train", "4", "3", *"---111", "0.0%"] != line(before, "train")
+    assert set(pd.read_csv("missing.tsv", sep="\t").clip_id) == {"lost", "late", "full"}
+
+
+def test_shards_and_caches_that_are_not_there_are_named(world):
+    plan = world.plan()
+    (version,) = plan.versions
+    data.plan(plan, version)
+    with pytest.raises(UserError, match="no shard 2: they are 0 to 1"):
+        data.fetch(plan, version, 2)
+    with pytest.raises(UserError, match="no shard 2: they are 0 to 1"):
+        data.cache(plan, version, "deadbeef", 2)
+    by_hand(world, layout.data_dir(version))
+    with pytest.raises(UserError, match="no cache 'deadbeef' in this config; known: [0-9a-f]{8}"):
+        data.cache(plan, version, "deadbeef", 0)
+    with pytest.raises(UserError, match="no cache 'deadbeef' in this config; known: [0-9a-f]{8}"):
+        data.freeze(plan, version, "deadbeef")
+    (cache_id,) = {cache_id for _, cache_id in plan.caches}
+    with pytest.raises(UserError, match=r"shards/0\.parquet: not there yet; Snakemake makes it"):
+        data.freeze(plan, version, cache_id)
+    Path(layout.data_dir(version), "ledger.parquet").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"ledger\.parquet: no whole table: delete it and run"):
+        data.cache(plan, version, cache_id, 0)

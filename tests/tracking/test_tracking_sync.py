@@ -1,11 +1,17 @@
+import contextlib
 import json
+import multiprocessing
+import subprocess
 from pathlib import Path
 
 import pytest
+from fake_training import Training, defer
+from live_checks import check_all, check_complete, start
 
 from clip4vla.errors import UserError
-from clip4vla.tracking import sync, write_record
-from clip4vla.tracking.store import Store, quiet_mlflow
+from clip4vla.tracking import Target, sync, write_record
+from clip4vla.tracking.server import quiet_mlflow
+from clip4vla.tracking.store import Store
 from clip4vla.tracking.sync import COMPLETE
 
 CURVE = 1100  # more than one batch
@@ -19,10 +25,13 @@ class World:
         self.db = root / "store" / "mlflow.db"
         self.client = quiet_mlflow().MlflowClient(tracking_uri=f"sqlite:///{self.db}")
 
-    def sync(self, records, prefix):
-        report = sync(records, self.db, self.root / "artifacts", prefix)
+    def sync(self, records, prefix, contexts=None):
+        report = sync(records, self.target(prefix), contexts)
         self.run_ids = report.runs
-        return report.added, report.skipped, report.replaced, report.redone
+        return report.added, report.skipped, report.replaced, report.completed
+
+    def target(self, prefix):
+        return Target(f"sqlite:///{self.db}", prefix, self.root / "locks", self.root / "artifacts")
 
     def runs(self, prefix, kind):
         found = self.client.get_experiment_by_name(f"{prefix}/{kind}")
@@ -47,7 +56,7 @@ class World:
             "finetune",
             "k1",
             "table1/row/s0",
-            params={f"p{i:03d}": "x" * 7000 for i in range(101)},
+            params={f"model.p{i:03d}": "x" * 7000 for i in range(101)} | {"threads": 4},
             tags={"table_rows": "table1/row"},
             metrics={"t2v_R@1": 5.0, "loss": 0.5},
             curve=folder / "metrics.jsonl",
@@ -72,8 +81,8 @@ def test_everything_of_a_record_arrives_once(world):
     tags = run.data.tags
     assert (tags["run_key"], tags["stage"], tags["table_rows"]) == ("k1", "finetune", "table1/row")
     assert tags["parent.demo-v1"] == data.info.run_id
-    assert tags["params_left_out"] == "1"
-    assert len(run.data.params) == 100 and len(run.data.params["p000"]) == 6000
+    assert len(run.data.params) == 100 and len(run.data.params["model.p000"]) == 6000
+    assert "threads" not in run.data.params
     history = world.client.get_metric_history(run.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, CURVE + 1)]
     assert (run.data.metrics["t2v_R_1"], run.data.metrics["final/loss"]) == (5.0, 0.5)
@@ -105,8 +114,8 @@ def test_a_killed_sync_leaves_nothing_half(world, monkeypatch, step):
         with pytest.raises(KeyboardInterrupt):
             world.sync(records, prefix)
     assert all(COMPLETE not in r.data.tags for r in world.runs(prefix, "finetune"))
-    added, _, _, redone = world.sync(records, prefix)
-    assert added + redone >= 1 and redone == 1
+    added, _, _, completed = world.sync(records, prefix)
+    assert completed == 1 and added == (step in ("create_run", "log_batch", "set_terminated"))
     for kind in ("data", "finetune"):
         (run,) = world.runs(prefix, kind)
         assert COMPLETE in run.data.tags
@@ -155,6 +164,47 @@ def test_mistakes_are_named(world):
         world.sync([train], "mistakes")
 
 
+class Deferred:
+    """An sqlite store, by the names that a server has."""
+
+    def __init__(self, path):
+        self.uri = f"sqlite:///{path}"
+
+    def client(self):
+        return quiet_mlflow().MlflowClient(tracking_uri=self.uri)
+
+
+@pytest.mark.parametrize(
+    "jobs", [pytest.param(3, id="3"), pytest.param(24, id="24", marks=pytest.mark.slow)]
+)
+def test_jobs_that_finish_at_once_into_one_store(tmp_path, jobs):
+    """Forked, so that they need not import MLflow each."""
+    store, fork = Deferred(tmp_path / "mlflow.db"), multiprocessing.get_context("fork")
+    trainings = [Training(tmp_path, store.uri, f"{n:012x}", n) for n in range(jobs)]
+    started = [fork.Process(target=defer, args=[training]) for training in trainings]
+    for one in started:
+        one.start()
+    for one in started:
+        one.join()
+    assert [one.exitcode for one in started] == [0] * jobs
+    check_all(store, trainings)
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_sync_at_any_moment(tmp_path):
+    """The same command again and again, each time killed a little later, then left alone."""
+    store = Deferred(tmp_path / "mlflow.db")
+    training = Training(tmp_path, store.uri)
+    for number in range(12):
+        one = start(tmp_path, store.uri, training.key, "deferred")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            one.communicate(timeout=2 + number * 0.7)
+        one.kill()
+        one.communicate()
+    assert start(tmp_path, store.uri, training.key, "deferred").wait() == 0
+    check_complete(store.client(), training)
+
+
 def test_a_new_store_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     from mlflow.db import upgrade
 
@@ -164,5 +214,5 @@ def test_a_new_store_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(upgrade, "callback", killed)
     with pytest.raises(KeyboardInterrupt):
-        Store(tmp_path / "mlflow.db", tmp_path / "artifacts", "p")
+        Store(Target(f"sqlite:///{tmp_path / 'mlflow.db'}", "p", tmp_path.parent / "locks"))
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,72 @@
+"""Where runs are shown: the one block of the config about MLflow. None of it enters a run key."""
+
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import field_validator, model_validator
+
+from clip4vla.config.base import Section, runtime
+
+SQLITE = "sqlite:///"
+
+
+class Tracking(Section):
+    """MLflow (docs/tracking.md)."""
+
+    sink: Literal["off", "live", "deferred"] = runtime(
+        "deferred",
+        description="off; live: a server is fed while runs go on; deferred: `clip4vla sync`, the "
+        "last rule of `all`, replays finished ones, which live does too",
+    )
+    uri: str | None = runtime(
+        None,
+        description="a server, such as http://mlflow.lab:5000, or sqlite:///PATH; null: "
+        "mlflow/mlflow.db of the working directory",
+    )
+    experiment: str = runtime(
+        "clip4vla",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
+        description="experiments are named EXPERIMENT/STAGE",
+    )
+    seconds: float = runtime(
+        30.0, ge=1, description="live: between samples of CPU, memory, GPUs and progress"
+    )
+
+    @field_validator("sink", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, sink: object) -> object:
+        return "off" if sink is False else sink
+
+    @field_validator("uri")
+    @classmethod
+    def _is_a_store(cls, uri: str | None) -> str | None:
+        if uri is None:
+            return None
+        if uri.startswith(SQLITE) and len(uri) > len(SQLITE):
+            return uri
+        try:
+            parts = urlsplit(uri)
+            given, _ = parts.hostname, parts.port  # a port that is no number raises here
+        except ValueError as error:
+            raise ValueError(f"{uri!r}: {error}; write http://HOST:PORT") from None
+        if parts.username or parts.password:
+            raise ValueError(
+                "leave user and password out: export MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        if parts.scheme not in ("http", "https") or not given:
+            database = parts.scheme.startswith(("postgresql", "mysql", "mssql"))
+            remedy = "start `mlflow server` in front of the database and " if database else ""
+            raise ValueError(f"{uri!r}: {remedy}write http://HOST:PORT, or sqlite:///PATH")
+        return uri.rstrip("/")
+
+    @model_validator(mode="after")
+    def _live_needs_a_server(self) -> Self:
+        if self.sink == "live" and not self.is_server:
+            raise ValueError("sink: live needs uri: http://HOST:PORT; jobs cannot share an sqlite")
+        return self
+
+    @property
+    def is_server(self) -> bool:
+        """Whether runs go to a server over http."""
+        return self.uri is not None and not self.uri.startswith(SQLITE)

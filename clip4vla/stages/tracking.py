@@ -1,0 +1,160 @@
+"""The plan's side of MLflow: which row, seed and place each run has there."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clip4vla.config import layout
+from clip4vla.config.plan import Plan
+from clip4vla.config.run import sources_of
+from clip4vla.errors import UserError
+from clip4vla.files import read_json, sha256_of_file, write_json
+from clip4vla.surroundings import surroundings
+from clip4vla.tracking.context import Context, Target, workspace
+from clip4vla.tracking.record import flat
+from clip4vla.tracking.sink import Sink
+
+FOLDER = Path("mlflow")
+SEEDED = ("finetune", "evaluate")  # stages whose runs are children of the run of their row
+
+
+def target_of(plan: Plan, uri: str | None = None) -> Target:
+    """Where runs go: `uri`, else that of the config, else an sqlite file below mlflow/."""
+    tracking = plan.config.tracking
+    if uri is not None:
+        sink = "deferred" if tracking.sink == "off" else tracking.sink
+        try:
+            tracking = type(tracking)(**{**tracking.model_dump(), "sink": sink, "uri": uri})
+        except ValueError as error:
+            raise UserError(f"--uri: {error.errors()[0]['msg']}") from None
+    locks = FOLDER / "locks"
+    if tracking.is_server:
+        return Target(tracking.uri, tracking.experiment, locks, None, workspace(Path("runs")))
+    path = Path((tracking.uri or "sqlite:///mlflow/mlflow.db").removeprefix("sqlite:///")).resolve()
+    return Target(f"sqlite:///{path}", tracking.experiment, locks, path.parent / "artifacts")
+
+
+def contexts_of(plan: Plan) -> dict[str, Context]:
+    """Of every run: name, tags of the rows that need it, and its parent."""
+    names, rows = plan.names(), plan.rows()
+    contexts = {}
+    for key, run in plan.runs.items():
+        cell = rows[key][0]
+        row = f"{cell.table}/{cell.row}"
+        places = dict.fromkeys(f"{item.table}/{item.row}" for item in rows[key])
+        tags = {"table": cell.table, "row": cell.row, "dataset": cell.dataset}
+        tags |= {"rows": ", ".join(places)}
+        seed = getattr(run, "seed", cell.seed if run.stage == "evaluate" else None)
+        if seed is not None:
+            tags["seed"] = str(seed)
+        tags["mlflow.note.content"] = _note(run.stage, key, places, cell.dataset, tags.get("seed"))
+        contexts[key] = Context(
+            name=names[key],
+            tags=tags,
+            row=row if run.stage in SEEDED else None,
+            state=Path(layout.state_dir(key)),
+        )
+    return contexts
+
+
+def _note(stage: str, key: str, places, dataset: str, seed: str | None) -> str:
+    seeded = f", seed {seed}" if seed is not None else ""
+    wanted = ", ".join(f"`{place}`" for place in places)
+    return (
+        f"{stage} on {dataset}{seeded}, for {wanted}. Files: `{layout.result_dir(key)}`; "
+        f"by hand: `clip4vla {'train' if stage in ('pretrain', 'finetune') else stage} {key}`."
+    )
+
+
+@contextmanager
+def tracked(plan: Plan, key: str) -> Iterator[Sink]:
+    """The sink of a stage that runs: a live one where the config says so, on the first rank."""
+    from clip4vla.tracking.live import Spec, describe, live
+    from clip4vla.training.ranks import ranks_of
+
+    tracking = plan.config.tracking
+    if tracking.sink != "live" or not ranks_of(os.environ)[0].leads:
+        yield Sink()
+        return
+    run, context = plan.run(key), contexts_of(plan)[key]
+    spec = Spec(
+        target=target_of(plan),
+        kind=run.stage,
+        key=key,
+        context=context,
+        params=flat(run.scientific()),
+        tags={**tags_of(run), **describe(surroundings())},
+        curve=context.state / "metrics.jsonl" if run.stage in ("pretrain", "finetune") else None,
+        seconds=tracking.seconds,
+    )
+    with live(spec) as sink:
+        yield sink
+
+
+def tags_of(run) -> dict[str, str]:
+    """Tags that follow from the config of a run."""
+    versions = dict.fromkeys(source.dataset for source in sources_of(run))
+    tags = {"data_version": ", ".join(versions), "code_version": str(run.code_version)}
+    if getattr(run, "selection", None):
+        tags["selection"] = run.selection
+    return tags
+
+
+def datasets_of(run) -> list[dict]:
+    """The splits that a run read: digest of the manifest, and how many clips each has."""
+    found = []
+    for source in sources_of(run):
+        place = layout.manifest(source.dataset, source.cache_id)
+        counts = read_json(place)["splits"].get(source.split, {})
+        known = {name: counts[name] for name in ("planned", "usable", "silent") if name in counts}
+        found.append(
+            {
+                "name": f"{source.dataset}/{source.split}",
+                "digest": sha256_of_file(place)[:32],
+                "context": _context(run, source),
+                "source": place,
+                **known,
+            }
+        )
+    return found
+
+
+def _context(run, source) -> str:
+    if run.stage == "evaluate":
+        return "test"
+    if run.stage == "substitute":
+        return "donors" if source == run.donors else "queries"
+    return "validation" if source == getattr(run, "val", None) else "train"
+
+
+def coverage_of(datasets: list[dict]) -> str:
+    """Usable of planned clips of every split, and how many of them are silent."""
+    return "; ".join(
+        f"{item['name']}: {item['usable']} of {item['planned']}, {item['silent']} silent"
+        for item in datasets
+        if "usable" in item
+    )
+
+
+def sync(plan: Plan, uri: str | None = None) -> None:
+    """Records of finished stages -> MLflow runs -> synced.json, when no stage is missing."""
+    from clip4vla.tracking.sync import sync
+
+    if plan.config.tracking.sink == "off" and uri is None:
+        raise UserError("tracking.sink is off; say `deferred`, or where to: `clip4vla sync --uri`")
+    records = [Path(path) for path in layout.records(plan)]
+    finished = [path for path in records if path.is_file()]
+    contexts = contexts_of(plan)
+    target = target_of(plan, uri)
+    done = sync(finished, target, contexts)
+    counts = {name: getattr(done, name) for name in ("added", "skipped", "completed", "replaced")}
+    print(f"{target.uri}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    print(f"look at them: {done.command or target.uri}")
+    if finished == records and uri is None:
+        names = {key: context.name for key, context in contexts.items()}
+        write_json(FOLDER / "synced.json", {"runs": len(finished), "names": names})
+    elif finished != records:
+        left = len(records) - len(finished)
+        print(f"{left} of {len(records)} stages have not finished yet", file=sys.stderr)

@@ -1,0 +1,89 @@
+"""attempts.jsonl of a run: one line for every attempt that ended, by what it ran on and used.
+
+Records hold nothing volatile; what MLflow shows of hosts, jobs, commits and times is from here.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clip4vla.surroundings import surroundings, usage
+
+NAME = "attempts.jsonl"
+USED = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
+
+
+def note_attempt(state: Path, began: float, end: str, **facts: Any) -> None:
+    """Append the line of an attempt that began at `began` (seconds since 1970)."""
+    row = {
+        "started_ms": int(began * 1000),
+        "seconds": round(time.time() - began, 1),
+        "end": end,
+        **facts,
+        **surroundings(),
+        **usage(),
+    }
+    state.mkdir(parents=True, exist_ok=True)
+    with open(state / NAME, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def attempt(state: Path) -> Iterator[None]:
+    """Note the attempt of a stage that goes through at once."""
+    began, end = time.time(), "error"
+    try:
+        yield
+        end = "finished"
+    finally:
+        note_attempt(state, began, end)
+
+
+def read_attempts(state: Path | None) -> list[dict[str, Any]]:
+    """The attempts of a run, oldest first; a line that a full disk cut short is left out."""
+    rows = []
+    try:
+        text = (state / NAME).read_text(encoding="utf-8") if state else ""
+    except FileNotFoundError:
+        text = ""
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and "started_ms" in row and "seconds" in row:
+            rows.append(row)
+    return rows
+
+
+def tags_of(attempts: list[dict[str, Any]]) -> dict[str, str]:
+    """Tags about where and on what a run was made."""
+    if not attempts:
+        return {}
+    last = attempts[-1]
+    tags = {
+        "hosts": _listed(attempts, "host"),
+        "slurm_job_ids": _listed(attempts, "slurm_job_id"),
+        "git_sha": last.get("git_sha", ""),
+        "git_dirty": str(last["git_dirty"]).lower() if "git_dirty" in last else "",
+        "attempts": str(len(attempts)),
+        "mlflow.user": last.get("user", ""),
+        "mlflow.source.git.commit": last.get("git_sha", ""),
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def usage_of(attempts: list[dict[str, Any]]) -> Iterator[tuple[str, float, int, int]]:
+    """(name, value, number of the attempt from 1, time in ms) of what each attempt used."""
+    for number, row in enumerate(attempts, start=1):
+        ended = int(row["started_ms"] + 1000 * row["seconds"])
+        for name in USED:
+            if name in row:
+                yield f"system/attempt_{name}", float(row[name]), number, ended
+
+
+def _listed(attempts: list[dict[str, Any]], name: str) -> str:
+    return " ".join(dict.fromkeys(str(row[name]) for row in attempts if name in row))

@@ -1,0 +1,108 @@
+"""MLflow's client, kept quiet and patient for a bounded time, and its errors in one line."""
+
+import logging
+import os
+import re
+
+from clip4vla.errors import RetryLater, UserError
+
+SECONDS = 10  # for a server to answer a question
+LATER = "start it, or correct tracking.uri; runs lose nothing: `clip4vla sync` delivers them later"
+LOGIN = (
+    "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, here "
+    "and where jobs are submitted"
+)
+HOST = "start it with --allowed-hosts 'NAME,NAME:*' for the name in tracking.uri (docs/tracking.md)"
+NOT_MLFLOW = "that is no MLflow server: look at host, port and path of tracking.uri"
+OLD = "logged models need MLflow 3: upgrade it (pip install -U mlflow; mlflow db upgrade URI)"
+
+
+def quiet_mlflow(retries: int = 3):
+    """Import mlflow with its telemetry and chatter off, and return the module.
+
+    retries: of a request that a server does not answer; variables that the user set win.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import sets the level again
+    return mlflow
+
+
+def check_server(uri: str) -> str:
+    """The version of the MLflow server at a URI, once it has answered a real question.
+
+    Raises RetryLater when nothing answers, UserError for what only the user can mend.
+    """
+    quiet_mlflow()
+    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    def ask(place: str):
+        answer = http_request(
+            get_default_host_creds(uri),
+            place,
+            "GET",
+            timeout=SECONDS,
+            max_retries=0,
+            raise_on_status=False,
+        )
+        if answer.status_code != 200:
+            raise explained(uri, f"error code {answer.status_code}: {answer.text}")
+        return answer
+
+    try:
+        version = ask("/version").text.strip()
+        if not re.fullmatch(r"\d+\.\d+\S*", version):
+            raise UserError(f"{uri}: {NOT_MLFLOW}")
+        if int(version.split(".")[0]) < 3:
+            raise UserError(f"{uri}: MLflow {version}; {OLD}")
+        ask("/api/2.0/mlflow/experiments/search?max_results=1").json()
+    except (UserError, RetryLater):
+        raise
+    except Exception as error:  # requests, urllib3 and MLflow have dozens
+        raise explained(uri, error) from None
+    return version
+
+
+def explained(uri: str, error: Exception | str) -> Exception:
+    """What a failed request means, in one line with its remedy: a UserError, or RetryLater."""
+    if isinstance(error, (UserError, RetryLater)):
+        return error
+    text = " ".join(str(error).split())
+    for pattern, what, remedy in KNOWN:
+        if re.search(pattern, text, re.IGNORECASE):
+            return (RetryLater if remedy is LATER else UserError)(f"{uri}: {what}; {remedy}")
+    return UserError(f"{uri}: MLflow answers: {text[:200]}")
+
+
+KNOWN = (
+    ("invalid host header", "the server refuses requests to that name", HOST),
+    (
+        r"\b401\b|unauthenticated|not authenticated|customer_unauthorized",
+        "a login is needed",
+        LOGIN,
+    ),
+    (r"error code 403|permission_?denied", "this login may not write there", LOGIN),
+    (
+        r"certificate|sslerror|wrong_version_number",
+        "no trusted https there",
+        "correct tracking.uri, or name its certificate in MLFLOW_TRACKING_SERVER_CERT_PATH",
+    ),
+    (r"name or service not known|name resolution|nodename nor", "no such host", LATER),
+    (r"error code 404|jsondecode|<html", "the answer is not MLflow's", NOT_MLFLOW),
+    (
+        r"refused|timed? ?out|timeout|max retries|unreachable|reset by peer|connection"
+        r"|error code 50[0234]|error code 429",
+        "no MLflow server answers",
+        LATER,
+    ),
+)

@@ -1,0 +1,36 @@
+"""What a training tells its tracker: how much of the curve no resume will cut."""
+
+import pytest
+from tiny_world import build_world, finetune
+
+from clip4vla.errors import RetryLater
+from clip4vla.tracking.attempts import read_attempts
+from clip4vla.tracking.sink import Sink
+from clip4vla.training.train import train
+
+
+class Told(Sink):
+    def __init__(self):
+        self.lengths = []
+
+    def saved(self, curve_bytes):
+        self.lengths.append(curve_bytes)
+
+
+def test_only_what_a_checkpoint_holds_is_told(tmp_path):
+    manifests = build_world(tmp_path / "world")
+    given = finetune(), manifests, None, {}, None, tmp_path / "state", tmp_path / "out"
+    first = Told()
+    with pytest.raises(RetryLater):
+        train(*given, max_seconds=0, sink=first)
+    stopped = (tmp_path / "state" / "metrics.jsonl").read_bytes()
+    assert first.lengths[0] == 0 and first.lengths[-1] == len(stopped)
+    second = Told()
+    train(*given, sink=second)
+    curve = (tmp_path / "state" / "metrics.jsonl").read_bytes()
+    assert second.lengths[0] == len(stopped) and second.lengths[-1] == len(curve)
+    assert second.lengths == sorted(second.lengths)
+    assert all(curve[:length].endswith(b"\n") for length in second.lengths)
+    attempts = read_attempts(tmp_path / "state")
+    assert [row["end"] for row in attempts] == ["time limit", "finished"]
+    assert all(row["host"] and row["peak_memory_mib"] > 0 for row in attempts)

@@ -171,26 +171,35 @@ def _faded(x: np.ndarray, seconds: float) -> np.ndarray:
     return x / (np.sqrt(np.mean(x**2)) + 1e-9)
 
 
-def mix(words: list[str], events: list[str], rng: np.random.Generator) -> np.ndarray:
+def mix(
+    words: list[str], events: list[str], louder: str | None, rng: np.random.Generator
+) -> np.ndarray:
     """float32 [n] of a whole clip: events one after another, words one after another, over noise.
 
-    Events share the clip evenly; words lie anywhere, in order, in one voice. Either may be louder.
+    Events share the clip evenly; words lie anywhere, in order, in one voice. What is `louder`
+    (words or events; None: neither) is so by 6 to 14 dB.
     """
     out = np.zeros(SAMPLES)
     for i, thing in enumerate(events):
         seconds = SECONDS / len(events)
         start = int(i * seconds * RATE)
-        sound = event(thing, seconds, rng) * 10 ** (rng.uniform(-4, 4) / 20)
+        sound = event(thing, seconds, rng) * _level(-2, 2, rng)
         out[start : start + len(sound)] += sound
     pitch, stretch = rng.uniform(95, 230), rng.uniform(0.85, 1.15)
     spoken = [word(thing, pitch, stretch, rng) for thing in words]
     free = SAMPLES - sum(map(len, spoken))
     gaps = np.diff(np.sort(rng.integers(0, max(free, 0) + 1, len(spoken))), prepend=0)
-    level, at = 10 ** (rng.uniform(-2, 6) / 20), 0
+    between = {"words": (6, 14), "events": (-14, -6), None: (-3, 3)}[louder]
+    level, at = _level(*between, rng), 0
     for gap, sound in zip(gaps, spoken, strict=True):
         at += gap
         piece = sound[: SAMPLES - at]
         out[at : at + len(piece)] += level * piece
         at += len(piece)
-    out += 10 ** (rng.uniform(-30, -15) / 20) * rng.standard_normal(SAMPLES)
-    return (0.1 * 10 ** (rng.uniform(-10, 5) / 20) * out).astype(np.float32)
+    out += _level(-30, -20, rng) * rng.standard_normal(SAMPLES)
+    return (0.1 * _level(-10, 5, rng) * out).astype(np.float32)
+
+
+def _level(low: float, high: float, rng: np.random.Generator) -> float:
+    """A factor drawn between two levels in dB."""
+    return 10 ** (rng.uniform(low, high) / 20)

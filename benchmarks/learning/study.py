@@ -55,15 +55,16 @@ def main() -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         os.chdir(options.out)
         with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-            train_clip(pool)
-            run_all(pool, {seed: plan_of(seed, tables) for seed in options.seeds})
+            plans = {seed: plan_of(seed, tables) for seed in options.seeds}
+            if any(run.model.weights for plan in plans.values() for run in plan.runs.values()):
+                train_clip(pool)
+            run_all(pool, plans)
     except UserError as error:
         print(f"study: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"study: {describe_os_error(error)}", file=sys.stderr)
         return 2
-    plans = {seed: plan_of(seed, tables) for seed in options.seeds}
     text = "\n\n".join(table_of(name, plans) for name in tables)
     write_text("tables.md", text + "\n")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -31,6 +31,16 @@ SIZES = {  # dataset -> split -> clips
     "events": {"train": 600, "val": 100, "test": 250},
     "mixed": {"train": 600, "val": 100, "test": 250},
 }
+VERBS = {  # what a thing that sounds is doing; a word names the thing itself
+    "bell": "ringing",
+    "drum": "beating",
+    "bird": "singing",
+    "kettle": "boiling",
+    "horn": "honking",
+    "whistle": "whistling",
+    "siren": "wailing",
+    "door": "knocking",
+}
 SOUND_ONLY = "_sound"  # ending of a split of the same clips whose captions leave the picture out
 
 
@@ -65,7 +75,9 @@ class Clip:
         """float32 [n] at sounds.RATE. ValueError for a silent clip."""
         if self.silent:
             raise ValueError(f"{self.clip_id} is silent")
-        return sounds.mix(list(self.words), list(self.events), _generator(self.clip_id, "sound"))
+        louder = {"speech": "words", "mixed": None}.get(self.dataset, "events")
+        given = list(self.words), list(self.events), louder
+        return sounds.mix(*given, _generator(self.clip_id, "sound"))
 
 
 def clip(dataset: str, split: str, number: int) -> Clip:
@@ -86,14 +98,14 @@ def clip(dataset: str, split: str, number: int) -> Clip:
             captions = {split: " ".join(words)}
         case "sounds":
             seen = [_mostly(events, seen[0], rng)]
-            captions = {split: f"The sound of {','.join(events)}"}
+            captions = {split: f"The sound of {','.join(_verbs(events))}"}
         case "events":
-            what = f"the sound of a {events[0]} and a {events[1]}"
-            captions = {split: f"{_a(seen[0])} and {what}", split + SOUND_ONLY: what}
+            what = " and ".join(_verbs(events))
+            captions = {split: f"{_a(seen[0])}, {what}", split + SOUND_ONLY: what}
         case "mixed":
             words, events = words[:1], events[:1]
-            what = f"a {words[0]} and a {events[0]}"
-            captions = {split: f"{_a(seen[0])} with {what}", split + SOUND_ONLY: what}
+            what = f"say {words[0]}, {VERBS[events[0]]}"
+            captions = {split: f"{_a(seen[0])}, {what}", split + SOUND_ONLY: what}
             if rng.random() < SILENT:
                 words, events, captions = (), (), {split: _a(seen[0])}
     return Clip(dataset, split, number, tuple(seen), place, words, events, captions)
@@ -151,6 +163,10 @@ def _mostly(heard: tuple[str, ...], other: tuple[str, str], rng: np.random.Gener
     return thing, other[1]
 
 
+def _verbs(events: tuple[str, ...]) -> list[str]:
+    return [VERBS[thing] for thing in events]
+
+
 def _a(seen: tuple[str, str]) -> str:
     thing, colour = seen
     return f"a {colour} {thing}"
@@ -159,8 +175,14 @@ def _a(seen: tuple[str, str]) -> str:
 def _of_picture(seen: list[tuple[str, str]], place: str, rng: np.random.Generator) -> str:
     """One of several ways to put it, so that the text tower learns words and not a sentence."""
     if len(seen) == 2:
-        forms = [f"{_a(seen[0])} and {_a(seen[1])}", f"{seen[0][0]} {seen[1][0]}"]
-        forms.append(f"a photo of {seen[0][0]},{seen[1][0]}")
+        (one, _), (other, _) = seen
+        forms = [f"{_a(seen[0])} and {_a(seen[1])}", f"{one} {other}"]
+        forms.append(f"a photo of {VERBS[one]},{VERBS[other]}")
     else:
-        forms = [f"{_a(seen[0])} on {place}", _a(seen[0]), f"a photo of a {seen[0][0]}"]
+        thing = seen[0][0]
+        forms = [
+            f"{_a(seen[0])} on {place}",
+            f"{_a(seen[0])} {VERBS[thing]}",
+            f"a photo of a {thing}",
+        ]
     return str(rng.choice(forms))

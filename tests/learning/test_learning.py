@@ -43,7 +43,7 @@ def recalls(tmp_path_factory):
         model=model,
         inputs=INPUTS,
         objective=Objective(scale=25),
-        optimiser=Optimiser(lr=2e-3, epochs=8, batch_size=32, weight_decay=0.05),
+        optimiser=Optimiser(lr=2e-3, epochs=6, batch_size=32, weight_decay=0.05),
     )
     train(run, manifests, None, {}, None, folder / "state", folder / "out")
     found = {}
@@ -62,6 +62,7 @@ def recalls(tmp_path_factory):
         metrics = read_json(out / "metrics.json")["galleries"]["with_sound"]["metrics"]
         name = "t2a" if modalities == ["audio"] else "t2v"
         found[" ".join(modalities)] = metrics[f"{name}_R1"], metrics[f"{name}_R10"]
+    print("RECALLS", found)
     return found
 
 

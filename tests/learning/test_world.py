@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from learning import sounds
 from learning.pictures import COLOURS, PLACES, THINGS, draw
-from learning.world import SIZES, SOUND_ONLY, ceilings, clip, clips
+from learning.world import SIZES, SOUND_ONLY, VERBS, ceilings, clip, clips
 
 
 def test_a_clip_is_a_function_of_its_number():
@@ -42,13 +42,13 @@ def test_every_thing_can_be_seen_heard_and_named(thing):
 
 def test_captions_name_what_their_dataset_says():
     made = clip("sounds", "train", 3)
-    assert made.captions == {"train": "The sound of " + ",".join(made.events)}
+    assert made.captions == {"train": "The sound of " + ",".join(VERBS[e] for e in made.events)}
     made = clip("speech", "train", 3)
     assert made.captions == {"train": " ".join(made.words)}
     made = clip("events", "val", 3)
     (thing, colour), both = made.seen[0], made.captions["val"]
-    assert both == f"a {colour} {thing} and {made.captions['val' + SOUND_ONLY]}"
-    assert all(heard in both for heard in made.events)
+    assert both == f"a {colour} {thing}, {made.captions['val' + SOUND_ONLY]}"
+    assert all(VERBS[heard] in both for heard in made.events)
     made = clip("pictures", "train", 3)
     assert made.silent and made.place in PLACES and {c for _, c in made.seen} <= set(COLOURS)
 

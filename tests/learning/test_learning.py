@@ -16,7 +16,7 @@ from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.files import read_json
 from clip4vla.training.train import train
 
-VERSION, SHARE = "events-v1-000000", 0.5
+VERSION, SHARE = "events-v1-000000", 0.6
 CACHE_ID = cache_id(Cache())
 INPUTS = Inputs(max_frames=1, max_segments=1, max_words=16)
 
@@ -43,7 +43,7 @@ def recalls(tmp_path_factory):
         model=model,
         inputs=INPUTS,
         objective=Objective(scale=25),
-        optimiser=Optimiser(lr=2e-3, epochs=6, batch_size=32, weight_decay=0.05),
+        optimiser=Optimiser(lr=3e-3, epochs=5, batch_size=32, weight_decay=0.05),
     )
     train(run, manifests, None, {}, None, folder / "state", folder / "out")
     found = {}

@@ -1,0 +1,176 @@
+"""Does the model learn what the paper says it learns? On the synthetic world, with spread.
+
+    python benchmarks/learning/study.py                                  # all tables, three seeds
+    python benchmarks/learning/study.py --only world_modalities --seeds 0
+
+The project's own stages, in build/learning: the world's datasets are frozen, a small CLIP is
+trained on its pictures, then every run behind the tables in experiments/. A seed is one of
+pre-training and of fine-tuning; CLIP is the same for all, as for everyone who starts from CLIP.
+What is done is not done again: stop it at any time and call it again.
+"""
+
+import os
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+os.environ.update(dict.fromkeys(THREADS, "1"))  # read when the libraries are first imported
+
+import argparse  # noqa: E402
+import functools  # noqa: E402
+import multiprocessing  # noqa: E402
+import resource  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections import defaultdict  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parents[1]
+sys.path[:0] = [str(HERE.parent), str(REPO)]
+
+from clip4vla.config import layout  # noqa: E402
+from clip4vla.config.plan import Cell, Plan, make_plan  # noqa: E402
+from clip4vla.errors import UserError, describe_os_error  # noqa: E402
+from clip4vla.files import read_json, write_text  # noqa: E402
+from clip4vla.stages import runs  # noqa: E402
+from learning.clip_alone import write_clip  # noqa: E402
+from learning.frozen import freeze_world  # noqa: E402
+from learning.world import ceilings, clips  # noqa: E402
+
+TABLES = ("world_modalities", "world_pretraining", "world_type_token")
+CLIP = Path("world.safetensors")
+STAGES = ("pretrain", "finetune", "evaluate")
+
+
+def main() -> int:
+    """Run the study; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=REPO / "build" / "learning", help="where to")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=TABLES, choices=TABLES, help="tables")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
+    options = parser.parse_args()
+    started, tables = time.monotonic(), tuple(options.only)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        os.chdir(options.out)
+        with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+            plans = {seed: plan_of(seed, tables) for seed in options.seeds}
+            if any(run.model.weights for plan in plans.values() for run in plan.runs.values()):
+                train_clip(pool)
+            run_all(pool, plans)
+    except UserError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"study: {describe_os_error(error)}", file=sys.stderr)
+        return 2
+    text = "\n\n".join(table_of(name, plans) for name in tables)
+    write_text("tables.md", text + "\n")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, cpu = time.monotonic() - started, used.ru_utime + used.ru_stime
+    print(f"{text}\n\n{wall:.0f} s, {cpu:.0f} s of CPU")
+    return 0
+
+
+@functools.cache
+def plan_of(seed: int, tables: tuple[str, ...]) -> Plan:
+    """The plan of some tables in which pre-training has this seed."""
+    values = {"targets": list(tables), "weights.world.path": str(CLIP.resolve())}
+    if tables != ("world_clip",):
+        values["recipe.pretrain.seed"] = seed
+    return make_plan([HERE / "config.yaml"], values)
+
+
+def cells_of(plan: Plan, seed: int) -> list[Cell]:
+    """The cells of this seed of fine-tuning, and those without: nothing is fine-tuned there."""
+    return [cell for cell in plan.cells if cell.seed in (None, seed)]
+
+
+def train_clip(pool) -> None:
+    """A CLIP of the world: one run of the project, of which text and vision are kept."""
+    if CLIP.is_file():
+        return
+    plan = plan_of(0, ("world_clip",))
+    run_all(pool, {0: plan})
+    (run_key,) = plan.stage("finetune")
+    write_clip(Path(layout.result_dir(run_key), "model.safetensors"), CLIP)
+
+
+def run_all(pool, plans: dict[int, Plan]) -> None:
+    """Freeze the datasets, then every run of the plans' cells of their seeds, stage by stage."""
+    caches = {pair: cache for plan in plans.values() for pair, cache in plan.caches.items()}
+    pool.starmap(freeze_world, [(*pair, cache) for pair, cache in sorted(caches.items())])
+    wanted = {}
+    for seed, plan in plans.items():
+        keys = [cell.run_key for cell in cells_of(plan, seed)]
+        while keys:
+            wanted.setdefault(key := keys.pop(), (seed, tuple(plan.tables)))
+            keys += plan.parents(key)
+    for stage in STAGES:
+        todo = [
+            (key, *given)
+            for key, given in sorted(wanted.items())
+            if plan_of(*given).runs[key].stage == stage and not is_done(key)
+        ]
+        pool.starmap(run_one, todo, chunksize=1)
+
+
+def is_done(key: str) -> bool:
+    """Whether a run is finished: its record is written last."""
+    return Path(layout.result_dir(key), "record.json").is_file()
+
+
+def run_one(key: str, seed: int, tables: tuple[str, ...]) -> None:
+    """What `clip4vla train` and `clip4vla evaluate` do, in this process."""
+    plan, began = plan_of(seed, tables), time.process_time()
+    stage = plan.runs[key].stage
+    if stage == "evaluate":
+        runs.evaluate(plan, key, 1)
+    else:
+        runs.train(plan, key, 1, None)
+    spent = time.process_time() - began
+    print(f"{stage:8} {key} {plan.names()[key]} (seed {seed}): {spent:.0f} s of CPU", flush=True)
+
+
+def table_of(name: str, plans: dict[int, Plan]) -> str:
+    """A table in Markdown: mean and standard deviation over seeds; chance and ceilings below."""
+    plan = next(iter(plans.values()))
+    table, found, ranked = plan.tables[name], defaultdict(list), {}
+    for seed, own in plans.items():
+        for cell in cells_of(own, seed):
+            if cell.table == name:
+                metrics = read_json(layout.result_dir(cell.run_key) + "/metrics.json")
+                gallery = metrics["galleries"][table.gallery]
+                found[cell.row, cell.dataset].append(gallery["metrics"])
+                ranked[cell.dataset] = gallery["n_gallery"], metrics["split"]
+    heads = [f"{column.dataset} {column.label}" for column in table.columns]
+    lines = [f"### {table.title}", "", table.caption.strip(), ""]
+    lines += ["| row | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+    for row in table.rows:
+        values = [
+            spread([of(metrics, column.metric) for metrics in found[row.row, column.dataset]])
+            for column in table.columns
+        ]
+        lines.append(f"| {row.label} | " + " | ".join(values) + " |")
+    lines += ["", f"Seeds {', '.join(map(str, plans))}: mean ± standard deviation."]
+    for dataset, (n, split) in ranked.items():
+        test = [made for made in clips(dataset) if split in made.captions and not made.silent]
+        top = ", ".join(f"{name} {value:.1f}" for name, value in ceilings(test, split).items())
+        lines.append(f"{dataset}, split {split}: {n} clips; R@1 at most: {top}.")
+    return "\n".join(lines)
+
+
+def of(metrics: dict[str, float], name: str) -> float:
+    """A column's metric; of a row without vision t2a_R1 where the column says t2v_R1."""
+    return metrics[name] if name in metrics else metrics[name.replace("t2v", "t2a")]
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation; the value alone where there is one."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

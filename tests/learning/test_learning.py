@@ -1,0 +1,79 @@
+"""Learning, not only running: a tiny model trained for a minute finds clips it has not seen.
+
+One model is trained on sound and picture of the synthetic world, from nothing. The gallery's captions
+need both; what either alone can reach is known. The study with seeds and spread is
+benchmarks/learning.
+"""
+
+import pytest
+from learning.frozen import freeze_world
+from learning.world import ceilings, clips
+
+from clip4vla.config.data import Cache
+from clip4vla.config.keys import cache_id
+from clip4vla.config.run import Evaluate, Finetune, Inputs, Model, Objective, Optimiser, Source
+from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.files import read_json
+from clip4vla.training.train import train
+
+pytestmark = pytest.mark.slow  # 25 to 60 s of CPU
+VERSION = "events-v1-000000"
+CACHE_ID = cache_id(Cache())
+INPUTS = Inputs(max_frames=1, max_segments=1, max_words=16)
+
+
+def source(split):
+    return Source(dataset=VERSION, cache_id=CACHE_ID, split=split)
+
+
+@pytest.fixture(scope="module")
+def recalls(tmp_path_factory):
+    """R@1 and R@10 of the test clips by vision, by audio and by both, of one model."""
+    folder = tmp_path_factory.mktemp("learning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        manifest = freeze_world(VERSION, CACHE_ID, Cache()).resolve()
+    manifests = {(VERSION, CACHE_ID): manifest}
+    model = Model(architecture="tiny", weights=None)
+    run = Finetune(
+        start=None,
+        task="retrieval",
+        train=source("train"),
+        val=source("val"),
+        model=model,
+        inputs=INPUTS,
+        objective=Objective(scale=25),
+        optimiser=Optimiser(lr=3e-3, epochs=6, batch_size=32, weight_decay=0.05),
+    )
+    train(run, manifests, None, {}, None, folder / "state", folder / "out")
+    found = {}
+    for modalities in (["vision"], ["audio"], ["vision", "audio"]):
+        scored = Evaluate(
+            start="weights:trained",
+            task="retrieval",
+            modalities=modalities,
+            test=source("test"),
+            missing_audio="filter",
+            model=model,
+            inputs=INPUTS,
+        )
+        weights, out = folder / "out" / "model.safetensors", folder / "_".join(modalities)
+        evaluate(scored, manifests, weights, {}, None, out, run_key="test")
+        metrics = read_json(out / "metrics.json")["galleries"]["with_sound"]["metrics"]
+        name = "t2a" if modalities == ["audio"] else "t2v"
+        found[" ".join(modalities)] = metrics[f"{name}_R1"], metrics[f"{name}_R10"]
+    print("RECALLS", found)
+    return found
+
+
+def test_held_out_clips_are_found_far_above_chance(recalls):
+    test = [made for made in clips("events") if made.split == "test"]
+    r1, r10 = recalls["vision audio"]
+    assert r1 >= 5 * ceilings(test, "test")["chance"]
+    assert r10 >= 5 * 10 * ceilings(test, "test")["chance"]
+
+
+def test_sound_and_picture_together_find_more_than_either(recalls):
+    both = recalls["vision audio"]
+    for alone in ("vision", "audio"):
+        assert both[0] > recalls[alone][0] and both[1] > recalls[alone][1] + 10

@@ -1,0 +1,36 @@
+"""The study's tables resolve to runs whose seeds are those of pre-training and of fine-tuning."""
+
+import pytest
+from learning import study
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study.plan_of.cache_clear()
+    yield
+    study.plan_of.cache_clear()
+
+
+def test_a_seed_is_one_of_pretraining_and_of_fine_tuning():
+    plan = study.plan_of(2, study.TABLES)
+    assert {plan.runs[key].seed for key in plan.stage("pretrain")} == {2}
+    for cell in study.cells_of(plan, 2):
+        (start, *_) = plan.parents(cell.run_key)
+        run = plan.runs[start]
+        assert run.seed == 2
+
+
+def test_rows_of_pretraining_differ_in_what_they_add():
+    plan = study.plan_of(0, ("world_pretraining",))
+    added = {
+        (plan.runs[key].objective.intra, plan.runs[key].model.type_token)
+        for key in plan.stage("pretrain")
+    }
+    assert added == {(False, "none"), (True, "none"), (True, "single")}
+
+
+def test_spread_is_the_standard_deviation_over_seeds():
+    assert study.spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+    assert study.spread([4.25]) == "4.2"
+    assert study.of({"t2a_R1": 5.0}, "t2v_R1") == study.of({"t2v_R1": 5.0}, "t2v_R1") == 5.0

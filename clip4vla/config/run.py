@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from clip4vla.config.base import Section, refuse_unread, runtime
 from clip4vla.config.data import AudioPolicy, Cache
+from clip4vla.config.variant import Variant
 
 CODE_VERSION = 2  # raised when a change of the code changes numbers, and with it every run key
 
@@ -301,7 +302,7 @@ class Finetune(Section):
 
 
 class Evaluate(Section):
-    """Scores of one checkpoint on one split, under one policy for silent clips."""
+    """Scores of one checkpoint on one split, and its variants, which share its features."""
 
     stage: Literal["evaluate"] = "evaluate"
     code_version: int = CODE_VERSION
@@ -316,6 +317,7 @@ class Evaluate(Section):
     inputs: Inputs = Inputs()
     scale: float = Field(100.0, gt=0)
     decoding: Decoding = added(Decoding(), "captioning")
+    variants: list[Variant] = added([], "scored beside it, by name; without repetition")
 
 
 Run = Annotated[Pretrain | Substitute | Finetune | Evaluate, Field(discriminator="stage")]

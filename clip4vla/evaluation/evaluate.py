@@ -1,56 +1,39 @@
 """Score one checkpoint on one split: metrics.json with its N and hashes, predictions.parquet."""
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from clip4vla.config.run import Evaluate
+from clip4vla.config.variant import Variant
 from clip4vla.errors import UserError
-from clip4vla.evaluation.caption_metrics import score_captions
+from clip4vla.evaluation.caption_metrics import caption_scorer
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import accuracy, predict
 from clip4vla.evaluation.device import pick_device, set_threads
-from clip4vla.evaluation.features import embed_clips
+from clip4vla.evaluation.probe_features import probe_features
 from clip4vla.evaluation.reading import (
     Caches,
     Manifests,
     clip_items,
-    origins,
     pair_items,
     read_donors,
     samples_of,
     split_rows,
 )
 from clip4vla.evaluation.retrieval import TIE_RULE
+from clip4vla.evaluation.scoring import Scored, Scoring
+from clip4vla.evaluation.shared import SharedFeatures
 from clip4vla.evaluation.similarity import Gallery
+from clip4vla.evaluation.sounds import given_sounds
 from clip4vla.evaluation.start import start_hash, start_metadata, starting_model
-from clip4vla.evaluation.text_clip import among, captions_of, score_retrieval
-from clip4vla.features.samples import ClipSamples
-from clip4vla.files import sha256_of_ids, write_json, write_parquet
-from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.evaluation.text_clip import among, captions_of, query_numbers, score_retrieval
+from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
+from clip4vla.files import write_json, write_parquet
 from clip4vla.models.decoding import Decoding
-from clip4vla.models.pooling import masked_mean
-
-
-@dataclass
-class Scoring:
-    """What the scorers of the three tasks need. `galleries`: bool [N] of the clips of each one."""
-
-    run: Evaluate
-    model: CLIP4VLA
-    samples: ClipSamples
-    rows: pd.DataFrame
-    galleries: dict[str, np.ndarray]
-    device: torch.device
-    workers: int
-
-    @property
-    def clip_ids(self) -> np.ndarray:
-        """The scored clips [N]."""
-        return np.array([clip_id for clip_id, _, _ in self.samples.items])
 
 
 def evaluate(
@@ -63,12 +46,14 @@ def evaluate(
     run_key: str,
     expected: int | None = None,
     workers: int = 1,
+    frozen_cache: bool = True,
 ) -> None:
     """Write out/predictions.parquet and, last, out/metrics.json.
 
     `expected`: clips of the split in the official lists. Two galleries are scored and never mixed:
     `all` usable clips, silent ones under `run.missing_audio`, and those `with_sound` of their own.
-    Policy `filter` has the latter only.
+    Policy `filter` has the latter only. `run.variants` are scored beside it, on features that are
+    made once (`clip4vla.evaluation.variants`). frozen_cache: a probe's features are kept on disk.
     """
     set_threads(workers)
     device, caches = pick_device(), Caches(manifests)
@@ -81,7 +66,6 @@ def evaluate(
     galleries = {"with_sound": sounding}
     if run.missing_audio != "filter":
         galleries["all"] = np.ones(len(samples), dtype=bool)
-    main = "all" if "all" in galleries else "with_sound"
 
     trained = start_metadata(start)
     classes = trained.get("classes")
@@ -96,19 +80,25 @@ def evaluate(
         n_classes=len(classes) if classes else None,
         trained_head=True,
     ).to(device)
-    scoring = Scoring(run, model, samples, rows, galleries, device, workers)
-    match run.task:
-        case "retrieval":
-            metrics, queries, predictions = _retrieval(scoring, main)
-        case "captioning":
-            metrics, queries, predictions = _captioning(scoring)
-        case "classification":
-            metrics, queries, predictions = _classification(scoring, classes)
-    origin = dict(zip(scoring.clip_ids, origins(samples), strict=True))
-    write_parquet(
-        out / "predictions.parquet",
-        predictions.assign(audio_origin=predictions.clip_id.map(origin)),
-    )
+    sounds = given_sounds([clip_id for clip_id, _, _ in samples.items], cache.silent, donors)
+    given = run, model, samples, rows, galleries, sounds, device, workers, run.modalities
+    scoring = Scoring(*given, frozen_cache)
+    main = scoring.main
+    with _caption_scorer(scoring) as scoring.score_captions:
+        if not run.variants:
+            own, variants = _scored(scoring, classes), None
+        else:
+            shared = SharedFeatures(model, samples, device, workers)
+            scoring = scoring_of(scoring, Variant(), shared, substitution)
+            own = _scored(scoring, classes)
+            variants = Beside(scoring, own)
+            for variant in in_turn(run):
+                other = scoring_of(scoring, variant, shared, substitution)
+                variants.add(variant, other, _scored(other, classes))
+    predictions = scoring.with_origins(own.predictions)
+    if variants:
+        predictions = variants.predictions(predictions)
+    write_parquet(out / "predictions.parquet", predictions)
     counts = cache.manifest["splits"][run.test.split]
     summary = {
         "run_key": run_key,
@@ -128,87 +118,107 @@ def evaluate(
             **{name: counts[name] for name in ("planned", "usable", "silent")},
             "scored": int(galleries[main].sum()),
         },
-        "galleries": {
-            name: {
-                "n_queries": queries[name],
-                "n_gallery": int(kept.sum()),
-                "ids_sha256": sha256_of_ids(scoring.clip_ids[kept].tolist()),
-                "metrics": metrics[name],
-            }
-            for name, kept in galleries.items()
-        },
+        "galleries": scoring.described(own),
         "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
     }
+    if variants:
+        summary["variants"] = variants.described
     write_json(out / "metrics.json", summary)
 
 
-Scores = tuple[dict[str, dict[str, float]], dict[str, int], pd.DataFrame]
+def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
+    match scoring.run.task:
+        case "retrieval":
+            return _retrieval(scoring)
+        case "captioning":
+            return _captioning(scoring)
+        case "classification":
+            return _classification(scoring, classes)
 
 
-def _retrieval(scoring: Scoring, main: str) -> Scores:
+def _retrieval(scoring: Scoring) -> Scored:
     """Predictions: query, caption, clip_id, rank, top5, all in the main gallery."""
     run = scoring.run
     pairs = pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")
     given = scoring.model, scoring.samples, run, run.scale, scoring.device, scoring.workers
-    gallery = Gallery(*given)
+    gallery = Gallery(*given, scoring.texts)
     captions, targets = captions_of(pairs, gallery.clip_ids)
+    query = query_numbers(pairs, gallery.clip_ids)
     blocks = gallery.blocks(captions)
-    metrics, queries, predictions = {}, {}, pd.DataFrame()
+    metrics, queries, predictions, each = {}, {}, pd.DataFrame(), {}
     for name, kept in scoring.galleries.items():
         some = among(kept, blocks, targets, gallery.clip_ids)
         _, some_targets, some_ids = some
         queries[name], metrics[name] = len(some_targets), {}
+        each[name] = pd.Series(dtype=float)
         if not kept.any():
             continue
-        metrics[name], ranks, best = score_retrieval(*some, run.modalities)
-        if name == main:
+        metrics[name], ranks, best = score_retrieval(*some, scoring.names)
+        each[name] = pd.Series(ranks, index=query[kept[targets]])
+        if name == scoring.main:
             ids = np.array(some_ids)
             predictions = pd.DataFrame(
                 {
-                    "query": np.arange(len(ranks)),
+                    "query": each[name].index,
                     "caption": np.array(captions)[kept[targets]],
                     "clip_id": ids[some_targets],
                     "rank": ranks,
                     "top5": [row.tolist() for row in ids[best]],
                 }
             )
-    return metrics, queries, predictions
+    return Scored(metrics, queries, predictions, each)
 
 
-def _captioning(scoring: Scoring) -> Scores:
-    """Predictions: clip_id, hypothesis, references."""
-    ids, run = scoring.clip_ids, scoring.run
+@contextlib.contextmanager
+def _caption_scorer(scoring: Scoring) -> Iterator:
+    """For captioning, `caption_scorer` of the scored clips; for other tasks nothing."""
+    if scoring.run.task != "captioning":
+        yield None
+        return
+    run, ids = scoring.run, set(scoring.clip_ids)
+    pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")  # each has a reference
     references = {
         clip_id: list(captions)
         for clip_id, captions in zip(scoring.rows.clip_id, scoring.rows.captions, strict=True)
     }
-    pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")  # each has a reference
+    every = scoring.rows if scoring.run.variants else scoring.rows[scoring.rows.clip_id.isin(ids)]
+    with caption_scorer({clip_id: references[clip_id] for clip_id in every.clip_id}) as score:
+        yield score
+
+
+def _captioning(scoring: Scoring) -> Scored:
+    """Predictions: clip_id, hypothesis, references, CIDEr (x 100) in the main gallery."""
+    ids, run = scoring.clip_ids, scoring.run
     given = scoring.model, scoring.samples, run.modalities, scoring.device, scoring.workers
     hypotheses = generate(*given, Decoding(**run.decoding.model_dump()))
-    references = {clip_id: references[clip_id] for clip_id in hypotheses}
     groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
-    metrics = score_captions(hypotheses, references, groups)
+    found = scoring.score_captions(hypotheses, groups)
+    rows = scoring.rows.set_index("clip_id").captions
     predictions = pd.DataFrame(
         {
             "clip_id": list(hypotheses),
             "hypothesis": list(hypotheses.values()),
-            "references": list(references.values()),
+            "references": [list(rows[clip_id]) for clip_id in hypotheses],
+            "CIDEr": [found.cider[scoring.main].get(clip_id) for clip_id in hypotheses],
         }
     )
-    return metrics, {name: len(clips) for name, clips in groups.items()}, predictions
+    queries = {name: len(clips) for name, clips in groups.items()}
+    each = {name: pd.Series(values, dtype=float) for name, values in found.cider.items()}
+    return Scored(found.metrics, queries, predictions, each)
 
 
-def _classification(scoring: Scoring, classes: list[str]) -> Scores:
+def _classification(scoring: Scoring, classes: list[str]) -> Scored:
     """Predictions: clip_id, label, predicted."""
     run, device = scoring.run, scoring.device
     given = scoring.model, scoring.samples, run.modalities, device, scoring.workers
-    features = embed_clips(*given, reduce=masked_mean)
+    features = probe_features(*given, keep=scoring.frozen_cache)
     predicted = np.array(predict(scoring.model.probe, features, classes, device))
+    ids = scoring.clip_ids
     labels = np.array([label for _, _, label in scoring.samples.items])
-    metrics = {
-        name: {"accuracy": accuracy(labels[kept], predicted[kept])} if kept.any() else {}
-        for name, kept in scoring.galleries.items()
-    }
-    queries = {name: int(kept.sum()) for name, kept in scoring.galleries.items()}
-    given = {"clip_id": scoring.clip_ids, "label": labels, "predicted": predicted}
-    return metrics, queries, pd.DataFrame(given)
+    metrics, queries, each = {}, {}, {}
+    for name, kept in scoring.galleries.items():
+        right = labels[kept] == predicted[kept]
+        metrics[name] = {"accuracy": accuracy(labels[kept], predicted[kept])} if kept.any() else {}
+        queries[name], each[name] = int(kept.sum()), pd.Series(right.astype(float), ids[kept])
+    given = {"clip_id": ids, "label": labels, "predicted": predicted}
+    return Scored(metrics, queries, pd.DataFrame(given), each)

@@ -1,7 +1,7 @@
 """Similarities of all texts with all clips of a split, by the run's fusion (facts 7.1)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ class Gallery:
     """Clips to search, and how: what validation and evaluation have in common.
 
     scale: 1 / temperature, of the objective or of the evaluation; it changes no rank.
+    texts: features of captions by what made them, for galleries of the same captions to share.
     """
 
     model: CLIP4VLA
@@ -34,6 +35,7 @@ class Gallery:
     scale: float
     device: torch.device
     workers: int
+    texts: dict = field(default_factory=dict)
 
     @property
     def clip_ids(self) -> list[str]:
@@ -55,7 +57,7 @@ class Gallery:
         mix = model.fusion.global_to_local if run.model.fusion == "global_to_local" else None
         given = model, self.samples, run.modalities, self.device, self.workers
         clips = embed_clips(*given, mix=mix)
-        texts = embed_texts(model, captions, run.inputs.max_words, self.device)
+        texts = self._once(embed_texts, captions)
         name = similarity_name(run.modalities)
         score, device = similarities, torch.device("cpu")
         if run.model.fusion in GATES:
@@ -74,16 +76,23 @@ class Gallery:
 
         return blocks
 
+    def _once(self, embed, captions: list[str]):
+        """Features of the captions, made if no gallery that shares `texts` has made them."""
+        key = embed.__name__, tuple(captions)
+        if key not in self.texts:
+            given = self.model, captions, self.run.inputs.max_words, self.device
+            self.texts[key] = embed(*given)
+        return self.texts[key]
+
     def _pairs(self, captions: list[str]) -> np.ndarray:
         """Every pair through the joint encoder, once: [Q, N]."""
         run, model, device = self.run, self.model, self.device
         given = model, self.samples, run.modalities, device, self.workers
         clips = [None if x is None else x.to(device) for x in embed_sequences(*given)]
-        given = model, captions, run.inputs.max_words, device
         if run.model.fusion == "tight":
-            texts, masks = embed_texts(*given).split(BLOCK), None
+            texts, masks = self._once(embed_texts, captions).split(BLOCK), None
         else:
-            words, words_mask = embed_words(*given)
+            words, words_mask = self._once(embed_words, captions)
             texts, masks = words.split(BLOCK), words_mask.split(BLOCK)
         rows = []
         with torch.autocast(device.type, enabled=False):

@@ -55,3 +55,9 @@ def captions_of(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]):
     place = {clip_id: i for i, clip_id in enumerate(clip_ids)}
     kept = [(caption, place[clip_id]) for clip_id, caption, _ in pairs if clip_id in place]
     return [caption for caption, _ in kept], np.array([target for _, target in kept])
+
+
+def query_numbers(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]) -> np.ndarray:
+    """Numbers of the queries [Q] of `captions_of`: a query has the same one in any gallery."""
+    known = set(clip_ids)
+    return np.array([number for number, (clip_id, _, _) in enumerate(pairs) if clip_id in known])

@@ -19,6 +19,7 @@ COLUMNS = (
     "dataset",  # the table's name for it; data_version is what was really scored
     "split",
     "protocol",
+    "variant",  # what was changed at test; empty: nothing
     "gallery",
     "metric",
     "value",  # recalls, accuracies and caption scores in percent; ranks in clips
@@ -71,10 +72,11 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             f"{path}: not JSON ({error}); delete it and run the evaluation again"
         ) from None
     try:
-        gallery = metrics["galleries"].get(cell.gallery)
+        scored = _scored(path, metrics, sheet, row, cell)
+        gallery = scored["galleries"].get(cell.gallery)
         if gallery is None:
             raise UserError(
-                f"{path}: no gallery {cell.gallery!r} (it has {', '.join(metrics['galleries'])}), "
+                f"{path}: no gallery {cell.gallery!r} (it has {', '.join(scored['galleries'])}), "
                 f"but table {sheet.table}, row {row.row} asks for it; change the table's gallery"
             )
         _check_metrics(path, sheet, row, cell, gallery["metrics"])
@@ -87,7 +89,8 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             "run_key": cell.run_key,
             "dataset": cell.dataset,
             "split": metrics["split"],
-            "protocol": metrics["protocol"],
+            "protocol": scored["protocol"],
+            "variant": cell.variant,
             "gallery": cell.gallery,
             "n_queries": gallery["n_queries"],
             "n_gallery": gallery["n_gallery"],
@@ -96,9 +99,9 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             "n_planned": coverage["planned"],
             "n_usable": coverage["usable"],
             "n_silent": coverage["silent"],
-            "n_scored": coverage["scored"],
+            "n_scored": scored.get("scored", coverage["scored"]),
             "n_leaks_dropped": metrics.get("leaks_dropped"),
-            "policy": metrics["missing_audio"],
+            "policy": scored["missing_audio"],
             "selection": metrics["selection"],
             "tie_rule": metrics["tie_rule"],
             "data_version": metrics["data_version"],
@@ -113,6 +116,19 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
             f"{path}: not the metrics of an evaluation ({type(error).__name__}: {error}); "
             "delete it and run the evaluation again"
         ) from None
+
+
+def _scored(path: Path, metrics: dict, sheet: Sheet, row: Row, cell: Cell) -> dict:
+    """The part of a metrics file that a cell shows: the evaluation itself, or a variant of it."""
+    if not cell.variant:
+        return metrics
+    found = metrics.get("variants", {})
+    if cell.variant not in found:
+        raise UserError(
+            f"{path}: no variant {cell.variant!r} (it has {', '.join(found) or 'none'}), but table "
+            f"{sheet.table}, row {row.row} asks for it; write the sheet again"
+        )
+    return found[cell.variant]
 
 
 def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, found: dict) -> None:

@@ -95,8 +95,10 @@ def _await(holds: Callable[[], bool], folder: Path) -> None:
 
 
 def substitute(plan: Plan, key: str, threads: int) -> None:
-    """Find donors; leaves substitution.tsv and substitute.json."""
+    """Find donors; leaves substitution.tsv, substitute.json and donors.html."""
     from clip4vla.evaluation.substitution import substitute
+    from clip4vla.features.cache import ClipCache
+    from clip4vla.looking.donors import write_donors
 
     run = _expect(plan, key, "substitute")
     out = Path(layout.result_dir(key))
@@ -108,12 +110,16 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
         out=out,
         workers=threads,
     )
+    manifest = layout.manifest(run.donors.dataset, run.donors.cache_id)
+    write_donors(ClipCache(manifest), out)
     _finish(plan, key, out, "substitute.json")
 
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
-    """Score a checkpoint; leaves metrics.json and predictions.parquet."""
+    """Score a checkpoint; leaves metrics.json, predictions.parquet and examples.html."""
     from clip4vla.evaluation.evaluate import evaluate
+    from clip4vla.features.cache import ClipCache
+    from clip4vla.looking.examples import write_examples
 
     run = _expect(plan, key, "evaluate")
     out = Path(layout.result_dir(key))
@@ -128,7 +134,10 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
         expected=dataset.expected_clips(run.test.split),
         out=out,
         workers=threads,
+        frozen_cache=plan.config.frozen_cache,
     )
+    manifest = layout.manifest(run.test.dataset, run.test.cache_id)
+    write_examples(ClipCache(manifest), out)
     _finish(plan, key, out, "metrics.json")
 
 

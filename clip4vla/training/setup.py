@@ -7,7 +7,7 @@ import torch
 
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.errors import UserError
-from clip4vla.evaluation.features import embed_clips
+from clip4vla.evaluation.probe_features import probe_features
 from clip4vla.evaluation.reading import (
     Caches,
     clip_items,
@@ -21,7 +21,6 @@ from clip4vla.features.cache import ClipCache
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.vectors import FrozenSamples
 from clip4vla.models.clip4vla import learning_parts, set_trainable
-from clip4vla.models.pooling import masked_mean
 from clip4vla.training.batches import ClipBatches, FeatureBatches
 from clip4vla.training.frozen import frozen_samples
 from clip4vla.training.gradients import Task
@@ -132,7 +131,7 @@ def _classification(run: Finetune, around: Surroundings) -> Job:
 
     def embed(samples: ClipSamples):
         given = model, samples, run.modalities, around.device, around.workers
-        return embed_clips(*given, reduce=masked_mean)
+        return probe_features(*given, keep=around.frozen_cache)
 
     samples = _samples(run, around, run.train, clip_items(rows))
     facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}

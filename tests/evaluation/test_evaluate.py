@@ -1,5 +1,6 @@
 """metrics.json and predictions.parquet of every task and policy."""
 
+import contextlib
 import functools
 import shutil
 
@@ -13,7 +14,11 @@ from clip4vla.config.run import Decoding, Evaluate
 from clip4vla.config.yaml import undotted
 from clip4vla.errors import UserError
 from clip4vla.evaluation import evaluate as module
-from clip4vla.evaluation.caption_metrics import score_captions
+from clip4vla.evaluation.caption_metrics import (
+    CaptionScores,
+    caption_scorer,
+    score_captions,
+)
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.evaluation.retrieval import rank_metrics
 from clip4vla.files import read_json, sha256_of_file, sha256_of_ids
@@ -118,7 +123,8 @@ def test_modalities_name_the_metrics(score):
 
 def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
     quick = functools.partial(score_captions, with_meteor=False)  # METEOR has its own test
-    monkeypatch.setattr(module, "score_captions", quick)
+    scorer = functools.partial(caption_scorer, with_meteor=False)
+    monkeypatch.setattr(module, "caption_scorer", scorer)
     found, predictions = score("captioning", trained("captioning"))
     assert predictions.clip_id.tolist() == SPLITS["test"]
     assert list(predictions.references[0]) == ["a red thing", "the sound of red"]
@@ -130,8 +136,11 @@ def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
         {"all": SPLITS["test"], "with_sound": SOUNDING},
     )
     for name, gallery in found["galleries"].items():
-        assert gallery["metrics"] == pytest.approx(again[name])
+        both = gallery["metrics"]
+        assert {key: both[key] for key in again[name]} == pytest.approx(again[name])
+        assert {f"{key}_whitespace" for key in again[name]} == both.keys() - again[name].keys()
         assert gallery["n_queries"] == gallery["n_gallery"]
+    assert predictions.CIDEr.mean() == pytest.approx(again["all"]["CIDEr"])
 
 
 def test_accuracy_counts_right_labels(score, trained):
@@ -145,7 +154,12 @@ def test_accuracy_counts_right_labels(score, trained):
 @pytest.fixture
 def caption(score, trained, monkeypatch):
     """Captions of a short run, without their scores, which take seconds."""
-    monkeypatch.setattr(module, "score_captions", lambda *given: dict.fromkeys(given[2], {}))
+
+    def nothing(hypotheses, groups):
+        return CaptionScores({name: {} for name in groups}, {name: {} for name in groups})
+
+    unscored = lambda references: contextlib.nullcontext(nothing)  # noqa: E731
+    monkeypatch.setattr(module, "caption_scorer", unscored)
 
     def caption(**given):
         return score("captioning", trained("captioning"), **given)[1]

@@ -1,5 +1,6 @@
 """Which queries a page shows: the best, the worst, some at random, and those sound decides."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -40,9 +41,8 @@ def choose(
 
 
 def counts(chosen: Mapping[int, list[str]]) -> dict[str, int]:
-    """How many are in each group, in the order of the groups."""
-    found: dict[str, int] = {}
-    for groups in chosen.values():
-        for name in groups:
-            found[name] = found.get(name, 0) + 1
-    return found
+    """How many are in each group: the two extremes first, then the others."""
+    found = Counter(name for groups in chosen.values() for name in groups)
+    last = ("random", "sound-helps", "sound-hurts")
+    order = [name for name in found if name not in last] + [n for n in last if n in found]
+    return {name: found[name] for name in order}

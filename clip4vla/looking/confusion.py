@@ -3,7 +3,7 @@
 from collections import Counter
 from html import escape
 
-SIDE, ROOM = 640, 150  # pixels: the matrix, and the names beside it
+MOST, CELL, ROOM = 640, 90, 150  # pixels: the matrix, a cell of it at most, names beside it
 
 
 def confusion(labels: list[str], predicted: list[str]) -> str:
@@ -11,10 +11,11 @@ def confusion(labels: list[str], predicted: list[str]) -> str:
     classes = sorted(set(labels) | set(predicted))
     found, sizes = Counter(zip(labels, predicted, strict=True)), Counter(labels)
     place = {name: index for index, name in enumerate(classes)}
-    cell = SIDE / len(classes)
+    cell = min(CELL, MOST / len(classes))
+    side = cell * len(classes)
     font = max(4.0, min(12.0, 0.8 * cell))
     parts = [
-        f'<svg viewBox="0 0 {SIDE + ROOM} {SIDE + ROOM}" width="{SIDE + ROOM}" role="img" '
+        f'<svg viewBox="0 0 {side + ROOM:g} {side + ROOM:g}" width="{side + ROOM:g}" role="img" '
         f'aria-label="confusion matrix" font-size="{font:.1f}" style="max-width:100%">'
     ]
     for name, index in place.items():
@@ -41,9 +42,8 @@ def confusion(labels: list[str], predicted: list[str]) -> str:
                 f'<text x="{x + cell / 2:.1f}" y="{y + cell / 2:.1f}" text-anchor="middle" '
                 f'dominant-baseline="middle" pointer-events="none">{count}</text>'
             )
-    frame = (
-        f'<rect x="{ROOM}" y="{ROOM}" width="{SIDE}" height="{SIDE}" fill="none" stroke="#9aa7b4"/>'
-    )
+    box = f'x="{ROOM}" y="{ROOM}" width="{side:g}" height="{side:g}"'
+    frame = f'<rect {box} fill="none" stroke="#9aa7b4"/>'
     return "\n".join([*parts, frame, "</svg>"])
 
 

@@ -37,9 +37,9 @@ def write_examples(cache: ClipCache, folder: Path) -> None:
 
 def _facts(metrics: dict) -> list[str]:
     """What the page stands on."""
-    coverage, gallery = metrics["coverage"], metrics["galleries"][metrics["protocol"]]
+    coverage, gallery = metrics["coverage"], metrics["galleries"][_main(metrics)]
     expected = coverage["expected"] if coverage["expected"] is not None else "?"
-    where = "all clips" if metrics["protocol"] == "all" else "clips with a sound of their own"
+    where = "all clips" if _main(metrics) == "all" else "clips with a sound of their own"
     return [
         f"Run {metrics['run_key']}: {metrics['task']} by {' and '.join(metrics['modalities'])}, "
         f"{metrics['data_version']}, split {metrics['split']}; {where}: {gallery['n_queries']} "
@@ -50,13 +50,17 @@ def _facts(metrics: dict) -> list[str]:
     ]
 
 
+def _main(metrics: dict) -> str:
+    """The gallery that the predictions are of."""
+    return "all" if "all" in metrics["galleries"] else "with_sound"
+
+
 def _scores(metrics: dict) -> str:
     """Headline metrics of every gallery and variant; what own sound is worth, where known."""
     lines = [("as evaluated", metrics)] + list(metrics.get("variants", {}).items())
-    first = metrics["galleries"][metrics["protocol"]]["metrics"]
-    names = [
-        n for n in first if n.split("_", 1)[-1] in LEADING and not n.startswith(("v2t", "a2t"))
-    ]
+    first = metrics["galleries"][_main(metrics)]["metrics"]
+    names = [name for name in first if _measure(name) in LEADING]
+    names.sort(key=lambda name: (name.endswith("_whitespace"), LEADING.index(_measure(name))))
     names += [name for name in first if name.endswith(GAINS)]
     rows = []
     for label, scored in lines:
@@ -65,6 +69,11 @@ def _scores(metrics: dict) -> str:
             shown = ["—" if value is None else f"{value:.1f}" for value in values]
             rows.append([label, gallery.replace("_", " "), str(found["n_queries"]), *shown])
     return table(["", "gallery", "queries", *names], rows)
+
+
+def _measure(name: str) -> str:
+    """R1 of t2v_R1, CIDEr of CIDEr_whitespace."""
+    return name.removesuffix("_whitespace").removeprefix("t2v_").removeprefix("t2a_")
 
 
 def _control(predictions: pd.DataFrame, score: str) -> tuple[str | None, pd.Series | None]:
@@ -99,14 +108,14 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
     gain = None if without is None else (without - predictions["rank"]).to_numpy(dtype=float)
     chosen = choose(-predictions["rank"].to_numpy(dtype=float), gain)
     clips = predictions.drop_duplicates("clip_id").set_index("clip_id")
-    size = metrics["galleries"][metrics["protocol"]]["n_gallery"]
+    size = metrics["galleries"][_main(metrics)]["n_gallery"]
 
-    def answers(label: str, row, top) -> str:
+    def answers(label: str, row, top, with_sounds: bool) -> str:
         figures = []
         for place, clip_id in enumerate(top, start=1):
             known = clips.loc[clip_id] if clip_id in clips.index else None
             words = f"{place}. {escape(clip_id)}"
-            words += f"<br>{_sound(known)}" if known is not None else ""
+            words += f"<br>{_sound(known)}" if with_sounds and known is not None else ""
             right = "right" if clip_id == row.clip_id else ""
             figures.append(_figure(thumbnails, clip_id, words, right))
         return f'<div class="row"><b>{label}</b>{"".join(figures)}</div>'
@@ -121,10 +130,10 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
         wanted = f"wanted: {escape(row.clip_id)}<br>{_sound(row)}"
         body = f'<p class="said">{escape(row.caption)}</p><p class="meta">{meta}</p>'
         body += f'<div class="with">{_figure(thumbnails, row.clip_id, wanted, "wanted")}<div>'
-        body += answers("first answers (green: the right one)", row, row.top5)
+        body += answers("first answers (green: the right one)", row, row.top5, True)
         other = row.get(f"top5/{control}")
         if other is not None and not isinstance(other, float):
-            body += answers(f"under {escape(control)}", row, other)
+            body += answers(f"the same under {escape(control)}", row, other, False)
         some.append(card(groups, {"rank": row["rank"], "gain": worth}, body + "</div></div>"))
     orders = {"rank, best first": "rank 1", "rank, worst first": "rank -1"}
     if gain is not None:

@@ -34,7 +34,8 @@ article[hidden] { display: none; }
 .row > b { flex: 0 0 100%; font-size: 85%; font-weight: 400; color: #4a5a6a; }
 figure { margin: 0; width: 144px; } 
 .t { display: block; border-radius: .3rem; background-size: cover; background-color: #dee3e8; }
-figcaption { font-size: 78%; color: #4a5a6a; overflow-wrap: anywhere; line-height: 1.25; }
+figcaption { margin-top: 5px; font-size: 78%; line-height: 1.25; color: #4a5a6a;
+             overflow-wrap: anywhere; }
 figure.right .t { outline: 3px solid #009e73; } figure.wanted .t { outline: 3px dashed #009e73; }
 figure.wanted { margin-right: .8rem; }
 .own { color: #006348; } .donor, .other { color: #953f00; } .none { color: #7a2d6b; }

@@ -7,19 +7,19 @@ from clip4vla.results.compare import Entry, lower_is_better
 from clip4vla.results.figures import COLOURS, MARKS, STYLE, blank
 from clip4vla.results.sheet import Sheet
 
-AXES = {"nonverbal_share": "share of the nonverbal token: 0 is [VB], 1 is [NB]"}
+AXES = {"nonverbal_share": "w, share of [NB]"}
 LINES = ("-", "--", "-.", ":")
 
 
 def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
     """A panel for each heading of the columns, a line for each dataset and gallery.
 
-    Bars are standard deviations: over seeds, or over folds where there are folds. The best point of
-    a line is ringed. What has not been run is named in its panel.
+    Bars are standard deviations over seeds or folds; of a single run its interval, where it has
+    one. The one best point of a line is ringed. What has not been run is named in its panel.
     """
     at = {row.row: row.at for row in sheet.rows if row.at is not None}
     headings = list(dict.fromkeys(column.label for column in sheet.columns))
-    with matplotlib.rc_context(STYLE | {"axes.grid.axis": "both"}):
+    with matplotlib.rc_context(STYLE):
         wide = min(4, len(headings))
         high = -(-len(headings) // wide)
         figure = blank(max(3.2 * wide + 0.3, 5.0), 2.8 * high + 1.1)
@@ -40,7 +40,6 @@ def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
                 ncols=min(4, len(handles)),
                 frameon=False,
             )
-        figure.supxlabel(AXES.get(sheet.sweep or "", sheet.sweep or ""), fontsize=9)
         figure.suptitle(sheet.title, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -62,11 +61,11 @@ def _panel(axis, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str,
                 waiting.append(name)
                 continue
             x, y = [place for place, _ in points], [e.ours for _, e in points]
-            spread = [e.fold_sd if e.fold_sd is not None else e.sd for _, e in points]
+            bars = [_bar(e) for _, e in points]
             axis.errorbar(
                 x,
                 y,
-                yerr=[sd or 0.0 for sd in spread] if any(spread) else None,
+                yerr=list(zip(*bars, strict=True)) if any(map(any, bars)) else None,
                 color=COLOURS[index % len(COLOURS)],
                 linestyle=LINES[nth % len(LINES)],
                 marker=MARKS[index % len(MARKS)],
@@ -76,15 +75,19 @@ def _panel(axis, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str,
                 capsize=2,
                 label=name,
             )
-            best = (min if lower else max)(range(len(y)), key=y.__getitem__)
+            best = (min if lower else max)(y)
+            if y.count(best) > 1:
+                continue
             axis.plot(
-                x[best],
-                y[best],
+                x[y.index(best)],
+                best,
                 "o",
                 markersize=10,
                 markerfacecolor="none",
                 markeredgecolor=COLOURS[index % len(COLOURS)],
             )
+    axis.set_xlabel(AXES.get(sheet.sweep or "", sheet.sweep or ""))
+    axis.grid(True, axis="both")
     axis.set_title(f"{heading}, lower is better" if lower else heading, loc="left")
     if at:
         margin = 0.04 * max(max(at.values()) - min(at.values()), 0.1)
@@ -94,3 +97,12 @@ def _panel(axis, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str,
         axis.text(
             0.5, 0.02, text, transform=axis.transAxes, ha="center", fontsize=7, style="italic"
         )
+
+
+def _bar(entry: Entry) -> tuple[float, float]:
+    """How far the bar of a point reaches below and above it."""
+    sd = entry.sd if entry.fold_sd is None else entry.fold_sd
+    low, high = getattr(entry, "low", None), getattr(entry, "high", None)
+    if sd is None and low is not None and high is not None:
+        return max(entry.ours - low, 0.0), max(high - entry.ours, 0.0)
+    return sd or 0.0, sd or 0.0

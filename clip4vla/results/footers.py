@@ -31,7 +31,8 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
             f"seeds are missing, or less than {FULL_COVERAGE:.0%} of the official clips."
         )
         lines += _folds(measured)
-        lines.append(_summary(entries, measured))
+        if any(entry.paper is not None for entry in entries):
+            lines.append(_summary(entries, measured))
         lines += _order(sheet, measured)
         lines += _data(sheet, measured)
         lines += _shared("Silent clips", "policy", measured)

@@ -154,5 +154,6 @@ def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[L
     if any(entry.ours is not None for entry in primary.values()):
         if any(entry.difference is not None for entry in primary.values()):
             lines.append(line("difference", primary, difference))
-        lines.append(line("verdict", primary, verdict))
+        if any(entry.verdict != NO_REFERENCE for entry in primary.values()):
+            lines.append(line("verdict", primary, verdict))
     return lines

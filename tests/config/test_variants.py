@@ -193,3 +193,16 @@ def test_every_shipped_table_can_be_read():
     for folder in ("experiments", "demo/experiments"):
         for path in sorted((REPO / folder).glob("*.yaml")):
             assert read_table(path.parent, path.stem)[0].table == path.stem
+
+
+@pytest.mark.parametrize(("scope", "trained"), [("test", "filter"), ("train+test", "substitute")])
+def test_silent_training_clips_are_left_out_or_treated_like_those_of_the_test(
+    project, scope, trained
+):
+    plan = project(
+        {"base": {"model.weights": "w", "substitute_scope": scope, "finetune": {}}}, rows(None)
+    )
+    (tuned,) = (plan.run(key) for key in plan.stage("finetune"))
+    (scored,) = (plan.run(key) for key in plan.stage("evaluate"))
+    assert (tuned.missing_audio, scored.missing_audio) == (trained, "substitute")
+    assert (tuned.substitution is None) == (scope == "test")

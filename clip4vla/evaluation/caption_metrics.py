@@ -126,8 +126,8 @@ def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
             except BrokenPipeError:
                 pass  # the empty answer below tells it
             answer = process.stdout.readline().strip()
-            if not answer:
-                raise running.failure("METEOR", "without an answer")
+            if not answer[:1].isdigit():
+                raise running.failure("METEOR", "without an answer", answer)
             return answer
 
         def score(gts: Captions, res: Captions) -> float:

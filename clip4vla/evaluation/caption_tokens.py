@@ -29,7 +29,7 @@ def ptb(captions: Captions) -> Captions:
         tokens = output.split("\n")[: len(lines)]
         if running.process.returncode or len(tokens) != len(lines):
             where = f"after {len(tokens)} of {len(lines)} captions"
-            raise running.failure("the PTB tokenizer", where)
+            raise running.failure("the PTB tokenizer", where, output)
     clean = iter(" ".join(w for w in line.split() if w not in PUNCTUATIONS) for line in tokens)
     return {clip: [next(clean) for _ in many] for clip, many in captions.items()}
 

@@ -19,14 +19,23 @@ class Java:
     def __init__(self, process: subprocess.Popen, complaints):
         self.process, self._complaints = process, complaints
 
-    def failure(self, what: str, where: str) -> UserError:
-        """An error with the program's exit code and its own words; `where` it stopped."""
-        code = self.process.wait()
+    def failure(self, what: str, where: str, said: str = "") -> UserError:
+        """An error with the program's exit code and its own words; `where` it stopped.
+
+        said: what it wrote last instead of an answer: Java complains on stdout too.
+        """
+        try:
+            code = self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
         self._complaints.seek(0)
-        lines = [line for line in self._complaints.read().splitlines() if line.strip()]
-        said = next((line for line in lines if "rror" in line or "emory" in line), "")
+        rest = "" if self.process.stdout.closed else self.process.stdout.read()
+        lines = f"{said}\n{rest}\n{self._complaints.read()}".splitlines()
+        found = [line.strip() for line in lines if "rror" in line or "emory" in line]
+        said = " ".join(found[:2])
         text = f"{what} ended with code {code} {where}"
-        text += f" ({said.strip()[:200]})" if said else ""
+        text += f" ({said[:200]})" if said else ""
         return UserError(f"{text}; give the job more memory (Java takes up to 1.5 GB)")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clip4vla.errors import UserError
 
+TELLING = ("rror", "emory", "heap", "xception")  # words of lines that say what went wrong
 NEEDED = "METEOR and the PTB tokenizer need Java"
 
 
@@ -32,7 +33,7 @@ class Java:
         self._complaints.seek(0)
         rest = "" if self.process.stdout.closed else self.process.stdout.read()
         lines = f"{said}\n{rest}\n{self._complaints.read()}".splitlines()
-        found = [line.strip() for line in lines if "rror" in line or "emory" in line]
+        found = [line.strip() for line in lines if any(word in line for word in TELLING)]
         said = " ".join(found[:2])
         text = f"{what} ended with code {code} {where}"
         text += f" ({said[:200]})" if said else ""

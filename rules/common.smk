@@ -90,6 +90,11 @@ def parents_of(wildcards):
     ]
 
 
+def run_labels(wildcards):
+    """What a reader of the report knows a run by: the first row that needs it."""
+    return {"run": PLAN.names()[wildcards.run_key], "key": wildcards.run_key}
+
+
 def metrics_of(wildcards):
     """Metrics behind one table, or one row of it."""
     keys = sorted(

@@ -9,6 +9,12 @@ rule evaluate:
         config="results/runs/{run_key}/config.json",
         metrics="results/runs/{run_key}/metrics.json",
         predictions="results/runs/{run_key}/predictions.parquet",
+        examples=report(
+            "results/runs/{run_key}/examples.html",
+            category="Examples",
+            labels=run_labels,
+            caption="../workflow/report/examples.rst",
+        ),
         record="results/runs/{run_key}/record.json",
     log:
         "logs/evaluate/{run_key}.log",

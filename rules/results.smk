@@ -125,6 +125,11 @@ rule build_page:
             category="Figures",
             caption="../workflow/report/curves.rst",
         ),
+        sweeps=report(
+            expand("results/figures/{table}.png", table=layout.swept(PLAN)),
+            category="Figures",
+            caption="../workflow/report/sweep.rst",
+        ),
         vectors=layout.figures(PLAN, "svg"),
         record="results/record.json",
     log:

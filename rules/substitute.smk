@@ -9,6 +9,12 @@ rule substitute:
         config="results/runs/{run_key}/config.json",
         donors="results/runs/{run_key}/substitution.tsv",
         summary="results/runs/{run_key}/substitute.json",
+        sheet=report(
+            "results/runs/{run_key}/donors.html",
+            category="Silent clips",
+            labels=run_labels,
+            caption="../workflow/report/donors.rst",
+        ),
         record="results/runs/{run_key}/record.json",
     log:
         "logs/substitute/{run_key}.log",

@@ -52,8 +52,20 @@ def state_dir(run_key: str) -> str:
 RUN_FILES = {
     "pretrain": ("model.safetensors", "train.json", "metrics.jsonl", "config.json", "record.json"),
     "finetune": ("model.safetensors", "train.json", "metrics.jsonl", "config.json", "record.json"),
-    "substitute": ("substitution.tsv", "substitute.json", "config.json", "record.json"),
-    "evaluate": ("metrics.json", "predictions.parquet", "config.json", "record.json"),
+    "substitute": (
+        "substitution.tsv",
+        "substitute.json",
+        "donors.html",
+        "config.json",
+        "record.json",
+    ),
+    "evaluate": (
+        "metrics.json",
+        "predictions.parquet",
+        "examples.html",
+        "config.json",
+        "record.json",
+    ),
 }
 
 
@@ -116,9 +128,15 @@ def trained_stages(plan: Plan) -> list[str]:
     return [stage for stage in ("pretrain", "finetune") if plan.stage(stage)]
 
 
+def swept(plan: Plan) -> list[str]:
+    """Tables whose rows are points of a line: each has a figure of its name."""
+    return [name for name, table in plan.tables.items() if table.sweep]
+
+
 def figures(plan: Plan, kind: str) -> list[str]:
     """Figures over all tables; kind is png or svg."""
     names = ["difference", "coverage", *(f"curves-{stage}" for stage in trained_stages(plan))]
+    names += swept(plan)
     return [f"results/figures/{name}.{kind}" for name in names]
 
 

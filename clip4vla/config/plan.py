@@ -12,10 +12,12 @@ from typing import Any
 from clip4vla.config import keys
 from clip4vla.config.base import Section
 from clip4vla.config.data import Cache
+from clip4vla.config.folds import filled, is_marked
 from clip4vla.config.load import Config, load_config, validated
 from clip4vla.config.presets import chain, preset_values
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import (
+    GATES,
     Decoding,
     Evaluate,
     Finetune,
@@ -26,10 +28,12 @@ from clip4vla.config.run import (
     sources_of,
 )
 from clip4vla.config.table import Row, Table, read_table
+from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, KeyPath, merge, undotted
 from clip4vla.errors import UserError
 
 WEIGHTS = "weights:"  # prefix of a `start` that is a file of the config's `weights`
+NEED_DONORS = ("substitute", "random")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Cell:
     dataset: str
     seed: int | None  # None: nothing is trained, no seed enters
     run_key: str
+    fold: int | None = None  # None: the dataset has no folds in this table
+    variant: str = ""  # name of the evaluation's variant; "": the evaluation itself
+    galleries: tuple[str, ...] = ("all",)
 
 
 @dataclass
@@ -86,7 +93,8 @@ class Plan:
         for key, (cell, *_) in self.rows().items():
             seeded = cell.seed is not None and self.runs[key].stage in ("finetune", "evaluate")
             seed = f"/s{cell.seed}" if seeded else ""
-            names[key] = f"{cell.table}/{cell.row}/{cell.dataset}{seed}"
+            fold = f"/f{cell.fold}" if cell.fold is not None and seed else ""
+            names[key] = f"{cell.table}/{cell.row}/{cell.dataset}{seed}{fold}"
         return names
 
     def sheet(self, name: str) -> dict[str, Any]:
@@ -99,20 +107,25 @@ class Plan:
                     "dataset": c.dataset,
                     "seed": c.seed,
                     "run_key": c.run_key,
-                    "gallery": table.gallery,
+                    "gallery": gallery,
+                    "variant": c.variant,
                 }
                 for c in self.cells
                 if (c.table, c.row) == (name, row.row)
+                for gallery in c.galleries
             ]
             cells += [
-                {"dataset": dataset, "gallery": table.gallery, "no_data": reason}
+                {"dataset": dataset, "gallery": _wanted(table, dataset)[0], "no_data": reason}
                 | {"seed": None, "run_key": None}
                 for (of, own, dataset), reason in self.without_data.items()
                 if (of, own) == (name, row.row)
             ]
-            metrics = self._own_metrics(table, row)
-            rows.append({"row": row.row, "label": row.label, "metrics": metrics, "cells": cells})
-        shared = table.model_dump(include={"table", "title", "caption", "note", "comparable"})
+            values = {"row": row.row, "label": row.label}
+            values["metrics"] = self._own_metrics(table, row)
+            values["at"] = getattr(row.variant, table.sweep) if table.sweep else None
+            rows.append({**values, "cells": cells})
+        shown = {"table", "title", "caption", "note", "comparable", "sweep"}
+        shared = table.model_dump(include=shown)
         return {
             **shared,
             "paper_table": table.paper_table,
@@ -171,7 +184,8 @@ def make_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Pla
         plan.tables[target] = table
         for index, row in enumerate(table.rows):
             for dataset in dict.fromkeys(column.dataset for column in table.columns):
-                _expand(plan, table, index, row, dataset, document, documents)
+                for fold in table.folds.get(dataset, [None]):
+                    _expand(plan, table, index, row, dataset, document, documents, fold)
     return plan
 
 
@@ -183,9 +197,10 @@ def _expand(
     dataset: str,
     document: Document,
     documents: list[Document],
+    fold: int | None,
 ) -> None:
     where = f"{document.place(('rows', index))}: table {table.table}, row {row.row}"
-    recipe = _recipe(plan.config, table, index, row, dataset, document, documents)
+    recipe = _recipe(plan.config, table, index, row, dataset, document, documents, fold)
     needed = _datasets(recipe, dataset)
     for name in needed:
         if name not in plan.config.datasets:
@@ -200,17 +215,73 @@ def _expand(
         reason = f"no data: {', '.join(disabled)} disabled"
         plan.without_data[table.table, row.row, dataset] = reason
         return
-    if table.gallery == "all" and recipe.missing_audio == "filter":
-        raise UserError(
-            f"{where}: missing_audio: filter leaves only clips with sound, but gallery is all; "
-            "say gallery: with_sound in the table, or choose another policy"
-        )
+    variants = _variants(plan, table, document, documents, recipe, dataset, fold)
+    variant = row.variant or Variant()
+    galleries = _galleries(table, recipe, variant, dataset, where)
     for seed in (row.seeds or table.seeds) if recipe.finetune else [None]:
-        key = _add_chain(plan, recipe, dataset, seed)
-        plan.cells.append(Cell(table.table, row.row, dataset, seed, key))
+        key = _add_chain(plan, recipe, dataset, seed, variants)
+        known = table.table, row.row, dataset, seed, key
+        plan.cells.append(Cell(*known, fold, variant.name, galleries))
 
 
-def _recipe(config, table, index, row, dataset, document, documents) -> Recipe:
+def _wanted(table: Table, dataset: str) -> tuple[str, ...]:
+    gallery = table.galleries.get(dataset, table.gallery)
+    return ("all", "with_sound") if gallery == "both" else (gallery,)
+
+
+def _galleries(
+    table: Table, recipe: Recipe, variant: Variant, dataset: str, where: str
+) -> tuple[str, ...]:
+    """The galleries that a cell shows: of those that the table wants, those that there are."""
+    there = variant.galleries(recipe.modalities, recipe.missing_audio)
+    found = tuple(gallery for gallery in _wanted(table, dataset) if gallery in there)
+    if not found:
+        raise UserError(
+            f"{where}: missing_audio: {variant.missing_audio or recipe.missing_audio} leaves only "
+            "clips with sound, but gallery is all; say gallery: with_sound in the table, or choose "
+            "another policy"
+        )
+    return found
+
+
+def _variants(
+    plan: Plan,
+    table: Table,
+    document: Document,
+    documents: list[Document],
+    recipe: Recipe,
+    dataset: str,
+    fold: int | None,
+) -> list[Variant]:
+    """The variants of all rows of one recipe, in this table and those that go together with it."""
+    tables = [(table, document)]
+    for name in table.together_with:
+        if name == table.table:
+            place = document.place(("together_with",))
+            raise UserError(f"{place}: together_with: {name} is the table itself")
+        tables.append(read_table(plan.config.experiments, name))
+    found: dict[str, Variant] = {}
+    for other, of in tables:
+        if dataset not in {column.dataset for column in other.columns}:
+            continue
+        for index, row in enumerate(other.rows):
+            if row.variant is None or not row.variant.name:
+                continue
+            given = plan.config, other, index, row, dataset, of, documents, fold
+            if _recipe(*given) != recipe:
+                continue
+            gated = recipe.model.fusion in GATES
+            try:
+                row.variant.check(recipe.modalities, recipe.model.type_token, gated)
+            except ValueError as error:
+                place = of.place(("rows", index, "variant"))
+                message = f"table {other.table}, row {row.row}: {error}"
+                raise UserError(f"{place}: {message}") from None
+            found[row.variant.name] = row.variant
+    return [found[name] for name in sorted(found)]
+
+
+def _recipe(config, table, index, row, dataset, document, documents, fold=None) -> Recipe:
     """Layers, lowest first: preset, the config's recipe, table, dataset in the table, row.
 
     What the table says of a dataset under the row's preset lies above the dataset itself.
@@ -232,6 +303,14 @@ def _recipe(config, table, index, row, dataset, document, documents) -> Recipe:
         value = merge(value, patch)
     known = config.datasets.get(dataset)
     value = merge(preset_values(preset, value, known and known.reader), value)
+    if is_marked(value) != (fold is not None):
+        place = document.place(("folds", dataset)) or document.place(("rows", index))
+        raise UserError(
+            f"{place}: table {table.table}, row {row.row}: a dataset with `folds` needs {{fold}} "
+            f"in the splits of its recipe, and {{fold}} needs folds.{dataset}; one is missing"
+        )
+    if fold is not None:
+        value = filled(value, fold)
     try:
         return validated(Recipe, value, [])
     except UserError as error:
@@ -261,7 +340,9 @@ def _datasets(recipe: Recipe, dataset: str) -> list[str]:
     return [dataset, *(source.dataset for source in read)]
 
 
-def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> str:
+def _add_chain(
+    plan: Plan, recipe: Recipe, dataset: str, seed: int | None, variants: list[Variant]
+) -> str:
     """Add the runs of a row on one dataset with one seed; return the key of its evaluation."""
 
     def source(name: str, split: str, share: float) -> Source:
@@ -294,7 +375,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
     policy = recipe.missing_audio if with_audio or recipe.missing_audio == "filter" else "none"
     train_policy = policy if recipe.substitute_scope == "train+test" else "filter"
     substitution = None
-    if policy in ("substitute", "random"):
+    if not {policy, *(variant.missing_audio for variant in variants)}.isdisjoint(NEED_DONORS):
         queries = [recipe.test]
         if recipe.finetune:
             queries += [split for split in (recipe.finetune.train, recipe.finetune.val) if split]
@@ -321,7 +402,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
                 val=own(tuning.val) if tuning.val else None,
                 selection=tuning.selection,
                 missing_audio=train_policy,
-                substitution=substitution if needs_donors & {"substitute", "random"} else None,
+                substitution=substitution if needs_donors & set(NEED_DONORS) else None,
                 inputs=recipe.inputs,
                 objective=tuning.objective,
                 optimiser=tuning.optimiser,
@@ -343,6 +424,7 @@ def _add_chain(plan: Plan, recipe: Recipe, dataset: str, seed: int | None) -> st
             substitution=substitution,
             inputs=recipe.inputs,
             decoding=recipe.decoding,
+            variants=variants,
             **shared,
         )
     )

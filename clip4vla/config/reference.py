@@ -85,7 +85,8 @@ def _fields(section: type[Section], prefix: str, kinds: bool) -> list[str]:
         inner = section_in(field.annotation)
         if inner and not _is_collection(field.annotation):
             if field.default is None:
-                lines.append(f"| `{key}` | section or null | `null` | science | {inner.__doc__} |")
+                kind = " science |" if kinds else ""
+                lines.append(f"| `{key}` | section or null | `null` |{kind} {inner.__doc__} |")
             lines += _fields(inner, f"{key}.", kinds)
             continue
         extra = field.json_schema_extra or {}

@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from clip4vla.config.base import Section, refuse_unread, runtime
 from clip4vla.config.data import AudioPolicy, Cache
+from clip4vla.config.variant import Variant
 
 CODE_VERSION = 2  # raised when a change of the code changes numbers, and with it every run key
 
@@ -362,7 +363,7 @@ def first_scored_epoch(task: Task, selection: Selection) -> int:
 
 
 class Evaluate(Section):
-    """Scores of one checkpoint on one split, under one policy for silent clips."""
+    """Scores of one checkpoint on one split, and its variants, which share its features."""
 
     stage: Literal["evaluate"] = "evaluate"
     code_version: int = CODE_VERSION
@@ -377,6 +378,7 @@ class Evaluate(Section):
     inputs: Inputs = Inputs()
     scale: float = Field(100.0, gt=0)
     decoding: Decoding = added(Decoding(), "captioning")
+    variants: list[Variant] = added([], "scored beside it, by name; without repetition")
 
 
 Run = Annotated[Pretrain | Substitute | Finetune | Evaluate, Field(discriminator="stage")]

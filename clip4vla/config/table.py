@@ -8,10 +8,12 @@ from pydantic import Field
 from clip4vla.config.base import Section
 from clip4vla.config.load import validated
 from clip4vla.config.presets import Preset
+from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, read_yaml
 from clip4vla.errors import UserError
 
 NAME = r"^[a-z][a-z0-9_]{0,40}$"
+Galleries = Literal["all", "with_sound", "both"]
 
 
 class Column(Section):
@@ -31,6 +33,9 @@ class Row(Section):
     preset: Preset | None = Field(None, description="if not the config's")
     seeds: list[int] | None = Field(None, description="if not the table's")
     set: dict[str, Any] = Field({}, description="changes to the table's base, keys of Recipe")
+    variant: Variant | None = Field(
+        None, description="another sound at test; rows that differ in it alone are one evaluation"
+    )
 
 
 class Table(Section):
@@ -42,10 +47,22 @@ class Table(Section):
     note: str = Field("", description="printed with the table")
     paper_table: str | None = Field(None, description="table of paper.tsv, if not the same")
     comparable: bool = Field(True, description="false: paper's numbers without a verdict")
-    gallery: Literal["all", "with_sound"] = Field(
-        "all", description="clips that are ranked: all, or those with a sound of their own"
+    gallery: Galleries = Field(
+        "all",
+        description="clips that are ranked: all, or those with a sound of their own; both: a line "
+        "for each",
     )
+    galleries: dict[str, Galleries] = Field({}, description="by dataset, if not the table's")
     seeds: list[int] = Field([0], min_length=1, description="of fine-tuning; the spread is shown")
+    folds: dict[str, list[int]] = Field(
+        {}, description="by dataset: each number stands for {fold} in turn; a cell is their mean"
+    )
+    together_with: list[str] = Field(
+        [], description="tables whose variants are scored too, so that one evaluation serves both"
+    )
+    sweep: Literal["nonverbal_share"] | None = Field(
+        None, description="draw the columns as lines over this value of the rows' variants"
+    )
     columns: list[Column] = Field(min_length=1, description="see below")
     base: dict[str, Any] = Field({}, description="what every row has: keys of Recipe")
     datasets: dict[str, dict[str, Any]] = Field({}, description="what differs by dataset")
@@ -79,9 +96,26 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
         seen.add(row.row)
     if not table.comparable and not table.note:
         raise UserError(f"{document.place(('comparable',))}: comparable: false: say why in `note`")
-    places = [("datasets", name) for name in table.datasets]
+    _check_datasets(table, document)
+    for index, row in enumerate(table.rows):
+        if table.sweep and (row.variant is None or getattr(row.variant, table.sweep) is None):
+            raise UserError(
+                f"{document.place(('rows', index))}: row {row.row}: its variant has no "
+                f"{table.sweep}, over which the table sweeps"
+            )
+    return table, document
+
+
+def _check_datasets(table: Table, document: Document) -> None:
+    """What is said by dataset is of a dataset that a column has, and folds are said once."""
+    shown = {column.dataset for column in table.columns}
+    said = {key: getattr(table, key) for key in ("datasets", "galleries", "folds")}
+    places = [(key, name) for key, of in said.items() for name in of]
     places += [("presets", preset, name) for preset, of in table.presets.items() for name in of]
     for place in places:
-        if place[-1] not in {column.dataset for column in table.columns}:
+        if place[-1] not in shown:
             raise UserError(f"{document.place(place)}: {'.'.join(place)}: no column has it")
-    return table, document
+    for dataset, folds in table.folds.items():
+        if not folds or len(set(folds)) < len(folds):
+            place = document.place(("folds", dataset))
+            raise UserError(f"{place}: folds.{dataset}: needs numbers, each of them once")

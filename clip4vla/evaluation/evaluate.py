@@ -1,59 +1,47 @@
 """Score one checkpoint on one split: metrics.json with its N and hashes, predictions.parquet."""
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from clip4vla.config.run import Evaluate
+from clip4vla.config.variant import Variant
 from clip4vla.datasets import Benchmark
 from clip4vla.errors import UserError
-from clip4vla.evaluation.caption_intervals import caption_intervals
-from clip4vla.evaluation.caption_metrics import score_captions, tokenise
+from clip4vla.evaluation.caption_metrics import caption_scorer
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import predict, report_accuracy
 from clip4vla.evaluation.device import pick_device, set_threads
-from clip4vla.evaluation.features import embed_clips
 from clip4vla.evaluation.intervals import INTERVAL_RULE
+from clip4vla.evaluation.probe_features import probe_features
 from clip4vla.evaluation.reading import (
     Caches,
     Manifests,
     clip_items,
-    origins,
     pair_items,
     read_donors,
     samples_of,
     split_rows,
 )
 from clip4vla.evaluation.recalls import TIE_RULE
+from clip4vla.evaluation.scoring import Scored, Scoring
+from clip4vla.evaluation.shared import SharedFeatures
 from clip4vla.evaluation.similarity import Gallery
+from clip4vla.evaluation.sounds import given_sounds
 from clip4vla.evaluation.start import start_hash, start_metadata, starting_model
-from clip4vla.evaluation.text_clip import among, captions_of, rank_columns, report_retrieval
-from clip4vla.features.samples import ClipSamples
-from clip4vla.files import sha256_of_ids, write_json, write_parquet
-from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.evaluation.text_clip import (
+    among,
+    captions_of,
+    query_numbers,
+    rank_columns,
+    report_retrieval,
+)
+from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
+from clip4vla.files import write_json, write_parquet
 from clip4vla.models.decoding import Decoding
-from clip4vla.models.pooling import masked_mean
-
-
-@dataclass
-class Scoring:
-    """What the scorers of the three tasks need. `galleries`: bool [N] of the clips of each one."""
-
-    run: Evaluate
-    model: CLIP4VLA
-    samples: ClipSamples
-    rows: pd.DataFrame
-    galleries: dict[str, np.ndarray]
-    device: torch.device
-    workers: int
-
-    @property
-    def clip_ids(self) -> np.ndarray:
-        """The scored clips [N]."""
-        return np.array([clip_id for clip_id, _, _ in self.samples.items])
 
 
 def evaluate(
@@ -67,13 +55,15 @@ def evaluate(
     expected: int | None = None,
     workers: int = 1,
     benchmark: Benchmark | None = None,
+    frozen_cache: bool = True,
 ) -> None:
     """Write out/predictions.parquet and, last, out/metrics.json.
 
     `expected`: clips of the split in the official lists; `benchmark`: the protocol it stands for
     (None: the split itself). Two galleries are scored and never mixed:
     `all` usable clips, silent ones under `run.missing_audio`, and those `with_sound` of their own.
-    Policy `filter` has the latter only.
+    Policy `filter` has the latter only. `run.variants` are scored beside it, on features that are
+    made once (`clip4vla.evaluation.variants`). frozen_cache: a probe's features are kept on disk.
     """
     set_threads(workers)
     device, caches = pick_device(), Caches(manifests)
@@ -86,7 +76,6 @@ def evaluate(
     galleries = {"with_sound": sounding}
     if run.missing_audio != "filter":
         galleries["all"] = np.ones(len(samples), dtype=bool)
-    main = "all" if "all" in galleries else "with_sound"
 
     trained = start_metadata(start)
     classes = trained.get("classes")
@@ -101,22 +90,27 @@ def evaluate(
         n_classes=len(classes) if classes else None,
         trained_head=True,
     ).to(device)
-    scoring = Scoring(run, model, samples, rows, galleries, device, workers)
-    match run.task:
-        case "retrieval":
-            stated, queries, predictions = _retrieval(scoring, main)
-        case "captioning":
-            stated, queries, predictions = _captioning(scoring)
-        case "classification":
-            stated, queries, predictions = _classification(scoring, classes)
-    origin = dict(zip(scoring.clip_ids, origins(samples), strict=True))
-    write_parquet(
-        out / "predictions.parquet",
-        predictions.assign(audio_origin=predictions.clip_id.map(origin)),
-    )
-    counts = cache.manifest["splits"][run.test.split]
     benchmark = benchmark or Benchmark(run.test.split)
-    protocols = {"all": benchmark.name, "with_sound": f"{benchmark.name}-sound"}
+    sounds = given_sounds([clip_id for clip_id, _, _ in samples.items], cache.silent, donors)
+    given = run, model, samples, rows, galleries, sounds, device, workers, run.modalities
+    scoring = Scoring(*given, benchmark.name, frozen_cache)
+    main = scoring.main
+    with _caption_scorer(scoring) as scoring.score_captions:
+        if not run.variants:
+            own, variants = _scored(scoring, classes), None
+        else:
+            shared = SharedFeatures(model, samples, device, workers)
+            scoring = scoring_of(scoring, Variant(), shared, substitution)
+            own = _scored(scoring, classes)
+            variants = Beside(scoring, own)
+            for variant in in_turn(run):
+                other = scoring_of(scoring, variant, shared, substitution)
+                variants.add(variant, other, _scored(other, classes))
+    predictions = scoring.with_origins(own.predictions)
+    if variants:
+        predictions = variants.predictions(predictions)
+    write_parquet(out / "predictions.parquet", predictions)
+    counts = cache.manifest["splits"][run.test.split]
     summary = {
         "run_key": run_key,
         "task": run.task,
@@ -125,7 +119,7 @@ def evaluate(
         "data_version": run.test.dataset,
         "manifest_sha256": cache.manifest_sha256,
         "split": run.test.split,
-        "protocol": protocols[main],
+        "protocol": scoring.protocol(main),
         "gallery": main,
         "missing_audio": run.missing_audio,
         "selection": trained.get("selection"),
@@ -139,97 +133,110 @@ def evaluate(
             "scored": int(galleries[main].sum()),
             "captions_per_clip": benchmark.captions,
         },
-        "galleries": {
-            name: {
-                "protocol": protocols[name],
-                "n_queries": queries[name],
-                "n_gallery": int(kept.sum()),
-                "ids_sha256": sha256_of_ids(scoring.clip_ids[kept].tolist()),
-                **stated[name],
-            }
-            for name, kept in galleries.items()
-        },
+        "galleries": scoring.described(own),
         "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
     }
+    if variants:
+        summary["variants"] = variants.described
     write_json(out / "metrics.json", summary)
 
 
-# Of each gallery: what metrics.json states, and its number of queries; then the predictions.
-Scores = tuple[dict[str, dict[str, dict]], dict[str, int], pd.DataFrame]
+def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
+    match scoring.run.task:
+        case "retrieval":
+            return _retrieval(scoring)
+        case "captioning":
+            return _captioning(scoring)
+        case "classification":
+            return _classification(scoring, classes)
 
 
-def _retrieval(scoring: Scoring, main: str) -> Scores:
+def _retrieval(scoring: Scoring) -> Scored:
     """Predictions: query, caption, clip_id, its ranks, top5, all in the main gallery."""
     run = scoring.run
     pairs = pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")
     given = scoring.model, scoring.samples, run, run.scale, scoring.device, scoring.workers
-    gallery = Gallery(*given)
+    gallery = Gallery(*given, scoring.texts)
     captions, targets = captions_of(pairs, gallery.clip_ids)
+    query = query_numbers(pairs, gallery.clip_ids)
     heads = gallery.views(captions)
-    stated, queries, predictions = {}, {}, pd.DataFrame()
+    stated, queries, predictions, each = {}, {}, pd.DataFrame(), {}
     for name, kept in scoring.galleries.items():
         some = {head: among(kept, x, targets, gallery.clip_ids) for head, x in heads.items()}
         _, some_targets, some_ids = next(iter(some.values()))
         queries[name], stated[name] = len(some_targets), {"metrics": {}}
+        each[name] = pd.Series(dtype=float)
         if not kept.any():
             continue
         blocks = {head: part for head, (part, _, _) in some.items()}
-        found = report_retrieval(blocks, some_targets, some_ids, run.modalities)
+        found = report_retrieval(blocks, some_targets, some_ids, run.modalities, scoring.names)
         stated[name] = found.stated
-        if name == main:
+        each[name] = pd.Series(found.to_clip.expected, index=query[kept[targets]])
+        if name == scoring.main:
             ids = np.array(some_ids)
             predictions = pd.DataFrame(
                 {
-                    "query": np.arange(len(some_targets)),
+                    "query": each[name].index,
                     "caption": np.array(captions)[kept[targets]],
                     "clip_id": ids[some_targets],
                     **rank_columns(found, some_targets),
                     "top5": [row.tolist() for row in ids[found.best]],
                 }
             )
-    return stated, queries, predictions
+    return Scored(stated, queries, predictions, each)
 
 
-def _captioning(scoring: Scoring) -> Scores:
-    """Predictions: clip_id, hypothesis, references."""
-    ids, run = scoring.clip_ids, scoring.run
+@contextlib.contextmanager
+def _caption_scorer(scoring: Scoring) -> Iterator:
+    """For captioning, `caption_scorer` of the scored clips; for other tasks nothing."""
+    if scoring.run.task != "captioning":
+        yield None
+        return
+    run, ids = scoring.run, set(scoring.clip_ids)
+    pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")  # each has a reference
     references = {
         clip_id: list(captions)
         for clip_id, captions in zip(scoring.rows.clip_id, scoring.rows.captions, strict=True)
     }
-    pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")  # each has a reference
+    every = scoring.rows if scoring.run.variants else scoring.rows[scoring.rows.clip_id.isin(ids)]
+    with caption_scorer({clip_id: references[clip_id] for clip_id in every.clip_id}) as score:
+        yield score
+
+
+def _captioning(scoring: Scoring) -> Scored:
+    """Predictions: clip_id, hypothesis, references, CIDEr (x 100) in the main gallery."""
+    ids, run = scoring.clip_ids, scoring.run
     given = scoring.model, scoring.samples, run.modalities, scoring.device, scoring.workers
     hypotheses = generate(*given, Decoding(**run.decoding.model_dump()))
-    references = {clip_id: references[clip_id] for clip_id in hypotheses}
     groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
-    metrics = score_captions(hypotheses, references, groups)
-    tokens = tokenise({clip: [said, *references[clip]] for clip, said in hypotheses.items()})
-    stated = {name: {"metrics": found} for name, found in metrics.items()}
-    for name, clips in groups.items():
-        if clips:
-            parts = {c: tokens[c][1:] for c in clips}, {c: tokens[c][:1] for c in clips}
-            stated[name]["intervals"] = caption_intervals(*parts)
+    found = scoring.score_captions(hypotheses, groups)
+    rows = scoring.rows.set_index("clip_id").captions
     predictions = pd.DataFrame(
         {
             "clip_id": list(hypotheses),
             "hypothesis": list(hypotheses.values()),
-            "references": list(references.values()),
+            "references": [list(rows[clip_id]) for clip_id in hypotheses],
+            "CIDEr": [found.cider[scoring.main].get(clip_id) for clip_id in hypotheses],
         }
     )
-    return stated, {name: len(clips) for name, clips in groups.items()}, predictions
+    queries = {name: len(clips) for name, clips in groups.items()}
+    each = {name: pd.Series(values, dtype=float) for name, values in found.cider.items()}
+    return Scored(found.stated(), queries, predictions, each)
 
 
-def _classification(scoring: Scoring, classes: list[str]) -> Scores:
+def _classification(scoring: Scoring, classes: list[str]) -> Scored:
     """Predictions: clip_id, label, predicted."""
     run, device = scoring.run, scoring.device
     given = scoring.model, scoring.samples, run.modalities, device, scoring.workers
-    features = embed_clips(*given, reduce=masked_mean)
+    features = probe_features(*given, keep=scoring.frozen_cache)
     predicted = np.array(predict(scoring.model.probe, features, classes, device))
+    ids = scoring.clip_ids
     labels = np.array([label for _, _, label in scoring.samples.items])
-    stated = {
-        name: report_accuracy(labels[kept], predicted[kept]) if kept.any() else {"metrics": {}}
-        for name, kept in scoring.galleries.items()
-    }
-    queries = {name: int(kept.sum()) for name, kept in scoring.galleries.items()}
-    given = {"clip_id": scoring.clip_ids, "label": labels, "predicted": predicted}
-    return stated, queries, pd.DataFrame(given)
+    stated, queries, each = {}, {}, {}
+    for name, kept in scoring.galleries.items():
+        right = labels[kept] == predicted[kept]
+        some = kept.any()
+        stated[name] = report_accuracy(labels[kept], predicted[kept]) if some else {"metrics": {}}
+        queries[name], each[name] = int(kept.sum()), pd.Series(right.astype(float), ids[kept])
+    given = {"clip_id": ids, "label": labels, "predicted": predicted}
+    return Scored(stated, queries, pd.DataFrame(given), each)

@@ -91,7 +91,13 @@ def joined_clips(samples: ClipSamples, batches: list[NumberedBatch]) -> ClipFeat
 
 
 def encode_clips(model: CLIP4VLA, batch: dict, modalities: Iterable[Modality]) -> tuple:
-    """Vision [B, F, D], its mask, audio [B, S, D], its mask; None for a modality not used."""
+    """Vision [B, F, D], its mask, audio [B, S, D], its mask; None for a modality not used.
+
+    A batch of `clip4vla.evaluation.shared` holds features that were made before.
+    """
+    if "features" in batch:
+        vision, audio = (batch["features"].get(name) for name in ("vision", "audio"))
+        return vision, batch["frame_mask"], audio, batch["audio_mask"]
     vision = audio = None
     if "vision" in modalities:
         vision = model.encode_vision(batch["frames"], batch["frame_mask"])

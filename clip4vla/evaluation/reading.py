@@ -4,7 +4,6 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -117,13 +116,15 @@ def samples_of(
 def loader(samples: Dataset, batches: list, workers: int, device: torch.device) -> DataLoader:
     """A loader of given batches of indices. `workers` above 1 are processes, else it reads inline.
 
+    So it does for samples that are `in_memory`. They may have a `collate` of their own.
     Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
     """
+    inline = workers <= 1 or getattr(samples, "in_memory", False)
     return DataLoader(
         samples,
         batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers if workers > 1 else 0,
+        collate_fn=getattr(samples, "collate", collate),
+        num_workers=0 if inline else workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),
@@ -156,20 +157,6 @@ def batches_of(
     numbers = range(rank, len(batches), world)
     read = loader(samples, batches[rank::world], workers, device)
     yield from track(zip(numbers, read, strict=True), description, len(numbers))
-
-
-def origins(samples: ClipSamples) -> np.ndarray:
-    """Where the sound of every sample comes from: own, donor or none."""
-    return np.array(
-        [
-            "own"
-            if clip_id not in samples.cache.silent
-            else "donor"
-            if clip_id in samples.donor_of
-            else "none"
-            for clip_id, _, _ in samples.items
-        ]
-    )
 
 
 def _ignore_signals(worker: int) -> None:

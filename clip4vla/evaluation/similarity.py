@@ -1,7 +1,7 @@
 """Similarities of all texts with all clips of a split, by the run's fusion (facts 7.1)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Gallery:
     """Clips to search, and how: what validation and evaluation have in common.
 
     scale: 1 / temperature, of the objective or of the evaluation; it changes no rank.
+    texts: features of captions by what made them, for galleries of the same captions to share.
     """
 
     model: CLIP4VLA
@@ -38,6 +39,7 @@ class Gallery:
     scale: float
     device: torch.device
     workers: int
+    texts: dict = field(default_factory=dict)
 
     @property
     def clip_ids(self) -> list[str]:
@@ -83,7 +85,7 @@ class Gallery:
         """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
         run, model = self.run, self.model
         clips = joined_clips(self.samples, encoded)
-        texts = embed_texts(model, captions, run.inputs.max_words, self.device)
+        texts = self._once(embed_texts, captions)
         gated = run.model.fusion in GATES
         score, device = (model.gate, self.device) if gated else (similarities, torch.device("cpu"))
         given = clips.vision, clips.audio, None if clips.has_audio.all() else clips.has_audio
@@ -102,15 +104,22 @@ class Gallery:
         alone = [similarity_name([modality]) for modality in run.modalities]
         return {name: blocks(name) for name in (similarity_name(run.modalities), *alone)}
 
+    def _once(self, embed, captions: list[str]):
+        """Features of the captions, made if no gallery that shares `texts` has made them."""
+        key = embed.__name__, tuple(captions)
+        if key not in self.texts:
+            given = self.model, captions, self.run.inputs.max_words, self.device
+            self.texts[key] = embed(*given)
+        return self.texts[key]
+
     def _pairs(self, captions: list[str], encoded: list) -> list[np.ndarray]:
         """Every pair through the joint encoder, once: the blocks of [Q, N]."""
         run, model, device = self.run, self.model, self.device
         clips = [None if x is None else x.to(device) for x in joined_sequences(encoded)]
-        given = model, captions, run.inputs.max_words, device
         if run.model.fusion == "tight":
-            texts, masks = embed_texts(*given).split(TEXTS), None
+            texts, masks = self._once(embed_texts, captions).split(TEXTS), None
         else:
-            words, words_mask = embed_words(*given)
+            words, words_mask = self._once(embed_words, captions)
             texts, masks = words.split(TEXTS), words_mask.split(TEXTS)
         rows = []
         with torch.autocast(device.type, enabled=False):

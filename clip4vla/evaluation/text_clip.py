@@ -63,16 +63,18 @@ def report_retrieval(
     targets: np.ndarray,
     clip_ids: list[str],
     modalities: Sequence[Modality],
+    names: Sequence[Modality] | None = None,
 ) -> Retrieval:
     """Metrics of both directions with intervals and bounds, and, apart from them, extras.
 
     heads: blocks of similarities by name, among them that of the modalities, which is ranked. A run
-    of both modalities whose t_v is given has it ranked again by t_va as an extra.
+    of both modalities whose t_v is given has it ranked again by t_va as an extra. names: the
+    modalities that metrics are named by, if not the same.
     """
     name = similarity_name(modalities)
     blocks = kept(heads[name], len(targets), len(clip_ids))
     to_clip, to_text, best = retrieval_ranks(blocks, targets, clip_ids)
-    forward, backward = directions(modalities)
+    forward, backward = directions(names or modalities)
     both = (to_clip, forward), (to_text, backward)
     asked, clip = np.unique(targets, return_inverse=True)
     statistics = rank_statistics(to_clip, clip, forward)
@@ -149,3 +151,9 @@ def captions_of(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]):
     place = {clip_id: i for i, clip_id in enumerate(clip_ids)}
     kept = [(caption, place[clip_id]) for clip_id, caption, _ in pairs if clip_id in place]
     return [caption for caption, _ in kept], np.array([target for _, target in kept])
+
+
+def query_numbers(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]) -> np.ndarray:
+    """Numbers of the queries [Q] of `captions_of`: a query has the same one in any gallery."""
+    known = set(clip_ids)
+    return np.array([number for number, (clip_id, _, _) in enumerate(pairs) if clip_id in known])

@@ -6,6 +6,7 @@ taking the first block that nobody has. A killed one leaves its blocks to the ot
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip4vla.errors import UserError
 from clip4vla.features.samples import ClipSamples, Sample
@@ -94,6 +95,15 @@ class Vectors:
         if block.dtype != np.float32 or block.ndim != 2 or len(block) != rows:
             raise UserError(f"{path}: not the vectors that were put there: delete {self.folder}")
         return block
+
+
+def tower_hash(tower: nn.Module) -> str:
+    """sha256 of a tower's tensors: the same for the same weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tower.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -36,6 +36,8 @@ class Entry:
     sd: float | None = None  # sample standard deviation over seeds; None for one seed
     seeds: int = 0  # seeds with a number
     seeds_planned: int = 0
+    folds: int = 1  # evaluations behind one seed, of which it is the mean
+    fold_sd: float | None = None  # over them: sample standard deviation, mean over seeds
     seeded: bool = True
     paper: float | None = None
     difference: float | None = None  # ours - paper
@@ -52,6 +54,7 @@ class Entry:
     scored: str = ""
     silent: str = ""
     policy: str = ""
+    variant: str = ""
     selection: str = ""
     leaks_dropped: str = ""
     tie_rule: str = ""
@@ -152,7 +155,7 @@ def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> d
         return {"verdict": NO_DATA, "reason": refused, "seeds_planned": len(seeds)}
     if not cells:
         return {"verdict": NOT_RUN, "reason": "not in the plan"}
-    scores, lines, missing = [], [], []
+    scores, spreads, lines, missing = [], [], [], []
     for seed in seeds:
         keys = [cell.run_key for cell in cells if cell.seed == seed]
         found = tidy[
@@ -161,11 +164,13 @@ def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> d
             & tidy.run_key.isin([key for key in keys if key])
             & (tidy.gallery == cells[0].gallery)
             & (tidy.dataset == cells[0].dataset)
+            & (tidy.variant == cells[0].variant)
             & (tidy.seed.isna() if seed is None else (tidy.seed == seed).fillna(False))
         ]
         missing += [key or "no data" for key in keys if key not in set(found.run_key)]
         if len(found) == len(keys):
             scores.append(mean(found.value))
+            spreads += [stdev(found.value)] if len(found) > 1 else []
             lines.append(found)
     if not scores:
         waiting = f"waiting for {', '.join(sorted(missing))}"
@@ -179,6 +184,8 @@ def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> d
         "sd": stdev(scores) if len(scores) > 1 else None,
         "seeds": len(scores),
         "seeds_planned": len(seeds),
+        "folds": len(lines[0]),
+        "fold_sd": mean(spreads) if spreads else None,
         "seeded": seeds != [None] and not repeated,
         "reason": f"waiting for {', '.join(sorted(missing))}" if missing else "",
         **_interval(lines),
@@ -220,6 +227,7 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
         "scored": span("n_scored"),
         "silent": span("n_silent"),
         "policy": listed("policy"),
+        "variant": listed("variant"),
         "selection": listed("selection"),
         "leaks_dropped": listed("n_leaks_dropped"),
         "tie_rule": listed("tie_rule"),

@@ -51,7 +51,9 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
             f"paper. Within: the difference is at most max(2 sd, {TOLERANCE} point). Partial: "
             "seeds are missing, or clips or captions of the official lists."
         )
-        lines.append(_summary(entries, measured))
+        lines += _folds(measured)
+        if any(entry.paper is not None for entry in entries):
+            lines.append(_summary(entries, measured))
         lines += _order(sheet, measured)
         lines += _data(sheet, measured)
         lines += _shared("Silent clips", "policy", measured)
@@ -83,6 +85,16 @@ def _units(sheet: Sheet) -> str:
     if "accuracy" in metrics:
         parts.append("accuracy in percent, mean over folds or splits")
     return f"Units: {'; '.join(parts) or 'as printed in the paper'}."
+
+
+def _folds(measured: list[Entry]) -> list[str]:
+    if all(entry.folds == 1 for entry in measured):
+        return []
+    return [
+        "Folds: each is a run of its own, selected on its own training clips; a number is their "
+        "mean ± the sample standard deviation over them (mean over seeds), which tells how much "
+        "the folds differ: a verdict counts the spread over seeds alone."
+    ]
 
 
 def _summary(entries: list[Entry], measured: list[Entry]) -> str:

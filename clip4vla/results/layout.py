@@ -65,18 +65,21 @@ def build_grid(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> Gr
 
 
 def measured(entry: Entry) -> str:
-    """Ours: mean ± sd, or why there is none."""
+    """Ours: mean ± sd (over folds where there are some, else over seeds), or why there is none."""
     if entry.ours is None:
         return NO_REFERENCE if entry.verdict == PAPER_ONLY else entry.verdict
-    spread = "" if entry.sd is None else f" ± {entry.sd:.1f}"
+    sd = entry.sd if entry.fold_sd is None else entry.fold_sd
+    spread = "" if sd is None else f" ± {sd:.1f}"
     return f"{number(entry.ours, entry.metric)}{spread}"
 
 
 def seeds(entry: Entry) -> str:
-    """How many seeds stand behind a number."""
+    """How many seeds stand behind a number, and how many folds behind each."""
+    folds = f"{entry.folds} folds" if entry.folds > 1 else ""
     if not entry.seeded:
-        return "1 run"
-    return f"{entry.seeds} seed{'s' if entry.seeds != 1 else ''}"
+        return folds or "1 run"
+    text = f"{entry.seeds} seed{'s' if entry.seeds != 1 else ''}"
+    return f"{text} × {folds}" if folds else text
 
 
 def counts(entry: Entry) -> str:
@@ -96,12 +99,22 @@ def _counted(entries: list[Entry], dataset: str) -> bool:
     return any(entry.ours is not None for entry in entries if entry.dataset == dataset)
 
 
+def _galleries(entries: list[Entry], dataset: str) -> set[str]:
+    return {e.gallery for e in entries if e.dataset == dataset and e.kind == "ours"}
+
+
 def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[Line]:
     first = entries[0]
     primary = {}
     for entry in entries:
         primary.setdefault((entry.dataset, entry.column), entry)
-    galleries = list(dict.fromkeys(entry.gallery for entry in entries))
+    # A dataset's first gallery stands in the first line, and so on; a line is named by its gallery
+    # only where some dataset of the table has two.
+    ranked: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.gallery not in ranked.setdefault(entry.dataset, []):
+            ranked[entry.dataset].append(entry.gallery)
+    several = any(len(_galleries(every, dataset)) > 1 for dataset in sheet.datasets())
 
     def line(source, pick, text, count=lambda entry: NO_REFERENCE, suffix="") -> Line:
         cells = []
@@ -128,9 +141,11 @@ def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[L
         lines.append(line("paper", primary, reference))
     if first.kind == "paper":
         return lines
-    for gallery in galleries:
-        pick = {(e.dataset, e.column): e for e in entries if e.gallery == gallery}
-        suffix = [] if len(galleries) == 1 else [gallery.replace("_", " ")]
+    for index in range(max(map(len, ranked.values()))):
+        of = {dataset: found[index] for dataset, found in ranked.items() if index < len(found)}
+        pick = {(e.dataset, e.column): e for e in entries if e.gallery == of.get(e.dataset)}
+        names = dict.fromkeys(gallery.replace("_", " ") for gallery in of.values())
+        suffix = ["; ".join(names)] if several else []
         behind = list(dict.fromkeys(seeds(e) for e in pick.values() if e.ours is not None))
         # The number of seeds stands once where it is the same for the whole line.
         text = measured if len(behind) < 2 else _measured_with_seeds
@@ -139,5 +154,6 @@ def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[L
     if any(entry.ours is not None for entry in primary.values()):
         if any(entry.difference is not None for entry in primary.values()):
             lines.append(line("difference", primary, difference))
-        lines.append(line("verdict", primary, verdict))
+        if any(entry.verdict != NO_REFERENCE for entry in primary.values()):
+            lines.append(line("verdict", primary, verdict))
     return lines

@@ -44,6 +44,15 @@ class Gallery(Stated):
     )
 
 
+class Varied(Stated):
+    """The same checkpoint and clips under another sound."""
+
+    missing_audio: str = Field(description="what silent clips have for a sound")
+    protocol: str = Field(description="of the main gallery")
+    scored: int = Field(description="clips in the main gallery")
+    galleries: dict[str, Gallery]
+
+
 class Metrics(Stated):
     """The whole file."""
 
@@ -61,6 +70,7 @@ class Metrics(Stated):
     interval_rule: str
     coverage: Coverage
     galleries: dict[str, Gallery]
+    variants: dict[str, Varied] = Field({}, description="by name, where the run has some")
 
 
 def read_metrics(path: str | Path) -> Metrics:

@@ -12,6 +12,7 @@ from clip4vla.files import write_text
 from clip4vla.results.figures import encoded, save
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.figures_data import coverage, curves, read_coverage, read_curve
+from clip4vla.results.figures_sweep import sweep
 from clip4vla.results.paper import read_paper
 from clip4vla.results.render import html_fragment, html_page
 from clip4vla.results.sheet import read_sheet
@@ -27,12 +28,14 @@ def build_page(
     curve_files: Mapping[str, Mapping[str, Path]] | None = None,
     coverage_files: Mapping[str, Path] | None = None,
     title: str = "CLIP4VLA, reproduced",
+    links: Mapping[str, str] | None = None,
 ) -> None:
     """Write `tidy.csv`, `figures/*.svg|png` and the self-contained `index.html` into `out`.
 
     `curve_files`: stage -> run label -> metrics.jsonl; `coverage_files`: dataset version ->
-    coverage.csv. Figures: `difference`, `curves-<stage>`, `coverage`. Files that are not there yet
-    are left out, as runs that have not ended are `not run` in the tables.
+    coverage.csv; `links`: text -> address, relative to `out`, of pages to look at. Figures:
+    `difference`, `curves-<stage>`, `coverage`, and one named after each table that sweeps. Files
+    that are not there yet are left out, as runs that have not ended are `not run` in the tables.
     """
     out = Path(out)
     contents = [read_sheet(path) for path in sheets]
@@ -44,10 +47,19 @@ def build_page(
         entries, grid = table_views(sheet, tidy, numbers)
         every.extend(entries)
         body = f"{html_fragment(grid)}\n{_image(bars(sheet, entries), f'{sheet.title}: bars')}"
+        if sheet.sweep:
+            figure = sweep(sheet, entries)
+            save(figure, out / "figures" / sheet.table)
+            body += f"\n{_image(figure, f'{sheet.title}: the sweep')}"
         sections.append((sheet.title, body))
     for name, heading, figure in _figures(every, curve_files or {}, coverage_files):
         save(figure, out / "figures" / name)
         sections.append((heading, _image(figure, heading)))
+    if links:
+        lines = "\n".join(
+            f'<li><a href="{escape(link)}">{escape(text)}</a></li>' for text, link in links.items()
+        )
+        sections.append(("Examples", f"<ul>\n{lines}\n</ul>"))
     anchors = [(_anchor(heading), heading, body) for heading, body in sections]
     menu = "\n".join(f'<li><a href="#{a}">{escape(heading)}</a></li>' for a, heading, _ in anchors)
     body = "\n".join(f'<h2 id="{a}">{escape(heading)}</h2>\n{text}' for a, heading, text in anchors)

@@ -33,6 +33,7 @@ class Cell(Section):
     seed: int | None = Field(description="null where no seed enters, such as zero-shot scores")
     run_key: str | None = Field(description="of the evaluation; null when `no_data` says why")
     gallery: Gallery = "all"
+    variant: str = Field("", description="of the evaluation, by name; empty: the evaluation itself")
     no_data: str | None = Field(None, description="why this cell cannot be run")
 
 
@@ -46,6 +47,7 @@ class Row(Section):
     metrics: dict[str, str] = Field(
         {}, description="column metric -> this row's, such as t2v_R1 -> t2a_R1 for audio alone"
     )
+    at: float | None = Field(None, description="value of the table's sweep")
     cells: list[Cell] = []
 
 
@@ -60,6 +62,7 @@ class Sheet(Section):
         True, description="false: the paper's numbers stand beside ours, without a verdict"
     )
     note: str = Field("", description="printed under the title; says why, when not comparable")
+    sweep: str | None = Field(None, description="over what the rows are points of a line")
     footers: list[str] = Field([], description="more lines under the table, such as versions")
     dataset_labels: dict[str, str] = {}
     columns: list[Column] = Field(min_length=1)
@@ -112,13 +115,15 @@ def _check(path: Path, sheet: Sheet) -> None:
         rows.add(row.row)
         if row.kind == "paper" and row.cells:
             raise UserError(f"{where}: a paper row has no cells; make it `ours` or drop them")
+        if sheet.sweep and row.kind == "ours" and row.at is None:
+            raise UserError(f"{where}: the table sweeps over {sheet.sweep}, but this has no `at`")
         seen: set[tuple] = set()
         for cell in row.cells:
             if cell.dataset not in known:
                 raise UserError(f"{where}: no column has the dataset {cell.dataset!r}")
             if (cell.run_key is None) == (cell.no_data is None):
                 raise UserError(f"{where}: a cell needs a run_key or a no_data reason, not both")
-            identity = (cell.dataset, cell.gallery, cell.seed, cell.run_key)
+            identity = (cell.dataset, cell.gallery, cell.seed, cell.run_key, cell.variant)
             if cell.run_key and identity in seen:
                 raise UserError(f"{where}: run {cell.run_key} stands twice for one seed")
             seen.add(identity)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from clip4vla.errors import UserError
 from clip4vla.files import write_text
-from clip4vla.results.metrics_file import Metrics, read_metrics
+from clip4vla.results.metrics_file import Metrics, Varied, read_metrics
 from clip4vla.results.sheet import Cell, Row, Sheet
 
 HALF_WEIGHTS = "half-weight study"
@@ -21,6 +21,7 @@ COLUMNS = (
     "dataset",  # the table's name for it; data_version is what was really scored
     "split",
     "protocol",
+    "variant",  # what was changed at test; empty: nothing
     "gallery",
     "metric",  # extras as dual_softmax/t2v_R1
     "value",  # recalls, accuracies and caption scores in percent; ranks in clips
@@ -72,10 +73,11 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
     if cell.run_key is None or not path.is_file():
         return []
     found = read_metrics(path)
-    gallery = found.galleries.get(cell.gallery)
+    scored = _scored(path, found, sheet, row, cell)
+    gallery = scored.galleries.get(cell.gallery)
     if gallery is None:
         raise UserError(
-            f"{path}: no gallery {cell.gallery!r} (it has {', '.join(found.galleries)}), "
+            f"{path}: no gallery {cell.gallery!r} (it has {', '.join(scored.galleries)}), "
             f"but table {sheet.table}, row {row.row} asks for it; change the table's gallery"
         )
     values = gallery.metrics | {
@@ -93,6 +95,7 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
         "dataset": cell.dataset,
         "split": found.split,
         "protocol": gallery.protocol,
+        "variant": cell.variant,
         "gallery": cell.gallery,
         "n_queries": gallery.n_queries,
         "n_gallery": gallery.n_gallery,
@@ -101,10 +104,10 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
         "n_planned": found.coverage.planned,
         "n_usable": found.coverage.usable,
         "n_silent": found.coverage.silent,
-        "n_scored": found.coverage.scored,
+        "n_scored": scored.scored if cell.variant else found.coverage.scored,
         "n_captions": found.coverage.captions_per_clip,
         "n_leaks_dropped": (found.model_extra or {}).get("leaks_dropped"),
-        "policy": found.missing_audio,
+        "policy": scored.missing_audio,
         "selection": _selection(found),
         "tie_rule": found.tie_rule,
         "data_version": found.data_version,
@@ -125,6 +128,18 @@ def _selection(found: Metrics) -> str | None:
     if not stages:
         return found.selection
     return f"{found.selection} in the {HALF_WEIGHTS} ({', '.join(stages)})"
+
+
+def _scored(path: Path, found: Metrics, sheet: Sheet, row: Row, cell: Cell) -> Metrics | Varied:
+    """The part of a metrics file that a cell shows: the evaluation itself, or a variant of it."""
+    if not cell.variant:
+        return found
+    if cell.variant not in found.variants:
+        raise UserError(
+            f"{path}: no variant {cell.variant!r} (it has {', '.join(found.variants) or 'none'}), "
+            f"but table {sheet.table}, row {row.row} asks for it; write the sheet again"
+        )
+    return found.variants[cell.variant]
 
 
 def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, found: dict) -> None:

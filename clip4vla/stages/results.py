@@ -61,6 +61,14 @@ def page(plan: Plan) -> None:
             version: Path(layout.data_dir(version), "coverage.csv")
             for version in sorted(plan.versions)
         },
+        links={
+            f"{names[key]}: {what}": f"runs/{key}/{file}"
+            for stage, what, file in (
+                ("evaluate", "examples", "examples.html"),
+                ("substitute", "silent clips and donors", "donors.html"),
+            )
+            for key in plan.stage(stage)
+        },
     )
     tables = [_folder(table) / f"table.{kind}" for table in plan.tables for kind in ("md", "csv")]
     write_record(

@@ -128,7 +128,7 @@ def _headline(key: str) -> str:
     if not path.is_file():
         return ""
     summary = read_json(path)
-    gallery = summary["galleries"].get(summary["protocol"], {})
+    gallery = summary["galleries"].get(summary["gallery"], {})
     for name in HEADLINES:
         if name in gallery.get("metrics", {}):
             return f"{name} {gallery['metrics'][name]:.1f} (N {gallery['n_gallery']})"

@@ -117,8 +117,10 @@ def _await(holds: Callable[[], bool], folder: Path) -> None:
 
 
 def substitute(plan: Plan, key: str, threads: int) -> None:
-    """Find donors; leaves substitution.tsv and substitute.json."""
+    """Find donors; leaves substitution.tsv, substitute.json and donors.html."""
     from clip4vla.evaluation.substitution import substitute
+    from clip4vla.features.cache import ClipCache
+    from clip4vla.looking.donors import write_donors
 
     run = _expect(plan, key, "substitute")
     out = Path(layout.result_dir(key))
@@ -126,13 +128,17 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
     with tracked(plan, key) as sink:
         with attempt(Path(layout.state_dir(key))):
             substitute(run, *given, out=out, workers=threads)
+            manifest = layout.manifest(run.donors.dataset, run.donors.cache_id)
+            write_donors(ClipCache(manifest), out)
         sink.finished(_finish(plan, key, out, "substitute.json"))
 
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
-    """Score a checkpoint; leaves metrics.json and predictions.parquet."""
+    """Score a checkpoint; leaves metrics.json, predictions.parquet and examples.html."""
     from clip4vla.datasets import benchmark_of
     from clip4vla.evaluation.evaluate import evaluate
+    from clip4vla.features.cache import ClipCache
+    from clip4vla.looking.examples import write_examples
 
     run = _expect(plan, key, "evaluate")
     out = Path(layout.result_dir(key))
@@ -140,11 +146,14 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
     known = {
         "expected": dataset.expected_clips(run.test.split),
         "benchmark": benchmark_of(name, dataset, run.test.split),
+        "frozen_cache": plan.config.frozen_cache,
     }
     given = _manifests(run), _start(plan, run), _weights(plan, run), _substitution(run)
     with tracked(plan, key) as sink:
         with attempt(Path(layout.state_dir(key))):
             evaluate(run, *given, out=out, run_key=key, workers=threads, **known)
+            manifest = layout.manifest(run.test.dataset, run.test.cache_id)
+            write_examples(ClipCache(manifest), out)
         sink.finished(_finish(plan, key, out, "metrics.json"))
 
 

@@ -4,16 +4,14 @@ The towers see the same frames and words in every epoch, and in every run on the
 pooled vectors lie beside the shards, in `frozen/`, which may be deleted at any time.
 """
 
-import hashlib
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip4vla.config.run import CODE_VERSION
 from clip4vla.evaluation.device import half_type
 from clip4vla.evaluation.features import embed_clips, embed_texts
 from clip4vla.features.samples import ClipSamples
-from clip4vla.features.vectors import FrozenSamples, Vectors
+from clip4vla.features.vectors import FrozenSamples, Vectors, tower_hash
 from clip4vla.models.clip4vla import CLIP4VLA
 
 
@@ -39,15 +37,6 @@ def frozen_samples(
     text = Vectors(folder, sorted({caption for _, caption, _ in samples.items}), meaning)
     text.build(lambda captions: embed_texts(model, captions, inputs.max_words, device))
     return FrozenSamples(samples.only("audio"), vision, text)
-
-
-def tower_hash(tower: nn.Module) -> str:
-    """sha256 of a tower's tensors: the same for the same weights, wherever they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _embed(

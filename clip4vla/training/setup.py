@@ -8,7 +8,7 @@ import torch
 from clip4vla.config.data import AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.errors import UserError
-from clip4vla.evaluation.features import embed_clips
+from clip4vla.evaluation.probe_features import probe_features
 from clip4vla.evaluation.reading import (
     Caches,
     Part,
@@ -24,7 +24,6 @@ from clip4vla.features.samples import ClipSamples
 from clip4vla.features.vectors import FrozenSamples
 from clip4vla.models.clip4vla import CLIP4VLA, learning_parts, set_trainable
 from clip4vla.models.half import halve
-from clip4vla.models.pooling import masked_mean
 from clip4vla.training.batches import ClipBatches, FeatureBatches
 from clip4vla.training.frozen import frozen_samples
 from clip4vla.training.gradients import Task
@@ -148,7 +147,7 @@ def _classification(run: Finetune, around: Surroundings) -> Job:
 
     def embed(samples: ClipSamples):
         given = model, samples, run.modalities, around.device, around.workers
-        return embed_clips(*given, reduce=masked_mean)
+        return probe_features(*given, keep=around.switches.frozen_cache)
 
     samples = _samples(run, around, run.train, run.missing_audio, clip_items(rows))
     facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}

@@ -1,5 +1,6 @@
 """metrics.json and predictions.parquet of every task and policy."""
 
+import contextlib
 import functools
 import shutil
 
@@ -13,7 +14,11 @@ from clip4vla.config.yaml import undotted
 from clip4vla.datasets import Benchmark
 from clip4vla.errors import UserError
 from clip4vla.evaluation import evaluate as module
-from clip4vla.evaluation.caption_metrics import score_captions
+from clip4vla.evaluation.caption_metrics import (
+    CaptionScores,
+    caption_scorer,
+    score_captions,
+)
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.evaluation.recalls import names, rank_metrics
 from clip4vla.evaluation.retrieval import Ranks
@@ -137,7 +142,8 @@ def test_modalities_name_the_metrics(score):
 
 def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
     quick = functools.partial(score_captions, with_meteor=False)  # METEOR has its own test
-    monkeypatch.setattr(module, "score_captions", quick)
+    scorer = functools.partial(caption_scorer, with_meteor=False)
+    monkeypatch.setattr(module, "caption_scorer", scorer)
     found, predictions = score("captioning", trained("captioning"))
     assert predictions.clip_id.tolist() == SPLITS["test"]
     assert list(predictions.references[0]) == ["a red thing", "the sound of red"]
@@ -149,11 +155,14 @@ def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
         {"all": SPLITS["test"], "with_sound": SOUNDING},
     )
     for name, gallery in found["galleries"].items():
-        assert gallery["metrics"] == pytest.approx(again[name])
-        assert set(gallery["intervals"]) == set(gallery["metrics"])
+        both = gallery["metrics"]
+        assert {key: both[key] for key in again[name]} == pytest.approx(again[name])
+        assert {f"{key}_whitespace" for key in again[name]} == both.keys() - again[name].keys()
+        assert set(gallery["intervals"]) == again[name].keys() - {"METEOR"}
         for metric, (low, high) in gallery["intervals"].items():
-            assert low <= gallery["metrics"][metric] <= high
+            assert low <= both[metric] <= high
         assert gallery["n_queries"] == gallery["n_gallery"]
+    assert predictions.CIDEr.mean() == pytest.approx(again["all"]["CIDEr"])
 
 
 def test_accuracy_counts_right_labels(score, trained):
@@ -169,8 +178,12 @@ def test_accuracy_counts_right_labels(score, trained):
 @pytest.fixture
 def caption(score, trained, monkeypatch):
     """Captions of a short run, without their scores, which take seconds."""
-    monkeypatch.setattr(module, "score_captions", lambda *given: dict.fromkeys(given[2], {}))
-    monkeypatch.setattr(module, "tokenise", lambda captions: captions)
+
+    def nothing(hypotheses, groups):
+        return CaptionScores(*({name: {} for name in groups} for _ in range(3)))
+
+    unscored = lambda references: contextlib.nullcontext(nothing)  # noqa: E731
+    monkeypatch.setattr(module, "caption_scorer", unscored)
 
     def caption(**given):
         return score("captioning", trained("captioning"), **given)[1]

@@ -9,7 +9,10 @@ from tiny_world import INPUTS, MODEL, SILENT, SPLITS, colour, source
 from clip4vla.config.run import Substitute
 from clip4vla.errors import UserError
 from clip4vla.evaluation import substitution
+from clip4vla.evaluation.start import starting_model
 from clip4vla.evaluation.substitution import random_donor, substitute
+from clip4vla.features.cache import ClipCache
+from clip4vla.features.frames import to_pixels
 from clip4vla.files import read_json, sha256_of_ids
 
 
@@ -48,6 +51,33 @@ def test_every_silent_clip_gets_a_donor_with_sound_from_train(manifests, tmp_pat
     first = (tmp_path / "substitution.tsv").read_bytes()
     substitute(plan(), manifests, None, {}, tmp_path / "again")
     assert (tmp_path / "again" / "substitution.tsv").read_bytes() == first
+
+
+def test_a_clip_of_fewer_frames_is_pooled_over_its_own(manifests, tmp_path, monkeypatch):
+    """Clips of one frame and of two in one batch: the neighbours are those of each clip alone."""
+    real = ClipCache.read_frames
+
+    def fewer(cache, clip_id, most=None):
+        return real(cache, clip_id, most)[: 1 + int(clip_id[1:]) % 2]
+
+    monkeypatch.setattr(ClipCache, "read_frames", fewer)
+    substitute(plan(), manifests, None, {}, tmp_path)
+    table = pd.read_csv(tmp_path / "substitution.tsv", sep="\t")
+    model = starting_model(MODEL, INPUTS, None, {}).eval()
+    cache = ClipCache(next(iter(manifests.values())))
+
+    def alone(clip_id):
+        frames = torch.stack([to_pixels(jpeg) for jpeg in cache.read_frames(clip_id)])[None]
+        with torch.no_grad():
+            found = model.encode_vision(frames, torch.ones(frames.shape[:2], dtype=torch.bool))[0]
+        mean = torch.nn.functional.normalize(found, dim=-1).mean(0)
+        return torch.nn.functional.normalize(mean, dim=-1)
+
+    donors = {clip: alone(clip) for clip in sorted(set(SPLITS["train"]) - SILENT)}
+    for row in table.itertuples():
+        cosines = {clip: float(alone(row.clip_id) @ vector) for clip, vector in donors.items()}
+        assert row.donor == max(cosines, key=cosines.get)
+        assert row.cosine == pytest.approx(cosines[row.donor], abs=1e-5)
 
 
 def test_a_split_without_silent_clips_needs_no_donor(manifests, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def here(plan, tmp_path, monkeypatch):
         folder = Path("results/runs", cell.run_key)
         write_json(folder / "config.json", plan.runs[cell.run_key].scientific())
         gallery = {"n_gallery": 30, "metrics": {"t2v_R1": 10.0 + number}}
-        write_json(folder / "metrics.json", {"protocol": "all", "galleries": {"all": gallery}})
+        write_json(folder / "metrics.json", {"gallery": "all", "galleries": {"all": gallery}})
         for name in ("predictions.parquet", "record.json"):
             (folder / name).touch()
     training = plan.runs[cells[0].run_key].start

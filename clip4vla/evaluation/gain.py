@@ -1,0 +1,38 @@
+"""What its own sound is worth to a model: every query with it, against the same query without."""
+
+import numpy as np
+import pandas as pd
+
+EXAMPLES = 10  # queries named on either side
+
+
+def gain_of(own: pd.Series, other: pd.Series, lower_is_better: bool) -> pd.Series:
+    """By how much each query is better off with its own sound; queries that both have."""
+    own, other = own.align(other, join="inner")
+    return other - own if lower_is_better else own - other
+
+
+def gain_metrics(gain: pd.Series, what: str) -> dict[str, float]:
+    """Mean gain, and shares of queries in percent that own sound helps or hurts.
+
+    `what`: such as `t2v_rank`, which gives t2v_rank_gain, t2v_rank_helped and t2v_rank_hurt.
+    """
+    return {
+        f"{what}_gain": float(gain.mean()),
+        f"{what}_helped": 100.0 * float((gain > 0).mean()),
+        f"{what}_hurt": 100.0 * float((gain < 0).mean()),
+    }
+
+
+def gain_examples(gain: pd.Series) -> dict[str, list]:
+    """The queries with the largest gain and loss, first the largest; ties in order."""
+    values, index = gain.to_numpy(), gain.index.to_numpy()
+    order = np.argsort(-values, kind="stable")
+    helped = [index[i].item() if hasattr(index[i], "item") else index[i] for i in order]
+    gains = values[order]
+    return {
+        "helped": [q for q, value in zip(helped, gains, strict=True) if value > 0][:EXAMPLES],
+        "hurt": [q for q, value in zip(helped[::-1], gains[::-1], strict=True) if value < 0][
+            :EXAMPLES
+        ],
+    }

@@ -1,0 +1,94 @@
+"""What a scorer of one of the three tasks gets, and what it gives back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from clip4vla.config.run import Evaluate, Modality
+from clip4vla.evaluation.shared import FeatureSamples
+from clip4vla.evaluation.sounds import Sounds
+from clip4vla.features.samples import ClipSamples
+from clip4vla.files import sha256_of_ids
+from clip4vla.models.clip4vla import CLIP4VLA
+
+
+@dataclass
+class Scoring:
+    """What the scorers of the three tasks need. `galleries`: bool [N] of the clips of each one.
+
+    names: the modalities that metrics are named by: a variant without frames keeps the names.
+    benchmark: the protocol that the split stands for.
+    texts, score_captions: what variants share, vectors of captions and a METEOR at work.
+    """
+
+    run: Evaluate
+    model: CLIP4VLA
+    samples: ClipSamples | FeatureSamples
+    rows: pd.DataFrame
+    galleries: dict[str, np.ndarray]
+    sounds: Sounds
+    device: torch.device
+    workers: int
+    names: list[Modality]
+    benchmark: str
+    frozen_cache: bool = True
+    score_captions: Callable | None = None
+    texts: dict = field(default_factory=dict)
+
+    @property
+    def clip_ids(self) -> np.ndarray:
+        """The scored clips [N]."""
+        return np.array([clip_id for clip_id, _, _ in self.samples.items])
+
+    @property
+    def main(self) -> str:
+        """The gallery that predictions are of."""
+        return "all" if "all" in self.galleries else "with_sound"
+
+    def protocol(self, gallery: str) -> str:
+        """The name of a gallery's protocol: the benchmark's, with `-sound` without silent clips."""
+        return self.benchmark if gallery == "all" else f"{self.benchmark}-sound"
+
+    def described(self, scored: "Scored") -> dict[str, dict]:
+        """The galleries as metrics.json has them: protocol, N, hash of the ids, metrics."""
+        return {
+            name: {
+                "protocol": self.protocol(name),
+                "n_queries": scored.queries[name],
+                "n_gallery": int(kept.sum()),
+                "ids_sha256": sha256_of_ids(self.clip_ids[kept].tolist()),
+                **scored.stated[name],
+            }
+            for name, kept in self.galleries.items()
+        }
+
+    def with_origins(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Predictions with whose sound each clip had, and what that is to it."""
+        silent = self.samples.cache.silent
+
+        def origin(clip: str) -> str:
+            sound = self.sounds[clip]
+            if sound is None:
+                return "none"
+            if sound == clip:
+                return "own"
+            return "donor" if clip in silent else "other"
+
+        clips = predictions.clip_id
+        return predictions.assign(audio_origin=clips.map(origin), sound_of=clips.map(self.sounds))
+
+
+@dataclass
+class Scored:
+    """What metrics.json states of each gallery, `metrics` at least, and its number of queries;
+    predictions of the main one, and by gallery the score of every query: rank, CIDEr, or 1 for a
+    right class.
+    """
+
+    stated: dict[str, dict[str, dict]]
+    queries: dict[str, int]
+    predictions: pd.DataFrame
+    each: dict[str, pd.Series]

@@ -1,0 +1,119 @@
+"""Variants of an evaluation: the same checkpoint and clips under other sounds, side by side."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from clip4vla.config.run import Evaluate
+from clip4vla.config.variant import Variant
+from clip4vla.evaluation.gain import gain_examples, gain_metrics, gain_of
+from clip4vla.evaluation.reading import clip_items, read_donors, samples_of
+from clip4vla.evaluation.scoring import Scored, Scoring
+from clip4vla.evaluation.shared import SharedFeatures
+from clip4vla.evaluation.sounds import controlled, given_sounds
+from clip4vla.evaluation.text_clip import directions
+
+SHOWN = {  # of a variant's predictions, what stands beside those of the evaluation itself
+    "retrieval": ("top5",),
+    "captioning": ("hypothesis",),
+    "classification": ("predicted",),
+}
+
+
+def in_turn(run: Evaluate) -> list[Variant]:
+    """The variants with each type token together, the evaluation's own first."""
+    own = run.test.nonverbal_share
+
+    def token(variant: Variant) -> tuple[bool, float]:
+        share = own if variant.nonverbal_share is None else variant.nonverbal_share
+        return share != own, share
+
+    return sorted(run.variants, key=token)
+
+
+def scoring_of(
+    base: Scoring, variant: Variant, shared: SharedFeatures, substitution: Path | None
+) -> Scoring:
+    """The scoring of a variant, of features that are made once for all of them.
+
+    Clips are those of the evaluation's split: with a sound of their own alone where the variant
+    leaves a silent clip with nothing to score.
+    """
+    run, cache = base.run, base.samples.cache
+    policy = variant.missing_audio or run.missing_audio
+    share = run.test.nonverbal_share if variant.nonverbal_share is None else variant.nonverbal_share
+    modalities = [m for m in run.modalities if variant.frames or m != "vision"]
+    galleries = variant.galleries(run.modalities, run.missing_audio)
+    kept = policy if "all" in galleries else "filter"
+    donors = read_donors(substitution, policy)
+    items = clip_items(base.rows)
+    items = samples_of(cache, items, run.test, run.inputs, modalities, kept, donors).items
+    sounds = given_sounds([clip for clip, _, _ in items], cache.silent, donors)
+    sounds = controlled(sounds, variant.audio, base.rows, cache.clips)
+    zeros = policy == "zeros" and variant.audio != "silent"
+    sounding = np.array([clip not in cache.silent for clip, _, _ in items])
+    bools = {"with_sound": sounding, "all": np.ones(len(items), dtype=bool)}
+    changed = {"modalities": modalities, "missing_audio": policy}
+    return replace(
+        base,
+        run=run.model_copy(update=changed),
+        samples=shared.of(items, sounds, modalities, share, zeros),
+        galleries={name: bools[name] for name in ("with_sound", "all") if name in galleries},
+        sounds=sounds,
+    )
+
+
+class Beside:
+    """What metrics.json and predictions.parquet say of variants, with the evaluation's own."""
+
+    def __init__(self, scoring: Scoring, own: Scored):
+        self.scoring, self.own = scoring, own
+        self.task = scoring.run.task
+        forward = directions(scoring.names)[0]
+        self.score = {"retrieval": "rank", "captioning": "CIDEr", "classification": "right"}[
+            self.task
+        ]
+        self.metric = f"{forward}_rank" if self.task == "retrieval" else self.score
+        self.described: dict[str, dict] = {}
+        self.columns: dict[str, pd.Series] = {}
+        self._add("", scoring, own)
+
+    def add(self, variant: Variant, scoring: Scoring, scored: Scored) -> None:
+        """Take a variant in: its galleries, and what own sound is worth against it."""
+        examples = self._add(f"/{variant.name}", scoring, scored)
+        shown = scoring.with_origins(scored.predictions).set_index(self.key)
+        for column in (*SHOWN[self.task], "sound_of"):
+            self.columns[f"{column}/{variant.name}"] = shown[column]
+        self.described[variant.name] = {
+            **variant.model_dump(exclude={"missing_audio"}),
+            "missing_audio": scoring.run.missing_audio,
+            "protocol": scoring.protocol(scoring.main),
+            "gallery": scoring.main,
+            "scored": int(scoring.galleries[scoring.main].sum()),
+            "galleries": scoring.described(scored),
+            "examples": examples,
+        }
+
+    @property
+    def key(self) -> str:
+        """The column of predictions that names a query."""
+        return "query" if self.task == "retrieval" else "clip_id"
+
+    def predictions(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Those of the evaluation, and beside them `rank/<gallery>/<variant>` and the like."""
+        columns = {name: predictions[self.key].map(values) for name, values in self.columns.items()}
+        return pd.concat([predictions, pd.DataFrame(columns)], axis=1)
+
+    def _add(self, suffix: str, scoring: Scoring, scored: Scored) -> dict[str, dict]:
+        """Note the scores of every query; add gains to the metrics of each gallery."""
+        examples = {}
+        for gallery, each in scored.each.items():
+            if each.empty:
+                continue
+            self.columns[f"{self.score}/{gallery}{suffix}"] = each
+            gain = gain_of(self.own.each[gallery], each, self.task == "retrieval")
+            scored.stated[gallery]["metrics"] |= gain_metrics(gain, self.metric)
+            examples[gallery] = gain_examples(gain)
+        return examples

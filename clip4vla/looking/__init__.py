@@ -1,0 +1,1 @@
+"""Pages to look at: what an evaluation got right and wrong, and whose sound silent clips have."""

@@ -1,0 +1,108 @@
+"""A table whose rows are points of a line, drawn: Figure 4 of the paper."""
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from clip4vla.results.compare import Entry, lower_is_better
+from clip4vla.results.figures import COLOURS, MARKS, STYLE, blank
+from clip4vla.results.sheet import Sheet
+
+AXES = {"nonverbal_share": "w, share of [NB]"}
+LINES = ("-", "--", "-.", ":")
+
+
+def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
+    """A panel for each heading of the columns, a line for each dataset and gallery.
+
+    Bars are standard deviations over seeds or folds; of a single run its interval, where it has
+    one. The one best point of a line is ringed. What has not been run is named in its panel.
+    """
+    at = {row.row: row.at for row in sheet.rows if row.at is not None}
+    headings = list(dict.fromkeys(column.label for column in sheet.columns))
+    with matplotlib.rc_context(STYLE):
+        wide = min(4, len(headings))
+        high = -(-len(headings) // wide)
+        figure = blank(max(3.2 * wide + 0.3, 5.0), 2.8 * high + 1.1)
+        axes = figure.subplots(high, wide, squeeze=False).ravel()
+        for axis, heading in zip(axes, headings, strict=False):
+            _panel(axis, sheet, [e for e in entries if e.row in at], heading, at)
+        for axis in axes[len(headings) :]:
+            axis.set_visible(False)
+        handles = {}
+        for axis in axes:
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        if handles:
+            figure.legend(
+                handles.values(),
+                handles.keys(),
+                loc="outside lower center",
+                ncols=min(4, len(handles)),
+                frameon=False,
+            )
+        figure.suptitle(sheet.title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def _panel(axis, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str, float]) -> None:
+    metrics = {c.dataset: c.metric for c in sheet.columns if c.label == heading}
+    lower = any(lower_is_better(metric) for metric in metrics.values())
+    waiting = []
+    for index, (dataset, metric) in enumerate(metrics.items()):
+        own = [e for e in entries if (e.dataset, e.column) == (dataset, metric)]
+        galleries = list(dict.fromkeys(e.gallery for e in own))
+        for nth, gallery in enumerate(galleries):
+            points = sorted(
+                (at[e.row], e) for e in own if e.gallery == gallery and e.ours is not None
+            )
+            name = sheet.dataset_label(dataset)
+            name += f", {gallery.replace('_', ' ')}" if len(galleries) > 1 else ""
+            if not points:
+                waiting.append(name)
+                continue
+            x, y = [place for place, _ in points], [e.ours for _, e in points]
+            bars = [_bar(e) for _, e in points]
+            axis.errorbar(
+                x,
+                y,
+                yerr=list(zip(*bars, strict=True)) if any(map(any, bars)) else None,
+                color=COLOURS[index % len(COLOURS)],
+                linestyle=LINES[nth % len(LINES)],
+                marker=MARKS[index % len(MARKS)],
+                markersize=4,
+                linewidth=1.3,
+                elinewidth=0.8,
+                capsize=2,
+                label=name,
+            )
+            best = (min if lower else max)(y)
+            if y.count(best) > 1:
+                continue
+            axis.plot(
+                x[y.index(best)],
+                best,
+                "o",
+                markersize=10,
+                markerfacecolor="none",
+                markeredgecolor=COLOURS[index % len(COLOURS)],
+            )
+    axis.set_xlabel(AXES.get(sheet.sweep or "", sheet.sweep or ""))
+    axis.grid(True, axis="both")
+    axis.set_title(f"{heading}, lower is better" if lower else heading, loc="left")
+    if at:
+        margin = 0.04 * max(max(at.values()) - min(at.values()), 0.1)
+        axis.set_xlim(min(at.values()) - margin, max(at.values()) + margin)
+    if waiting:
+        text = "not run: " + ", ".join(waiting)
+        axis.text(
+            0.5, 0.02, text, transform=axis.transAxes, ha="center", fontsize=7, style="italic"
+        )
+
+
+def _bar(entry: Entry) -> tuple[float, float]:
+    """How far the bar of a point reaches below and above it."""
+    sd = entry.sd if entry.fold_sd is None else entry.fold_sd
+    low, high = getattr(entry, "low", None), getattr(entry, "high", None)
+    if sd is None and low is not None and high is not None:
+        return max(entry.ours - low, 0.0), max(high - entry.ours, 0.0)
+    return sd or 0.0, sd or 0.0

@@ -1,0 +1,208 @@
+"""Variants, folds and galleries of tables: which runs they are, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clip4vla.config.plan import make_plan
+from clip4vla.config.table import read_table
+from clip4vla.errors import UserError
+
+REPO = Path(__file__).parents[2]
+SHIPPED = ["figure4", "policies", "audio_controls", "table6"]
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return make_plan([REPO / "config.yaml"], {"targets": ["table1", *SHIPPED]})
+
+
+def keys_of(plan, table, dataset=None):
+    return {c.run_key for c in plan.cells if c.table == table and dataset in (None, c.dataset)}
+
+
+def test_a_sweep_is_one_evaluation_per_dataset(paper):
+    for dataset in ("audiocaps", "msrvtt", "vatex"):
+        (key,) = keys_of(paper, "figure4", dataset)
+        run = paper.run(key)
+        shares = [variant.nonverbal_share for variant in run.variants]
+        assert shares == pytest.approx([i / 10 for i in range(11)])
+        assert (run.modalities, run.missing_audio, run.substitution) == (["audio"], "filter", None)
+    assert paper.sheet("figure4")["sweep"] == "nonverbal_share"
+    assert [row["at"] for row in paper.sheet("figure4")["rows"]][:3] == [0.0, 0.1, 0.2]
+
+
+def test_policies_and_controls_share_evaluations_and_train_nothing(paper):
+    keys = keys_of(paper, "policies")
+    assert keys == keys_of(paper, "audio_controls")
+    assert len(keys) == 6  # two datasets, three seeds
+    table1 = {paper.run(key).start for key in keys_of(paper, "table1")}
+    for key in keys:
+        run = paper.run(key)
+        assert run.start in table1
+        assert [variant.name for variant in run.variants] == [
+            "audio=shuffled",
+            "audio=silent",
+            "audio=swapped",
+            "frames=false",
+            "missing_audio=filter",
+            "missing_audio=none",
+            "missing_audio=random",
+            "missing_audio=zeros",
+        ]
+
+
+def test_a_policy_is_shown_in_the_galleries_that_it_has(paper):
+    rows = {row["row"]: row["cells"] for row in paper.sheet("policies")["rows"]}
+    galleries = {name: {cell["gallery"] for cell in cells} for name, cells in rows.items()}
+    assert galleries["filter"] == {"with_sound"}
+    assert galleries["zeros"] == {"all", "with_sound"}
+
+
+def test_folds_are_runs_of_one_cell(paper):
+    for dataset, folds in (("esc50", 5), ("ucf101", 3)):
+        runs = [paper.run(key) for key in keys_of(paper, "table6", dataset)]
+        assert sorted(run.test.split for run in runs) == [f"test_{k + 1}" for k in range(folds)]
+        for run in runs:
+            fold, tuned = run.test.split[-1], paper.run(run.start)
+            assert tuned.train.split == f"train_ours_{fold}"
+            assert tuned.val.split == f"val_ours_{fold}"
+            assert tuned.selection == "best_val"
+    names = {paper.names()[key] for key in keys_of(paper, "table6", "esc50")}
+    assert "table6/clip4vla/esc50/s0/f5" in names
+    cells = paper.sheet("table6")["rows"][0]["cells"]
+    assert [cell["gallery"] for cell in cells] == ["with_sound"] * 5 + ["all"] * 3
+
+
+BASE = """
+experiments: experiments
+targets: [t]
+datasets:
+  d: {reader: demo, annotations: x}
+weights: {w: {path: w.pt}}
+"""
+TABLE = """
+table: t
+title: T
+columns: [{dataset: d, metric: t2v_R1, label: "R@1"}]
+base: {model.weights: w}
+rows:
+  - {row: one, label: one}
+  - {row: two, label: two, variant: {audio: silent}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    def write(*changes, others=()):
+        value = yaml.safe_load(TABLE)
+        for change in changes:
+            value |= change
+        (tmp_path / "experiments").mkdir(exist_ok=True)
+        for table in (value, *others):
+            (tmp_path / "experiments" / f"{table['table']}.yaml").write_text(yaml.safe_dump(table))
+        (tmp_path / "config.yaml").write_text(BASE)
+        return make_plan([tmp_path / "config.yaml"])
+
+    return write
+
+
+def rows(*variants, **given):
+    return {
+        "rows": [
+            {"row": f"r{i}", "label": "r", **given} | ({"variant": v} if v is not None else {})
+            for i, v in enumerate(variants)
+        ]
+    }
+
+
+def test_without_variants_nothing_changes(project):
+    plain = {cell.run_key for cell in project(rows(None)).cells}
+    assert {cell.run_key for cell in project(rows(None, {})).cells} == plain
+    both = {cell.run_key for cell in project(rows(None, {"audio": "silent"})).cells}
+    assert len(both) == 1 and both != plain
+
+
+def test_a_row_of_another_recipe_is_another_evaluation(project):
+    other = {"row": "x", "label": "x", "set": {"inputs.max_frames": 3}}
+    plan = project({"rows": [*yaml.safe_load(TABLE)["rows"], other]})
+    runs = {cell.row: plan.run(cell.run_key) for cell in plan.cells}
+    assert runs["one"] == runs["two"] and runs["one"].variants
+    assert runs["x"].variants == []
+
+
+def test_donors_are_searched_when_only_a_variant_needs_them(project):
+    plan = project(
+        {"base": {"model.weights": "w", "missing_audio": "none"}},
+        rows(None, {"missing_audio": "random"}),
+    )
+    (key,) = plan.stage("substitute")
+    (run,) = (plan.run(key) for key in plan.stage("evaluate"))
+    assert (run.missing_audio, run.substitution) == ("none", key)
+    assert (
+        project(rows(None), {"base": {"model.weights": "w", "missing_audio": "none"}}).stage(
+            "substitute"
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([rows({"audio": "quiet"})], "variant.audio: Input should be 'own', 'silent'"),
+        ([rows({"sound": "own"})], "variant.sound: unknown key"),
+        (
+            [rows({"audio": "silent"}), {"base": {"modalities": ["vision"], "model.weights": "w"}}],
+            "row r0: variant audio=silent: the row's modalities have no audio",
+        ),
+        (
+            [rows({"audio": "silent", "frames": False})],
+            "audio=silent, frames=false: nothing is left to score",
+        ),
+        (
+            [
+                rows({"nonverbal_share": 0.2}),
+                {"base": {"model.weights": "w", "model.type_token": "none"}},
+            ],
+            "nonverbal_share is read by model.type_token: single alone",
+        ),
+        ([rows({"missing_audio": "filter"})], "missing_audio: filter leaves only clips with sound"),
+        ([{"sweep": "nonverbal_share"}], "row one: its variant has no nonverbal_share"),
+        ([{"together_with": ["t"]}], "together_with: t is the table itself"),
+        ([{"together_with": ["u"]}], "no table 'u'"),
+        ([{"folds": {"d": [1, 2]}}], r"a dataset with `folds` needs \{fold\}"),
+        ([{"folds": {"d": []}}], "folds.d: needs numbers, each of them once"),
+        ([{"folds": {"e": [1]}}], "folds.e: no column has it"),
+        ([{"galleries": {"e": "all"}}], "galleries.e: no column has it"),
+        (
+            [{"base": {"model.weights": "w", "test": "test_{fold}"}}],
+            r"\{fold\} needs folds.d",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(project, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        project(*changes)
+    assert len(str(caught.value).splitlines()) <= 2
+    assert "t.yaml:" in str(caught.value) or "targets" in str(caught.value)
+
+
+def test_every_shipped_table_can_be_read():
+    for folder in ("experiments", "demo/experiments"):
+        for path in sorted((REPO / folder).glob("*.yaml")):
+            assert read_table(path.parent, path.stem)[0].table == path.stem
+
+
+@pytest.mark.parametrize(("scope", "trained"), [("test", "filter"), ("train+test", "substitute")])
+def test_silent_training_clips_are_left_out_or_treated_like_those_of_the_test(
+    project, scope, trained
+):
+    plan = project(
+        {"base": {"model.weights": "w", "substitute_scope": scope, "finetune": {}}}, rows(None)
+    )
+    (tuned,) = (plan.run(key) for key in plan.stage("finetune"))
+    (scored,) = (plan.run(key) for key in plan.stage("evaluate"))
+    assert (tuned.missing_audio, scored.missing_audio) == (trained, "substitute")
+    assert (tuned.substitution is None) == (scope == "test")

@@ -346,7 +346,7 @@ class Finetune(Section):
         return self
 
     @property
-    def held_out(self) -> tuple[Source, AudioPolicy] | None:
+    def selected_on(self) -> tuple[Source, AudioPolicy] | None:
         """The clips that are scored after each epoch, and the policy for the silent ones."""
         if self.test is not None:
             return self.test, self.test_missing_audio or self.missing_audio

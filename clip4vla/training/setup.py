@@ -181,8 +181,8 @@ def _splits(run: Finetune, around: Surroundings):
     if run.selection == "best_val" and run.val is None:
         raise UserError("selection: best_val needs a val split; name one or say `last`")
     held_out = None
-    if run.held_out is not None:
-        source, policy = run.held_out
+    if run.selected_on is not None:
+        source, policy = run.selected_on
         held_out = source, policy, split_rows(around.caches[source], source)
     return cache, split_rows(cache, run.train), held_out
 
@@ -198,7 +198,7 @@ def _samples(
 
 def _held_out_facts(run: Finetune, around: Surroundings, samples: ClipSamples) -> dict:
     """What train.json says of the scored clips, under the name of what they are."""
-    source, _ = run.held_out
+    source, _ = run.selected_on
     found = _clip_facts(around.caches[source], source, samples)
     return {"val": found} if run.test is None else {"test": found}
 

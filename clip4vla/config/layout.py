@@ -92,6 +92,11 @@ DATA_FILES = (*LISTS, "ledger.parquet", "coverage.csv", "missing.tsv")
 CACHE_FILES = ("manifest.json", "clips.parquet", "splits.parquet", "record.json")
 
 
+def pretrained(plan: Plan) -> list[str]:
+    """The weights of every pre-training run."""
+    return [f"{result_dir(key)}/model.safetensors" for key in plan.stage("pretrain")]
+
+
 def run_outputs(plan: Plan) -> list[str]:
     """Outputs of every run, its resolved config among them."""
     return [

@@ -11,9 +11,9 @@ from clip4vla.errors import UserError
 FIXED = {
     "all": "everything: data, runs, tables, figures, page, report, MLflow",
     "data": "ledgers, coverage, shards and manifests of every dataset that a row needs",
-    "pretrain": "every pre-training",
+    "pretraining": "every pre-training",
     "tables": "all tables, figures and the page",
-    "report": "Snakemake's report of the finished tables, results/report.zip",
+    "results/report.zip": "Snakemake's report of the finished tables",
 }
 ROW = f"{ROWS_DIR}/"
 
@@ -31,11 +31,11 @@ def targets(plan: Plan) -> dict[str, str]:
 def narrowed(plan: Plan, target: str) -> Plan:
     """The part of a plan that a target needs; also by run key. UserError for an unknown one."""
     table, _, row = target.removeprefix(ROW).partition("/")
-    if target in ("all", "tables", "report"):
+    if target in ("all", "tables", "results/report.zip"):
         return plan
     if target == "data":
         return replace(plan, runs={}, cells=[])
-    if target == "pretrain":
+    if target == "pretraining":
         return _with_runs(plan, set(plan.stage("pretrain")), [])
     if target in plan.runs:
         return _with_runs(plan, {target}, [c for c in plan.cells if c.run_key == target])

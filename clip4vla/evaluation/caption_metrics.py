@@ -130,7 +130,7 @@ def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
     with java([HEAP, "-jar", str(METEOR), *options]) as running:
         process = running.process
 
-        def ask(line: str) -> str:
+        def ask(line: str, about: str) -> str:
             try:
                 process.stdin.write(line + "\n")
                 process.stdin.flush()
@@ -138,7 +138,7 @@ def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
                 pass  # the empty answer below tells it
             answer = process.stdout.readline().strip()
             if not answer[:1].isdigit():
-                raise running.failure("METEOR", "without an answer", answer)
+                raise running.failure("METEOR", f"without an answer {about}", answer)
             return answer
 
         def score(gts: Captions, res: Captions) -> float:
@@ -146,8 +146,8 @@ def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
             statistics = []
             for clip, (hypothesis,) in res.items():
                 texts = [words(text.replace("|||", "")) for text in (*gts[clip], hypothesis)]
-                statistics.append(ask(" ||| ".join(["SCORE", *texts])))
-            answer = ask(" ||| ".join(["EVAL", *statistics]))
+                statistics.append(ask(" ||| ".join(["SCORE", *texts]), f"on clip {clip}"))
+            answer = ask(" ||| ".join(["EVAL", *statistics]), "on all clips together")
             for _ in statistics:
                 answer = process.stdout.readline()
             return float(answer)

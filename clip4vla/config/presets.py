@@ -5,7 +5,6 @@
 
 from typing import Any, Literal
 
-from clip4vla.config.run import JOINT_FUSIONS
 from clip4vla.config.yaml import merge, undotted
 
 Preset = Literal["ours", "paper", "released", "released_half"]
@@ -113,7 +112,7 @@ def _script(task: str, reader: str | None, recipe: dict[str, Any]) -> list[dict[
     """What the scripts of the released code set beyond the preset itself."""
     found = [TASKS.get(task, {}), SCRIPTS.get((task, reader), {})]
     fusion = recipe.get("model", {}).get("fusion")
-    if fusion in JOINT_FUSIONS:
+    if fusion in JOINT_BATCH:
         epochs, batch = 10, JOINT_BATCH[fusion]
         if reader == "audiocaps":
             epochs, batch = 15, max(batch, 64)

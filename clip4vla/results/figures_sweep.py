@@ -102,7 +102,7 @@ def _panel(axis, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str,
 def _bar(entry: Entry) -> tuple[float, float]:
     """How far the bar of a point reaches below and above it."""
     sd = entry.sd if entry.fold_sd is None else entry.fold_sd
-    low, high = getattr(entry, "low", None), getattr(entry, "high", None)
+    low, high = entry.low, entry.high
     if sd is None and low is not None and high is not None:
         return max(entry.ours - low, 0.0), max(high - entry.ours, 0.0)
     return sd or 0.0, sd or 0.0

@@ -77,7 +77,7 @@ def held_out(values=None):
 
 
 def test_ours_holds_out_validation_and_test_of_every_enabled_dataset():
-    plan, found = held_out()
+    plan, found = held_out({"targets": ["table1", "table5"]})
     assert found == {
         "audiocaps": {"val", "test"},
         "msrvtt": {"val_ours", "test_1k", "caption_val", "caption_test"},

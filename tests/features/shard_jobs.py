@@ -20,7 +20,10 @@ from clip4vla.media import decode
 from clip4vla.stages import data
 
 VERSION, CACHE_ID = "demo-v1-0a1b2c", "cafe0001"
-PLAN = SimpleNamespace(caches={(VERSION, CACHE_ID): Cache()})
+PLAN = SimpleNamespace(
+    caches={(VERSION, CACHE_ID): Cache()},
+    dataset_of=lambda version: ("demo", SimpleNamespace(shards=2)),
+)
 SHARDS = Path(layout.cache_dir(VERSION, CACHE_ID), "shards")
 
 

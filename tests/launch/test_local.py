@@ -40,7 +40,7 @@ def test_every_rank_runs_once(ranks):
 
 
 @pytest.mark.parametrize(
-    "codes, error", [((75, 75), RetryLater), ((2, 75), UserError), ((0, 1), RuntimeError)]
+    "codes, error", [((75, 75), RetryLater), ((78, 75), UserError), ((0, 1), RuntimeError)]
 )
 def test_the_worst_end_counts(ranks, codes, error):
     folder = ranks(f"sys.exit({codes}[int(rank)])")

@@ -6,7 +6,7 @@ import pytest
 from results_tree import PAPER, metrics
 
 from clip4vla.errors import UserError
-from clip4vla.files import write_json
+from clip4vla.files import sha256_of, write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.figures import encoded
 from clip4vla.results.figures_sweep import sweep
@@ -15,6 +15,8 @@ from clip4vla.results.paper import read_paper
 from clip4vla.results.render import to_markdown
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.tidy import build_tidy
+
+PROTOCOLS = {"esc50": "5-fold", "ucf101": "3-split"}
 
 
 def shown(tmp_path, sheet):
@@ -26,6 +28,8 @@ def shown(tmp_path, sheet):
 
 def fold(tmp_path, key, value, dataset="esc50"):
     found = metrics(key, 0.0, metrics_of={"accuracy": value}, dataset=dataset)
+    of_fold = {"protocol": PROTOCOLS[dataset], "ids_sha256": sha256_of(key)}  # its own clips
+    found["galleries"]["all"] |= of_fold
     write_json(tmp_path / "runs" / key / "metrics.json", found)
     return {"dataset": dataset, "seed": 0, "run_key": key}
 

@@ -14,6 +14,7 @@ from clip4vla.evaluation.start import starting_model
 from clip4vla.features.cache import ClipCache
 from clip4vla.files import read_json
 from clip4vla.models.pooling import masked_mean
+from clip4vla.training.switches import Switches
 from clip4vla.training.train import train
 
 CPU = torch.device("cpu")
@@ -83,6 +84,6 @@ def test_without_the_disk_the_results_are_the_same(manifests, tmp_path):
     values = []
     for kept in (True, False):
         out = tmp_path / str(kept)
-        train(run, manifests, None, {}, None, out / "s", out, frozen_cache=kept)
+        train(run, manifests, None, {}, None, out / "s", out, switches=Switches(kept))
         values.append(read_json(out / "train.json")["val_value"])
     assert values[0] == values[1]

@@ -100,7 +100,7 @@ def test_silent_test_clips_follow_their_own_policy(manifests, tmp_path):
 def test_captions_are_scored_late_and_as_they_will_be_written(manifests, tmp_path, monkeypatch):
     used = []
 
-    def generate(model, samples, modalities, device, workers, decoding):
+    def generate(model, samples, modalities, device, workers, decoding, part):
         used.append(decoding.method)
         return {clip_id: "a red thing" for clip_id, _, _ in samples.items}
 

@@ -163,16 +163,24 @@ def deadline(seconds: float):
     """Raise TimeoutError in the block when its time is over. For the main thread.
 
     A server that sends a byte a second passes every socket timeout. The alarm rings again until
-    the block ends, as a library may swallow the first one.
+    the block ends, as a library may swallow the first one, or make an error of its own of it.
     """
+    over = TimeoutError(f"timed out: not done in {seconds:.0f} s")
+    rung = False
 
     def ring(*_):
-        raise TimeoutError(f"timed out: not done in {seconds:.0f} s")
+        nonlocal rung
+        rung = True
+        raise over
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
+    except Exception:
+        if rung:
+            raise over from None
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

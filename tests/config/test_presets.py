@@ -177,3 +177,12 @@ def test_a_preset_part_of_a_table_names_a_dataset_of_its_columns(tmp_path):
         planned(tmp_path, "released", presets={"released": {"vatex": {"test": "test"}}})
     with pytest.raises(UserError, match="presets.official"):
         planned(tmp_path, "released", presets={"official": {"msrvtt": {"test": "test_1k"}}})
+
+
+@pytest.mark.parametrize("preset", ["ours", "paper", "released", "released_half"])
+def test_every_shipped_table_can_be_planned_under_every_preset(preset):
+    plan = make_plan([REPO / "config.yaml"], {"preset": preset})
+    assert set(plan.tables) == {path.stem for path in (REPO / "experiments").glob("*.yaml")}
+    tuned = [plan.runs[key] for key in plan.stage("finetune")]
+    selected = "best_test_as_paper" in {run.selection for run in tuned}
+    assert selected == preset.startswith("released")

@@ -18,6 +18,7 @@ from clip4vla.evaluation.similarity import Gallery
 from clip4vla.evaluation.substitution import substitute
 from clip4vla.features.cache import ClipCache
 from clip4vla.models.build import build_model
+from clip4vla.training.switches import Switches
 from clip4vla.training.train import train
 
 CPU = torch.device("cpu")
@@ -120,7 +121,7 @@ def test_a_broken_clip_is_named_in_training(manifests, broken, tmp_path):
         given = folder / "state", folder / "out"
         # Another test may have left the features of all clips on disk.
         with pytest.raises(UserError, match="clip t3: its log-mel holds NaN or infinity"):
-            train(run, manifests, None, {}, None, *given, frozen_cache=False)
+            train(run, manifests, None, {}, None, *given, switches=Switches(False))
 
 
 def test_a_broken_clip_is_named_in_evaluation(manifests, trained, broken, tmp_path):

@@ -1,0 +1,172 @@
+"""The chain of runs behind one row on one dataset: pre-training to evaluation."""
+
+from typing import TYPE_CHECKING
+
+from clip4vla.config import keys
+from clip4vla.config.base import Section
+from clip4vla.config.recipe import PretrainRecipe, Recipe
+from clip4vla.config.run import (
+    Decoding,
+    Evaluate,
+    Finetune,
+    HeldOut,
+    Pretrain,
+    Source,
+    Substitute,
+    sources_of,
+)
+from clip4vla.config.variant import Variant
+
+if TYPE_CHECKING:
+    from clip4vla.config.plan import Plan
+
+WEIGHTS = "weights:"  # prefix of a `start` that is a file of the config's `weights`
+NEED_DONORS = ("substitute", "random")
+
+
+def datasets_of(recipe: Recipe, dataset: str) -> list[str]:
+    """Names of all datasets whose clips a row on `dataset` reads."""
+    read = recipe.pretrain.read_sources if recipe.pretrain else []
+    return [dataset, *(source.dataset for source in read)]
+
+
+def add_chain(
+    plan: "Plan", recipe: Recipe, dataset: str, seed: int | None, variants: list[Variant]
+) -> str:
+    """Add the runs of a row on one dataset with one seed; return the key of its evaluation."""
+
+    def source(name: str, split: str, share: float) -> Source:
+        version = keys.dataset_version(name, plan.config.datasets[name])
+        return Source(
+            dataset=version,
+            cache_id=keys.cache_id(recipe.cache),
+            split=split,
+            nonverbal_share=share,
+        )
+
+    def own(split: str) -> Source:
+        return source(dataset, split, recipe.nonverbal_share)
+
+    def add(run: Section) -> str:
+        key = keys.run_key(run)
+        plan.runs[key] = run
+        for item in sources_of(run):
+            plan.caches[item.dataset, item.cache_id] = recipe.cache
+        return key
+
+    for name in datasets_of(recipe, dataset):
+        plan.versions[keys.dataset_version(name, plan.config.datasets[name])] = name
+
+    before = {"cache": recipe.cache, "model": recipe.model.towers()}
+    shared = {"cache": recipe.cache, "model": recipe.model}
+    start = _add_pretraining(plan, recipe.pretrain, source, add, before)
+    with_audio = "audio" in recipe.modalities
+    # Vision alone scores every clip, and needs no donor; only `filter` changes which clips count.
+    policy = recipe.missing_audio if with_audio or recipe.missing_audio == "filter" else "none"
+    train_policy = policy if recipe.substitute_scope == "train+test" else "filter"
+    substitution = None
+    if not {policy, *(variant.missing_audio for variant in variants)}.isdisjoint(NEED_DONORS):
+        queries = [recipe.test]
+        if recipe.finetune:
+            queries += [split for split in (recipe.finetune.train, recipe.finetune.val) if split]
+        substitution = add(
+            Substitute(
+                start=start,
+                queries=[own(split) for split in sorted(set(queries))],
+                donors=own(recipe.donor_split),
+                inputs=recipe.inputs,
+                **before,
+            )
+        )
+    if recipe.finetune:
+        tuning = recipe.finetune
+        on_test = tuning.selection == "best_test_as_paper"
+        needs_donors = {train_policy, policy} if on_test else {train_policy}
+        start = add(
+            Finetune(
+                seed=seed,
+                start=start,
+                task=recipe.task,
+                modalities=recipe.modalities,
+                train=own(tuning.train),
+                val=own(tuning.val) if tuning.val else None,
+                selection=tuning.selection,
+                missing_audio=train_policy,
+                substitution=substitution if needs_donors & set(NEED_DONORS) else None,
+                inputs=recipe.inputs,
+                objective=tuning.objective,
+                optimiser=tuning.optimiser,
+                pad_loss=tuning.pad_loss,
+                freeze=tuning.freeze,
+                test=own(recipe.test) if on_test else None,
+                test_missing_audio=policy if on_test else None,
+                decoding=recipe.decoding if on_test else Decoding(),
+                **shared,
+            )
+        )
+    return add(
+        Evaluate(
+            start=start,
+            task=recipe.task,
+            modalities=recipe.modalities,
+            test=own(recipe.test),
+            missing_audio=policy,
+            substitution=substitution,
+            inputs=recipe.inputs,
+            decoding=recipe.decoding,
+            variants=variants,
+            **shared,
+        )
+    )
+
+
+def _held_out(plan: "Plan", pretrain: PretrainRecipe) -> list[HeldOut]:
+    """What pre-training must not see, of all enabled datasets: it serves tables on any of them."""
+    found = []
+    for name, dataset in plan.config.datasets.items() if pretrain.leaks == "drop" else ():
+        if dataset.enabled and dataset.held_out:
+            version = keys.dataset_version(name, dataset)
+            plan.listed[version] = name
+            found.append(HeldOut(dataset=version, splits=sorted(set(dataset.held_out))))
+    return sorted(found, key=lambda held: held.dataset)
+
+
+def _add_pretraining(
+    plan: "Plan", pretrain: PretrainRecipe | None, source, add, shared
+) -> str | None:
+    """Key of the last pre-training run, `weights:NAME`, or None: CLIP itself."""
+    if pretrain is None:
+        return None
+    both = {
+        "seed": pretrain.seed,
+        "sources": [source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources],
+        "inputs": pretrain.inputs,
+        "masking": pretrain.masking,
+        **shared,
+    }
+    if pretrain.start_from:
+        start = WEIGHTS + pretrain.start_from
+    else:
+        start = add(
+            Pretrain(
+                objective=pretrain.objective,
+                optimiser=pretrain.optimiser,
+                trainable=pretrain.trainable,
+                freeze=pretrain.freeze,
+                held_out=_held_out(plan, pretrain),
+                **both,
+            )
+        )
+    if second := pretrain.second_stage:
+        start = add(
+            Pretrain(
+                start=start,
+                objective=second.objective,
+                optimiser=second.optimiser,
+                trainable="all",
+                freeze=second.freeze,
+                held_out=_held_out(plan, pretrain),
+                **both,
+            )
+        )
+    return start

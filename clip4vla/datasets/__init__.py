@@ -46,9 +46,13 @@ def reader_of(name: str, dataset: Dataset) -> ModuleType:
     return readers()[dataset.reader]
 
 
-def benchmark_of(name: str, dataset: Dataset, split: str) -> Benchmark:
-    """How a split is scored; one that the field does not know has its own name."""
-    return getattr(reader_of(name, dataset), "BENCHMARKS", {}).get(split, Benchmark(split))
+def benchmark_of(dataset: Dataset, split: str) -> Benchmark:
+    """How a split is scored; one that the field does not know has its own name.
+
+    What is frozen needs no reader any more: without its module the same holds.
+    """
+    reader = readers().get(dataset.reader)
+    return getattr(reader, "BENCHMARKS", {}).get(split, Benchmark(split))
 
 
 def read_annotations(name: str, dataset: Dataset) -> Annotations:

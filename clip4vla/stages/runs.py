@@ -142,10 +142,10 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
 
     run = _expect(plan, key, "evaluate")
     out = Path(layout.result_dir(key))
-    name, dataset = plan.dataset_of(run.test.dataset)
+    _, dataset = plan.dataset_of(run.test.dataset)
     known = {
         "expected": dataset.expected_clips(run.test.split),
-        "benchmark": benchmark_of(name, dataset, run.test.split),
+        "benchmark": benchmark_of(dataset, run.test.split),
         "frozen_cache": plan.config.frozen_cache,
     }
     given = _manifests(run), _start(plan, run), _weights(plan, run), _substitution(run)

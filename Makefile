@@ -24,10 +24,10 @@ demo: $(INSTALLED) ## raw clips to tables, figures, report and MLflow in minutes
 	@$(BIN)/python demo/run.py --port $(PORT)
 
 test: $(INSTALLED) ## unit tests, then the workflow end to end
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(INSTALLED) ## every test at full counts
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -125,7 +125,7 @@ def test_a_run_that_is_cut_off_ends_with_the_same_bits(
     manifests, tmp_path, monkeypatch, task, given
 ):
     """With validation, so that the towers are used as selection uses them, decoding included."""
-    run = finetune(task, optimiser=half(epochs=1, microbatch=3), **given)
+    run = finetune(task, optimiser=half(epochs=2, microbatch=3), **given)
     go(run, manifests, tmp_path / "whole")
     original, calls = loop.Updates.__call__, []
 

@@ -92,8 +92,9 @@ def test_a_compiled_step_is_equal_within_rounding(name):
         assert loss == pytest.approx(expected_loss, rel=1e-5)
         assert_equal(grads, expected_grads, 1e-4)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    stepped(task, chunks_of(make_batch(7, SINGLE), 5))  # yet other shapes: nothing is compiled anew
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+    stepped(task, chunks_of(make_batch(7, SINGLE), 5))  # yet other shapes
+    anew = torch._dynamo.utils.counters["stats"]["unique_graphs"] - before
+    assert anew <= (name == "local_to_local")  # a pass over pairs, whose number is new
 
 
 def test_what_is_missing_to_compile_is_said_in_one_line(monkeypatch):

@@ -24,7 +24,7 @@ import torchaudio  # noqa: E402
 from torchaudio.compliance import kaldi  # noqa: E402
 
 from clip4vla.config.data import LogMel  # noqa: E402
-from clip4vla.config.run import Masking  # noqa: E402
+from clip4vla.config.sections import Masking  # noqa: E402
 from clip4vla.features.log_mel import LogMelFrontend  # noqa: E402
 from clip4vla.features.masking import draw_masks  # noqa: E402
 

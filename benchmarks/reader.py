@@ -31,7 +31,7 @@ from PIL import Image  # noqa: E402
 from torchvision import transforms  # noqa: E402
 
 from clip4vla.config.data import Cache  # noqa: E402
-from clip4vla.config.run import Inputs  # noqa: E402
+from clip4vla.config.sections import Inputs  # noqa: E402
 from clip4vla.evaluation.device import pick_device, set_threads  # noqa: E402
 from clip4vla.features.cache import ClipCache  # noqa: E402
 from clip4vla.features.collate import collate  # noqa: E402

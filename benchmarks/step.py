@@ -30,7 +30,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 from torch.utils.flop_counter import FlopCounterMode
 
-from clip4vla.config.run import Masking, Model, Pretrain, Source
+from clip4vla.config.run import Pretrain, Source
+from clip4vla.config.sections import Masking, Model
 from clip4vla.evaluation.device import half_type
 from clip4vla.features.text import tokenize
 from clip4vla.models.build import build_model
@@ -193,6 +194,18 @@ def share_of_peak(flops, seconds, device):
     return f"{line}, {100 * rate / peak:.0f} % of the {peak} TFLOP/s of {name}"
 
 
+def print_times(found: dict[str, list[tuple]], device: torch.device) -> None:
+    """Median and range of both sides and of their ratio; a result is (loss, wall, CPU, ...)."""
+    for clock, place in (("wall", 1), ("CPU", 2)) if device.type == "cpu" else (("wall", 1),):
+        times = {name: [row[place] for row in rows] for name, rows in found.items()}
+        for name, values in times.items():
+            print(f"{clock:4} {name:6} {statistics.median(values):7.3f} s "
+                  f"({min(values):.3f} to {max(values):.3f})")  # fmt: skip
+        ratios = [p / o for p, o in zip(*times.values(), strict=True)]
+        print(f"{clock:4} ratio  {statistics.median(ratios):.2f} "
+              f"(rounds {min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=2)
@@ -250,14 +263,7 @@ def main():
             found[name].append(timed(step))
     losses = {name: results[0][0] for name, results in found.items()}
     print(f"loss {losses['ours']:.5f}, of the plain side {losses['plain']:.5f}")
-    for clock, place in (("wall", 1), ("CPU", 2)) if device.type == "cpu" else (("wall", 1),):
-        times = {name: [result[place] for result in results] for name, results in found.items()}
-        for name, values in times.items():
-            print(f"{clock:4} {name:6} {statistics.median(values):7.3f} s "
-                  f"({min(values):.3f} to {max(values):.3f})")  # fmt: skip
-        ratios = [p / o for p, o in zip(*times.values(), strict=True)]
-        print(f"{clock:4} ratio  {statistics.median(ratios):.2f} "
-              f"(rounds {min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+    print_times(found, device)
     print(f"operations: plain {flops['plain'] / 1e12:.2f}, ours {flops['ours'] / 1e12:.2f} TFLOP")
     wall = statistics.median(result[1] for result in found["ours"])
     print(share_of_peak(flops["ours"], wall, device))

@@ -28,12 +28,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from step import FRAMES, SEGMENTS, PlainStep, share_of_peak
+from step import FRAMES, SEGMENTS, PlainStep, print_times, share_of_peak
 from torch.nn.functional import pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.config.data import Cache
-from clip4vla.config.run import Inputs, Masking, Model, Optimiser, Pretrain, Source
+from clip4vla.config.run import Pretrain, Source
+from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
 from clip4vla.evaluation.device import half_type, pick_device, set_threads
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.manifest import freeze
@@ -239,15 +240,7 @@ def report(options, found, once):
     losses = {name: results[0][0] for name, results in found.items()}
     print(f"first loss {losses['ours']:.5f}, of the plain loop {losses['plain']:.5f}")
     print(f"frozen vectors of {2 * options.clips} clips, once: {once:.1f} s of CPU")
-    times = {}
-    for clock, place in (("wall", 1), ("CPU", 2)) if device.type == "cpu" else (("wall", 1),):
-        times = {name: [row[place] for row in rows[1:]] for name, rows in found.items()}
-        for name, values in times.items():
-            print(f"{clock:4} {name:6} {statistics.median(values):7.3f} s "
-                  f"({min(values):.3f} to {max(values):.3f})")  # fmt: skip
-        ratios = [p / o for p, o in zip(*times.values(), strict=True)]
-        print(f"{clock:4} ratio  {statistics.median(ratios):.2f} "
-              f"(rounds {min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+    print_times({name: rows[1:] for name, rows in found.items()}, device)
     for name, rows in found.items():
         wait = statistics.median(row[3] for row in rows[1:])
         print(f"{name:6} waits for data {wait:.1%} of a step, peak memory {rows[-1][4] / GIB:.2f} "

@@ -12,7 +12,7 @@ import torch
 import clip4vla
 from clip4vla.cli import main
 from clip4vla.config.data import Cache
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.config.settings import Settings
 from clip4vla.embedding.reading import pictures, sounds
 from clip4vla.embedding.table import read_description

@@ -6,7 +6,6 @@ from clip4vla.config import keys
 from clip4vla.config.base import Section
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import (
-    Decoding,
     Evaluate,
     Finetune,
     HeldOut,
@@ -15,6 +14,7 @@ from clip4vla.config.run import (
     Substitute,
     sources_of,
 )
+from clip4vla.config.sections import Decoding
 from clip4vla.config.variant import Variant
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from clip4vla.config.folds import filled, is_marked
 from clip4vla.config.load import Config, load_config, validated
 from clip4vla.config.presets import chain, preset_values
 from clip4vla.config.recipe import Recipe
-from clip4vla.config.run import GATES
+from clip4vla.config.sections import GATES
 from clip4vla.config.table import Row, Table, read_table
 from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, KeyPath, merge, undotted

@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache
-from clip4vla.config.run import (
+from clip4vla.config.run import first_scored_epoch
+from clip4vla.config.sections import (
     GATES,
     JOINT_FUSIONS,
     Decoding,
@@ -19,7 +20,6 @@ from clip4vla.config.run import (
     Optimiser,
     Selection,
     Task,
-    first_scored_epoch,
 )
 
 JOINT_POSITIONS = {"clip": 77, "bert": 512}  # clip: the rows of CLIP's text positions

@@ -6,17 +6,8 @@ from pydantic import Field
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import Cache
-from clip4vla.config.run import (
-    GATES,
-    JOINT_FUSIONS,
-    Finetune,
-    Inputs,
-    Modality,
-    Model,
-    Pretrain,
-    Task,
-    sources_of,
-)
+from clip4vla.config.run import Finetune, Pretrain, sources_of
+from clip4vla.config.sections import GATES, JOINT_FUSIONS, Inputs, Modality, Model, Task
 
 Head = Literal["captioning", "classification", "fusion", "gate"] | None
 

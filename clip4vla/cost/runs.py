@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from clip4vla.config.base import Section
 from clip4vla.config.plan import Plan
-from clip4vla.config.run import GATES, MIXING_FUSIONS, Source
+from clip4vla.config.run import Source
+from clip4vla.config.sections import GATES, MIXING_FUSIONS
 from clip4vla.cost.assumptions import (
     CAPTION_WORDS,
     LOG_BATCH,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
-from clip4vla.config.run import Modality
+from clip4vla.config.sections import Modality
 from clip4vla.evaluation.device import autocast, to_device
 from clip4vla.evaluation.features import CLIPS, check_finite, encode_clips
 from clip4vla.evaluation.reading import WHOLE, Part, batches_of

@@ -7,7 +7,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from clip4vla.config.run import Modality
+from clip4vla.config.sections import Modality
 from clip4vla.errors import UserError
 from clip4vla.evaluation.device import autocast, to_device
 from clip4vla.evaluation.reading import WHOLE, Part, batches_of, in_order

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from clip4vla.config.run import CODE_VERSION, Modality
+from clip4vla.config.run import CODE_VERSION
+from clip4vla.config.sections import Modality
 from clip4vla.evaluation.device import half_type
 from clip4vla.evaluation.features import ClipFeatures, embed_clips
 from clip4vla.evaluation.shared import FeatureSamples

@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clip4vla.config.data import AudioPolicy
-from clip4vla.config.run import Inputs, Masking, Modality, Source
+from clip4vla.config.run import Source
+from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.datasets.leaks import Leaks
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache

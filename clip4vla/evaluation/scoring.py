@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clip4vla.config.run import Evaluate, Modality
+from clip4vla.config.run import Evaluate
+from clip4vla.config.sections import Modality
 from clip4vla.evaluation.shared import FeatureSamples
 from clip4vla.evaluation.sounds import Sounds
 from clip4vla.features.samples import ClipSamples

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from clip4vla.config.run import Modality
+from clip4vla.config.sections import Modality
 from clip4vla.evaluation.device import autocast, to_device
 from clip4vla.evaluation.features import CLIPS, check_finite, encode_clips
 from clip4vla.evaluation.reading import in_order, loader

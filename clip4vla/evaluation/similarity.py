@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from clip4vla.config.run import GATES, MIXING_FUSIONS, Evaluate, Finetune
+from clip4vla.config.run import Evaluate, Finetune
+from clip4vla.config.sections import GATES, MIXING_FUSIONS
 from clip4vla.evaluation.features import clip_batches, embed_texts, joined_clips
 from clip4vla.evaluation.reading import WHOLE, Part
 from clip4vla.evaluation.retrieval import Blocks

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clip4vla.config.run import Inputs, Model, Task
+from clip4vla.config.sections import Inputs, Model, Task
 from clip4vla.config.settings import head_of
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file

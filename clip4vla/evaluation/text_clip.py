@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clip4vla.config.run import Modality
+from clip4vla.config.sections import Modality
 from clip4vla.evaluation.intervals import intervals
 from clip4vla.evaluation.recalls import (
     rank_bounds,

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clip4vla.config.run import Inputs
+from clip4vla.config.sections import Inputs
 from clip4vla.errors import UserError
 from clip4vla.features.frames import SIZE, to_pixels
 from clip4vla.features.masking import Masks

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clip4vla.config.run import Masking
+from clip4vla.config.sections import Masking
 
 FILL = 0.0
 

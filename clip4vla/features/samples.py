@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from clip4vla.config.data import AudioPolicy
-from clip4vla.config.run import Inputs, Masking, Modality
+from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.masking import Masks, draw_masks

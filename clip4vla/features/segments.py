@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from clip4vla.config.run import Inputs
+from clip4vla.config.sections import Inputs
 from clip4vla.features.masking import FILL, Masks
 
 SEGMENT = 224  # spectrogram frames of a segment: 1.792 s at a hop of 8 ms

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import open_clip
 
-from clip4vla.config.run import Activation
+from clip4vla.config.sections import Activation
 from clip4vla.errors import UserError
 
 FOLDER = Path(__file__).parent / "architectures"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.config.settings import Head
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clip4vla.config.run import Freeze, GateKind, JointStyle, TypeToken
+from clip4vla.config.sections import Freeze, GateKind, JointStyle, TypeToken
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import Architecture
 from clip4vla.models.bert import BertJointEncoder

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from clip4vla.config.run import MixingFusion
+from clip4vla.config.sections import MixingFusion
 from clip4vla.models.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.pooling import normalise
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import huggingface_hub
 from open_clip import constants, pretrained
 
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve
 from clip4vla.models.towers import MEAN, STD

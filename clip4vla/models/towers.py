@@ -4,7 +4,7 @@ import torch
 from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from clip4vla.config.run import TypeToken
+from clip4vla.config.sections import TypeToken
 from clip4vla.models.architecture import EOT, IMAGE_SIZE, VOCABULARY, Architecture
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}

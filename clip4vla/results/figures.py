@@ -60,3 +60,15 @@ def blank(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def shared_legend(figure: Figure, axes, columns: int, **options) -> None:
+    """One legend below all axes, each label once; nothing where there is none."""
+    handles = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        columns = min(columns, len(handles))
+        given = {"loc": "outside lower center", "ncols": columns, "frameon": False, **options}
+        figure.legend(handles.values(), handles.keys(), **given)

@@ -20,6 +20,7 @@ from clip4vla.results.figures import (
     STYLE,
     VERMILION,
     blank,
+    shared_legend,
 )
 from clip4vla.tracking.curve import read_rows
 
@@ -92,25 +93,9 @@ def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
             axis.grid(True, axis="both")
         for axis in axes[len(names) :]:
             axis.set_visible(False)
-        _shared_legend(figure, axes, columns=min(3, wide))
+        shared_legend(figure, axes, min(3, wide), fontsize=8)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
-
-
-def _shared_legend(figure: Figure, axes, columns: int) -> None:
-    handles = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside lower center",
-            ncols=columns,
-            frameon=False,
-            fontsize=8,
-        )
 
 
 def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:

@@ -4,7 +4,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from clip4vla.results.compare import Entry, lower_is_better
-from clip4vla.results.figures import COLOURS, MARKS, STYLE, blank
+from clip4vla.results.figures import COLOURS, MARKS, STYLE, blank, shared_legend
 from clip4vla.results.sheet import Sheet
 
 AXES = {"nonverbal_share": "w, share of [NB]"}
@@ -28,18 +28,7 @@ def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
             _panel(axis, sheet, [e for e in entries if e.row in at], heading, at)
         for axis in axes[len(headings) :]:
             axis.set_visible(False)
-        handles = {}
-        for axis in axes:
-            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        if handles:
-            figure.legend(
-                handles.values(),
-                handles.keys(),
-                loc="outside lower center",
-                ncols=min(4, len(handles)),
-                frameon=False,
-            )
+        shared_legend(figure, axes, 4)
         figure.suptitle(sheet.title, x=0.01, ha="left", fontweight="bold")
     return figure
 

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.errors import RetryLater
 from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.features.seeds import seed_of

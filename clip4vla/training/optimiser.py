@@ -8,7 +8,7 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.errors import UserError
 from clip4vla.training.average import Average
 from clip4vla.training.bert_adam import BertAdam

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from clip4vla.config.run import GATES, MIXING_FUSIONS, PARTS, Finetune, Pretrain
+from clip4vla.config.run import Finetune, Pretrain
+from clip4vla.config.sections import GATES, MIXING_FUSIONS, PARTS
 from clip4vla.evaluation.caption_metrics import score_captions
 from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.classification import accuracy, predict, probe_inputs

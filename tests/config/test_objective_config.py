@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from clip4vla.config.keys import run_key
 from clip4vla.config.plan import make_plan
 from clip4vla.config.recipe import PretrainRecipe, Recipe
-from clip4vla.config.run import Finetune, Freeze, Objective, Optimiser, Pretrain, Source
+from clip4vla.config.run import Finetune, Pretrain, Source
+from clip4vla.config.sections import Freeze, Objective, Optimiser
 from clip4vla.errors import UserError
 
 REPO = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.config import layout
 from clip4vla.config.plan import make_plan
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.cost.estimate import clip_counts, estimate
 from clip4vla.cost.runs import flops, v100_flops
 from clip4vla.cost.work import work_of

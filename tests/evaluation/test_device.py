@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.training.loop import Trainer
 from clip4vla.training.optimiser import Updates

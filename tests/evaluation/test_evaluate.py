@@ -9,7 +9,8 @@ import pytest
 from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
 
 from clip4vla.config.presets import PRESETS
-from clip4vla.config.run import Decoding, Evaluate
+from clip4vla.config.run import Evaluate
+from clip4vla.config.sections import Decoding
 from clip4vla.config.yaml import undotted
 from clip4vla.datasets import Benchmark
 from clip4vla.errors import UserError

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import INPUTS, MODEL, SPLITS, finetune, optimiser, source
 
-from clip4vla.config.run import GATES, Evaluate
+from clip4vla.config.run import Evaluate
+from clip4vla.config.sections import GATES
 from clip4vla.errors import UserError
 from clip4vla.evaluation.device import to_device
 from clip4vla.evaluation.evaluate import evaluate

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clip4vla.config.run import Masking
+from clip4vla.config.sections import Masking
 from clip4vla.features.masking import draw_masks
 from clip4vla.features.seeds import generator
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from features_fakes import CLIPS
 
-from clip4vla.config.run import Inputs, Masking
+from clip4vla.config.sections import Inputs, Masking
 from clip4vla.errors import UserError
 from clip4vla.features.collate import collate
 from clip4vla.features.samples import ClipSamples

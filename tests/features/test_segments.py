@@ -3,7 +3,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from clip4vla.config.run import Inputs
+from clip4vla.config.sections import Inputs
 from clip4vla.features.masking import Masks
 from clip4vla.features.segments import segment_count, split
 

@@ -3,7 +3,7 @@
 import torch
 from learning.clip_alone import write_clip
 
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.models.build import build_model
 from clip4vla.models.weights import save_model
 

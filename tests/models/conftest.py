@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.models.build import build_model
 
 TINY = Model(architecture="tiny", weights=None)

@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.models.build import build_model
 
 

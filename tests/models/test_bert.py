@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.errors import UserError
 from clip4vla.models.bert import BertBlock, BertJointEncoder
 from clip4vla.models.build import build_model

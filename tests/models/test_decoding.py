@@ -4,7 +4,7 @@ import dataclasses
 import pytest
 import torch
 
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import EOT, SOT
 from clip4vla.models.build import build_model

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.models.build import build_model
 from clip4vla.models.gate import Gate
 from clip4vla.models.pooling import normalise

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from open_clip import pretrained as table
 from safetensors.torch import save_file
 
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve
 from clip4vla.models.build import build_model

@@ -10,7 +10,7 @@ otherwise for other shapes: results agree to 2e-5 of the largest.
 import pytest
 import torch
 
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.models.architecture import EOT, PAD, SOT
 from clip4vla.models.build import build_model
 from clip4vla.models.decoding import GREEDY, Decoding, decode

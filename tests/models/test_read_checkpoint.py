@@ -8,7 +8,7 @@ import torch
 
 import clip4vla
 from clip4vla.config.data import Cache
-from clip4vla.config.run import Inputs, Model
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.config.settings import Settings
 from clip4vla.errors import UserError
 from clip4vla.models.build import build_model

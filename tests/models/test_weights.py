@@ -3,7 +3,7 @@ import torch
 from foreign_weights import openai_state, script_archive
 from safetensors.torch import load_file, save_file
 
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.errors import UserError
 from clip4vla.models.build import build_model
 from clip4vla.models.weights import load_into, read_metadata, save_model

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from clip4vla.cli import main
 from clip4vla.config.plan import make_plan
-from clip4vla.config.run import Model
+from clip4vla.config.sections import Model
 from clip4vla.config.settings import Settings
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file

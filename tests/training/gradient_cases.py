@@ -5,7 +5,7 @@ import functools
 import torch
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 
-from clip4vla.config.run import Objective
+from clip4vla.config.sections import Objective
 from clip4vla.evaluation.start import starting_model
 from clip4vla.features.text import tokenize
 from clip4vla.models.clip4vla import set_trainable

@@ -5,7 +5,7 @@ import torch
 from test_loop import StubTask, run, trainer, weights
 from torch import nn
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.errors import RetryLater
 from clip4vla.training.average import Average
 from clip4vla.training.selection import Choice

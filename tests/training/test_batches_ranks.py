@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_world import INPUTS, build_world, source
 
-from clip4vla.config.run import Masking
+from clip4vla.config.sections import Masking
 from clip4vla.errors import UserError
 from clip4vla.evaluation.reading import Caches, clip_items, samples_of, split_rows
 from clip4vla.training.batches import ClipBatches

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.errors import UserError
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.optimiser import Updates

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clip4vla.config.run import Freeze
+from clip4vla.config.sections import Freeze
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import resolve
 from clip4vla.models.clip4vla import CLIP4VLA, learning_parts, set_trainable

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import build_world, optimiser, pretrain
 
-from clip4vla.config.run import Masking, Objective
+from clip4vla.config.sections import Masking, Objective
 from clip4vla.evaluation.device import pick_device
 from clip4vla.evaluation.reading import Caches
 from clip4vla.features import vectors

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from gradient_cases import assert_equal, chunks_of, cut, gradients, in_double, make_batch, make_task
 from torch import nn
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.training.gather import average_gradients, gather, own_rows, summed, world_size
 from clip4vla.training.optimiser import Updates
 

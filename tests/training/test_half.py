@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import MODEL, build_world, finetune, optimiser, pretrain
 
-from clip4vla.config.run import Evaluate, Optimiser
+from clip4vla.config.run import Evaluate
+from clip4vla.config.sections import Optimiser
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.files import read_json
 from clip4vla.models.build import build_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints

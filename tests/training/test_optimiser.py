@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from clip4vla.config.run import Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.errors import UserError
 from clip4vla.training.optimiser import Updates, parameter_groups
 from clip4vla.training.schedule import warmup_cosine

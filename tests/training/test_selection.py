@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_world import SILENT, build_world, finetune, optimiser, source
 
-from clip4vla.config.run import Decoding, Evaluate
+from clip4vla.config.run import Evaluate
+from clip4vla.config.sections import Decoding
 from clip4vla.errors import UserError
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.evaluation.reading import Caches

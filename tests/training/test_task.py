@@ -5,7 +5,7 @@ import torch
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 from torch.nn.functional import cross_entropy, log_softmax
 
-from clip4vla.config.run import Objective
+from clip4vla.config.sections import Objective
 from clip4vla.features.text import END, PAD, tokenize
 from clip4vla.models.build import build_model
 from clip4vla.models.clip4vla import set_trainable

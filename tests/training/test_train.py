@@ -15,7 +15,7 @@ from halting import halt_at
 from safetensors.torch import load_file
 from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain, source
 
-from clip4vla.config.run import Freeze, Objective
+from clip4vla.config.sections import Freeze, Objective
 from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.files import read_json
 from clip4vla.models.architecture import resolve

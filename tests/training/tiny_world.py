@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from clip4vla.config.data import Cache
-from clip4vla.config.run import Finetune, Inputs, Masking, Model, Optimiser, Pretrain, Source
+from clip4vla.config.run import Finetune, Pretrain, Source
+from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
 from clip4vla.features.manifest import freeze
 from clip4vla.features.shards import build_shard
 from clip4vla.files import write_parquet

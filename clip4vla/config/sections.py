@@ -1,0 +1,257 @@
+"""Sections that several stages share: model, inputs, objective, optimiser, decoding.
+
+Together with `clip4vla.config.run` they are the scientific config of a run.
+"""
+
+from typing import Any, Literal, Self, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from clip4vla.config.base import Section, refuse_unread, runtime
+
+Modality = Literal["audio", "vision"]
+Task = Literal["retrieval", "captioning", "classification"]
+GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
+MixingFusion = Literal["global_to_local", "temporal"]
+JointFusion = Literal[MixingFusion, "tight", "local_to_local"]
+Fusion = Literal["global_to_global", JointFusion, GateKind]
+JointStyle = Literal["clip", "bert"]
+Selection = Literal["last", "best_val", "best_test_as_paper"]
+Activation = Literal["quick_gelu", "gelu"]
+TypeToken = Literal["none", "single", "both", "background"]
+GATES = get_args(GateKind)
+JOINT_FUSIONS = get_args(JointFusion)
+MIXING_FUSIONS = get_args(MixingFusion)  # a clip passes the joint encoder before it is pooled
+PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "fusion", "gate", "probe")
+FIXED_SCALE = 100.0
+
+
+def added(default: Any, description: str = "") -> Any:
+    """A field that came later: its default is the behaviour before it, and enters no run key."""
+    extra = {"neutral": default}
+    return Field(default, description=description, json_schema_extra=extra)
+
+
+class Model(Section):
+    """Towers, type token and fusion (paper, Method; facts 3, 4, 7)."""
+
+    architecture: str = Field("ViT-B-32", description="an open_clip name, or a file of ours: tiny")
+    weights: str | None = Field(
+        "openai", description="name in the config's `weights`; null: random (demo and tests)"
+    )
+    audio_init: Literal["vision", "scratch"] = Field(
+        "vision", description="audio tower starts from the vision tower, or from nothing"
+    )
+    type_token: TypeToken = Field(
+        "single",
+        description="none; one token mixed by nonverbal_share; [VB] and [NB] both (D8); or one "
+        "token for all clips, as early released files have (background, facts 3.2)",
+    )
+    extra_position: Literal["scaled", "released"] = Field(
+        "scaled", description="initial size of the type token's position: width^-0.5, or N(0,1)"
+    )
+    joint_layers: int = Field(4, ge=1, description="layers of the joint encoder")
+    joint: JointStyle = added(
+        "clip", "joint encoder: starts from the text tower; or BERT's style, from nothing"
+    )
+    fusion: Fusion = added(
+        "global_to_global",
+        "retrieval: mean of pooled vectors; joint encoder over the clip (global_to_local), with "
+        "the end token (tight), with every token (local_to_local); a gate (feat2..., query2...); "
+        "or, of vision alone, CLIP4Clip's transformer over frames (temporal)",
+    )
+    activation: Activation = added(
+        "quick_gelu", "what CLIP was trained with: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
+    )
+
+    def towers(self) -> "Model":
+        """The model without what retrieval adds: stages before it do not depend on that."""
+        return self.model_copy(update={"joint": "clip", "fusion": "global_to_global"})
+
+
+class Inputs(Section):
+    """How a cached clip becomes tensors (facts 1.4-1.7, 4)."""
+
+    max_frames: int = Field(12, ge=1, description="spread evenly over the clip")
+    max_segments: int = Field(10, ge=1, description="of 1.792 s; the central ones are kept")
+    max_words: int = Field(32, ge=3, le=77, description="tokens with start and end")
+    extra_segment: bool = Field(
+        False, description="one all-padding segment when T is a multiple of 224 (released, D5)"
+    )
+    pad_value: Literal["zero", "min"] = Field(
+        "zero",
+        description="value of padding rows: 0 (released), a loud one, or the clip's minimum (D6)",
+    )
+    standardisation: Literal["segment", "clip", "fixed"] = added(
+        "segment",
+        "log-mel to about mean 0 and deviation 1: by each segment and channel (released), by each "
+        "whole clip and channel, or by log_mel_mean and log_mel_std (D4)",
+    )
+    log_mel_mean: float | None = added(None, "fixed: subtracted; in the log-mel's own unit")
+    log_mel_std: float | None = added(None, "fixed: divided by, after the mean; above 0")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        refuse_unread(self, "standardisation", {"fixed": ("log_mel_mean", "log_mel_std")})
+        if self.standardisation == "fixed":
+            if self.log_mel_mean is None or self.log_mel_std is None:
+                raise ValueError("standardisation: fixed needs log_mel_mean and log_mel_std")
+            if self.log_mel_std <= 0:
+                raise ValueError(f"log_mel_std is {self.log_mel_std:g}: it must be above 0")
+        return self
+
+
+class Masking(Section):
+    """Spectrogram masking for the intra-modal loss (facts 2, D7)."""
+
+    mode: Literal["released", "paper"] = Field(
+        "released", description="fixed count of random widths, or random starts of fixed width"
+    )
+    frequency: float = Field(0.05, ge=0, le=1, description="share of mel bands that start a mask")
+    time: float = Field(0.15, ge=0, le=1, description="share of time steps that start a mask")
+    width: int = Field(10, ge=1, description="released: width in 0..width-1; paper: exactly width")
+
+
+class Objective(Section):
+    """Contrastive terms (facts 5; paper eqs 1-5)."""
+
+    inter: bool = Field(
+        True, description="text-audio and vision-audio; text-vision too where CLIP is trained"
+    )
+    intra: bool = Field(True, description="clean against masked audio")
+    scale: float = Field(FIXED_SCALE, gt=0, description="1 / temperature, while that is fixed")
+    symmetric: bool = Field(True, description="both directions; false: text -> video only (D10)")
+    temperature: Literal["fixed", "learnable"] = added(
+        "fixed", "learnable: CLIP's logit_scale, from its weights on, at most 100; by head_lr"
+    )
+    multi_positive: bool = added(
+        False, "all samples of one clip are each other's positives (inter); else the pair alone"
+    )
+    second_stage: Literal["repaired", "released"] = added(
+        "repaired",
+        "where CLIP is trained too: t_a + a_v + t_v; or t_a + 2 a_v, with t_v in the curve only",
+    )
+    self_similarity: bool = added(
+        False, "text-text and vision-vision too: each sample against all others (released)"
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.temperature == "learnable" and self.scale != FIXED_SCALE:
+            raise ValueError("scale is for temperature: fixed; leave it out")
+        if not self.inter:
+            for name in ("multi_positive", "second_stage", "self_similarity"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is about inter-modal terms; set inter: true")
+        return self
+
+
+class Freeze(Section):
+    """Parameters that do not learn, beside those that the stage freezes anyway (facts 3.4)."""
+
+    layer_num: int | None = Field(
+        None,
+        ge=0,
+        description="CLIP4Clip's rule: of CLIP only blocks from this one on learn, and ln_final, "
+        "text_projection and vision.proj; null: all of it",
+    )
+    prefixes: list[str] = Field(
+        [], description="beginnings of parameter names, such as audio. or text.token_embedding"
+    )
+
+    @field_validator("prefixes")
+    @classmethod
+    def _begin_with_a_part(cls, prefixes: list[str]) -> list[str]:
+        for prefix in prefixes:
+            first = prefix.split(".")[0]
+            if not first or not any(part.startswith(first) for part in PARTS):
+                raise ValueError(f"{prefix!r} begins no parameter name: {', '.join(PARTS)}")
+        return prefixes
+
+
+class Optimiser(Section):
+    """Updates and their schedule (facts 6.4 to 6.6). Default: AdamW, fp32 master weights."""
+
+    kind: Literal["adamw", "bert_adam"] = added(
+        "adamw",
+        "adamw; or the released BertAdam: no bias correction, each tensor's gradient clipped too, "
+        "LayerNorm gains decayed (bert_adam, facts 6.5)",
+    )
+    precision: Literal["full", "half_weights"] = added(
+        "full",
+        "full: fp32 weights and moments. half_weights: a STUDY of the released fp16 towers (facts "
+        "6.6); its numbers are labelled, and are not to be mixed with others; bert_adam only",
+    )
+    lr: float = Field(1e-6, gt=0, description="peak, pretrained towers")
+    head_lr: float = Field(5e-4, gt=0, description="peak, modules that start from nothing")
+    weight_decay: float = Field(0.2, ge=0, description="decoupled")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(0.98, ge=0, lt=1, description="decay of the second moment")
+    eps: float = Field(1e-6, gt=0, description="added to the root of the second moment")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps")
+    grad_clip: float = Field(
+        1.0, gt=0, description="largest norm of all gradients; bert_adam: of each tensor's too"
+    )
+    ema: float | None = added(
+        None,
+        "decay of a moving average of the weights, such as 0.999, which is then validated, "
+        "selected and published; null: none",
+    )
+    epochs: int = Field(5, ge=1, description="passes over the training clips")
+    batch_size: int = Field(128, ge=2, description="clips in one step, over all ranks")
+    microbatch: int | None = runtime(
+        None,
+        ge=1,
+        description="clips on the device at once, on each rank; a contrast is still over the whole "
+        "batch (gradient caching: each clip is encoded twice); null: all",
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is {self.ema:g}: a decay lies between 0 and 1, such as 0.999")
+        if self.precision == "half_weights":
+            if self.kind != "bert_adam":
+                raise ValueError("precision: half_weights studies the released code: bert_adam")
+            if self.ema is not None:
+                raise ValueError("ema: an average in float16 would not move: leave it out")
+        return self
+
+
+class Decoding(Section):
+    """How captions are written (facts 8.3). The default is greedy: the likeliest next word."""
+
+    method: Literal["greedy", "beam", "sampling"] = Field(
+        "greedy", description="likeliest word; `beams` hypotheses at once; words drawn, seeded"
+    )
+    beams: int = Field(5, ge=1, description="beam: hypotheses kept per clip")
+    length_penalty: float = Field(
+        0.0, ge=0, description="beam: score = sum of log-probabilities / length ** this"
+    )
+    no_repeat_ngram: int = Field(
+        0, ge=0, description="no run of this many tokens twice in a caption; 0: no limit"
+    )
+    stopping: Literal["frozen", "released"] = Field(
+        "frozen", description="beam: ended hypotheses keep their score, or grow on (released)"
+    )
+    positions: Literal["fixed", "sliding"] = Field(
+        "fixed", description="of vision and audio: as in training, or after the words (released)"
+    )
+    cache: bool = Field(True, description="keep keys and values of earlier words; fixed only")
+    temperature: float = Field(1.0, gt=0, description="sampling: logits are divided by it")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="sampling: from the likeliest words of this probability"
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.positions == "sliding" and self.cache:
+            raise ValueError("positions: sliding move with every word; set cache: false")
+        refuse_unread(self, "method", READ_BY)
+        return self
+
+
+READ_BY = {  # options of decoding that one method reads
+    "beam": ("beams", "length_penalty", "stopping"),
+    "sampling": ("temperature", "top_p"),
+}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clip4vla.config import layout
 from clip4vla.config.plan import make_plan
-from clip4vla.config.run import (sources_of)
+from clip4vla.config.run import sources_of
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, sha256_of
 

@@ -118,6 +118,18 @@ rule build_page:
             labels={"figure": "coverage"},
             caption="../workflow/report/coverage.rst",
         ),
+        cost=report(
+            "results/figures/cost.png",
+            category="Figures",
+            labels={"figure": "cost"},
+            caption="../workflow/report/cost.rst",
+        ),
+        numbers=report(
+            "results/numbers.tex",
+            category="Everything",
+            labels={"file": "LaTeX macros"},
+            caption="../workflow/report/numbers.rst",
+        ),
         curves=report(
             expand(
                 "results/figures/curves-{stage}.png", stage=layout.trained_stages(PLAN)

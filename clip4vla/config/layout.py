@@ -140,8 +140,8 @@ def swept(plan: Plan) -> list[str]:
 
 def figures(plan: Plan, kind: str) -> list[str]:
     """Figures over all tables; kind is png or svg."""
-    names = ["difference", "coverage", *(f"curves-{stage}" for stage in trained_stages(plan))]
-    names += swept(plan)
+    names = ["difference", "coverage", "cost", *swept(plan)]
+    names += [f"curves-{stage}" for stage in trained_stages(plan)]
     return [f"results/figures/{name}.{kind}" for name in names]
 
 
@@ -152,6 +152,7 @@ def table_outputs(plan: Plan) -> list[str]:
         *figures(plan, "png"),
         *figures(plan, "svg"),
         "results/tidy.csv",
+        "results/numbers.tex",
         "results/index.html",
     ]
 

@@ -74,6 +74,15 @@ class Plan:
                     todo.extend(self.parents(key))
         return rows
 
+    def trainings(self, table: str) -> list[str]:
+        """Run keys of everything that is trained on the way to a table's numbers."""
+        return sorted(
+            key
+            for key, cells in self.rows().items()
+            if self.runs[key].stage in ("pretrain", "finetune")
+            and any(cell.table == table for cell in cells)
+        )
+
     def names(self) -> dict[str, str]:
         """A readable name for every run: table/row/dataset/seed of the first cell that needs it."""
         names = {}
@@ -118,6 +127,7 @@ class Plan:
             "paper_table": table.paper_table,
             "columns": [column.model_dump() for column in table.columns],
             "rows": rows,
+            "trainings": self.trainings(name),
         }
 
     def _own_metrics(self, table: Table, row: Row) -> dict[str, str]:

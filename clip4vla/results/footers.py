@@ -1,7 +1,5 @@
 """The small print under a table: units, rules, data behind every N, and the claim as a whole."""
 
-from itertools import combinations
-
 from clip4vla.config.run import CODE_VERSION
 from clip4vla.results.compare import (
     NO_REFERENCE,
@@ -12,6 +10,8 @@ from clip4vla.results.compare import (
     Entry,
     lower_is_better,
 )
+from clip4vla.results.cost import Cost, cost_notes
+from clip4vla.results.order import best_notes, order_notes
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import number, signed
@@ -41,7 +41,9 @@ EXTRAS = {
 }
 
 
-def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[str]:
+def footers(
+    sheet: Sheet, entries: list[Entry], paper: list[Published], costs: dict[str, Cost]
+) -> list[str]:
     """All lines of small print, each a sentence or two."""
     measured = [entry for entry in entries if entry.ours is not None]
     lines = [_units(sheet)]
@@ -54,7 +56,7 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
         lines += _folds(measured)
         if any(entry.paper is not None for entry in entries):
             lines.append(_summary(entries, measured))
-        lines += _order(sheet, measured)
+        lines += order_notes(sheet, measured) + best_notes(sheet, measured)
         lines += _data(sheet, measured)
         lines += _shared("Silent clips", "policy", measured)
         lines += _shared("Checkpoint selection", "selection", measured)
@@ -68,6 +70,7 @@ def footers(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[
     lines += _missing(entries)
     lines.append(f"{NO_REFERENCE}: the paper prints no number, or there is nothing to compare.")
     lines += _oddities(sheet, entries, paper)
+    lines += cost_notes(sheet, costs)
     lines += sheet.footers
     lines.append(f"Numbers of code version {CODE_VERSION}.")
     return lines
@@ -115,26 +118,6 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
         f"{text}; mean difference {signed(bias)}, mean size of a difference {size:.1f} "
         "(without ranks)."
     )
-
-
-def _order(sheet: Sheet, measured: list[Entry]) -> list[str]:
-    """An ablation claims an order of rows: how much of the paper's order ours keeps."""
-    found = []
-    for dataset in sheet.datasets():
-        kept = total = 0
-        for column in [c.metric for c in sheet.columns if c.dataset == dataset]:
-            rows = [
-                e
-                for e in measured
-                if (e.dataset, e.column) == (dataset, column) and e.difference is not None
-            ]
-            for one, two in combinations(rows, 2):
-                if one.paper != two.paper:
-                    total += 1
-                    kept += (one.ours - two.ours) * (one.paper - two.paper) > 0
-        if total:
-            found.append(f"{sheet.dataset_label(dataset)} {kept} of {total}")
-    return [f"Pairs of numbers in the paper's order: {'; '.join(found)}."] if found else []
 
 
 def _data(sheet: Sheet, measured: list[Entry]) -> list[str]:

@@ -7,12 +7,15 @@ difference and the verdict. So numbers that belong together stand in one column.
 from dataclasses import dataclass
 
 from clip4vla.results.compare import NO_REFERENCE, PAPER_ONLY, Entry
+from clip4vla.results.cost import Cost
 from clip4vla.results.footers import footers
+from clip4vla.results.order import order_cell, orders
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import number, signed
 
 COUNTS = "queries × clips; scored/expected"
+ORDER = "(order)"  # in place of a row's name, which has no brackets
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,12 @@ class Grid:
     footers: tuple[str, ...]
 
 
-def build_grid(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> Grid:
+def build_grid(
+    sheet: Sheet,
+    entries: list[Entry],
+    paper: list[Published],
+    costs: dict[str, Cost] | None = None,
+) -> Grid:
     """Lay a table out. Every cell has a text: a number, a reason, or an em dash."""
     groups, headings = [], []
     for dataset in sheet.datasets():
@@ -52,6 +60,7 @@ def build_grid(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> Gr
     lines: list[Line] = []
     for row in dict.fromkeys(entry.row for entry in entries):
         lines.extend(_row_lines(sheet, entries, [e for e in entries if e.row == row]))
+    lines.extend(_order_line(sheet, entries))
     return Grid(
         sheet.table,
         sheet.title,
@@ -60,7 +69,7 @@ def build_grid(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> Gr
         tuple(groups),
         tuple(headings),
         tuple(lines),
-        tuple(footers(sheet, entries, paper)),
+        tuple(footers(sheet, entries, paper, costs or {})),
     )
 
 
@@ -101,6 +110,17 @@ def _counted(entries: list[Entry], dataset: str) -> bool:
 
 def _galleries(entries: list[Entry], dataset: str) -> set[str]:
     return {e.gallery for e in entries if e.dataset == dataset and e.kind == "ours"}
+
+
+def _order_line(sheet: Sheet, entries: list[Entry]) -> list[Line]:
+    """The table's last line, where two rows of it can be compared with two of the paper's."""
+    found = orders(sheet, entries)
+    cells = []
+    for dataset in sheet.datasets():
+        columns = [c.metric for c in sheet.columns if c.dataset == dataset]
+        cells += [order_cell(found.get((dataset, metric))) for metric in columns]
+        cells += [NO_REFERENCE] if _counted(entries, dataset) else []
+    return [Line(ORDER, "All rows", "verdict", "", tuple(cells))] if found else []
 
 
 def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[Line]:

@@ -9,10 +9,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from clip4vla.files import write_text
+from clip4vla.results.cost import read_costs
 from clip4vla.results.figures import encoded, save
 from clip4vla.results.figures_compare import bars, differences
+from clip4vla.results.figures_cost import cost_figure
 from clip4vla.results.figures_data import coverage, curves, read_coverage, read_curve
 from clip4vla.results.figures_sweep import sweep
+from clip4vla.results.numbers import to_numbers
 from clip4vla.results.paper import read_paper
 from clip4vla.results.render import html_fragment, html_page
 from clip4vla.results.sheet import read_sheet
@@ -27,24 +30,28 @@ def build_page(
     out: str | Path,
     curve_files: Mapping[str, Mapping[str, Path]] | None = None,
     coverage_files: Mapping[str, Path] | None = None,
+    trainings: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "CLIP4VLA, reproduced",
     links: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `tidy.csv`, `figures/*.svg|png` and the self-contained `index.html` into `out`.
+    """Write `tidy.csv`, `numbers.tex`, `figures/*.svg|png` and a self-contained `index.html`.
 
     `curve_files`: stage -> run label -> metrics.jsonl; `coverage_files`: dataset version ->
-    coverage.csv; `links`: text -> address, relative to `out`, of pages to look at. Figures:
-    `difference`, `curves-<stage>`, `coverage`, and one named after each table that sweeps. Files
-    that are not there yet are left out, as runs that have not ended are `not run` in the tables.
+    coverage.csv; `trainings`: stage -> run key -> run label, whose costs are summed up; `links`:
+    text -> address, relative to `out`, of pages to look at. Figures: `difference`, `coverage`,
+    `cost`, `curves-<stage>`, and one named after each table that sweeps. Files that are not there
+    yet are left out, as runs that have not ended are `not run` in the tables.
     """
     out = Path(out)
     contents = [read_sheet(path) for path in sheets]
     numbers = read_paper(paper)
     tidy = build_tidy(contents, runs)
+    trainings = trainings or {}
+    costs = read_costs([key for keys in trainings.values() for key in keys], runs)
     write_tidy(out / "tidy.csv", tidy)
     every, sections = [], []
     for sheet in contents:
-        entries, grid = table_views(sheet, tidy, numbers)
+        entries, grid = table_views(sheet, tidy, numbers, costs)
         every.extend(entries)
         body = f"{html_fragment(grid)}\n{_image(bars(sheet, entries), f'{sheet.title}: bars')}"
         if sheet.sweep:
@@ -55,6 +62,14 @@ def build_page(
     for name, heading, figure in _figures(every, curve_files or {}, coverage_files):
         save(figure, out / "figures" / name)
         sections.append((heading, _image(figure, heading)))
+    write_text(out / "numbers.tex", to_numbers(every))
+    spent = {
+        stage: {label: costs[key] for key, label in keys.items() if key in costs}
+        for stage, keys in trainings.items()
+    }
+    figure = cost_figure(spent)
+    save(figure, out / "figures" / "cost")
+    sections.append(("Cost", _image(figure, "Cost of the trainings")))
     if links:
         lines = "\n".join(
             f'<li><a href="{escape(link)}">{escape(text)}</a></li>' for text, link in links.items()

@@ -3,6 +3,7 @@
 from html import escape
 
 from clip4vla.results.layout import Grid, Line
+from clip4vla.results.text import tex
 
 STYLE = """
 :root { color-scheme: light; }
@@ -120,7 +121,7 @@ def html_fragment(grid: Grid) -> str:
 def to_latex(grid: Grid) -> str:
     """A `table` with booktabs rules; the document needs booktabs and graphicx."""
     columns = len(grid.headings)
-    groups = [rf"\multicolumn{{{size}}}{{c}}{{{_tex(name)}}}" for name, size in grid.groups]
+    groups = [rf"\multicolumn{{{size}}}{{c}}{{{tex(name)}}}" for name, size in grid.groups]
     rules = [
         rf"\cmidrule(lr){{{start + 3}-{start + 2 + size}}}" for (_, size), start in _spans(grid)
     ]
@@ -132,7 +133,7 @@ def to_latex(grid: Grid) -> str:
         r"\toprule",
         " & & " + " & ".join(groups) + r" \\",
         "".join(rules),
-        " & & " + " & ".join(_tex(heading) for heading in grid.headings) + r" \\",
+        " & & " + " & ".join(tex(heading) for heading in grid.headings) + r" \\",
     ]
     ours = {line.row for line in grid.lines if line.source == "ours"}
     above = True  # whether the row above has lines of ours: such rows stand between rules
@@ -142,12 +143,12 @@ def to_latex(grid: Grid) -> str:
                 out.append(r"\midrule")
             above = line.row in ours
         cells = [label, source_text(line), *line.cells]
-        out.append(" & ".join(_tex(cell) for cell in cells) + r" \\")
+        out.append(" & ".join(tex(cell) for cell in cells) + r" \\")
     note = f" Note: {grid.note}" if grid.note else ""
     out += [
         r"\bottomrule",
         r"\end{tabular}}",
-        rf"\caption{{{_tex(f'{grid.title}. {grid.caption}{note}'.strip())}}}",
+        rf"\caption{{{tex(f'{grid.title}. {grid.caption}{note}'.strip())}}}",
         rf"\label{{tab:{grid.name}}}",
         r"\end{table}",
     ]
@@ -170,18 +171,13 @@ def _labelled(grid: Grid):
 
 
 def _html_cell(grid: Grid, index: int, cell: str) -> str:
-    if cell in BADGES:
-        return f'<td><span class="badge {cell.split()[0]}">{escape(cell)}</span></td>'
+    if cell in BADGES or cell.startswith("order "):
+        look = {"order kept": "within", "order broken": "below"}
+        kind = look.get(" ".join(cell.split()[:2]), cell.split()[0])
+        return f'<td><span class="badge {kind}">{escape(cell)}</span></td>'
     kind = ' class="counts"' if "×" in grid.headings[index] else ""
     return f"<td{kind}>{escape(cell)}</td>"
 
 
 def _md(text: str) -> str:
     return text.replace("|", r"\|").replace("*", r"\*").replace("<", "&lt;")
-
-
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {mark: "\\" + mark for mark in "&%$#_{}"}
-    special |= {"±": r"$\pm$", "−": "$-$", "—": "---", "×": r"$\times$", "<": "$<$", ">": "$>$"}
-    return "".join(special.get(mark, mark) for mark in text)

@@ -63,6 +63,7 @@ class Sheet(Section):
     )
     note: str = Field("", description="printed under the title; says why, when not comparable")
     sweep: str | None = Field(None, description="over what the rows are points of a line")
+    trainings: list[str] = Field([], description="run keys of what is trained for its cells")
     footers: list[str] = Field([], description="more lines under the table, such as versions")
     dataset_labels: dict[str, str] = {}
     columns: list[Column] = Field(min_length=1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from clip4vla.files import write_text
 from clip4vla.results.compare import Entry, as_frame, compare
+from clip4vla.results.cost import Cost, read_costs
 from clip4vla.results.figures import save
 from clip4vla.results.figures_compare import bars
 from clip4vla.results.layout import Grid, build_grid
@@ -24,7 +25,8 @@ def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str
     content = read_sheet(sheet)
     tidy = build_tidy([content], runs)
     numbers = read_paper(paper)
-    entries, grid = table_views(content, tidy, numbers)
+    costs = read_costs(content.trainings, runs)
+    entries, grid = table_views(content, tidy, numbers, costs)
     write_tidy(out / "tidy.csv", tidy)
     frame = as_frame(entries)
     write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
@@ -43,7 +45,9 @@ def write_row(sheet: Sheet, row: str, runs: str | Path, paper: str | Path, out: 
     write_text(out, to_markdown(build_grid(only, mine, numbers)))
 
 
-def table_views(sheet: Sheet, tidy, paper: list[Published]) -> tuple[list[Entry], Grid]:
+def table_views(
+    sheet: Sheet, tidy, paper: list[Published], costs: dict[str, Cost] | None = None
+) -> tuple[list[Entry], Grid]:
     """The numbers of a table, and its layout."""
     entries = compare(sheet, tidy, paper)
-    return entries, build_grid(sheet, entries, paper)
+    return entries, build_grid(sheet, entries, paper, costs)

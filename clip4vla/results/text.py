@@ -1,4 +1,4 @@
-"""How numbers are written in every table."""
+"""How numbers and texts are written in every table."""
 
 COSTS = ("batch_size", "trained_params_M", "_days", "_days_min", "_days_max")
 
@@ -12,3 +12,11 @@ def signed(value: float) -> str:
     """A difference with its sign; the minus is a real one, and zero has none."""
     text = f"{value:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def tex(text: str) -> str:
+    """A text in LaTeX: its special marks escaped, and those of the tables in math."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {mark: "\\" + mark for mark in "&%$#_{}"}
+    special |= {"±": r"$\pm$", "−": "$-$", "—": "---", "×": r"$\times$", "<": "$<$", ">": "$>$"}
+    return "".join(special.get(mark, mark) for mark in text)

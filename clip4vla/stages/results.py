@@ -61,6 +61,10 @@ def page(plan: Plan) -> None:
             version: Path(layout.data_dir(version), "coverage.csv")
             for version in sorted(plan.versions)
         },
+        trainings={
+            stage: {key: names[key] for key in plan.stage(stage)}
+            for stage in layout.trained_stages(plan)
+        },
         links={
             f"{names[key]}: {what}": f"runs/{key}/{file}"
             for stage, what, file in (
@@ -71,6 +75,7 @@ def page(plan: Plan) -> None:
         },
     )
     tables = [_folder(table) / f"table.{kind}" for table in plan.tables for kind in ("md", "csv")]
+    tables += [RESULTS / "index.html", RESULTS / "numbers.tex"]
     write_record(
         RESULTS / "record.json",
         kind="tables",
@@ -82,7 +87,7 @@ def page(plan: Plan) -> None:
             "rows": float(sum(len(table.rows) for table in plan.tables.values())),
             "evaluations": float(len(plan.stage("evaluate"))),
         },
-        artifacts=[*tables, *map(Path, layout.figures(plan, "png")), RESULTS / "index.html"],
+        artifacts=[*tables, *map(Path, layout.figures(plan, "png"))],
         inputs=sorted({cell.run_key for cell in plan.cells}),
     )
 

@@ -39,12 +39,12 @@ def test_page_holds_everything_and_is_the_same_twice(tree, files, tmp_path):
     first = build(tree, files, tmp_path / "a")
     assert first == build(tree, files, tmp_path / "b")
     names = {str(path) for path in first}
-    figures = ("difference", "curves-finetune", "coverage")
-    assert names == {"index.html", "tidy.csv"} | {
+    figures = ("difference", "curves-finetune", "coverage", "cost")
+    assert names == {"index.html", "tidy.csv", "numbers.tex"} | {
         f"figures/{name}.{kind}" for name in figures for kind in ("svg", "png")
     }
     page = (tmp_path / "a" / "index.html").read_text()
-    assert page.count('src="data:image/svg+xml;base64,') == page.count("<img") == 4
+    assert page.count('src="data:image/svg+xml;base64,') == page.count("<img") == 5
     assert 'href="#coverage-of-the-data"' in page and 'id="coverage-of-the-data"' in page
     assert str(tmp_path) not in page
 

@@ -1,0 +1,57 @@
+"""What the trainings behind a table took: the sums of the `cost.json` of those that have ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip4vla.errors import UserError
+from clip4vla.files import read_json
+from clip4vla.results.sheet import Sheet
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One training: hours of the clock, and hours times processes by device, over all attempts."""
+
+    hours: float
+    hardware: dict[str, float]
+    attempts: int
+
+    @property
+    def device_hours(self) -> float:
+        """GPU hours, where every process has a GPU."""
+        return sum(self.hardware.values())
+
+
+def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
+    """Run key -> its cost; trainings that have not ended are not in it.
+
+    Raises UserError for a file that is not a cost.json.
+    """
+    found = {}
+    for key in run_keys:
+        path = Path(runs, key, "cost.json")
+        try:
+            value = read_json(path)
+            found[key] = Cost(value["hours"], dict(value["hardware"]), value["attempts"])
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a cost.json ({error!r}); remove it") from None
+    return found
+
+
+def cost_notes(sheet: Sheet, costs: dict[str, Cost]) -> list[str]:
+    """The small print: device hours of the trainings on the way to the table's numbers."""
+    mine = [costs[key] for key in sheet.trainings if key in costs]
+    if not mine:
+        return []
+    hardware: dict[str, float] = {}
+    for cost in mine:
+        for device, hours in cost.hardware.items():
+            hardware[device] = hardware.get(device, 0.0) + hours
+    spent = "; ".join(f"{hours:,.1f} h on {device}" for device, hours in sorted(hardware.items()))
+    return [
+        f"Cost: {len(mine)} of {len(sheet.trainings)} trainings behind the table have ended, with "
+        f"{spent} (processes times hours, every attempt; tables share trainings, so costs of "
+        "tables do not add up)."
+    ]

@@ -1,0 +1,60 @@
+"""What the trainings took, drawn: where the hours of the devices went."""
+
+from collections.abc import Mapping
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from clip4vla.results.cost import Cost
+from clip4vla.results.figures import BLUE, ORANGE, STYLE, blank, shared_legend
+
+STAGES = {"pretrain": (BLUE, ""), "finetune": (ORANGE, "//")}
+SHOWN = 30  # rows of tables; the rest is one bar
+
+
+def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
+    """Device hours by the row that needed a training first: one bar a row, pre-training apart.
+
+    `stages`: stage -> run label (table/row/dataset/seed) -> its cost. Over datasets and seeds.
+    """
+    hours: dict[str, dict[str, float]] = {}
+    for stage, runs in stages.items():
+        for label, cost in runs.items():
+            own = hours.setdefault("/".join(label.split("/")[:2]), dict.fromkeys(STAGES, 0.0))
+            own[stage] += cost.device_hours
+    bars = sorted(hours.items(), key=lambda item: -sum(item[1].values()))
+    if len(bars) > SHOWN:
+        rest = [own for _, own in bars[SHOWN:]]
+        others = {stage: sum(own[stage] for own in rest) for stage in STAGES}
+        bars = [*bars[:SHOWN], (f"{len(rest)} more rows", others)]
+    devices = sorted({d for runs in stages.values() for c in runs.values() for d in c.hardware})
+    with matplotlib.rc_context(STYLE):
+        figure = blank(8.0, 1.8 + 0.26 * max(len(bars), 2))
+        axis = figure.subplots()
+        begins = [0.0] * len(bars)
+        for stage, (colour, hatch) in STAGES.items():
+            widths = [own[stage] for _, own in bars]
+            look = {"color": colour, "hatch": hatch, "edgecolor": "white", "height": 0.6}
+            axis.barh(range(len(bars)), widths, left=begins, label=stage, **look)
+            begins = [begin + width for begin, width in zip(begins, widths, strict=True)]
+        for place, total in enumerate(begins):
+            axis.text(
+                total, place, f" {total:,.2g}" if total < 10 else f" {total:,.0f}", va="center"
+            )
+        axis.set_yticks(range(len(bars)), [label for label, _ in bars])
+        axis.set_ylim(max(len(bars), 1) - 0.4, -0.6)
+        axis.set_xlim(0, 1.12 * max([*begins, 1e-9]))
+        axis.set_xlabel("hours times processes, all attempts; " + (", ".join(devices) or "none"))
+        axis.grid(True, axis="x")
+        axis.tick_params(axis="y", length=0)
+        figure.suptitle(
+            f"Cost of the trainings: {sum(begins):,.1f} device hours",
+            x=0.01,
+            ha="left",
+            fontweight="bold",
+        )
+        if bars:
+            shared_legend(figure, [axis], 2)
+        else:
+            axis.text(0, 0, "no training has ended yet", va="center")
+    return figure

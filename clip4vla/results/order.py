@@ -1,0 +1,97 @@
+"""Whether ours keeps the order that the paper gives to its rows: what an ablation claims."""
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import hypot
+
+from clip4vla.results.compare import NO_REFERENCE, Entry, lower_is_better
+from clip4vla.results.sheet import Sheet
+from clip4vla.results.text import number
+
+
+@dataclass(frozen=True)
+class Order:
+    """One column: pairs of rows that the paper tells apart and ours scored on the same clips."""
+
+    pairs: int
+    broken: tuple[tuple[Entry, Entry], ...]  # pairs that stand the other way round, or equal
+
+    @property
+    def verdict(self) -> str:
+        """`order kept 10/10`, or `order broken 9/10` with the pairs that are kept."""
+        kept = self.pairs - len(self.broken)
+        word = "broken" if self.broken else "kept"
+        return f"order {word} {kept}/{self.pairs}"
+
+
+def orders(sheet: Sheet, entries: list[Entry]) -> dict[tuple[str, str], Order]:
+    """(dataset, column) -> its order; columns without a pair to compare have none.
+
+    Nothing is said of a table that is not comparable to the paper's.
+    """
+    found = {}
+    for column in sheet.columns if sheet.comparable else ():
+        place = (column.dataset, column.metric)
+        rows = [e for e in entries if (e.dataset, e.column) == place and e.difference is not None]
+        pairs = [pair for pair in combinations(rows, 2) if _can_be_told(*pair)]
+        if pairs:
+            found[place] = Order(len(pairs), tuple(pair for pair in pairs if not _kept(*pair)))
+    return found
+
+
+def order_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
+    """The small print: what the verdict counts, and every pair that stands the other way round."""
+    found = orders(sheet, entries)
+    if not found:
+        return []
+    lines = [
+        "Order: of the pairs of rows that the paper tells apart and ours scored on the same "
+        "clips, those that stand the same way round."
+    ]
+    for (dataset, metric), order in found.items():
+        label = next(c.label for c in sheet.columns if (c.dataset, c.metric) == (dataset, metric))
+        for one, two in order.broken:
+            where = f"{sheet.dataset_label(dataset)} {label}"
+            lines.append(
+                f"Order broken, {where}: {one.label} and {two.label} "
+                f"are {number(one.ours, one.metric)} and {number(two.ours, two.metric)}, in the "
+                f"paper {number(one.paper, one.metric)} and {number(two.paper, two.metric)}"
+                f"{_within_spread(one, two)}."
+            )
+    return lines
+
+
+def best_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
+    """Of a sweep: where each dataset is best; of equals the first."""
+    if not sheet.sweep:
+        return []
+    places = []
+    for column in {c.dataset: c for c in reversed(sheet.columns)}.values():
+        own = [e for e in entries if (e.dataset, e.column) == (column.dataset, column.metric)]
+        own = [e for e in own if e.ours is not None and e.gallery == own[0].gallery]
+        if own:
+            pick = min if lower_is_better(column.metric) else max
+            best = pick(own, key=lambda e: e.ours)
+            places.append(f"{sheet.dataset_label(column.dataset)} {column.label}: {best.label}")
+    return [f"Best of the sweep: {'; '.join(places)}."] if places else []
+
+
+def order_cell(order: Order | None) -> str:
+    """What stands in the table's last line."""
+    return order.verdict if order else NO_REFERENCE
+
+
+def _can_be_told(one: Entry, two: Entry) -> bool:
+    """The paper tells the two apart, and ours were scored on the same clips."""
+    return one.paper != two.paper and one.ids_sha256 == two.ids_sha256
+
+
+def _kept(one: Entry, two: Entry) -> bool:
+    return (one.ours - two.ours) * (one.paper - two.paper) > 0
+
+
+def _within_spread(one: Entry, two: Entry) -> str:
+    if one.sd is None or two.sd is None:
+        return " (one seed: no spread to judge by)"
+    near = abs(one.ours - two.ours) <= 2 * hypot(one.sd, two.sd)
+    return " (closer to each other than 2 sd)" if near else ""

@@ -1,5 +1,6 @@
 """A grid of texts as Markdown, HTML and LaTeX. Equal grids give equal text."""
 
+import re
 from html import escape
 
 from clip4vla.results.layout import Grid, Line
@@ -148,11 +149,17 @@ def to_latex(grid: Grid) -> str:
     out += [
         r"\bottomrule",
         r"\end{tabular}}",
-        rf"\caption{{{tex(f'{grid.title}. {grid.caption}{note}'.strip())}}}",
+        rf"\caption{{{tex(f'{_own_title(grid)}. {grid.caption}{note}'.strip())}}}",
         rf"\label{{tab:{grid.name}}}",
         r"\end{table}",
     ]
     return "\n".join([*out, *(f"% {line}" for line in grid.footers)]) + "\n"
+
+
+def _own_title(grid: Grid) -> str:
+    """The title without the paper's number in front of it: LaTeX counts tables itself."""
+    found = re.fullmatch(r"((?:Table|Figure) \d+): (.)(.*)", grid.title)
+    return f"{found[2].upper()}{found[3]} ({found[1]} of the paper)" if found else grid.title
 
 
 def _spans(grid: Grid):

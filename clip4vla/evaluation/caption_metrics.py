@@ -8,13 +8,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from clip4vla.errors import UserError
-from clip4vla.evaluation.caption_intervals import caption_intervals
+from clip4vla.evaluation.caption_intervals import caption_statistics
 from clip4vla.evaluation.caption_tokens import PACKAGE, Captions, ptb, retokenised, words
+from clip4vla.evaluation.intervals import Totals, intervals
 from clip4vla.evaluation.java import java
 
 METEOR = PACKAGE / "meteor" / "meteor-1.5.jar"
@@ -81,15 +83,27 @@ def caption_scorer(
                 if not clips:
                     continue
                 gts, res = _of(wanted, clips), _of(said, clips)
-                metrics[name], cider[name] = _scores(gts, res, meteor_score)
+                metrics[name], cider[name], sums = _scores(gts, res, meteor_score)
                 if report:
-                    ends[name] = caption_intervals(gts, res)
+                    ends[name] = intervals(caption_statistics(gts, res, sums), len(res))
                     given = _equally_many(_of(apart, clips)), _of(plain, clips), meteor_score
-                    found, _ = _scores(*given)
+                    found, _, _ = _scores(*given)
                     metrics[name] |= {f"{key}_{RELEASED}": value for key, value in found.items()}
             return CaptionScores(metrics, ends, cider)
 
         yield score
+
+
+def statistics_of(references: Captions, *runs: dict[str, str]) -> list[dict[str, Totals]]:
+    """For each run's hypotheses, its scores as functions of draws of clips in their order by id."""
+    wanted = ptb(references)
+    found = []
+    with meteor() as meteor_score:
+        for hypotheses in runs:
+            said = ptb({clip: [caption] for clip, caption in hypotheses.items()})
+            gts, res = _of(wanted, list(hypotheses)), _of(said, list(hypotheses))
+            found.append(caption_statistics(gts, res, meteor_score(gts, res)[1]))
+    return found
 
 
 def _check_same(all_of, be_in, else_has: str) -> None:
@@ -111,21 +125,23 @@ def _equally_many(references: Captions) -> Captions:
 
 def _scores(
     gts: Captions, res: Captions, meteor_score: Callable | None
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Corpus scores x 100, and CIDEr x 100 of every clip."""
+) -> tuple[dict[str, float], dict[str, float], np.ndarray | None]:
+    """Corpus scores x 100, CIDEr x 100 of every clip, and METEOR's statistics of every clip."""
     bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
     scores = {f"BLEU{n}": value for n, value in enumerate(bleu, start=1)}
+    sums = None
     if meteor_score is not None:
-        scores["METEOR"] = meteor_score(gts, res)
+        scores["METEOR"], sums = meteor_score(gts, res)
     scores["ROUGE_L"], _ = Rouge().compute_score(gts, res)
     scores["CIDEr"], each = Cider().compute_score(gts, res)
     cider = {clip: 100.0 * float(value) for clip, value in zip(res, each, strict=True)}
-    return {name: 100.0 * float(value) for name, value in scores.items()}, cider
+    return {name: 100.0 * float(value) for name, value in scores.items()}, cider, sums
 
 
 @contextlib.contextmanager
-def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
-    """A running METEOR: a function of (references, hypotheses) to the corpus score in 0..1."""
+def meteor() -> Iterator[Callable[[Captions, Captions], tuple[float, np.ndarray]]]:
+    """A running METEOR: a function of (references, hypotheses) to the corpus score in 0..1, and
+    the statistics [C, 23] of each clip (`meteor_of`)."""
     options = ["-", "-", "-stdio", "-l", "en", "-norm"]
     with java([HEAP, "-jar", str(METEOR), *options]) as running:
         process = running.process
@@ -141,7 +157,7 @@ def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
                 raise running.failure("METEOR", f"without an answer {about}", answer)
             return answer
 
-        def score(gts: Captions, res: Captions) -> float:
+        def score(gts: Captions, res: Captions) -> tuple[float, np.ndarray]:
             """Statistics per clip, then the score of their sum: the last line of the answer."""
             statistics = []
             for clip, (hypothesis,) in res.items():
@@ -150,6 +166,6 @@ def meteor() -> Iterator[Callable[[Captions, Captions], float]]:
             answer = ask(" ||| ".join(["EVAL", *statistics]), "on all clips together")
             for _ in statistics:
                 answer = process.stdout.readline()
-            return float(answer)
+            return float(answer), np.array([line.split() for line in statistics], float)
 
         yield score

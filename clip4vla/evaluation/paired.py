@@ -41,11 +41,13 @@ def compare_runs(first: Path, second: Path) -> Comparison:
             f"({two['gallery']}, ids {other['ids_sha256'][:12]}); evaluate both under policies "
             "that score the same gallery"
         )
-    keys = ["clip_id", "caption"] if one["task"] == "retrieval" else ["clip_id"]
-    if not rows[keys].equals(others[keys]):
+    if not _asked(one, rows).equals(_asked(two, others)):
         raise UserError(f"{first} and {second} scored different queries of the same clips")
     ids, clip = np.unique(rows.clip_id.to_numpy(), return_inverse=True)
-    statistics = _statistics(one, rows, clip), _statistics(two, others, clip)
+    if one["task"] == "captioning":
+        statistics = _of_captions(rows, others)
+    else:
+        statistics = _statistics(one, rows, clip), _statistics(two, others, clip)
     if not set(statistics[0]) & set(statistics[1]):
         raise UserError(
             f"{first} and {second} have no metric in common: {', '.join(statistics[0])} and "
@@ -60,7 +62,30 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: not there; give the key of a finished evaluation")
-    return read_json(paths[0]), pd.read_parquet(paths[1])
+    found, rows = read_json(paths[0]), pd.read_parquet(paths[1])
+    if found["task"] == "captioning":  # hypotheses of every clip, CIDEr of the main gallery's
+        rows = rows[rows.CIDEr.notna()].reset_index(drop=True)
+    return found, rows
+
+
+def _asked(found: dict, rows: pd.DataFrame) -> pd.DataFrame:
+    """The questions behind the rows, which two runs must share."""
+    match found["task"]:
+        case "retrieval":
+            return rows[["clip_id", "caption"]]
+        case "captioning":
+            return rows[["clip_id"]].assign(references=rows.references.map(list))
+        case _:
+            return rows[["clip_id"]]
+
+
+def _of_captions(first: pd.DataFrame, second: pd.DataFrame) -> list[dict[str, Totals]]:
+    """The caption scores of both, by clips in the order of their ids, in PTB's tokens."""
+    from clip4vla.evaluation.caption_metrics import statistics_of
+
+    references = {row.clip_id: list(row.references) for row in first.itertuples()}
+    said = (dict(zip(rows.clip_id, rows.hypothesis, strict=True)) for rows in (first, second))
+    return statistics_of(references, *said)
 
 
 def _statistics(found: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, Totals | Median]:
@@ -79,4 +104,4 @@ def _statistics(found: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, 
             right = (rows.label == rows.predicted).to_numpy()
             return {"accuracy": mean(100.0 * right, clip)}
         case task:
-            raise UserError(f"no paired test for {task}: its scores are of a whole corpus")
+            raise UserError(f"no paired test for {task}; give evaluations of one of the tasks")

@@ -13,6 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from clip4vla.errors import UserError
 from clip4vla.evaluation import caption_metrics, caption_tokens
+from clip4vla.evaluation.caption_intervals import meteor_of, meteor_sums
 from clip4vla.evaluation.caption_metrics import caption_scorer, meteor, score_captions
 from clip4vla.evaluation.caption_tokens import ptb, retokenised
 from clip4vla.evaluation.java import find_java, java
@@ -196,6 +197,27 @@ def test_odd_captions_are_scored():
         assert all(0 <= value <= 1000 for value in scores.metrics["all"].values())
         assert set(scores.cider["all"]) == set(ODD)
     assert same.metrics["all"]["METEOR"] > found.metrics["all"]["METEOR"] > 10
+
+
+def test_meteor_of_summed_statistics_is_its_own_score():
+    """Of every part of the clips: without a match, all words matched, paraphrases, stems."""
+    said = HYPOTHESES | {"same": "two dogs run", "none": "zzz", "stem": "a man played the guitars"}
+    wanted = REFERENCES | {"same": ["two dogs run"], "none": ["a car"], "stem": ["men play guitar"]}
+    gts, res = ptb(wanted), ptb({clip: [text] for clip, text in said.items()})
+    clips = sorted(said)
+    with meteor() as score:
+        _, every = score({c: gts[c] for c in clips}, {c: res[c] for c in clips})
+        assert every.shape == (len(clips), 23)
+        for chosen in ([c] for c in clips):
+            _same_as_its_own(score, gts, res, clips, every, chosen)
+        for size in range(2, len(clips) + 1):
+            _same_as_its_own(score, gts, res, clips, every, clips[:size])
+
+
+def _same_as_its_own(score, gts, res, clips, every, chosen):
+    own, _ = score({c: gts[c] for c in chosen}, {c: res[c] for c in chosen})
+    sums = meteor_sums(every)[[clips.index(c) for c in chosen]].sum(0, keepdims=True)
+    assert meteor_of(sums)[0] == pytest.approx(own, rel=1e-9, abs=1e-12), chosen
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from clip4vla.cli import main
-from clip4vla.errors import EXIT_USER_ERROR
+from clip4vla.errors import EXIT_USER_ERROR, UserError
+from clip4vla.evaluation.caption_metrics import caption_scorer
 from clip4vla.evaluation.paired import compare_runs
 from clip4vla.evaluation.retrieval import blocks_of
 from clip4vla.evaluation.text_clip import rank_columns, report_retrieval
@@ -95,8 +96,45 @@ def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
         assert name == "nothing" or str(tmp_path / "a") in error and str(tmp_path / name) in error
 
 
-def test_captions_have_no_paired_test_yet_and_say_so(tmp_path, capsys):
-    for name in ("a", "b"):
-        a_run(tmp_path / name, 1.0, task="captioning")
-    code, _, error = compare(capsys, tmp_path / "a", tmp_path / "b")
-    assert code == EXIT_USER_ERROR and "no paired test for captioning" in error
+def a_captioning(folder, hypotheses, references, left_out=()):
+    """An evaluation of captions; CIDEr stands where a clip is in the main gallery."""
+    ids = sorted(set(hypotheses) - set(left_out))
+    given = {clip: references[clip] for clip in hypotheses}
+    with caption_scorer(given, with_meteor=False) as score:  # the test of two runs starts it
+        found = score(hypotheses, {"with_sound": ids})
+    gallery = {"protocol": "official", "n_gallery": len(ids), "ids_sha256": sha256_of_ids(ids)}
+    fixed = {"task": "captioning", "dataset": "tiny", "gallery": "with_sound"}
+    write_json(folder / "metrics.json", fixed | {"galleries": {"with_sound": gallery}})
+    columns = {
+        "clip_id": list(hypotheses),
+        "hypothesis": list(hypotheses.values()),
+        "references": [references[clip] for clip in hypotheses],
+        "CIDEr": [found.cider["with_sound"].get(clip) for clip in hypotheses],
+    }
+    write_parquet(folder / "predictions.parquet", pd.DataFrame(columns))
+    return found.metrics["with_sound"]
+
+
+def test_captions_are_compared_with_all_their_scores(tmp_path):
+    things = ["dog", "cat", "car", "guitar", "horse", "child", "boat", "drum"]
+    references = {
+        f"c{i}": [f"a {t} in the park", f"some {t} outside"] for i, t in enumerate(things)
+    }
+    good = {clip: many[0] for clip, many in references.items()}
+    poor = {clip: f"there is {many[0].split()[1]}" for clip, many in references.items()}
+    stated = [
+        a_captioning(tmp_path / name, said, references, left_out=["c7"])
+        for name, said in (("poor", poor), ("good", good))
+    ]
+    found = compare_runs(tmp_path / "poor", tmp_path / "good")
+    assert (found.n_queries, found.n_clips) == (7, 7)
+    names = {"BLEU1", "BLEU2", "BLEU3", "BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
+    assert set(found.differences) == names
+    for name, value in found.differences.items():
+        if name != "METEOR":
+            assert (value.first, value.second) == pytest.approx([one[name] for one in stated])
+        assert value.difference > 0 and value.p < 0.05, name
+    other = {clip: [*many, "one more"] for clip, many in references.items()}
+    a_captioning(tmp_path / "other", good, other, left_out=["c7"])
+    with pytest.raises(UserError, match="different queries of the same clips"):
+        compare_runs(tmp_path / "good", tmp_path / "other")

@@ -6,6 +6,7 @@ pycocoevalcap's wrapper: that needs a system Java, and leaves it running when so
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,13 +128,15 @@ def _scores(
     gts: Captions, res: Captions, meteor_score: Callable | None
 ) -> tuple[dict[str, float], dict[str, float], np.ndarray | None]:
     """Corpus scores x 100, CIDEr x 100 of every clip, and METEOR's statistics of every clip."""
-    bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
+    with ThreadPoolExecutor(1) as beside:  # METEOR works in its own process, as long as all others
+        asked = beside.submit(meteor_score, gts, res) if meteor_score else None
+        bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
+        rouge, _ = Rouge().compute_score(gts, res)
+        cider_score, each = Cider().compute_score(gts, res)
+        meteor_value, sums = asked.result() if asked else (None, None)
     scores = {f"BLEU{n}": value for n, value in enumerate(bleu, start=1)}
-    sums = None
-    if meteor_score is not None:
-        scores["METEOR"], sums = meteor_score(gts, res)
-    scores["ROUGE_L"], _ = Rouge().compute_score(gts, res)
-    scores["CIDEr"], each = Cider().compute_score(gts, res)
+    scores |= {} if asked is None else {"METEOR": meteor_value}
+    scores |= {"ROUGE_L": rouge, "CIDEr": cider_score}
     cider = {clip: 100.0 * float(value) for clip, value in zip(res, each, strict=True)}
     return {name: 100.0 * float(value) for name, value in scores.items()}, cider, sums
 

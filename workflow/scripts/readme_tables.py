@@ -18,18 +18,25 @@ END = "<!-- tables: end -->"
 
 
 def tables(runs: Path) -> str:
-    """All target tables of config.yaml as Markdown."""
+    """The target tables of config.yaml as Markdown; those without any number yet by title alone."""
     plan = make_plan([REPO / "config.yaml"])
     paper = read_paper(plan.config.paper)
-    parts = []
+    parts, empty, dash = [], [], ""
     for name in plan.tables:
         sheet = Sheet.model_validate(plan.sheet(name))
-        _, grid = table_views(sheet, build_tidy([sheet], runs), paper)
+        entries, grid = table_views(sheet, build_tidy([sheet], runs), paper)
+        if all(entry.ours is None and entry.paper is None for entry in entries):
+            empty.append(f"* [{sheet.title}](experiments/{name}.yaml)\n")
+            continue
+        dash = next(line for line in grid.footers if line.startswith("—"))
         # For a first look: what is still to run, line by line, is in the table itself.
-        notes = tuple(line for line in grid.footers if line.startswith(("Units", "—")))
+        notes = tuple(line for line in grid.footers if line.startswith("Units"))
         grid = dataclasses.replace(grid, footers=notes)
         parts.append(to_markdown(grid).replace("\n# ", "\n### ").removeprefix("# "))
-    return "\n### ".join(["", *parts])
+    text = "\n### ".join(["", *parts]) + f"\n{dash}\n"
+    if empty:
+        text += "\n### Without a number until they are run\n\n" + "".join(empty)
+    return text
 
 
 def main() -> None:

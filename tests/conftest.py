@@ -1,9 +1,13 @@
-"""One CPU thread a process: tests run side by side, and equal bits need an equal thread count."""
+"""What holds for all tests: one CPU thread a process, signals that arrive, long files first."""
 
 import os
+import signal
 from pathlib import Path
 
+# Tests run side by side, and equal bits need an equal thread count.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell starts what is to run in its background without Ctrl-C; tests of interrupts need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = ("workflow", "slurm", "tracking", "training")  # folders with the files that take longest
 

@@ -25,7 +25,7 @@ from learning.pictures import COLOURS, PLACES, THINGS
 SEEN_TOO = 0.7  # of pre-training clips: the thing that is seen is one of those that are heard
 SILENT = 0.06  # of clips of `mixed`
 SIZES = {  # dataset -> split -> clips
-    "pictures": {"train": 1200, "val": 100},
+    "pictures": {"train": 3000, "val": 100},
     "speech": {"train": 800, "test": 250},
     "sounds": {"train": 800},
     "events": {"train": 600, "val": 100, "test": 250},
@@ -88,7 +88,7 @@ def clip(dataset: str, split: str, number: int) -> Clip:
     match dataset:
         case "pictures":
             words = events = ()
-            if rng.random() < 0.5:
+            if rng.random() < 0.7:
                 seen = list(zip(_two(rng), (seen[0][1], _seen(rng)[1]), strict=True))
             caption = _of_picture(seen, place, rng)
             captions = {split: caption}

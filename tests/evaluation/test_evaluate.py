@@ -161,7 +161,7 @@ def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
         assert {f"{key}_whitespace" for key in again[name]} == both.keys() - again[name].keys()
         assert set(gallery["intervals"]) == again[name].keys() - {"METEOR"}
         for metric, (low, high) in gallery["intervals"].items():
-            assert low <= both[metric] <= high
+            assert low - 1e-9 <= both[metric] <= high + 1e-9  # equal draws, summed in another order
         assert gallery["n_queries"] == gallery["n_gallery"]
     assert predictions.CIDEr.mean() == pytest.approx(again["all"]["CIDEr"])
 

@@ -32,6 +32,7 @@ def nearest(
     firsts = _distinct(donors)
     parts = range(0, len(firsts), block[1])
     longest = _norms(queries)
+    scores = torch.empty(block[0] * block[1])  # of one product: fresh memory for each costs a sixth
     for start in track(parts, "find neighbours") if len(queries) else ():
         places = firsts[start : start + block[1]]
         some = donors[places[0] : places[-1] + 1]
@@ -40,17 +41,19 @@ def nearest(
         slack = _error(donors.shape[1]) * longest * _norms(some).max()  # [Q], of one product
         for first in range(0, len(queries), block[0]):
             rows = slice(first, first + block[0])
-            _improve(queries[rows], some, places, slack[rows], best[rows], index[rows])
+            kept = best[rows], index[rows]
+            _improve(queries[rows], some, places, slack[rows], *kept, scores)
     return index, best
 
 
-def _improve(queries, donors, places, slack, best, index) -> None:
+def _improve(queries, donors, places, slack, best, index, scores) -> None:
     """Put into `best` and `index` [q] what these donors have that is better or as good and earlier.
 
-    slack [q]: how far a float32 product can be from the exact one.
+    slack [q]: how far a float32 product can be from the exact one; scores: where to put products.
     """
-    scores = torch.from_numpy(queries) @ torch.from_numpy(donors).T  # [q, n]
-    highest = scores.max(dim=1).values.numpy().astype(np.float64)
+    scores = scores[: len(queries) * len(donors)].view(len(queries), len(donors))
+    torch.mm(torch.from_numpy(queries), torch.from_numpy(donors).T, out=scores)
+    highest = scores.amax(dim=1).numpy().astype(np.float64)
     open_ = np.flatnonzero(highest + slack >= best)
     limit = np.maximum(highest - 2 * slack, best - slack)
     for row in open_:

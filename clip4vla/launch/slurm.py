@@ -22,6 +22,7 @@ from clip4vla.launch.request import ANY, Request
 POLL_SECONDS = (2.0, 30.0)  # shortly after a change, and in the long run
 UNKNOWN_SECONDS = 120.0  # until a job that nothing knows counts as lost
 FRUITLESS = 3  # jobs in a row that may end without a step of progress
+STEP_SECONDS = 900  # until the tasks of a job that runs must have begun
 LOG_LINES = 15
 NEVER = {"PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"}
 OURS = (  # options that `_submit` sets itself
@@ -88,7 +89,9 @@ def _submit(
         cpus_per_task=request.threads,
         time=request.minutes,
         signal_delay_s=request.grace_seconds,
-        srun_args=["--kill-on-bad-exit=1"],  # a lost rank ends the others, which wait for it
+        # A lost rank ends the others, which wait for it. A job that Slurm restarts too soon after
+        # a crash of a node can find its nodes busy with its former self, for good: it then ends.
+        srun_args=["--kill-on-bad-exit=1", f"--immediate={STEP_SECONDS}"],
         additional_parameters={"requeue": True, **_extra(request.extra)},
         **{key: value for key, value in optional.items() if value != ANY},
     )

@@ -56,6 +56,10 @@ def main() -> int:
         os.chdir(options.out)
         with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
             plans = {seed: plan_of(seed, tables) for seed in options.seeds}
+            for seed, plan in plans.items():
+                known = {cell.seed for cell in plan.cells} - {None}
+                if known and seed not in known:
+                    raise UserError(f"--seeds {seed}: the tables have seeds {sorted(known)}")
             if any(run.model.weights for plan in plans.values() for run in plan.runs.values()):
                 train_clip(pool)
             run_all(pool, plans)

@@ -176,8 +176,8 @@ def _of_picture(seen: list[tuple[str, str]], place: str, rng: np.random.Generato
     """One of several ways to put it, so that the text tower learns words and not a sentence."""
     if len(seen) == 2:
         (one, _), (other, _) = seen
-        forms = [f"{_a(seen[0])} and {_a(seen[1])}", f"{one} {other}"]
-        forms.append(f"a photo of {VERBS[one]},{VERBS[other]}")
+        # Without colours, which would tell pictures apart before things are known.
+        forms = [f"{one} {other}", f"a photo of {VERBS[one]},{VERBS[other]}"]
     else:
         thing = seen[0][0]
         forms = [

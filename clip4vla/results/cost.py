@@ -49,9 +49,13 @@ def cost_notes(sheet: Sheet, costs: dict[str, Cost]) -> list[str]:
     for cost in mine:
         for device, hours in cost.hardware.items():
             hardware[device] = hardware.get(device, 0.0) + hours
-    spent = "; ".join(f"{hours:,.1f} h on {device}" for device, hours in sorted(hardware.items()))
+    spent = "; ".join(f"{_time(hours)} on {device}" for device, hours in sorted(hardware.items()))
     return [
         f"Cost: {len(mine)} of {len(sheet.trainings)} trainings behind the table have ended, with "
         f"{spent} (processes times hours, every attempt; tables share trainings, so costs of "
         "tables do not add up)."
     ]
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"

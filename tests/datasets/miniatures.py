@@ -163,8 +163,11 @@ def files_in(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def write_media(folder, files, seconds=2.0):
-    """A small clip, or a sound where the name says so, for every file of a plan."""
+def write_media(folder, files, seconds=2.0, silent=()):
+    """A small clip, or a sound where the name says so, for every file of a plan.
+
+    silent: how the names of those begin that have pictures alone.
+    """
     for number, file in enumerate(sorted(set(files))):
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,4 +176,6 @@ def write_media(folder, files, seconds=2.0):
             given = {"pictures": False, "codecs": ("", "pcm_s16le"), "sound": ("mono", 44100)}
         else:
             given = {"codecs": ("mpeg4", "libmp3lame" if path.suffix == ".avi" else "aac")}
+        if path.name.startswith(tuple(silent)):
+            given["sound"] = None
         make_clip(path, seconds=seconds, amplitude=amplitude, **given)

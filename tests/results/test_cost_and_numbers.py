@@ -28,12 +28,14 @@ def test_hours_of_the_trainings_that_have_ended(sheet, tmp_path):
     sheet = sheet.model_copy(update={"trainings": ["one", "two", "three"]})
     assert cost_notes(sheet, {}) == []
     write_json(tmp_path / "runs/one/cost.json", V100)
-    write_json(tmp_path / "runs/two/cost.json", V100 | {"hardware": {"NVIDIA V100": 1.5, "cpu": 2}})
+    write_json(
+        tmp_path / "runs/two/cost.json", V100 | {"hardware": {"NVIDIA V100": 1.5, "cpu": 0.2}}
+    )
     costs = read_costs(["one", "two", "three", "of another table"], tmp_path / "runs")
     assert costs["one"].device_hours == 80.0
     (note,) = cost_notes(sheet, costs)
     assert note.startswith("Cost: 2 of 3 trainings behind the table have ended, with 81.5 h on")
-    assert "NVIDIA V100; 2.0 h on cpu" in note
+    assert "NVIDIA V100; 12.0 min on cpu" in note
 
 
 def test_a_file_that_is_no_cost_is_named(tmp_path):

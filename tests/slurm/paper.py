@@ -1,0 +1,60 @@
+"""The whole paper in miniature: the repository as a user has it, on a few clips of every dataset."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from small import REPO, Small
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))
+
+import miniatures
+
+from clip4vla.config.data import Dataset
+from clip4vla.datasets.plan import plan as plan_clips
+
+SILENT = {"video11.mp4", "b-_00000003"}  # starts of media files: a test clip of MSR-VTT, of VATEX
+SMALLER = (  # what a user edits in the tables for a run of minutes: one seed, one epoch, 4 clips
+    (r"seeds: \[0, 1, 2\]", "seeds: [0]"),
+    (r"epochs: \d+", "epochs: 1"),
+    (r"batch_size: \d+", "batch_size: 4"),
+)
+MINE = """
+recipe:
+  model: {architecture: tiny, weights: null, joint_layers: 1}
+  inputs: {max_frames: 2}
+  pretrain.inputs.max_frames: 2
+datasets:
+"""
+
+
+class Paper(Small):
+    """A clone of the repository, its tables made smaller, and `mine.yaml`, which names the data."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("workflow", "rules", "envs", "profiles", "experiments"):
+            shutil.copytree(REPO / name, folder / name)
+        shutil.copy(REPO / "config.yaml", folder)
+        for table in (folder / "experiments").glob("*.yaml"):
+            text = table.read_text()
+            for pattern, smaller in SMALLER:
+                text = re.sub(pattern, smaller, text)
+            table.write_text(text)
+        lines = [MINE]
+        for name in (name for name in miniatures.WRITE if name != "demo"):
+            notes, media = folder / "data" / "annotations" / name, folder / "data" / "media" / name
+            notes.mkdir(parents=True)
+            miniatures.WRITE[name](notes)
+            clips, _ = plan_clips(name, Dataset(reader=name, annotations=notes, media=media))
+            seconds = 26.0 if name == "howto100m" else 2.0  # its clips are cut from whole videos
+            miniatures.write_media(media, clips.file, seconds, silent=SILENT)
+            places = f"annotations: {notes.relative_to(folder)}, media: {media.relative_to(folder)}"
+            lines.append(f"  {name}: {{{places}, shards: 1, min_coverage: 0.9}}\n")
+        (folder / "mine.yaml").write_text("".join(lines))
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {
+            "CLIP4VLA_CONFIG": f"{self.folder}/config.yaml:{self.folder}/mine.yaml"
+        }

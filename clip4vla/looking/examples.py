@@ -66,7 +66,7 @@ def _scores(metrics: dict) -> str:
     for label, scored in lines:
         for gallery, found in sorted(scored["galleries"].items()):
             values = [found["metrics"].get(name) for name in names]
-            shown = ["—" if value is None else f"{value:.1f}" for value in values]
+            shown = ["—" if value is None else f"{round(value, 1) + 0.0:.1f}" for value in values]
             rows.append([label, gallery.replace("_", " "), str(found["n_queries"]), *shown])
     return table(["", "gallery", "queries", *names], rows)
 

@@ -149,6 +149,7 @@ def test_all_seven_go_from_official_files_to_shards(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.workflow
+@pytest.mark.slow
 def test_esc50_through_the_rules(tmp_path):
     project = Project(tmp_path, ["esc50"], sounds=SOUNDS)
     project.run("data")

@@ -17,9 +17,12 @@ def youtube(number, kind="y"):
     return f"{kind}-_{number:08d}"
 
 
-def msrvtt(folder):
-    """12 videos: 7 train, 2 validate, 3 test officially; the last two are the 1k-A test set."""
-    splits = ["train"] * 7 + ["validate"] * 2 + ["test"] * 3
+def msrvtt(folder, tested=2):
+    """12 videos: 7 train, 2 validate, 3 test officially; the last two are the 1k-A test set.
+
+    tested: how many these are, if not two.
+    """
+    splits = ["train"] * 7 + ["validate"] * 2 + ["test"] * (1 + tested)
     videos = [
         {
             "category": 9, "id": n, "split": split, "video_id": f"video{n}",
@@ -30,7 +33,7 @@ def msrvtt(folder):
     ]  # fmt: skip
     sentences = [
         {"caption": f"a person does thing {n} in way {k}", "video_id": f"video{n}", "sen_id": n}
-        for n in range(12)
+        for n in range(len(splits))
         for k in range(2)
     ]
     info = {"year": "2016", "version": "1.0"}
@@ -38,14 +41,17 @@ def msrvtt(folder):
     (folder / "MSRVTT_data.json").write_text(json.dumps(data))
     train = "".join(f"video{n}\n" for n in range(10))
     (folder / "MSRVTT_train.9k.csv").write_text(f"video_id\n{train}")
-    (folder / "MSRVTT_JSFUSION_test.csv").write_text(
-        "key,vid_key,video_id,sentence\n"
-        'ret0,msr10,video10,"a person, asleep"\nret1,msr11,video11,a dog runs\n'
-    )
+    texts = ('"a person, asleep"', "a dog runs", "a car", "a boat")
+    rows = [f"ret{n},msr{10 + n},video{10 + n},{texts[n]}\n" for n in range(tested)]
+    header = "key,vid_key,video_id,sentence\n"
+    (folder / "MSRVTT_JSFUSION_test.csv").write_text(header + "".join(rows))
 
 
-def vatex(folder):
-    """5 train, 4 validation (2 + 2 for retrieval), 2 public test."""
+def vatex(folder, tested=2):
+    """5 train, 4 validation (2 + 2 for retrieval), 2 public test.
+
+    tested: how many retrieval is tested on, if not two.
+    """
 
     def entries(kind, count, chinese=True):
         return [
@@ -55,7 +61,7 @@ def vatex(folder):
             for n in range(count)
         ]
 
-    validation = entries("b", 4)
+    validation = entries("b", 2 + tested)
     (folder / "vatex_training_v1.0.json").write_text(json.dumps(entries("a", 5)))
     (folder / "vatex_validation_v1.0.json").write_text(json.dumps(validation))
     public = json.dumps(entries("c", 2, chinese=False))

@@ -15,13 +15,14 @@ class Order:
 
     pairs: int
     broken: tuple[tuple[Entry, Entry], ...]  # pairs that stand the other way round, or equal
+    partial: bool  # whether clips or seeds are missing behind any of it
 
     @property
     def verdict(self) -> str:
         """`order kept 10/10`, or `order broken 9/10` with the pairs that are kept."""
         kept = self.pairs - len(self.broken)
         word = "broken" if self.broken else "kept"
-        return f"order {word} {kept}/{self.pairs}"
+        return f"order {word} {kept}/{self.pairs}" + (", partial" if self.partial else "")
 
 
 def orders(sheet: Sheet, entries: list[Entry]) -> dict[tuple[str, str], Order]:
@@ -35,7 +36,9 @@ def orders(sheet: Sheet, entries: list[Entry]) -> dict[tuple[str, str], Order]:
         rows = [e for e in entries if (e.dataset, e.column) == place and e.difference is not None]
         pairs = [pair for pair in combinations(rows, 2) if _can_be_told(*pair)]
         if pairs:
-            found[place] = Order(len(pairs), tuple(pair for pair in pairs if not _kept(*pair)))
+            broken = tuple(pair for pair in pairs if not _kept(*pair))
+            partial = any(e.verdict == "partial" for pair in pairs for e in pair)
+            found[place] = Order(len(pairs), broken, partial)
     return found
 
 
@@ -50,14 +53,9 @@ def order_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
     ]
     for (dataset, metric), order in found.items():
         label = next(c.label for c in sheet.columns if (c.dataset, c.metric) == (dataset, metric))
-        for one, two in order.broken:
-            where = f"{sheet.dataset_label(dataset)} {label}"
-            lines.append(
-                f"Order broken, {where}: {one.label} and {two.label} "
-                f"are {number(one.ours, one.metric)} and {number(two.ours, two.metric)}, in the "
-                f"paper {number(one.paper, one.metric)} and {number(two.paper, two.metric)}"
-                f"{_within_spread(one, two)}."
-            )
+        if order.broken:
+            pairs = "; ".join(_told(one, two) for one, two in order.broken)
+            lines.append(f"Order broken, {sheet.dataset_label(dataset)} {label}: {pairs}.")
     return lines
 
 
@@ -90,8 +88,14 @@ def _kept(one: Entry, two: Entry) -> bool:
     return (one.ours - two.ours) * (one.paper - two.paper) > 0
 
 
-def _within_spread(one: Entry, two: Entry) -> str:
-    if one.sd is None or two.sd is None:
-        return " (one seed: no spread to judge by)"
-    near = abs(one.ours - two.ours) <= 2 * hypot(one.sd, two.sd)
-    return " (closer to each other than 2 sd)" if near else ""
+def _told(one: Entry, two: Entry) -> str:
+    """A pair with its numbers, the paper's, and whether the spread over seeds is as large."""
+    ours, paper = (
+        " and ".join(number(value, one.metric) for value in values)
+        for values in ((one.ours, two.ours), (one.paper, two.paper))
+    )
+    text = f"{one.label} and {two.label} are {ours} (paper {paper}"
+    if one.sd is not None and two.sd is not None:
+        near = abs(one.ours - two.ours) <= 2 * hypot(one.sd, two.sd)
+        text += "; closer to each other than 2 sd" if near else ""
+    return f"{text})"

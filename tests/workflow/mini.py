@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -80,6 +81,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+COST = re.compile(rb".*Cost(: | of the trainings).*")  # a line of a table, a figure of the page
+
+
 class Project:
     """A folder with a config, tables and annotations, and the command that runs them."""
 
@@ -130,17 +134,19 @@ class Project:
         )
 
     def contents(self) -> dict[str, str]:
-        """sha256 of every file whose bytes follow from the inputs alone."""
+        """sha256 of every file whose bytes follow from the inputs alone, without lines of cost."""
         files = {}
         for top in ("data", "results"):
             for path in sorted((self.out / top).rglob("*")):
                 name = str(path.relative_to(self.out))
                 if path.is_file() and _is_stable(name):
-                    files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                    files[name] = hashlib.sha256(COST.sub(b"", path.read_bytes())).hexdigest()
         return files
 
 
 def _is_stable(name: str) -> bool:
-    # Snakemake's report holds dates; journals hold the order in which downloads ended; costs differ.
-    volatile = ("journal.jsonl", "cost.json", ".lock")
+    # Snakemake's report holds dates; journals hold the order in which downloads ended; costs differ,
+    # and with them what the record of the tables says of their files.
+    volatile = ("journal.jsonl", "cost.json", "cost.png", "cost.svg", ".lock")
+    volatile += ("results/record.json",)
     return not (name == "results/report.zip" or name.endswith(volatile) or "/." in name)

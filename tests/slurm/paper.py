@@ -55,8 +55,3 @@ class Paper(Small):
             places = f"annotations: {notes.relative_to(folder)}, media: {media.relative_to(folder)}"
             lines.append(f"  {name}: {{{places}, shards: 1, min_coverage: 0.9}}\n")
         (folder / "mine.yaml").write_text("".join(lines))
-
-    def environment(self) -> dict[str, str]:
-        return super().environment() | {
-            "CLIP4VLA_CONFIG": f"{self.folder}/config.yaml:{self.folder}/mine.yaml"
-        }

@@ -85,7 +85,7 @@ def doctor(
 @app.command()
 def plan(
     target: Annotated[
-        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretraining.")
+        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
     ] = "all",
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,

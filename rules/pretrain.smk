@@ -2,7 +2,7 @@
 # rule submits, waits for, and finds again. The profile says which.
 
 
-rule pretrain:
+rule pretrain_run:
     input:
         manifests=manifests_of,
         lists=lists_of,

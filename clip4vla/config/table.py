@@ -13,6 +13,16 @@ from clip4vla.config.yaml import Document, read_yaml
 from clip4vla.errors import UserError
 
 NAME = r"^[a-z][a-z0-9_]{0,40}$"
+# Rules of the workflow and figures over all tables: a table gives its name to rule and figure.
+TAKEN = frozenset(
+    (
+        *("all", "data", "pretrain", "tables", "report"),
+        *("plan_dataset", "fetch_shard", "probe_shard", "ledger", "cache_shard", "freeze_dataset"),
+        *("pretrain_run", "substitute", "finetune", "evaluate"),
+        *("table_sheet", "build_table", "build_row", "build_page", "snakemake_report"),
+        *("sync_mlflow", "difference", "coverage", "cost"),
+    )
+)
 Galleries = Literal["all", "with_sound", "both"]
 
 
@@ -88,6 +98,11 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
     if table.table != name:
         raise UserError(
             f"{document.place(('table',))}: table: must be {name!r}, as the file is named"
+        )
+    if name in TAKEN:
+        raise UserError(
+            f"{document.place(('table',))}: table: {name!r} is a target, a rule or a figure of the "
+            "workflow; choose another name for the file and the table"
         )
     seen: set[str] = set()
     for index, row in enumerate(table.rows):

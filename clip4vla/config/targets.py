@@ -11,7 +11,7 @@ from clip4vla.errors import UserError
 FIXED = {
     "all": "everything: data, runs, tables, figures, page, report, MLflow",
     "data": "ledgers, coverage, shards and manifests of every dataset that a row needs",
-    "pretraining": "every pre-training",
+    "pretrain": "every pre-training",
     "tables": "all tables, figures and the page",
     "report": "Snakemake's report of the finished tables",
 }
@@ -35,7 +35,7 @@ def narrowed(plan: Plan, target: str) -> Plan:
         return plan
     if target == "data":
         return replace(plan, runs={}, cells=[])
-    if target == "pretraining":
+    if target == "pretrain":
         return _with_runs(plan, set(plan.stage("pretrain")), [])
     if target in plan.runs:
         return _with_runs(plan, {target}, [c for c in plan.cells if c.run_key == target])

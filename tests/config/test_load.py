@@ -123,6 +123,15 @@ def test_a_mistake_in_a_row_names_file_row_and_key(project, change, expected):
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("name", ["report", "evaluate", "coverage"])
+def test_a_table_cannot_have_the_name_of_a_target_or_rule_or_figure(tmp_path, project, name):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / f"{name}.yaml").write_text(TABLE.replace("table: t", f"table: {name}"))
+    text = message(project, overrides=f"targets: [{name}]")
+    assert f"{name}.yaml:2: table: '{name}' is a target, a rule or a figure" in text
+    assert "choose another name" in text and "\n" not in text
+
+
 def test_every_mistake_has_its_own_line(project):
     text = message(project, config=BASE.replace("targets: [t]", "targetz: [t]\npresett: ours"))
     assert len(text.splitlines()) == 3  # two unknown keys, and `targets` is missing

@@ -42,8 +42,8 @@ def test_a_table_takes_all_its_rows(plan):
 
 
 def test_pretraining_and_data_stand_alone(plan):
-    assert set(narrowed(plan, "pretraining").stage("pretrain")) == set(plan.stage("pretrain"))
-    assert not narrowed(plan, "pretraining").cells
+    assert set(narrowed(plan, "pretrain").stage("pretrain")) == set(plan.stage("pretrain"))
+    assert not narrowed(plan, "pretrain").cells
     assert narrowed(plan, "data").caches == plan.caches
 
 

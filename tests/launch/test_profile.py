@@ -54,7 +54,7 @@ def test_everything_given_stands_in_the_profile():
     assert content["default-resources"]["slurm_account"] == "'a1'"
     assert content["default-resources"]["slurm_partition"] == "'p1'"
     assert content["default-resources"]["qos"] == "'q1'"
-    pretrain = content["set-resources"]["pretrain"]
+    pretrain = content["set-resources"]["pretrain_run"]
     assert pretrain == {
         "launcher": "slurm",
         "nodes": 3,
@@ -68,14 +68,14 @@ def test_everything_given_stands_in_the_profile():
         "mem_mb": 5000,
     }
     assert content["set-resources"]["finetune"]["mem_mb"] == 5000  # no more than a node has
-    assert content["set-threads"]["pretrain"] == 6
+    assert content["set-threads"]["pretrain_run"] == 6
 
 
 def test_jobs_without_gpu_may_have_a_partition_of_their_own():
     content = yaml.safe_load(render(Cluster(partition="gpu", cpu_partition="cpu")))
     assert content["default-resources"]["slurm_partition"] == "'cpu'"
     asked = {rule: of.get("slurm_partition") for rule, of in content["set-resources"].items()}
-    gpu = dict.fromkeys(("pretrain", "substitute", "finetune", "evaluate"), "'gpu'")
+    gpu = dict.fromkeys(("pretrain_run", "substitute", "finetune", "evaluate"), "'gpu'")
     assert asked == gpu | dict.fromkeys(("fetch_shard", "probe_shard", "cache_shard"))
 
 
@@ -89,7 +89,7 @@ def test_what_is_not_given_is_left_to_the_cluster():
     content = yaml.safe_load(render(Cluster()))
     assert "slurm_account" not in content["default-resources"]
     assert not {"slurm_partition", "constraint", "gpu_model", "qos"} & set(
-        content["set-resources"]["pretrain"]
+        content["set-resources"]["pretrain_run"]
     )
 
 

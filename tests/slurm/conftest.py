@@ -115,7 +115,7 @@ def setup(monkeypatch, tmp_path):
         text = text.replace("latency-wait: 60 ", "latency-wait: 5 ")
         text = text.replace("mem_mb: 8000", "mem_mb: 1500", 1)  # the default, of shards
         if pretrain_in is not None:  # the partition that others may push aside
-            before, rule, after = text.partition("  pretrain:\n    launcher")
+            before, rule, after = text.partition("  pretrain_run:\n    launcher")
             text = before + rule + after.replace("*partition", pretrain_in, 1)
         path.write_text(text)
 

@@ -23,7 +23,7 @@ JOBS = {
     "ledger": 1,
     "cache_shard": 2,
     "freeze_dataset": 1,
-    "pretrain": 1,
+    "pretrain_run": 1,
     "substitute": 1,
     "finetune": 4,
     "evaluate": 4,

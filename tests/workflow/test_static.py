@@ -10,6 +10,10 @@ import typer
 import yaml
 
 from clip4vla.cli import app
+from clip4vla.config import layout
+from clip4vla.config.plan import make_plan
+from clip4vla.config.table import TAKEN
+from clip4vla.config.targets import FIXED
 
 REPO = Path(__file__).parents[2]
 SNAKEFILE = REPO / "workflow" / "Snakefile"
@@ -63,6 +67,14 @@ def test_profiles_name_rules_that_exist(rule_names):
         assert set(named) <= rule_names, path
 
 
+def test_names_that_a_table_cannot_have_are_all_that_the_workflow_gives(rule_names):
+    plan = make_plan([REPO / "config.yaml"])
+    figures = {Path(name).stem for name in layout.figures(plan, "png")}
+    figures -= {f"curves-{stage}" for stage in layout.trained_stages(plan)}  # no table's name
+    assert (rule_names | figures) - set(plan.tables) == TAKEN
+    assert FIXED.keys() <= TAKEN
+
+
 def test_every_command_and_option_in_the_rules_exists():
     """A mistyped option fails at run time only, on a cluster after hours in a queue."""
     text = "\n".join(path.read_text() for path in RULES)
@@ -88,7 +100,7 @@ def test_the_readme_draws_every_rule(rule_names):
     readme = (REPO / "README.md").read_text()
     picture = readme.split("```mermaid")[1].split("```")[0]
     tables = {path.stem for path in (REPO / "experiments").glob("*.yaml")}
-    targets = {"all", "data", "pretraining", "report", "tables"} | tables
+    targets = {"all", "data", "pretrain", "report", "tables"} | tables
     assert {name for name in rule_names - targets if name not in picture} == set()
 
 

@@ -50,6 +50,8 @@ class Plan:
     listed: dict[str, str] = field(default_factory=dict)  # the same, where the lists alone are read
     # (table, row, dataset) -> why it cannot be run
     without_data: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    # of a part of a plan: run key -> its name in the whole one
+    whole_names: dict[str, str] = field(default_factory=dict)
 
     def stage(self, name: str) -> list[str]:
         """Run keys of one stage, sorted."""
@@ -85,7 +87,7 @@ class Plan:
 
     def names(self) -> dict[str, str]:
         """A readable name for every run: table/row/dataset/seed of the first cell that needs it."""
-        names = {}
+        names = dict(self.whole_names)
         for key, (cell, *_) in self.rows().items():
             seeded = cell.seed is not None and self.runs[key].stage in ("finetune", "evaluate")
             seed = f"/s{cell.seed}" if seeded else ""

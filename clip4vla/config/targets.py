@@ -71,6 +71,7 @@ def _with_runs(plan: Plan, keys: set[str], cells: list) -> Plan:
     versions = {version for version, _ in pairs}
     held = [run.held_out for run in kept.values() if isinstance(run, Pretrain)]
     listed = {item.dataset for some in held for item in some}
+    names = plan.names()
     return replace(
         plan,
         runs=kept,
@@ -78,4 +79,5 @@ def _with_runs(plan: Plan, keys: set[str], cells: list) -> Plan:
         caches={pair: cache for pair, cache in plan.caches.items() if pair in pairs},
         versions={v: name for v, name in plan.versions.items() if v in versions},
         listed={v: name for v, name in plan.listed.items() if v in listed},
+        whole_names={key: names[key] for key in kept},
     )

@@ -47,6 +47,14 @@ def test_pretraining_and_data_stand_alone(plan):
     assert narrowed(plan, "data").caches == plan.caches
 
 
+def test_a_pretraining_alone_has_the_name_of_the_first_row_that_needs_it(plan):
+    names = narrowed(plan, "pretrain").names()
+    assert names == {key: plan.names()[key] for key in plan.stage("pretrain")}
+    assert narrowed(plan, plan.stage("pretrain")[0]).names()
+    own = narrowed(plan, "table5/type_token").names()
+    assert {name.split("/")[0] for name in own.values()} == {"table5"}
+
+
 def test_a_run_key_is_a_target(plan):
     key = plan.stage("evaluate")[0]
     assert key in narrowed(plan, key).runs

@@ -33,6 +33,7 @@ from clip4vla.config.plan import Cell, Plan, make_plan  # noqa: E402
 from clip4vla.errors import UserError, describe_os_error  # noqa: E402
 from clip4vla.files import read_json, write_text  # noqa: E402
 from clip4vla.stages import runs  # noqa: E402
+from learning.captions import told_apart  # noqa: E402
 from learning.clip_alone import write_clip  # noqa: E402
 from learning.frozen import freeze_world  # noqa: E402
 from learning.world import ceilings, clips  # noqa: E402
@@ -92,13 +93,18 @@ def cells_of(plan: Plan, seed: int) -> list[Cell]:
 
 
 def train_clip(pool) -> None:
-    """A CLIP of the world: one run of the project, of which text and vision are kept."""
+    """A CLIP of the world: one run of the project, of which text and vision are kept.
+
+    clip.md beside it says how far it tells captions apart.
+    """
     if CLIP.is_file():
         return
     plan = plan_of(0, ("world_clip",))
     run_all(pool, {0: plan})
     (run_key,) = plan.stage("finetune")
-    write_clip(Path(layout.result_dir(run_key), "model.safetensors"), CLIP)
+    model = Path(layout.result_dir(run_key), "model.safetensors")
+    write_text("clip.md", told_apart(model) + "\n")
+    write_clip(model, CLIP)
 
 
 def run_all(pool, plans: dict[int, Plan]) -> None:

@@ -8,6 +8,7 @@ speech    two words over an event that nobody mentions: HowTo100M's part, type t
 sounds    two events under babble that nobody mentions: AudioSet's part, type token [NB]
 events    as sounds, with captions of picture and events: AudioCaps' part
 mixed     a word and an event, both in the caption; some clips are silent: MSR-VTT's part
+balanced  as mixed, put so that the world's CLIP reads the event as well as the word (captions.py)
 
 In `events` and `mixed` picture and sound are drawn independently, so a caption tells a clip among
 others only with both, and what one modality can reach at most is known (`ceilings`).
@@ -30,6 +31,7 @@ SIZES = {  # dataset -> split -> clips
     "sounds": {"train": 800},
     "events": {"train": 600, "val": 100, "test": 250},
     "mixed": {"train": 600, "val": 100, "test": 250},
+    "balanced": {"test": 250},
 }
 VERBS = {  # what a thing that sounds is doing; a word names the thing itself
     "bell": "ringing",
@@ -75,7 +77,7 @@ class Clip:
         """float32 [n] at sounds.RATE. ValueError for a silent clip."""
         if self.silent:
             raise ValueError(f"{self.clip_id} is silent")
-        louder = {"speech": "words", "mixed": None}.get(self.dataset, "events")
+        louder = {"speech": "words", "mixed": None, "balanced": None}.get(self.dataset, "events")
         given = list(self.words), list(self.events), louder
         return sounds.mix(*given, _generator(self.clip_id, "sound"))
 
@@ -104,11 +106,24 @@ def clip(dataset: str, split: str, number: int) -> Clip:
             captions = {split: f"{_a(seen[0])}, {what}", split + SOUND_ONLY: what}
         case "mixed":
             words, events = words[:1], events[:1]
-            what = f"say {words[0]}, {VERBS[events[0]]}"
+            what = mixed_caption(words[0], events[0])
             captions = {split: f"{_a(seen[0])}, {what}", split + SOUND_ONLY: what}
             if rng.random() < SILENT:
                 words, events, captions = (), (), {split: _a(seen[0])}
+        case "balanced":
+            words, events = words[:1], events[:1]
+            captions = {split + SOUND_ONLY: balanced_caption(words[0], events[0])}
     return Clip(dataset, split, number, tuple(seen), place, words, events, captions)
+
+
+def mixed_caption(word: str, event: str) -> str:
+    """What a caption of `mixed` says of the sound."""
+    return f"say {word}, {VERBS[event]}"
+
+
+def balanced_caption(word: str, event: str) -> str:
+    """What a caption of `balanced` says of the sound."""
+    return f"{VERBS[event]} and {word}"
 
 
 def clips(dataset: str, share: float = 1.0) -> list[Clip]:
@@ -128,7 +143,8 @@ def ceilings(test: list[Clip], split: str) -> dict[str, float]:
         return None if split.endswith(SOUND_ONLY) else c.seen
 
     def sound(c: Clip):
-        return {"speech": c.words, "mixed": c.words + c.events}.get(c.dataset, c.events)
+        told = {"speech": c.words, "sounds": c.events, "events": c.events}
+        return told.get(c.dataset, c.words + c.events)
 
     def reached(*senses) -> float:
         kinds = [tuple(sense(c) for sense in senses) for c in test]

@@ -49,6 +49,9 @@ def test_captions_name_what_their_dataset_says():
     (thing, colour), both = made.seen[0], made.captions["val"]
     assert both == f"a {colour} {thing}, {made.captions['val' + SOUND_ONLY]}"
     assert all(VERBS[heard] in both for heard in made.events)
+    made = clip("balanced", "test", 3)
+    (word,), (event,) = made.words, made.events
+    assert made.captions == {"test" + SOUND_ONLY: f"{VERBS[event]} and {word}"}
     made = clip("pictures", "train", 3)
     assert made.silent and made.place in PLACES and {c for _, c in made.seen} <= set(COLOURS)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.config.sections import Optimiser
-from clip4vla.errors import RetryLater
+from clip4vla.errors import RetryLater, UserError
 from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.features.seeds import seed_of
 from clip4vla.progress import track
@@ -91,14 +91,18 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go on from the checkpoint that the first rank finds whole; the others load the same."""
-        step = None
-        if self.ranks.leads:
-            loaded = self.checkpoints.load(self.task.model, self.updates)
-            step = loaded and loaded.step
-        step = self.ranks.from_leader(step)
-        if not self.ranks.leads and step is not None:
-            loaded = self.checkpoints.load(self.task.model, self.updates, step)
-        if step is not None:
+        checkpoints, given = self.checkpoints, (self.task.model, self.updates)
+        loaded = checkpoints.load(*given) if self.ranks.leads else None
+        step = self.ranks.from_leader(loaded and loaded.step)
+        if step is not None and not self.ranks.leads:
+            loaded = checkpoints.load(*given, step)
+        # All wait for all: the first rank removes these files, at once if no step is left to do.
+        if self.ranks.any(step is not None and loaded is None)[0]:
+            raise UserError(
+                f"{checkpoints.folder}: the first rank reads its checkpoint of step {step}, "
+                "another does not; the folder must be one that all nodes share"
+            )
+        if loaded is not None:
             vars(self.state).update(vars(loaded))
         self.meter.resumed = self.meter.saved = self.state.step
         if self.ranks.leads:

@@ -10,6 +10,7 @@ PLACES = {
     "update": (loop.Updates, "__call__"),
     "curve": (loop.Curve, "sync"),
     "save": (torch, "save"),  # written, not yet in place
+    "selected": (loop.Checkpoints, "load_best"),  # trained and saved, outputs not yet written
 }
 
 

@@ -14,8 +14,9 @@ from halting import halt_at
 from safetensors.torch import load_file
 from tiny_world import MODEL, build_world, finetune, optimiser, pretrain
 
-from clip4vla.errors import EXIT_RETRY, RetryLater
+from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.models import joint
+from clip4vla.training.checkpoint import Checkpoints
 from clip4vla.training.ranks import Ranks, joined, ranks_of
 from clip4vla.training.train import OUTPUTS, train
 
@@ -47,12 +48,34 @@ def work(rank, world, port, run, manifests, folder, halt, dropout, given):
         raise SystemExit(EXIT_RETRY) from None
 
 
-def start(run, manifests, folder, world, halt=None, dropout=True, **given):
+def work_reading_late(rank, *given):
+    """As `work`, but all ranks except the first are slow to read a checkpoint."""
+    original = Checkpoints.load
+
+    def late(*args):
+        time.sleep(3 if rank else 0)
+        return original(*args)
+
+    Checkpoints.load = late
+    work(rank, *given)
+
+
+def work_reading_nothing(rank, *given):
+    """As `work`, but only the first rank sees the checkpoints."""
+    if rank:
+        Checkpoints.load = lambda *args: None
+    try:
+        work(rank, *given)
+    except UserError as error:
+        raise SystemExit(2 if "that all nodes share" in str(error) else 1) from None
+
+
+def start(run, manifests, folder, world, halt=None, dropout=True, target=work, **given):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     given = (world, port, run, manifests, folder, halt, dropout, given)
-    ranks = [PROCESSES.Process(target=work, args=(rank, *given)) for rank in range(world)]
+    ranks = [PROCESSES.Process(target=target, args=(rank, *given)) for rank in range(world)]
     for rank in ranks:
         rank.start()
     return ranks
@@ -146,6 +169,30 @@ def kill_and_go_on(run, manifests, folder, seed, world=2):
     codes(ranks)
     (folder / "halted").unlink(missing_ok=True)
     assert codes(start(run, manifests, folder, world)) == [0] * world
+
+
+@pytest.fixture
+def all_but_finished(manifests, tmp_path):
+    """A run that was killed behind the checkpoint of its last epoch, before its outputs."""
+    ranks = start(selecting(), manifests, tmp_path, 2, ("selected", 1))
+    while not (tmp_path / "halted").exists():
+        assert ranks[0].is_alive()
+        time.sleep(0.01)
+    for rank in ranks:
+        rank.kill()
+    codes(ranks)
+    (tmp_path / "halted").unlink()
+    return tmp_path
+
+
+def test_the_first_rank_removes_no_checkpoint_that_another_still_reads(manifests, all_but_finished):
+    given = selecting(), manifests, all_but_finished, 2
+    assert codes(start(*given, target=work_reading_late)) == [0, 0]
+
+
+def test_a_checkpoint_that_one_rank_alone_sees_is_refused_by_all(manifests, all_but_finished):
+    given = selecting(), manifests, all_but_finished, 2
+    assert codes(start(*given, target=work_reading_nothing)) == [2, 2]
 
 
 def check_kills(run, manifests, tmp_path, kills):

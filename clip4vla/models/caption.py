@@ -23,10 +23,19 @@ class VocabularyHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(VOCABULARY))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] to logits [..., V]."""
+        """[..., D] to logits [..., V]; without gradients these are float32, also under autocast.
+
+        Words of a caption are chosen by them, and in bfloat16 likely words would tie.
+        """
         x = self.norm(self.activation(self.dense(x)))
         weight = self.token_embedding.weight
-        if torch.is_grad_enabled() or x.device.type != "cpu":
+        if torch.is_grad_enabled():
+            return linear(x, weight, self.bias)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._exact(x.to(weight.dtype), weight)
+
+    def _exact(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.device.type != "cpu":
             return linear(x, weight, self.bias)
         # The few rows of a decoding step: one product over all words takes half as long again.
         parts = zip(weight.split(AT_ONCE), self.bias.split(AT_ONCE), strict=True)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -83,6 +85,21 @@ def test_more_than_it_has_positions_for_is_refused(tiny, encoded):
 def test_captioning_runs_under_autocast(tiny, encoded):
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert tiny.captioner(*given(encoded)).isfinite().all()
+
+
+def test_words_are_chosen_by_logits_in_float32(tiny):
+    """bfloat16 would make likely words tie, as it does where gradients are wanted."""
+    head = copy.deepcopy(tiny.captioner.head)
+    torch.nn.init.normal_(head.bias)
+    x = torch.randn(3, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = head(x)
+        with torch.no_grad():
+            found = head(x)
+    assert (found.dtype, rough.dtype) == (torch.float32, torch.bfloat16)
+    assert max(len(row.unique()) for row in rough) < 0.2 * min(len(row.unique()) for row in found)
+    with torch.no_grad():
+        assert (found - head(x)).abs().max() < 0.1
 
 
 def greedy(model, *seen_and_heard, max_words):

@@ -92,7 +92,8 @@ class Updates:
         if config.kind == "bert_adam":
             self.optimiser = BertAdam(groups, config.lr, betas, config.eps, config.grad_clip)
         else:
-            self.optimiser = torch.optim.AdamW(groups, config.lr, betas, config.eps)
+            fused = groups[0]["params"][0].is_cuda or None  # one pass over memory; on CPU as ever
+            self.optimiser = torch.optim.AdamW(groups, config.lr, betas, config.eps, fused=fused)
         self.scaler = torch.amp.GradScaler(enabled=half and config.precision == "full")
         self.average = None if config.ema is None else Average(model, config.ema)
 
@@ -140,7 +141,11 @@ class Updates:
 
     def load_state_dict(self, state: dict) -> None:
         """Put the values of `state_dict` back."""
-        self.optimiser.load_state_dict(state["optimiser"])
+        saved = state["optimiser"]
+        for mine, theirs in zip(self.optimiser.param_groups, saved["param_groups"], strict=True):
+            if "fused" in mine:  # as suits this device, whichever the checkpoint was written on
+                theirs["fused"] = mine["fused"]
+        self.optimiser.load_state_dict(saved)
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load(state["average"])

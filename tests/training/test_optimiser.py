@@ -76,3 +76,18 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     with pytest.raises(FloatingPointError):
         updates(step=5)
     assert torch.equal(model.weight, before)
+
+
+def test_how_an_update_is_computed_is_no_part_of_a_checkpoint():
+    """A GPU updates all weights in one fused pass: a run that goes on elsewhere does as fits there."""
+    model, config = Model(), Optimiser(lr=1e-2)
+    updates = Updates(model, config, 10)
+    model.tower(torch.ones(1, 3)).sum().backward()
+    updates(3)
+    state = updates.state_dict()
+    for group in state["optimiser"]["param_groups"]:
+        group["fused"] = True
+    again = Updates(model, config, 10)
+    again.load_state_dict(state)
+    assert {group["fused"] for group in again.optimiser.param_groups} == {None}
+    assert again.optimiser.state[model.tower.weight]["step"] == 1

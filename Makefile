@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PORT ?= 8347
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint clean-demo
+.PHONY: help install demo test test-slow test-gpu lint clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ test: $(INSTALLED) ## unit tests, then the workflow end to end
 
 test-slow: $(INSTALLED) ## every test at full counts
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test-gpu: $(INSTALLED) ## the tests that need a GPU
+	CLIP4VLA_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
 
 lint: $(INSTALLED) ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,14 +1,16 @@
 """How fast captions are decoded with kept keys and values against encoding all at every step.
 
     python benchmarks/captioning.py [--clips 8 16] [--words 12 20 31] [--rounds 3]
+                                    [--device cpu|cuda]
 
 Both sides run the same beam search (beam 5, facts 8.3) of the same captioner of ViT-B/32: text
 tower 12 layers of 512, joint encoder 4 layers of 512, 49,411 words; random weights and features, 12
 frames and 6 segments a clip. "Every step" passes the words so far of every hypothesis through the
 text tower, and these with frames and segments through the joint encoder; both sides apply the head
 to the newest word only. The end token is made impossible, so that every caption has all the words
-asked for: 12, as MSR-VTT's have on average, 20, and 31, the longest. One thread; both sides in turn
-in one run; medians of CPU time, which is the wall time of an idle machine.
+asked for: 12, as MSR-VTT's have on average, 20, and 31, the longest. Both sides in
+turn in one run. On the CPU one thread, and medians of CPU time, which is the wall time of an idle
+machine; on a GPU half precision, and medians of wall time.
 """
 
 import os
@@ -23,6 +25,7 @@ import time
 
 import torch
 
+from clip4vla.evaluation.device import autocast, half_type
 from clip4vla.models.architecture import EOT, PAD, VOCABULARY, resolve
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.decoding import Decoding, decode
@@ -45,9 +48,12 @@ def build():
 
 
 def timed(model, given, cache, words):
-    begin = time.process_time()
-    captions = decode(model, *given, Decoding(cache=cache), words)
-    return captions, time.process_time() - begin
+    device = given[0].device
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    begin = clock()
+    with autocast(device):
+        captions = decode(model, *given, Decoding(cache=cache), words)
+    return captions, clock() - begin
 
 
 def main():
@@ -55,24 +61,28 @@ def main():
     parser.add_argument("--clips", type=int, nargs="+", default=[8, 16], help="decoded together")
     parser.add_argument("--words", type=int, nargs="+", default=[12, 20, 31])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, text = build(), resolve("ViT-B-32")
+    device = torch.device(options.device)
+    model, text = build().to(device), resolve("ViT-B-32")
     print(f"beam 5, {FRAMES} frames, {SEGMENTS} segments; text tower {text.text_layers} layers of")
     print(f"{text.text_width}, joint encoder {LAYERS} layers of 512, {VOCABULARY} words;")
     print(f"torch {torch.__version__}, {platform.machine()}, Python {platform.python_version()},")
-    print(f"float32, one thread, median of {options.rounds} rounds")
+    print(f"{half_type(device) or 'float32, one thread'}, median of {options.rounds} rounds")
     for clips in options.clips:
         for words in options.words:
-            compare(model, clips, words, options.rounds)
+            compare(model, clips, words, options.rounds, device)
 
 
-def compare(model, clips, words, rounds):
+def compare(model, clips, words, rounds, device):
     generator = torch.Generator().manual_seed(1)
     vision = torch.randn(clips, FRAMES, 512, generator=generator)
     audio = torch.randn(clips, SEGMENTS, 512, generator=generator)
     masks = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (vision, audio)]
-    given = vision, masks[0], audio, masks[1]
+    given = [x.to(device) for x in (vision, masks[0], audio, masks[1])]
+    if device.type == "cuda":
+        timed(model, given, True, words)  # loads the kernels
     seconds = {"every step": [], "cached": []}
     for _ in range(rounds):
         for name, cache in (("every step", False), ("cached", True)):
@@ -83,8 +93,8 @@ def compare(model, clips, words, rounds):
     same = sum(a.ids == b.ids for a, b in zip(captions, expected, strict=True))
     assert all(len(caption.ids) == words for caption in captions)
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    print(f"{clips} clips at once, {words} words: {median['every step']:.2f} s against "
-          f"{median['cached']:.2f} s, ratio {median['every step'] / median['cached']:.2f} "
+    print(f"{clips} clips at once, {words} words: {median['every step']:.3g} s against "
+          f"{median['cached']:.3g} s, ratio {median['every step'] / median['cached']:.2f} "
           f"(target {TARGET}); {same} of {clips} captions the same", flush=True)  # fmt: skip
 
 

@@ -214,7 +214,7 @@ def main():
         for name, side in (("plain", Plain), ("ours", Ours)):
             pipes[name], theirs = context.Pipe()
             given = side, manifest, items, options, theirs
-            children.append(context.Process(target=work, args=given, daemon=True))
+            children.append(context.Process(target=work, args=given))
             children[-1].start()
             once = pipes[name].recv()
         for number in range(options.rounds + 1):  # the first one warms up, and counts operations

@@ -1,11 +1,17 @@
-"""What holds for all tests: one CPU thread a process, signals that arrive, long files first."""
+"""What holds for all tests: one CPU thread a process, no GPU unless asked, long files first."""
 
 import os
 import signal
 from pathlib import Path
 
+import pytest
+
 # Tests run side by side, and equal bits need an equal thread count.
 os.environ["OMP_NUM_THREADS"] = "1"
+# They ask for the bits of a CPU, also where there is a GPU; `make test-gpu` sets this and runs the others.
+REQUIRED = "CLIP4VLA_REQUIRE_GPU"
+if not os.environ.get(REQUIRED):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # A shell starts what is to run in its background without Ctrl-C; tests of interrupts need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -21,3 +27,15 @@ def pytest_collection_modifyitems(items):
         return LONG.index(folder) if folder in LONG else len(LONG)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """The GPU, in float32 where a test computes without autocast: TF32 has 10 bits."""
+    import torch
+
+    if not os.environ.get(REQUIRED):
+        pytest.skip("needs a GPU: make test-gpu")
+    assert torch.cuda.is_available(), f"{REQUIRED} is set, and torch sees no GPU"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda", 0)

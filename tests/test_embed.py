@@ -93,6 +93,19 @@ def test_the_numbers_are_those_of_the_evaluation(model, from_cache):
     assert np.array_equal(model.embed_text(texts), expected.numpy())
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_vectors_of_the_cpu(gpu, weights, model):
+    there = clip4vla.load(weights)
+    assert there.device.type == gpu.type
+    for kind, given in (
+        ("embed_text", ["a dog barks"]),
+        ("embed_audio", PATHS),
+        ("embed_video", PATHS),
+    ):
+        found, expected = (getattr(one, kind)(given) for one in (there, model))
+        assert found.dtype == np.float32 and np.abs(found - expected).max() < 0.02
+
+
 def test_vectors_have_length_one_or_zero(model):
     lengths = np.linalg.norm(model.embed_audio(PATHS), axis=1)
     assert np.allclose(lengths, [1, 1, 0, 0], atol=1e-6)

@@ -101,10 +101,10 @@ def unscaled(loss):
     return loss
 
 
-def gradients(task, chunks, scaled=unscaled):
+def gradients(task, chunks, scaled=unscaled, device=CPU):
     """Loss and the gradient of every parameter (None where it has none)."""
     task.model.zero_grad(set_to_none=True)
-    loss, _ = backward(task, chunks, CPU, scaled)
+    loss, _ = backward(task, chunks, device, scaled)
     return loss.item(), {name: p.grad for name, p in task.model.named_parameters()}
 
 

@@ -1,0 +1,199 @@
+"""How fast the steps of every stage are, and what `clip4vla plan --tflops` is to be given.
+
+    python benchmarks/stages.py [--device cpu|cuda] [--clips 32] [--rounds 10] [--stages NAME ...]
+                                [--microbatch N] [--checkpointing] [--compile]
+                                [--architecture ViT-B-32]
+
+A step is what the trainer does between two reads: a batch from pinned memory to the device, forward
+and backward, clipping, AdamW. Random weights, noise; every clip has 12 frames, 10 segments of mono
+sound (pre-training) or 16 (fine-tuning), and 32 words; 32 clips are the share of one of the
+authors' GPUs. Stage 1 reads CLIP's vectors, which are
+computed once for all epochs; local_to_local has a quarter of the clips, as its row has.
+
+Operations are counted by torch (a block that is computed again counts again), and are those that
+the estimate of `clip4vla plan` is made of; on a GPU they stand beside the chip's peak.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+
+import torch
+from step import share_of_peak
+from torch.utils.flop_counter import FlopCounterMode
+
+from clip4vla.config.run import Finetune, Pretrain, Source
+from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
+from clip4vla.evaluation.device import half_type
+from clip4vla.evaluation.start import starting_model
+from clip4vla.features.text import tokenize
+from clip4vla.models.architecture import resolve
+from clip4vla.models.clip4vla import set_trainable
+from clip4vla.training.gradients import backward
+from clip4vla.training.meter import GIB
+from clip4vla.training.optimiser import Updates
+from clip4vla.training.switches import Switches
+from clip4vla.training.task import CaptionTask, PretrainTask, RetrievalTask
+
+SOURCE = Source(dataset="none", cache_id="none", split="none")
+FRAMES, WORDS, STEPS = 12, 32, 1000
+WARM_UP = 3
+
+
+def runs(architecture):
+    """Every kind of run, by name."""
+
+    def pretrain(**given):
+        return Pretrain(
+            sources=[SOURCE],
+            model=Model(architecture=architecture, weights=None),
+            inputs=Inputs(max_frames=FRAMES, max_segments=10, max_words=WORDS),
+            masking=Masking(),
+            **given,
+        )
+
+    def finetune(task="retrieval", **model):
+        model = Model(architecture=architecture, weights=None, **model)
+        inputs = Inputs(max_frames=FRAMES, max_segments=16, max_words=WORDS)
+        data = {"start": None, "train": SOURCE, "val": None, "selection": "last"}
+        return Finetune(task=task, model=model, inputs=inputs, **data)
+
+    return {
+        "stage 1": pretrain(),
+        "stage 2": pretrain(trainable="all"),
+        "global_to_global": finetune(),
+        "global_to_local": finetune(fusion="global_to_local"),
+        "local_to_local": finetune(fusion="local_to_local"),
+        "captioning": finetune("captioning"),
+    }
+
+
+def task_of(run):
+    """The task of a run, ready to train."""
+    pretrains = isinstance(run, Pretrain)
+    model = starting_model(run.model, run.inputs, None, {}, None if pretrains else run.task, seed=0)
+    set_trainable(model, run.trainable if pretrains else "all")
+    if pretrains:
+        return PretrainTask(model, run)
+    return (CaptionTask if run.task == "captioning" else RetrievalTask)(model, run, None)
+
+
+def batch_of(run, clips, device):
+    """A batch as the loader gives it."""
+    draw = torch.Generator().manual_seed(0)
+    size, segments = 224, run.inputs.max_segments
+    width = resolve(run.model.architecture).embed_dim
+    caption = "then add the onions and stir until they are soft and golden brown in the pan"
+    batch = {
+        "clip_id": [f"clip{i}" for i in range(clips)],
+        "tokens": tokenize([f"{caption} {i}" for i in range(clips)], WORDS),
+        "nonverbal_share": torch.full((clips,), 0.5),
+        "has_audio": torch.ones(clips, dtype=torch.bool),
+        "audio": torch.randn(clips, segments, 1, size, size, generator=draw),
+        "audio_mask": torch.ones(clips, segments, dtype=torch.bool),
+    }
+    if isinstance(run, Pretrain):
+        batch["masked_audio"] = batch["audio"].clone()
+    if isinstance(run, Pretrain) and run.trainable == "audio":
+        batch |= {name: torch.randn(clips, width, generator=draw) for name in ("text", "vision")}
+    else:
+        shape = clips, FRAMES, 3, size, size
+        batch["frames"] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
+        batch["frame_mask"] = torch.ones(clips, FRAMES, dtype=torch.bool)
+    if device.type == "cuda":
+        batch = {k: x.pin_memory() if torch.is_tensor(x) else x for k, x in batch.items()}
+    return batch
+
+
+def cut(batch, size):
+    """The batch in chunks of `size` clips."""
+    rows = range(0, len(batch["clip_id"]), size)
+    return [{name: x[i : i + size] for name, x in batch.items()} for i in rows]
+
+
+class Step:
+    """One update of one run, again and again on the same batch."""
+
+    def __init__(self, run, clips, device, microbatch=None, switches=Switches()):
+        self.task, self.device = task_of(run), device
+        self.task.model.to(device).train()
+        switches.apply(self.task.model, device)
+        self.chunks = cut(batch_of(run, clips, device), microbatch or clips)
+        half = half_type(device) is torch.float16
+        self.updates = Updates(self.task.model, Optimiser(lr=1e-5), STEPS, self.task.heads, half)
+        self.done = 0
+
+    def __call__(self):
+        """Forward, backward, update."""
+        loss, _ = backward(self.task, self.chunks, self.device, self.updates.scaled)
+        loss.item()  # as the trainer does, to see whether it is finite
+        self.updates(self.done)
+        self.done += 1
+
+
+def timed(step, rounds):
+    """Seconds of each of so many steps."""
+    seconds = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        step()
+        if step.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def measure(name, run, options, device):
+    """One line."""
+    clips = max(2, options.clips // 4) if name == "local_to_local" else options.clips
+    step = Step(run, clips, device, options.microbatch, switches_of(options))
+    with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+        step()
+    flops = counter.get_total_flops()
+    warm = timed(step, WARM_UP if device.type == "cuda" or options.compile else 0)
+    if options.compile:
+        print(f"{name}: the first step took {warm[0]:.1f} s", flush=True)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = timed(step, options.rounds)
+    wall = statistics.median(seconds)
+    memory = f", {torch.cuda.max_memory_allocated() / GIB:.1f} GiB" if device.type == "cuda" else ""
+    spread = f"{1000 * min(seconds):.1f} to {1000 * max(seconds):.1f}"
+    print(f"{name:17} {clips:4} clips {1000 * wall:8.1f} ms ({spread}), {clips / wall:7.1f} "
+          f"clips/s{memory}; {flops / 1e12:.2f} TFLOP; {share_of_peak(flops, wall, device)}",
+          flush=True)  # fmt: skip
+
+
+def switches_of(options):
+    """What the options switch on."""
+    return Switches(activation_checkpointing=options.checkpointing, compile=options.compile)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--clips", type=int, default=32, help="of a step, on one device")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--stages", nargs="+", help="all, if left out")
+    parser.add_argument("--microbatch", type=int, help="gradient caching, accumulation")
+    parser.add_argument("--checkpointing", action="store_true", help="recomputed blocks")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--architecture", default="ViT-B-32")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    where = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    print(
+        f"{options.architecture}, {where}, {half_type(device) or 'float32'}, torch "
+        f"{torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} CPUs;"
+    )
+    print(f"microbatch {options.microbatch}, checkpointing {options.checkpointing}, compile "
+          f"{options.compile}; median of {options.rounds} steps")  # fmt: skip
+    for name, run in runs(options.architecture).items():
+        if options.stages is None or name in options.stages:
+            measure(name, run, options, device)
+
+
+if __name__ == "__main__":
+    main()

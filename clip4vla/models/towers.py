@@ -46,26 +46,25 @@ class TextTower(TextTransformer):
 
 
 class PatchProjection(nn.Conv2d):
-    """CLIP's first layer, a convolution whose patches do not overlap: one matrix product.
+    """CLIP's first layer, a convolution whose patches do not overlap: on a GPU one matrix product.
 
-    Of three equal channels one is enough, with the sum of their weights. cuDNN's kernels took 11.7
-    of the 106 ms of a step on an H100 (benchmarks/RESULTS.md), for operations that are worth half a
-    millisecond of products there; a CPU's own convolution of three channels is the faster one.
+    cuDNN's kernels took 11.7 of the 106 ms of a step on an H100 (benchmarks/RESULTS.md), for
+    operations that are worth half a millisecond of products there. A CPU's convolution is the
+    faster one. One channel instead of three for mono sound would save little more, and the bits of
+    a clip would depend on whether another one of its batch is stereo.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, D, rows, columns]; C is 3, or 1 that stands for three equal ones."""
-        if x.shape[1] == 1:
-            return self.product(x, self.weight.sum(dim=1, keepdim=True))
-        return super().forward(x) if x.device.type == "cpu" else self.product(x, self.weight)
+        """[N, 3, H, W] to [N, D, rows, columns]."""
+        return super().forward(x) if x.device.type == "cpu" else self.product(x)
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The convolution of x [N, C, H, W] with weight [D, C, high, wide]."""
+    def product(self, x: Tensor) -> Tensor:
+        """The same as one product of patches [N, rows * columns, 3 * high * wide] and weights."""
         high, wide = self.kernel_size
-        x = x.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [N, C, rows, high, columns, wide]
+        x = x.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [N, 3, rows, high, columns, wide]
         rows, columns = x.shape[2], x.shape[4]
-        x = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), rows * columns, -1)  # [N, patches, pixels]
-        return linear(x, weight.flatten(1)).transpose(1, 2).unflatten(2, (rows, columns))
+        x = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), rows * columns, -1)
+        return linear(x, self.weight.flatten(1)).transpose(1, 2).unflatten(2, (rows, columns))
 
 
 class VisionTower(VisionTransformer):
@@ -127,7 +126,7 @@ class AudioTower(VisionTower):
                 self.control_embedding = nn.Parameter(torch.zeros(2, width))
 
     def _embeds(self, x: Tensor, nonverbal_share: Tensor) -> Tensor:
-        """Tokens that enter the first block: [N, C, 224, 224] and [N] to [N, 50..52, width]."""
+        """Tokens that enter the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
         x = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [N, grid, width]
         parts = [self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x]
         positions = self.positional_embedding
@@ -146,10 +145,10 @@ class AudioTower(VisionTower):
     def forward(self, segments: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Feature of each segment, not normalised.
 
-        segments: [N, 1 or 3, 224, 224], standardised log-mel; mono stands for left, mean and right,
-        which are the same then. nonverbal_share: [N] in 0..1, the
+        segments: [N, 1 or 3, 224, 224], standardised log-mel; nonverbal_share: [N] in 0..1, the
         share of [NB] in the type token (read by `single` only). Gives [N, D].
         """
+        segments = segments.expand(-1, 3, -1, -1)  # mono: left, mean and right are the same
         x = self.transformer(self._embeds(segments, nonverbal_share))  # [N, tokens, width]
         return self.ln_post(x[:, 0]) @ self.proj
 

@@ -8,9 +8,9 @@ tower 12 layers of 512, joint encoder 4 layers of 512, 49,411 words; random weig
 frames and 6 segments a clip. "Every step" passes the words so far of every hypothesis through the
 text tower, and these with frames and segments through the joint encoder; both sides apply the head
 to the newest word only. The end token is made impossible, so that every caption has all the words
-asked for: 12, as MSR-VTT's have on average, 20, and 31, the longest. Both sides in
-turn in one run. On the CPU one thread, and medians of CPU time, which is the wall time of an idle
-machine; on a GPU half precision, and medians of wall time.
+asked for: 12, as MSR-VTT's have on average, 20, and 31, the longest. Both sides in turn in one run.
+On the CPU one thread, and medians of CPU time, which is the wall time of an idle machine; on a GPU
+half precision, and medians of wall time.
 """
 
 import os

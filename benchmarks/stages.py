@@ -7,11 +7,11 @@
 A step is what the trainer does between two reads: a batch from pinned memory to the device, forward
 and backward, clipping, AdamW. Random weights, noise; every clip has 12 frames, 10 segments of mono
 sound (pre-training) or 16 (fine-tuning), and 32 words; 32 clips are the share of one of the
-authors' GPUs. Stage 1 reads CLIP's vectors, which are
-computed once for all epochs; local_to_local has a quarter of the clips, as its row has.
+authors' GPUs. Stage 1 reads CLIP's vectors, which are computed once for all epochs; local_to_local
+has a quarter of the clips, as its row has.
 
-Operations are counted by torch (a block that is computed again counts again), and are those that
-the estimate of `clip4vla plan` is made of; on a GPU they stand beside the chip's peak.
+Operations are counted by torch (a block that is computed again counts again); the estimate of
+`clip4vla plan` counts the same products from the sizes. On a GPU the chip's peak stands beside.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Captions and scores of pairs on a GPU: those of the CPU in float32, alike with and without cache."""
 
 import copy
+import dataclasses
 
 import pytest
 import test_decoding
@@ -32,7 +33,7 @@ def test_captions_in_half_precision(gpu, models, given, cache):  # noqa: F811
     expected = decode(models["clip"], *given, test_decoding.BEAM, 7)
     model, moved = copy.deepcopy(models["clip"]).to(gpu), [x.to(gpu) for x in given]
     with autocast(gpu):
-        way = test_decoding.dataclasses.replace(test_decoding.BEAM, cache=cache)
+        way = dataclasses.replace(test_decoding.BEAM, cache=cache)
         found = decode(model, *moved, way, 7)
     scores = [caption.score for caption in found]
     assert scores == pytest.approx([caption.score for caption in expected], rel=0.1, abs=0.1)

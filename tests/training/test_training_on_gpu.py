@@ -13,6 +13,7 @@ from gradient_cases import assert_equal, chunks_of, gradients, make_batch, make_
 from safetensors.torch import load_file
 from tiny_world import build_world, finetune, optimiser, pretrain
 
+from clip4vla.devices import _gpus
 from clip4vla.errors import RetryLater
 from clip4vla.evaluation import device as device_module
 from clip4vla.files import read_json
@@ -191,7 +192,9 @@ def test_whole_runs(gpu, manifests, tmp_path, name, monkeypatch):
         n: x.dtype for n, x in weights[1].items()
     }
     cost = read_json(tmp_path / "gpu" / "out" / "cost.json")
-    assert cost["gpu_hours"] >= 0 and torch.cuda.get_device_name(gpu) in json.dumps(cost)
+    assert list(cost["hardware"]) == [torch.cuda.get_device_name(gpu)]
+    attempts = (tmp_path / "gpu" / "state" / "attempts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["gpus"] for line in attempts] == [1]
 
 
 def test_float16_trains_with_its_loss_scale(gpu, manifests, tmp_path, monkeypatch):
@@ -216,8 +219,9 @@ def test_a_run_that_is_cut_off_goes_on(gpu, manifests, tmp_path, name):
         except RetryLater:
             stops += 1
     assert stops >= len(expected) - 1
-    assert found[:3] == pytest.approx(expected[:3], rel=0.02)
     assert len(found) == len(expected)
+    assert found[:3] == pytest.approx(expected[:3], rel=0.02)
+    assert found == pytest.approx(expected, rel=0.05)
     same = [a == b for a, b in zip(found, expected, strict=True)]
     print(f"{name}: {sum(same)} of {len(same)} losses have the same bits")
 
@@ -233,7 +237,9 @@ input()
 
 
 def test_a_second_process_is_told_that_it_shares(gpu, tmp_path):
-    """On a machine with one GPU; with more it takes another one."""
+    """On a machine with one GPU; of more it would take another one (test_devices.py)."""
+    if len(_gpus()) > 1:
+        pytest.skip("this machine has more than one GPU")
     variables = {
         k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")
     }
@@ -246,4 +252,4 @@ def test_a_second_process_is_told_that_it_shares(gpu, tmp_path):
             _, told = second.communicate("\n", timeout=120)
         first.communicate("\n", timeout=120)
     assert second.returncode == 0
-    assert ("sharing a GPU" in told) == (torch.cuda.device_count() == 1)
+    assert "sharing a GPU" in told

@@ -6,14 +6,34 @@ A field is scientific unless it is marked `runtime`. Only scientific fields ente
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
+
+from clip4vla.config.yaml import merge
 
 
 class Section(BaseModel):
     """A part of the config. Unknown keys and wrong types are errors; instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults(cls, given: Any) -> Any:
+        """A key of an inner section changes that key alone.
+
+        What the outer section has instead of the inner one's own defaults stays: one key of
+        `second_stage.optimiser` leaves the second stage's epochs and batch size as they are.
+        """
+        if not isinstance(given, dict):
+            return given
+        kept = dict(given)
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            if isinstance(field.default, Section) and isinstance(given.get(key), dict):
+                own = field.default.model_dump(exclude_defaults=True, by_alias=True)
+                kept[key] = merge(own, given[key])
+        return kept
 
     def scientific(self) -> dict[str, Any]:
         """The JSON-ready values that decide a result.

@@ -68,8 +68,11 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def _section(title: str, section: type[Section], prefix: str, kinds: bool = True) -> list[str]:
-    summary = (section.__doc__ or "").strip().splitlines()[0]
-    return [f"## {title}\n\n{summary}\n", *_rows(section, prefix, kinds), ""]
+    return [f"## {title}\n\n{_summary(section)}\n", *_rows(section, prefix, kinds), ""]
+
+
+def _summary(section: type[Section]) -> str:
+    return (section.__doc__ or "").strip().splitlines()[0]
 
 
 def _rows(section: type[Section], prefix: str, kinds: bool = True) -> list[str]:
@@ -78,19 +81,24 @@ def _rows(section: type[Section], prefix: str, kinds: bool = True) -> list[str]:
     return head + _fields(section, prefix, kinds)
 
 
-def _fields(section: type[Section], prefix: str, kinds: bool) -> list[str]:
+def _fields(
+    section: type[Section], prefix: str, kinds: bool, own: Section | None = None
+) -> list[str]:
+    """A line for each key. own: the outer section's default, whose values may be its own."""
     lines = []
     for name, field in section.model_fields.items():
+        value = getattr(own, name) if own else field.default
         key = prefix + (field.alias or name)
         inner = section_in(field.annotation)
         if inner and not _is_collection(field.annotation):
-            if field.default is None:
+            if value is None:
                 kind = " science |" if kinds else ""
-                lines.append(f"| `{key}` | section or null | `null` |{kind} {inner.__doc__} |")
-            lines += _fields(inner, f"{key}.", kinds)
+                meaning = field.description or _summary(inner)
+                lines.append(f"| `{key}` | section or null | `null` |{kind} {meaning} |")
+            lines += _fields(inner, f"{key}.", kinds, value if isinstance(value, inner) else None)
             continue
         extra = field.json_schema_extra or {}
-        default = "required" if field.default is PydanticUndefined else f"`{_text(field.default)}`"
+        default = "required" if value is PydanticUndefined else f"`{_text(value)}`"
         kind = (" runtime |" if extra.get("runtime") else " science |") if kinds else ""
         shown, meaning = (
             text.replace("|", "\\|") for text in (_type(field.annotation), field.description or "")

@@ -100,3 +100,9 @@ def test_the_plan_passes_them_on():
     assert {(run.freeze.layer_num, run.optimiser.microbatch) for run in tuned} == {(1, 3)}
     assert {tuple(run.freeze.prefixes) for run in pretrained} == {("audio.conv1",)}
     assert {run.optimiser.microbatch for run in pretrained} == {2}
+
+
+def test_a_key_of_an_objective_leaves_the_others_as_the_recipe_has_them():
+    assert not finetune(objective={"scale": 50.0}).finetune.objective.symmetric  # D10
+    assert pretrain(objective={"scale": 50.0}).objective.symmetric
+    assert finetune(objective={"symmetric": True}).finetune.objective.symmetric

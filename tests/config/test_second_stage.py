@@ -33,6 +33,7 @@ def test_it_goes_on_from_the_first_stage_with_all_towers():
     second, first = chain(plan(second_stage={"optimiser": {"epochs": 3}}))
     assert (first.trainable, first.start) == ("audio", None)
     assert (second.trainable, second.optimiser.epochs, second.optimiser.lr) == ("all", 3, 1e-6)
+    assert second.optimiser.batch_size == 256  # its own default, not that of every optimiser
     assert (second.sources, second.inputs, second.seed) == (first.sources, first.inputs, first.seed)
 
 
@@ -61,7 +62,13 @@ def test_the_released_sum_is_of_the_second_stage():
     second, first = chain(plan(preset="released", second_stage={}))
     assert first.objective.second_stage == "repaired"
     assert second.objective.second_stage == "released"
-    assert second.optimiser.lr == 1e-7
+    found = second.optimiser
+    assert (found.lr, found.epochs, found.batch_size) == (1e-7, 10, 256)  # facts 6.3
+
+
+def test_how_many_clips_fit_the_device_makes_no_new_run():
+    whole = plan(second_stage={}).stage("pretrain")
+    assert plan(second_stage={"optimiser": {"microbatch": 8}}).stage("pretrain") == whole
 
 
 @pytest.mark.parametrize(

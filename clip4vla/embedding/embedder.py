@@ -165,7 +165,11 @@ class Embedder(Checkpoint):
 def load(
     path: str | Path, device: str | torch.device | None = None, batch_size: int = BATCH
 ) -> Embedder:
-    """See `clip4vla.load`."""
+    """See `clip4vla.load`.
+
+    UserError, with the remedy, for a file that this project did not write, is damaged or holds NaN
+    or infinity, for a device that is not there, and for a batch_size below 1.
+    """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}, give 1 or more")
     found = read_checkpoint(path)

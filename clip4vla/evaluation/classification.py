@@ -12,9 +12,10 @@ from clip4vla.models.probe import Probe
 
 
 def probe_inputs(features: ClipFeatures, index: Tensor | slice = slice(None)) -> tuple:
-    """What `Probe.forward` takes, from features made with `reduce=masked_mean`.
+    """What `Probe.forward` takes, from features [N, D] made with `reduce=masked_mean`.
 
-    A mean is a sequence of one position; its mask says whether the clip has the modality.
+    A mean is a sequence of one position; its mask says whether the clip has the modality: vision
+    and audio [B, 1, D], masks bool [B, 1], of the B clips of `index`; None for what is not there.
     """
     vision = audio = seen = heard = None
     if features.vision is not None:

@@ -37,6 +37,9 @@ def substitute(
     Features are pooled frames: the masked mean of normalised frame features (the released code's
     mean counts padding). Donors are clips of `run.donors` that have sound, in the order of their
     ids, of which the first wins a tie; a clip that is held out is none.
+
+    UserError when no donor has sound, a held-out split of the queries shares clips with the donors'
+    split, or the queries are of several datasets.
     """
     set_threads(workers)
     device, caches = pick_device(), Caches(manifests)

@@ -35,7 +35,7 @@ class RawClip:
 
     clip_id: str
     frames: list[bytearray]  # JPEG, in order
-    log_mel: torch.Tensor | None  # float16 [1 or 3, T, n_mels] in dB; None for a silent clip
+    log_mel: torch.Tensor | None  # float16 [1 or 3, T, n_mels], dB or ln; None for a silent clip
 
 
 class ClipCache:
@@ -88,7 +88,7 @@ class ClipCache:
         return [self._bytes(tar, offset, size) for offset, size in places]
 
     def read_log_mel(self, clip_id: str) -> torch.Tensor | None:
-        """The log-mel alone: float16 [1 or 3, T, n_mels] in dB, None for a silent clip."""
+        """The log-mel alone: float16 [1 or 3, T, n_mels], dB or ln; None for silence."""
         return self._log_mel(self._row(clip_id))
 
     def _row(self, clip_id: str) -> int:

@@ -32,11 +32,11 @@ def mixed_order(
 ) -> list[tuple[int, int]]:
     """Order of an epoch over several sources in equal parts: (source, index) pairs.
 
-    `sources` holds the shard of every sample, one array per source. An epoch takes as many samples
-    of every source as the smallest one has, in turn, so that every batch is balanced too. A larger
-    source goes on in the next epoch where it stopped, through an order of its own that covers all
-    its samples before any comes again. (The released code showed the same first rows of the larger
-    source in every epoch; facts 6.1.) ValueError when a source is empty.
+    `sources` holds the shard of every sample, one array [N] per source. An epoch takes as many
+    samples of every source as the smallest one has, in turn, so that every batch is balanced too. A
+    larger source goes on in the next epoch where it stopped, through an order of its own that
+    covers all its samples before any comes again. (The released code showed the same first rows of
+    the larger source in every epoch; facts 6.1.) ValueError when a source is empty.
     """
     share = min(len(shards) for shards in sources)
     if share == 0:

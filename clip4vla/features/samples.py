@@ -35,7 +35,7 @@ class Sample:
     has_audio: bool
     inputs: Inputs
     jpegs: list[bytearray] | None  # None where `vectors` stand in their place
-    log_mel: torch.Tensor | None  # float16 [1 or 3, T, 224] in dB; None for silence
+    log_mel: torch.Tensor | None  # float16 [1 or 3, T, 224], dB or (fbank) ln; None for silence
     masks: Masks | None  # None without masking
     vectors: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> [D]
 

@@ -151,7 +151,7 @@ def decode_frames(
     last, nor at or after `seconds`: a clip that was cut without re-encoding keeps some pictures
     beyond its end, so give the planned end - start for it. Frame rates may vary; pictures are as
     a viewer sees them (`clip4vla.media.pictures`). Raises DecodeError if there is no picture, or
-    one that cannot be converted.
+    one that cannot be converted; ValueError if fps is not above 0.
     """
     if fps <= 0:
         raise ValueError(f"fps is {fps}: use a number above 0")

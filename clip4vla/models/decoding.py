@@ -79,6 +79,9 @@ def decode(
     max_words: most tokens of a caption, its end included if it has one; at most the captioner's
     `max_words`, because the start token takes a position and the last token takes none.
     generators: one CPU generator per clip, for sampling: a draw then depends on its clip alone.
+
+    ValueError when the model is in training mode, both modalities are left out, `max_words` is
+    outside what the captioner has, or sampling lacks generators.
     """
     captioner = model.captioner
     if model.training or captioner.training:

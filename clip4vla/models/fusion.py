@@ -43,7 +43,8 @@ class Fusion(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None]:
         """Let frames and segments read each other; gives both back, to be pooled and compared.
 
-        The released name is loose_seq; it is behind the paper's best retrieval numbers.
+        [N, F, D] and [N, S, D], None for a modality that is left out. The released name is
+        loose_seq; it is behind the paper's best retrieval numbers.
         """
         parts = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
         mixed = dict(zip((part.kind for part in parts), self.joint(parts), strict=True))
@@ -58,7 +59,8 @@ class Fusion(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Let frames read each other and add what they were: CLIP4Clip's seqTransf, a baseline.
 
-        The type embedding, one vector for all frames, is ours. Sound comes back as it is.
+        The type embedding, one vector for all frames, is ours. Gives vision [N, F, D], and the
+        sound [N, S, D] as it came.
         """
         mixed, _ = self.global_to_local(vision, vision_mask, None, None)
         return vision + mixed, audio

@@ -75,7 +75,10 @@ def kind_of(path: Path, state: dict[str, Tensor]) -> str:
 
 
 def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `state` under the names of our model. Unknown names stay as they are."""
+    """The tensors of `state` under the names of our model. Unknown names stay as they are.
+
+    UserError for a released file whose caption head is not tied to the words.
+    """
     if kind == "openai":
         return {_openai(k): v for k, v in state.items() if k not in OPENAI_SIZES}
     if kind == "open_clip":
@@ -99,7 +102,10 @@ def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, T
 
 
 def to_released_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our model's parameters as the released code saves them: the inverse of `to_our_names`."""
+    """Our model's parameters as the released code saves them: the inverse of `to_our_names`.
+
+    ValueError for a parameter that has no name there.
+    """
     bert = any(".joint.layers." in name for name in state)
     theirs = {_to_released(name, bert): value for name, value in state.items()}
     if "cls.predictions.bias" in theirs:

@@ -82,7 +82,10 @@ class JointEncoder(nn.Module):
         return self.transformer(x, attn_mask=mask.repeat_interleave(self.heads, 0))
 
     def placed(self, part: Part, start: int) -> Tensor:
-        """Input of the first block: features, positions from `start` on, and type. [B, n, D]."""
+        """Input of the first block: features, positions from `start` on, and type. [B, n, D].
+
+        ValueError when the part exceeds its room, or the sequence the positions there are.
+        """
         length, positions = part.features.shape[1], len(self.positional_embedding)
         if length > part.room or start + length > positions:
             raise ValueError(

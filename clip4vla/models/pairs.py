@@ -65,6 +65,8 @@ def score_pairs(
     [N, S]; None leaves a modality out. block_tokens: positions that pass the joint encoder at once,
     at least one pair's (None: what suits the device); it bounds the memory and changes no score.
     Gives float32 [Q, N].
+
+    ValueError when fusion is in training mode, or the first token of a text is not valid.
     """
     if fusion.training:
         raise ValueError("score_pairs needs fusion.eval(): dropout would change the scores")

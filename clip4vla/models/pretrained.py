@@ -47,7 +47,7 @@ def check_tag(where: str, tagged: str, model: Model) -> None:
     """Refuse a tag (`ViT-B-32:laion2b_s34b_b79k`) that does not exist or does not fit the model.
 
     where: the key of the config to name. No tensor tells how images were prepared or which
-    activation was used, so both are checked against open_clip's table.
+    activation was used, so both are checked against open_clip's table. UserError says what differs.
     """
     name, tag, config = _config_of(where, tagged)
     if resolve(name) != resolve(model.architecture):
@@ -72,7 +72,10 @@ def check_tag(where: str, tagged: str, model: Model) -> None:
 
 
 def tag_file(where: str, tagged: str, download: Download = pretrained.download_pretrained) -> Path:
-    """The file of a tag, in open_clip's cache; downloaded there if it is not there yet."""
+    """The file of a tag, in open_clip's cache; downloaded there if it is not there yet.
+
+    UserError for a tag that open_clip does not know, or that cannot be downloaded.
+    """
     _, _, config = _config_of(where, tagged)
     if (cached := _cached(config)) is not None:
         return cached

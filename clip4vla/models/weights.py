@@ -54,7 +54,7 @@ def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) ->
     have a place, except in the parts named in `fresh` (of `PARTS`): these take nothing from the
     file and start again from the towers just loaded (`CLIP4VLA.restart`). Half precision is widened
     exactly. Nothing is changed unless all fits; otherwise UserError says what was expected, found,
-    missing, left over, misshapen and not finite.
+    missing, left over, misshapen and not finite. ValueError for a name in `fresh` that is no part.
     """
     unknown = sorted(set(fresh) - set(PARTS))
     if unknown:
@@ -70,6 +70,7 @@ def load_clip(model: CLIP4VLA, path: str | Path) -> None:
     """Fill text and vision from a file that holds CLIP alone; start the rest from them.
 
     As strict as `load_into`. A whole CLIP4VLA is refused: taking half of it would go unseen.
+    UserError for both.
     """
     path = Path(path)
     kind, state = read_named(path)

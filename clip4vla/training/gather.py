@@ -1,4 +1,4 @@
-"""The batch of all ranks, with exact gradients (facts 5.5; engineering B.10).
+"""The batch of all ranks, with exact gradients (facts 5.5).
 
 Every rank brings the features of its own clips and computes the loss of the global batch. In the
 backward pass the gradients of the features are summed over the ranks, and each rank takes its own

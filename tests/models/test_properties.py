@@ -295,7 +295,7 @@ def test_where_no_product_enters_it_is_exact(seed):
         assert torch.equal(torch.cat(alone), whole)
 
 
-# What is fully masked is not there (facts 17.6)
+# What is fully masked is not there (facts 1.6)
 
 HALVES = ["global_to_global", *(f"global_to_local, {style}" for style in FUSIONS)]
 PAIRS = [name for name in RESULTS if name.startswith(("tight", "local_to_local"))]

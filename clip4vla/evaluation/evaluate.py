@@ -1,6 +1,7 @@
 """Score one checkpoint on one split: metrics.json with its N and hashes, predictions.parquet."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,10 @@ def evaluate(
     `all` usable clips, silent ones under `run.missing_audio`, and those `with_sound` of their own.
     Policy `filter` has the latter only. `run.variants` are scored beside it, on features that are
     made once (`clip4vla.evaluation.variants`). frozen_cache: a probe's features are kept on disk.
+
+    UserError, with the remedy, when a split has no usable clip, a clip no caption, a silent one no
+    donor where the policy needs it, or the file of a probe names no classes; with the name of the
+    clip, when a feature or a similarity is not finite.
     """
     set_threads(workers)
     device, caches = pick_device(), Caches(manifests)
@@ -78,6 +83,7 @@ def evaluate(
         galleries["all"] = np.ones(len(samples), dtype=bool)
 
     trained = start_metadata(start)
+    run = run.model_copy(update={"scale": _scale(run, trained, start)})
     classes = trained.get("classes")
     if run.task == "classification" and not classes:
         raise UserError(f"{start}: its metadata names no classes; evaluate a classification run")
@@ -94,7 +100,6 @@ def evaluate(
     sounds = given_sounds([clip_id for clip_id, _, _ in samples.items], cache.silent, donors)
     given = run, model, samples, rows, galleries, sounds, device, workers, run.modalities
     scoring = Scoring(*given, benchmark.name, frozen_cache)
-    main = scoring.main
     with _caption_scorer(scoring) as scoring.score_captions:
         if not run.variants:
             own, variants = _scored(scoring, classes), None
@@ -106,7 +111,7 @@ def evaluate(
             for variant in in_turn(run):
                 other = scoring_of(scoring, variant, shared, substitution)
                 variants.add(variant, other, _scored(other, classes))
-    predictions = scoring.with_origins(own.predictions)
+    main, predictions = scoring.main, scoring.with_origins(own.predictions)
     if variants:
         predictions = variants.predictions(predictions)
     write_parquet(out / "predictions.parquet", predictions)
@@ -139,6 +144,16 @@ def evaluate(
     if variants:
         summary["variants"] = variants.described
     write_json(out / "metrics.json", summary)
+
+
+def _scale(run: Evaluate, trained: dict, start: Path | None) -> float:
+    """1 / temperature: what the start was trained with, which may be learnt, or the run's own."""
+    scale = trained.get("scale", run.scale)
+    if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+        raise UserError(
+            f"{start}: its metadata has scale {scale!r}, which is not a positive number"
+        )
+    return float(scale)
 
 
 def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:

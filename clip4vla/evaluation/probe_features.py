@@ -67,7 +67,7 @@ def _vectors(
     of_sound = {k: v for k, v in inputs.scientific().items() if k not in NOT_OF_SOUND}
     meaning = {
         "what": f"masked mean of {modality}",
-        "tower": tower_hash(getattr(model, modality)),
+        "tower": tower_hash(model, modality),
         "manifest": cache.manifest_sha256,
         "inputs": of_sound if modality == "audio" else {"max_frames": inputs.max_frames},
         "nonverbal_share": share if modality == "audio" else None,

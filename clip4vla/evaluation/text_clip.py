@@ -67,9 +67,10 @@ def report_retrieval(
 ) -> Retrieval:
     """Metrics of both directions with intervals and bounds, and, apart from them, extras.
 
-    heads: blocks of similarities by name, among them that of the modalities, which is ranked. A run
-    of both modalities whose t_v is given has it ranked again by t_va as an extra. names: the
-    modalities that metrics are named by, if not the same.
+    heads: blocks of similarities [Q, N] by name, among them that of the modalities, which is
+    ranked; targets [Q]: index of each text's clip in `clip_ids` [N]. A run of both modalities whose
+    t_v is given has it ranked again by t_va as an extra. names: the modalities that metrics are
+    named by, if not the same.
     """
     name = similarity_name(modalities)
     blocks = kept(heads[name], len(targets), len(clip_ids))
@@ -98,8 +99,9 @@ def report_retrieval(
 
 
 def rank_columns(found: Retrieval, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of predictions.parquet: the rank of each query, and that of its clip's texts.
+    """Columns of predictions.parquet, each [Q]: the rank of each query, and of its clip's texts.
 
+    targets [Q]: index of each text's clip, as `report_retrieval` had them.
     `rank` is the expected one, `rank_best` and `rank_worst` are its ends under ties; `text_rank`
     and so on: clip -> text, the same in every row of a clip.
     """
@@ -141,7 +143,8 @@ def among(
         for block in blocks():
             rows = asked[start : start + len(block)]
             start += len(block)
-            yield block[rows][:, kept]
+            if rows.any():  # captions of silent clips alone may fill a block
+                yield block[rows][:, kept]
 
     return part, place[targets[asked]], [x for x, keep in zip(clip_ids, kept, strict=True) if keep]
 

@@ -10,16 +10,18 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip4vla.errors import UserError
 from clip4vla.features.samples import ClipSamples, Sample
 from clip4vla.files import canonical_json, sha256_of, whole_file, write_json
+from clip4vla.models.clip4vla import CLIP4VLA
 
 BLOCK = 4096  # rows of a file; what a kill can cost
 KEY_DIGITS = 16
@@ -97,9 +99,15 @@ class Vectors:
         return block
 
 
-def tower_hash(tower: nn.Module) -> str:
-    """sha256 of a tower's tensors: the same for the same weights, wherever they came from."""
-    digest = hashlib.sha256()
+def tower_hash(model: CLIP4VLA, part: Literal["text", "vision", "audio"]) -> str:
+    """sha256 of what a tower computes: its tensors, and what these do not tell.
+
+    That is the number of heads, the activation and, of audio, how the type token is used. The same
+    for the same weights, wherever they came from.
+    """
+    tower = getattr(model, part)
+    said = asdict(model.sizes) | {"part": part, "type_token": getattr(tower, "type_token", None)}
+    digest = hashlib.sha256((canonical_json(said) + "\n").encode())
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -78,7 +78,9 @@ class Checkpoints:
     ) -> TrainState | None:
         """Restore the newest checkpoint that can be read, or that of `step`; None for none.
 
-        Raises UserError when it belongs to another config, other data or other start weights.
+        Raises UserError when it belongs to another config, other data or other start weights, and
+        when there are checkpoints and none of them can be read: days of work may be saved from a
+        backup, and training from the start would write over them.
         """
         unreadable = []
         steps = self._steps() if step is None else [self._step(step)]
@@ -92,8 +94,15 @@ class Checkpoints:
             load_trained(model, content["model"])
             optimiser.load_state_dict(content["optimiser"])
             self.named = [best]
+            if unreadable:
+                print(f"{path}: going on from this one", file=sys.stderr, flush=True)
             self._remove(unreadable)  # else they would count among the two that are kept
             return TrainState(**content["state"])
+        if unreadable:
+            raise UserError(
+                f"{unreadable[0]}: cannot be read, nor can any other checkpoint of this run (why: "
+                f"above); restore a copy, or remove {self.folder.parent} to train anew"
+            )
         return None
 
     def check(self, identity: dict[str, str | None], path: Path) -> None:
@@ -112,8 +121,14 @@ class Checkpoints:
             torch.save({"identity": self.identity, "model": trained_tensors(model)}, temporary)
 
     def load_best(self, epoch: int, model: nn.Module) -> None:
-        """Put the weights of the best epoch into the model."""
-        load_trained(model, self._read(self._best(epoch))["model"])
+        """Put the weights of the best epoch into the model. UserError for a damaged file."""
+        content = self._read(self._best(epoch))
+        if content is None:
+            raise UserError(
+                f"{self._best(epoch)}: the weights of the selected epoch cannot be read; restore a "
+                f"copy, or remove {self.folder.parent} to train anew"
+            )
+        load_trained(model, content["model"])
 
     def clear(self) -> None:
         """Remove all checkpoints: the run is finished and its outputs are kept elsewhere."""
@@ -146,7 +161,7 @@ class Checkpoints:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise  # no permission, no memory: the file may be sound
             reason = "damaged: " + next(iter(str(error).splitlines()), type(error).__name__)
-        print(f"{path}: {reason}; going on from an older one", file=sys.stderr, flush=True)
+        print(f"{path}: {reason}", file=sys.stderr, flush=True)
         return None
 
 

@@ -2,15 +2,17 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
-from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, write_text
 
 
 class Curve:
     """Appends rows to `path`; the first `length` bytes are kept, what follows is thrown away.
+
+    A file that is shorter loses nothing but points of a plot: a line on stderr says so.
 
     Rows hold `step`, `epoch` (from 1), `timestamp_ms` and values named `train/...`, `val/...` or
     `speed/...` (what differs from one machine and attempt to the next).
@@ -21,13 +23,18 @@ class Curve:
         path.parent.mkdir(parents=True, exist_ok=True)
         present = path.stat().st_size if path.exists() else 0
         if present < length:
-            raise UserError(
-                f"{path}: shorter than its checkpoint says ({present} < {length} bytes); restore "
-                f"it or remove {path.parent} to train anew"
+            print(
+                f"{path}: shorter than its checkpoint says ({present} < {length} bytes); going on: "
+                "the curve lacks some points, the training nothing",
+                file=sys.stderr,
+                flush=True,
             )
+            whole = path.read_bytes() if present else b""
+            length = whole.rfind(b"\n") + 1  # without half a row
         self.path = path
         self.stream = open(path, "ab")  # noqa: SIM115
         self.stream.truncate(length)
+        self.stream.seek(length)  # truncating does not move it, and `sync` tells where it is
 
     def add(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Append one row."""

@@ -27,13 +27,13 @@ def frozen_samples(
     inputs, folder = samples.inputs, samples.cache.folder / "frozen"
     shared = {"precision": str(half_type(device)), "code_version": CODE_VERSION}
     meaning = shared | {
-        "tower": tower_hash(model.vision),
+        "tower": tower_hash(model, "vision"),
         "manifest": samples.cache.manifest_sha256,
         "max_frames": inputs.max_frames,
     }
     vision = Vectors(folder, sorted({clip_id for clip_id, _, _ in samples.items}), meaning)
     vision.build(lambda clip_ids: _embed(model, samples, clip_ids, device, workers))
-    meaning = shared | {"tower": tower_hash(model.text), "max_words": inputs.max_words}
+    meaning = shared | {"tower": tower_hash(model, "text"), "max_words": inputs.max_words}
     text = Vectors(folder, sorted({caption for _, caption, _ in samples.items}), meaning)
     text.build(lambda captions: embed_texts(model, captions, inputs.max_words, device))
     return FrozenSamples(samples.only("audio"), vision, text)

@@ -107,6 +107,7 @@ class Trainer:
         self.meter.resumed = self.meter.saved = self.state.step
         if self.ranks.leads:
             self.curve = Curve(self.folder / "metrics.jsonl", self.state.curve_bytes)
+            self.state.curve_bytes = self.curve.sync()
             self.sink.saved(self.state.curve_bytes)
 
     def _train_epoch(self, stop: Stop) -> None:

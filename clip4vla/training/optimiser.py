@@ -16,6 +16,7 @@ from clip4vla.training.gather import average_gradients
 from clip4vla.training.schedule import warmup_cosine
 
 CLIP = ("text.", "vision.")
+LEAST_SCALE = 2.0**-10  # of float16: smaller, and it is not its range that makes gradients infinite
 JOINED = ("fusion.", "captioner.", "probe.")  # with these the released code decays the audio too
 
 
@@ -104,10 +105,11 @@ class Updates:
     def __call__(self, step: int) -> dict[str, float]:
         """Update number `step` (from 0), from the gradients of a scaled loss, averaged over ranks.
 
-        Returns the rate of the towers and the gradient norm.
+        Returns the rate of the towers and the gradient norm; of float16 the loss scale too.
 
         Raises FloatingPointError, and changes nothing, when the gradient is not finite. With
-        float16 such updates are skipped instead, and the loss scale is lowered.
+        float16 such updates are skipped instead, and the loss scale is lowered, until it is so
+        small that the gradient is not finite for another reason.
         """
         factor = warmup_cosine(step, self.total, self.config.warmup)
         for group in self.optimiser.param_groups:
@@ -116,14 +118,18 @@ class Updates:
         average_gradients(parameters)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
-        if not (torch.isfinite(norm) or self.scaler.is_enabled()):
+        skips = self.scaler.is_enabled() and self.scaler.get_scale() >= LEAST_SCALE
+        if not (torch.isfinite(norm) or skips):
             raise FloatingPointError("the gradient is not finite")
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(step)
-        return {"lr": self.config.lr * factor, "grad_norm": float(norm)}
+        measured = {"lr": self.config.lr * factor, "grad_norm": float(norm)}
+        if self.scaler.is_enabled():
+            measured["loss_scale"] = self.scaler.get_scale()
+        return measured
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """Within it the model has the averaged weights, where the run keeps an average."""
@@ -146,6 +152,7 @@ class Updates:
             if "fused" in mine:  # as suits this device, whichever the checkpoint was written on
                 theirs["fused"] = mine["fused"]
         self.optimiser.load_state_dict(saved)
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the checkpoint was written without float16
+            self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load(state["average"])

@@ -92,6 +92,11 @@ def _pretraining(run: Pretrain, around: Surroundings) -> Job:
         rows = split_rows(cache, source)
         if leaks := around.caches.leaks:
             rows = rows[~rows.clip_id.isin(leaks.clips[source.dataset])]
+            if rows.empty:
+                raise UserError(
+                    f"{_where(source)}: every clip is of a video in `held_out`, and pretrain.leaks "
+                    "is drop; look at datasets.NAME.held_out"
+                )
         given = run.inputs, modalities, "filter", None, masking, run.seed
         sources.append(samples_of(cache, pair_items(rows, _where(source)), source, *given))
         facts.append(_clip_facts(cache, source, sources[-1]))

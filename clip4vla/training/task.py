@@ -59,7 +59,7 @@ class ClipTask(ContrastiveTask):
     model: CLIP4VLA
     run: Pretrain | Finetune
 
-    def _scale(self) -> float | Tensor:
+    def scale(self) -> float | Tensor:
         """1 / temperature: the constant, or CLIP's learned one."""
         if self.run.objective.temperature == "fixed":
             return self.run.objective.scale
@@ -119,7 +119,7 @@ class PretrainTask(ClipTask):
 
     def objective(self, features: Features) -> Loss:
         """Sum of the terms, each with weight 1 unless the released second stage says otherwise."""
-        objective, scale = self.run.objective, self._scale()
+        objective, scale = self.run.objective, self.scale()
         both = scale, objective.symmetric, self._same(features)
         audio = features["audio"]
         terms = {}
@@ -189,7 +189,7 @@ class RetrievalTask(ClipTask):
 
     def objective(self, features: Features) -> Loss:
         """One contrastive term on t_va, t_v or t_a."""
-        scale = self._scale()
+        scale = self.scale()
         scores = self._scores(features, scale)
         loss = nce(scores, self.run.objective.symmetric, self._same(features))
         return loss, self._learned(scale)

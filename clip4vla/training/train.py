@@ -44,6 +44,7 @@ from clip4vla.training.selection import choice_of
 from clip4vla.training.setup import Job, Surroundings, set_up
 from clip4vla.training.stop import Interrupted, Stop
 from clip4vla.training.switches import Switches
+from clip4vla.training.task import ClipTask
 
 OUTPUTS = ("model.safetensors", "metrics.jsonl", "train.json")
 
@@ -198,6 +199,8 @@ def _finish(
     elif "leaks_dropped" in before:
         metadata["leaks_dropped"] = before["leaks_dropped"]
     metadata |= _labels(run, before)
+    if isinstance(job.task, ClipTask):
+        metadata["scale"] = float(job.task.scale())
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model

@@ -238,3 +238,17 @@ def test_a_part_of_a_problem_has_its_own_clips_and_queries():
     part, targets, ids = among(kept, blocks, np.array([0, 1, 2, 2]), names(3))
     assert np.concatenate(list(part())).tolist() == [[0, 2], [6, 8], [9, 11]]
     assert (targets.tolist(), ids) == ([0, 1, 1], ["clip0", "clip2"])
+
+
+def test_a_block_of_left_out_queries_alone_is_left_out():
+    scores, targets = np.random.default_rng(0).standard_normal((4, 3)), np.array([0, 1, 1, 2])
+    kept = np.array([True, False, True])
+    parts = [
+        among(kept, lambda size=size: np.split(scores, range(size, 4, size)), targets, names(3))
+        for size in (1, 4)
+    ]
+    heads = [{"t_va": part[0], "t_v": part[0]} for part in parts]
+    by_row, whole = (
+        report_retrieval(given, *parts[0][1:], ["vision", "audio"]).stated for given in heads
+    )
+    assert by_row == whole

@@ -81,8 +81,27 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, model, capsys,
         case "best":
             (tmp_path / "best-0002.pt").unlink()
     assert Checkpoints(tmp_path, IDENTITY).load(model, updates).step == 1
-    assert "going on from an older one" in capsys.readouterr().err
+    assert "step-000001.pt: going on from this one" in capsys.readouterr().err
     assert not newest.exists()
+
+
+def test_a_run_without_a_readable_checkpoint_is_refused_and_keeps_its_files(tmp_path, model):
+    checkpoints, updates = Checkpoints(tmp_path, IDENTITY), updates_of(model)
+    checkpoints.save_best(1, model)
+    for step in (1, 2):
+        checkpoints.save(TrainState(step=step, best_epoch=1), model, updates)
+    best = tmp_path / "best-0001.pt"
+    content = best.read_bytes()
+    best.write_bytes(content[:-100])  # both checkpoints name it
+    for refused in (
+        lambda: Checkpoints(tmp_path, IDENTITY).load(model, updates),
+        lambda: checkpoints.load_best(1, model),
+    ):
+        with pytest.raises(UserError, match="restore a copy, or remove") as caught:
+            refused()
+        assert "\n" not in str(caught.value)
+    best.write_bytes(content)
+    assert Checkpoints(tmp_path, IDENTITY).load(model, updates).step == 2
 
 
 def test_nothing_to_load_is_no_error(tmp_path, model):

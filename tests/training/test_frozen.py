@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_world import build_world, optimiser, pretrain
+from tiny_world import INPUTS, MODEL, build_world, optimiser, pretrain
 
 from clip4vla.config.sections import Masking, Objective
 from clip4vla.evaluation.device import pick_device
 from clip4vla.evaluation.reading import Caches
 from clip4vla.features import vectors
 from clip4vla.features.cache import ClipCache
+from clip4vla.features.vectors import tower_hash
 from clip4vla.files import read_json
+from clip4vla.models.build import build_model
 from clip4vla.models.pooling import normalise, pool
 from clip4vla.training import frozen
 from clip4vla.training.setup import Surroundings, set_up
@@ -145,3 +147,15 @@ def test_a_stop_while_building_loses_only_the_block_at_hand(manifests, monkeypat
     job_of(manifests, pretrain())
     again = [clip for call in calls[5:] for clip in call]
     assert not set(done) & set(again) and len(done) + len(again) == 10
+
+
+def test_vectors_are_those_of_the_settings_that_tensors_do_not_show():
+    def hashes(**given):
+        model = build_model(MODEL.model_copy(update=given), {}, inputs=INPUTS, seed=0)
+        return [tower_hash(model, part) for part in ("text", "vision", "audio")]
+
+    plain = hashes()
+    assert hashes() == plain
+    gelu, both = hashes(activation="gelu"), hashes(type_token="both")
+    assert all(one != other for one, other in zip(gelu, plain, strict=True))
+    assert both[:2] == plain[:2] and both[2] != plain[2]

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from tiny_world import VERSION, build_world, finetune, pretrain
+from tiny_world import SPLITS, VERSION, build_world, finetune, pretrain
 
 from clip4vla.datasets.leaks import Leaks
+from clip4vla.errors import UserError
 from clip4vla.evaluation.start import start_metadata
 from clip4vla.training import train as train_module
 from clip4vla.training.train import train
@@ -37,6 +38,13 @@ def test_held_out_clips_are_in_no_batch_and_are_counted(manifests, tmp_path, mon
     start, tuned = out / "model.safetensors", tmp_path / "tuned"
     train(finetune(), manifests, start, {}, None, tmp_path / "state2", tuned)
     assert start_metadata(tuned / "model.safetensors")["leaks_dropped"] == 2
+
+
+def test_a_source_that_is_held_out_whole_is_refused_by_that_name(manifests, tmp_path):
+    leaks = Leaks({VERSION: frozenset(SPLITS["train"])}, FACTS)
+    given = manifests, None, {}, None, tmp_path / "state", tmp_path / "out"
+    with pytest.raises(UserError, match="every clip is of a video in `held_out`"):
+        train(pretrain(), *given, leaks=leaks)
 
 
 def test_without_the_check_nothing_is_said(manifests, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clip4vla.config.sections import Optimiser
-from clip4vla.errors import RetryLater, UserError
+from clip4vla.errors import RetryLater
 from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints
 from clip4vla.training.curve import Curve, publish_curve
@@ -160,9 +160,22 @@ def test_a_curve_is_cut_back_to_its_checkpoint(tmp_path):
     length = curve.sync()
     curve.add(2, 1, {"train/loss": 0.4})
     curve = Curve(path, length)
+    assert curve.sync() == length  # before another row, too: a stop may save it
     curve.add(2, 1, {"train/loss": 0.3})
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["step"], row["train/loss"]) for row in rows] == [(1, 0.5), (2, 0.3)]
-    path.write_text("")
-    with pytest.raises(UserError, match="shorter than its checkpoint says"):
-        Curve(path, length)
+
+
+def test_a_curve_that_lost_rows_ends_no_training(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    curve = Curve(path, 0)
+    curve.add(1, 1, {"train/loss": 0.5})
+    first = curve.sync()
+    curve.add(2, 1, {"train/loss": 0.4})
+    length = curve.sync()
+    path.write_bytes(path.read_bytes()[:-3])
+    curve = Curve(path, length)
+    assert "shorter than its checkpoint says" in capsys.readouterr().err
+    assert curve.sync() == first == path.stat().st_size
+    path.unlink()
+    assert Curve(path, length).sync() == 0

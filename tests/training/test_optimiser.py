@@ -91,3 +91,44 @@ def test_how_an_update_is_computed_is_no_part_of_a_checkpoint():
     again.load_state_dict(state)
     assert {group["fused"] for group in again.optimiser.param_groups} == {None}
     assert again.optimiser.state[model.tower.weight]["step"] == 1
+
+
+def with_float16(updates):
+    """As on a GPU without bfloat16: the loss is scaled."""
+    updates.scaler = torch.amp.GradScaler("cpu")
+    return updates
+
+
+def test_a_checkpoint_without_a_loss_scale_goes_on_with_one():
+    model = nn.Linear(2, 1)
+    plain = Updates(model, Optimiser(lr=0.1), total=10)
+    scaled = with_float16(Updates(model, Optimiser(lr=0.1), total=10))
+    scaled.load_state_dict(plain.state_dict())
+    assert scaled.scaler.get_scale() == 2.0**16
+    state = scaled.state_dict()
+    state["scaler"]["scale"] = 8.0
+    again = with_float16(Updates(model, Optimiser(lr=0.1), total=10))
+    again.load_state_dict(state)
+    assert again.scaler.get_scale() == 8.0
+    plain.load_state_dict(state)  # and the other way round
+
+
+def test_float16_skips_a_few_updates_and_refuses_a_gradient_that_stays_nan():
+    model = nn.Linear(2, 1)
+    before = model.weight.clone()
+    updates = with_float16(Updates(model, Optimiser(lr=0.1, warmup=0.0), total=100))
+
+    def update(step, factor):
+        updates.scaled(factor * model(torch.ones(1, 2)).sum()).backward()
+        return updates(step)
+
+    assert update(0, math.nan)["loss_scale"] == 2.0**15
+    assert torch.equal(model.weight, before)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        for step in range(1, 40):
+            update(step, math.nan)
+    assert torch.equal(model.weight, before)
+    updates.optimiser.zero_grad()
+    updates = with_float16(Updates(model, Optimiser(lr=0.1, warmup=0.0), total=100))
+    update(0, 1.0)
+    assert not torch.equal(model.weight, before)

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +92,7 @@ def plan(
     values: Values = None,
     tflops: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Effective speed of your GPU; else that of a V100."),
+        typer.Option(min=0.001, max=1e6, help="Effective speed of your GPU; else a V100's."),
     ] = None,
 ) -> None:
     """Say what a target takes before anything is spent: runs, GPU hours, disk, downloads, gaps."""
@@ -105,9 +106,13 @@ def plan(
 def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
     """List what can be asked for by name: `snakemake TARGET`, `clip4vla plan TARGET`."""
     from clip4vla.config.targets import targets
+    from clip4vla.consoles import console
 
-    for name, line in targets(plan_of(config_files, values)).items():
-        typer.echo(f"{name:40} {line}")
+    found, width = targets(plan_of(config_files, values)), console().width
+    indent = max(map(len, found)) + 2
+    for name, line in found.items():
+        given = {"initial_indent": name.ljust(indent), "subsequent_indent": " " * indent}
+        typer.echo(textwrap.fill(line, width, **given))
 
 
 @config.command("show")

@@ -67,14 +67,10 @@ def data_status(
     values: Values = None,
 ) -> None:
     """Say how far the data are, by split and status, at any stage; draw it to status.png."""
-    from rich.console import Console
-
+    from clip4vla.consoles import console
     from clip4vla.stages import data_status as stage
 
-    console = Console(highlight=False, soft_wrap=True)
-    # Numbers are never broken: a narrower terminal wraps whole lines, and a pipe has no width.
-    console.width = max(console.width, 80) if console.is_terminal else 200
-    stage.status(plan_of(config_files, values), dataset, missing, console)
+    stage.status(plan_of(config_files, values), dataset, missing, console())
 
 
 @data.command("retry")

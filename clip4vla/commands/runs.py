@@ -19,16 +19,16 @@ def runs_ls(
     values: Values = None,
 ) -> None:
     """List the runs of a target: how far each is, its first number, the row that needs it."""
-    from rich.console import Console
-    from rich.table import Table
-
     from clip4vla.config.targets import narrowed
+    from clip4vla.consoles import console, table
     from clip4vla.stages.run_list import list_runs
 
-    table = Table("run key", "stage", "state", "number", "first row that needs it")
-    for run in list_runs(narrowed(plan_of(config_files, values), target)):
-        table.add_row(run.key, run.stage, run.state, run.number, run.name)
-    Console(highlight=False, soft_wrap=True).print(table)
+    plan = narrowed(plan_of(config_files, values), target)
+    found = table("run key", "stage", "state", "number", "first row that needs it")
+    for run in list_runs(plan):
+        found.add_row(run.key, run.stage, run.state, run.number, run.name)
+    why = f"; `clip4vla plan {target}` says why" if plan.without_data else ""
+    console().print(found if plan.runs else f"no runs in {target}{why}")
 
 
 @runs.command("show")
@@ -42,21 +42,19 @@ def runs_show(key: Key) -> None:
 @runs.command("diff")
 def runs_diff(one: Key, two: Key) -> None:
     """Print what differs between two runs: settings, and the numbers that both have."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from clip4vla.consoles import console, table
     from clip4vla.stages.run_list import differences
 
     settings, found = differences(one, two)
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table("setting", one, two)
+    out = console()
+    rows = table("setting", one, two)
     for name, pair in settings.items():
-        table.add_row(name, *pair)
-    console.print(table if settings else "the settings are the same")
-    table = Table("number", one, two, "difference")
+        rows.add_row(name, *pair)
+    out.print(rows if settings else "the settings are the same")
+    rows = table("number", one, two, "difference")
     for name, (a, b) in found.items():
-        table.add_row(name, f"{a:g}", f"{b:g}", f"{b - a:+g}")
-    console.print(table if found else "no number that both have")
+        rows.add_row(name, f"{a:g}", f"{b:g}", f"{b - a:+g}")
+    out.print(rows if found else "no number that both have")
 
 
 @runs.command("compare")

@@ -1,9 +1,9 @@
 """A plan and its cost, printed."""
 
-from rich.console import Console
 from rich.table import Table
 
 from clip4vla.config.plan import Plan
+from clip4vla.consoles import console, table
 from clip4vla.cost.assumptions import PAPER_DAYS
 from clip4vla.cost.estimate import Estimate, estimate
 from clip4vla.cost.runs import v100_flops
@@ -17,23 +17,23 @@ def print_plan(plan: Plan, tflops: float | None) -> None:
 
     tflops: effective speed of one GPU in 1e12 operations a second; None: that of the authors' V100.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    out = console()
     cost = estimate(plan, v100_flops() if tflops is None else tflops * 1e12)
-    console.print(_data(plan, cost))
+    if cost.data:
+        out.print(_data(cost))
     if cost.runs:
-        console.print(_runs(cost))
-    for (table, row, dataset), reason in plan.without_data.items():
-        console.print(f"{table}/{row}/{dataset}: not run ({reason})")
+        out.print(_runs(cost))
+    for (name, row, dataset), reason in plan.without_data.items():
+        out.print(f"{name}/{row}/{dataset}: not run ({reason})")
     for line in missing_files(plan):
-        console.print(f"missing: {line}")
+        out.print(f"missing: {line}")
     for line in _sums(cost, tflops):
-        console.print(line)
+        out.print(line)
 
 
-def _data(plan: Plan, cost: Estimate) -> Table:
+def _data(cost: Estimate) -> Table:
     columns = ("dataset version", "clips", "shards", "state", "cache", "over the network")
-    table = Table(*columns, title="Data")
-    table.columns[0].no_wrap = True
+    found = table(*columns, title="Data")
     for item in cost.data:
         clips = "not declared" if item.clips is None else f"{item.clips:,}"
         fetched = "nothing"
@@ -42,35 +42,39 @@ def _data(plan: Plan, cost: Estimate) -> Table:
             fetched += f", {item.fetch_hours:,.0f} h of pauses" if item.fetch_hours >= 1 else ""
         state = "frozen" if item.frozen else "to do"
         row = (item.version, clips, str(item.shards), state, _bytes(item.cache_bytes), fetched)
-        table.add_row(*row)
-    return table
+        found.add_row(*row)
+    return found
 
 
 def _runs(cost: Estimate) -> Table:
     columns = ("run key", "stage", "state", "GPU hours", "first row that needs it")
-    table = Table(*columns, title="Runs")
+    found = table(*columns, title="Runs")
     for run in cost.runs:
         state = "done" if run.done else "to do"
-        table.add_row(run.key, run.stage, state, _hours(run.hours), run.name)
-    return table
+        found.add_row(run.key, run.stage, state, _hours(run.hours), run.name)
+    return found
 
 
 def _sums(cost: Estimate, tflops: float | None) -> list[str]:
     todo = [run for run in cost.runs if not run.done]
-    count = ", ".join(f"{sum(run.stage == stage for run in todo)} {stage}" for stage in STAGES)
-    lines = [f"{len(cost.runs)} runs, {len(todo)} to do: {count}"]
+    count = {stage: sum(run.stage == stage for run in todo) for stage in STAGES}
+    ahead = ", ".join(f"{number} {stage}" for stage, number in count.items() if number)
+    lines = [f"{len(cost.runs)} runs, " + (f"{len(todo)} to do: {ahead}" if todo else "all done")]
+    if not cost.runs:
+        lines = ["no runs"]
     to_cache = sum(item.cache_bytes for item in cost.data if not item.frozen)
     if to_cache:
         media = sum(item.media_bytes for item in cost.data)
         more = f", and {_bytes(media)} of downloaded media" if media else ""
         lines.append(f"Disk to come: {_bytes(to_cache)} of frames and log-mel{more}")
-    if todo:
+    if any(run.hours for run in todo):
         speed = v100_flops() / 1e12 if tflops is None else tflops
         whose = "of a V100 in the authors' log" if tflops is None else "as you say"
         pretraining = cost.hours(done=False, stage="pretrain")
         of_it = f" ({_days(pretraining)} of it pre-training; the paper's: {PAPER_DAYS:g} V100-days)"
         whole = f"GPU time to come: {_days(cost.hours(done=False))}"
-        lines.append(whole + (of_it if pretraining else ""))
+        # Beside what a tiny model takes, the paper's days say nothing.
+        lines.append(whole + (of_it if pretraining >= 1 else ""))
         lines.append(
             f"An estimate from the sizes of model and data, at {speed:.1f} effective TFLOP/s "
             f"{whose}; --tflops takes that of your GPU"
@@ -91,7 +95,7 @@ def _hours(hours: float | None) -> str:
 
 
 def _days(hours: float) -> str:
-    return f"{hours / 24:,.1f} GPU-days" if hours >= 24 else f"{hours:.1f} GPU hours"
+    return f"{hours / 24:,.1f} GPU-days" if hours >= 24 else f"{_hours(hours)} GPU hours"
 
 
 def _bytes(count: float) -> str:

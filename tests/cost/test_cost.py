@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
+from clip4vla.cli import app
 from clip4vla.config import layout
 from clip4vla.config.plan import make_plan
 from clip4vla.config.sections import Model
+from clip4vla.config.targets import narrowed
 from clip4vla.cost.estimate import clip_counts, estimate
+from clip4vla.cost.report import print_plan
 from clip4vla.cost.runs import flops, v100_flops
 from clip4vla.cost.work import work_of
 from clip4vla.errors import UserError
@@ -107,3 +111,37 @@ def test_the_printed_plan_needs_no_torch_and_names_what_is_missing(tmp_path):
     assert "missing: msrvtt: its annotations" in done.stdout
     assert "GPU time to come" in done.stdout and "An estimate" in done.stdout
     assert "howto100m" not in done.stdout
+
+
+def said(capsys, target, config=(), **values):
+    """The lines that `clip4vla plan TARGET` prints."""
+    files = [REPO / "config.yaml", *config]
+    print_plan(narrowed(make_plan(files, values), target), None)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_small_plan_is_not_held_against_the_papers_days(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = said(capsys, "all", [REPO / "demo" / "config.yaml"])
+    assert "GPU time to come: < 0.1 GPU hours" in lines
+    lines = said(capsys, "table5")
+    assert any(line.endswith("pre-training; the paper's: 48 V100-days)") for line in lines)
+
+
+def test_a_plan_without_runs_says_so_and_why(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = said(capsys, "data")
+    assert "no runs" in lines and not any("0 to do" in line for line in lines)
+    disabled = {name: {"enabled": False} for name in ("msrvtt", "vatex")}
+    assert said(capsys, "table5/scratch", datasets=disabled) == [
+        "table5/scratch/msrvtt: not run (no data: msrvtt disabled)",
+        "table5/scratch/vatex: not run (no data: vatex disabled)",
+        "no runs",
+    ]
+
+
+@pytest.mark.parametrize("speed", ["inf", "nan", "0"])
+def test_a_speed_is_a_number(speed):
+    given = ["plan", "--tflops", speed, "-c", str(REPO / "config.yaml")]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 2 and "--tflops" in done.output

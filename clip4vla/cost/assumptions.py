@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Typical:
     """A dataset's usual clip: its length, and the (clip, caption) samples it makes in training.
 
-    `clips`: different ones over all splits, which overlap; None: the sum of the declared splits.
+    `clips`: different ones over all splits, where these overlap; None: they do not.
     """
 
     seconds: float
@@ -25,7 +25,7 @@ TYPICAL = {
     "msrvtt": Typical(15.0, 20.0, 10_000),
     "vatex": Typical(10.0, 10.0, 34_991),
     "audiocaps": Typical(10.0),
-    "esc50": Typical(5.0),
+    "esc50": Typical(5.0, 1.0, 2_000),
     "ucf101": Typical(7.0, 1.0, 13_320),
     "howto100m": Typical(13.0),
     "audioset": Typical(10.0),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
@@ -15,7 +16,7 @@ from clip4vla.cost.assumptions import (
     typical,
 )
 from clip4vla.cost.runs import flops
-from clip4vla.files import read_json
+from clip4vla.features.manifest import read_manifest
 
 MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
 Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, those with sound
@@ -63,7 +64,10 @@ class Estimate:
 
 
 def estimate(plan: Plan, flops_per_second: float) -> Estimate:
-    """What a plan costs on a GPU of that effective speed (operations a second)."""
+    """What a plan costs on a GPU of that effective speed (operations a second).
+
+    UserError for a frozen dataset whose manifest is not whole.
+    """
     counts = clip_counts(plan)
     names = plan.names()
     runs = []
@@ -72,7 +76,7 @@ def estimate(plan: Plan, flops_per_second: float) -> Estimate:
             work = flops(plan, plan.runs[key], counts)
             hours = work / flops_per_second / 3600 if work > 0 else None
             runs.append(RunCost(key, stage, names.get(key, ""), is_done(plan, key), hours))
-    data = [_data_cost(plan, *pair, counts) for pair in sorted(plan.caches)]
+    data = [_data_cost(plan, *pair) for pair in sorted(plan.caches)]
     return Estimate(runs, data)
 
 
@@ -90,17 +94,25 @@ def clip_counts(plan: Plan) -> Counts:
             sounding = declared.clips if declared.with_sound is None else declared.with_sound
             counts[version, split] = declared.clips, sounding
     for version, cache_id in plan.caches:
-        path = Path(layout.manifest(version, cache_id))
-        for split, found in (read_json(path)["splits"] if path.is_file() else {}).items():
+        for split, found in (_frozen(version, cache_id) or {"splits": {}})["splits"].items():
             counts[version, split] = found["usable"], found["usable"] - found["silent"]
     return counts
 
 
-def _data_cost(plan: Plan, version: str, cache_id: str, counts: Counts) -> DataCost:
+def _frozen(version: str, cache_id: str) -> dict[str, Any] | None:
+    """The manifest; None where the version is not frozen. UserError for one that is not whole."""
+    path = Path(layout.manifest(version, cache_id))
+    return read_manifest(path) if path.is_file() else None
+
+
+def _data_cost(plan: Plan, version: str, cache_id: str) -> DataCost:
     _, dataset = plan.dataset_of(version)
-    clips = _all_clips(version, counts, dataset)
+    frozen = _frozen(version, cache_id)
+    clips = frozen["clips"]["usable"] if frozen else _different_clips(dataset)
     seconds = (clips or 0) * typical(dataset.reader).seconds
-    frozen = Path(layout.manifest(version, cache_id)).is_file()
+    cache_bytes = seconds * cached_bytes_per_second(plan.caches[version, cache_id])
+    if frozen:
+        cache_bytes = sum(shard["tar_bytes"] for shard in frozen["shards"])
     over_network = dataset.source != "local" and not frozen
     fetched = (clips or 0) if over_network else 0
     rate = dataset.rate
@@ -110,18 +122,22 @@ def _data_cost(plan: Plan, version: str, cache_id: str, counts: Counts) -> DataC
         version=version,
         clips=clips,
         shards=dataset.shards,
-        frozen=frozen,
-        cache_bytes=seconds * cached_bytes_per_second(plan.caches[version, cache_id]),
+        frozen=frozen is not None,
+        cache_bytes=cache_bytes,
         fetched=fetched,
         fetch_hours=waiting / 3600,
         media_bytes=fetched * typical(dataset.reader).seconds * MEDIA_BYTES_PER_SECOND,
     )
 
 
-def _all_clips(version: str, counts: Counts, dataset: Dataset) -> int | None:
-    """Different clips of a version; None where nothing is known of it."""
-    declared = sum(clips for (of, _), (clips, _) in counts.items() if of == version)
-    return typical(dataset.reader).clips or declared or None
+def _different_clips(dataset: Dataset) -> int | None:
+    """Clips that the config leads one to expect; None where nothing is known.
+
+    Splits overlap: their sum is too much for a dataset with folds, and enough for a small part.
+    """
+    declared = sum(split.clips for split in dataset.expected.values())
+    known = [count for count in (typical(dataset.reader).clips, declared) if count]
+    return min(known, default=None)
 
 
 def cached_bytes_per_second(cache: Cache) -> float:

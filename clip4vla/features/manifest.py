@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from clip4vla.config.data import Cache
 from clip4vla.errors import UserError
@@ -17,13 +15,16 @@ from clip4vla.files import (
     write_text,
 )
 
+if TYPE_CHECKING:  # `clip4vla plan` reads manifests, and shall answer at once
+    import pandas as pd
+
 CLIP_COLUMNS = ["clip_id", "sound", "silent", "audio", "duration", "shard"]
 SPLIT_COLUMNS = ["split", "clip_id", "captions", "label"]
 
 
 def freeze(
-    ledger: pd.DataFrame,
-    splits: pd.DataFrame,
+    ledger: "pd.DataFrame",
+    splits: "pd.DataFrame",
     indexes: Iterable[str | Path],
     dataset: str,
     cache: Cache,
@@ -35,6 +36,8 @@ def freeze(
     clips are those of the indexes with `cache` = ok; silent: an audio status other than ok.
     UserError when a tar is missing or has another size than its index says.
     """
+    import pandas as pd
+
     out_dir = Path(out_dir)
     paths = sorted(map(Path, indexes), key=lambda path: int(path.stem))
     tables = [pd.read_parquet(path) for path in paths]
@@ -67,7 +70,7 @@ def freeze(
     return manifest
 
 
-def frozen_tables(usable: pd.DataFrame, splits: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def frozen_tables(usable: "pd.DataFrame", splits: "pd.DataFrame") -> dict[str, "pd.DataFrame"]:
     """clips.parquet and splits.parquet of a version, from the ledger rows of its usable clips."""
     clips = usable.assign(silent=usable.audio != "ok").sort_values("clip_id")[CLIP_COLUMNS]
     kept = splits[splits.clip_id.isin(clips.clip_id)]
@@ -127,7 +130,7 @@ def damaged(tar: Path, index: Path) -> UserError:
     )
 
 
-def _shard(index: Path, table: pd.DataFrame, out_dir: Path) -> dict[str, Any]:
+def _shard(index: Path, table: "pd.DataFrame", out_dir: Path) -> dict[str, Any]:
     """The manifest's entry of one shard."""
     tar = index.with_suffix(".tar")
     if not tar.is_file():
@@ -147,7 +150,7 @@ def _shard(index: Path, table: pd.DataFrame, out_dir: Path) -> dict[str, Any]:
     }
 
 
-def _counts(planned: pd.Series, clips: pd.DataFrame) -> dict[str, Any]:
+def _counts(planned: "pd.Series", clips: "pd.DataFrame") -> dict[str, Any]:
     """Planned, usable and silent clips, and the hash of the usable ids."""
     rows = clips[clips.clip_id.isin(planned)]
     return {
@@ -158,5 +161,5 @@ def _counts(planned: pd.Series, clips: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _distinct(values: pd.Series) -> list[str]:
+def _distinct(values: "pd.Series") -> list[str]:
     return sorted(values.dropna().astype(str).unique())

@@ -75,19 +75,52 @@ def test_hours_follow_epochs_clips_and_speed(plan):
     assert slow.hours() == pytest.approx(4 * fast.hours())
 
 
-def test_what_is_frozen_is_counted_from_its_manifest(plan, tmp_path, monkeypatch):
+@pytest.fixture
+def manifest(plan, tmp_path, monkeypatch):
+    """(dataset version, path of its manifest) of MSR-VTT in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    (version, cache_id), name = next(
-        (pair, plan.versions[pair[0]]) for pair in plan.caches if "msrvtt" in pair[0]
-    )
-    assert name == "msrvtt"
+    ((version, cache_id),) = [pair for pair in plan.caches if plan.versions[pair[0]] == "msrvtt"]
     path = Path(layout.manifest(version, cache_id))
     path.parent.mkdir(parents=True)
+    return version, path
+
+
+def test_what_is_frozen_is_counted_from_its_manifest(plan, manifest):
+    version, path = manifest
+    (before,) = [item for item in estimate(plan, 1e12).data if item.version == version]
+    assert before.clips == 10_000 and not before.frozen
     splits = {"train_ours": {"planned": 9, "usable": 7, "silent": 2}}
-    path.write_text(json.dumps({"splits": splits}))
+    shards = [{"tar": f"{i}.tar", "index": f"{i}.parquet", "tar_bytes": 512} for i in range(4)]
+    found = {"splits": splits, "clips": {"planned": 130, "usable": 119, "silent": 3}}
+    path.write_text(json.dumps(found | {"shards": shards, "files": {}}))
     assert clip_counts(plan)[version, "train_ours"] == (7, 5)
     assert clip_counts(plan)[version, "test_1k"] == (1000, 884)
-    assert [item.frozen for item in estimate(plan, 1e12).data if item.version == version] == [True]
+    (item,) = [item for item in estimate(plan, 1e12).data if item.version == version]
+    assert (item.frozen, item.clips, item.cache_bytes) == (True, 119, 2048)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_manifest_is_named(plan, manifest, text):
+    manifest[1].write_text(text)
+    with pytest.raises(UserError, match=r"msrvtt-v1-\w+/cache-\w+/manifest.json: no whole"):
+        estimate(plan, 1e12)
+
+
+def test_splits_overlap_and_folds_are_counted_once(plan):
+    clips = {plan.versions[item.version]: item.clips for item in estimate(plan, 1e12).data}
+    assert clips["esc50"] == 2_000 and clips["ucf101"] == 13_320  # five folds; three splits
+    assert clips["msrvtt"] == 10_000 and clips["vatex"] == 34_991
+    assert clips["audiocaps"] == 49_838 + 495 + 975
+    (esc50,) = [item for item in estimate(plan, 1e12).data if "esc50" in item.version]
+    assert 1e9 < esc50.cache_bytes < 2e9
+
+
+def test_a_part_of_a_dataset_is_no_more_than_its_splits():
+    splits = {split: 0 for split in ("train_9k", "caption_train", "caption_val", "caption_test")}
+    expected = splits | {"train_ours": 90, "val_ours": 10, "test_1k": 19}
+    values = {"targets": ["table5"], "datasets": {"msrvtt": {"expected": expected}}}
+    cost = estimate(make_plan([REPO / "config.yaml"], values), 1e12)
+    assert [item.clips for item in cost.data if "msrvtt" in item.version] == [119]
 
 
 def test_downloads_take_at_least_their_pauses():

@@ -1,11 +1,13 @@
 """The commands `clip4vla runs ...`: what has been run here."""
 
 import json
+import sys
+import time
 from typing import Annotated
 
 import typer
 
-from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, Values, plan_of
+from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, Values, overrides_of, plan_of
 
 runs = typer.Typer(no_args_is_help=True, help="What has been run here.")
 Key = Annotated[str, typer.Argument(help="Run key, 12 hex digits.")]
@@ -32,20 +34,22 @@ def runs_ls(
 
 
 @runs.command("show")
-def runs_show(key: Key) -> None:
-    """Print config, numbers and attempts of a run as JSON."""
+def runs_show(key: Key, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
+    """Print config, state, numbers and attempts of a run as JSON, of an unfinished one too."""
     from clip4vla.stages.run_list import show
 
-    typer.echo(json.dumps(show(key), indent=2))
+    typer.echo(json.dumps(show(key, lambda: plan_of(config_files, values)), indent=2))
 
 
 @runs.command("diff")
-def runs_diff(one: Key, two: Key) -> None:
+def runs_diff(
+    one: Key, two: Key, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
+) -> None:
     """Print what differs between two runs: settings, and the numbers that both have."""
     from clip4vla.consoles import console, table
     from clip4vla.stages.run_list import differences
 
-    settings, found = differences(one, two)
+    settings, found = differences(one, two, lambda: plan_of(config_files, values))
     out = console()
     rows = table("setting", one, two)
     for name, pair in settings.items():
@@ -79,17 +83,40 @@ def runs_gc(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove them; without it they are only listed.")
+        bool, typer.Option("--delete", help="Remove them; a terminal is asked first.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """List runs here that no row of the config uses, with their size. The workflow deletes none."""
-    from clip4vla.stages.run_list import remove, unused
+    """List runs here that no row uses, with state and size. The workflow deletes none.
 
-    found = unused(plan_of(config_files, values))
-    for key, size in found:
-        if delete:
-            remove(key)
-        typer.echo(f"{key}  {size / 1e6:10,.1f} MB{'  removed' if delete else ''}")
-    whole = sum(size for _, size in found) / 1e6
-    end = "" if delete or not found else "; --delete removes them for good"
-    typer.echo(f"{len(found)} runs that no row uses, {whole:,.1f} MB{end}")
+    A row of any table in the config's folder counts, also of one that is no target, and rows whose
+    data are disabled.
+    """
+    from clip4vla.config.plan import used_keys
+    from clip4vla.consoles import console, table
+    from clip4vla.cost.report import in_bytes
+    from clip4vla.stages.run_removal import remove, unused
+
+    found = unused(used_keys(config_files, overrides_of(values)))
+    if not found:
+        typer.echo("every run here is used by a row")
+        return
+    rows = table("run key", "stage", "state", "of", "hours", "last changed", "size")
+    for run in found:
+        changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
+        facts = run.key, run.stage, run.state, run.about, f"{run.hours:.1f}", changed
+        rows.add_row(*facts, in_bytes(run.size))
+    console().print(rows)
+    whole = f"{len(found)} runs that no row uses, {in_bytes(sum(run.size for run in found))}"
+    typer.echo(whole + ("" if delete else "; --delete removes them for good"))
+    if not delete:
+        return
+    if not yes and _at_a_terminal():
+        typer.confirm("Remove them for good?", abort=True)
+    for run in found:
+        remove(run.key)
+        typer.echo(f"{run.key} removed")
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty()

@@ -176,7 +176,26 @@ def make_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Pla
 
     Raises UserError (one line a mistake, with file, line and key) before anything is run.
     """
+    return _planned(*load_config(files, overrides))
+
+
+def used_keys(files: list[Path], overrides: dict[str, Any] | None = None) -> set[str]:
+    """Run keys of every table in the config's folder, whether it is a target or not.
+
+    Those of rows are among them whose data are disabled: their runs may be from before. UserError:
+    as `make_plan`, also for a mistake in a table that is no target.
+    """
     config, documents = load_config(files, overrides)
+    found = sorted(path.stem for path in config.experiments.glob("[!.]*.yaml"))
+    enabled = {k: v.model_copy(update={"enabled": True}) for k, v in config.datasets.items()}
+    keys: set[str] = set()
+    for datasets in (config.datasets, enabled):  # they decide what pre-training must not see
+        whole = config.model_copy(update={"targets": found, "datasets": datasets})
+        keys |= _planned(whole, documents).runs.keys()
+    return keys
+
+
+def _planned(config: Config, documents: list[Document]) -> Plan:
     plan = Plan(config)
     for target in config.targets:
         table, document = read_table(config.experiments, target)

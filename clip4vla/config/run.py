@@ -5,7 +5,7 @@ Four stages, each a section with a `stage` field: Pretrain, Substitute, Finetune
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache
@@ -23,6 +23,7 @@ from clip4vla.config.sections import (
     added,
 )
 from clip4vla.config.variant import Variant
+from clip4vla.errors import UserError
 
 CODE_VERSION = 2  # raised when a change of the code changes numbers, and with it every run key
 
@@ -152,10 +153,17 @@ RUN = TypeAdapter(Run)
 
 
 def read_run(path) -> Pretrain | Substitute | Finetune | Evaluate:
-    """Read the `config.json` of a run."""
+    """Read the `config.json` of a run. UserError: file, field, remedy."""
     from clip4vla.files import read_json
 
-    return RUN.validate_python(read_json(path))
+    try:
+        return RUN.validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = f"of this version ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+    except ValueError as error:
+        why = f"({error})"
+    raise UserError(f"{path}: not the config of a run {why}; delete it and run the stage again")
 
 
 def sources_of(run: Pretrain | Substitute | Finetune | Evaluate) -> list[Source]:

@@ -75,15 +75,14 @@ def estimate(plan: Plan, flops_per_second: float) -> Estimate:
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             work = flops(plan, plan.runs[key], counts)
             hours = work / flops_per_second / 3600 if work > 0 else None
-            runs.append(RunCost(key, stage, names.get(key, ""), is_done(plan, key), hours))
+            runs.append(RunCost(key, stage, names.get(key, ""), is_done(stage, key), hours))
     data = [_data_cost(plan, *pair) for pair in sorted(plan.caches)]
     return Estimate(runs, data)
 
 
-def is_done(plan: Plan, key: str) -> bool:
-    """Whether a run has left all of its outputs."""
-    files = layout.RUN_FILES[plan.runs[key].stage]
-    return all(Path(layout.result_dir(key), name).is_file() for name in files)
+def is_done(stage: str, key: str) -> bool:
+    """Whether a run has left all outputs of its stage."""
+    return all(Path(layout.result_dir(key), name).is_file() for name in layout.RUN_FILES[stage])
 
 
 def clip_counts(plan: Plan) -> Counts:

@@ -38,10 +38,10 @@ def _data(cost: Estimate) -> Table:
         clips = "not declared" if item.clips is None else f"{item.clips:,}"
         fetched = "nothing"
         if item.fetched:
-            fetched = f"{item.fetched:,} clips, {_bytes(item.media_bytes)}"
+            fetched = f"{item.fetched:,} clips, {in_bytes(item.media_bytes)}"
             fetched += f", {item.fetch_hours:,.0f} h of pauses" if item.fetch_hours >= 1 else ""
         state = "frozen" if item.frozen else "to do"
-        row = (item.version, clips, str(item.shards), state, _bytes(item.cache_bytes), fetched)
+        row = (item.version, clips, str(item.shards), state, in_bytes(item.cache_bytes), fetched)
         found.add_row(*row)
     return found
 
@@ -65,8 +65,8 @@ def _sums(cost: Estimate, tflops: float | None) -> list[str]:
     to_cache = sum(item.cache_bytes for item in cost.data if not item.frozen)
     if to_cache:
         media = sum(item.media_bytes for item in cost.data)
-        more = f", and {_bytes(media)} of downloaded media" if media else ""
-        lines.append(f"Disk to come: {_bytes(to_cache)} of frames and log-mel{more}")
+        more = f", and {in_bytes(media)} of downloaded media" if media else ""
+        lines.append(f"Disk to come: {in_bytes(to_cache)} of frames and log-mel{more}")
     if any(run.hours for run in todo):
         speed = v100_flops() / 1e12 if tflops is None else tflops
         whose = "of a V100 in the authors' log" if tflops is None else "as you say"
@@ -98,7 +98,8 @@ def _days(hours: float) -> str:
     return f"{hours / 24:,.1f} GPU-days" if hours >= 24 else f"{_hours(hours)} GPU hours"
 
 
-def _bytes(count: float) -> str:
+def in_bytes(count: float) -> str:
+    """A size for people, in MB, GB or TB."""
     for unit in ("MB", "GB"):
         count /= 1000 if unit == "GB" else 1e6
         if count < 1000:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from clip4vla.errors import UserError
 from clip4vla.evaluation.intervals import Difference, Median, Totals, mean, paired
@@ -62,7 +63,13 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: not there; give the key of a finished evaluation")
-    found, rows = read_json(paths[0]), pd.read_parquet(paths[1])
+    found = read_json(paths[0])
+    try:
+        rows = pd.read_parquet(paths[1])
+    except (pa.ArrowInvalid, OSError):
+        raise UserError(
+            f"{paths[1]}: no whole table; delete it and run the evaluation again"
+        ) from None
     if found["task"] == "captioning":  # hypotheses of every clip, CIDEr of the main gallery's
         rows = rows[rows.CIDEr.notna()].reset_index(drop=True)
     return found, rows

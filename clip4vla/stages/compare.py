@@ -7,11 +7,16 @@ from clip4vla.config import layout
 from clip4vla.errors import UserError
 from clip4vla.evaluation.intervals import PAIRED_RULE
 from clip4vla.evaluation.paired import Comparison, compare_runs
+from clip4vla.results.metrics_file import read_metrics
 
 
 def compare(first: str, second: str) -> Comparison:
     """The paired test of two evaluations, each a run key or a folder. UserError: why not."""
-    return compare_runs(_folder(first), _folder(second))
+    folders = _folder(first), _folder(second)
+    for folder in folders:
+        if (path := folder / "metrics.json").is_file():
+            read_metrics(path)  # whole, or refused by name
+    return compare_runs(*folders)
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -40,4 +45,4 @@ def _folder(key: str) -> Path:
     for folder in (Path(layout.result_dir(key)), Path(key)):
         if folder.is_dir():
             return folder
-    raise UserError(f"{key}: no finished evaluation; `clip4vla plan` lists the run keys")
+    raise UserError(f"{key}: no finished evaluation; `clip4vla runs ls` lists them")

@@ -1,9 +1,8 @@
-"""The runs that a working folder holds: listed, shown, compared, and cleared away."""
+"""The runs that a working folder holds: listed, shown and compared."""
 
-import fcntl
 import json
 import re
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,15 @@ from clip4vla.config.run import read_run
 from clip4vla.cost.estimate import is_done
 from clip4vla.errors import UserError
 from clip4vla.files import read_json
+from clip4vla.results.metrics_file import read_metrics
 from clip4vla.stages.summaries import numbers
+from clip4vla.tracking.attempts import read_attempts
 
 KEY = re.compile(r"[0-9a-f]{12}")
-SUMMARIES = ("metrics.json", "train.json", "substitute.json")
+METRICS = "metrics.json"
+SUMMARIES = (METRICS, "train.json", "substitute.json")
 HEADLINES = ("t2v_R1", "t2a_R1", "CIDEr", "accuracy")  # of an evaluation, the first that it has
+Known = Callable[[], Plan] | None  # makes the plan, where that is needed
 
 
 @dataclass(frozen=True)
@@ -38,50 +41,41 @@ def list_runs(plan: Plan) -> list[Listed]:
     found = []
     for stage in ("pretrain", "substitute", "finetune", "evaluate"):
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
-            done = is_done(plan, key)
-            state = "done" if done else _progress(key)
+            state = state_of(stage, key)
             found.append(Listed(key, stage, state, _headline(key), names.get(key, "")))
     return found
 
 
-def unused(plan: Plan) -> list[tuple[str, int]]:
-    """(key, bytes) of every run that is here and that no row of this config uses."""
-    return [(key, _size(key)) for key in _here() if key not in plan.runs]
+def show(key: str, known: Known = None) -> dict[str, Any]:
+    """Config, state, numbers and attempts of a run that is here.
 
-
-def remove(key: str) -> None:
-    """Remove a run's outputs and state. UserError when a process works on it."""
-    state = Path(layout.state_dir(key))
-    if state.is_dir():
-        with open(state / ".lock", "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{state}: a process trains this run; stop it first") from None
-            shutil.rmtree(state)
-    shutil.rmtree(layout.result_dir(key), ignore_errors=True)
-
-
-def show(key: str) -> dict[str, Any]:
-    """Config, numbers and attempts of a run that is here. UserError when it is not."""
-    folder = _folder(key)
-    attempts = Path(layout.state_dir(key), "attempts.jsonl")
-    lines = attempts.read_text(encoding="utf-8").splitlines() if attempts.is_file() else []
+    The config of one that is not finished is that of the plan that `known` makes. UserError when
+    the run is not here, nobody knows its config, or a file of it is damaged.
+    """
+    folder, state = _folder(key), Path(layout.state_dir(key))
+    config = _config(key, known)
     return {
-        "config": _config(folder),
+        "config": config,
+        "state": state_of(config["stage"], key),
         "numbers": _numbers(folder),
-        "attempts": [json.loads(line) for line in lines],
-        "files": sorted(path.name for path in folder.iterdir() if path.is_file()),
+        "attempts": [*read_attempts(state), *_without_end(state)],
+        "files": sorted(path.name for path in folder.glob("*") if path.is_file()),
     }
 
 
-def differences(one: str, two: str) -> tuple[dict[str, tuple], dict[str, tuple]]:
-    """What differs between two runs: of the config, and numbers that both have; by dotted name."""
-    configs = [_flat(_config(_folder(key))) for key in (one, two)]
+def differences(
+    one: str, two: str, known: Known = None
+) -> tuple[dict[str, tuple], dict[str, tuple]]:
+    """What differs between two runs: of the config, and numbers that both have; by dotted name.
+
+    `known` and UserError: see `show`.
+    """
+    folders = [_folder(key) for key in (one, two)]
+    configs = [_flat(_config(key, known)) for key in (one, two)]
     keys = sorted(set(configs[0]) | set(configs[1]))
     absent = "—"
     settings = {key: tuple(config.get(key, absent) for config in configs) for key in keys}
-    found = [_numbers(_folder(key)) for key in (one, two)]
+    found = [_numbers(folder) for folder in folders]
     shared = [name for name in found[0] if name in found[1]]
     return (
         {name: values for name, values in settings.items() if values[0] != values[1]},
@@ -89,58 +83,82 @@ def differences(one: str, two: str) -> tuple[dict[str, tuple], dict[str, tuple]]
     )
 
 
-def _here() -> list[str]:
-    places = [Path(layout.result_dir("x")).parent, Path(layout.state_dir("x")).parent]
-    folders = [path for place in places if place.is_dir() for path in place.iterdir()]
-    return sorted({path.name for path in folders if path.is_dir() and KEY.fullmatch(path.name)})
+def state_of(stage: str, key: str) -> str:
+    """How far a run of that stage is, in words: `done`, or see `progress`."""
+    return "done" if is_done(stage, key) else progress(key)
 
 
-def _size(key: str) -> int:
-    folders = Path(layout.result_dir(key)), Path(layout.state_dir(key))
-    files = [path for folder in folders if folder.is_dir() for path in folder.rglob("*")]
-    return sum(path.lstat().st_size for path in files if path.is_file())
+def progress(key: str) -> str:
+    """How far a run is that is not done, in words."""
+    folders = Path(layout.state_dir(key)), Path(layout.result_dir(key))
+    steps = [int(path.stem[5:]) for path in folders[0].glob("state/step-*.pt")]
+    if steps:
+        return f"saved at step {max(steps)}"
+    return "begun" if any(folder.is_dir() for folder in folders) else "to do"
 
 
 def _folder(key: str) -> Path:
-    folder = Path(layout.result_dir(key))
-    if not KEY.fullmatch(key) or not folder.is_dir():
-        raise UserError(f"run {key!r} is not here ({folder.parent}); `clip4vla runs ls` lists them")
-    return folder
+    """Where the run's outputs are or will be. UserError when there is nothing of it."""
+    folders = Path(layout.result_dir(key)), Path(layout.state_dir(key))
+    if not KEY.fullmatch(key) or not any(folder.is_dir() for folder in folders):
+        places = " and ".join(str(folder.parent) for folder in folders)
+        raise UserError(f"run {key!r} is not here ({places}); `clip4vla runs ls` lists them")
+    return folders[0]
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{path}: not there: the run is not finished")
-    return read_run(path).scientific()
+def _config(key: str, known: Known) -> dict[str, Any]:
+    path = Path(layout.result_dir(key), "config.json")
+    if path.is_file():
+        return read_run(path).scientific()
+    planned = known().runs if known else {}
+    if key not in planned:
+        raise UserError(
+            f"{path}: not there: the run is not finished, and no row of the config has its key; "
+            "give its config with -c"
+        )
+    return planned[key].scientific()
+
+
+def _without_end(state: Path) -> list[dict[str, Any]]:
+    """The attempt that has not written its line: it is under way, or was killed."""
+    try:
+        return [read_json(state / "attempt.json") | {"end": "under way, or killed"}]
+    except (FileNotFoundError, ValueError, TypeError):
+        return []
 
 
 def _numbers(folder: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in SUMMARIES:
         if (folder / name).is_file():
-            found |= numbers(read_json(folder / name))
+            found |= numbers(_summary(folder / name))
     return found
 
 
+def _summary(path: Path) -> dict[str, Any]:
+    if path.name == METRICS:
+        return read_metrics(path).model_dump()
+    try:
+        return dict(read_json(path))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: not what a run leaves ({error}); delete it and run the stage again"
+        ) from None
+
+
 def _headline(key: str) -> str:
-    path = Path(layout.result_dir(key), "metrics.json")
+    path = Path(layout.result_dir(key), METRICS)
     if not path.is_file():
         return ""
-    summary = read_json(path)
-    gallery = summary["galleries"].get(summary["gallery"], {})
-    for name in HEADLINES:
-        if name in gallery.get("metrics", {}):
-            return f"{name} {gallery['metrics'][name]:.1f} (N {gallery['n_gallery']})"
+    try:
+        summary = read_metrics(path)
+    except UserError:  # one file hides no other run; `runs show` says what is wrong with it
+        return f"{METRICS} is damaged"
+    if gallery := summary.galleries.get(summary.gallery):
+        for name in HEADLINES:
+            if name in gallery.metrics:
+                return f"{name} {gallery.metrics[name]:.1f} (N {gallery.n_gallery})"
     return ""
-
-
-def _progress(key: str) -> str:
-    folder = Path(layout.state_dir(key))
-    steps = [int(path.stem[5:]) for path in folder.glob("state/step-*.pt")]
-    if steps:
-        return f"saved at step {max(steps)}"
-    return "begun" if folder.is_dir() else "to do"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

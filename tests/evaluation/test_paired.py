@@ -17,6 +17,19 @@ from clip4vla.files import sha256_of_ids, write_json, write_parquet
 CLIPS, EACH = 60, 3
 
 
+def write_metrics(folder, ids, *, protocol="1k-A", **given):
+    """The metrics.json of an evaluation that scored these clips."""
+    numbers = {"planned": CLIPS, "usable": CLIPS, "silent": 0, "scored": len(ids)}
+    absent = ("selection", "tie_rule")
+    named = ("run_key", "data_version", "manifest_sha256", "split", "missing_audio")
+    gallery = {"protocol": protocol, "n_gallery": len(ids), "ids_sha256": sha256_of_ids(ids)}
+    gallery |= {"n_queries": len(ids), "metrics": {}}
+    found = dict.fromkeys(absent) | dict.fromkeys(named, "x") | {"dataset": "tiny"}
+    found |= {"coverage": numbers | {"expected": None, "captions_per_clip": None}}
+    found |= {"protocol": protocol, "interval_rule": "", "galleries": {given["gallery"]: gallery}}
+    write_json(folder / "metrics.json", found | given)
+
+
 def a_run(folder, strength, ids=None, task="retrieval", modalities=("vision", "audio"), shift=0):
     """An evaluation whose captions are near their clips, more or less."""
     rng = np.random.default_rng(0)
@@ -26,9 +39,7 @@ def a_run(folder, strength, ids=None, task="retrieval", modalities=("vision", "a
     similarity = noise + strength * (targets[:, None] == np.arange(len(ids)))
     heads = {"t_va": blocks_of(similarity), "t_v": blocks_of(similarity), "t_a": blocks_of(noise)}
     found = report_retrieval(heads, targets, ids, modalities)
-    gallery = {"protocol": "1k-A", "n_gallery": len(ids), "ids_sha256": sha256_of_ids(ids)}
-    fixed = {"task": task, "modalities": modalities, "dataset": "tiny", "gallery": "all"}
-    write_json(folder / "metrics.json", fixed | {"galleries": {"all": gallery}})
+    write_metrics(folder, ids, task=task, modalities=modalities, gallery="all")
     columns = {
         "clip_id": np.array(ids)[targets],
         "caption": [f"caption {i + shift}" for i in range(len(targets))],
@@ -89,11 +100,29 @@ def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
         "other": ["different queries of the same clips"],
         "task": ["is of task retrieval", "of classification"],
         "audio": ["no metric in common: t2v_R1", "a2t_MeanR"],
-        "nothing": ["no finished evaluation"],
+        "nothing": ["no finished evaluation; `clip4vla runs ls` lists them"],
     }.items():
         code, _, error = compare(capsys, tmp_path / "a", tmp_path / name)
         assert code == EXIT_USER_ERROR and all(word in error for word in words), error
         assert name == "nothing" or str(tmp_path / "a") in error and str(tmp_path / name) in error
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metrics.json", '{"task": "retr', "not JSON"),
+        ("metrics.json", "{}", "run_key: Field required"),
+        ("predictions.parquet", "", "no whole table"),
+        ("predictions.parquet", "PAR1 and no more PAR1", "no whole table"),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, capsys, name, text, words):
+    for folder in ("a", "b"):
+        a_run(tmp_path / folder, 1.0)
+    (tmp_path / "b" / name).write_text(text)
+    code, _, error = compare(capsys, tmp_path / "a", tmp_path / "b")
+    assert code == EXIT_USER_ERROR
+    assert f"{tmp_path / 'b' / name}: " in error and words in error and "again" in error
 
 
 def a_captioning(folder, hypotheses, references, left_out=()):
@@ -102,9 +131,7 @@ def a_captioning(folder, hypotheses, references, left_out=()):
     given = {clip: references[clip] for clip in hypotheses}
     with caption_scorer(given, with_meteor=False) as score:  # the test of two runs starts it
         found = score(hypotheses, {"with_sound": ids})
-    gallery = {"protocol": "official", "n_gallery": len(ids), "ids_sha256": sha256_of_ids(ids)}
-    fixed = {"task": "captioning", "dataset": "tiny", "gallery": "with_sound"}
-    write_json(folder / "metrics.json", fixed | {"galleries": {"with_sound": gallery}})
+    write_metrics(folder, ids, protocol="official", task="captioning", gallery="with_sound")
     columns = {
         "clip_id": list(hypotheses),
         "hypothesis": list(hypotheses.values()),

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from clip4vla.config.data import LogMel
+from clip4vla.config.sections import Inputs
+
+KINDS = {"mel": "log-mel (mel: librosa's, in dB)", "fbank": "log-mel (fbank: kaldi's, natural log)"}
 LOADING = {
     "ours": """```python
 import clip4vla
@@ -31,7 +35,7 @@ def model_card(
     names: `ours` or `released`; scores: contents of metrics.json files.
     """
     model, inputs = metadata["model"], metadata["inputs"]
-    log_mel, frames = metadata["cache"]["log_mel"], metadata["cache"]["frames"]
+    frames = metadata["cache"]["frames"]
     front = ["library_name: clip4vla", "tags: [clip, audio, video, text-video-retrieval]"]
     if licence:
         front.insert(0, f"license: {licence}")
@@ -71,11 +75,8 @@ def model_card(
             "",
             f"* Frames: {frames['fps']:g} a second, at most {inputs['max_frames']} spread over the "
             "clip; short side to 224 (bicubic), centre crop, CLIP's mean and standard deviation.",
-            f"* Sound: {log_mel['sample_rate']} Hz; log-mel of {log_mel['n_mels']} bands from "
-            f"{log_mel['f_min']:g} to {log_mel['f_max']:g} Hz, {log_mel['window']} window of "
-            f"{log_mel['n_fft']} samples every {log_mel['hop']}; {log_mel['top_db']:g} dB below "
-            f"the maximum; at most {inputs['max_segments']} segments of 224 steps, each "
-            "standardised by channel.",
+            f"* Sound: {_sound(LogMel(**metadata['cache']['log_mel']))}; at most "
+            f"{inputs['max_segments']} segments of 224 steps, {_standardised(Inputs(**inputs))}.",
             f"* Text: CLIP's tokens, at most {inputs['max_words']} with start and end; pad id "
             "49410.",
             "",
@@ -96,6 +97,30 @@ def model_card(
             "",
         ]
     )
+
+
+def _sound(config: LogMel) -> str:
+    """The audio front-end (docs/deviations.md, D2 and D3)."""
+    kind, after = KINDS[config.kind], f"floor {config.top_db:g} dB below the maximum"
+    if config.kind == "fbank":
+        after = f"pre-emphasis {config.preemphasis:g}"
+        after += ", each window less its mean" if config.remove_dc else ""
+    channels = "left, mean and right" if config.channels == "left_mean_right" else "the mean"
+    return (
+        f"{config.sample_rate} Hz, of stereo {channels}; {kind} of {config.n_mels} bands from "
+        f"{config.f_min:g} to {config.f_max:g} Hz, {config.window} window of {config.n_fft} "
+        f"samples every {config.hop}, {after}"
+    )
+
+
+def _standardised(inputs: Inputs) -> str:
+    match inputs.standardisation:
+        case "segment":
+            return "each standardised by channel"
+        case "clip":
+            return "standardised by the mean and deviation of the whole clip, by channel"
+        case "fixed":
+            return f"less {inputs.log_mel_mean:g} and divided by {inputs.log_mel_std:g}"
 
 
 def _type_token(metadata: dict[str, Any]) -> str:

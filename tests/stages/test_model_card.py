@@ -1,0 +1,53 @@
+"""The model card's line on sound: the front-end and standardisation that the model has."""
+
+import pytest
+
+from clip4vla.config.data import Cache, LogMel
+from clip4vla.config.sections import Inputs
+from clip4vla.config.settings import Settings
+from clip4vla.stages.model_card import model_card
+
+
+def line(log_mel, inputs):
+    """The line, of weights with these settings."""
+    settings = Settings(cache=Cache(log_mel=LogMel(**log_mel)), inputs=Inputs(**inputs))
+    metadata = settings.model_dump(mode="json")
+    card = model_card(metadata, "ours", "model.safetensors", "0" * 64, 1, [], None)
+    (found,) = [line for line in card.splitlines() if line.startswith("* Sound: ")]
+    return found
+
+
+def test_released_sound_is_in_decibels_with_a_floor():
+    assert line({}, {}) == (
+        "* Sound: 16000 Hz, of stereo left, mean and right; log-mel (mel: librosa's, in dB) of 224 "
+        "bands from 0 to 8000 Hz, hann window of 512 samples every 128, floor 80 dB below the "
+        "maximum; at most 10 segments of 224 steps, each standardised by channel."
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "every 128, pre-emphasis 0.97, each window less its mean; at most"),
+        ({"preemphasis": 0.5, "remove_dc": False}, "every 128, pre-emphasis 0.5; at most"),
+        ({"channels": "mean"}, "of stereo the mean; log-mel (fbank: kaldi's, natural log) of 224"),
+    ],
+)
+def test_the_papers_fbank_has_no_floor(more, words):
+    found = line({"kind": "fbank", "window": "hamming"} | more, {})
+    assert words in found and "hamming" in found and "dB" not in found
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"standardisation": "clip"}, "deviation of the whole clip, by channel."),
+        (
+            {"standardisation": "fixed", "log_mel_mean": -4.5, "log_mel_std": 2},
+            "steps, less -4.5 and divided by 2.",
+        ),
+    ],
+)
+def test_standardisation_is_as_the_inputs_say(inputs, words):
+    found = line({}, inputs)
+    assert found.endswith(words) and "each standardised" not in found

@@ -34,9 +34,12 @@ DEFAULT_CONFIG = [Path("config.yaml")]
 def overrides_of(values: str | None) -> dict[str, Any]:
     """What `--set` says."""
     try:
-        return json.loads(values) if values else {}
+        found = json.loads(values) if values else {}
     except json.JSONDecodeError as error:
         raise UserError(f"--set: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f'--set: an object {{"key": value}} is wanted, not {values.strip()}')
+    return found
 
 
 def plan_of(files: list[Path], values: str | None):

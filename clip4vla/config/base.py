@@ -4,12 +4,23 @@ A field is scientific unless it is marked `runtime`. Only scientific fields ente
 (`clip4vla.config.keys`), so that paths, folders and gates can change without retraining anything.
 """
 
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from clip4vla.config.yaml import merge
+
+BOOL = "bool_for_a_number"  # type of the error, whose context has the key
 
 
 class Section(BaseModel):
@@ -35,6 +46,16 @@ class Section(BaseModel):
                 kept[key] = merge(own, given[key])
         return kept
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_bool_for_a_number(cls, given: Any) -> Any:
+        """Python takes true and false for 1 and 0; here a number is a number."""
+        for name in _number_fields(cls) if isinstance(given, dict) else ():
+            if _holds_bool(given.get(name)):
+                what = "a number is wanted, not true or false (YAML: yes, no, on, off)"
+                raise PydanticCustomError(BOOL, what, {"key": name})
+        return given
+
     def scientific(self) -> dict[str, Any]:
         """The JSON-ready values that decide a result.
 
@@ -59,6 +80,44 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value
+
+
+@cache
+def _number_fields(section: type[Section]) -> list[str]:
+    """Fields of numbers, or of lists or mappings of them."""
+    fields = section.model_fields.items()
+    return [name for name, field in fields if _is_of_numbers(field.annotation)]
+
+
+def _is_of_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(map(_is_of_numbers, get_args(annotation)))
+
+
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_bool, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_bool, value))
+    return isinstance(value, bool)
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or len(text.splitlines()) > 1:
+        raise ValueError("a text of one line is wanted")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]  # what stands in a cell or a heading
+NAME = r"^[a-z][a-z0-9_]{0,40}$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]  # of a table, a row: of files and commands
+
+
+def each_once(values: list | None) -> list | None:
+    """ValueError for a list in which something stands twice."""
+    for value in values or ():
+        if values.count(value) > 1:
+            raise ValueError(f"{value} stands twice; name each once")
+    return values
 
 
 def runtime(default: Any = ..., **options: Any) -> FieldInfo:

@@ -4,13 +4,13 @@ import difflib
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from clip4vla.config.base import Section, runtime
+from clip4vla.config.base import BOOL, Name, Section, each_once, runtime
 from clip4vla.config.data import Dataset
 from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
-from clip4vla.config.yaml import Document, KeyPath, merge, read_yaml, undotted
+from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, command_line, merge, read_yaml
 from clip4vla.errors import UserError
 
 
@@ -43,7 +43,7 @@ class Config(Section):
     preset: Preset = Field("ours", description="which reading of the paper: see docs/deviations.md")
     experiments: Path = runtime("experiments", description="folder of the table files")
     paper: Path = runtime("experiments/paper.tsv", description="every published number")
-    targets: list[str] = runtime(min_length=1, description="tables that `all` builds")
+    targets: list[Name] = runtime(min_length=1, description="tables that `all` builds")
     frozen_cache: bool = runtime(
         True,
         description="frozen CLIP's vectors of a clip are kept beside its shards; equal results",
@@ -61,6 +61,8 @@ class Config(Section):
     weights: dict[str, Weights] = Field({}, description="by name; see below")
     recipe: dict[str, Any] = Field({}, description="what every row starts from; see below")
 
+    _once = field_validator("targets")(each_once)
+
 
 def load_config(
     files: list[Path], overrides: dict[str, Any] | None = None
@@ -74,7 +76,9 @@ def load_config(
     value: dict[str, Any] = {}
     for document in documents:
         value = merge(value, _with_paths(document.value, document.path.resolve().parent))
-    value = merge(value, _with_paths(undotted(overrides or {}), Path.cwd()))
+    if overrides:
+        documents.append(command_line(overrides))
+        value = merge(value, _with_paths(documents[-1].value, Path.cwd()))
     return validated(Config, value, documents), documents
 
 
@@ -88,19 +92,20 @@ def validated(model: type[Section], value: Any, documents: list[Document], at: K
 
 
 def _one_line(model: type[Section], error: Any, documents: list[Document], at: KeyPath) -> str:
-    key = (*at, *error["loc"])
+    key = (*at, *error["loc"], *([error["ctx"]["key"]] if error["type"] == BOOL else []))
     named = ".".join(str(part) for part in key)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "unknown key" + _near(model, error["loc"])
     elif error["type"] == "missing":
         message = "missing"
-    elif error["type"] not in ("value_error",):
+    elif error["type"] not in ("value_error", BOOL):
         message += f" (found {error['input']!r})"
-    holder = max(documents, key=lambda document: document.holds(key), default=None)
+    # Of documents that hold as much of the key, the last one wins, as in the merge.
+    holder = max(reversed(documents), key=lambda document: document.holds(key), default=None)
     place = holder.place(key) if holder else None
     if place is None:
-        place = str(documents[-1].path) if documents and message == "missing" else "command line"
+        place = str(documents[0].path) if documents and message == "missing" else COMMAND_LINE
     return ": ".join(part for part in (place, named, message) if part)
 
 

@@ -19,7 +19,7 @@ from clip4vla.config.recipe import Recipe
 from clip4vla.config.sections import GATES
 from clip4vla.config.table import Row, Table, read_table
 from clip4vla.config.variant import Variant
-from clip4vla.config.yaml import Document, KeyPath, merge, undotted
+from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
 from clip4vla.errors import UserError
 
 
@@ -334,9 +334,9 @@ def _recipe(config, table, index, row, dataset, document, documents, fold=None) 
     except UserError as error:
         lines = []
         for line in str(error).splitlines():
-            key = tuple(line.removeprefix("command line: ").split(": ")[0].split("."))
+            key = tuple(line.removeprefix(f"{COMMAND_LINE}: ").split(": ")[0].split("."))
             place = _place(layers, key) or document.place(("rows", index))
-            message = line.removeprefix("command line: ")
+            message = line.removeprefix(f"{COMMAND_LINE}: ")
             lines.append(f"{place}: table {table.table}, row {row.row}: {message}")
         raise UserError("\n".join(lines)) from None
 

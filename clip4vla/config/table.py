@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from clip4vla.config.base import Section
+from clip4vla.config.base import Name, OneLine, Section, each_once
 from clip4vla.config.load import validated
 from clip4vla.config.presets import Preset
 from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, read_yaml
 from clip4vla.errors import UserError
 
-NAME = r"^[a-z][a-z0-9_]{0,40}$"
 # Rules of the workflow and figures over all tables: a table gives its name to rule and figure.
 TAKEN = frozenset(
     (
@@ -31,28 +30,30 @@ class Column(Section):
 
     dataset: str = Field(description="name in `datasets` of the config")
     metric: str = Field(description="as in metrics.json, such as t2v_R1")
-    label: str = Field(description="heading, such as R@1")
+    label: OneLine = Field(description="heading, such as R@1")
     paper_dataset: str | None = Field(None, description="dataset of paper.tsv, if not the same")
 
 
 class Row(Section):
     """One row: its name in files, its label in print, and what it changes."""
 
-    row: str = Field(pattern=NAME, description="name in files and commands")
-    label: str = Field(description="name in print")
+    row: Name = Field(description="name in files and commands")
+    label: OneLine = Field(description="name in print")
     preset: Preset | None = Field(None, description="if not the config's")
-    seeds: list[int] | None = Field(None, description="if not the table's")
+    seeds: list[int] | None = Field(None, min_length=1, description="if not the table's")
     set: dict[str, Any] = Field({}, description="changes to the table's base, keys of Recipe")
     variant: Variant | None = Field(
         None, description="another sound at test; rows that differ in it alone are one evaluation"
     )
 
+    _once = field_validator("seeds")(each_once)
+
 
 class Table(Section):
     """A table: what its rows share, and the rows."""
 
-    table: str = Field(pattern=NAME, description="as the file is named")
-    title: str = Field(description="heading in print")
+    table: Name = Field(description="as the file is named")
+    title: OneLine = Field(description="heading in print")
     caption: str = Field("", description="what the table shows")
     note: str = Field("", description="printed with the table")
     paper_table: str | None = Field(None, description="table of paper.tsv, if not the same")
@@ -67,7 +68,7 @@ class Table(Section):
     folds: dict[str, list[int]] = Field(
         {}, description="by dataset: each number stands for {fold} in turn; a cell is their mean"
     )
-    together_with: list[str] = Field(
+    together_with: list[Name] = Field(
         [], description="tables whose variants are scored too, so that one evaluation serves both"
     )
     sweep: Literal["nonverbal_share"] | None = Field(
@@ -83,6 +84,8 @@ class Table(Section):
     )
     rows: list[Row] = Field(min_length=1, description="see below")
 
+    _once = field_validator("seeds", "together_with")(each_once)
+
 
 def read_table(folder: Path, name: str) -> tuple[Table, Document]:
     """Read and check `<folder>/<name>.yaml`. Raises UserError with file and line."""
@@ -94,6 +97,8 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
             + (f"; known: {', '.join(known)}" if known else "")
         )
     document = read_yaml(path)
+    if not document.value:
+        raise UserError(f"{path}: is empty; a table has title, columns and rows (docs/config.md)")
     table = validated(Table, document.value, [document])
     if table.table != name:
         raise UserError(

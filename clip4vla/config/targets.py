@@ -44,9 +44,9 @@ def narrowed(plan: Plan, target: str) -> Plan:
         known = [name.removeprefix(ROW) for name in targets(plan)]
         near = difflib.get_close_matches(target.removeprefix(ROW), known, n=3)
         raise UserError(
-            f"no target {target!r} in this config"
-            + (f"; did you mean {', '.join(near)}?" if near else "")
-            + " `clip4vla targets` lists them"
+            f"no target {target!r} in this config; "
+            + (f"did you mean {', '.join(near)}? " if near else "")
+            + "`clip4vla targets` lists them"
         )
     cells = [c for c in plan.cells if c.table == table and row in ("", c.row)]
     refused = {

@@ -9,29 +9,61 @@ import yaml
 from clip4vla.errors import UserError
 
 KeyPath = tuple[str | int, ...]
+COMMAND_LINE = "command line"  # the place of what no file says
 
 
 @dataclass
 class Document:
     """A YAML file: its value and the line of every key (1-based).
 
-    A dotted key `a.b: 1` counts as the nested one, in the value as in the lines.
+    A dotted key `a.b: 1` counts as the nested one, in the value as in the lines. The command line
+    is one too, without lines.
     """
 
     path: Path
-    value: dict[str, Any]
-    lines: dict[KeyPath, int] = field(default_factory=dict)
+    value: dict[str, Any] = field(default_factory=dict)
+    lines: dict[KeyPath, int | None] = field(default_factory=dict)
+    # of the keys that are written out: whether they hold keys of their own
+    hold_keys: dict[KeyPath, bool] = field(default_factory=dict)
 
     def place(self, key: KeyPath) -> str | None:
         """`file:line` of a key or of its nearest parent that stands in this file."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.lines:
-                return f"{self.path}:{self.lines[key[:length]]}"
+                return self._at(self.lines[key[:length]])
         return None
 
     def holds(self, key: KeyPath) -> int:
         """How many leading parts of a key stand in this file."""
         return max((n for n in range(len(key) + 1) if n == 0 or key[:n] in self.lines), default=0)
+
+    def note(self, at: KeyPath, dotted: str, line: int | None, holds_keys: bool) -> KeyPath:
+        """Note a key of the mapping `at`; return its whole path.
+
+        UserError for one that stands twice, or both holds keys and has a value of its own.
+        """
+        key = (*at, *dotted.split("."))
+        where = f"{self._at(line)}: {'.'.join(map(str, key))}"
+        if key in self.hold_keys:
+            raise UserError(f"{where}: stands twice (first {self._on(key)}); remove one")
+        if not holds_keys and key in self.lines:
+            raise UserError(f"{where}: keys of it stand {self._on(key)}; remove one")
+        for length in range(len(at) + 1, len(key)):
+            if self.hold_keys.get(key[:length]) is False:
+                outer = ".".join(map(str, key[:length]))
+                first = self._on(key[:length])
+                raise UserError(f"{where}: {outer} has a value {first}; remove one")
+            self.lines.setdefault(key[:length], line)
+        self.hold_keys[key] = holds_keys
+        self.lines.setdefault(key, line)
+        return key
+
+    def _at(self, line: int | None) -> str:
+        return str(self.path) if line is None else f"{self.path}:{line}"
+
+    def _on(self, key: KeyPath) -> str:
+        line = self.lines[key]
+        return "already" if line is None else f"on line {line}"
 
 
 def read_yaml(path: str | Path) -> Document:
@@ -43,41 +75,62 @@ def read_yaml(path: str | Path) -> Document:
         raise UserError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
+    document = Document(path)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _note_nodes(document, root, (), ())
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+    except UserError:
+        raise
+    except ValueError as error:  # of a date, such as 2023-13-45
+        raise UserError(f"{path}: not valid YAML: {error}; quote a text that is no date") from None
     if root is None:
-        return Document(path, {})
+        return document
     if not isinstance(value, dict):
         raise UserError(f"{path}:1: a mapping `key: value` was expected at the top")
-    document = Document(path, undotted(value))
-    _note_lines(document, root, ())
+    document.value = undotted(value)
     return document
 
 
-def _note_lines(document: Document, node: yaml.Node, at: KeyPath) -> None:
+def command_line(values: dict[str, Any]) -> Document:
+    """What the command line says, as a document. Raises UserError for keys that contradict."""
+    document = Document(Path(COMMAND_LINE), undotted(values))
+    _note_values(document, values, ())
+    return document
+
+
+def _note_nodes(document: Document, node: yaml.Node, at: KeyPath, outer: tuple) -> None:
+    """Note the keys of a node. outer: the nodes that it stands in."""
+    if node in outer:
+        where = f"{document.path}:{node.start_mark.line + 1}: {'.'.join(map(str, at))}"
+        raise UserError(f"{where}: an alias (*name) stands within what it names; write it out")
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            key = (*at, *str(key_node.value).split("."))
-            if key in document.lines:
-                raise UserError(
-                    f"{document.path}:{line}: {'.'.join(map(str, key))}: "
-                    f"stands twice (first on line {document.lines[key]}); remove one"
-                )
-            for length in range(len(at) + 1, len(key)):
-                document.lines.setdefault(key[:length], line)
-            document.lines[key] = line
-            _note_lines(document, value_node, key)
+            holds_keys = isinstance(value_node, yaml.MappingNode)
+            key = document.note(at, str(key_node.value), line, holds_keys)
+            _note_nodes(document, value_node, key, (*outer, node))
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             document.lines[(*at, index)] = item.start_mark.line + 1
-            _note_lines(document, item, (*at, index))
+            _note_nodes(document, item, (*at, index), (*outer, node))
+
+
+def _note_values(document: Document, value: Any, at: KeyPath) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            key = document.note(at, str(name), None, isinstance(item, dict))
+            _note_values(document, item, key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            document.lines[(*at, index)] = None
+            _note_values(document, item, (*at, index))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

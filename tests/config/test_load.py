@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clip4vla.commands.options import overrides_of
 from clip4vla.config.load import load_config
 from clip4vla.config.plan import make_plan
 from clip4vla.errors import UserError
@@ -72,6 +73,13 @@ def test_a_valid_project_has_its_runs(project):
         (("targets: [t]", "targets: [u]"), "no table 'u'"),
         (("reader: demo, ", ""), "datasets.d.reader: missing"),
         (("experiments: tables", "preset: mine"), "config.yaml:3: preset: Input should be 'ours'"),
+        (("targets: [t]", "targets: [t, t]"), "config.yaml:2: targets: t stands twice; name each once"),
+        (("targets: [t]", "targets: [../config]"), "config.yaml:2: targets.0: String should match"),
+        (("reader: demo", "reader: demo, shards: yes"), "config.yaml:5: datasets.d.shards: a number is wanted, not true"),
+        (("expected: {test: 3}", "expected: {test: {clips: true}}"), "config.yaml:5: datasets.d.expected.test.clips: a number"),
+        (("reader: demo", "reader: demo, rate: 3, rate.slots: 4"), "config.yaml:5: datasets.d.rate.slots: datasets.d.rate has a value on line 5; remove one"),
+        (("reader: demo", "rate.slots: 4, reader: demo, rate: null"), "config.yaml:5: datasets.d.rate: keys of it stand on line 5; remove one"),
+        (("reader: demo", "reader: 2023-13-45"), "config.yaml: not valid YAML: month must be in 1..12"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_config_is_one_line(project, change, expected):
@@ -114,6 +122,21 @@ def test_a_mistake_in_the_config_is_one_line(project, change, expected):
         (("base: {", "datasets: {e: {}}\nbase: {"), "no column has it"),
         (("pretrain: null", "missing_audio: filter"), "say gallery: with_sound in the table"),
         (("rows:", "rows:\n  - {row: one, label: Again}"), "'one' stands twice"),
+        (("label: One", "label: One\n    seeds: [1, 1]"), "t.yaml:10: rows.0.seeds: 1 stands twice"),
+        (("label: One", "label: One\n    seeds: []"), "t.yaml:10: rows.0.seeds: List should have at least 1"),
+        (("title: T", "title: T\nseeds: [0, 0]"), "t.yaml:4: seeds: 0 stands twice"),
+        (("title: T", "title: T\nseeds: [true]"), "t.yaml:4: seeds: a number is wanted"),
+        (("title: T", "title: T\ntogether_with: [../config]"), "t.yaml:4: together_with.0: String should match"),
+        (("title: T", "title: ''"), "t.yaml:3: title: a text of one line is wanted"),
+        (("label: One", 'label: "1\\nScratch"'), "t.yaml:9: rows.0.label: a text of one line is wanted"),
+        (('label: "R@1"', 'label: " "'), "t.yaml:5: columns.0.label: a text of one line is wanted"),
+        (("pretrain: null", "pretrain: null, pretrain.seed: 4"), "t.yaml:10: rows.0.set.pretrain.seed: rows.0.set.pretrain has a value on line 10"),
+        (("base: {model:", "base: {model: scratch, model.type_token: none, inputs:"), "t.yaml:6: base.model.type_token: base.model has a value"),
+        (("base: {model:", "base: &a {x: *a, model:"), "t.yaml:6: base.x: an alias (*name) stands within what it names"),
+        (("pretrain: null", "finetune.optimiser: {epochs: true}"), "t.yaml:10: table t, row one: finetune.optimiser.epochs: a number"),
+        (("pretrain: null", "finetune.optimiser.lr: true"), "finetune.optimiser.lr: a number is wanted"),
+        (("pretrain: null", "inputs.max_frames: yes"), "inputs.max_frames: a number is wanted"),
+        (("pretrain: null", "nonverbal_share: true"), "nonverbal_share: a number is wanted"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_row_names_file_row_and_key(project, change, expected):
@@ -158,6 +181,43 @@ def test_a_mistake_in_the_overrides_names_that_file(project):
     assert "mine.yaml:1: datasets.d.shards" in message(project, overrides="datasets.d.shards: 0")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("\npreset: orus", "mine.yaml:2: preset: Input should be"),
+        ("experiments: tables\ndatasets.d: {shards: 0}", "mine.yaml:2: datasets.d.shards: Input"),
+        ("recipe.inputs.max_frames: 0", "mine.yaml:1: table t, row one: inputs.max_frames: Input"),
+    ],
+)
+def test_a_mistake_in_a_key_of_both_files_is_the_overrides(project, overrides, expected):
+    config = BASE + "preset: ours\nrecipe: {inputs: {max_frames: 2}}\n"
+    assert expected in message(project, config=config, overrides=overrides)
+
+
+def test_dotted_keys_and_a_mapping_are_joined_in_any_order(project):
+    for overrides in (
+        "datasets.d.shards: 7\ndatasets: {d: {fetch_pass: 2}}",
+        "datasets: {d: {fetch_pass: 2}}\ndatasets.d.shards: 7",
+    ):
+        dataset = project(overrides=overrides).config.datasets["d"]
+        assert (dataset.shards, dataset.fetch_pass) == (7, 2)
+
+
+def test_an_empty_table_is_called_empty(project):
+    text = message(project, table="# nothing yet\n")
+    assert text.endswith("t.yaml: is empty; a table has title, columns and rows (docs/config.md)")
+
+
+def test_an_empty_file_of_overrides_changes_nothing(project):
+    assert project(overrides="# nothing yet\n").runs == project().runs
+
+
+@pytest.mark.parametrize("values", ["[1]", "5", '"x"', "null"])
+def test_the_command_line_takes_an_object(values):
+    with pytest.raises(UserError, match="--set: an object .* is wanted, not"):
+        overrides_of(values)
+
+
 def test_values_of_the_command_line_win(project):
     plan = project(overrides="datasets.d.shards: 7", values={"datasets": {"d": {"shards": 2}}})
     assert plan.config.datasets["d"].shards == 2
@@ -165,6 +225,13 @@ def test_values_of_the_command_line_win(project):
 
 def test_a_wrong_value_of_the_command_line_says_where_it_came_from(project):
     assert message(project, values={"presett": "ours"}).startswith("command line: presett: unknown")
+    config = BASE + "preset: ours\n"
+    text = message(project, config=config, values={"preset": "orus"})
+    assert text.startswith("command line: preset: Input should be")
+    text = message(project, values={"recipe.inputs": {"max_frames": 0}})
+    assert text.startswith("command line: table t, row one: inputs.max_frames: Input")
+    text = message(project, values={"recipe": None, "recipe.inputs.max_frames": 1})
+    assert text.startswith("command line: recipe.inputs.max_frames: recipe has a value already")
 
 
 def test_paths_are_relative_to_their_file(project, tmp_path):

@@ -67,3 +67,10 @@ def test_a_run_key_is_a_target(plan):
 def test_an_unknown_target_is_refused_with_a_near_one(plan, asked, said):
     with pytest.raises(UserError, match=said):
         narrowed(plan, asked)
+
+
+def test_a_target_like_no_other_is_refused_in_whole_sentences(plan):
+    with pytest.raises(UserError) as caught:
+        narrowed(plan, "nope")
+    expected = "no target 'nope' in this config; `clip4vla targets` lists them"
+    assert str(caught.value) == expected

@@ -1,6 +1,8 @@
 """Errors that are the user's to mend: one line with the thing and the remedy, no stack trace."""
 
+import difflib
 import os
+from collections.abc import Iterable
 
 EXIT_USER_ERROR = 78  # EX_CONFIG of sysexits.h: only the user can mend it, retrying cannot help
 EXIT_RETRY = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, run the same command again
@@ -12,6 +14,13 @@ class UserError(ValueError):
 
 class RetryLater(RuntimeError):
     """Work stopped in good order and goes on when the same command runs again (exit code 75)."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The end of a message on an unknown name: the nearest of those that there are, or all."""
+    known = list(known)
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known) or 'none'}"
 
 
 def describe_os_error(error: OSError) -> str:

@@ -4,17 +4,17 @@ import sys
 from pathlib import Path
 
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
 from clip4vla.config.run import sources_of
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, sha256_of
+from clip4vla.stages.planning import checked_plan
 
 # Read by our own loader, not by `configfile:`, so that a mistake is one line with file and line.
 BASE_CONFIG = Path(workflow.basedir).parent / "config.yaml"
 CONFIG_FILES = [BASE_CONFIG, *map(Path, workflow.overwrite_configfiles)]
 CONFIG_VALUES = dict(workflow.config_settings.config or {})
 try:
-    PLAN = make_plan(CONFIG_FILES, CONFIG_VALUES)
+    PLAN = checked_plan(CONFIG_FILES, CONFIG_VALUES)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -44,6 +44,6 @@ def overrides_of(values: str | None) -> dict[str, Any]:
 
 def plan_of(files: list[Path], values: str | None):
     """The plan of these config files."""
-    from clip4vla.config.plan import make_plan
+    from clip4vla.stages.planning import checked_plan
 
-    return make_plan(files, overrides_of(values))
+    return checked_plan(files, overrides_of(values))

@@ -142,9 +142,15 @@ class Dataset(Section):
         "the coverage table compares",
     )
     held_out: list[str] = runtime(
-        [], description="splits whose videos pre-training leaves out (`pretrain.leaks: drop`)"
+        [],
+        description="splits whose videos pre-training leaves out (`pretrain.leaks: drop`): a "
+        "change makes new pre-trainings, and all that starts from them",
     )
-    enabled: bool = runtime(True, description="false: rows that need it stand as 'not run'")
+    enabled: bool = runtime(
+        True,
+        description="false: rows that need it stand as 'not run'; and its `held_out` holds no "
+        "longer, which makes new pre-trainings, and all that starts from them",
+    )
     annotations: Path = runtime(description="folder with the official annotation files")
     source: Literal["local", "http", "youtube"] = runtime(
         "local", description="where media come from; all but local go through yt-dlp"

@@ -1,6 +1,5 @@
 """The user's config: files merged, paths resolved, everything checked in one place."""
 
-import difflib
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ from clip4vla.config.data import Dataset
 from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, command_line, merge, read_yaml
-from clip4vla.errors import UserError
+from clip4vla.errors import UserError, did_you_mean
 
 
 class Weights(Section):
@@ -101,19 +100,22 @@ def _one_line(model: type[Section], error: Any, documents: list[Document], at: K
         message = "missing"
     elif error["type"] not in ("value_error", BOOL):
         message += f" (found {error['input']!r})"
-    # Of documents that hold as much of the key, the last one wins, as in the merge.
-    holder = max(reversed(documents), key=lambda document: document.holds(key), default=None)
-    place = holder.place(key) if holder else None
+    place = place_in(documents, key)
     if place is None:
         place = str(documents[0].path) if documents and message == "missing" else COMMAND_LINE
     return ": ".join(part for part in (place, named, message) if part)
 
 
+def place_in(documents: list[Document], key: KeyPath) -> str | None:
+    """Where a key of merged documents was set: of those that hold as much of it, in the last."""
+    holder = max(reversed(documents), key=lambda document: document.holds(key), default=None)
+    return holder.place(key) if holder else None
+
+
 def _near(model: type[Section], loc: tuple) -> str:
     """`; did you mean X?` from the fields that the section at `loc` really has."""
     fields = section_fields(model, loc[:-1])
-    near = difflib.get_close_matches(str(loc[-1]), fields, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
+    return did_you_mean(str(loc[-1]), fields)
 
 
 def section_fields(model: type[Section], loc: tuple) -> list[str]:

@@ -4,7 +4,6 @@ A row on one dataset with one seed is a chain of runs (pretrain -> substitute ->
 evaluate). Chains share the runs whose scientific config is equal: the run key is its hash.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ from typing import Any
 from clip4vla.config.base import Section
 from clip4vla.config.chain import WEIGHTS, add_chain, datasets_of
 from clip4vla.config.data import Cache
-from clip4vla.config.folds import filled, is_marked
-from clip4vla.config.load import Config, load_config, validated
-from clip4vla.config.presets import chain, preset_values
+from clip4vla.config.layers import Layers
+from clip4vla.config.load import Config, load_config, place_in
+from clip4vla.config.metrics import metric_names, own_name
 from clip4vla.config.recipe import Recipe
+from clip4vla.config.run import sources_of
 from clip4vla.config.sections import GATES
 from clip4vla.config.table import Row, Table, read_table
 from clip4vla.config.variant import Variant
-from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
-from clip4vla.errors import UserError
+from clip4vla.config.yaml import Document
+from clip4vla.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class Plan:
     listed: dict[str, str] = field(default_factory=dict)  # the same, where the lists alone are read
     # (table, row, dataset) -> why it cannot be run
     without_data: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    files: dict[str, Document] = field(default_factory=dict)  # of the tables
+    # (dataset, split) and (architecture,) that runs read -> where it is said first, and by what
+    places: dict[tuple[str, ...], str] = field(default_factory=dict)
     # of a part of a plan: run key -> its name in the whole one
     whole_names: dict[str, str] = field(default_factory=dict)
 
@@ -63,17 +66,19 @@ class Plan:
         links = (getattr(run, "start", None), getattr(run, "substitution", None))
         return [link for link in links if link is not None and not link.startswith(WEIGHTS)]
 
+    def chain(self, key: str) -> list[str]:
+        """A run's key and those of all runs behind it."""
+        found = [key]
+        for link in found:
+            found += [parent for parent in self.parents(link) if parent not in found]
+        return found
+
     def rows(self) -> dict[str, list[Cell]]:
         """The cells that need each run, for their number or on the way to it; in their order."""
         rows: dict[str, list[Cell]] = {}
         for cell in self.cells:
-            todo = [cell.run_key]
-            while todo:
-                key = todo.pop()
-                needed = rows.setdefault(key, [])
-                if cell not in needed:
-                    needed.append(cell)
-                    todo.extend(self.parents(key))
+            for key in self.chain(cell.run_key):
+                rows.setdefault(key, []).append(cell)
         return rows
 
     def trainings(self, table: str) -> list[str]:
@@ -137,13 +142,9 @@ class Plan:
         mine = [c.run_key for c in self.cells if (c.table, c.row) == (table.table, row.row)]
         if not mine or self.runs[mine[0]].task != "retrieval":
             return {}
-        letter = "a" if self.runs[mine[0]].modalities == ["audio"] else "v"
-        found = {}
-        for metric in dict.fromkeys(column.metric for column in table.columns):
-            own = re.sub(r"^t2[av]_", f"t2{letter}_", re.sub(r"^[av]2t_", f"{letter}2t_", metric))
-            if own != metric:
-                found[metric] = own
-        return found
+        modalities = self.runs[mine[0]].modalities
+        own = {column.metric: own_name(column.metric, modalities) for column in table.columns}
+        return {metric: name for metric, name in own.items() if name != metric}
 
     def run(self, key: str) -> Section:
         """The config of a run. Raises UserError for a key that no row of the targets uses."""
@@ -199,26 +200,23 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
     plan = Plan(config)
     for target in config.targets:
         table, document = read_table(config.experiments, target)
-        plan.tables[target] = table
+        plan.tables[target], plan.files[target] = table, document
         for index, row in enumerate(table.rows):
             for dataset in dict.fromkeys(column.dataset for column in table.columns):
                 for fold in table.folds.get(dataset, [None]):
-                    _expand(plan, table, index, row, dataset, document, documents, fold)
+                    layers = Layers(config, documents, table, document, index, dataset)
+                    _expand(plan, layers, row, fold)
+    for name in plan.listed.values():
+        place = place_in(documents, ("datasets", name, "held_out"))
+        for split in config.datasets[name].held_out:
+            plan.places.setdefault((name, split), f"{place}: datasets.{name}.held_out")
     return plan
 
 
-def _expand(
-    plan: Plan,
-    table: Table,
-    index: int,
-    row: Row,
-    dataset: str,
-    document: Document,
-    documents: list[Document],
-    fold: int | None,
-) -> None:
-    where = f"{document.place(('rows', index))}: table {table.table}, row {row.row}"
-    recipe = _recipe(plan.config, table, index, row, dataset, document, documents, fold)
+def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
+    table, dataset = layers.table, layers.dataset
+    where = f"{layers.row_place}: {layers.name}"
+    recipe = layers.recipe(fold)
     needed = datasets_of(recipe, dataset)
     for name in needed:
         if name not in plan.config.datasets:
@@ -233,13 +231,54 @@ def _expand(
         reason = f"no data: {', '.join(disabled)} disabled"
         plan.without_data[table.table, row.row, dataset] = reason
         return
-    variants = _variants(plan, table, document, documents, recipe, dataset, fold)
+    variants = _variants(plan, layers, recipe, fold)
     variant = row.variant or Variant()
+    _check_metrics(layers, recipe, variant, bool(variants))
     galleries = _galleries(table, recipe, variant, dataset, where)
     for seed in (row.seeds or table.seeds) if recipe.finetune else [None]:
         key = add_chain(plan, recipe, dataset, seed, variants)
         known = table.table, row.row, dataset, seed, key
         plan.cells.append(Cell(*known, fold, variant.name, galleries))
+    _note_places(plan, layers, recipe, key)
+
+
+def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: bool) -> None:
+    """Columns on the row's dataset are of metrics that its evaluation has."""
+    given = recipe.task, recipe.modalities, recipe.model.fusion, variant.frames
+    known = metric_names(*given, varied)
+    for index, column in enumerate(layers.table.columns):
+        metric = column.metric
+        if recipe.task == "retrieval":
+            metric = own_name(metric, recipe.modalities)
+        if column.dataset != layers.dataset or metric in known:
+            continue
+        hint = did_you_mean(metric, known)
+        if metric in metric_names(*given, varied=True):
+            hint = "; it is of rows of which one has a `variant`"
+        place = layers.document.place(("columns", index, "metric"))
+        raise UserError(
+            f"{place}: {layers.name}: task {recipe.task} has no metric {metric!r} here{hint}"
+        )
+
+
+def _note_places(plan: Plan, layers: Layers, recipe: Recipe, key: str) -> None:
+    """Note where the splits of a row's runs and their architecture are said; key: the last run."""
+    said = {(layers.dataset, recipe.test): ("test",)}
+    for name in ("train", "val") if recipe.finetune else ():
+        split = getattr(recipe.finetune, name)
+        said.setdefault((layers.dataset, split), ("finetune", name))
+    said.setdefault((layers.dataset, recipe.donor_split), ("donor_split",))
+    for index, source in enumerate(recipe.pretrain.sources if recipe.pretrain else ()):
+        at = ("pretrain", "sources", index, "split")
+        said.setdefault((source.dataset, source.split), at)
+    runs = [plan.runs[run] for run in plan.chain(key)]
+    read = {(plan.versions[s.dataset], s.split) for run in runs for s in sources_of(run)}
+    said = {what: at for what, at in said.items() if what in read}
+    said[recipe.model.architecture,] = ("model", "architecture")
+    for what, at in said.items():
+        if what not in plan.places:
+            named = ".".join(map(str, at))
+            plan.places[what] = f"{layers.place(at)}: {layers.name}: {named}"
 
 
 def _wanted(table: Table, dataset: str) -> tuple[str, ...]:
@@ -262,16 +301,9 @@ def _galleries(
     return found
 
 
-def _variants(
-    plan: Plan,
-    table: Table,
-    document: Document,
-    documents: list[Document],
-    recipe: Recipe,
-    dataset: str,
-    fold: int | None,
-) -> list[Variant]:
+def _variants(plan: Plan, layers: Layers, recipe: Recipe, fold: int | None) -> list[Variant]:
     """The variants of all rows of one recipe, in this table and those that go together with it."""
+    table, document, dataset = layers.table, layers.document, layers.dataset
     tables = [(table, document)]
     for name in table.together_with:
         if name == table.table:
@@ -285,8 +317,8 @@ def _variants(
         for index, row in enumerate(other.rows):
             if row.variant is None or not row.variant.name:
                 continue
-            given = plan.config, other, index, row, dataset, of, documents, fold
-            if _recipe(*given) != recipe:
+            given = plan.config, layers.documents, other, of, index, dataset
+            if Layers(*given).recipe(fold) != recipe:
                 continue
             gated = recipe.model.fusion in GATES
             try:
@@ -297,56 +329,3 @@ def _variants(
                 raise UserError(f"{place}: {message}") from None
             found[row.variant.name] = row.variant
     return [found[name] for name in sorted(found)]
-
-
-def _recipe(config, table, index, row, dataset, document, documents, fold=None) -> Recipe:
-    """Layers, lowest first: preset, the config's recipe, table, dataset in the table, row.
-
-    What the table says of a dataset under the row's preset lies above the dataset itself.
-    """
-    preset = row.preset or config.preset
-    layers: list[tuple[list[Document], KeyPath, dict[str, Any]]] = [
-        (documents, ("recipe",), undotted(config.recipe)),
-        ([document], ("base",), undotted(table.base)),
-        ([document], ("datasets", dataset), undotted(table.datasets.get(dataset, {}))),
-        *(
-            ([document], ("presets", name, dataset), undotted(patches[dataset]))
-            for name in chain(preset)
-            if dataset in (patches := table.presets.get(name, {}))
-        ),
-        ([document], ("rows", index, "set"), undotted(row.set)),
-    ]
-    value: dict[str, Any] = {}
-    for _, _, patch in layers:
-        value = merge(value, patch)
-    known = config.datasets.get(dataset)
-    value = merge(preset_values(preset, value, known and known.reader), value)
-    if is_marked(value) != (fold is not None):
-        place = document.place(("folds", dataset)) or document.place(("rows", index))
-        raise UserError(
-            f"{place}: table {table.table}, row {row.row}: a dataset with `folds` needs {{fold}} "
-            f"in the splits of its recipe, and {{fold}} needs folds.{dataset}; one is missing"
-        )
-    if fold is not None:
-        value = filled(value, fold)
-    try:
-        return validated(Recipe, value, [])
-    except UserError as error:
-        lines = []
-        for line in str(error).splitlines():
-            key = tuple(line.removeprefix(f"{COMMAND_LINE}: ").split(": ")[0].split("."))
-            place = _place(layers, key) or document.place(("rows", index))
-            message = line.removeprefix(f"{COMMAND_LINE}: ")
-            lines.append(f"{place}: table {table.table}, row {row.row}: {message}")
-        raise UserError("\n".join(lines)) from None
-
-
-def _place(layers, key: KeyPath) -> str | None:
-    """Where a key of a recipe was set: the highest layer that holds the longest part of it."""
-    best, found = 0, None
-    for documents, prefix, _ in layers:
-        for document in documents:
-            held = document.holds((*prefix, *key)) - len(prefix)
-            if held >= max(best, 1):
-                best, found = held, document.place((*prefix, *key))
-    return found

@@ -21,7 +21,8 @@ Keys may be dotted: `datasets.msrvtt.shards: 8`. Unknown keys, wrong types and i
 combinations are refused while the workflow is planned, with file, line and key.
 
 "science" fields decide results and enter run keys: changing one makes new runs. "runtime" fields
-say where and how; changing one reruns nothing.
+say where and how; changing one reruns nothing, but for `held_out` and `enabled` of a dataset: they
+say which clips pre-training leaves out.
 """
 
 

@@ -12,6 +12,7 @@ from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, read_yaml
 from clip4vla.errors import UserError
 
+NO_PAPER = "none"  # the `paper_table` of a table that is compared with nothing
 # Rules of the workflow and figures over all tables: a table gives its name to rule and figure.
 TAKEN = frozenset(
     (
@@ -56,7 +57,9 @@ class Table(Section):
     title: OneLine = Field(description="heading in print")
     caption: str = Field("", description="what the table shows")
     note: str = Field("", description="printed with the table")
-    paper_table: str | None = Field(None, description="table of paper.tsv, if not the same")
+    paper_table: str | None = Field(
+        None, description="table of paper.tsv, if not the same; none: compare with nothing"
+    )
     comparable: bool = Field(True, description="false: paper's numbers without a verdict")
     gallery: Galleries = Field(
         "all",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from clip4vla.errors import UserError
+from clip4vla.errors import UserError, did_you_mean
 
 OWN = Path(__file__).parents[1] / "models" / "architectures"
 IMAGE, CHANNELS, VOCABULARY = 224, 3, 49411
@@ -59,7 +59,8 @@ def work_of(architecture: str) -> Work:
     folders = [OWN]
     if found := importlib.util.find_spec("open_clip"):
         folders += [Path(place) / "model_configs" for place in found.submodule_search_locations]
-    for folder in folders:
+    names = [path.stem for folder in folders for path in folder.glob("*.json")]
+    for folder in folders if architecture in names else ():
         path = folder / f"{architecture}.json"
         if path.is_file():
             sizes = json.loads(path.read_text(encoding="utf-8"))
@@ -76,6 +77,6 @@ def work_of(architecture: str) -> Work:
             except KeyError:
                 break
     raise UserError(
-        f"model.architecture: {architecture!r} is not a plain CLIP that open_clip or this project "
-        "knows; choose one like ViT-B-32"
+        f"{architecture!r} is not a plain CLIP that open_clip or this project knows"
+        + (did_you_mean(architecture, names) if architecture not in names else "; try ViT-B-32")
     )

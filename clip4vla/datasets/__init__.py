@@ -3,7 +3,8 @@
 A reader module has `read(name, dataset) -> Collector`, `PROTOCOLS` (splits that are used together,
 by name, and so must share no clip), `BENCHMARKS` (how splits are scored in the field, by split) and
 `FILES_ARE_CLIPS`: whether a file of its media folder is already the clip (as collections are passed
-around) or the whole source to cut from.
+around) or the whole source to cut from. `NAMES_ALL_SPLITS`, if it is there and true: PROTOCOLS name
+every split that there can be, so that another one is refused before the files are there.
 """
 
 import importlib

@@ -15,6 +15,7 @@ from clip4vla.datasets.numbers import seconds, youtube_id
 from clip4vla.datasets.official import official_file, rows
 
 FILES_ARE_CLIPS = True
+NAMES_ALL_SPLITS = True
 PROTOCOLS = {"retrieval": Protocol("train", "val", "test")}
 BENCHMARKS = {"test": Benchmark("official", captions=5)}
 CLIP_SECONDS = 10.0

@@ -18,6 +18,7 @@ from clip4vla.datasets.numbers import seconds, youtube_id
 from clip4vla.datasets.official import headerless_rows, official_file, rows
 
 FILES_ARE_CLIPS = True
+NAMES_ALL_SPLITS = True
 PROTOCOLS = {"pretraining": Protocol("train")}
 PROMPT = "The sound of "
 _SEGMENTS = ("unbalanced_train_segments.csv", "balanced_train_segments.csv")

@@ -16,6 +16,7 @@ from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.official import official_file, rows
 
 FILES_ARE_CLIPS = True
+NAMES_ALL_SPLITS = True
 FOLDS = (1, 2, 3, 4, 5)
 PROTOCOLS = {f"fold_{k}": Protocol(f"train_{k}", None, f"test_{k}") for k in FOLDS} | {
     f"fold_{k}_ours": Protocol(f"train_ours_{k}", f"val_ours_{k}", f"test_{k}") for k in FOLDS

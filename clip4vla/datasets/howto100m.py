@@ -26,6 +26,7 @@ from clip4vla.datasets.numbers import seconds, youtube_id
 from clip4vla.datasets.official import first_present, json_members, rows
 
 FILES_ARE_CLIPS = False
+NAMES_ALL_SPLITS = True
 PROTOCOLS = {"pretraining": Protocol("train")}
 MIN_WORDS = 5
 MIN_SECONDS = 10.0

@@ -22,6 +22,7 @@ from clip4vla.datasets.numbers import seconds, youtube_id
 from clip4vla.datasets.official import json_file, official_file, rows
 
 FILES_ARE_CLIPS = True
+NAMES_ALL_SPLITS = True
 PROTOCOLS = {
     "retrieval_9k": Protocol("train_9k", None, "test_1k"),
     "retrieval_ours": Protocol("train_ours", "val_ours", "test_1k"),

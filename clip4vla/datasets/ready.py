@@ -5,6 +5,8 @@ from pathlib import Path
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 
+NOT_HELD_OUT = " (pre-training then sees its `held_out`, and is run anew)"
+
 
 def missing_files(plan: Plan) -> list[str]:
     """One line for each dataset without annotations or media and each missing file of weights.
@@ -27,6 +29,7 @@ def missing_files(plan: Plan) -> list[str]:
             problems.append(
                 f"{name}: {' and '.join(lacking)} missing: put them there (docs/data.md), "
                 f"or set datasets.{name}.enabled: false"
+                + (NOT_HELD_OUT if version in plan.listed else "")
             )
     for version, name in sorted(plan.listed.items()):
         folder = plan.config.datasets[name].annotations
@@ -34,8 +37,8 @@ def missing_files(plan: Plan) -> list[str]:
         if version not in plan.versions and not planned and not folder.is_dir():
             problems.append(
                 f"{name}: its annotations in {folder} missing, which say what pre-training must "
-                f"not see: put them there (docs/data.md), set datasets.{name}.enabled: false, or "
-                "recipe.pretrain.leaks: keep"
+                f"not see: put them there (docs/data.md), set datasets.{name}.enabled: false"
+                f"{NOT_HELD_OUT}, or recipe.pretrain.leaks: keep"
             )
     for name in sorted({plan.weights_of(run) for run in plan.runs.values()} - {None}):
         path = plan.config.weights[name].path  # None: open_clip fetches it on first use

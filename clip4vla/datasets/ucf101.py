@@ -18,6 +18,7 @@ from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.official import lines, official_file
 
 FILES_ARE_CLIPS = True
+NAMES_ALL_SPLITS = True
 LISTS = (1, 2, 3)
 HELD_OUT = range(22, 26)  # groups
 PROTOCOLS = {f"split_{k}": Protocol(f"train_{k}", None, f"test_{k}") for k in LISTS} | {

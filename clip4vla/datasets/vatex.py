@@ -20,6 +20,7 @@ from clip4vla.datasets.npy import npy_lines
 from clip4vla.datasets.official import first_present, json_file, lines, official_file
 
 FILES_ARE_CLIPS = True
+NAMES_ALL_SPLITS = True
 PROTOCOLS = {
     "retrieval": Protocol("train", "val", "test"),
     "captioning": Protocol("train", "caption_val", "caption_test"),

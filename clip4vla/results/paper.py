@@ -8,9 +8,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip4vla.errors import UserError
+from clip4vla.config.metrics import every_metric
+from clip4vla.errors import UserError, describe_os_error, did_you_mean
+from clip4vla.results.text import COSTS
 
 COLUMNS = ("table", "row", "label", "dataset", "protocol", "metric", "value", "source", "note")
+CIDERS = ("CIDEr", "CIDEr_whitespace")
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,20 @@ class Published:
     value: float
     source: str
     note: str
+    line: int
 
 
 def read_paper(path: str | Path) -> list[Published]:
     """All published numbers, in the file's order. Raises UserError with file:line."""
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{describe_os_error(error)}; `paper` of the config names it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
     if not lines or tuple(lines[0].split("\t")) != COLUMNS:
         raise UserError(f"{path}:1: the header must be {' '.join(COLUMNS)}, separated by tabs")
     numbers: list[Published] = []
@@ -39,7 +50,7 @@ def read_paper(path: str | Path) -> list[Published]:
     labels: dict[tuple[str, str], str] = {}
     for number, line in enumerate(lines[1:], start=2):
         where = f"{path}:{number}"
-        entry = _parse(line, where)
+        entry = _parse(line, number, where)
         key = (entry.table, entry.row, entry.dataset, entry.metric)
         if key in first_line:
             raise UserError(
@@ -56,7 +67,7 @@ def read_paper(path: str | Path) -> list[Published]:
     return numbers
 
 
-def _parse(line: str, where: str) -> Published:
+def _parse(line: str, number: int, where: str) -> Published:
     fields = line.split("\t")
     if len(fields) != len(COLUMNS):
         raise UserError(
@@ -71,5 +82,28 @@ def _parse(line: str, where: str) -> Published:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: value {named['value']!r} is not a number; write it as printed")
-    return Published(**{**named, "value": value})
+        raise UserError(f"{where}: value {named['value']!r} is not a number such as 46.2")
+    _check_metric(named["metric"], value, where)
+    return Published(**{**named, "value": value}, line=number)
+
+
+def _check_metric(metric: str, value: float, where: str) -> None:
+    """Its name is one of ours, or a cost, and the value can be one of it."""
+    known = every_metric()
+    if metric not in known and not metric.endswith(COSTS):
+        raise UserError(f"{where}: no metric {metric!r}{did_you_mean(metric, known)}")
+    low, high = _range(metric)
+    if not low <= value <= high:
+        unit = "a percentage" if high == 100 else "a number"
+        raise UserError(
+            f"{where}: {metric} is {value:g}: {unit} from {low:g} to {high:g} is wanted"
+        )
+
+
+def _range(metric: str) -> tuple[float, float]:
+    """Least and largest value of a metric: ranks count from 1, a CIDEr of many may exceed 100."""
+    if metric.endswith("_gain"):
+        return -math.inf, math.inf
+    if metric.endswith(("MedR", "MeanR")):
+        return 1.0, math.inf
+    return 0.0, math.inf if metric.endswith(COSTS) or metric in CIDERS else 100.0

@@ -17,12 +17,15 @@ def plan(plan: Plan, version: str) -> None:
     """Annotation files -> plan.parquet and splits.parquet; says what differs from the official."""
     from clip4vla.datasets.expected import differences
     from clip4vla.datasets.plan import plan_tables
+    from clip4vla.datasets.splits import lacking
     from clip4vla.files import write_table
 
     name, dataset = plan.dataset_of(version)
     clips, splits, notes = plan_tables(name, dataset)
     for line in [*notes, *differences(name, dataset, splits)]:
         print(line, flush=True)
+    if problems := lacking(plan, name, splits["split"].unique().to_pylist(), "by its lists"):
+        raise UserError("\n".join(problems))
     folder = layout.data_dir(version)
     write_table(f"{folder}/splits.parquet", splits)
     write_table(f"{folder}/plan.parquet", clips)

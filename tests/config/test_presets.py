@@ -18,11 +18,13 @@ BASE = {
 
 def planned(tmp_path, preset, base=None, dataset="msrvtt", **table):
     """The plan of a table with one row on one dataset, by stage."""
+    task = (base or {}).get("task")
+    metric = {"captioning": "CIDEr", "classification": "accuracy"}.get(task, "t2v_R1")
     content = {
         "table": "one",
         "title": "One row",
         "gallery": "with_sound",
-        "columns": [{"dataset": dataset, "metric": "t2v_R1", "label": "R@1"}],
+        "columns": [{"dataset": dataset, "metric": metric, "label": "number"}],
         "base": BASE | (base or {}),
         "rows": [{"row": "row", "label": "row", "preset": preset}],
     }

@@ -69,7 +69,7 @@ def test_oddities_are_notes(numbers):
 
 def line(**changes):
     fields = dict(
-        zip(COLUMNS, ["t", "r", "Label", "d", "p", "m", "1.5", "source", ""], strict=True)
+        zip(COLUMNS, ["t", "r", "Label", "d", "p", "t2v_R1", "1.5", "source", ""], strict=True)
     )
     return "\t".join({**fields, **changes}.values())
 
@@ -81,10 +81,24 @@ def line(**changes):
         ("\t".join(COLUMNS) + "\nt\tr\tl\n", ":2: 3 fields"),
         ("\t".join(COLUMNS) + "\n" + line(value="n/a"), ":2: value 'n/a' is not a number"),
         ("\t".join(COLUMNS) + "\n" + line(value="nan"), ":2: value 'nan' is not a number"),
-        ("\t".join(COLUMNS) + "\n" + line(source=""), ":2: source is empty"),
-        ("\t".join(COLUMNS) + "\n" + line() + "\n" + line(), ":3: t r d m stands in line 2"),
+        ("\t".join(COLUMNS) + "\n" + line(value="46,2"), ":2: value '46,2' is not a number such"),
         (
-            "\t".join(COLUMNS) + "\n" + line() + "\n" + line(metric="n", label="Other"),
+            "\t".join(COLUMNS) + "\n" + line(value="462"),
+            ":2: t2v_R1 is 462: a percentage from 0 to",
+        ),
+        ("\t".join(COLUMNS) + "\n" + line(value="-1"), ":2: t2v_R1 is -1: a percentage from 0 to"),
+        (
+            "\t".join(COLUMNS) + "\n" + line(metric="t2v_MedR", value="0"),
+            ":2: t2v_MedR is 0: a number from 1 to inf",
+        ),
+        (
+            "\t".join(COLUMNS) + "\n" + line(metric="t2v_r1"),
+            "no metric 't2v_r1'; did you mean t2v_R1",
+        ),
+        ("\t".join(COLUMNS) + "\n" + line(source=""), ":2: source is empty"),
+        ("\t".join(COLUMNS) + "\n" + line() + "\n" + line(), ":3: t r d t2v_R1 stands in line 2"),
+        (
+            "\t".join(COLUMNS) + "\n" + line() + "\n" + line(metric="t2v_R5", label="Other"),
             ":3: row r is labelled 'Label'",
         ),
     ],
@@ -96,3 +110,20 @@ def test_mistakes_are_named_with_file_and_line(tmp_path, text, message):
         read_paper(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_editors_add_is_no_mistake(tmp_path):
+    """A mark of byte order, line ends of Windows, empty lines at the end."""
+    path = tmp_path / "paper.tsv"
+    text = "\r\n".join(
+        ["\t".join(COLUMNS), line(), line(metric="CIDEr", value="120"), "", "  ", ""]
+    )
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert [(number.line, number.value) for number in read_paper(path)] == [(2, 1.5), (3, 120.0)]
+
+
+def test_another_encoding_is_one_line(tmp_path):
+    path = tmp_path / "paper.tsv"
+    path.write_bytes(("\t".join(COLUMNS) + "\n" + line(label="Müller")).encode("latin-1"))
+    with pytest.raises(UserError, match="paper.tsv: is not UTF-8; save it as UTF-8"):
+        read_paper(path)

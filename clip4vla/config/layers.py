@@ -1,0 +1,92 @@
+"""The layers that a row's recipe is made of, and where each of its keys was set."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clip4vla.config.folds import filled, is_marked
+from clip4vla.config.load import Config, validated
+from clip4vla.config.presets import chain, preset_values
+from clip4vla.config.recipe import Recipe
+from clip4vla.config.table import Table
+from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
+from clip4vla.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What is said of a row on a dataset, lowest first: config, table, dataset in the table, row.
+
+    The preset lies below all of them. What the table says of a dataset under the row's preset lies
+    above the dataset itself. documents: of the config; document: of the table.
+    """
+
+    config: Config
+    documents: list[Document]
+    table: Table
+    document: Document
+    index: int  # of the row
+    dataset: str
+
+    def recipe(self, fold: int | None) -> Recipe:
+        """The layers put together. UserError: a line for each mistake, with file, row and key."""
+        row, known = self.table.rows[self.index], self.config.datasets.get(self.dataset)
+        value: dict[str, Any] = {}
+        for _, _, patch in self._parts():
+            value = merge(value, patch)
+        preset = row.preset or self.config.preset
+        value = merge(preset_values(preset, value, known and known.reader), value)
+        if is_marked(value) != (fold is not None):
+            place = self.document.place(("folds", self.dataset)) or self.row_place
+            raise UserError(
+                f"{place}: {self.name}: a dataset with `folds` needs {{fold}} in the splits of its "
+                f"recipe, and {{fold}} needs folds.{self.dataset}; one is missing"
+            )
+        if fold is not None:
+            value = filled(value, fold)
+        try:
+            return validated(Recipe, value, [])
+        except UserError as error:
+            lines = [line.removeprefix(f"{COMMAND_LINE}: ") for line in str(error).splitlines()]
+            places = [self.place(tuple(line.split(": ")[0].split("."))) for line in lines]
+            raise UserError(
+                "\n".join(
+                    f"{place}: {self.name}: {line}"
+                    for place, line in zip(places, lines, strict=True)
+                )
+            ) from None
+
+    @property
+    def name(self) -> str:
+        """Table and row, as they stand in messages."""
+        return f"table {self.table.table}, row {self.table.rows[self.index].row}"
+
+    @property
+    def row_place(self) -> str | None:
+        """Where the row stands."""
+        return self.document.place(("rows", self.index))
+
+    def place(self, key: KeyPath) -> str | None:
+        """Where a key of the recipe was set: the highest layer with the longest part of it."""
+        best, found = 0, None
+        for documents, prefix, _ in self._parts():
+            for document in documents:
+                held = document.holds((*prefix, *key)) - len(prefix)
+                if held >= max(best, 1):
+                    best, found = held, document.place((*prefix, *key))
+        return found or self.row_place
+
+    def _parts(self) -> list[tuple[list[Document], KeyPath, dict[str, Any]]]:
+        """(documents, where in them, what stands there) of every layer."""
+        table, dataset, row = self.table, self.dataset, self.table.rows[self.index]
+        own = [self.document]
+        return [
+            (self.documents, ("recipe",), undotted(self.config.recipe)),
+            (own, ("base",), undotted(table.base)),
+            (own, ("datasets", dataset), undotted(table.datasets.get(dataset, {}))),
+            *(
+                (own, ("presets", name, dataset), undotted(patches[dataset]))
+                for name in chain(row.preset or self.config.preset)
+                if dataset in (patches := table.presets.get(name, {}))
+            ),
+            (own, ("rows", self.index, "set"), undotted(row.set)),
+        ]

@@ -1,0 +1,82 @@
+"""The plan that commands and the workflow go by: made from the config, and checked by all rooms."""
+
+from pathlib import Path
+from typing import Any
+
+from clip4vla.config.plan import Plan, make_plan
+from clip4vla.config.table import NO_PAPER
+from clip4vla.config.yaml import read_yaml
+from clip4vla.cost.work import work_of
+from clip4vla.datasets.splits import unknown_splits
+from clip4vla.errors import UserError, did_you_mean
+from clip4vla.results.paper import Published, read_paper
+
+PRINTED = tuple(f"table{number}" for number in range(1, 7))  # the paper's own
+
+
+def checked_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Plan:
+    """`make_plan`, with the names that the config alone cannot know.
+
+    Those are splits, architectures, and what stands in paper.tsv. Raises UserError, one line a
+    mistake.
+    """
+    plan = make_plan(files, overrides)
+    problems = [*unknown_splits(plan), *_unknown_architectures(plan)]
+    problems += _unfit_names(plan, read_paper(plan.config.paper))
+    if problems:
+        raise UserError("\n".join(problems))
+    return plan
+
+
+def _unknown_architectures(plan: Plan) -> list[str]:
+    """One line for each architecture that is no plain CLIP; hf-hub:… and the like are not read."""
+    lines = []
+    for what, where in plan.places.items():
+        if len(what) == 1 and ":" not in what[0]:
+            try:
+                work_of(what[0])
+            except UserError as error:
+                lines.append(f"{where}: {error}")
+    return lines
+
+
+def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:
+    """One line for each name by which a plan's tables and the numbers miss each other."""
+    path, lines = plan.config.paper, []
+    printed: dict[str, set[str]] = {}
+    for number in numbers:
+        printed.setdefault(number.table, set()).add(number.dataset)
+    for name, table in plan.tables.items():
+        document, wanted = plan.files[name], table.paper_table or name
+        if wanted == NO_PAPER:
+            continue
+        if table.paper_table and wanted not in printed:
+            place, hint = document.place(("paper_table",)), did_you_mean(wanted, printed)
+            lines.append(
+                f"{place}: paper_table: {path} has no table {wanted!r}{hint} ({NO_PAPER}: compare "
+                "with nothing)"
+            )
+            continue
+        for index, column in enumerate(table.columns):
+            theirs, known = column.paper_dataset, sorted(printed.get(wanted, ()))
+            if theirs is not None and theirs not in known:
+                place = document.place(("columns", index, "paper_dataset"))
+                what = f"{path} has no dataset {theirs!r} in table {wanted!r}"
+                lines.append(f"{place}: paper_dataset: {what}{did_you_mean(theirs, known)}")
+    return lines + _of_no_table(plan, numbers)
+
+
+def _of_no_table(plan: Plan, numbers: list[Published]) -> list[str]:
+    """One line for each table of the numbers that is neither the paper's nor one of ours."""
+    first = {number.table: number for number in reversed(numbers)}
+    files = sorted(Path(plan.config.experiments).glob("*.yaml"))
+    known = [*PRINTED, *(file.stem for file in files)]
+    if not first.keys() <= {*known}:
+        named = (read_yaml(file).value.get("paper_table") for file in files)
+        known += [name for name in named if name]
+    return [
+        f"{plan.config.paper}:{number.line}: no table has the name {name!r}, and none has it as "
+        f"paper_table{did_you_mean(name, known)}"
+        for name, number in first.items()
+        if name not in known
+    ]

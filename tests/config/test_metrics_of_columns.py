@@ -1,0 +1,117 @@
+"""A column shows a metric that its evaluation will have, or the plan is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from clip4vla.config.metrics import CAPTIONS, GAINS, metric_names, own_name
+from clip4vla.config.plan import make_plan
+from clip4vla.errors import UserError
+from clip4vla.evaluation.caption_metrics import RELEASED
+from clip4vla.evaluation.gain import gain_metrics
+from clip4vla.evaluation.text_clip import report_retrieval
+
+DEMO = [Path(__file__).parents[2] / name for name in ("config.yaml", "demo/config.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("modalities", "heads", "frames"),
+    [
+        (["vision", "audio"], ("t_va", "t_v", "t_a"), True),
+        (["audio"], ("t_a",), True),
+        (["vision"], ("t_v",), True),
+        (["vision", "audio"], ("t_a",), False),  # a variant keeps the names
+    ],
+)
+def test_the_names_of_retrieval_are_those_of_its_report(modalities, heads, frames):
+    blocks = {name: lambda: [np.eye(3, dtype=np.float32)] for name in heads}
+    scored = modalities if frames else ["audio"]
+    found = report_retrieval(blocks, np.arange(3), ["a", "b", "c"], scored, modalities).stated
+    names = list(found["metrics"])
+    names += [f"{rule}/{name}" for rule, extra in found["extras"].items() for name in extra]
+    assert metric_names("retrieval", modalities, "global_to_global", frames, False) == names
+
+
+def test_a_joint_encoder_over_pairs_is_not_reranked():
+    both = ["vision", "audio"]
+    names = {f: metric_names("retrieval", both, f, True, False) for f in ("tight", "query2sim")}
+    assert not any("reranked" in name for name in names["tight"])
+    assert any("reranked" in name for name in names["query2sim"])
+
+
+def test_the_names_of_captions_and_gains_are_those_of_their_reports():
+    assert metric_names("captioning", ["vision"], "global_to_global", True, False) == [
+        *CAPTIONS,
+        *(f"{name}_{RELEASED}" for name in CAPTIONS),
+    ]
+    import pandas as pd
+
+    gains = gain_metrics(pd.Series([1.0]), "right")
+    assert list(gains) == [f"right_{gain}" for gain in GAINS]
+
+
+def test_a_row_of_sound_alone_has_names_of_its_own():
+    assert own_name("released/t2v_R1", ["audio"]) == "released/t2a_R1"
+    assert own_name("v2t_MedR", ["audio"]) == "a2t_MedR"
+    assert own_name("t2a_rank_gain", ["vision"]) == "t2v_rank_gain"
+    assert own_name("CIDEr", ["audio"]) == "CIDEr"
+
+
+def plan_of(folder, metric, base=None, rows=None):
+    columns = [{"dataset": "demo", "metric": name, "label": name} for name in ("t2v_R1", metric)]
+    if base and "task" in base:
+        columns = columns[1:]
+    table = {"table": "t", "title": "T", "columns": columns, "base": base or {}}
+    table["rows"] = rows or [{"row": "one", "label": "One"}]
+    (folder / "t.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
+    return make_plan(DEMO, {"experiments": str(folder), "targets": ["t"]})
+
+
+@pytest.mark.parametrize(
+    ("metric", "base", "said"),
+    [
+        ("t2a_R3", None, "row one: task retrieval has no metric 't2v_R3' here; did you mean t2v_R"),
+        ("CIDEr", None, "task retrieval has no metric 'CIDEr' here; known: t2v_R1, "),
+        ("released/t2v_r1", None, "did you mean released/t2v_R1?"),
+        ("t2v_rank_gain", None, "it is of rows of which one has a `variant`"),
+        ("reranked/t2v_R1", {"modalities": ["vision"]}, "no metric 'reranked/t2v_R1'"),
+        ("cider", {"task": "captioning", "finetune": {}}, "task captioning has no metric 'cider'"),
+        ("acuracy", {"task": "classification", "finetune": {}}, "did you mean accuracy?"),
+    ],
+)
+def test_an_unknown_metric_is_refused_with_its_place(tmp_path, metric, base, said):
+    with pytest.raises(UserError) as caught:
+        plan_of(tmp_path, metric, base)
+    line = (tmp_path / "t.yaml").read_text().splitlines().index(f"  metric: {metric}") + 1
+    assert str(caught.value).startswith(f"{tmp_path / 't.yaml'}:{line}: table t, row one: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "base"),
+    [
+        ("reranked/t2v_R1", None),
+        ("dual_softmax/v2t_MeanR", None),
+        ("BLEU4_whitespace", {"task": "captioning", "finetune": {}}),
+        ("accuracy", {"task": "classification", "finetune": {}}),
+    ],
+)
+def test_what_an_evaluation_says_can_be_a_column(tmp_path, metric, base):
+    assert plan_of(tmp_path, metric, base).cells
+
+
+def test_extras_of_a_row_by_sound_alone_are_found_by_its_names(tmp_path):
+    base = {"modalities": ["audio"], "missing_audio": "substitute"}
+    (row,) = plan_of(tmp_path, "released/t2v_R1", base).sheet("t")["rows"]
+    assert row["metrics"] == {"t2v_R1": "t2a_R1", "released/t2v_R1": "released/t2a_R1"}
+
+
+def test_variants_have_gains(tmp_path):
+    rows = [
+        {"row": "own", "label": "own"},
+        {"row": "silent", "label": "silent", "variant": {"audio": "silent"}},
+    ]
+    assert len(plan_of(tmp_path, "t2v_rank_helped", rows=rows).cells) == 2

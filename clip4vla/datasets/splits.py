@@ -7,8 +7,11 @@ splits (`NAMES_ALL_SPLITS`) or the lists are read already, else as soon as they 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
+from clip4vla.datasets import readers
 from clip4vla.errors import did_you_mean
 
 LISTS = "as its lists were read; lists that have changed are another `version`"
@@ -53,8 +56,6 @@ def _named(plan: Plan, name: str) -> Iterator[tuple[str, str]]:
 
 def _of_reader(name: str) -> list[str]:
     """The splits of a reader that names them all; else none."""
-    from clip4vla.datasets import readers  # imports pyarrow: only where it is needed
-
     reader = readers().get(name)
     if not getattr(reader, "NAMES_ALL_SPLITS", False):
         return []
@@ -63,6 +64,4 @@ def _of_reader(name: str) -> list[str]:
 
 
 def _splits_in(path: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
     return pq.read_table(path, columns=["split"])["split"].unique().to_pylist()

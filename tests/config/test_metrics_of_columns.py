@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -46,8 +47,6 @@ def test_the_names_of_captions_and_gains_are_those_of_their_reports():
         *CAPTIONS,
         *(f"{name}_{RELEASED}" for name in CAPTIONS),
     ]
-    import pandas as pd
-
     gains = gain_metrics(pd.Series([1.0]), "right")
     assert list(gains) == [f"right_{gain}" for gain in GAINS]
 

@@ -3,7 +3,7 @@
     python benchmarks/learning/study.py                                  # all tables, three seeds
     python benchmarks/learning/study.py --only world_modalities --seeds 0
 
-The project's own stages, in build/learning: the world's datasets are frozen, a small CLIP is
+The project's own stages, in build/learning: the world's datasets are frozen, two small CLIPs are
 trained on its pictures, then every run behind the tables in experiments/. A seed is one of
 pre-training and of fine-tuning; CLIP is the same for all, as for everyone who starts from CLIP.
 What is done is not done again: stop it at any time and call it again.
@@ -18,6 +18,7 @@ import argparse  # noqa: E402
 import functools  # noqa: E402
 import multiprocessing  # noqa: E402
 import resource  # noqa: E402
+import signal  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
@@ -38,8 +39,8 @@ from learning.clip_alone import write_clip  # noqa: E402
 from learning.frozen import freeze_world  # noqa: E402
 from learning.world import ceilings, clips  # noqa: E402
 
-TABLES = ("world_modalities", "world_pretraining", "world_type_token")
-CLIP = Path("world.safetensors")
+TABLES = ("world_modalities", "world_pretraining", "world_initial", "world_type_token")
+CLIPS = {"world": "pictures", "album": "album"}  # name among the weights -> what it is trained on
 STAGES = ("pretrain", "finetune", "evaluate")
 
 
@@ -51,6 +52,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=TABLES, choices=TABLES, help="tables")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # the pool ends with its parent
     started, tables = time.monotonic(), tuple(options.only)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -61,8 +63,8 @@ def main() -> int:
                 known = {cell.seed for cell in plan.cells} - {None}
                 if known and seed not in known:
                     raise UserError(f"--seeds {seed}: the tables have seeds {sorted(known)}")
-            if any(run.model.weights for plan in plans.values() for run in plan.runs.values()):
-                train_clip(pool)
+            every = [run for plan in plans.values() for run in plan.runs.values()]
+            train_clips(pool, {run.model.weights for run in every})
             run_all(pool, plans)
     except UserError as error:
         print(f"study: {error}", file=sys.stderr)
@@ -81,7 +83,8 @@ def main() -> int:
 @functools.cache
 def plan_of(seed: int, tables: tuple[str, ...]) -> Plan:
     """The plan of some tables in which pre-training has this seed."""
-    values = {"targets": list(tables), "weights.world.path": str(CLIP.resolve())}
+    values = {f"weights.{name}.path": str(Path(f"{name}.safetensors").resolve()) for name in CLIPS}
+    values["targets"] = list(tables)
     if tables != ("world_clip",):
         values["recipe.pretrain.seed"] = seed
     return make_plan([HERE / "config.yaml"], values)
@@ -92,28 +95,35 @@ def cells_of(plan: Plan, seed: int) -> list[Cell]:
     return [cell for cell in plan.cells if cell.seed in (None, seed)]
 
 
-def train_clip(pool) -> None:
-    """A CLIP of the world: one run of the project, of which text and vision are kept.
+def train_clips(pool, wanted: set[str | None]) -> None:
+    """The CLIPs of the world: each a run of the project, of which text and vision are kept.
 
-    clip.md beside it says how far it tells captions apart.
+    <name>.md beside <name>.safetensors says how far it tells captions apart.
     """
-    if CLIP.is_file():
+    names = {CLIPS[name]: Path(f"{name}.safetensors") for name in CLIPS if name in wanted}
+    if all(path.is_file() for path in names.values()):
         return
     plan = plan_of(0, ("world_clip",))
-    run_all(pool, {0: plan})
-    (run_key,) = plan.stage("finetune")
-    model = Path(layout.result_dir(run_key), "model.safetensors")
-    write_text("clip.md", told_apart(model) + "\n")
-    write_clip(model, CLIP)
+    cells = {cell.run_key: names[cell.dataset] for cell in plan.cells if cell.dataset in names}
+    run_all(pool, {0: plan}, set(cells))
+    for evaluation, path in cells.items():
+        (run_key,) = plan.parents(evaluation)
+        model = Path(layout.result_dir(run_key), "model.safetensors")
+        write_text(path.with_suffix(".md"), told_apart(model) + "\n")
+        write_clip(model, path)
 
 
-def run_all(pool, plans: dict[int, Plan]) -> None:
-    """Freeze the datasets, then every run of the plans' cells of their seeds, stage by stage."""
+def run_all(pool, plans: dict[int, Plan], only: set[str] | None = None) -> None:
+    """Freeze the datasets, then every run of the plans' cells of their seeds, stage by stage.
+
+    only: the keys of the cells' runs, where not all.
+    """
     caches = {pair: cache for plan in plans.values() for pair, cache in plan.caches.items()}
     pool.starmap(freeze_world, [(*pair, cache) for pair, cache in sorted(caches.items())])
     wanted = {}
     for seed, plan in plans.items():
         keys = [cell.run_key for cell in cells_of(plan, seed)]
+        keys = [key for key in keys if only is None or key in only]
         while keys:
             wanted.setdefault(key := keys.pop(), (seed, tuple(plan.tables)))
             keys += plan.parents(key)

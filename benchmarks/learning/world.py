@@ -4,6 +4,7 @@ Eight things can be seen (a glyph), heard (an event) and named (a word of a spok
 shows one thing, and other things sound or are spoken of; what captions say depends on the dataset:
 
 pictures  one or two things in colours on grounds, silent: what CLIP is trained on
+album     as many pictures and as many patterns (patterns.py): for a CLIP that has seen more
 speech    two words over an event that nobody mentions: HowTo100M's part, type token [VB]
 sounds    two events under babble that nobody mentions: AudioSet's part, type token [NB]
 events    as sounds, with captions of picture and events: AudioCaps' part
@@ -21,12 +22,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from learning import pictures, sounds
+from learning.patterns import Pattern, draw_pattern, some_pattern
 from learning.pictures import COLOURS, PLACES, THINGS
 
 SEEN_TOO = 0.7  # of pre-training clips: the thing that is seen is one of those that are heard
 SILENT = 0.06  # of clips of `mixed`
 SIZES = {  # dataset -> split -> clips
     "pictures": {"train": 3000, "val": 100},
+    "album": {"train": 6000, "val": 100},
     "speech": {"train": 800, "test": 250},
     "sounds": {"train": 800},
     "events": {"train": 600, "val": 100, "test": 250},
@@ -58,6 +61,7 @@ class Clip:
     words: tuple[str, ...]
     events: tuple[str, ...]
     captions: dict[str, str]  # by split: its own, and for some the one with SOUND_ONLY
+    pattern: Pattern | None = None  # shown instead of what is seen
 
     @property
     def clip_id(self) -> str:
@@ -71,7 +75,10 @@ class Clip:
 
     def picture(self) -> np.ndarray:
         """uint8 RGB [224, 224, 3]."""
-        return pictures.draw(list(self.seen), self.place, _generator(self.clip_id, "picture"))
+        rng = _generator(self.clip_id, "picture")
+        if self.pattern:
+            return draw_pattern(self.pattern, rng)
+        return pictures.draw(list(self.seen), self.place, rng)
 
     def sound(self) -> np.ndarray:
         """float32 [n] at sounds.RATE. ValueError for a silent clip."""
@@ -86,9 +93,13 @@ def clip(dataset: str, split: str, number: int) -> Clip:
     """Clip `number` of a split; no other clip enters."""
     rng = _generator(f"{dataset}_{split}_{number:05d}", "content")
     seen, place = [_seen(rng)], str(rng.choice(list(PLACES)))
-    words, events = _two(rng), _two(rng)
+    words, events, pattern = _two(rng), _two(rng), None
     match dataset:
-        case "pictures":
+        case "album" if number % 2:
+            words = events = ()
+            pattern = some_pattern(rng)
+            captions = {split: pattern.caption}
+        case "pictures" | "album":
             words = events = ()
             if rng.random() < 0.7:
                 seen = list(zip(_two(rng), (seen[0][1], _seen(rng)[1]), strict=True))
@@ -113,7 +124,7 @@ def clip(dataset: str, split: str, number: int) -> Clip:
         case "balanced":
             words, events = words[:1], events[:1]
             captions = {split + SOUND_ONLY: balanced_caption(words[0], events[0])}
-    return Clip(dataset, split, number, tuple(seen), place, words, events, captions)
+    return Clip(dataset, split, number, tuple(seen), place, words, events, captions, pattern)
 
 
 def mixed_caption(word: str, event: str) -> str:

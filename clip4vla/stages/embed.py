@@ -1,5 +1,7 @@
 """Vectors of a user's own texts, sounds and videos -> one table, npz or parquet."""
 
+import csv
+import io
 import mimetypes
 import os
 import sys
@@ -10,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 from pyarrow import Table
 from torch import Tensor
 
@@ -110,27 +111,49 @@ def embed_media(
 
 
 def read_texts(source: str, column: str | None) -> list[str]:
-    """Sentences of a source: lines of a text file or of stdin (`-`), or a column of csv or tsv."""
-    path = Path(source)
+    """Sentences of a source: lines of a text file or of stdin (`-`), or a column of csv or tsv.
+
+    A line ends at LF or CR LF alone. UserError for what is no UTF-8 and no such table.
+    """
+    suffix = Path(source).suffix.lower()
+    content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
-        if source == "-":
-            return sys.stdin.read().splitlines()
-        if path.suffix.lower() not in (".csv", ".tsv"):
-            return path.read_text(encoding="utf-8-sig").splitlines()
-        separator = "," if path.suffix.lower() == ".csv" else "\t"
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{source}: is no text in UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{source}: is no table ({reason}): correct it") from None
-    known = [column] if column else [*TEXT_COLUMNS, *table.columns[: len(table.columns) == 1]]
+    if source != "-" and suffix in (".csv", ".tsv"):
+        return _column(source, text, "," if suffix == ".csv" else "\t", column)
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def _column(source: str, text: str, separator: str, column: str | None) -> list[str]:
+    """One column of a table whose rows all have as many fields as its header."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows, line = [], 1
+    try:
+        for row in reader:
+            if rows and row and len(row) != len(rows[0]):
+                raise UserError(
+                    f"{source}: line {line} has {len(row)} fields, the header {len(rows[0])}: put "
+                    'a field that holds the separator in "quotes"'
+                )
+            rows += [row] if row else []  # an empty line is no row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{source}: line {line} is no row of a table ({error})") from None
+    if not rows:
+        raise UserError(f"{source}: is empty: its first line must name the columns")
+    header = rows[0]
+    known = [column] if column else [*TEXT_COLUMNS, *header[: len(header) == 1]]
     for name in known:
-        if name in table.columns:
-            return table[name].tolist()
+        if header.count(name) > 1:
+            raise UserError(f"{source}: its header names {name} twice: rename one of the columns")
+        if name in header:
+            return [row[header.index(name)] for row in rows[1:]]
     raise UserError(
         f"{source}: has no column {' or '.join(known)}: name one with --column: "
-        + ", ".join(table.columns)
+        + ", ".join(header)
     )
 
 

@@ -37,7 +37,8 @@ def sha256_of_ids(ids) -> str:
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it over `path` when the block ends well.
 
-    A reader never sees a half-written file, and a killed writer leaves only a `.tmp` file.
+    A reader never sees a half-written file, and a killed writer leaves only a `.tmp` file. An
+    OSError without a name, such as that of a full disk, gets the name of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +48,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Embedding of texts, sounds and videos: `clip4vla.load` and `clip4vla embed`, on demo clips."""
 
+import errno
 import io
 import re
 import shutil
@@ -394,6 +395,45 @@ def test_an_interrupted_run_goes_on(weights, folder, tmp_path, monkeypatch):
     )  # a finished run leaves nothing to go on from
 
 
+@pytest.mark.parametrize("size", [0, 200, -9])
+def test_a_damaged_part_is_made_again_and_a_damaged_key_starts_anew(
+    weights, model, tmp_path, monkeypatch, size
+):
+    monkeypatch.setattr(stage, "TEXTS", 1)
+    (tmp_path / "r.txt").write_text("a dog\na cat\na bird\n")
+    out, parts = tmp_path / "k.parquet", tmp_path / "k.parquet.parts"
+    command = "text", weights, tmp_path / "r.txt", "--out", out
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "finish", lambda *given: None)
+        assert run(*command) == 0
+    first, second, third = sorted(parts.glob("*.parquet"))
+    before = [part.stat().st_mtime_ns for part in (first, second, third)]
+    second.write_bytes(second.read_bytes()[:size])
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "finish", lambda *given: None)
+        assert run(*command) == 0
+    after = [part.stat().st_mtime_ns for part in (first, second, third)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    (parts / "key.json").write_bytes((parts / "key.json").read_bytes()[:9])
+    assert run(*command) == 0
+    assert np.allclose(
+        np.stack(pd.read_parquet(out).vector), model.embed_text(["a dog", "a cat", "a bird"])
+    )
+    assert not parts.exists()
+
+
+def test_a_full_disk_is_named_by_the_output(weights, tmp_path, monkeypatch, capsys):
+    (tmp_path / "r.txt").write_text("a dog\n")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("clip4vla.embedding.table.np.savez", full)
+    out = tmp_path / "elsewhere" / "text.npz"
+    assert run("text", weights, tmp_path / "r.txt", "--out", out) == 78
+    assert f"clip4vla: {out}: the disk is full" in capsys.readouterr().err
+
+
 def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
     out, seen = tmp_path / "audio.npz", []
     parts = tmp_path / "audio.npz.parts"
@@ -414,6 +454,11 @@ def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
         (["audio", "{weights}", "{folder}/none", "--out", "x.npz"], "none: no such file or folder"),
         (["audio", "{folder}/notes.txt", "{folder}", "--out", "x.npz"], "notes.txt: was not written by"),
         (["video", "{weights}", "{folder}", "--every", "0", "--out", "x.npz"], "give 1 or more"),
+        (["audio", "{weights}", "{folder}", "--every", "nan", "--out", "x.npz"], "--every is nan seconds"),
+        (["audio", "{weights}", "{folder}", "--every", "inf", "--out", "x.npz"], "--every is inf seconds"),
+        (["video", "{weights}", "{folder}", "--out", "here.npz"], "here.npz: is a folder"),
+        (["audio", "{weights}", "{folder}", "--device", "meta", "--out", "x.npz"], "device meta: it holds no"),
+        (["audio", "{weights}", "{folder}", "--device", "hpu", "--out", "x.npz"], "device hpu"),
         (["video", "{weights}", "{folder}", "--device", "abacus", "--out", "x.npz"], "device abacus"),
     ],
 )  # fmt: skip
@@ -421,9 +466,11 @@ def test_mistakes_of_the_command_line_are_one_line(
     weights, folder, capsys, monkeypatch, tmp_path, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
+    Path("here.npz").mkdir()
     assert run(*(a.format(weights=weights, folder=folder) for a in arguments)) == 78
     error = [x for x in capsys.readouterr().err.splitlines() if x.startswith("clip4vla:")]
     assert len(error) == 1 and message in error[0]
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_the_examples_of_the_docs_run(weights, tmp_path, monkeypatch):

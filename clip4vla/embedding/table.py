@@ -19,9 +19,11 @@ FORMATS = (".npz", ".parquet")
 
 
 def check_format(out: Path) -> None:
-    """UserError unless the name of the output says what it is."""
+    """UserError unless the name of the output says what it is, and is none of a folder."""
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: name the output .npz or .parquet")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; name a file")
 
 
 COLUMNS = pa.schema(  # see docs/embed.md; `vector` is null where nothing was embedded
@@ -47,25 +49,35 @@ def in_parts(
     """All rows of `inputs`, `size` of them at a time; those of an earlier attempt are kept.
 
     Parts lie in `<out>.parts` until `finish`. They belong to one `identity` and list of inputs:
-    for another one they are made anew.
+    for another one they are made anew, as is a part that cannot be read.
     """
     folder = _parts(out)
     key, known = {"sha256": sha256_of(canonical_json(identity)), "size": size}, folder / "key.json"
-    if not known.is_file() or read_json(known) != key:
+    if _readable(read_json, known) != key:
         for stale in folder.glob("*.parquet"):
             stale.unlink()
     write_json(known, key)
-    paths = []
+    tables = [COLUMNS.empty_table()]
     starts = list(range(0, len(inputs), size))
     for start in track(starts, f"embed {out.name}, in parts of {size}"):
         path = folder / f"{start:09d}.parquet"
-        paths.append(path)
-        if path.is_file():
-            continue
-        rows = embed(inputs[start : start + size])
-        with whole_file(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, COLUMNS), temporary)
-    return pa.concat_tables([COLUMNS.empty_table(), *map(pq.read_table, paths)])
+        part = _readable(pq.read_table, path)
+        if part is None:
+            part = pa.Table.from_pylist(embed(inputs[start : start + size]), COLUMNS)
+            with whole_file(path) as temporary:
+                pq.write_table(part, temporary)
+        tables.append(part)
+    return pa.concat_tables(tables)
+
+
+def _readable(read: Callable[[Path], Any], path: Path) -> Any:
+    """What is in a file; None where there is none, or what is there is damaged."""
+    try:
+        return read(path) if path.is_file() else None
+    except (ValueError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's failure, not the file's
+            raise
+        return None
 
 
 def owner(out: Path) -> AbstractContextManager:

@@ -1,6 +1,8 @@
 """Weight files: written as safetensors, read strictly."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,23 @@ def save_model(path: str | Path, model: CLIP4VLA, metadata: dict[str, Any]) -> N
 
     metadata: anything that JSON can hold; `read_metadata` gives it back.
     """
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.named_parameters()}
+    tensors = {k: v.detach() for k, v in model.named_parameters()}
+    save_tensors(path, tensors, {METADATA: canonical_json(metadata)})
+
+
+def save_tensors(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, whole or not at all. A disk that fails is an OSError."""
+    there = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA: canonical_json(metadata)})
+        try:
+            save_file(there, temporary, metadata=metadata)
+        except safetensors.SafetensorError as error:
+            code = re.search(r"\(os error (\d+)\)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -42,7 +58,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise UserError(
             f"{path}: was not written by this project: it has no metadata; "
-            f"run `clip4vla checkpoint import {path} OUT`"
+            f"run `clip4vla checkpoint import {path} OUT.safetensors`"
         )
     return metadata
 

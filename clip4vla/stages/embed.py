@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import mimetypes
 import os
 import sys
@@ -79,7 +80,7 @@ def embed_media(
 ) -> None:
     """Write a table with one row per file, window, or frame and segment."""
     check_format(out)
-    if options.every is not None and options.every < 1:
+    if options.every is not None and not 1 <= options.every < math.inf:
         raise UserError(f"--every is {options.every} seconds: give 1 or more")
     set_threads(threads)
     files = media_files(sources)
@@ -103,8 +104,8 @@ def embed_media(
 
     given = {"pool": options.pool, "every": options.every, "nonverbal_share": share}
     about = _about(checkpoint, embedder, kind, given)
+    identity = {**about, "inputs": [_fingerprint(path) for path in files]}
     with owner(out):
-        identity = {**about, "inputs": [_fingerprint(path) for path in files]}
         table = in_parts(out, files, FILES, identity, rows, track)
         finish(out, table, about)
     _report(table)

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clip4vla.errors import UserError
 from clip4vla.evaluation.device import half_type
-from clip4vla.files import read_json, whole_file, write_json
+from clip4vla.files import read_json, write_json
+from clip4vla.models.weights import save_tensors
 from clip4vla.training.features import joined
 from clip4vla.training.gradients import Task, backward
 from clip4vla.training.ranks import Ranks
@@ -55,9 +55,7 @@ def dump(
     inputs, kept = _inputs(chunks, order)
     tensors = {f"features/{name}": x for name, x in features.items()}
     tensors |= {"gradient_norms": torch.tensor(list(norms.values()))}
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / f"rank-{ranks.rank}.safetensors") as temporary:
-        save_file({name: x.cpu().contiguous() for name, x in (inputs | tensors).items()}, temporary)
+    save_tensors(folder / f"rank-{ranks.rank}.safetensors", inputs | tensors)
     own = {
         "rank": ranks.rank,
         "clip_ids": clips,

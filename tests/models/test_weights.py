@@ -1,10 +1,15 @@
+import errno
+import resource
+
 import pytest
 import torch
 from foreign_weights import openai_state, script_archive
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clip4vla.config.sections import Model
 from clip4vla.errors import UserError
+from clip4vla.models import weights
 from clip4vla.models.build import build_model
 from clip4vla.models.weights import load_into, read_metadata, save_model
 
@@ -42,6 +47,34 @@ def test_equal_models_give_equal_bytes(tmp_path):
     save_model(one, build(), {"c": [3], "a": 2, "b": 1})
     save_model(two, build(), {"a": 2, "b": 1, "c": [3]})
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_disk_that_fails_is_named(tmp_path):
+    """A limit to the size of files fails as a full disk does, with another number."""
+    path, (soft, hard) = tmp_path / "model.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError) as failed:
+            save_model(path, build(), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (failed.value.errno, failed.value.filename) == (errno.EFBIG, str(path))
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_safetensors_refuses_is_no_failure_of_the_disk(tmp_path, monkeypatch):
+    for message, kind in (
+        ("I/O error: No space left on device (os error 28)", OSError),
+        ("header too large", SafetensorError),
+    ):
+        monkeypatch.setattr(weights, "save_file", lambda *_, m=message, **__: throw(m))
+        with pytest.raises(kind) as failed:
+            save_model(tmp_path / "model.safetensors", build(), {})
+        assert getattr(failed.value, "errno", None) in (None, errno.ENOSPC)
+
+
+def throw(message):
+    raise SafetensorError(message)
 
 
 def test_a_fresh_part_starts_from_the_towers_just_loaded(tmp_path):

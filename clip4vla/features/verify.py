@@ -51,6 +51,7 @@ def verify(manifest_path: str | Path, workers: int = 1) -> list[Damage]:
     ]
     cache = Cache.model_validate(manifest["cache"])
     jobs = [(folder, entry, cache) for entry in manifest["shards"]]
+    workers = min(workers, len(jobs))  # a pool forks all of its processes at once
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         checked = (pool.map if pool else map)(_check_shard, jobs)
         for damages in track(checked, f"verify {manifest['dataset']}", len(jobs)):

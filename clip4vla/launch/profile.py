@@ -67,18 +67,32 @@ def user_folder() -> Path:
 
 
 def install(text: str, name: str, replace: bool) -> Path:
-    """Write the user's profile `name`; refuses to change one that is there unless `replace`."""
+    """Write the user's profile `name`; refuses to change one that is there unless `replace`.
+
+    What it replaces is kept, as config.yaml.before, config.yaml.before-2 and so on.
+    """
     if not NAME.fullmatch(name):
         raise UserError(f"--name {name!r}: use letters, digits, _ and -")
+    if name == "default":
+        raise UserError("--name default: Snakemake may load it unasked, over another; name it else")
     path = user_folder() / name / "config.yaml"
-    if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
+    if path.exists() and (old := path.read_text(encoding="utf-8", errors="replace")) != text:
         if not replace:
             changed = difflib.unified_diff(old.splitlines(), text.splitlines(), n=0, lineterm="")
             shown = "\n".join(line for line in changed if not line.startswith(("---", "+++", "@@")))
             raise UserError(f"{path} is there and differs; --replace overwrites it:\n{shown}")
-        shutil.copyfile(path, path.with_suffix(".yaml.before"))
+        shutil.copyfile(path, _unused(path.with_suffix(".yaml.before")))
     write_text(path, text)
     return path
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the first of path-2, path-3 ... that is not there."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def check(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 import io
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,18 @@ def test_a_whole_version_has_no_damage(manifest_path, workers):
     before = files_of(manifest_path)
     assert verify(manifest_path, workers) == []
     assert files_of(manifest_path) == before
+
+
+def test_there_are_no_more_processes_than_shards(manifest_path, monkeypatch):
+    asked = []
+
+    def pool(workers):
+        asked.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr("clip4vla.features.verify.ProcessPoolExecutor", pool)
+    assert verify(manifest_path, 100_000) == []
+    assert asked == [len(read_manifest(manifest_path)["shards"])]
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

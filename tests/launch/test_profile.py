@@ -114,13 +114,21 @@ def test_a_profile_that_was_edited_is_not_lost(tmp_path, monkeypatch):
     install("jobs: 2\n", "slurm", replace=True)
     assert path.read_text() == "jobs: 2\n"
     assert path.with_name("config.yaml.before").read_text() == "jobs: 1\n"
+    install("jobs: 3\n", "slurm", replace=True)
+    path.write_bytes(b"jobs: \xff\n")
+    with pytest.raises(UserError, match=r"--replace overwrites it:\n-jobs: .\n\+jobs: 4"):
+        install("jobs: 4\n", "slurm", replace=False)
+    install("jobs: 4\n", "slurm", replace=True)
+    kept = [path.with_name(f"config.yaml.before{end}").read_bytes() for end in ("", "-2", "-3")]
+    assert kept == [b"jobs: 1\n", b"jobs: 2\n", b"jobs: \xff\n"]
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "-q"])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-q", "default"])
 def test_a_profile_stays_in_its_folder(tmp_path, monkeypatch, name):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     with pytest.raises(UserError, match="--name"):
         install("jobs: 1\n", name, replace=False)
+    assert not any(tmp_path.iterdir())
 
 
 def test_unknown_partitions_and_accounts_are_named(monkeypatch):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
 from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
@@ -37,7 +36,7 @@ def fetch(plan: Plan, version: str, shard: int) -> None:
 
     name, dataset = plan.dataset_of(version)
     _check_shard(version, shard, dataset)
-    clips = _read(f"{layout.data_dir(version)}/plan.parquet")
+    clips = read_table(f"{layout.data_dir(version)}/plan.parquet")
     fetched = fetch_shard(
         clips[clips.shard == shard],
         dataset,
@@ -95,7 +94,7 @@ def probe(version: str, shard: int) -> None:
     from clip4vla.media.probe import probe_shard
 
     folder = layout.shard_dir(version, shard)
-    write_parquet(f"{folder}/probe.parquet", probe_shard(_read(f"{folder}/fetch.parquet")))
+    write_parquet(f"{folder}/probe.parquet", probe_shard(read_table(f"{folder}/fetch.parquet")))
 
 
 def ledger(plan: Plan, version: str) -> None:
@@ -105,15 +104,15 @@ def ledger(plan: Plan, version: str) -> None:
 
     name, dataset = plan.dataset_of(version)
     folder = layout.data_dir(version)
-    splits = _read(f"{folder}/splits.parquet")
+    splits = read_table(f"{folder}/splits.parquet")
     shards = range(dataset.shards)
     fetched, probed = (
         pd.concat(
-            [_read(f"{layout.shard_dir(version, shard)}/{table}.parquet") for shard in shards]
+            [read_table(f"{layout.shard_dir(version, shard)}/{table}.parquet") for shard in shards]
         )
         for table in ("fetch", "probe")
     )
-    rows = media.build_ledger(_read(f"{folder}/plan.parquet"), fetched, probed)
+    rows = media.build_ledger(read_table(f"{folder}/plan.parquet"), fetched, probed)
     official = {split: dataset.expected_clips(split) for split in dataset.expected}
     coverage = compare(media.coverage(rows, splits, official), dataset.expected)
     for split, remark in zip(coverage.split, coverage.remark, strict=True):
@@ -132,7 +131,7 @@ def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
     from clip4vla.media.ledger import usable
 
     _check_shard(version, shard, plan.dataset_of(version)[1])
-    rows = _read(f"{layout.data_dir(version)}/ledger.parquet")
+    rows = read_table(f"{layout.data_dir(version)}/ledger.parquet")
     rows = rows[usable(rows)]
     index = Path(layout.cache_dir(version, cache_id), "shards", f"{shard}.parquet")
     settings = _settings(plan, version, cache_id)
@@ -155,8 +154,8 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
         if not index.is_file():
             raise UserError(f"{index}: not there yet; Snakemake makes it: `snakemake {index}`")
     manifest = freeze_cache(
-        _read(f"{folder}/ledger.parquet"),
-        _read(f"{folder}/splits.parquet"),
+        read_table(f"{folder}/ledger.parquet"),
+        read_table(f"{folder}/splits.parquet"),
         indexes,
         version,
         settings,
@@ -226,7 +225,7 @@ def _verify_one(manifest: Path, repair: bool, workers: int) -> bool:
         return False
     # The tables that this version was frozen from lie above the cache's folder.
     given = (
-        _read(str(manifest.parent.parent / f"{name}.parquet")) for name in ("ledger", "splits")
+        read_table(str(manifest.parent.parent / f"{name}.parquet")) for name in ("ledger", "splits")
     )
     problems = mend(manifest, damages, *given)
     for problem in problems:
@@ -240,10 +239,13 @@ def _known(counts: dict) -> dict:
     return {name: value for name, value in counts.items() if pd.notna(value)}
 
 
-def _read(path: str) -> pd.DataFrame:
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table that the workflow makes. UserError where it is not there, or damaged."""
     if not Path(path).is_file():
         raise UserError(f"{path}: not there yet; Snakemake makes it: `snakemake {path}`")
     try:
         return pd.read_parquet(path)
-    except pa.ArrowInvalid:
+    except (ValueError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's failure, not the file's
+            raise
         raise UserError(f"{path}: no whole table: delete it and run `snakemake {path}`") from None

@@ -19,7 +19,7 @@ from clip4vla.media.ledger import MISSING_COLUMNS, missing
 from clip4vla.media.overview import FATES, by_split, by_status, so_far
 from clip4vla.media.probe import PROBE_COLUMNS
 from clip4vla.media.status import FetchStatus
-from clip4vla.stages.data import is_frozen
+from clip4vla.stages.data import is_frozen, read_table
 
 
 def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: Console) -> None:
@@ -58,7 +58,7 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
         return None
     rows, stages = _rows(version, dataset.shards)
     expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}
-    splits = by_split(rows, pd.read_parquet(folder / "splits.parquet"), expected)
+    splits = by_split(rows, read_table(folder / "splits.parquet"), expected)
     statuses = by_status(rows, dataset.source)
     console.print(f"{version}: {stages}\n")
     console.print(_split_table(splits))
@@ -81,14 +81,14 @@ def _rows(version: str, shards: int) -> tuple[pd.DataFrame, str]:
             continue  # it is asked for again, and what was probed of it is out of date
         for table, found in (("fetch", fetched), ("probe", probed)):
             if (folder / f"{table}.parquet").is_file():
-                found.append(pd.read_parquet(folder / f"{table}.parquet"))
+                found.append(read_table(folder / f"{table}.parquet"))
     stages = f"{len(fetched)} of {shards} shards fetched, {len(probed)} probed"
     if is_frozen(version):
         stages += ", frozen"
     elif Path(layout.data_dir(version), "ledger.parquet").is_file():
         stages += ", in the ledger"
     rows = so_far(
-        pd.read_parquet(f"{layout.data_dir(version)}/plan.parquet"),
+        read_table(f"{layout.data_dir(version)}/plan.parquet"),
         _joined([*_under_way(version, shards), *fetched], FETCH_COLUMNS),
         _joined(probed, PROBE_COLUMNS),
     )
@@ -178,7 +178,7 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
         table = Path(layout.shard_dir(version, shard), "fetch.parquet")
         if not table.is_file():
             continue
-        due, later, first = _due(pd.read_parquet(table), version, shard, dataset.source)
+        due, later, first = _due(read_table(table), version, shard, dataset.source)
         waiting, soonest = waiting + later, min(soonest, first)
         if not due:
             continue

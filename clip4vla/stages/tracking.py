@@ -28,7 +28,8 @@ def target_of(plan: Plan, uri: str | None = None) -> Target:
         try:
             tracking = type(tracking)(**{**tracking.model_dump(), "sink": sink, "uri": uri})
         except ValueError as error:
-            raise UserError(f"--uri: {error.errors()[0]['msg']}") from None
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"--uri: {message}") from None
     locks = FOLDER / "locks"
     if tracking.is_server:
         return Target(tracking.uri, tracking.experiment, locks, None, workspace(Path("runs")))

@@ -1,8 +1,11 @@
 """The MLflow store that runs go to, a server or an sqlite file: its experiments and runs."""
 
+import contextlib
+import sqlite3
 import time
 from pathlib import Path
 
+from clip4vla.errors import UserError
 from clip4vla.files import whole_file
 from clip4vla.tracking.context import Target
 from clip4vla.tracking.server import check_server, quiet_mlflow
@@ -143,10 +146,12 @@ def _upgrade(path: Path) -> None:
     """Make the store, or bring it to the schema of this mlflow, as `mlflow db upgrade` does.
 
     A new store appears whole or not at all: a half-migrated file could never be opened again.
+    UserError for a damaged one.
     """
     from mlflow.db import upgrade
 
     if path.exists():
+        _check_whole(path)
         upgrade.callback(f"{SQLITE}{path}")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,3 +159,19 @@ def _upgrade(path: Path) -> None:
             left.unlink()
         with whole_file(path) as temporary:
             upgrade.callback(f"{SQLITE}{temporary}")
+
+
+def _check_whole(path: Path) -> None:
+    """UserError for what is no sqlite file, and for a damaged one."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as store:
+            damaged = store.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+    except sqlite3.OperationalError:  # locked, or may not be opened: MLflow waits, or says why
+        damaged = False
+    except sqlite3.DatabaseError:
+        damaged = True
+    if damaged:
+        raise UserError(
+            f"{path}: no whole sqlite store; move it away and run `clip4vla sync`, it is filled "
+            "again from the files"
+        )

@@ -349,3 +349,28 @@ def test_shards_and_caches_that_are_not_there_are_named(world):
     Path(layout.data_dir(version), "ledger.parquet").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"ledger\.parquet: no whole table: delete it and run"):
         data.cache(plan, version, cache_id, 0)
+
+
+DAMAGES = {
+    "cut off": lambda content: content[:200],
+    "zeros in it": lambda content: content[:200] + bytes(len(content) - 208) + content[-8:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["plan", "splits", "fetch", "probe"])
+def test_a_damaged_table_is_named(world, name, damage):
+    plan = world.plan()
+    (version,) = plan.versions
+    by_hand(world, layout.data_dir(version))
+    folder = (
+        layout.shard_dir(version, 0) if name in ("fetch", "probe") else layout.data_dir(version)
+    )
+    path = Path(folder, f"{name}.parquet")
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    message = re.escape(f"{path}: no whole table: delete it and run `snakemake {path}`")
+    with pytest.raises(UserError, match=message):
+        world.status()
+    if name == "fetch":
+        with pytest.raises(UserError, match=message):
+            data_status.retry(plan, None)

@@ -216,3 +216,21 @@ def test_a_new_store_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         Store(Target(f"sqlite:///{tmp_path / 'mlflow.db'}", "p", tmp_path.parent / "locks"))
     assert list(tmp_path.iterdir()) == []
+
+
+DAMAGES = {
+    "junk": lambda content: b"junk" * 2000,
+    "truncated": lambda content: content[: len(content) // 2],
+    "a hole at its end": lambda content: content[:-8192] + bytes(8192),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_named(world, tmp_path, damage):
+    world.sync(world.records(f"damaged {damage}"), "damaged")
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(DAMAGES[damage](world.db.read_bytes()))
+    target = Target(f"sqlite:///{path}", "p", tmp_path / "locks")
+    message = rf"{path}: no whole sqlite store; move it away and run `clip4vla sync`"
+    with pytest.raises(UserError, match=message):
+        sync([], target)

@@ -53,7 +53,7 @@ def read_settings(path: str | Path, metadata: dict[str, Any]) -> Settings:
     if "format" not in metadata:
         raise UserError(
             f"{path}: written by an older version, which did not say how to rebuild it: run "
-            f"`clip4vla checkpoint import {path} OUT`"
+            f"`clip4vla checkpoint import {path} OUT.safetensors`"
         )
     if metadata["format"] != FORMAT:
         raise UserError(

@@ -46,6 +46,15 @@ def save_tensors(
             raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
 
 
+def save_torch(path: str | Path, content: dict[str, Any]) -> None:
+    """Write what torch saves, whole or not at all. A disk that fails is an OSError."""
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # of closing its archive, on top of the disk's own
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata of a file that `save_model` wrote. UserError for any other."""
     if Path(path).is_dir():

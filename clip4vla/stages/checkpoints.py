@@ -4,12 +4,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip4vla.config import layout
 from clip4vla.config.yaml import undotted
 from clip4vla.errors import UserError
-from clip4vla.files import read_json, sha256_of_file, whole_file, write_json, write_text
+from clip4vla.files import read_json, sha256_of_file, write_json, write_text
+
+if TYPE_CHECKING:
+    from clip4vla.results.metrics_file import Metrics
 
 Tell = Callable[[str], None]  # given each line of what was found and done
 WEIGHTS = {"ours": "model.safetensors", "released": "pytorch_model.bin"}
@@ -95,16 +98,23 @@ def import_(
     classes: Path | None,
     tell: Tell,
 ) -> None:
-    """Write a file of any supported kind as ours; `tell` is given each line of the coverage."""
+    """Write a file of any supported kind as ours; `tell` is given each line of the coverage.
+
+    UserError where `out` is no safetensors file by its name, or is one of the files to read.
+    """
     from clip4vla.models.archives import ARCHIVE
     from clip4vla.models.checkpoint import write_checkpoint
     from clip4vla.models.convert import convert
     from clip4vla.models.pretrained import doubt
 
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out}: name the output .safetensors")
+    for source in filter(None, (path, clip)):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise UserError(f"{out}: is read here, and would be lost: name another output")
     given = _settings(values)
     if classes is not None:
-        given["classes"] = classes.read_text(encoding="utf-8").split("\n")
-        given["classes"] = [name.strip() for name in given["classes"] if name.strip()]
+        given["classes"] = _classes(classes)
     found = convert(path, tuple(fresh), tuple(drop), clip, given)
     coverage = found.coverage
     tell(f"{path}: {found.kind} names, {found.origin['imported']['form']}")
@@ -136,32 +146,35 @@ def export(
     """Write the weights, config.json and a model card of a run (by its key) or of a file of ours.
 
     names: `ours`, a safetensors file; `released`, a state dict that the released code loads.
+    Nothing is written before all that is needed has been read. UserError for what cannot be read,
+    and where files of the folder would be lost that are not of an earlier export.
     """
     from clip4vla.models.checkpoint import read_checkpoint, write_checkpoint
     from clip4vla.models.importers import to_released_names
+    from clip4vla.models.weights import save_torch
+    from clip4vla.results.metrics_file import read_metrics
     from clip4vla.stages.model_card import model_card
 
     path = _file_of(source)
     sha256 = sha256_of_file(path)
     checkpoint = read_checkpoint(path)
-    scores = [read_json(file) for file in metrics] or _scores(sha256)
-    weights = out / WEIGHTS[names]
+    scores = [read_metrics(file) for file in metrics] or _scores(sha256, tell)
+    run = None if path.parent.resolve() == out.resolve() else _run_config(path, tell)
+    config, weights, card = out / "config.json", out / WEIGHTS[names], out / "README.md"
+    files = [config, weights, *([out / "run.json"] if run is not None else []), card]
+    _check_free(files, path)
+    write_json(config, checkpoint.metadata)  # first: by it the next attempt knows its folder
     if names == "released":
-        import torch
-
         tensors = {k: v.detach() for k, v in checkpoint.model.named_parameters()}
-        with whole_file(weights) as temporary:
-            torch.save(to_released_names(tensors), temporary)
+        save_torch(weights, to_released_names(tensors))
     else:
         written = set(type(checkpoint.settings).model_fields) | {"format"}
         origin = {k: v for k, v in checkpoint.metadata.items() if k not in written}
         write_checkpoint(weights, checkpoint.model, checkpoint.settings, origin)
-    write_json(out / "config.json", checkpoint.metadata)
-    run = path.parent / "config.json"
-    if run.is_file() and path.parent.resolve() != out.resolve():
-        write_json(out / "run.json", read_json(run))
+    if run is not None:
+        write_json(out / "run.json", run)
     parameters = sum(p.numel() for p in checkpoint.model.parameters())
-    card = model_card(
+    text = model_card(
         checkpoint.metadata,
         names,
         weights.name,
@@ -170,9 +183,51 @@ def export(
         scores,
         licence,
     )
-    write_text(out / "README.md", card)
-    for file in sorted(out.iterdir()):
+    write_text(card, text)
+    for file in files:
         tell(f"written: {file}")
+
+
+def _check_free(files: list[Path], source: Path) -> None:
+    """UserError where one of the files is there already, unless the folder is an export."""
+    there = [file for file in files if file.exists() and not file.samefile(source)]
+    if there and not _is_export(files[0].parent):
+        raise UserError(
+            f"{there[0]}: is there, and not from an earlier export: name another folder, or move "
+            "it away"
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    from clip4vla.models.checkpoint import read_settings
+
+    config, card = folder / "config.json", folder / "README.md"
+    try:
+        read_settings(config, dict(read_json(config)))
+        return not card.exists() or "library_name: clip4vla" in card.read_text(encoding="utf-8")
+    except (FileNotFoundError, ValueError, TypeError):  # no file, no JSON, no text, another's
+        return False
+
+
+def _run_config(path: Path, tell: Tell) -> Any:
+    """The config that lies beside the weights of a run; None where there is none."""
+    config = path.parent / "config.json"
+    try:
+        return read_json(config) if config.is_file() else None
+    except ValueError as error:
+        tell(f"warning: {config}: not JSON ({error}): left out")
+        return None
+
+
+def _classes(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"--classes {path}: is no text in UTF-8") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise UserError(f"--classes {path}: names no class: give one a line")
+    return names
 
 
 def _settings(values: str | None) -> dict[str, Any]:
@@ -195,11 +250,21 @@ def _file_of(source: str) -> Path:
     return Path(source)
 
 
-def _scores(sha256: str) -> list[dict[str, Any]]:
-    """The metrics of every finished evaluation of a file of weights, in a fixed order."""
+def _scores(sha256: str, tell: Tell) -> list["Metrics"]:
+    """The metrics of every finished evaluation of a file of weights, in a fixed order.
+
+    Of a file that cannot be read nobody knows what it scored: it is told and left out.
+    """
+    from clip4vla.results.metrics_file import read_metrics
+
     found = []
     for file in sorted(Path(layout.result_dir("x")).parent.glob("*/metrics.json")):
-        metrics = read_json(file)
-        if (metrics.get("checkpoint") or {}).get("sha256") == sha256:
+        try:
+            metrics = read_metrics(file)
+        except UserError as error:
+            tell(f"warning: {error}: left out")
+            continue
+        scored = (metrics.model_extra or {}).get("checkpoint") or {}
+        if scored.get("sha256") == sha256:
             found.append(metrics)
     return found

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import yaml
+
 from clip4vla.config.data import LogMel
 from clip4vla.config.sections import Inputs
+from clip4vla.results.metrics_file import Metrics
 
 KINDS = {"mel": "log-mel (mel: librosa's, in dB)", "fbank": "log-mel (fbank: kaldi's, natural log)"}
 LOADING = {
@@ -17,7 +20,8 @@ checkpoint = clip4vla.load("{file}")   # model in evaluation mode, settings, met
 their docstrings say what they take. To start a row of the workflow from it, name it under
 `weights` in the config and say `pretrain: {{from: NAME}}`.""",
     "released": """A state dict under the names of the released CLIP4VLA code, for its
-`--init_model {file}`; in this project `clip4vla checkpoint import {file} OUT` takes it back.""",
+`--init_model {file}`; in this project `clip4vla checkpoint import {file} OUT.safetensors` takes it
+back.""",
 }
 
 
@@ -27,18 +31,18 @@ def model_card(
     file: str,
     sha256: str,
     parameters: int,
-    scores: list[dict[str, Any]],
+    scores: list[Metrics],
     licence: str | None,
 ) -> str:
     """Markdown with a YAML front matter, made of what the file says of itself and of `scores`.
 
-    names: `ours` or `released`; scores: contents of metrics.json files.
+    names: `ours` or `released`; scores: what evaluations of these weights found.
     """
     model, inputs = metadata["model"], metadata["inputs"]
     frames = metadata["cache"]["frames"]
-    front = ["library_name: clip4vla", "tags: [clip, audio, video, text-video-retrieval]"]
-    if licence:
-        front.insert(0, f"license: {licence}")
+    front = {"license": licence} if licence else {}
+    tags = ["clip", "audio", "video", "text-video-retrieval"]
+    front = yaml.safe_dump({**front, "library_name": "clip4vla", "tags": tags}, sort_keys=False)
     facts = {
         "file": f"`{file}`, sha256 `{sha256}`",
         "architecture": f"{model['architecture']}, {model['activation']}",
@@ -53,8 +57,7 @@ def model_card(
     return "\n".join(
         [
             "---",
-            *front,
-            "---",
+            f"{front}---",
             "",
             "# CLIP4VLA: CLIP with an audio tower",
             "",
@@ -166,7 +169,7 @@ def _data(metadata: dict[str, Any]) -> list[str]:
     return head + [f"| {name} | `{sha256}` |" for name, sha256 in sorted(manifests.items())]
 
 
-def _metrics(scores: list[dict[str, Any]]) -> list[str]:
+def _metrics(scores: list[Metrics]) -> list[str]:
     if not scores:
         return ["None were measured with these weights."]
     lines = [
@@ -174,11 +177,11 @@ def _metrics(scores: list[dict[str, Any]]) -> list[str]:
         "| --- | --- | --- | --- | ---: | ---: | --- | --- |",
     ]
     for score in scores:
-        for name, gallery in score["galleries"].items():
-            values = ", ".join(f"{k} {v:.4g}" for k, v in gallery["metrics"].items())
+        for name, gallery in score.galleries.items():
+            values = ", ".join(f"{k} {v:.4g}" for k, v in gallery.metrics.items())
             lines.append(
-                f"| {score['data_version']} | {score['split']} | {name} | "
-                f"{score['missing_audio']} | {gallery['n_queries']} | {gallery['n_gallery']} | "
-                f"`{gallery['ids_sha256'][:12]}` | {values} |"
+                f"| {score.data_version} | {score.split} | {name} | "
+                f"{score.missing_audio} | {gallery.n_queries} | {gallery.n_gallery} | "
+                f"`{gallery.ids_sha256[:12]}` | {values} |"
             )
     return lines

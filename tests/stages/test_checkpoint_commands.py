@@ -1,12 +1,13 @@
 """`clip4vla checkpoint inspect | import | export`, from the command line down."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from clip4vla.cli import main
 from clip4vla.config.plan import make_plan
@@ -133,6 +134,10 @@ def test_classes_are_named_by_a_file(clip4vla, tmp_path):
     (tmp_path / "names.txt").write_text("dog\n")
     code, _, error = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
     assert code == 78 and "probe.linear.weight [3, 64] for [1, 64]" in error
+    for content, words in ((b"\xff\xfe", "is no text in UTF-8"), (b" \n\n", "names no class")):
+        (tmp_path / "names.txt").write_bytes(content)
+        code, _, error = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
+        assert code == 78 and f"--classes names.txt: {words}" in error
 
 
 @pytest.fixture
@@ -152,11 +157,18 @@ def run_files(tmp_path):
     }
     write_checkpoint(folder / "model.safetensors", built, settings, origin)
     (folder / "config.json").write_text('{"stage": "finetune"}')
-    gallery = {"n_queries": 7, "n_gallery": 7, "ids_sha256": "a" * 64}
-    score = {
+    gallery = {"protocol": "folds", "n_queries": 7, "n_gallery": 7, "ids_sha256": "a" * 64}
+    stated = dict.fromkeys(("run_key", "task", "dataset", "manifest_sha256", "protocol"), "x")
+    counts = dict.fromkeys(("expected", "planned", "usable", "silent", "scored"), 7)
+    score = stated | {
         "data_version": "demo-v1-0a1b2c",
         "split": "test",
+        "gallery": "all",
         "missing_audio": "none",
+        "selection": "best_val",
+        "tie_rule": None,
+        "interval_rule": "x",
+        "coverage": counts | {"captions_per_clip": None},
         "galleries": {"all": gallery | {"metrics": {"accuracy": 57.14}}},
         "checkpoint": {"run_key": KEY, "sha256": sha256_of_file(folder / "model.safetensors")},
     }
@@ -293,11 +305,83 @@ def test_weights_are_a_file_or_a_tag():
     assert runs.unfit_tags(plan_with(path="x.pt")) == []
 
 
-def test_a_file_may_be_imported_over_itself(tmp_path, clip4vla):
-    """It is replaced when all of the new one is there."""
+def test_what_is_read_is_not_written_over(tmp_path, clip4vla):
     released(tmp_path / "x.bin", None)
-    assert clip4vla("import", "x.bin", "x.safetensors")[0] == 0
-    before = load_file(tmp_path / "x.safetensors")
-    assert clip4vla("import", "x.safetensors", "x.safetensors")[0] == 0
-    after = load_file(tmp_path / "x.safetensors")
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    clip_alone(tmp_path / "clip.safetensors")
+    (tmp_path / "link.safetensors").symlink_to("x.bin")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    fresh = ("--fresh", "text", "--fresh", "logit_scale", "--clip", "clip.safetensors")
+    for out, more, words in (
+        ("x.bin", (), "x.bin: name the output .safetensors"),
+        ("none", (), "none: name the output .safetensors"),
+        ("link.safetensors", (), "link.safetensors: is read here"),
+        ("clip.safetensors", fresh, "clip.safetensors: is read here"),
+    ):
+        code, text, error = clip4vla("import", "x.bin", out, *more)
+        assert code == 78 and words in error and not text
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "run.json"])
+def test_export_leaves_the_files_of_others_alone(clip4vla, tmp_path, run_files, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text('{"model_type": "clip"}')
+    code, text, error = clip4vla("export", KEY, "out")
+    assert code == 78 and f"out/{name}: is there, and not from an earlier export" in error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert not text
+
+
+def test_an_export_may_be_repeated_and_tells_what_it_wrote(clip4vla, tmp_path, run_files):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "other.txt").write_text("mine")
+    names = ["config.json", "model.safetensors", "run.json", "README.md"]
+    for _ in range(2):
+        code, text, _ = clip4vla("export", KEY, "out")
+        assert code == 0
+        assert text.splitlines() == [f"written: out/{name}" for name in names]
+    (tmp_path / "out" / "README.md").unlink()  # as an export that was killed leaves its folder
+    assert clip4vla("export", KEY, "out")[0] == 0
+    (tmp_path / "out" / "README.md").write_text("# My model")
+    assert clip4vla("export", KEY, "out")[0] == 78
+    assert clip4vla("export", KEY, f"results/runs/{KEY}")[0] == 78  # that is the run's own config
+    assert (run_files / "config.json").read_text() == '{"stage": "finetune"}'
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", "\0"])
+def test_nothing_is_written_before_all_is_read(clip4vla, tmp_path, run_files, content):
+    (tmp_path / "bad.json").write_text(content)
+    code, _, error = clip4vla("export", KEY, "out", "--metrics", "bad.json")
+    (line,) = [line for line in error.splitlines() if line.startswith("clip4vla: ")]
+    assert code == 78 and "bad.json: not " in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_file_of_another_run_is_told_and_left_out(clip4vla, tmp_path, run_files):
+    damaged = run_files.parent / ("c" * 12) / "metrics.json"
+    damaged.parent.mkdir()
+    damaged.write_text('{"galleries": ')
+    code, text, _ = clip4vla("export", KEY, "out")
+    assert code == 0 and f"warning: {damaged.relative_to(tmp_path)}: not JSON" in text
+    assert "accuracy 57.14" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("licence", ["cc\nby: [x", "---", "a: b # c", "null"])
+def test_any_licence_can_stand_in_the_card(clip4vla, tmp_path, run_files, licence):
+    assert clip4vla("export", KEY, "out", "--license", licence)[0] == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    front = yaml.safe_load(card.split("\n---\n")[0])
+    assert front["license"] == licence and front["library_name"] == "clip4vla"
+
+
+def test_a_full_disk_is_one_line(clip4vla, tmp_path, run_files):
+    """A limit to the size of files fails as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for names, file in (("ours", "model.safetensors"), ("released", "pytorch_model.bin")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        try:
+            code, _, error = clip4vla("export", KEY, names, "--names", names)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert code == 78 and f"clip4vla: {names}/{file}: File too large" in error
+        assert [path.name for path in (tmp_path / names).iterdir()] == ["config.json"]

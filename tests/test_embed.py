@@ -1,7 +1,5 @@
 """Embedding of texts, sounds and videos: `clip4vla.load` and `clip4vla embed`, on demo clips."""
 
-import errno
-import io
 import re
 import shutil
 from pathlib import Path
@@ -286,51 +284,8 @@ def test_texts_come_from_lines_and_columns(weights, model, tmp_path, capsys):
         expected = model.embed_text([s for s in sentences if s])
         assert np.allclose(arrays["vectors"][[0, 2, 3, 4]], expected, **CLOSE)
     assert run("text", weights, tmp_path / "b.csv", "--column", "words", "--out", out) == 78
-    assert (
-        "b.csv: has no column words: name one with --column: id, caption" in capsys.readouterr().err
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("r.csv", b"caption\na,b\nc\n", "line 2 has 2 fields, the header 1"),
-        ("r.csv", b'caption,id\n"two\nlines",1\nshort\n', "line 4 has 1 fields, the header 2"),
-        ("r.tsv", b"id\ttext\n1\ta\tb\n", "line 2 has 3 fields, the header 2"),
-        ("r.csv", b"text,text\na,b\n", "its header names text twice"),
-        ("r.csv", b'text\nfine\n"open\n', "line 3 is no row of a table (unexpected end of data)"),
-        ("r.csv", b"", "is empty"),
-        ("r.csv", b"text\n\xff\n", "is no text in UTF-8"),
-        ("r.txt", b"a\n\xff\n", "is no text in UTF-8"),
-    ],
-)
-def test_what_is_no_table_of_texts_is_refused_with_its_line(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"{name}: {re.escape(message)}"):
-        stage.read_texts(str(tmp_path / name), None)
-
-
-def test_a_table_may_have_what_tables_have(tmp_path):
-    """A byte order mark, line ends of Windows, empty lines, columns without a name, line breaks."""
-    path = tmp_path / "r.csv"
-    path.write_bytes('\ufefftext,,\r\n"a, ""b""",,\r\n\r\n"c\nd",1,2\r\nNA,,\r\n'.encode())
-    assert stage.read_texts(str(path), None) == ['a, "b"', "c\nd", "NA"]
-
-
-def test_a_line_of_text_ends_at_its_line_end_alone(tmp_path, monkeypatch):
-    content = "a\u2028b\x0cc\x85d\r\n\r\nlast".encode()
-    sentences = ["a\u2028b\x0cc\x85d", "", "last"]
-    path = tmp_path / "r.txt"
-    for end, more in ((b"", []), (b"\n", []), (b"\r\n", []), (b"\n\n", [""])):
-        path.write_bytes(content + end)
-        assert stage.read_texts(str(path), None) == sentences + more
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content + end)))
-        assert stage.read_texts("-", None) == sentences + more
-    path.write_bytes(b"")
-    assert stage.read_texts(str(path), None) == []
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
-    with pytest.raises(UserError, match="-: is no text in UTF-8"):
-        stage.read_texts("-", None)
+    message = "b.csv: has no column words: name one with --column: id, caption"
+    assert message in capsys.readouterr().err
 
 
 def test_windows_and_segments_have_times(weights, tmp_path):
@@ -395,45 +350,6 @@ def test_an_interrupted_run_goes_on(weights, folder, tmp_path, monkeypatch):
     )  # a finished run leaves nothing to go on from
 
 
-@pytest.mark.parametrize("size", [0, 200, -9])
-def test_a_damaged_part_is_made_again_and_a_damaged_key_starts_anew(
-    weights, model, tmp_path, monkeypatch, size
-):
-    monkeypatch.setattr(stage, "TEXTS", 1)
-    (tmp_path / "r.txt").write_text("a dog\na cat\na bird\n")
-    out, parts = tmp_path / "k.parquet", tmp_path / "k.parquet.parts"
-    command = "text", weights, tmp_path / "r.txt", "--out", out
-    with monkeypatch.context() as patched:
-        patched.setattr(stage, "finish", lambda *given: None)
-        assert run(*command) == 0
-    first, second, third = sorted(parts.glob("*.parquet"))
-    before = [part.stat().st_mtime_ns for part in (first, second, third)]
-    second.write_bytes(second.read_bytes()[:size])
-    with monkeypatch.context() as patched:
-        patched.setattr(stage, "finish", lambda *given: None)
-        assert run(*command) == 0
-    after = [part.stat().st_mtime_ns for part in (first, second, third)]
-    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
-    (parts / "key.json").write_bytes((parts / "key.json").read_bytes()[:9])
-    assert run(*command) == 0
-    assert np.allclose(
-        np.stack(pd.read_parquet(out).vector), model.embed_text(["a dog", "a cat", "a bird"])
-    )
-    assert not parts.exists()
-
-
-def test_a_full_disk_is_named_by_the_output(weights, tmp_path, monkeypatch, capsys):
-    (tmp_path / "r.txt").write_text("a dog\n")
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("clip4vla.embedding.table.np.savez", full)
-    out = tmp_path / "elsewhere" / "text.npz"
-    assert run("text", weights, tmp_path / "r.txt", "--out", out) == 78
-    assert f"clip4vla: {out}: the disk is full" in capsys.readouterr().err
-
-
 def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
     out, seen = tmp_path / "audio.npz", []
     parts = tmp_path / "audio.npz.parts"
@@ -456,9 +372,7 @@ def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
         (["video", "{weights}", "{folder}", "--every", "0", "--out", "x.npz"], "give 1 or more"),
         (["audio", "{weights}", "{folder}", "--every", "nan", "--out", "x.npz"], "--every is nan seconds"),
         (["audio", "{weights}", "{folder}", "--every", "inf", "--out", "x.npz"], "--every is inf seconds"),
-        (["video", "{weights}", "{folder}", "--out", "here.npz"], "here.npz: is a folder"),
         (["audio", "{weights}", "{folder}", "--device", "meta", "--out", "x.npz"], "device meta: it holds no"),
-        (["audio", "{weights}", "{folder}", "--device", "hpu", "--out", "x.npz"], "device hpu"),
         (["video", "{weights}", "{folder}", "--device", "abacus", "--out", "x.npz"], "device abacus"),
     ],
 )  # fmt: skip
@@ -466,7 +380,6 @@ def test_mistakes_of_the_command_line_are_one_line(
     weights, folder, capsys, monkeypatch, tmp_path, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    Path("here.npz").mkdir()
     assert run(*(a.format(weights=weights, folder=folder) for a in arguments)) == 78
     error = [x for x in capsys.readouterr().err.splitlines() if x.startswith("clip4vla:")]
     assert len(error) == 1 and message in error[0]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clip4vla.errors import UserError
-from clip4vla.files import whole_file
+from clip4vla.models.weights import save_torch
 
 KEEP = 2
 
@@ -66,8 +66,7 @@ class Checkpoints:
             "model": trained_tensors(model),
             "optimiser": optimiser.state_dict(),
         }
-        with whole_file(self._step(state.step)) as temporary:
-            torch.save(content, temporary)
+        save_torch(self._step(state.step), content)
         self.named = [*self.named, state.best_epoch][-KEEP:]
         self._remove(self._steps()[:-KEEP])
         kept = [self._best(epoch) for epoch in self.named if epoch is not None]
@@ -117,8 +116,8 @@ class Checkpoints:
 
     def save_best(self, epoch: int, model: nn.Module) -> None:
         """Keep the weights of the best epoch so far, beside the checkpoints."""
-        with whole_file(self._best(epoch)) as temporary:
-            torch.save({"identity": self.identity, "model": trained_tensors(model)}, temporary)
+        content = {"identity": self.identity, "model": trained_tensors(model)}
+        save_torch(self._best(epoch), content)
 
     def load_best(self, epoch: int, model: nn.Module) -> None:
         """Put the weights of the best epoch into the model. UserError for a damaged file."""

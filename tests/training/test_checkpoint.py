@@ -1,5 +1,8 @@
 """Checkpoints: whole round trips, two kept, damage skipped, strangers refused."""
 
+import errno
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +29,21 @@ def updates_of(model):
 def learn(model, updates, step):
     updates.scaled(model(torch.randn(4, 3)).square().mean()).backward()
     return updates(step)
+
+
+def test_a_disk_that_fails_is_named(tmp_path, model):
+    """A limit to the size of files fails as a full disk does, with another number."""
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError) as failed:
+            checkpoints.save(TrainState(step=4), model, updates_of(model))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failed.value.errno == errno.EFBIG
+    assert failed.value.filename == str(tmp_path / "step-000004.pt")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_checkpoint_brings_back_weights_moments_and_position(tmp_path, model):

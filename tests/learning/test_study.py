@@ -2,6 +2,7 @@
 
 import pytest
 from learning import study
+from learning.world import SIZES
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +35,19 @@ def test_spread_is_the_standard_deviation_over_seeds():
     assert study.spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
     assert study.spread([4.25]) == "4.2"
     assert study.of({"t2a_R1": 5.0}, "t2v_R1") == study.of({"t2v_R1": 5.0}, "t2v_R1") == 5.0
+
+
+def test_each_clip_is_trained_on_a_dataset_of_its_own_as_often():
+    plan = study.plan_of(0, ("world_clip",))
+    clips = {cell.dataset: plan.runs[plan.parents(cell.run_key)[0]] for cell in plan.cells}
+    assert set(clips) == set(study.CLIPS.values())
+    samples = {name: run.optimiser.epochs * SIZES[name]["train"] for name, run in clips.items()}
+    assert len(set(samples.values())) == 1
+
+
+def test_rows_of_the_start_differ_in_clip_and_start_alone():
+    plan = study.plan_of(1, ("world_initial",))
+    runs = [plan.runs[key] for key in plan.stage("finetune") if plan.runs[key].seed == 1]
+    assert {(run.model.weights, run.model.audio_init) for run in runs} == {
+        (clip, start) for clip in study.CLIPS for start in ("scratch", "vision")
+    }

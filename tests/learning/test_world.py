@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from learning import sounds
+from learning.patterns import BANDS, KINDS, PERIODS, Pattern, draw_pattern
 from learning.pictures import COLOURS, PLACES, THINGS, draw
 from learning.world import SIZES, SOUND_ONLY, VERBS, ceilings, clip, clips
 
@@ -54,6 +55,24 @@ def test_captions_name_what_their_dataset_says():
     assert made.captions == {"test" + SOUND_ONLY: f"{VERBS[event]} and {word}"}
     made = clip("pictures", "train", 3)
     assert made.silent and made.place in PLACES and {c for _, c in made.seen} <= set(COLOURS)
+
+
+def test_an_album_has_as_many_patterns_as_pictures():
+    shown = [clip("album", "train", i) for i in range(2000)]
+    patterns = [made.pattern for made in shown if made.pattern]
+    assert len(patterns) == 1000 and len(set(patterns)) == len(KINDS) * len(PERIODS) * len(BANDS)
+    assert all(made.silent for made in shown)
+    assert shown[1].captions == {"train": patterns[0].caption}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pattern_lies_in_its_band(kind):
+    for band, middle in BANDS.items():
+        picture = draw_pattern(Pattern(kind, "narrow", band), np.random.default_rng(0))
+        assert picture.shape == (224, 224, 3) and picture.dtype == np.uint8
+        rows = picture.astype(float).mean(2).reshape(28, 8, 28, 8)
+        spread = rows.std((1, 3)).mean(1)  # [28] within blocks of 8 x 8 pixels
+        assert abs(spread.argmax() / 28 - middle) < 0.25
 
 
 def test_some_mixed_clips_are_silent_and_their_captions_name_no_sound():

@@ -62,9 +62,14 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any) -> str:
+    """Indented JSON with sorted keys: what our JSON files hold."""
+    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write indented JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def write_parquet(path: str | Path, frame) -> None:

@@ -97,15 +97,7 @@ def run_labels(wildcards):
 
 def metrics_of(wildcards):
     """Metrics behind one table, or one row of it."""
-    keys = sorted(
-        {
-            cell.run_key
-            for cell in PLAN.cells
-            if cell.table == wildcards.table
-            and getattr(wildcards, "row", cell.row) == cell.row
-        }
-    )
-    return [f"{layout.result_dir(key)}/metrics.json" for key in keys]
+    return layout.scores(PLAN, wildcards.table, wildcards.get("row"))
 
 
 def sheet_digest(wildcards):

@@ -14,7 +14,7 @@ rule table_sheet:
     message:
         "Look up the runs behind {wildcards.table}"
     shell:
-        "clip4vla tables sheet {wildcards.table} > {log} 2>&1"
+        "clip4vla tables sheet {wildcards.table} > {output} 2> {log}"
 
 
 rule build_table:
@@ -48,10 +48,10 @@ rule build_table:
     message:
         "Build {wildcards.table}"
     shell:
-        "clip4vla tables build {wildcards.table} > {log} 2>&1"
+        "clip4vla tables build {wildcards.table} --out results > {log} 2>&1"
 
 
-# One row, trained and scored alone, and its numbers: `snakemake results/rows/table5/type_token`.
+# One row, trained and scored alone, and its numbers: the target `results/rows/table5/type_token`.
 rule build_row:
     input:
         metrics=metrics_of,
@@ -70,10 +70,11 @@ rule build_row:
     message:
         "Write the numbers of {wildcards.table}, {wildcards.row}"
     shell:
-        "clip4vla tables row {wildcards.table} {wildcards.row} > {log} 2>&1"
+        "clip4vla tables row {wildcards.table} {wildcards.row} > {output} 2> {log}"
 
 
-# `snakemake table5`: every table by its name.
+# Every table by its name, such as `table5`. With its metrics, since Snakemake does not look behind
+# a file that is there: a table whose runs are gone would count as done.
 for name in PLAN.tables:
 
     rule:
@@ -81,15 +82,14 @@ for name in PLAN.tables:
             name
         input:
             layout.table_files(name),
+            layout.scores(PLAN, name),
         localrule: True
 
 
 rule build_page:
     input:
         sheets=expand("results/tables/{table}/rows.json", table=PLAN.tables),
-        metrics=expand(
-            "results/runs/{run_key}/metrics.json", run_key=PLAN.stage("evaluate")
-        ),
+        metrics=layout.scores(PLAN),
         curves=curves(),
         coverage=coverages(),
         paper=PLAN.config.paper,
@@ -152,7 +152,7 @@ rule build_page:
     message:
         "Draw the figures and the page"
     shell:
-        "clip4vla tables page > {log} 2>&1"
+        "clip4vla tables page --out results > {log} 2>&1"
 
 
 # Snakemake's own report of the finished tables: a second Snakemake, which only reads.

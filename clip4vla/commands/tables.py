@@ -9,43 +9,63 @@ from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, Values, plan_
 
 tables = typer.Typer(no_args_is_help=True, help="From metrics to tables, figures and pages.")
 
+TABLE = "A table of the config's targets, such as table5."
+Table = Annotated[str, typer.Argument(help=TABLE)]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder to write into. `results` is the workflow's own: Snakemake takes what is "
+        "there for done."
+    ),
+]
+PREVIEW = Path("results/preview")
+
 
 @tables.command("sheet")
 def tables_sheet(
-    table: str, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
+    table: Table, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
 ) -> None:
-    """Write which runs fill the cells of a table."""
+    """Print which runs fill the cells of a table, as JSON."""
     from clip4vla.stages import results as stage
 
-    stage.sheet(plan_of(config_files, values), table)
+    typer.echo(stage.sheet(plan_of(config_files, values), table), nl=False)
 
 
 @tables.command("build")
 def tables_build(
-    table: str, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
+    table: Annotated[str | None, typer.Argument(help=f"{TABLE} All of them without.")] = None,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    out: Out = PREVIEW,
 ) -> None:
-    """Build one table (Markdown, HTML, LaTeX, CSV). Rows that have not run say so."""
+    """Build one table or all (Markdown, HTML, LaTeX, CSV). Rows that have not run say so."""
     from clip4vla.stages import results as stage
 
-    stage.build(plan_of(config_files, values), table)
+    for path in stage.build(plan_of(config_files, values), table, out):
+        typer.echo(path)
 
 
 @tables.command("row")
 def tables_row(
-    table: str, row: str, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
+    table: Table,
+    row: Annotated[str, typer.Argument(help="A row of it, such as scratch.")],
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
 ) -> None:
-    """Write the numbers of one row, ours and the paper's, to results/rows/TABLE/ROW."""
+    """Print the numbers of one row, ours and the paper's."""
     from clip4vla.stages import results as stage
 
-    stage.row(plan_of(config_files, values), table, row)
+    typer.echo(stage.row(plan_of(config_files, values), table, row), nl=False)
 
 
 @tables.command("page")
-def tables_page(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """Draw the figures and put everything on one self-contained page, results/index.html."""
+def tables_page(
+    config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None, out: Out = PREVIEW
+) -> None:
+    """Draw the figures and put everything on one self-contained page, index.html."""
     from clip4vla.stages import results as stage
 
-    stage.page(plan_of(config_files, values))
+    typer.echo(stage.page(plan_of(config_files, values), out))
 
 
 @tables.command("report")

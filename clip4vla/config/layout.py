@@ -118,14 +118,19 @@ def records(plan: Plan) -> list[str]:
     ]
 
 
+def scores(plan: Plan, table: str | None = None, row: str | None = None) -> list[str]:
+    """Metrics behind all tables, one table or one row of it."""
+    keys = {
+        cell.run_key
+        for cell in plan.cells
+        if table in (None, cell.table) and row in (None, cell.row)
+    }
+    return [f"{result_dir(key)}/metrics.json" for key in sorted(keys)]
+
+
 def table_files(table: str) -> list[str]:
     """All files of one table."""
     return [f"results/tables/{table}/{name}" for name in TABLE_FILES]
-
-
-def row_file(table: str, row: str) -> str:
-    """The numbers of one row."""
-    return f"{ROWS_DIR}/{table}/{row}"
 
 
 def trained_stages(plan: Plan) -> list[str]:

@@ -36,13 +36,13 @@ def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str
     save(bars(content, entries), out / "bars")
 
 
-def write_row(sheet: Sheet, row: str, runs: str | Path, paper: str | Path, out: Path) -> None:
-    """Write the numbers of one row, ours and the paper's, as Markdown into the file `out`."""
+def row_text(sheet: Sheet, row: str, runs: str | Path, paper: str | Path) -> str:
+    """The numbers of one row, ours and the paper's, as Markdown."""
     only = sheet.model_copy(update={"rows": [item for item in sheet.rows if item.row == row]})
     numbers = read_paper(paper)
     entries, _ = table_views(only, build_tidy([only], runs), numbers)
     mine = [entry for entry in entries if entry.row == row]
-    write_text(out, to_markdown(build_grid(only, mine, numbers)))
+    return to_markdown(build_grid(only, mine, numbers))
 
 
 def table_views(

@@ -1,6 +1,11 @@
-"""The stages after the runs: sheets, tables, page and report."""
+"""The stages after the runs: sheets, tables, page and report.
+
+Snakemake takes a file that is there for done, whatever stands in it. So what is built by hand, of
+the runs that there are, goes into a folder of its own, never to where rules write.
+"""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,47 +14,50 @@ from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.targets import narrowed
 from clip4vla.errors import UserError
-from clip4vla.files import whole_file, write_json
+from clip4vla.files import json_text, whole_file, write_text
 
 RESULTS = Path("results")
 RUNS = RESULTS / "runs"
 
 
-def sheet(plan: Plan, table: str) -> None:
-    """Which runs fill the cells of a table -> rows.json."""
-    _known(plan, table)
-    write_json(_folder(table) / "rows.json", plan.sheet(table))
+def sheet(plan: Plan, table: str) -> str:
+    """Which runs fill the cells of a table: what rows.json holds."""
+    if table not in plan.tables:
+        raise UserError(f"no table {table!r} among the targets: {', '.join(plan.tables)}")
+    return json_text(plan.sheet(table))
 
 
-def build(plan: Plan, table: str) -> None:
-    """Sheet, metrics and paper.tsv -> the table in every format."""
+def build(plan: Plan, table: str | None, out: Path) -> list[Path]:
+    """Metrics and paper.tsv -> out/tables/<table>/, one table or all; gives their pages."""
     from clip4vla.results.tables import build_table
 
-    _known(plan, table)
-    build_table(_folder(table) / "rows.json", RUNS, plan.config.paper, _folder(table))
+    pages = []
+    for name in plan.tables if table is None else [table]:
+        path = _sheet_file(plan, name, out)
+        build_table(path, RUNS, plan.config.paper, path.parent)
+        pages.append(path.parent / "table.html")
+    return pages
 
 
-def row(plan: Plan, table: str, row: str) -> None:
-    """The numbers of one row -> results/rows/<table>/<row>."""
+def row(plan: Plan, table: str, row: str) -> str:
+    """The numbers of one row, as Markdown."""
     from clip4vla.results.sheet import Sheet
-    from clip4vla.results.tables import write_row
+    from clip4vla.results.tables import row_text
 
     narrowed(plan, f"{table}/{row}")  # refuses what is not there
-    sheet = Sheet.model_validate(plan.sheet(table))
-    write_row(sheet, row, RUNS, plan.config.paper, Path(layout.row_file(table, row)))
+    return row_text(Sheet.model_validate(plan.sheet(table)), row, RUNS, plan.config.paper)
 
 
-def page(plan: Plan) -> None:
-    """All tables -> tidy.csv, figures and index.html, with their record."""
+def page(plan: Plan, out: Path) -> Path:
+    """All tables -> tidy.csv, figures and index.html; with their record, where rules write."""
     from clip4vla.results.page import build_page
-    from clip4vla.tracking import write_record
 
     names = plan.names()
     build_page(
-        [_folder(table) / "rows.json" for table in plan.tables],
+        [_sheet_file(plan, table, out) for table in plan.tables],
         RUNS,
         plan.config.paper,
-        RESULTS,
+        out,
         curve_files={
             stage: {
                 names[key]: Path(layout.result_dir(key), "metrics.jsonl")
@@ -66,7 +74,7 @@ def page(plan: Plan) -> None:
             for stage in layout.trained_stages(plan)
         },
         links={
-            f"{names[key]}: {what}": f"runs/{key}/{file}"
+            f"{names[key]}: {what}": os.path.relpath(RUNS / key / file, out)
             for stage, what, file in (
                 ("evaluate", "examples", "examples.html"),
                 ("substitute", "silent clips and donors", "donors.html"),
@@ -74,7 +82,20 @@ def page(plan: Plan) -> None:
             for key in plan.stage(stage)
         },
     )
-    tables = [_folder(table) / f"table.{kind}" for table in plan.tables for kind in ("md", "csv")]
+    if out == RESULTS:
+        _record(plan)
+    return out / "index.html"
+
+
+def _record(plan: Plan) -> None:
+    """What MLflow is told of the tables."""
+    from clip4vla.tracking import write_record
+
+    tables = [
+        RESULTS / "tables" / table / f"table.{kind}"
+        for table in plan.tables
+        for kind in ("md", "csv")
+    ]
     tables += [RESULTS / "index.html", RESULTS / "numbers.tex"]
     write_record(
         RESULTS / "record.json",
@@ -111,10 +132,9 @@ def report(snakefile: Path, config_files: list[Path], values: str | None) -> Non
         made.replace(temporary)
 
 
-def _folder(table: str) -> Path:
-    return RESULTS / "tables" / table
-
-
-def _known(plan: Plan, table: str) -> None:
-    if table not in plan.tables:
-        raise UserError(f"no table {table!r} among the targets: {', '.join(plan.tables)}")
+def _sheet_file(plan: Plan, table: str, out: Path) -> Path:
+    """The table's rows.json under `out`, as the plan has it now; left alone where it is so."""
+    path, text = out / "tables" / table / "rows.json", sheet(plan, table)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return path

@@ -1,0 +1,90 @@
+"""`clip4vla tables ...` typed by a person: what it writes, and that no job counts as done by it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clip4vla.cli import app
+from clip4vla.config import layout
+from clip4vla.config.plan import make_plan
+from clip4vla.files import read_json, write_text
+
+REPO = Path(__file__).parents[2]
+CONFIG = ["--config", str(REPO / "config.yaml"), "--config", str(REPO / "demo" / "config.yaml")]
+TABLES = ("demo_classification", "demo_captioning")
+VALUES = {"targets": list(TABLES)}
+FOLDER = Path("results/preview/tables")
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def by_hand(*words: str, values: dict | None = None) -> str:
+    given = ["--set", json.dumps(VALUES | (values or {}))]
+    done = CliRunner().invoke(app, ["tables", *words, *CONFIG, *given], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def jobs(target: str) -> set[str]:
+    """The rules that Snakemake would run for a target."""
+    command = [sys.executable, "-m", "snakemake", "-s", str(REPO / "workflow" / "Snakefile")]
+    command += ["--configfile", str(REPO / "demo" / "config.yaml")]
+    command += ["--config", f"targets={json.dumps(TABLES)}", "--quiet", "rules", "-n"]
+    done = subprocess.run([*command, target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, re.MULTILINE))
+
+
+def test_without_a_table_all_of_them_are_built_in_a_fresh_folder():
+    pages = by_hand("build").split()
+    assert pages == [str(FOLDER / name / "table.html") for name in TABLES]
+    for page in pages:
+        assert "not run" in Path(page).read_text()
+    assert by_hand("build", TABLES[1]).split() == pages[1:]
+    assert by_hand("page").strip() == "results/preview/index.html"
+    assert 'href="../runs/' in Path("results/preview/index.html").read_text()
+
+
+def test_a_row_and_a_sheet_are_printed_and_leave_no_file():
+    assert "| ours | not run |" in by_hand("row", TABLES[0], "clip4vla")
+    assert json.loads(by_hand("sheet", TABLES[0]))["table"] == TABLES[0]
+    assert list(Path().iterdir()) == []
+
+
+def test_a_table_is_that_of_the_config_not_of_an_older_sheet():
+    by_hand("build", TABLES[0])
+    sheet = FOLDER / TABLES[0] / "rows.json"
+    before = read_json(sheet)
+    changed = {"recipe": {"inputs": {"max_frames": 3}}}
+    by_hand("build", TABLES[0], values=changed)
+    after = read_json(sheet)
+    assert after == json.loads(by_hand("sheet", TABLES[0], values=changed)) != before
+    told = sheet.with_name("table.csv").read_text()
+    assert before["rows"][0]["cells"][0]["run_key"] not in told
+    assert after["rows"][0]["cells"][0]["run_key"] in told
+
+
+@pytest.mark.parametrize("target", ["results/rows/demo_classification/clip4vla", TABLES[0]])
+def test_snakemake_still_runs_what_was_looked_at(target):
+    by_hand("sheet", TABLES[0])
+    by_hand("row", TABLES[0], "clip4vla")
+    by_hand("build")
+    assert {"finetune", "evaluate"} <= jobs(target)
+
+
+@pytest.mark.parametrize("target", [TABLES[0], "tables"])
+def test_tables_that_are_there_without_their_runs_are_not_done(target):
+    """Such as those of another machine: Snakemake does not look behind a file that is there."""
+    plan = make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], VALUES)
+    for name in layout.table_outputs(plan):
+        write_text(name, "")
+    assert {"finetune", "evaluate"} <= jobs(target)

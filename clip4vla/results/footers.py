@@ -67,7 +67,7 @@ def footers(
             lines += _shared("Rank of a tie", "tie_rule", measured)
             lines += _ties(sheet, measured)
         lines += [f"{name}: {text}." for name, text in EXTRAS.items() if _shows(sheet, name)]
-    lines += _missing(entries)
+    lines += _missing(sheet, entries)
     lines.append(f"{NO_REFERENCE}: the paper prints no number, or there is nothing to compare.")
     lines += _oddities(sheet, entries, paper)
     lines += cost_notes(sheet, costs)
@@ -147,7 +147,7 @@ def _shared(name: str, field: str, measured: list[Entry]) -> list[str]:
 def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:
     """Numbers that ties leave open, from all lost to all won."""
     open_ = [
-        f"{e.label} on {sheet.dataset_label(e.dataset)} {e.metric} "
+        f"{e.label} on {sheet.dataset_label(e.dataset)} {sheet.column_label(e.dataset, e.column)} "
         f"{number(e.pessimistic, e.metric)} to {number(e.optimistic, e.metric)}"
         for e in measured
         if e.pessimistic is not None
@@ -162,34 +162,65 @@ def _shows(sheet: Sheet, extra: str) -> bool:
     return any(metric.startswith(f"{extra}/") for metric in metrics)
 
 
-def _missing(entries: list[Entry]) -> list[str]:
-    reasons: dict[str, list[str]] = {}
-    for entry in entries:
+def _missing(sheet: Sheet, entries: list[Entry]) -> list[str]:
+    """Why numbers of ours are not there, or not judged."""
+    mine = [entry for entry in entries if entry.kind == "ours"]
+    reasons: dict[str, list[Entry]] = {}
+    for entry in mine:
         open_ = entry.ours is None or entry.verdict in ("partial", OTHER_PROTOCOL)
-        if entry.kind == "ours" and open_ and entry.reason and entry.paper is not None:
+        if open_ and entry.reason:
             reason = entry.reason
             if entry.ours is None and reason.startswith("waiting for"):
                 reason = "its runs have not ended (table.csv names them)"
-            place = f"{entry.label} on {entry.dataset}"
-            reasons.setdefault(f"{entry.verdict}, {reason}", []).append(place)
-    return [f"{_upper(why)}: {', '.join(dict.fromkeys(at))}." for why, at in reasons.items()]
+            reasons.setdefault(f"{entry.verdict}, {reason}", []).append(entry)
+    return [
+        f"{_upper(why)}: {place}."
+        for why, found in reasons.items()
+        for place in _places(sheet, found, mine, "every row of ours")
+    ]
 
 
 def _oddities(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[str]:
-    """The notes of paper.tsv on the numbers shown; rows that share a note share a line."""
-    shown = {(e.row, e.metric) for e in entries if e.paper is not None}
+    """The notes of paper.tsv on the numbers shown.
+
+    A note's parts stand between semicolons: a part that more numbers share is said of all of them
+    at once, and parts of the same numbers stay together.
+    """
     table = sheet.paper_table or sheet.table
-    notes: dict[tuple[str, str], list[Published]] = {}
-    for item in paper:
-        if item.table == table and item.note and (item.row, item.metric) in shown:
-            notes.setdefault((item.source, item.note), []).append(item)
-    lines = []
-    for (source, note), items in notes.items():
-        labels = ", ".join(dict.fromkeys(item.label for item in items))
-        metrics = {item.metric for item in items}
-        where = f"{labels}, {items[0].metric}" if len(metrics) == 1 else labels
-        lines.append(f"{source} ({where}): {note}.")
-    return lines
+    notes = {(n.row, n.dataset, n.metric): n for n in paper if n.table == table and n.note}
+    in_paper = {c.dataset: c.paper_dataset or c.dataset for c in sheet.columns}
+    printed = [entry for entry in entries if entry.paper is not None]
+    parts: dict[tuple[str, str], list[Entry]] = {}
+    for entry in printed:
+        note = notes.get((entry.row, in_paper[entry.dataset], entry.metric))
+        for part in note.note.split("; ") if note else ():
+            parts.setdefault((note.source, part), []).append(entry)
+    lines: dict[str, list[str]] = {}
+    for (source, part), found in parts.items():
+        for place in _places(sheet, found, printed, "every row"):
+            lines.setdefault(f"{source} ({place})", []).append(part)
+    return [f"{where}: {'; '.join(said)}." for where, said in lines.items()]
+
+
+def _places(sheet: Sheet, found: list[Entry], among: list[Entry], every_row: str) -> list[str]:
+    """Where entries stand, as `ROW; ROW on DATASET`; with the columns, where they are not all."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}  # (dataset, its columns) -> row -> label
+    for row, dataset in dict.fromkeys((entry.row, entry.dataset) for entry in found):
+        some, every = (
+            {e.column: e.label for e in of if (e.row, e.dataset) == (row, dataset)}
+            for of in (found, among)
+        )
+        names = [sheet.column_label(dataset, column) for column in some]
+        told = ", ".join(names) if len(some) < len(every) else ""
+        rows.setdefault((dataset, told), {})[row] = next(iter(some.values()))
+    places: dict[str, list[str]] = {}
+    for (dataset, told), labels in rows.items():
+        all_of_them = len(labels) > 2 and labels.keys() == {
+            e.row for e in among if e.dataset == dataset
+        }
+        text = every_row if all_of_them else "; ".join(labels.values())
+        places.setdefault(text, []).append(f"{sheet.dataset_label(dataset)} {told}".strip())
+    return [f"{text} on {', '.join(where)}" for text, where in places.items()]
 
 
 def _upper(text: str) -> str:

@@ -52,7 +52,7 @@ def order_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
         "clips, those that stand the same way round."
     ]
     for (dataset, metric), order in found.items():
-        label = next(c.label for c in sheet.columns if (c.dataset, c.metric) == (dataset, metric))
+        label = sheet.column_label(dataset, metric)
         if order.broken:
             pairs = "; ".join(_told(one, two) for one, two in order.broken)
             lines.append(f"Order broken, {sheet.dataset_label(dataset)} {label}: {pairs}.")

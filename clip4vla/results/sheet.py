@@ -77,6 +77,10 @@ class Sheet(Section):
         """The printed name of a dataset."""
         return self.dataset_labels.get(dataset, LABELS.get(dataset, dataset))
 
+    def column_label(self, dataset: str, metric: str) -> str:
+        """The heading of a column."""
+        return next(c.label for c in self.columns if (c.dataset, c.metric) == (dataset, metric))
+
 
 LABELS = {
     "msrvtt": "MSR-VTT",

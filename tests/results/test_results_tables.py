@@ -279,7 +279,7 @@ def test_intervals_and_ties_are_in_the_long_table(tmp_path, field):
     assert row.value["dual_softmax/x"] == 1.0
     # Seed 1 has no ties: the mean over seeds of the ends.
     assert (
-        "All ties lost to all won: CLIP4VLA on MSR-VTT t2v_R1 45.0 to 46.5."
+        "All ties lost to all won: CLIP4VLA on MSR-VTT R@1 45.0 to 46.5."
         in (out / "table.md").read_text()
     )
 

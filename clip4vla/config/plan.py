@@ -81,13 +81,13 @@ class Plan:
                 rows.setdefault(key, []).append(cell)
         return rows
 
-    def trainings(self, table: str) -> list[str]:
-        """Run keys of everything that is trained on the way to a table's numbers."""
+    def trainings(self, table: str, row: str | None = None) -> list[str]:
+        """Run keys of everything that is trained on the way to a table's numbers, or a row's."""
         return sorted(
             key
             for key, cells in self.rows().items()
             if self.runs[key].stage in ("pretrain", "finetune")
-            and any(cell.table == table for cell in cells)
+            and any(cell.table == table and row in (None, cell.row) for cell in cells)
         )
 
     def names(self) -> dict[str, str]:
@@ -126,8 +126,11 @@ class Plan:
             values = {"row": row.row, "label": row.label}
             values["metrics"] = self._own_metrics(table, row)
             values["at"] = getattr(row.variant, table.sweep) if table.sweep else None
+            if table.costs:
+                trained = self.trainings(name, row.row)
+                values["pretrainings"] = [k for k in trained if self.runs[k].stage == "pretrain"]
             rows.append({**values, "cells": cells})
-        shown = {"table", "title", "caption", "note", "comparable", "sweep"}
+        shown = {"table", "title", "caption", "note", "comparable", "sweep", "costs"}
         shared = table.model_dump(include=shown)
         return {
             **shared,

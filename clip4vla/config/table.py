@@ -77,6 +77,9 @@ class Table(Section):
     sweep: Literal["nonverbal_share"] | None = Field(
         None, description="draw the columns as lines over this value of the rows' variants"
     )
+    costs: bool = Field(
+        False, description="show what pre-training took beside the numbers: the paper's and ours"
+    )
     columns: list[Column] = Field(min_length=1, description="see below")
     base: dict[str, Any] = Field({}, description="what every row has: keys of Recipe")
     datasets: dict[str, dict[str, Any]] = Field({}, description="what differs by dataset")

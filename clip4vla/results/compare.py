@@ -118,18 +118,11 @@ def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> 
             values |= _measured(row, mine, tidy[tidy.table == sheet.table], metric)
             # The paper has one gallery: the row's first. Another one is shown, never compared.
             first = gallery == galleries[0]
-            if not row.no_data and not _is_measured(sheet, column.dataset):
-                values |= {"verdict": PAPER_ONLY, "reason": "no evaluation measures it"}
             lacking = values.pop("lacking", "")
             theirs = number.protocol if number else ""
             values |= _judged(values, lacking, theirs, comparable=sheet.comparable, first=first)
         entries.append(Entry(**values))
     return entries
-
-
-def _is_measured(sheet: Sheet, dataset: str) -> bool:
-    """Whether any row of ours fills the dataset's columns; costs, for one, are printed only."""
-    return any(cell.dataset == dataset for row in sheet.rows for cell in row.cells)
 
 
 def _any_name(row: Row, dataset: str, column: Column, published) -> Published | None:

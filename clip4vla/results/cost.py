@@ -1,4 +1,4 @@
-"""What the trainings behind a table took: the sums of the `cost.json` of those that have ended."""
+"""What the trainings behind a table took: `cost.json` and `train.json` of those that have ended."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ class Cost:
     hours: float
     hardware: dict[str, float]
     attempts: int
+    batch_size: int
+    trained_parameters: int
 
     @property
     def device_hours(self) -> float:
@@ -25,18 +27,21 @@ class Cost:
 def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
     """Run key -> its cost; trainings that have not ended are not in it.
 
-    Raises UserError for a file that is not a cost.json.
+    Raises UserError for a file that is not a cost.json or a train.json.
     """
     found = {}
     for key in run_keys:
-        path = Path(runs, key, "cost.json")
         try:
-            value = read_json(path)
-            found[key] = Cost(value["hours"], dict(value["hardware"]), value["attempts"])
+            path = Path(runs, key, "cost.json")
+            cost = read_json(path)
+            spent = cost["hours"], dict(cost["hardware"]), cost["attempts"]
+            path = Path(runs, key, "train.json")
+            training = read_json(path)
+            found[key] = Cost(*spent, training["batch_size"], training["trainable_parameters"])
         except FileNotFoundError:
             continue
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a cost.json ({error!r}); remove it") from None
+            raise UserError(f"{path}: not a {path.name} ({error!r}); remove it") from None
     return found
 
 

@@ -4,7 +4,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from clip4vla.results.compare import PAPER_ONLY, TOLERANCE, Entry, lower_is_better
+from clip4vla.results.compare import TOLERANCE, Entry, lower_is_better
 from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, STYLE, blank
 from clip4vla.results.sheet import Sheet
 
@@ -16,7 +16,7 @@ def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
         shown = [
             (d, headline[d])
             for d in sheet.datasets()
-            if any(e.dataset == d and e.kind == "ours" and e.verdict != PAPER_ONLY for e in entries)
+            if any(e.dataset == d and e.kind == "ours" for e in entries)
         ]
         chosen: dict[tuple[str, str], Entry] = {}
         for entry in entries:

@@ -5,7 +5,6 @@ from clip4vla.results.compare import (
     NO_REFERENCE,
     OTHER_GALLERY,
     OTHER_PROTOCOL,
-    PAPER_ONLY,
     TOLERANCE,
     Entry,
     lower_is_better,
@@ -106,7 +105,7 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
         for e in entries
         if e.kind == "ours"
         and e.paper is not None
-        and e.verdict not in (PAPER_ONLY, OTHER_GALLERY, OTHER_PROTOCOL)
+        and e.verdict not in (OTHER_GALLERY, OTHER_PROTOCOL)
     ]
     compared = [e for e in measured if e.difference is not None and not lower_is_better(e.metric)]
     text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"

@@ -6,11 +6,12 @@ difference and the verdict. So numbers that belong together stand in one column.
 
 from dataclasses import dataclass
 
-from clip4vla.results.compare import NO_REFERENCE, PAPER_ONLY, Entry
+from clip4vla.results.compare import NO_REFERENCE, Entry
 from clip4vla.results.cost import Cost
 from clip4vla.results.footers import footers
 from clip4vla.results.order import order_cell, orders
 from clip4vla.results.paper import Published
+from clip4vla.results.pretraining import COLUMNS, DATASET, cost_cells, cost_entries
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import number, signed
 
@@ -50,7 +51,10 @@ def build_grid(
     costs: dict[str, Cost] | None = None,
 ) -> Grid:
     """Lay a table out. Every cell has a text: a number, a reason, or an em dash."""
-    groups, headings = [], []
+    costs = costs or {}
+    took = cost_entries(sheet, paper, costs)
+    groups = [(sheet.dataset_label(DATASET), len(COLUMNS))] if sheet.costs else []
+    headings = list(COLUMNS.values()) if sheet.costs else []
     for dataset in sheet.datasets():
         labels = [column.label for column in sheet.columns if column.dataset == dataset]
         if _counted(entries, dataset):
@@ -59,7 +63,8 @@ def build_grid(
         headings.extend(labels)
     lines: list[Line] = []
     for row in dict.fromkeys(entry.row for entry in entries):
-        lines.extend(_row_lines(sheet, entries, [e for e in entries if e.row == row]))
+        own = [e for e in entries if e.row == row]
+        lines.extend(_row_lines(sheet, entries, own, [e for e in took if e.row == row]))
     lines.extend(_order_line(sheet, entries))
     return Grid(
         sheet.table,
@@ -69,14 +74,14 @@ def build_grid(
         tuple(groups),
         tuple(headings),
         tuple(lines),
-        tuple(footers(sheet, entries, paper, costs or {})),
+        tuple(footers(sheet, entries, paper, costs)),
     )
 
 
 def measured(entry: Entry) -> str:
     """Ours: mean ± sd (over folds where there are some, else over seeds), or why there is none."""
     if entry.ours is None:
-        return NO_REFERENCE if entry.verdict == PAPER_ONLY else entry.verdict
+        return entry.verdict
     sd = entry.sd if entry.fold_sd is None else entry.fold_sd
     spread = "" if sd is None else f" ± {sd:.1f}"
     return f"{number(entry.ours, entry.metric)}{spread}"
@@ -115,7 +120,7 @@ def _galleries(entries: list[Entry], dataset: str) -> set[str]:
 def _order_line(sheet: Sheet, entries: list[Entry]) -> list[Line]:
     """The table's last line, where two rows of it can be compared with two of the paper's."""
     found = orders(sheet, entries)
-    cells = []
+    cells = list(cost_cells([], "verdict")) if sheet.costs else []
     for dataset in sheet.datasets():
         columns = [c.metric for c in sheet.columns if c.dataset == dataset]
         cells += [order_cell(found.get((dataset, metric))) for metric in columns]
@@ -123,7 +128,9 @@ def _order_line(sheet: Sheet, entries: list[Entry]) -> list[Line]:
     return [Line(ORDER, "All rows", "verdict", "", tuple(cells))] if found else []
 
 
-def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[Line]:
+def _row_lines(
+    sheet: Sheet, every: list[Entry], entries: list[Entry], took: list[Entry]
+) -> list[Line]:
     first = entries[0]
     primary = {}
     for entry in entries:
@@ -137,7 +144,7 @@ def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[L
     several = any(len(_galleries(every, dataset)) > 1 for dataset in sheet.datasets())
 
     def line(source, pick, text, count=lambda entry: NO_REFERENCE, suffix="") -> Line:
-        cells = []
+        cells = list(cost_cells(took, source)) if sheet.costs else []
         for dataset in sheet.datasets():
             last = None
             for column in [c for c in sheet.columns if c.dataset == dataset]:
@@ -152,9 +159,6 @@ def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[L
 
     def difference(entry: Entry) -> str:
         return NO_REFERENCE if entry.difference is None else signed(entry.difference)
-
-    def verdict(entry: Entry) -> str:
-        return NO_REFERENCE if entry.verdict == PAPER_ONLY else entry.verdict
 
     lines = []
     if first.kind == "paper" or any(entry.paper is not None for entry in primary.values()):
@@ -175,5 +179,5 @@ def _row_lines(sheet: Sheet, every: list[Entry], entries: list[Entry]) -> list[L
         if any(entry.difference is not None for entry in primary.values()):
             lines.append(line("difference", primary, difference))
         if any(entry.verdict != NO_REFERENCE for entry in primary.values()):
-            lines.append(line("verdict", primary, verdict))
+            lines.append(line("verdict", primary, lambda entry: entry.verdict))
     return lines

@@ -48,6 +48,7 @@ class Row(Section):
         {}, description="column metric -> this row's, such as t2v_R1 -> t2a_R1 for audio alone"
     )
     at: float | None = Field(None, description="value of the table's sweep")
+    pretrainings: list[str] = Field([], description="their run keys, in a table with `costs`")
     cells: list[Cell] = []
 
 
@@ -64,6 +65,7 @@ class Sheet(Section):
     note: str = Field("", description="printed under the title; says why, when not comparable")
     sweep: str | None = Field(None, description="over what the rows are points of a line")
     trainings: list[str] = Field([], description="run keys of what is trained for its cells")
+    costs: bool = Field(False, description="shows what pre-training took, the paper's and ours")
     footers: list[str] = Field([], description="more lines under the table, such as versions")
     dataset_labels: dict[str, str] = {}
     columns: list[Column] = Field(min_length=1)

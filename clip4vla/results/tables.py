@@ -9,6 +9,7 @@ from clip4vla.results.figures import save
 from clip4vla.results.figures_compare import bars
 from clip4vla.results.layout import Grid, build_grid
 from clip4vla.results.paper import Published, read_paper
+from clip4vla.results.pretraining import cost_entries
 from clip4vla.results.render import to_html, to_latex, to_markdown
 from clip4vla.results.sheet import Sheet, read_sheet
 from clip4vla.results.tidy import build_tidy, write_tidy
@@ -40,14 +41,16 @@ def row_text(sheet: Sheet, row: str, runs: str | Path, paper: str | Path) -> str
     """The numbers of one row, ours and the paper's, as Markdown."""
     only = sheet.model_copy(update={"rows": [item for item in sheet.rows if item.row == row]})
     numbers = read_paper(paper)
-    entries, _ = table_views(only, build_tidy([only], runs), numbers)
+    entries = compare(only, build_tidy([only], runs), numbers)
     mine = [entry for entry in entries if entry.row == row]
-    return to_markdown(build_grid(only, mine, numbers))
+    costs = read_costs(sheet.trainings, runs) if sheet.costs else {}
+    return to_markdown(build_grid(only, mine, numbers, costs))
 
 
 def table_views(
     sheet: Sheet, tidy, paper: list[Published], costs: dict[str, Cost] | None = None
 ) -> tuple[list[Entry], Grid]:
-    """The numbers of a table, and its layout."""
+    """The numbers of a table, costs that it shows among them, and its layout."""
     entries = compare(sheet, tidy, paper)
-    return entries, build_grid(sheet, entries, paper, costs)
+    grid = build_grid(sheet, entries, paper, costs)
+    return entries + cost_entries(sheet, paper, costs or {}), grid

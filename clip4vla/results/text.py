@@ -4,8 +4,9 @@ COSTS = ("batch_size", "trained_params_M", "_days", "_days_min", "_days_max")
 
 
 def number(value: float, metric: str) -> str:
-    """A value as the paper prints it: one decimal, costs as whole numbers."""
-    return f"{value:g}" if metric.endswith(COSTS) else f"{value:.1f}"
+    """A value as the paper prints it: one decimal, and of a cost none that is zero."""
+    text = f"{value:.1f}"
+    return text.removesuffix(".0") if metric.endswith(COSTS) else text
 
 
 def signed(value: float) -> str:
@@ -18,5 +19,6 @@ def tex(text: str) -> str:
     """A text in LaTeX: its special marks escaped, and those of the tables in math."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {mark: "\\" + mark for mark in "&%$#_{}"}
-    special |= {"±": r"$\pm$", "−": "$-$", "—": "---", "×": r"$\times$", "<": "$<$", ">": "$>$"}
+    special |= {"±": r"$\pm$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$"}
+    special |= {"<": "$<$", ">": "$>$"}
     return "".join(special.get(mark, mark) for mark in text)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clip4vla.config.plan import make_plan
 from clip4vla.files import write_text
+from clip4vla.results.cost import read_costs
 from clip4vla.results.paper import read_paper
 from clip4vla.results.render import to_markdown
 from clip4vla.results.sheet import Sheet
@@ -24,7 +25,8 @@ def tables(runs: Path) -> str:
     parts, empty, dash = [], [], ""
     for name in plan.tables:
         sheet = Sheet.model_validate(plan.sheet(name))
-        entries, grid = table_views(sheet, build_tidy([sheet], runs), paper)
+        costs = read_costs(sheet.trainings, runs)
+        entries, grid = table_views(sheet, build_tidy([sheet], runs), paper, costs)
         if all(entry.ours is None and entry.paper is None for entry in entries):
             empty.append(f"* [{sheet.title}](experiments/{name}.yaml)\n")
             continue

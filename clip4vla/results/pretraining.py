@@ -1,0 +1,94 @@
+"""What pre-training took, beside a table's numbers: as the paper prints it, and as our runs did it.
+
+A table shows it where its file says `costs: true`. Nothing is judged: devices differ.
+"""
+
+import re
+
+from clip4vla.results.compare import NO_REFERENCE, NOT_RUN, Entry
+from clip4vla.results.cost import Cost
+from clip4vla.results.paper import Published
+from clip4vla.results.sheet import Row, Sheet
+from clip4vla.results.text import number
+
+DATASET = "pretraining"  # of these lines in paper.tsv
+DAYS = "device_days"  # ours; the paper's name their device, as v100_days
+COLUMNS = {
+    DAYS: "device days",
+    "batch_size": "batch size",
+    "trained_params_M": "trained params (M)",
+}
+
+
+def cost_entries(sheet: Sheet, paper: list[Published], costs: dict[str, Cost]) -> list[Entry]:
+    """Every cost of a table that shows them: the paper's rows, and ours once they have ended."""
+    table = sheet.paper_table or sheet.table
+    printed: dict[str, dict[str, Published]] = {}
+    for item in paper if sheet.costs else ():
+        if (item.table, item.dataset) == (table, DATASET):
+            printed.setdefault(item.row, {})[item.metric] = item
+    ours = {row.row: row for row in sheet.rows if sheet.costs and row.pretrainings}
+    labels = {row.row: row.label for row in sheet.rows}
+    entries = []
+    for row in dict.fromkeys([*printed, *ours]):
+        theirs, mine = printed.get(row, {}), _ours(ours[row], costs) if row in ours else {}
+        for metric in dict.fromkeys([*theirs, *mine]):
+            entry = Entry(
+                table=sheet.table,
+                row=row,
+                label=labels.get(row) or theirs[metric].label,
+                kind="ours" if row in labels else "paper",
+                dataset=DATASET,
+                gallery="",
+                column=metric,
+                metric=metric,
+                paper=theirs[metric].value if metric in theirs else None,
+                **mine.get(metric, {}),
+            )
+            entries.append(entry)
+    return entries
+
+
+def cost_cells(entries: list[Entry], source: str) -> tuple[str, ...]:
+    """Texts for the columns, of one row's costs and one of its lines: `paper`, `ours` or other."""
+    if source == "paper":
+        cells = {e.metric: number(e.paper, e.metric) for e in entries if e.paper is not None}
+        cells[DAYS] = _printed_days(entries)
+    elif source == "ours":
+        cells = {e.metric: _measured(e) for e in entries if e.metric in COLUMNS}
+    else:
+        cells = {}
+    return tuple(cells.get(metric) or NO_REFERENCE for metric in COLUMNS)
+
+
+def _ours(row: Row, costs: dict[str, Cost]) -> dict[str, dict]:
+    """Metric -> what its entry says: days of all of a row's pre-trainings, else the largest."""
+    found = [costs[key] for key in row.pretrainings if key in costs]
+    if len(found) < len(row.pretrainings):
+        return dict.fromkeys(COLUMNS, {"verdict": NOT_RUN, "reason": "its runs have not ended"})
+    values = {
+        DAYS: sum(cost.device_hours for cost in found) / 24,
+        "batch_size": max(cost.batch_size for cost in found),
+        "trained_params_M": max(cost.trained_parameters for cost in found) / 1e6,
+    }
+    devices = ", ".join(sorted({device for cost in found for device in cost.hardware}))
+    told = {"verdict": NO_REFERENCE, "reason": f"on {devices}"}
+    return {metric: told | {"ours": value} for metric, value in values.items()}
+
+
+def _measured(entry: Entry) -> str:
+    if entry.ours is None:
+        return NOT_RUN if entry.verdict == NOT_RUN else NO_REFERENCE
+    text = number(entry.ours, entry.metric)
+    return f"{text} {entry.reason}" if entry.metric == DAYS else text
+
+
+def _printed_days(entries: list[Entry]) -> str:
+    """`48 V100`, `512–768 TPU`: the device stands in the metric's name."""
+    days: dict[str, list[str]] = {}
+    for entry in entries:
+        found = re.fullmatch(r"([a-z0-9]+)_days(_min|_max)?", entry.metric)
+        if found and entry.paper is not None:
+            value = number(entry.paper, entry.metric)
+            days.setdefault(found[1].upper(), []).append(value)
+    return "; ".join(f"{'–'.join(values)} {device}" for device, values in days.items())

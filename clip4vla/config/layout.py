@@ -69,6 +69,11 @@ RUN_FILES = {
 }
 
 
+def command_for(target: str) -> str:
+    """What a person types so that Snakemake makes a file or a target: it refuses to guess cores."""
+    return f"`snakemake -s workflow/Snakefile --profile profiles/local {target}`"
+
+
 def data_outputs(plan: Plan) -> list[str]:
     """Everything the data rules leave for a reader."""
     files = []

@@ -54,7 +54,8 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
     name, dataset = plan.dataset_of(version)
     folder = Path(layout.data_dir(version))
     if not (folder / "plan.parquet").is_file() or not (folder / "splits.parquet").is_file():
-        console.print(f"{version}: not planned yet: `snakemake {folder}/plan.parquet`\n")
+        command = layout.command_for(f"{folder}/plan.parquet")
+        console.print(f"{version}: not planned yet: {command}\n", soft_wrap=True)
         return None
     rows, stages = _rows(version, dataset.shards)
     expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}

@@ -169,7 +169,8 @@ def _manifests(run) -> dict[tuple[str, str], Path]:
     manifests = {pair: Path(layout.manifest(*pair)) for pair in sorted(pairs)}
     for (version, _), path in manifests.items():
         if not path.is_file():
-            raise UserError(f"{path}: {version} is not frozen yet; run `snakemake data`")
+            command = layout.command_for("data")
+            raise UserError(f"{path}: {version} is not frozen yet; run {command}")
     return manifests
 
 

@@ -119,7 +119,8 @@ def line(text: str, begin: str) -> list[str]:
 def test_status_at_every_stage(world):
     plan = world.plan()
     (version,) = plan.versions
-    assert "not planned yet" in world.status()
+    command = "snakemake -s workflow/Snakefile --profile profiles/local data/"
+    assert f"not planned yet: `{command}" in world.status()
     data.plan(plan, version)
     assert "0 of 2 shards fetched" in world.status()
     assert line(world.status(), "train") == ["train", "4", "3", *"-----", "3", "0.0%"]

@@ -1,5 +1,7 @@
 """Where every file of the workflow is, relative to the working directory."""
 
+from pathlib import Path
+
 from clip4vla.config.plan import Plan
 
 TABLE_FILES = (
@@ -69,7 +71,7 @@ RUN_FILES = {
 }
 
 
-def command_for(target: str) -> str:
+def command_for(target: str | Path) -> str:
     """What a person types so that Snakemake makes a file or a target: it refuses to guess cores."""
     return f"`snakemake -s workflow/Snakefile --profile profiles/local {target}`"
 

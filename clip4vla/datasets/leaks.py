@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clip4vla.config.layout import command_for
 from clip4vla.config.run import HeldOut
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_ids
@@ -74,6 +75,7 @@ def _clips_from(folder: Path, sources: set[str]) -> frozenset[str]:
 
 def _read(path: Path, columns: list[str]) -> pa.Table:
     if not path.is_file():
-        raise UserError(f"{path}: not there yet; Snakemake makes it: `snakemake {path}`")
+        command = command_for(path)
+        raise UserError(f"{path}: not there yet; Snakemake makes it: {command}")
     table = pq.read_table(path, columns=columns)
     return table.cast(pa.schema([(name, pa.string()) for name in columns]))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip4vla.config.data import Cache
+from clip4vla.config.layout import command_for
 from clip4vla.errors import UserError
 from clip4vla.files import (
     read_json,
@@ -114,7 +115,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise UserError(
             f"{path}: no whole manifest: put the frozen one back, or delete it and run "
-            f"`snakemake {path}` to freeze the shards again"
+            f"{command_for(path)} to freeze the shards again"
         ) from None
     for name in named:
         if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -152,7 +152,8 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
     indexes = [cache / "shards" / f"{shard}.parquet" for shard in range(dataset.shards)]
     for index in indexes:
         if not index.is_file():
-            raise UserError(f"{index}: not there yet; Snakemake makes it: `snakemake {index}`")
+            command = layout.command_for(index)
+            raise UserError(f"{index}: not there yet; Snakemake makes it: {command}")
     manifest = freeze_cache(
         read_table(f"{folder}/ledger.parquet"),
         read_table(f"{folder}/splits.parquet"),
@@ -242,10 +243,12 @@ def _known(counts: dict) -> dict:
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table that the workflow makes. UserError where it is not there, or damaged."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: not there yet; Snakemake makes it: `snakemake {path}`")
+        command = layout.command_for(path)
+        raise UserError(f"{path}: not there yet; Snakemake makes it: {command}")
     try:
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:
         if getattr(error, "errno", None) is not None:  # the disk's failure, not the file's
             raise
-        raise UserError(f"{path}: no whole table: delete it and run `snakemake {path}`") from None
+        command = layout.command_for(path)
+        raise UserError(f"{path}: no whole table: delete it and run {command}") from None

@@ -72,8 +72,9 @@ def _ours(row: Row, costs: dict[str, Cost]) -> dict[str, dict]:
         "trained_params_M": max(cost.trained_parameters for cost in found) / 1e6,
     }
     devices = ", ".join(sorted({device for cost in found for device in cost.hardware}))
-    told = {"verdict": NO_REFERENCE, "reason": f"on {devices}"}
-    return {metric: told | {"ours": value} for metric, value in values.items()}
+    told = {metric: {"verdict": NO_REFERENCE, "ours": value} for metric, value in values.items()}
+    told[DAYS]["reason"] = f"on {devices}"
+    return told
 
 
 def _measured(entry: Entry) -> str:

@@ -80,6 +80,7 @@ def page(plan: Plan, out: Path) -> Path:
                 ("substitute", "silent clips and donors", "donors.html"),
             )
             for key in plan.stage(stage)
+            if (RUNS / key / file).is_file()
         },
     )
     if out == RESULTS:

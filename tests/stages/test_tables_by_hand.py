@@ -34,6 +34,10 @@ def by_hand(*words: str, values: dict | None = None) -> str:
     return done.stdout
 
 
+def plan_of_demo():
+    return make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], VALUES)
+
+
 def jobs(target: str) -> set[str]:
     """The rules that Snakemake would run for a target."""
     command = [sys.executable, "-m", "snakemake", "-s", str(REPO / "workflow" / "Snakefile")]
@@ -50,8 +54,15 @@ def test_without_a_table_all_of_them_are_built_in_a_fresh_folder():
     for page in pages:
         assert "not run" in Path(page).read_text()
     assert by_hand("build", TABLES[1]).split() == pages[1:]
+
+
+def test_the_page_links_what_is_there():
+    plan = plan_of_demo()
+    one, two = plan.stage("evaluate")[:2]
+    write_text(f"results/runs/{one}/examples.html", "")
     assert by_hand("page").strip() == "results/preview/index.html"
-    assert 'href="../runs/' in Path("results/preview/index.html").read_text()
+    page = Path("results/preview/index.html").read_text()
+    assert f'href="../runs/{one}/examples.html"' in page and two not in page
 
 
 def test_a_row_and_a_sheet_are_printed_and_leave_no_file():
@@ -84,7 +95,7 @@ def test_snakemake_still_runs_what_was_looked_at(target):
 @pytest.mark.parametrize("target", [TABLES[0], "tables"])
 def test_tables_that_are_there_without_their_runs_are_not_done(target):
     """Such as those of another machine: Snakemake does not look behind a file that is there."""
-    plan = make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], VALUES)
+    plan = plan_of_demo()
     for name in layout.table_outputs(plan):
         write_text(name, "")
     assert {"finetune", "evaluate"} <= jobs(target)

@@ -16,6 +16,7 @@ PAPER_ONLY = "paper only"
 NOT_RUN = "not run"
 NO_DATA = "not run (no data)"
 OTHER_GALLERY = "other gallery"
+NOT_COMPARABLE = "not comparable"
 OTHER_PROTOCOL = "other protocol"
 NO_REFERENCE = "—"
 
@@ -265,7 +266,7 @@ def _judged(values: dict, lacking: str, theirs: str, *, comparable: bool, first:
         return {"verdict": "partial" if lacking else NO_REFERENCE, "reason": lacking or none}
     if not comparable:
         reason = "other data or other towers than the paper's: see the note"
-        return {"verdict": "not comparable", "difference": difference, "reason": reason}
+        return {"verdict": NOT_COMPARABLE, "difference": difference, "reason": reason}
     if _base(values["protocol"]) != _base(theirs):
         reason = f"ours is {values['protocol']}, the paper's {theirs}"
         return {"verdict": OTHER_PROTOCOL, "reason": reason}

@@ -23,8 +23,8 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, GREY = (
     "#8a939c",
 )
 DARK = "#1c2733"
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, GREY)
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE = {
     "svg.hashsalt": "clip4vla",  # without it the ids in an SVG are random
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine

@@ -4,9 +4,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from clip4vla.results.compare import TOLERANCE, Entry, lower_is_better
+from clip4vla.results.compare import NOT_COMPARABLE, TOLERANCE, Entry, lower_is_better
 from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, STYLE, blank
 from clip4vla.results.sheet import Sheet
+
+OTHER_DATA = " (not comparable: see the notes)"  # in the picture: it may be seen without its table
 
 
 def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
@@ -33,7 +35,7 @@ def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
         axes[0].set_yticks(range(len(rows)), [labels[row] for row in rows])
         axes[0].set_ylim(len(rows) - 0.4, -0.6)
         handles = [
-            Patch(color=GREY, label="paper"),
+            Patch(color=GREY, label="paper" if sheet.comparable else f"paper{OTHER_DATA}"),
             Patch(color=BLUE, label="ours (mean, ± sd)"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
@@ -102,8 +104,8 @@ def differences(entries: list[Entry]) -> Figure:
         axis.set_xlabel(f"ours − paper, points (bars: sd over seeds; band: ± {TOLERANCE:g})")
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
-        foreign = any(e.verdict == "not comparable" for e in shown)
-        title = "Difference to the paper" + (" (not comparable: see the notes)" if foreign else "")
+        foreign = any(e.verdict == NOT_COMPARABLE for e in shown)
+        title = f"Difference to the paper{OTHER_DATA if foreign else ''}"
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         if shown:
             figure.legend(loc="outside lower center", ncols=min(6, len(measures)), frameon=False)

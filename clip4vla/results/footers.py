@@ -54,7 +54,7 @@ def footers(
         )
         lines += _folds(measured)
         if any(entry.paper is not None for entry in entries):
-            lines.append(_summary(entries, measured))
+            lines.append(_summary(sheet, entries, measured))
         lines += order_notes(sheet, measured) + best_notes(sheet, measured)
         lines += _data(sheet, measured)
         lines += _shared("Silent clips", "policy", measured)
@@ -99,7 +99,7 @@ def _folds(measured: list[Entry]) -> list[str]:
     ]
 
 
-def _summary(entries: list[Entry], measured: list[Entry]) -> str:
+def _summary(sheet: Sheet, entries: list[Entry], measured: list[Entry]) -> str:
     wanted = [
         e
         for e in entries
@@ -109,7 +109,7 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
     ]
     compared = [e for e in measured if e.difference is not None and not lower_is_better(e.metric)]
     text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"
-    if not compared:
+    if not compared or not sheet.comparable:  # a mean of differences to other data says nothing
         return f"{text}."
     bias = sum(e.difference for e in compared) / len(compared)
     size = sum(abs(e.difference) for e in compared) / len(compared)

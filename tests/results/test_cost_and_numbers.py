@@ -11,7 +11,7 @@ from clip4vla.errors import UserError
 from clip4vla.files import write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.cost import cost_notes, read_costs
-from clip4vla.results.figures import encoded
+from clip4vla.results.figures import COLOURS, MARKS, encoded
 from clip4vla.results.figures_cost import SHOWN, cost_figure
 from clip4vla.results.numbers import UNKNOWN, to_numbers
 from clip4vla.results.paper import read_paper
@@ -123,3 +123,7 @@ def test_every_number_is_a_macro(sheet, tmp_path):
     assert lines["table1/w2vv_pp/msrvtt/t2v_R1"].startswith(f"{{{UNKNOWN}}}")
     for values in lines.values():
         assert len(re.findall(r"\{(?:[^{}]|\{[^{}]*\})*\}", values)) == 6
+
+
+def test_no_two_curves_share_colour_and_mark():
+    assert len(set(COLOURS)) == len(COLOURS) == len(set(MARKS)) == len(MARKS)

@@ -8,6 +8,8 @@ from results_tree import PAPER, make_tree, metrics, rewrite
 from clip4vla.errors import UserError
 from clip4vla.files import write_json
 from clip4vla.results.compare import compare
+from clip4vla.results.figures_compare import bars, differences
+from clip4vla.results.footers import footers
 from clip4vla.results.layout import build_grid
 from clip4vla.results.metrics_file import read_metrics
 from clip4vla.results.paper import read_paper
@@ -111,8 +113,14 @@ def test_latex_escapes_and_rows_have_all_columns(table):
     assert r"45.5 $\pm$ 0.7" in text and "−" not in text.split("% ")[0]
 
 
-def a_sheet(tmp_path, scores, *, metrics_map=None, comparable=True, expected="msrvtt"):
-    """A sheet with one row, R@1 only; `scores`: list of (seed, run key, value)."""
+def a_sheet(tmp_path, scores, **given):
+    """The entry of ours of `a_table`."""
+    _, found = a_table(tmp_path, scores, **given)
+    return [entry for entry in found if entry.kind == "ours"][0]
+
+
+def a_table(tmp_path, scores, *, metrics_map=None, comparable=True, expected="msrvtt"):
+    """A sheet with one row, R@1 only, and its entries; `scores`: (seed, run key, value)."""
     for _, key, value in scores:
         if value is not None:
             found = metrics(key, value, metrics_of={"t2v_R1": value, "t2a_R1": value / 2})
@@ -131,8 +139,7 @@ def a_sheet(tmp_path, scores, *, metrics_map=None, comparable=True, expected="ms
             "rows": [row],
         }
     )
-    found = compare(sheet, build_tidy([sheet], tmp_path / "runs"), read_paper(PAPER))
-    return [entry for entry in found if entry.kind == "ours"][0]
+    return sheet, compare(sheet, build_tidy([sheet], tmp_path / "runs"), read_paper(PAPER))
 
 
 def test_cells_of_one_seed_are_folds(tmp_path):
@@ -173,6 +180,16 @@ def test_tiny_towers_get_no_verdict(tmp_path):
     entry = a_sheet(tmp_path, [(0, "k", 5.0)], comparable=False, expected="demo")
     assert entry.verdict == "not comparable"
     assert entry.difference == pytest.approx(5.0 - 46.2)
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_numbers_of_other_data_are_averaged_nowhere_and_every_picture_says_so(tmp_path, comparable):
+    sheet, entries = a_table(tmp_path, [(0, "k", 5.0)], comparable=comparable)
+    lines = footers(sheet, entries, read_paper(PAPER), {})
+    assert any("mean difference" in line for line in lines) is comparable
+    (legend,) = bars(sheet, entries).legends
+    said = [legend.get_texts()[0].get_text(), differences(entries).get_suptitle()]
+    assert all(("not comparable" not in text) is comparable for text in said)
 
 
 def test_audio_only_baselines_stand_in_the_shared_column():

@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that `--help` and `plan` an
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -25,6 +26,7 @@ from clip4vla.commands.options import (
     RunKey,
     Threads,
     Values,
+    checked_plan_of,
     overrides_of,
     plan_of,
 )
@@ -99,7 +101,7 @@ def plan(
     from clip4vla.config.targets import narrowed
     from clip4vla.cost.report import print_plan
 
-    print_plan(narrowed(plan_of(config_files, values), target), tflops)
+    print_plan(narrowed(checked_plan_of(config_files, values), target), tflops)
 
 
 @app.command()
@@ -108,8 +110,8 @@ def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -
     from clip4vla.config.targets import targets
     from clip4vla.consoles import console
 
-    found, width = targets(plan_of(config_files, values)), console().width
-    indent = max(map(len, found)) + 2
+    found, width = targets(checked_plan_of(config_files, values)), console().width
+    indent = min(max(map(len, found)) + 2, width // 2)
     for name, line in found.items():
         given = {"initial_indent": name.ljust(indent), "subsequent_indent": " " * indent}
         typer.echo(textwrap.fill(line, width, **given))
@@ -279,6 +281,8 @@ def fail(message: str, code: int) -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of the `clip4vla` command."""
     os.environ.setdefault("MPLBACKEND", "Agg")
+    if not sys.stdout.isatty():  # a file of ours is UTF-8, wherever it is written
+        sys.stdout.reconfigure(encoding="utf-8")
     if not sys.stderr.isatty():
         _print_command(arguments or sys.argv[1:])
     with one_line_errors():
@@ -289,7 +293,9 @@ def _print_command(arguments: list[str]) -> None:
     """The first line of every log: what to type to run the same by hand."""
     names = ("CLIP4VLA_CONFIG", "CLIP4VLA_SET")
     values = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
-    print("$", *values, "clip4vla", shlex.join(arguments), file=sys.stderr, flush=True)
+    line = shlex.join(["clip4vla", *arguments])
+    shown = re.sub(r"://\S*@", "://...@", " ".join(["$", *values, line]))  # it may be a password
+    print(shown, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -265,7 +265,8 @@ def memory() -> Check:
 
 def disk(folder: Path) -> Check:
     """Free space where data and runs will live."""
-    free = shutil.disk_usage(folder).free
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
     text = f"{free / GIB:.1f} GiB free in {folder}"
     remedy = "free some space or choose another folder; real datasets need hundreds of GiB"
     if free < 20 * GIB:

@@ -46,7 +46,8 @@ def _git() -> tuple[tuple[str, Any], ...]:
     package = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
+        # Without the lock of the index, which a commit of the user's may want at this moment.
+        command = ["git", "--no-optional-locks", "-C", str(package), *arguments]
         given = {"capture_output": True, "text": True, "check": True, "timeout": GIT_SECONDS}
         return subprocess.run(command, **given).stdout.strip()
 

@@ -40,8 +40,8 @@ rule pretrain_run:
     shell:
         "clip4vla launch {wildcards.run_key} --threads {threads} --launcher {resources.launcher}"
         " --nodes {resources.nodes} --gpus-per-node {resources.gpus_per_node}"
-        " --gpu-model {resources.gpu_model} --mem-mb {resources.mem_mb}"
-        " --minutes {resources.runtime} --partition {resources.slurm_partition}"
-        " --account {resources.slurm_account} --constraint {resources.constraint:q}"
-        " --qos {resources.qos} --extra={resources.slurm_extra:q}"
+        " --gpu-model {resources.gpu_model:q} --mem-mb {resources.mem_mb}"
+        " --minutes {resources.runtime} --partition {resources.slurm_partition:q}"
+        " --account {resources.slurm_account:q} --constraint {resources.constraint:q}"
+        " --qos {resources.qos:q} --extra={resources.slurm_extra:q}"
         " > {log} 2>&1"

@@ -159,6 +159,7 @@ rule build_page:
 rule snakemake_report:
     input:
         layout.table_outputs(PLAN),
+        layout.scores(PLAN),
     output:
         "results/report.zip",
     log:
@@ -171,4 +172,4 @@ rule snakemake_report:
     message:
         "Pack the Snakemake report"
     shell:
-        "clip4vla tables report {params.snakefile} > {log} 2>&1"
+        "clip4vla tables report {params.snakefile:q} > {log} 2>&1"

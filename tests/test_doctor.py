@@ -133,8 +133,9 @@ def test_slurm(monkeypatch, programs, answer, state):
 @pytest.mark.parametrize(("free", "state"), [(30, "ok"), (5, "warn"), (0.5, "fail")])
 def test_disk(monkeypatch, tmp_path, free, state):
     usage = SimpleNamespace(free=int(free * doctor.GIB))
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", {tmp_path: usage}.get)
     assert doctor.disk(tmp_path).state == state
+    assert doctor.disk(tmp_path / "not" / "made yet").state == state
 
 
 def test_write_access(tmp_path):

@@ -55,3 +55,8 @@ def test_lists_and_ranges_are_read():
         ["99.9"],
     ]
     assert "99.9" not in KNOWN and cited(f"facts: {3} queries") == set()
+
+
+def test_no_other_document_is_cited():
+    found = [path for path, text in texts().items() if re.search(r"\bengineering [A-Z]\.\d", text)]
+    assert found == []

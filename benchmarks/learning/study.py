@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=TABLES, choices=TABLES, help="tables")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # the pool ends with its parent
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the pool ends with its parent
     started, tables = time.monotonic(), tuple(options.only)
     try:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,18 @@ def overrides_of(values: str | None) -> dict[str, Any]:
 
 
 def plan_of(files: list[Path], values: str | None):
-    """The plan of these config files."""
+    """The plan of these config files, as jobs take it.
+
+    They read what they need and no more: a running training is put back into the queue and goes on,
+    whatever somebody writes into paper.tsv meanwhile.
+    """
+    from clip4vla.config.plan import make_plan
+
+    return make_plan(files, overrides_of(values))
+
+
+def checked_plan_of(files: list[Path], values: str | None):
+    """The same, with every name checked that the config alone cannot know: before anything runs."""
     from clip4vla.stages.planning import checked_plan
 
     return checked_plan(files, overrides_of(values))

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, Values, overrides_of, plan_of
+from clip4vla.commands.options import (
+    DEFAULT_CONFIG,
+    ConfigFiles,
+    Values,
+    checked_plan_of,
+    overrides_of,
+    plan_of,
+)
+from clip4vla.errors import UserError
 
 runs = typer.Typer(no_args_is_help=True, help="What has been run here.")
 Key = Annotated[str, typer.Argument(help="Run key, 12 hex digits.")]
@@ -25,7 +33,7 @@ def runs_ls(
     from clip4vla.consoles import console, table
     from clip4vla.stages.run_list import list_runs
 
-    plan = narrowed(plan_of(config_files, values), target)
+    plan = narrowed(checked_plan_of(config_files, values), target)
     found = table("run key", "stage", "state", "number", "first row that needs it")
     for run in list_runs(plan):
         found.add_row(run.key, run.stage, run.state, run.number, run.name)
@@ -83,9 +91,11 @@ def runs_gc(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove them; a terminal is asked first.")
+        bool, typer.Option("--delete", help="Remove them, after a question.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask; needed where no terminal is.")
+    ] = False,
 ) -> None:
     """List runs here that no row uses, with state and size. The workflow deletes none.
 
@@ -111,7 +121,9 @@ def runs_gc(
     typer.echo(whole + ("" if delete else "; --delete removes them for good"))
     if not delete:
         return
-    if not yes and _at_a_terminal():
+    if not yes and not _at_a_terminal():
+        raise UserError("runs gc --delete: nobody is there to be asked: say --yes too")
+    if not yes:
         typer.confirm("Remove them for good?", abort=True)
     for run in found:
         remove(run.key)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, Values, plan_of
+from clip4vla.commands.options import DEFAULT_CONFIG, ConfigFiles, Values, checked_plan_of
 
 tables = typer.Typer(no_args_is_help=True, help="From metrics to tables, figures and pages.")
 
@@ -28,7 +28,7 @@ def tables_sheet(
     """Print which runs fill the cells of a table, as JSON."""
     from clip4vla.stages import results as stage
 
-    typer.echo(stage.sheet(plan_of(config_files, values), table), nl=False)
+    typer.echo(stage.sheet(checked_plan_of(config_files, values), table), nl=False)
 
 
 @tables.command("build")
@@ -41,7 +41,7 @@ def tables_build(
     """Build one table or all (Markdown, HTML, LaTeX, CSV). Rows that have not run say so."""
     from clip4vla.stages import results as stage
 
-    for path in stage.build(plan_of(config_files, values), table, out):
+    for path in stage.build(checked_plan_of(config_files, values), table, out):
         typer.echo(path)
 
 
@@ -55,7 +55,7 @@ def tables_row(
     """Print the numbers of one row, ours and the paper's."""
     from clip4vla.stages import results as stage
 
-    typer.echo(stage.row(plan_of(config_files, values), table, row), nl=False)
+    typer.echo(stage.row(checked_plan_of(config_files, values), table, row), nl=False)
 
 
 @tables.command("page")
@@ -65,7 +65,7 @@ def tables_page(
     """Draw the figures and put everything on one self-contained page, index.html."""
     from clip4vla.stages import results as stage
 
-    typer.echo(stage.page(plan_of(config_files, values), out))
+    typer.echo(stage.page(checked_plan_of(config_files, values), out))
 
 
 @tables.command("report")

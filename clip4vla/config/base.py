@@ -102,9 +102,9 @@ def _holds_bool(value: Any) -> bool:
 
 
 def _one_line(text: str) -> str:
-    if not text.strip() or len(text.splitlines()) > 1:
+    if len(text.strip().splitlines()) != 1:
         raise ValueError("a text of one line is wanted")
-    return text
+    return text.strip()
 
 
 OneLine = Annotated[str, AfterValidator(_one_line)]  # what stands in a cell or a heading

@@ -72,8 +72,11 @@ RUN_FILES = {
 
 
 def command_for(target: str | Path) -> str:
-    """What a person types so that Snakemake makes a file or a target: it refuses to guess cores."""
-    return f"`snakemake -s workflow/Snakefile --profile profiles/local {target}`"
+    """What a person types so that Snakemake makes a file or a target.
+
+    Profile and config are theirs: without them Snakemake would not start, or make something else.
+    """
+    return f"`snakemake ... {target}` (`...`: the options that the workflow is run with)"
 
 
 def data_outputs(plan: Plan) -> list[str]:

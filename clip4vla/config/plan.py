@@ -17,7 +17,7 @@ from clip4vla.config.metrics import metric_names, own_name
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import sources_of
 from clip4vla.config.sections import GATES
-from clip4vla.config.table import Row, Table, read_table
+from clip4vla.config.table import Row, Table, read_table, tables_in
 from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document
 from clip4vla.errors import UserError, did_you_mean
@@ -190,7 +190,7 @@ def used_keys(files: list[Path], overrides: dict[str, Any] | None = None) -> set
     as `make_plan`, also for a mistake in a table that is no target.
     """
     config, documents = load_config(files, overrides)
-    found = sorted(path.stem for path in config.experiments.glob("[!.]*.yaml"))
+    found = sorted({*config.targets, *(path.stem for path in tables_in(config.experiments))})
     enabled = {k: v.model_copy(update={"enabled": True}) for k, v in config.datasets.items()}
     keys: set[str] = set()
     for datasets in (config.datasets, enabled):  # they decide what pre-training must not see

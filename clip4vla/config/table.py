@@ -93,11 +93,16 @@ class Table(Section):
     _once = field_validator("seeds", "together_with")(each_once)
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """The files of tables; an editor's hidden ones are none."""
+    return sorted(folder.glob("[!.]*.yaml"))
+
+
 def read_table(folder: Path, name: str) -> tuple[Table, Document]:
     """Read and check `<folder>/<name>.yaml`. Raises UserError with file and line."""
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(item.stem for item in folder.glob("*.yaml"))
+        known = [item.stem for item in tables_in(folder)]
         raise UserError(
             f"targets: no table {name!r}: {path} does not exist"
             + (f"; known: {', '.join(known)}" if known else "")

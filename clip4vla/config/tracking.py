@@ -44,11 +44,13 @@ class Tracking(Section):
             return None
         if uri.startswith(SQLITE) and len(uri) > len(SQLITE):
             return uri
+        shown = "uri" if "@" in uri else repr(uri)  # what stands before an @ may be a password
         try:
             parts = urlsplit(uri)
             given, _ = parts.hostname, parts.port  # a port that is no number raises here
         except ValueError as error:
-            raise ValueError(f"{uri!r}: {error}; write http://HOST:PORT") from None
+            why = "" if "@" in uri else f"{error}; "
+            raise ValueError(f"{shown}: {why}write http://HOST:PORT") from None
         if parts.username or parts.password:
             raise ValueError(
                 "leave user and password out: export MLFLOW_TRACKING_USERNAME and "
@@ -57,7 +59,9 @@ class Tracking(Section):
         if parts.scheme not in ("http", "https") or not given:
             database = parts.scheme.startswith(("postgresql", "mysql", "mssql"))
             remedy = "start `mlflow server` in front of the database and " if database else ""
-            raise ValueError(f"{uri!r}: {remedy}write http://HOST:PORT, or sqlite:///PATH")
+            raise ValueError(f"{shown}: {remedy}write http://HOST:PORT, or sqlite:///PATH")
+        if parts.query or parts.fragment:
+            raise ValueError("leave out what follows ? or #; a token: export MLFLOW_TRACKING_TOKEN")
         return uri.rstrip("/")
 
     @model_validator(mode="after")

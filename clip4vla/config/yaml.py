@@ -45,7 +45,7 @@ class Document:
         key = (*at, *dotted.split("."))
         where = f"{self._at(line)}: {'.'.join(map(str, key))}"
         if key in self.hold_keys:
-            raise UserError(f"{where}: stands twice (first {self._on(key)}); remove one")
+            raise UserError(f"{where}: stands twice{self._first(key)}; remove one")
         if not holds_keys and key in self.lines:
             raise UserError(f"{where}: keys of it stand {self._on(key)}; remove one")
         for length in range(len(at) + 1, len(key)):
@@ -60,6 +60,10 @@ class Document:
 
     def _at(self, line: int | None) -> str:
         return str(self.path) if line is None else f"{self.path}:{line}"
+
+    def _first(self, key: KeyPath) -> str:
+        line = self.lines[key]
+        return "" if line is None else f" (first on line {line})"
 
     def _on(self, key: KeyPath) -> str:
         line = self.lines[key]

@@ -105,9 +105,10 @@ def _frozen(version: str, cache_id: str) -> dict[str, Any] | None:
 
 
 def _data_cost(plan: Plan, version: str, cache_id: str) -> DataCost:
-    _, dataset = plan.dataset_of(version)
+    name, dataset = plan.dataset_of(version)
     frozen = _frozen(version, cache_id)
-    clips = frozen["clips"]["usable"] if frozen else _different_clips(dataset)
+    read = {what[1] for what in plan.places if len(what) == 2 and what[0] == name}
+    clips = frozen["clips"]["usable"] if frozen else _different_clips(dataset, read)
     seconds = (clips or 0) * typical(dataset.reader).seconds
     cache_bytes = seconds * cached_bytes_per_second(plan.caches[version, cache_id])
     if frozen:
@@ -129,14 +130,17 @@ def _data_cost(plan: Plan, version: str, cache_id: str) -> DataCost:
     )
 
 
-def _different_clips(dataset: Dataset) -> int | None:
+def _different_clips(dataset: Dataset, read: set[str]) -> int | None:
     """Clips that the config leads one to expect; None where nothing is known.
 
-    Splits overlap: their sum is too much for a dataset with folds, and enough for a small part.
+    Splits overlap: their sum is too much for a dataset with folds. It is enough for a small part,
+    if the splits that are read are all declared.
     """
     declared = sum(split.clips for split in dataset.expected.values())
-    known = [count for count in (typical(dataset.reader).clips, declared) if count]
-    return min(known, default=None)
+    usual = typical(dataset.reader).clips
+    if not usual or (declared and read <= dataset.expected.keys()):
+        return min(filter(None, (usual, declared)), default=None)
+    return usual
 
 
 def cached_bytes_per_second(cache: Cache) -> float:

@@ -33,8 +33,8 @@ def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[s
 
     `start` and `end` are the seconds to cut from what the dataset's source gives; they are missing
     where the source gives the clip itself. All clips of a source are in one shard, so that a source
-    is looked up once; the shard depends on nothing but the source's id and the number of shards
-    (engineering F.7). Raises UserError as `read_annotations` does.
+    is looked up once; the shard depends on nothing but the source's id and the number of shards.
+    Raises UserError as `read_annotations` does.
     """
     annotations = read_annotations(name, dataset)
     clips = annotations.clip_table

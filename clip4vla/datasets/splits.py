@@ -20,7 +20,7 @@ LISTS = "as its lists were read; lists that have changed are another `version`"
 def unknown_splits(plan: Plan) -> list[str]:
     """One line for each split that its dataset cannot have, as far as that is known by now.
 
-    What stands in `expected` is believed until the lists are read.
+    What stands in `expected` is believed.
     """
     lines = []
     for version, name in (plan.versions | plan.listed).items():
@@ -29,8 +29,9 @@ def unknown_splits(plan: Plan) -> list[str]:
         if not named:
             continue
         path = Path(layout.data_dir(version), "splits.parquet")
-        if path.is_file():
-            lines += lacking(plan, name, _splits_in(path), LISTS)
+        read = _splits_in(path)
+        if read is not None:
+            lines += lacking(plan, name, read, LISTS)
         elif known := _of_reader(dataset.reader):
             lines += lacking(plan, name, [*known, *dataset.expected], "")
     return lines
@@ -63,5 +64,9 @@ def _of_reader(name: str) -> list[str]:
     return list(dict.fromkeys(splits))
 
 
-def _splits_in(path: Path) -> list[str]:
-    return pq.read_table(path, columns=["split"])["split"].unique().to_pylist()
+def _splits_in(path: Path) -> list[str] | None:
+    """The splits of a table; None for none yet, and for a damaged one, which who reads it names."""
+    try:
+        return pq.read_table(path, columns=["split"])["split"].unique().to_pylist()
+    except (OSError, ValueError, LookupError):
+        return None

@@ -201,7 +201,7 @@ def ffmpeg() -> str:
 
 
 def _offer_ffmpeg(tools: Path) -> None:
-    """Put a folder with a link named ffmpeg first on PATH (engineering D.2)."""
+    """Put a folder with a link named ffmpeg first on PATH."""
     tools.mkdir(parents=True, exist_ok=True)
     link = tools / "ffmpeg"
     if not link.is_symlink() or os.readlink(link) != ffmpeg():

@@ -1,6 +1,6 @@
 """What became of a clip: three closed enums, when to try again, and the reading of errors.
 
-The taxonomy is that of engineering D.3. A missing clip is a row with a status, never an exception.
+A missing clip is a row with a status, never an exception.
 """
 
 import errno

@@ -11,7 +11,7 @@ import pandas as pd
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Cell, Column, Row, Sheet
 
-TOLERANCE = 1.0  # points; reruns of one recipe move by 1-3 points (engineering B.11)
+TOLERANCE = 1.0  # points; reruns of one recipe move by 1-3 points
 PAPER_ONLY = "paper only"
 NOT_RUN = "not run"
 NO_DATA = "not run (no data)"

@@ -170,7 +170,7 @@ def _missing(sheet: Sheet, entries: list[Entry]) -> list[str]:
         if open_ and entry.reason:
             reason = entry.reason
             if entry.ours is None and reason.startswith("waiting for"):
-                reason = "its runs have not ended (table.csv names them)"
+                reason = "its runs have not ended (`clip4vla runs ls` names them)"
             reasons.setdefault(f"{entry.verdict}, {reason}", []).append(entry)
     return [
         f"{_upper(why)}: {place}."

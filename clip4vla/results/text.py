@@ -4,9 +4,10 @@ COSTS = ("batch_size", "trained_params_M", "_days", "_days_min", "_days_max")
 
 
 def number(value: float, metric: str) -> str:
-    """A value as the paper prints it: one decimal, and of a cost none that is zero."""
-    text = f"{value:.1f}"
-    return text.removesuffix(".0") if metric.endswith(COSTS) else text
+    """A value as the paper prints it: one decimal; of a cost none of zero, two digits below 1."""
+    if metric.endswith(COSTS):
+        return f"{value:.2g}" if value < 1 else f"{value:.1f}".removesuffix(".0")
+    return f"{value:.1f}"
 
 
 def signed(value: float) -> str:

@@ -130,6 +130,7 @@ def read_texts(source: str, column: str | None) -> list[str]:
 
 def _column(source: str, text: str, separator: str, column: str | None) -> list[str]:
     """One column of a table whose rows all have as many fields as its header."""
+    csv.field_size_limit(sys.maxsize)  # else fields end at 128 KiB
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows, line = [], 1
     try:
@@ -142,7 +143,10 @@ def _column(source: str, text: str, separator: str, column: str | None) -> list[
             rows += [row] if row else []  # an empty line is no row
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{source}: line {line} is no row of a table ({error})") from None
+        raise UserError(
+            f"{source}: line {line} is no row of a table ({error}); a field with quotes in it "
+            "stands in quotes, with each of its own twice"
+        ) from None
     if not rows:
         raise UserError(f"{source}: is empty: its first line must name the columns")
     header = rows[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4vla.config.plan import Plan, make_plan
-from clip4vla.config.table import NO_PAPER
+from clip4vla.config.table import NO_PAPER, tables_in
 from clip4vla.config.yaml import read_yaml
 from clip4vla.cost.work import work_of
 from clip4vla.datasets.splits import unknown_splits
@@ -69,7 +69,7 @@ def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:
 def _of_no_table(plan: Plan, numbers: list[Published]) -> list[str]:
     """One line for each table of the numbers that is neither the paper's nor one of ours."""
     first = {number.table: number for number in reversed(numbers)}
-    files = sorted(Path(plan.config.experiments).glob("*.yaml"))
+    files = tables_in(Path(plan.config.experiments))
     known = [*PRINTED, *(file.stem for file in files)]
     if not first.keys() <= {*known}:
         named = (read_yaml(file).value.get("paper_table") for file in files)

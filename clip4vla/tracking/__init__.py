@@ -1,7 +1,7 @@
 """MLflow, filled from files: stages write records, one place replays them into a store.
 
 No stage talks to MLflow: a live run is fed by a child process from the run's own files, and what
-that could not deliver a sync does. So no server can stop or slow a run (engineering C.2, C.4).
+that could not deliver a sync does. So no server can stop or slow a run.
 """
 
 from clip4vla.tracking.context import Context, Target

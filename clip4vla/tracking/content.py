@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from clip4vla.errors import UserError
 from clip4vla.tracking.attempts import read_attempts, tags_of, usage_of
@@ -73,7 +73,7 @@ def fill(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> 
     points = [*_points(stage), *usage_of(attempts)]
     log_points(store, run_id, points if fresh else _missing(store, run_id, points))
     for name in record.artifacts:
-        store.client.log_artifact(run_id, str(folder / name))
+        store.client.log_artifact(run_id, str(folder / name), _place(name))
     _log_datasets(store, run_id, record)
     if record.model:
         about = {
@@ -83,6 +83,12 @@ def fill(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> 
         }
         store.add_model(run, f"{record.kind}-{record.key}", about)
     store.client.set_terminated(run_id, "FINISHED", end_time=stage.ended_ms)
+
+
+def _place(name: str) -> str | None:
+    """The artifact's folder: all tables have a table.md. None: at the top."""
+    parent = PurePosixPath(name).parent
+    return None if parent == PurePosixPath() or ".." in parent.parts else str(parent)
 
 
 def log_params(store: Store, run_id: str, params: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ from clip4vla.config import layout
 from clip4vla.config.plan import make_plan
 from clip4vla.config.sections import Model
 from clip4vla.config.targets import narrowed
-from clip4vla.cost.estimate import clip_counts, estimate
+from clip4vla.cost.estimate import _data_cost, clip_counts, estimate
 from clip4vla.cost.report import print_plan
 from clip4vla.cost.runs import flops, v100_flops
 from clip4vla.cost.work import work_of
@@ -178,3 +178,18 @@ def test_a_speed_is_a_number(speed):
     given = ["plan", "--tflops", speed, "-c", str(REPO / "config.yaml")]
     done = CliRunner().invoke(app, given)
     assert done.exit_code == 2 and "--tflops" in done.output
+
+
+def test_a_dataset_of_which_one_split_is_declared_is_counted_as_usual(monkeypatch):
+    plan = make_plan([REPO / "config.yaml"], {"targets": ["table5"]})
+    version = next(v for v, name in plan.versions.items() if name == "msrvtt")
+    name, dataset = plan.dataset_of(version)
+    whole = clips_of(plan, version)
+    part = dataset.model_copy(update={"expected": {"test_1k": dataset.expected["test_1k"]}})
+    plan.config.datasets[name] = part
+    assert clips_of(plan, version) == whole == 10_000
+
+
+def clips_of(plan, version):
+    (cache_id,) = {cache_id for one, cache_id in plan.caches if one == version}
+    return _data_cost(plan, version, cache_id).clips

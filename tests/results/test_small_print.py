@@ -11,7 +11,7 @@ from clip4vla.results.tables import table_views
 from clip4vla.results.tidy import build_tidy
 
 REPO = Path(__file__).parents[2]
-WAITING = "Not run, its runs have not ended (table.csv names them): "
+WAITING = "Not run, its runs have not ended (`clip4vla runs ls` names them): "
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def line(text: str, begin: str) -> list[str]:
 def test_status_at_every_stage(world):
     plan = world.plan()
     (version,) = plan.versions
-    command = "snakemake -s workflow/Snakefile --profile profiles/local data/"
+    command = "snakemake ... data/"
     assert f"not planned yet: `{command}" in world.status()
     data.plan(plan, version)
     assert "0 of 2 shards fetched" in world.status()
@@ -369,7 +369,8 @@ def test_a_damaged_table_is_named(world, name, damage):
     )
     path = Path(folder, f"{name}.parquet")
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    message = re.escape(f"{path}: no whole table: delete it and run `snakemake {path}`")
+    command = layout.command_for(path)
+    message = re.escape(f"{path}: no whole table: delete it and run {command}")
     with pytest.raises(UserError, match=message):
         world.status()
     if name == "fetch":

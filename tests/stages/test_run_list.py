@@ -125,6 +125,8 @@ def test_what_no_row_uses_is_listed_and_only_then_removed(plan, here):
     assert done.exit_code == 0 and STRAY in done.output
     assert Path("results/runs", STRAY).is_dir()
     done = CliRunner().invoke(app, ["runs", "gc", "--delete", *OPTIONS])
+    assert "say --yes too" in str(done.exception) and Path("results/runs", STRAY).is_dir()
+    done = CliRunner().invoke(app, ["runs", "gc", "--delete", "--yes", *OPTIONS])
     assert done.exit_code == 0 and "removed" in done.output
     assert not Path("results/runs", STRAY).exists() and not Path("runs", STRAY).exists()
     assert Path("results/runs", here[0], "metrics.json").is_file()
@@ -134,11 +136,17 @@ def test_rows_of_all_tables_count_whatever_the_targets_and_the_data(plan, here):
     values = {"targets": ["demo_classification"], "datasets": {"demo": {"enabled": False}}}
     assert not make_plan(CONFIG, values).runs
     assert plan.runs.keys() <= used_keys(CONFIG, values)
-    given = ["runs", "gc", "--delete", *OPTIONS, "--set", json.dumps(values)]
+    given = ["runs", "gc", "--delete", "--yes", *OPTIONS, "--set", json.dumps(values)]
     done = CliRunner().invoke(app, given)
     assert f"{STRAY} removed" in done.output and done.output.count("removed") == 1
     done = CliRunner().invoke(app, given)
     assert done.exit_code == 0 and done.output == "every run here is used by a row\n"
+
+
+def test_targets_that_are_not_there_are_refused_before_anything_counts_as_unused(here, tmp_path):
+    for values in ({"experiments": str(tmp_path)}, {"targets": ["nope"]}):
+        with pytest.raises(UserError, match="no table"):
+            used_keys(CONFIG, values)
 
 
 def test_keys_that_what_is_disabled_decides_are_used_both_ways():

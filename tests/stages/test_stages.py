@@ -54,5 +54,5 @@ def test_a_run_of_another_stage_is_refused(plan):
 def test_an_unknown_run_and_data_that_are_not_frozen(plan):
     assert "no run '0123456789ab'" in refuse(runs.train, plan, "0123456789ab", 1, None)
     key = plan.stage("finetune")[0]
-    command = "run `snakemake -s workflow/Snakefile --profile profiles/local data`"
+    command = "run `snakemake ... data`"
     assert f"is not frozen yet; {command}" in refuse(runs.train, plan, key, 1, None)

@@ -69,6 +69,10 @@ def test_where_runs_go(tmp_path, monkeypatch):
     assert tracking.target_of(of_config(), "http://other:2").uri == "http://other:2"
     with pytest.raises(UserError, match="^--uri: 'nowhere': write http://HOST:PORT"):
         tracking.target_of(of_config(), "nowhere")
+    for uri in ("http://me:secret@h:1", "http://me:se/secret@h:1", "http://h/?token=secret"):
+        with pytest.raises(UserError) as caught:
+            tracking.target_of(of_config(), uri)
+        assert "secret" not in str(caught.value)
 
 
 def test_off_is_off(tmp_path, monkeypatch):

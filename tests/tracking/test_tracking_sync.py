@@ -49,6 +49,10 @@ class World:
         (folder / "model.safetensors").write_bytes(b"weights")
         lines = [{"step": s, "epoch": 1, "loss": 1 / s} for s in range(1, steps + 1)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        tables = [folder / "tables" / name / "table.md" for name in ("table1", "table2")]
+        for path in tables:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(path.parent.name)
         data, train = folder / "z-data.json", folder / "a-train.json"
         write_record(data, "data", "demo-v1", "demo", metrics={"clips": 20})
         write_record(
@@ -60,7 +64,7 @@ class World:
             tags={"table_rows": "table1/row"},
             metrics={"t2v_R@1": 5.0, "loss": 0.5},
             curve=folder / "metrics.jsonl",
-            artifacts=[folder / "train.json"],
+            artifacts=[folder / "train.json", *tables],
             inputs=["demo-v1"],
             model=folder / "model.safetensors",
         )
@@ -86,7 +90,9 @@ def test_everything_of_a_record_arrives_once(world):
     history = world.client.get_metric_history(run.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, CURVE + 1)]
     assert (run.data.metrics["t2v_R_1"], run.data.metrics["final/loss"]) == (5.0, 0.5)
-    assert [f.path for f in world.client.list_artifacts(run.info.run_id)] == ["train.json"]
+    listed = world.client.list_artifacts
+    assert [f.path for f in listed(run.info.run_id)] == ["tables", "train.json"]
+    assert [f.path for f in listed(run.info.run_id, "tables")] == ["tables/table1", "tables/table2"]
     (model,) = world.models("once", "finetune")
     assert len(model.tags["sha256"]) == 64 and model.source_run_id == run.info.run_id
 

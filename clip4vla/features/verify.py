@@ -97,15 +97,15 @@ def indexed(index: Path) -> list[dict]:
     """Index rows of the clips that are in the tar, in the order of the tar."""
     table = pd.read_parquet(index)
     rows = table[table.cache == "ok"].to_dict("records")
-    return sorted(rows, key=lambda row: row["frame_offsets"][0])
+    return sorted(rows, key=lambda row: min(places_of(row), default=(0, 0)))
 
 
 def clips_of(stream, rows: list[dict], cache: Cache, digest) -> Iterator[tuple[dict, Members]]:
     """Every row with its members as they lie in the tar; all bytes that pass go into `digest`."""
     start = 0
     for row in rows:
-        places = places_of(row)
-        end = max(offset + size for offset, size in places)
+        places = places_of(row)  # none of a sound file that is digital silence
+        end = max((offset + size for offset, size in places), default=start)
         block = stream.read(end - start)
         digest.update(block)
         pieces = [block[offset - start : offset - start + size] for offset, size in places]
@@ -114,7 +114,7 @@ def clips_of(stream, rows: list[dict], cache: Cache, digest) -> Iterator[tuple[d
 
 
 def places_of(row: dict) -> list[tuple[int, int]]:
-    """(byte position, size) of a clip's frames and, with sound, its log-mel."""
+    """(byte position, size) of a clip's frames, if any, and, with sound, its log-mel."""
     places = list(zip(row["frame_offsets"], row["frame_sizes"], strict=True))
     if row["channels"]:
         places.append((row["log_mel_offset"], row["log_mel_size"]))

@@ -21,6 +21,7 @@ from clip4vla.features.shards import (
     build_shard,
     places_in,
     positions_of,
+    rows_of,
     sha256_of_members,
 )
 from clip4vla.features.verify import (
@@ -75,7 +76,7 @@ class _Version:
         """Build one shard again and put it in place. UserError saying why that cannot be done."""
         cache = Cache.model_validate(self.manifest["cache"])
         index, tar = self.folder / entry["index"], self.folder / entry["tar"]
-        rows = self.ledger[self.ledger.shard == entry["shard"]]
+        rows = rows_of(self.ledger, entry["shard"])
         # The lock of the builder; its folder is a place on the same disk.
         with sole_owner(tar.with_name(f".{tar.stem}.lock")) as place:
             intact = self._intact(entry, cache)
@@ -132,8 +133,7 @@ class _Version:
 
     def _check_media(self, rows: pd.DataFrame, intact: "_Intact", entry: dict, tar: Path) -> None:
         """UserError naming every clip that is broken here and whose media file is gone."""
-        needed = rows[(rows.fetch == "ok") & (rows.video == "ok")]
-        needed = needed[~needed.clip_id.isin(intact.rows)]
+        needed = rows[~rows.clip_id.isin(intact.rows)]
         gone = needed[[not Path(path).is_file() for path in needed.path]]
         if len(gone):
             raise UserError(

@@ -58,6 +58,14 @@ DecodeAudio = Callable[[str], tuple[np.ndarray, int]]
 DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
 
+def rows_of(ledger: pd.DataFrame, shard: int) -> pd.DataFrame:
+    """Ledger rows of the clips that one shard holds: usable, with pictures or sound alone."""
+    from clip4vla.media.ledger import usable
+
+    held = usable(ledger) & ledger.video.isin(["ok", SOUND_ALONE])
+    return ledger[held & (ledger.shard == shard)]
+
+
 def build_shard(
     ledger_rows: pd.DataFrame,
     cache: Cache,
@@ -66,7 +74,7 @@ def build_shard(
     decode_frames: DecodeFrames | None = None,
     reuse: Reuse | None = None,
 ) -> pd.DataFrame:
-    """Write the tar of one shard from its usable ledger rows; give the index, one row per clip.
+    """Write the tar of one shard from its ledger rows (`rows_of`); give the index, a row per clip.
 
     A clip that cannot be decoded is left out of the tar and has `cache` = decode_error in the
     index: it fails alone. UserError when a media file of the ledger is gone. The tar appears whole
@@ -81,15 +89,14 @@ def build_shard(
     check_names(ledger_rows.clip_id, (), ())
     tar_path = Path(tar_path)
     front_end = LogMelFrontend(cache.log_mel)
-    usable = ledger_rows[(ledger_rows.fetch == "ok") & ledger_rows.video.isin(["ok", SOUND_ALONE])]
     rows = []
     with (
         sole_owner(tar_path.with_name(f".{tar_path.stem}.lock")),
         _one_tar(tar_path) as temporary,
     ):
         with open(temporary, "wb") as stream, _writer(stream) as writer:
-            clips = usable.sort_values("clip_id").itertuples()
-            for clip in track(clips, f"cache {tar_path.stem}", total=len(usable)):
+            clips = ledger_rows.sort_values("clip_id").itertuples()
+            for clip in track(clips, f"cache {tar_path.stem}", total=len(ledger_rows)):
                 known = reuse(clip.clip_id) if reuse else None
                 row, members = known or _clip(clip, cache, front_end, decode_audio, decode_frames)
                 rows.append(row)

@@ -127,15 +127,13 @@ def ledger(plan: Plan, version: str) -> None:
 
 def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
     """Usable clips of one shard -> a tar of frames and log-mel, and its index."""
-    from clip4vla.features.shards import build_shard
-    from clip4vla.media.ledger import usable
+    from clip4vla.features.shards import build_shard, rows_of
 
     _check_shard(version, shard, plan.dataset_of(version)[1])
-    rows = read_table(f"{layout.data_dir(version)}/ledger.parquet")
-    rows = rows[usable(rows)]
+    rows = rows_of(read_table(f"{layout.data_dir(version)}/ledger.parquet"), shard)
     index = Path(layout.cache_dir(version, cache_id), "shards", f"{shard}.parquet")
     settings = _settings(plan, version, cache_id)
-    table = build_shard(rows[rows.shard == shard], settings, index.with_suffix(".tar"))
+    table = build_shard(rows, settings, index.with_suffix(".tar"))
     write_parquet(index, table)
 
 

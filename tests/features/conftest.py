@@ -11,7 +11,7 @@ from features_fakes import CLIPS, fake_audio, fake_frames
 from clip4vla.config.data import Cache
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.manifest import freeze
-from clip4vla.features.shards import build_shard
+from clip4vla.features.shards import build_shard, rows_of
 from clip4vla.files import write_parquet
 
 STORED = Path(__file__).parent.parent / "parity" / "reference"
@@ -44,7 +44,7 @@ def ledger(tmp_path):
 @pytest.fixture
 def build(ledger):
     def build(tar, shard=0, rows=ledger, audio=fake_audio, frames=fake_frames):
-        return build_shard(rows[rows.shard == shard], Cache(), tar, audio, frames)
+        return build_shard(rows_of(rows, shard), Cache(), tar, audio, frames)
 
     return build
 

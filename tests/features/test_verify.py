@@ -263,6 +263,66 @@ def test_clips_that_never_decoded_stay_out(version, ledger, splits, build):
     assert files_of(version) == before
 
 
+@pytest.fixture
+def refreeze(version, splits, build):
+    """Freezes the same clips again, with what another ledger says of them; gives their files."""
+
+    def refreeze(ledger):
+        folder = version.parent
+        for shard in (0, 1):
+            tar = folder / "shards" / f"{shard}.tar"
+            write_parquet(tar.with_suffix(".parquet"), build(tar, shard, ledger))
+        indexes = [folder / "shards" / f"{shard}.parquet" for shard in (0, 1)]
+        freeze(ledger, splits, indexes, "demo-v1-0a1b2c", Cache(), folder)
+        return files_of(version)
+
+    return refreeze
+
+
+@pytest.fixture
+def sounds(ledger):
+    """The same clips as sound files, as in ESC-50; charlie is digital silence."""
+    audio = ledger.audio.replace("no_audio_stream", "digital_silence")
+    return ledger.assign(file=ledger.clip_id + ".wav", video="no_video_stream", audio=audio)
+
+
+@pytest.mark.parametrize("kind", ["log-mel", "tar header", "longer", "no tar", "no index"])
+def test_versions_of_sound_files(version, sounds, splits, refreeze, kind):
+    """No clip has frames, and a silent one has no place in the index at all."""
+    frozen = refreeze(sounds)
+    assert index_of(version, "charlie")[1].cache == "ok"
+    assert verify(version) == []
+    damage, (line,), needed = DAMAGES[kind]
+    damage(version)
+    (found,) = verify(version)
+    assert re.search(line, str(found))
+    for clip in sounds.itertuples():
+        if clip.fetch == "ok" and clip.clip_id not in needed:
+            Path(clip.path).unlink()
+    assert repair(version, [found], sounds, splits) == []
+    assert files_of(version) == frozen
+
+
+def test_lost_sound_files_are_named(version, sounds, splits, refreeze):
+    refreeze(sounds)
+    flip_log_mel(version)
+    shutil.rmtree(Path(sounds.path[0]).parent)
+    before = files_of(version)
+    (problem,) = repair(version, verify(version), sounds, splits)
+    assert "lost 1 clips, their media are gone: bravo" in problem
+    assert files_of(version) == before
+
+
+def test_a_video_without_pictures_stays_out(version, ledger, splits, refreeze):
+    """It is not usable, so neither the builder nor a repair takes it in."""
+    deaf = ledger.assign(video=ledger.video.where(ledger.clip_id != "alpha", "no_video_stream"))
+    frozen = refreeze(deaf)
+    Path(ledger.path[0]).unlink()
+    flip_log_mel(version)
+    assert repair(version, verify(version), deaf, splits) == []
+    assert files_of(version) == frozen
+
+
 def npy(array):
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=True)

@@ -11,8 +11,9 @@ import math
 import numpy as np
 import torch
 
+from clip4vla.media.decode import LOUDEST
+
 FULL_SCALE = {"uint8": 2**7, "int16": 2**15, "int32": 2**31, "float32": 1, "float64": 1}
-LOUDEST = 100.0  # 40 dB over full scale: samples beyond it are not in -1..1
 
 SPEAKERS = {  # by number of channels: the order of WAV files and of libav
     3: "left right lfe",

@@ -21,6 +21,7 @@ CONTAINERS = (
     "flac,amr,au,caf,mxf,rm,h264,hevc,dv,gif,ivf,nut,m4v,vob,mpegvideo,ac3,eac3"
 )
 RATES = (1_000, 1_000_000)  # samples per second that are believed
+LOUDEST = 100.0  # 40 dB over full scale: samples beyond it are no sound
 MOST_NAMED = 8  # channels: of more, nobody agrees which is where
 DECODER = f"pyav {av.__version__}, libavcodec " + ".".join(
     str(part) for part in av.library_versions["libavcodec"]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from clip4vla.media.decode import (
     DECODER,
+    LOUDEST,
     DecodeError,
     Mixdown,
     decoded,
@@ -163,6 +164,7 @@ class _Heard:
         self.values += block.size
         self.squares += float(np.square(block, dtype=np.float64).sum())
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        self.senseless |= self.peak > LOUDEST  # the front-end takes none of it
 
 
 def _decode(container, picture, sound, seen: _Seen, heard: _Heard) -> int:

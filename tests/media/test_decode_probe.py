@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import wave
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from synthetic import make_clip
 
+from clip4vla.features.waveform import as_waveform
 from clip4vla.media.decode import DecodeError, decode_audio, decode_frames
 from clip4vla.media.probe import PROBE_COLUMNS, probe_file, probe_shard
 
@@ -90,6 +92,17 @@ def test_the_kinds_of_silence(tmp_path):
     assert (zero.audio, zero.rms_dbfs, zero.near_silence) == ("digital_silence", -np.inf, True)
     faint = probe_file(make_clip(tmp_path / "c.mp4", amplitude=1.2e-4))
     assert faint.audio == "ok" and faint.near_silence
+
+
+@pytest.mark.parametrize(("amplitude", "heard"), [(99, "ok"), (101, "decode_error")])
+def test_sound_far_beyond_full_scale_is_silent(tmp_path, amplitude, heard):
+    """What the probe lets through the front-end takes; the pictures are kept either way."""
+    codecs = ("mpeg4", "pcm_f32le")
+    path = make_clip(tmp_path / "x.mkv", amplitude=amplitude, codecs=codecs)
+    probe = probe_file(path)
+    assert (probe.video, probe.audio) == ("ok", heard)
+    with contextlib.nullcontext() if heard == "ok" else pytest.raises(ValueError, match="beyond"):
+        as_waveform(decode_audio(path)[0])
 
 
 def test_pictures_that_are_missing_or_stand_still(tmp_path):

@@ -12,7 +12,7 @@ from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR
 from clip4vla.launch.queue import requeue
 
 REFUSED = "refused"  # file of a job's folder: the rank that met a mistake of the user's
-REQUEUE_SECONDS = 60  # until Slurm ends the tasks of a job that it has requeued
+REQUEUE_SECONDS = 600  # far more than the first rank takes to have the job requeued, which ends it
 
 
 class Rank(Checkpointable):

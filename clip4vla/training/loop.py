@@ -202,6 +202,7 @@ class Trainer:
             self.state.curve_bytes = self.curve.sync()
             self.checkpoints.save(self.state, self.task.model, self.updates)
             self.sink.saved(self.state.curve_bytes)
+        self.ranks.from_leader()  # launchers end the ranks that are still there when one has left
         self.meter.saved = self.state.step
         self.saved_at = time.monotonic()
 

@@ -148,11 +148,12 @@ def _train(
     sink: Sink,
 ) -> None:
     """Set up, train and finish; `progress` and `meter` follow for the line of this attempt."""
-    try:
-        with stop.interrupting():
-            job = set_up(run, around)
-    except Interrupted:
-        raise RetryLater(f"stopped before the first step ({stop.reason})") from None
+    job = None
+    with contextlib.suppress(Interrupted), stop.interrupting():
+        job = set_up(run, around)
+    if around.ranks.any(job is None)[0]:  # else the others would wait for this one in vain
+        why = stop.reason or "another rank was told to"
+        raise RetryLater(f"stopped before the first step ({why})")
     trainer = Trainer(
         job.task,
         job.batches,

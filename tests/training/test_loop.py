@@ -14,6 +14,7 @@ from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints
 from clip4vla.training.curve import Curve, publish_curve
 from clip4vla.training.loop import Trainer
+from clip4vla.training.ranks import Ranks
 from clip4vla.training.selection import Choice
 from clip4vla.training.stop import Stop
 
@@ -103,6 +104,20 @@ def test_stopping_after_every_step_changes_nothing(tmp_path):
     for volatile in ("timestamp_ms", "speed/samples_per_second", "speed/data_wait_share"):
         assert volatile in (tmp_path / "whole" / "metrics.jsonl").read_text()
         assert volatile not in curve.decode()
+
+
+def test_a_rank_that_does_not_write_stays_until_the_checkpoint_is_there(tmp_path):
+    """Launchers end the others soon after the first one that leaves."""
+    waits = []
+
+    class Second(Ranks):
+        def from_leader(self, value=None):
+            waits.append(one.meter.saved)
+
+    one = trainer(tmp_path, ranks=Second(1, 2))
+    one.state.step = 5
+    one._save()
+    assert waits == [0] and one.meter.saved == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,7 +1,9 @@
 """What Slurm says of a job: squeue while it lives, then sacct."""
 
+import contextlib
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 
 from clip4vla.errors import UserError
@@ -19,6 +21,7 @@ FINAL = {
     "TIMEOUT",
 }
 SECONDS = 60  # a busy controller answers late
+TRIES, PAUSE_SECONDS = 3, 5.0  # to put a job back into the queue, within its last minutes
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ def living_job(name: str) -> str | None:
 
 
 def state_of(job_id: str) -> State | None:
-    """What became of a job; None while Slurm gives no answer (sacct is up to two seconds late).
+    """What became of a job; None where Slurm knows of none (sacct is up to two seconds late).
 
+    UserError when squeue does not answer: a busy controller, not a job that is gone.
     squeue comes first: after a node crash sacct says NODE_FAIL of a job that Slurm has requeued.
     Where there is no accounting, scontrol knows a job for some minutes after its end.
     """
@@ -51,7 +55,7 @@ def state_of(job_id: str) -> State | None:
         listed = _ask("squeue", "--noheader", "--jobs", job_id, "--format", "%T|%R").strip()
     except UserError as error:
         if "Invalid job id" not in str(error):
-            return None  # a busy controller, not a job that is gone
+            raise
         listed = ""
     name, _, detail = listed.partition("|")
     if name and name not in FINAL:
@@ -69,9 +73,13 @@ def state_of(job_id: str) -> State | None:
 
 
 def requeue(job_id: str) -> bool:
-    """Put the running job back into the queue, under the same id; False where Slurm refuses."""
-    asked = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, timeout=SECONDS)
-    return asked.returncode == 0
+    """Put the running job back into the queue, under the same id; False where Slurm does not."""
+    for attempt in range(TRIES):
+        time.sleep(PAUSE_SECONDS if attempt else 0)
+        with contextlib.suppress(UserError):
+            _ask("scontrol", "requeue", job_id)
+            return True
+    return False
 
 
 def seconds_left() -> float | None:
@@ -91,9 +99,11 @@ def seconds_left() -> float | None:
 
 def _ask(*command: str, missing: str | None = None) -> str:
     """Output of a Slurm command; `missing` where it fails or is not there, else UserError."""
+    # SQUEUE_STATES and the like would hide jobs
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    given = {"capture_output": True, "text": True, "timeout": SECONDS, "check": True, "env": env}
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
-        return told.stdout
+        return subprocess.run(command, **given).stdout
     except (OSError, subprocess.SubprocessError) as error:
         if missing is not None:
             return missing

@@ -8,7 +8,9 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import submitit
 from submitit.helpers import clean_env
@@ -19,8 +21,9 @@ from clip4vla.launch.queue import State, living_job, state_of
 from clip4vla.launch.rank import REFUSED, Rank
 from clip4vla.launch.request import ANY, Request
 
+T = TypeVar("T")
 POLL_SECONDS = (2.0, 30.0)  # shortly after a change, and in the long run
-UNKNOWN_SECONDS = 120.0  # until a job that nothing knows counts as lost
+UNKNOWN_SECONDS = 120.0  # until a job that Slurm, which answers, does not know counts as lost
 FRUITLESS = 3  # jobs in a row that may end without a step of progress
 STEP_SECONDS = 900  # until the tasks of a job that runs must have begun
 LOG_LINES = 15
@@ -54,6 +57,8 @@ def run_on_slurm(
             end = _wait(job_id)
             if end.name == "COMPLETED" or is_finished(state):
                 return
+            if _answer(living_job, name) == job_id:
+                continue  # Slurm had forgotten it for a while
             now = _progress(state)
             fruitless, reached = (0, now) if now > reached else (fruitless + 1, reached)
             refused = (folder / job_id / REFUSED).exists()  # submitting again cannot help
@@ -66,7 +71,20 @@ def run_on_slurm(
                 pause = PAUSE_SECONDS[min(fruitless, len(PAUSE_SECONDS)) - 1]
                 _say(f"it made no progress: the next one in {pause:.0f} s")
                 time.sleep(pause)
-            job_id = living_job(name)  # after an outage of Slurm it may be there after all
+            job_id = _answer(living_job, name)
+
+
+def _answer(ask: Callable[[str], T], about: str) -> T:
+    """What Slurm says, however long its controller is away: jobs run on without it."""
+    told = False
+    while True:
+        try:
+            return ask(about)
+        except UserError as error:
+            if not told:
+                _say(f"no answer, asking on: {str(error).partition(';')[0]}")
+                told = True
+            time.sleep(POLL_SECONDS[1])
 
 
 def _submit(
@@ -136,7 +154,9 @@ def _wait(job_id: str) -> State:
     """Wait until the job is over, twice in a row: a requeued one may look finished for a moment."""
     shown, last, pause, since = None, None, POLL_SECONDS[0], time.monotonic()
     while True:
-        state = state_of(job_id)
+        asked = time.monotonic()
+        state = _answer(state_of, job_id)
+        since += time.monotonic() - asked  # a time without answers says nothing of the job
         if state is None and time.monotonic() - since > UNKNOWN_SECONDS:
             return State("UNKNOWN to Slurm")
         if state is not None:

@@ -12,7 +12,7 @@ def slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
     def define(command: str, answer: str | None) -> None:
-        text = "exit 1" if answer is None else f"cat <<'EOF'\n{answer}\nEOF"
+        text = "exit 1" if answer is None else f"cat <<EOF\n{answer}\nEOF"
         (tmp_path / command).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / command).chmod(0o755)
 
@@ -57,7 +57,8 @@ def test_nobody_knows_the_job(slurm):
 def test_a_busy_controller_is_no_end_of_a_job(slurm):
     slurm("squeue", None)
     slurm("sacct", "NODE_FAIL|0:0")
-    assert queue.state_of("7") is None
+    with pytest.raises(UserError, match="squeue: "):
+        queue.state_of("7")
 
 
 def test_jobs_are_found_by_name(slurm):
@@ -65,6 +66,29 @@ def test_jobs_are_found_by_name(slurm):
     assert queue.living_job("clip4vla-x") == "9"
     slurm("squeue", "")
     assert queue.living_job("clip4vla-x") is None
+
+
+def test_filters_that_the_user_has_set_for_squeue_hide_no_job(slurm, monkeypatch):
+    slurm("squeue", "${SQUEUE_STATES:-9}")
+    monkeypatch.setenv("SQUEUE_STATES", "PENDING")
+    assert queue.living_job("clip4vla-x") == "9"
+
+
+@pytest.mark.parametrize(("fails", "done"), [(0, True), (2, True), (3, False)])
+def test_a_job_is_requeued_though_slurm_answers_late(slurm, tmp_path, monkeypatch, fails, done):
+    monkeypatch.setattr(queue, "PAUSE_SECONDS", 0.0)
+    script = tmp_path / "scontrol"
+    script.write_text(f"#!/bin/sh\necho >> {tmp_path}/n\n[ $(wc -l < {tmp_path}/n) -gt {fails} ]\n")
+    assert queue.requeue("7") is done
+
+
+def test_a_command_that_hangs_or_is_not_there_is_no_requeue(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(queue, "SECONDS", 0.05)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
+    assert queue.requeue("7") is False
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert queue.requeue("7") is False
 
 
 def test_a_machine_without_slurm_says_so(tmp_path, monkeypatch):

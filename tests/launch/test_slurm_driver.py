@@ -25,7 +25,7 @@ def drive(tmp_path, monkeypatch):
 
 
 def test_a_job_that_was_lost_is_submitted_again(drive):
-    assert drive([State("NODE_FAIL"), State("COMPLETED")], [None, None]) == 2
+    assert drive([State("NODE_FAIL"), State("COMPLETED")], [None, None, None]) == 2
 
 
 def test_a_job_that_slurm_forgot_for_a_while_is_not_submitted_twice(drive):
@@ -34,7 +34,7 @@ def test_a_job_that_slurm_forgot_for_a_while_is_not_submitted_twice(drive):
 
 def test_a_job_that_was_cancelled_is_not_tried_again(drive):
     with pytest.raises(UserError, match="ended as CANCELLED"):
-        drive([State("CANCELLED")], [None])
+        drive([State("CANCELLED")], [None, None])
 
 
 def test_a_training_that_was_refused_is_not_tried_again(drive, tmp_path):
@@ -45,9 +45,62 @@ def test_a_training_that_was_refused_is_not_tried_again(drive, tmp_path):
     (job / "7_0_log.err").write_text("slurmstepd: killed\n")
     (job / "7_1_log.err").write_text("clip4vla: no such data\n")
     with pytest.raises(UserError, match="the training was refused.*\n.*\n +clip4vla: no such data"):
-        drive([State("FAILED", exit_code=137)], [None])
+        drive([State("FAILED", exit_code=137)], [None, None])
 
 
 def test_jobs_without_progress_come_to_an_end(drive):
     with pytest.raises(UserError, match="3 jobs in a row made no progress"):
-        drive([State("TIMEOUT")] * 3, [None] * 3)
+        drive([State("TIMEOUT")] * 3, [None] * 6)
+
+
+def test_a_job_that_is_still_there_is_no_fruitless_one(drive):
+    ends = [State("UNKNOWN to Slurm")] * 4 + [State("COMPLETED")]
+    assert drive(ends, [None] + ["7"] * 4) == 1
+
+
+SILENT = UserError("squeue: Unable to contact slurm controller; run this elsewhere")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes by sleeping alone."""
+    now = [0.0]
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return now
+
+
+def answering(answers):
+    """Slurm's answers, one after another; the last one for ever."""
+    left = list(answers)
+
+    def ask(_):
+        told = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(told, UserError):
+            raise told
+        return told
+
+    return ask
+
+
+def test_a_controller_that_is_away_for_long_ends_no_job(monkeypatch, clock, capsys):
+    done = State("COMPLETED")
+    states = [State("RUNNING"), None, *[SILENT] * 50, None, *[SILENT] * 50, done, done]
+    monkeypatch.setattr(slurm, "state_of", answering(states))
+    assert slurm._wait("7") == done
+    said = capsys.readouterr().err
+    assert said.count("no answer, asking on: squeue: Unable to contact slurm controller\n") == 2
+
+
+def test_a_job_that_slurm_does_not_know_is_lost_after_a_while(monkeypatch, clock):
+    monkeypatch.setattr(slurm, "state_of", answering([None]))
+    assert slurm._wait("7").name == "UNKNOWN to Slurm"
+    assert clock[0] > slurm.UNKNOWN_SECONDS
+
+
+def test_an_outage_behind_the_end_of_a_job_is_waited_for(drive, monkeypatch, clock):
+    def run_on(living):
+        ask = answering(living)
+        return drive([State("NODE_FAIL"), State("COMPLETED")], iter(lambda: ask(""), "never"))
+
+    assert run_on([None, SILENT, SILENT, None]) == 2

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from clip4vla.errors import RetryLater
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no blanks: equal values give equal text. NaN is refused."""
@@ -92,8 +94,14 @@ def read_json(path: str | Path) -> Any:
 
 
 @contextlib.contextmanager
-def sole_owner(folder: str | Path, notify: Callable[[str], None] | None = None) -> Iterator[Path]:
+def sole_owner(
+    folder: str | Path,
+    notify: Callable[[str], None] | None = None,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
     """Hold the lock of a folder of state, waiting for another process that holds it.
+
+    RetryLater when `given_up`, which is asked at every look, ends the wait.
 
     After `kill -9` of Snakemake its jobs live on; the next attempt must not write beside them.
     The kernel frees the lock when its holder dies, however it dies.
@@ -113,6 +121,8 @@ def sole_owner(folder: str | Path, notify: Callable[[str], None] | None = None) 
                     owner = stream.read().strip() or "another process"
                     notify(f"{folder}: held by {owner}; waiting for it to end")
                     told = True
+                if given_up():
+                    raise RetryLater(f"{folder}: still held; stopped waiting for it") from None
                 time.sleep(0.2)
         stream.seek(0)
         stream.truncate()

@@ -94,8 +94,9 @@ def ranks_of(variables: Mapping[str, str]) -> tuple[Ranks, tuple[str, int]]:
     """Which process this is, and where the ranks meet (host and port)."""
     if "RANK" in variables and "WORLD_SIZE" in variables:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif int(variables.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in variables:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+    elif int(variables.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in variables:
+        # srun's; SLURM_NTASKS is there in a batch script too, whose one process has SLURM_PROCID 0
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     else:
         return Ranks(), ("", 0)
     ranks = Ranks(*(int(variables.get(name, 0)) for name in names))

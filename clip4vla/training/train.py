@@ -78,7 +78,7 @@ def train(
     stop = Stop(max_seconds)
     set_threads(workers)
     device = pick_device()
-    with joined(device) as ranks, stop, _owner(state, ranks):
+    with joined(device) as ranks, stop, _owner(state, ranks, stop):
         identity = identify(run, manifests, start, weights, substitution)
         if leaks:
             identity["leaks"] = sha256_of(canonical_json(leaks.facts))
@@ -102,14 +102,23 @@ def train(
 
 
 @contextlib.contextmanager
-def _owner(state: Path, ranks: Ranks) -> Iterator[None]:
-    """The first rank holds the folder of the run's state for all of them, and tidies it."""
+def _owner(state: Path, ranks: Ranks, stop: Stop) -> Iterator[None]:
+    """The first rank holds the folder of the run's state for all of them, and tidies it.
+
+    All raise RetryLater when it is told to stop while another process holds it.
+    """
     with contextlib.ExitStack() as held:
+        left = None
         if ranks.leads:
-            held.enter_context(sole_owner(state))
-            for stale in state.rglob(".*.tmp"):  # half a file of an attempt that was killed
-                stale.unlink()
-        ranks.from_leader()
+            try:
+                held.enter_context(sole_owner(state, given_up=lambda: stop.requested))
+                for stale in state.rglob(".*.tmp"):  # half a file of an attempt that was killed
+                    stale.unlink()
+            except RetryLater as error:
+                left = f"{error} ({stop.reason})"
+        left = ranks.from_leader(left)
+        if left is not None:
+            raise RetryLater(left)
         yield
 
 

@@ -242,7 +242,8 @@ def test_a_batch_that_cannot_be_dealt_is_refused(manifests, tmp_path):
 
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
-SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "2", "SLURM_JOB_ID": "41"}
+BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "41"}
+SRUN = BATCH | {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_LOCALID": "2"}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,8 @@ SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "2", "SLURM_J
         (TORCHRUN | {"MASTER_ADDR": "a", "MASTER_PORT": "7"}, Ranks(3, 8, 1), ("a", 7)),
         (SRUN | {"SLURM_STEP_NODELIST": "n1"}, Ranks(5, 6, 2), ("n1", 20041)),
         (SRUN | TORCHRUN | {"MASTER_ADDR": "a"}, Ranks(3, 8, 1), ("a", 29500)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_ID": "41"}, Ranks(), ("", 0)),
+        (BATCH, Ranks(), ("", 0)),  # a batch script of several tasks: no srun, one process
+        (BATCH | {"SLURM_STEP_NUM_TASKS": "1"}, Ranks(), ("", 0)),
     ],
 )
 def test_ranks_come_from_torchrun_or_from_slurm(variables, ranks, address):

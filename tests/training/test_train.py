@@ -17,7 +17,7 @@ from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain
 
 from clip4vla.config.sections import Freeze, Objective
 from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
-from clip4vla.files import read_json
+from clip4vla.files import read_json, sole_owner
 from clip4vla.models.architecture import resolve
 from clip4vla.models.checkpoint import read_checkpoint
 from clip4vla.models.clip4vla import CLIP4VLA
@@ -293,6 +293,12 @@ def test_killed_20_times_it_ends_with_the_same_bits(manifests, tmp_path):
     run = selecting(epochs=8)
     assert attempt(manifests, tmp_path / "undisturbed", run=run) == 0
     check_kills(run, manifests, tmp_path / "killed", tmp_path / "undisturbed", 20)
+
+
+def test_a_training_that_waits_for_its_folder_can_be_stopped(manifests, tmp_path):
+    held = sole_owner(tmp_path / "state")
+    with held, pytest.raises(RetryLater, match="state: still held; .* .time limit."):
+        go(selecting(), manifests, tmp_path, max_seconds=0.0)
 
 
 def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed, tmp_path):

@@ -33,7 +33,14 @@ from clip4vla.commands.options import (
 from clip4vla.commands.runs import runs
 from clip4vla.commands.setup import setup
 from clip4vla.commands.tables import tables
-from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, describe_os_error
+from clip4vla.errors import (
+    EXIT_RETRY,
+    EXIT_USER_ERROR,
+    RetryLater,
+    UserError,
+    describe_os_error,
+    exit_code_of,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -258,7 +265,7 @@ def sync(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what the user can mend into one line on stderr; anything else keeps its traceback."""
+    """Turn what users and machines do wrong into one line; anything else keeps its traceback."""
     try:
         yield
     except UserError as error:
@@ -268,7 +275,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        fail(describe_os_error(error), EXIT_USER_ERROR)
+        fail(describe_os_error(error), exit_code_of(error))
 
 
 def fail(message: str, code: int) -> None:

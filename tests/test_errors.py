@@ -17,9 +17,14 @@ from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError
         (OSError(errno.EROFS, "Read-only", "out/x"), EXIT_USER_ERROR, "out/x: the file system is"),
         (PermissionError(errno.EACCES, "Denied", "out"), EXIT_USER_ERROR, "out: no permission"),
         (FileNotFoundError(errno.ENOENT, "None", "in"), EXIT_USER_ERROR, "in: no such file"),
+        (OSError(errno.EFBIG, "File too large", "out"), EXIT_USER_ERROR, "out: File too large"),
+        (OSError(errno.ESTALE, "Stale file handle", "x.tar"), 1, "x.tar: Stale file handle"),
+        (OSError(errno.EIO, "Input/output error", "x.tar"), 1, "x.tar: Input/output error"),
+        (ConnectionResetError(errno.ECONNRESET, "Reset", "x"), 1, "x: Reset"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory", "x"), 1, "x: Cannot allocate memory"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(capsys, error, code, words):
+def test_what_a_user_or_a_machine_does_wrong_is_one_line(capsys, error, code, words):
     with pytest.raises(SystemExit) as left, one_line_errors():
         raise error
     assert left.value.code == code

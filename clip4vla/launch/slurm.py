@@ -28,10 +28,11 @@ FRUITLESS = 3  # jobs in a row that may end without a step of progress
 STEP_SECONDS = 900  # until the tasks of a job that runs must have begun
 LOG_LINES = 15
 NEVER = {"PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"}
-OURS = (  # options that `_submit` sets itself
-    "account constraint cpus-per-task error gpus-per-node gres job-name mem nodes ntasks-per-node "
-    "open-mode output partition qos signal time"
+OURS = (  # options that `_submit` or submitit sets, and one that makes several jobs of one
+    "account array constraint cpus-per-task error gpus-per-node gres job-name mem nodes "
+    "ntasks-per-node open-mode output parsable partition qos signal time wckey"
 )
+CHOICES = ("account", "constraint", "partition", "qos")
 PAUSE_SECONDS = (60.0, 300.0)  # after the first, the second fruitless job in a row
 
 
@@ -93,10 +94,7 @@ def _submit(
     """Hand the job to Slurm through submitit; its id."""
     executor = submitit.SlurmExecutor(folder / "%j", python=shlex.quote(sys.executable))
     optional = {
-        "partition": request.partition,
-        "account": request.account,
-        "constraint": request.constraint,
-        "qos": request.qos,
+        **{name: getattr(request, name) for name in CHOICES},
         "mem": f"{request.mem_mb}M" if request.mem_mb else ANY,
         **_gpus(request),
     }
@@ -113,10 +111,9 @@ def _submit(
         additional_parameters={"requeue": True, **_extra(request.extra)},
         **{key: value for key, value in optional.items() if value != ANY},
     )
-    found = os.environ.get("SLURM_CONF")
+    kept = _kept(request)
     with clean_env():  # nothing of a job this runs in may leak into the new one
-        if found is not None:
-            os.environ["SLURM_CONF"] = found
+        os.environ.update(kept)
         try:
             job = executor.submit(Rank(arguments, variables))
         except submitit.core.utils.FailedJobError as error:
@@ -128,12 +125,27 @@ def _submit(
     return job.job_id
 
 
+def _kept(request: Request) -> dict[str, str]:
+    """Slurm's variables that a submission needs.
+
+    Outside of jobs, what the user exports for all of theirs is among them where the request leaves
+    a choice: sbatch would take it over what the script says.
+    """
+    names = ["SLURM_CONF"]
+    if "SLURM_JOB_ID" not in os.environ:
+        left = [name for name in CHOICES if getattr(request, name) == ANY]
+        names += [f"SBATCH_{name.upper()}" for name in (*left, "reservation")]
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def _extra(options: str) -> dict[str, str | bool]:
     """sbatch options as submitit takes them; UserError for what has a resource of its own."""
     given: dict[str, str | bool] = {}
     for word in shlex.split(options):
         name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or name in OURS.split():
+        name = name.replace("_", "-")  # as submitit does
+        # sbatch takes --part for --partition
+        if not word.startswith("--") or any(ours.startswith(name) for ours in OURS.split()):
             raise UserError(
                 f"slurm_extra {word!r}: only --NAME or --NAME=VALUE, and nothing that another "
                 "resource of the rule says"

@@ -93,7 +93,8 @@ def submitted(tmp_path, monkeypatch):
     """Submit a request to an sbatch that keeps the script; give its options and its last line."""
     keep = tmp_path / "script"
     (tmp_path / "srun").write_text("#!/bin/sh\n")
-    (tmp_path / "sbatch").write_text(f'#!/bin/sh\ncp "$1" {keep}\necho Submitted batch job 7\n')
+    sbatch = f'#!/bin/sh\ncp "$1" {keep}\nenv > {keep}.env\necho Submitted batch job 7\n'
+    (tmp_path / "sbatch").write_text(sbatch)
     for name in ("srun", "sbatch"):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -153,7 +154,29 @@ def test_pretraining_leaves_to_the_cluster_what_is_not_said(submitted):
     assert options["--gpus-per-node"] == "8" and options["--ntasks-per-node"] == "8"
 
 
-@pytest.mark.parametrize("extra", ["--nodes=2", "-N 2", "--gpus-per-node=1", "exclude=node7"])
+REFUSED = "--nodes=2|-N 2|--gpus-per-node=1|exclude=node7|--job_name=other|--array=0-3|--part=cpu"
+
+
+@pytest.mark.parametrize("extra", [*REFUSED.split("|"), "--wckey=x", "--parsable", "--ntasks=4"])
 def test_an_option_that_a_resource_says_is_refused(submitted, extra):
     with pytest.raises(UserError, match="slurm_extra '"):
         submitted(Request(extra=extra))
+
+
+@pytest.mark.parametrize("job", [None, "41"])
+def test_what_a_user_exports_counts_outside_of_jobs_where_it_is_left(
+    submitted, tmp_path, monkeypatch, job
+):
+    kept = {"SLURM_CONF": "/etc/x"}
+    wanted = {"SBATCH_ACCOUNT": "lab", "SBATCH_RESERVATION": "clip"}
+    others = {"SBATCH_PARTITION": "cpu", "SBATCH_TIMELIMIT": "1", "SLURM_MEM_PER_NODE": "1"}
+    for name, value in (kept | wanted | others).items():
+        monkeypatch.setenv(name, value)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    else:
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    submitted(Request(partition="gpu"))
+    lines = (tmp_path / "script.env").read_text().splitlines()
+    found = dict(line.split("=", 1) for line in lines if line.startswith(("SLURM_", "SBATCH_")))
+    assert found == (kept if job else kept | wanted)

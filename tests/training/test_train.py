@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.weights import read_metadata
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
+from clip4vla.training.ranks import Ranks
+from clip4vla.training.stop import Stop
 from clip4vla.training.train import OUTPUTS, train
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -299,6 +302,19 @@ def test_a_training_that_waits_for_its_folder_can_be_stopped(manifests, tmp_path
     held = sole_owner(tmp_path / "state")
     with held, pytest.raises(RetryLater, match="state: still held; .* .time limit."):
         go(selecting(), manifests, tmp_path, max_seconds=0.0)
+
+
+def test_a_rank_that_is_told_to_stop_before_the_first_step_stops_all(monkeypatch):
+    monkeypatch.setattr(train_module, "set_up", lambda *given: "ready")
+
+    class Others(Ranks):
+        def any(self, *flags):
+            assert flags == (False,)
+            return [True]
+
+    around = SimpleNamespace(ranks=Others(0, 2))
+    with pytest.raises(RetryLater, match="before the first step .another rank was told to"):
+        train_module._train(None, around, None, None, Stop(), *[None] * 4)
 
 
 def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed, tmp_path):

@@ -14,11 +14,14 @@ import imageio_ffmpeg
 
 from clip4vla.config.data import Dataset
 from clip4vla.errors import UserError
+from clip4vla.media.decode import DecodeError, open_media
+from clip4vla.media.status import FFMPEG_HTTP, ffmpeg_code
 
 TOOL = f"yt-dlp {version('yt-dlp')}"
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
 MOST_REDIRECTS = 3  # from one address to another, each of which may redirect within itself
 SOCKET_SECONDS = 20  # a silent server is given up after this
+CUT_SLACK = 1.0  # seconds that a cut file may be longer than its clip
 _FORMAT = "bv*[height<=480][ext=mp4]+ba[ext=m4a]/b[height<=480][ext=mp4]/b[height<=480]/bv*+ba/b"
 
 
@@ -26,11 +29,16 @@ class NoMediaFile(Exception):
     """The server answered, but not with a media file."""
 
 
+class CutFailed(Exception):
+    """What ffmpeg cut out is not the clip, or nothing."""
+
+
 class Downloader:
     """Downloads clips into `folder`/.part; one instance per shard. Use as a context manager.
 
-    Clips with start and end are cut by ffmpeg without re-encoding: an mp4 file then shows from
-    `start` on exactly, by its edit list, though it holds the pictures since the key frame before.
+    Clips with start and end are cut by ffmpeg without re-encoding, always into mp4: by its edit
+    list the file shows from `start` on exactly, though it holds the pictures since the key frame
+    before. Other containers have no such list and would show what lies before the clip.
     Nothing is taken from the server but bytes and a suffix from EXTENSIONS.
     """
 
@@ -41,11 +49,9 @@ class Downloader:
         _offer_ffmpeg(folder / ".tools")
         if self.direct and _is_loopback(dataset.url or ""):
             _reach_loopback_directly()
-        from yt_dlp import YoutubeDL  # after ffmpeg is on PATH: yt-dlp remembers what it found
-
         self._section: tuple[float, float] | None = None
         self._found: tuple[str, dict] | None = None
-        self.youtube_dl = YoutubeDL(self._options(dataset))
+        self.youtube_dl = _youtube_dl(self._options(dataset))
         try:
             self.youtube_dl.cookiejar  # noqa: B018  (read now, not at the first request)
         except Exception as error:
@@ -63,8 +69,8 @@ class Downloader:
     def get(self, address: str, clip_id: str, start: float | None, end: float | None) -> Path:
         """Download one clip; the path of the one file, in .part, named by clip_id.
 
-        Raises whatever yt-dlp raises (`status.classify` reads it), NoMediaFile, or TimeoutError
-        when it takes longer than `rate.clip_seconds`.
+        Raises whatever yt-dlp raises (`status.classify` reads it), NoMediaFile, CutFailed, or
+        TimeoutError when it takes longer than `rate.clip_seconds`.
         """
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
@@ -77,7 +83,11 @@ class Downloader:
         found = [path for path in self.part.iterdir() if path.suffix[1:] in EXTENSIONS]
         if len(found) != 1 or not found[0].is_file() or found[0].is_symlink():
             raise NoMediaFile("no media file came out of the download")
-        return found[0]
+        if self._section is None:
+            return found[0]
+        cut = found[0].rename(found[0].with_suffix(".mp4"))
+        _check_cut(cut, end - start)
+        return cut
 
     def _look_up(self, address: str) -> dict:
         """What yt-dlp finds at an address; kept for the next clip, which often has the same."""
@@ -115,6 +125,11 @@ class Downloader:
             raise NoMediaFile("no media file: the video ends before the clip begins")
         return [{"start_time": start, "end_time": end}]
 
+    def _into_mp4(self) -> list[str]:
+        """The first picture and the first sound track, which are those that are decoded."""
+        tracks = ["-map", "0:v:0?", "-map", "0:a:0?"] if self.direct else ["-sn", "-dn"]
+        return [*tracks, "-f", "mp4"]
+
     def _options(self, dataset: Dataset) -> dict:
         youtube = dataset.source == "youtube"
         options = {
@@ -143,7 +158,7 @@ class Downloader:
                 "ffmpeg_i": ["-rw_timeout", str(SOCKET_SECONDS * 1_000_000)],
                 "ffmpeg_i1": ["-rw_timeout", str(SOCKET_SECONDS * 1_000_000)],
                 "ffmpeg_i2": ["-rw_timeout", str(SOCKET_SECONDS * 1_000_000)],
-                "ffmpeg_o": ["-fflags", "+bitexact", "-map_metadata", "-1"],
+                "ffmpeg_o": ["-fflags", "+bitexact", "-map_metadata", "-1", *self._into_mp4()],
             },
         }
         rate = dataset.rate
@@ -156,6 +171,41 @@ class Downloader:
                 # A copy: yt-dlp writes back what it was given, and several jobs read this file.
                 options["cookiefile"] = io.StringIO(dataset.cookies.read_text(errors="replace"))
         return options
+
+
+def _youtube_dl(options: dict):
+    """yt-dlp, which asks again by itself where ffmpeg was refused: ffmpeg does not say how."""
+    from yt_dlp import YoutubeDL  # not before ffmpeg is on PATH: yt-dlp remembers what it found
+    from yt_dlp.networking import Request
+    from yt_dlp.utils import DownloadError
+
+    class Asking(YoutubeDL):
+        def dl(self, name, info, subtitle=False, test=False):
+            try:
+                return super().dl(name, info, subtitle, test)
+            except DownloadError as error:
+                if ffmpeg_code(error) != FFMPEG_HTTP:
+                    raise
+                for one in info.get("requested_formats") or [info]:
+                    headers = {**(one.get("http_headers") or {}), "Range": "bytes=0-0"}
+                    self.urlopen(Request(one["url"], headers=headers)).close()
+                raise
+
+    return Asking(options)
+
+
+def _check_cut(path: Path, seconds: float) -> None:
+    """Raise CutFailed for a file that is longer than its clip: it does not begin where it should.
+
+    It may be shorter: many sources end before their last clip does.
+    """
+    try:
+        with open_media(path) as container:
+            found = (container.duration or 0) / 1_000_000
+    except DecodeError:
+        raise CutFailed("cut failed: no media file came out of it") from None
+    if found > seconds + CUT_SLACK:
+        raise CutFailed(f"cut failed: the file has {found:.1f} s, the clip {seconds:.1f} s")
 
 
 @contextlib.contextmanager

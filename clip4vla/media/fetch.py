@@ -42,6 +42,7 @@ BACKOFF_SECONDS = (0.0, 1.0, 4.0)  # before the first, second and third round of
 SHORT_SECONDS = 60.0  # a server that says "in a minute" is waited for; longer is for a later run
 OUTAGE = 20  # network failures in a row: the network is down, not the clips
 BREAKER = 5  # bot checks or rate limits in a row: the server wants us to stop
+_UNASKED = "the server refused us"
 _BREAKING = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)
 
 
@@ -109,12 +110,22 @@ class _Remote:
                 break
             with self.server.slot(self.dataset.rate.slots):
                 time.sleep(pause)
-                self._round(sorted(waiting, key=lambda row: (row.source_id, row.clip_id)), asked)
+                self._round(self._in_order(waiting, asked), asked)
         final = [self.journal.last(row.clip_id, asked[row.clip_id]) for row in rows]
         transient = [record["fetch"] == FetchStatus.NETWORK_TRANSIENT for record in final]
         if final and all(transient) and self.answered is False:
             self._outage(final[0]["detail"])
         return [self._table_row(record) for record in final]
+
+    def _in_order(self, waiting: list, asked: dict[str, str]) -> list:
+        """Clips refused before come last: five of them in a row would keep the others waiting."""
+
+        def key(row):
+            last = self.journal.last(row.clip_id, asked[row.clip_id])
+            refused = last is not None and last["detail"] != _UNASKED
+            return refused, row.source_id, row.clip_id
+
+        return sorted(waiting, key=key)
 
     def _is_open(self, clip_id: str, request: str) -> bool:
         if self.frozen:
@@ -126,8 +137,7 @@ class _Remote:
             for row in track(waiting, "fetch"):
                 until = self.server.refused_until()
                 if until - time.time() > SHORT_SECONDS:
-                    refused = "the server refused us"
-                    outcome = _Outcome(FetchStatus.RATE_LIMITED, refused, again=until)
+                    outcome = _Outcome(FetchStatus.RATE_LIMITED, _UNASKED, again=until)
                 else:
                     time.sleep(max(0.0, until - time.time()))
                     outcome = self._attempt(downloader, row)

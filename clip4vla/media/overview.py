@@ -23,6 +23,7 @@ _ADVICE = {
 _MORE_ADVICE = {
     FetchStatus.AGE_RESTRICTED: "set `cookies`, then `clip4vla data retry --now`",
     FetchStatus.LOGIN_OR_BOT_CHECK: "wait, or set `cookies`, then `clip4vla data retry --now`",
+    FetchStatus.CUT_FAILED: "`clip4vla data retry`, or cut it yourself and use `source: local`",
     FetchStatus.FORMAT_UNAVAILABLE: "update yt-dlp, then `clip4vla data retry`",
     FetchStatus.UNKNOWN: "read `detail` in missing.tsv, then `clip4vla data retry`",
     VideoStatus.DECODE_ERROR: "the file is damaged: not used",

@@ -86,8 +86,7 @@ _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these 
     ),
     (
         FetchStatus.RATE_LIMITED,
-        r"too many requests|rate.limit|try again later|throttl"
-        r"|unable to download video data: HTTP Error 403",
+        r"too many requests|rate.limit|try again later|throttl",
     ),
     (
         FetchStatus.LOGIN_OR_BOT_CHECK,
@@ -135,6 +134,11 @@ _OURS_TO_RAISE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EMFILE),
 )
 LONGEST_REFUSAL = 7 * 24 * 3600.0  # seconds; a server that asks for more is asked again then
+FFMPEG_HTTP = 8  # ffmpeg's exit code for any HTTP status that is an error
+_FFMPEG_NETWORK = (
+    *(errno.EIO, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET),
+    *(errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN),
+)
 _FFMPEG_CODE = re.compile(r"ffmpeg exited with code (-?\d+)", re.I)
 
 
@@ -159,6 +163,11 @@ def classify(error: BaseException) -> tuple[FetchStatus, str]:
         return FetchStatus.GEO_BLOCKED, detail
     if names & {"TransportError", "ContentTooShortError", "TimeoutError", "ConnectionError"}:
         return FetchStatus.NETWORK_TRANSIENT, detail
+    stopped = ffmpeg_code(error)
+    if stopped == FFMPEG_HTTP:
+        return FetchStatus.RATE_LIMITED, f"{detail}: the server refused"
+    if stopped is not None and 256 - stopped in _FFMPEG_NETWORK:
+        return FetchStatus.NETWORK_TRANSIENT, f"{detail}: the connection broke"
     for status, pattern in _OTHER_MESSAGES:
         if re.search(pattern, text, re.I):
             return status, detail
@@ -177,8 +186,14 @@ def local_failure(error: BaseException) -> OSError | None:
             return link
     if "No space left on device" in str(error):
         return OSError(errno.ENOSPC, "No space left on device")
+    code = ffmpeg_code(error)
+    return None if code is None else ffmpeg_failure(code)
+
+
+def ffmpeg_code(error: BaseException) -> int | None:
+    """The exit code that ffmpeg gave, where a failed fetch says so."""
     code = _FFMPEG_CODE.search(str(error))
-    return ffmpeg_failure(int(code[1])) if code else None
+    return int(code[1]) if code else None
 
 
 def ffmpeg_failure(code: int) -> OSError | None:
@@ -232,18 +247,16 @@ def http_status(error: BaseException) -> int | None:
 
 def was_answered(error: BaseException) -> bool:
     """Whether a server is there behind a failed fetch: it said something, or data began to come."""
-    begun = ("[download]", "data blocks", "not done in")
+    begun = ("[download]", "data blocks", "not done in", "ffmpeg exited")  # ffmpeg asks last
     return http_status(error) is not None or any(words in str(error) for words in begun)
 
 
 def _of_http(code: int) -> FetchStatus:
     if code in (404, 410):
         return FetchStatus.GONE
-    if code in (401, 403):
-        return FetchStatus.PRIVATE
-    if code == 407:
+    if code in (401, 407):
         return FetchStatus.LOGIN_OR_BOT_CHECK
-    if code == 429:
+    if code in (403, 429):  # a bare 403 may be meant for us and not for the clip
         return FetchStatus.RATE_LIMITED
     if code == 451:
         return FetchStatus.GEO_BLOCKED

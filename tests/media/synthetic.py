@@ -67,6 +67,11 @@ class Misbehaving:
         self.failures: dict[str, int] = {}
         self.busy, self.busiest = 0, 0  # requests at once
         self.retry_after: str | None = None
+        self.content_type = "video/mp4"
+        self.first_ok = (
+            False  # whether the first request for an address is answered as it should be
+        )
+        self.to_ffmpeg: int | None = None  # what ffmpeg is told, whatever the path says
         self.kind_of: dict[str, str] = {}  # path -> another kind than the path says
 
     @contextlib.contextmanager
@@ -86,6 +91,10 @@ class Misbehaving:
                     site.busy -= 1
 
             def answer(self, kind):
+                if site.first_ok and site.asked.count(self.path) == 1:
+                    return self.send(site.body, site.content_type)
+                if site.to_ffmpeg and "Icy-MetaData" in self.headers:
+                    return self.fail(site.to_ffmpeg)
                 if kind == "html":
                     return self.send(
                         b"<html><video src='http://127.0.0.1:9/x.mp4'></html>", "text/html"
@@ -137,7 +146,7 @@ class Misbehaving:
                         return self.fail(code)
                 elif kind.isdigit():
                     return self.fail(int(kind))
-                return self.send(site.body, "video/mp4")
+                return self.send(site.body, site.content_type)
 
             def fail(self, code):
                 self.send_response(code)

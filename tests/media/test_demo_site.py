@@ -90,7 +90,7 @@ def test_cuts_from_the_film_equal_the_clips(site, tmp_path, monkeypatch):
     table = fetch_shard(chosen, dataset, tmp_path / "a").set_index("clip_id")
     again = fetch_shard(chosen, dataset, tmp_path / "b").set_index("clip_id")
     assert table.drop(columns="path").equals(again.drop(columns="path"))
-    assert table.fetch.value_counts().to_dict() == {"ok": 6, "gone": 3, "private": 1}
+    assert table.fetch.value_counts().to_dict() == {"ok": 6, "gone": 3, "rate_limited": 1}
     for clip_id, path in table.path[table.fetch == "ok"].items():
         original = DEMO / "clips" / f"{clip_id}.mp4"
         ours = list(decode_frames(path, 1, 10.0))

@@ -13,10 +13,11 @@ from clip4vla.datasets.plan import PLAN_COLUMNS
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.media import fetch
 from clip4vla.media.decode import decode_audio, decode_frames
-from clip4vla.media.download import Downloader
+from clip4vla.media.download import CutFailed, Downloader, _check_cut
 from clip4vla.media.fetch import FETCH_COLUMNS, fetch_shard
 from clip4vla.media.journal import Journal
 from clip4vla.media.probe import probe_file
+from clip4vla.media.status import FetchStatus
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def local(media):
 def test_every_misbehaviour_has_its_status(tmp_path, clip):
     site = Misbehaving(clip.read_bytes())
     wanted = {
-        "ok": "ok", "404": "gone", "410": "gone", "403": "private", "429": "rate_limited",
+        "ok": "ok", "404": "gone", "410": "gone", "403": "rate_limited", "401": "login_or_bot_check", "429": "rate_limited",
         "451": "geo_blocked", "500x1": "ok", "500": "network_transient",
         "truncated": "network_transient", "hangup": "network_transient",
         "html": "format_unavailable", "playlist": "format_unavailable", "exe": "ok",
@@ -66,7 +67,7 @@ def test_every_misbehaviour_has_its_status(tmp_path, clip):
     assert found["exe"] in ("ok", "format_unavailable")  # its name counts for nothing
     assert asked.count("404") == 1 and asked.count("500") == 3 and asked.count("truncated") <= 6
     assert asked.count("redirect") < 100
-    assert probe_file(tmp_path / "m" / "clip_17.mp4").video == "decode_error"  # "shorter": cut off
+    assert probe_file(tmp_path / "m" / "clip_18.mp4").video == "decode_error"  # "shorter": cut off
     names = {path.name for path in (tmp_path / "m").iterdir()}
     stored = {Path(path).name for path in table.path if path}
     assert names == stored | {"journal.jsonl", ".lock", ".tools"}
@@ -142,6 +143,32 @@ def test_a_server_that_refuses_is_left_alone(tmp_path, clip):
     assert len({path for path in site.asked}) == fetch.BREAKER
 
 
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_server_that_shuts_everybody_out_costs_no_clip(tmp_path, clip, code):
+    site, plan = Misbehaving(clip.read_bytes()), rows(*(f"{code}/{n}.mp4" for n in range(9)))
+    with site.serving() as url:
+        table = fetch_shard(plan, http(url), tmp_path / "m")
+        assert {FetchStatus(status).retry for status in table.fetch} == {"later"}
+        assert len(set(site.asked)) == fetch.BREAKER
+        asked = set(site.asked)
+        Journal(tmp_path / "m").end_pauses()
+        site.asked.clear()
+        fetch_shard(plan, http(url), tmp_path / "m")
+        assert len(set(site.asked)) == fetch.BREAKER  # first those that nobody asked for yet
+        assert len(asked & set(site.asked)) == 1
+
+
+@pytest.mark.parametrize("code", [403, 429])
+def test_a_server_that_refuses_ffmpeg_is_left_alone_too(tmp_path, clip, code):
+    site = Misbehaving(clip.read_bytes())
+    site.to_ffmpeg = code
+    plan = rows(*(f"ok/{n}.mp4" for n in range(9)), start=0.25, end=0.75)
+    with site.serving() as url:
+        table = fetch_shard(plan, http(url), tmp_path / "m")
+    assert set(table.fetch) == {"rate_limited"}
+    assert len(set(site.asked)) == fetch.BREAKER
+
+
 def test_a_proxy_for_the_internet_is_not_asked_for_loopback(tmp_path, clip, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     site = Misbehaving(clip.read_bytes())
@@ -185,6 +212,47 @@ def test_a_local_source_is_cut(tmp_path):
     assert frames == [8, 12, 16, 20]
     samples, rate = decode_audio(one.path[0])
     assert samples.shape[1] / rate == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "codecs"),
+    [("mp4", "mp4", ("mpeg4", "aac")), ("mkv", "x-matroska", ("mpeg4", "aac")),
+     ("webm", "webm", ("libvpx-vp9", "libopus")), ("avi", "x-msvideo", ("mpeg4", "libmp3lame"))],
+)  # fmt: skip
+def test_a_remote_source_is_cut_at_its_times_whatever_its_container(tmp_path, suffix, kind, codecs):
+    long = tmp_path / f"long.{suffix}"
+    make_clip(long, seconds=4, codecs=codecs, sound=("mono", 48000))
+    site = Misbehaving(long.read_bytes())
+    site.content_type = f"video/{kind}"
+    with site.serving() as url:
+        plan = rows(f"ok/a.{suffix}", start=0.75, end=2.75)  # a key frame is at 0.5 s
+        (clip,) = fetch_shard(plan, http(url), tmp_path / "m").itertuples()
+    assert clip.fetch == "ok" and clip.path.endswith("clip_0.mp4")
+    frames = [frame.mean() / 10 for frame in decode_frames(clip.path, 2, 2.0)]
+    # AVI has no time stamps: one picture early is as good as it gets.
+    assert frames == pytest.approx([6, 10, 14, 18], abs=1.3 if suffix == "avi" else 0.5)
+    samples, rate = decode_audio(clip.path)
+    assert samples.shape[1] / rate == pytest.approx(2.0, abs=0.2)
+
+
+def test_what_does_not_go_into_mp4_is_no_clip(tmp_path):
+    site = Misbehaving(make_clip(tmp_path / "a.webm", codecs=("libvpx", "libopus"),
+                                 sound=("mono", 48000)).read_bytes())  # fmt: skip
+    site.content_type = "video/webm"
+    with site.serving() as url:
+        table = fetch_shard(rows("ok/a.webm", start=0.25, end=0.75), http(url), tmp_path / "m")
+    assert list(table.fetch) == ["cut_failed"]
+
+
+def test_a_cut_that_is_longer_than_its_clip_is_none(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=3)
+    _check_cut(path, 2.5)
+    _check_cut(path, 10.0)  # the source ended before the clip did
+    with pytest.raises(CutFailed, match="the file has 3.0 s, the clip 1.5 s"):
+        _check_cut(path, 1.5)
+    (tmp_path / "b.mp4").write_bytes(b"")
+    with pytest.raises(CutFailed, match="no media file"):
+        _check_cut(tmp_path / "b.mp4", 1.0)
 
 
 @pytest.mark.parametrize(

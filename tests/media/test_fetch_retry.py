@@ -87,6 +87,18 @@ def test_retry_after_is_kept(tmp_path, clip, clock):
         assert run("other", rows("ok/x.mp4")) == ["ok"]
 
 
+def test_retry_after_is_kept_when_a_cut_is_refused(tmp_path, clip):
+    """ffmpeg does not say what the server said, so the server is asked once more."""
+    site = Misbehaving(clip.read_bytes())
+    site.retry_after = "7200"
+    plan = rows("429/a.mp4", "429/b.mp4", start=0.25, end=0.75)
+    site.first_ok = True
+    with site.serving() as url:
+        table = fetch_shard(plan, http(url), tmp_path / "m")
+    assert list(table.fetch) == ["rate_limited"] * 2
+    assert "429" in table.detail[0] and names(site) == {"a.mp4"}
+
+
 def test_a_short_retry_after_is_waited_for(tmp_path, clip):
     site = Misbehaving(clip.read_bytes())
     site.retry_after = "1"

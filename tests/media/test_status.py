@@ -23,8 +23,6 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "level). Join this channel to get access to members-only content",
         "{}This video is only available to Music Premium members",
         "{}This video requires payment to watch.",
-        "[generic] x: Unable to download webpage: HTTP Error 403: Forbidden",
-        "[generic] x: Unable to download webpage: HTTP Error 401: Unauthorized",
     ],
     "gone": [
         "{}Video unavailable",
@@ -79,6 +77,7 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "{}The following content may contain suicide or self-harm topics.",
     ],
     "login_or_bot_check": [
+        "[generic] x: Unable to download webpage: HTTP Error 401: Unauthorized",
         "{}Sign in to confirm you’re not a bot. Use --cookies",
         "{}Sign in to confirm you’re not a bot. This helps protect our community. Learn more",
         "{}Sign in to confirm you're not a bot. Use --cookies-from-browser or --cookies for the "
@@ -102,6 +101,9 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "YouTube for up to an hour.",
         "{}An error occurred. Please try again later.",
         "unable to download video data: HTTP Error 403: Forbidden",
+        "[generic] x: Unable to download webpage: HTTP Error 403: Forbidden",
+        "{}Unable to download API page: HTTP Error 403: Forbidden",
+        "ffmpeg exited with code 8",
     ],
     "format_unavailable": [
         "{}Requested format is not available. Use --list-formats for a list of available formats",
@@ -144,6 +146,8 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1000)",
         "[download] Got error: 8297 bytes read, 1000 more expected",
         "Did not get any data blocks",
+        "ffmpeg exited with code 145",
+        "ffmpeg exited with code 251",
     ],
     "cut_failed": [
         "ffmpeg exited with code 183",

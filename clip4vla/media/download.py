@@ -14,6 +14,7 @@ import imageio_ffmpeg
 
 from clip4vla.config.data import Dataset
 from clip4vla.errors import UserError
+from clip4vla.media.cookies import checked_cookies, no_cookies
 from clip4vla.media.decode import DecodeError, open_media
 from clip4vla.media.status import FFMPEG_HTTP, ffmpeg_code
 
@@ -54,10 +55,8 @@ class Downloader:
         self.youtube_dl = _youtube_dl(self._options(dataset))
         try:
             self.youtube_dl.cookiejar  # noqa: B018  (read now, not at the first request)
-        except Exception as error:
-            raise UserError(
-                f"cookies: {dataset.cookies} is no cookies.txt in Netscape's format ({error})"
-            ) from None
+        except Exception:  # its text may have a cookie in it
+            raise UserError(no_cookies(dataset.cookies, "yt-dlp cannot read it")) from None
 
     def __enter__(self) -> "Downloader":
         return self
@@ -169,7 +168,7 @@ class Downloader:
             options["max_sleep_interval"] = 2.5 * rate.clip_pause
             if dataset.cookies:
                 # A copy: yt-dlp writes back what it was given, and several jobs read this file.
-                options["cookiefile"] = io.StringIO(dataset.cookies.read_text(errors="replace"))
+                options["cookiefile"] = io.StringIO(checked_cookies(dataset.cookies))
         return options
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, whole_file, write_text
 from clip4vla.media.status import FetchStatus
 
@@ -16,20 +17,25 @@ class Journal:
 
     Keys: clip_id, request, fetch, detail, again (not before this moment, in seconds since 1970, the
     clip may be asked for again), file, bytes, sha256, tool. A record is on the disk before the next
-    clip begins. A torn last line, which a kill may leave, is cut
-    off; records of another request (other address or times) and records of files that are gone from
-    the folder or have another size count for nothing.
+    clip begins. A torn last line, which a kill may leave, counts for nothing and is cut off before
+    the next record is added; so do records of another request (other address or times) and of files
+    that are gone from the folder or have another size. Reading changes nothing, so anybody may read
+    while the owner of the folder writes. Raises UserError for a broken line.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.path = self.folder / "journal.jsonl"
         self._records: dict[tuple[str, str], list[dict]] = {}
+        self._whole: int | None = None  # bytes of whole lines, where a torn one follows them
         if self.path.exists():
             self._read()
 
     def add(self, record: dict) -> None:
-        """Append one attempt and wait until the disk has it."""
+        """Append one attempt and wait until the disk has it. For the owner of the folder."""
+        if self._whole is not None:
+            os.truncate(self.path, self._whole)
+            self._whole = None
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(canonical_json(record) + "\n")
             stream.flush()
@@ -83,7 +89,7 @@ class Journal:
 
     def _rewrite(self, records: list[dict]) -> None:
         write_text(self.path, "".join(canonical_json(record) + "\n" for record in records))
-        self._records = {}
+        self._records, self._whole = {}, None
         for record in records:
             self._keep(record)
 
@@ -98,11 +104,17 @@ class Journal:
         data = self.path.read_bytes()
         whole, _, torn = data.rpartition(b"\n")
         if torn:
-            os.truncate(self.path, len(data) - len(torn))
-        for line in whole.splitlines():
-            record = json.loads(line)
-            FetchStatus(record["fetch"])
-            self._keep(record)
+            self._whole = len(data) - len(torn)
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                FetchStatus(record["fetch"])
+                self._keep(record)
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{self.path}, line {number} is no record of an attempt: delete this line; "
+                    "only its clip is asked for again"
+                ) from None
 
 
 def link_or_copy(source: Path, target: Path) -> None:

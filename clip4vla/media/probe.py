@@ -25,10 +25,12 @@ from clip4vla.media.pictures import as_shown, pixel_stretch, shown_size, timed
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 from clip4vla.progress import track
 
+SILENT_PEAK = 2.0**-16  # half a step of 16 bits: the official wav file has only zeros (facts 10.1)
 NEAR_SILENCE_DBFS = -80.0  # RMS below this is flagged, not silent (facts 10.1)
 MIN_SECONDS = 0.1  # a video that ends earlier is a still picture: too_short
 PATIENCE_SECONDS = 120.0  # for one file and again for every 10 MB of it
 MIN_SOUND_SHARE = 0.9  # of its packets and of the length that its header says: less is an error
+SAY_LENGTHS = ("mov", "avi", "wav", "w64", "aiff", "flac")  # of each stream; else libav guesses
 
 
 @dataclass
@@ -213,7 +215,8 @@ def _report_sound(probe: Probe, stream, heard: _Heard) -> None:
     probe.audio_codec = context.name
     probe.sample_rate = heard.mix.rate or context.sample_rate or 0
     probe.channels = context.layout.nb_channels
-    declared = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    says = stream.container.format.name.split(",")[0] in SAY_LENGTHS and stream.duration
+    declared = float(stream.duration * stream.time_base) if says else 0.0
     if heard.samples:
         rms = math.sqrt(heard.squares / heard.values)
         probe.rms_dbfs, probe.peak_dbfs = _dbfs(rms), _dbfs(heard.peak)
@@ -222,7 +225,7 @@ def _report_sound(probe: Probe, stream, heard: _Heard) -> None:
     lost |= len(heard.broken) > (1 - MIN_SOUND_SHARE) * heard.packets
     if not heard.samples or heard.senseless or lost:
         probe.audio = AudioStatus.DECODE_ERROR
-    elif heard.peak == 0.0:
+    elif heard.peak < SILENT_PEAK:
         probe.audio = AudioStatus.DIGITAL_SILENCE
     else:
         probe.audio = AudioStatus.OK

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import shutil
+import subprocess
 import wave
 
 import av
@@ -11,6 +12,7 @@ from synthetic import make_clip
 
 from clip4vla.features.waveform import as_waveform
 from clip4vla.media.decode import DecodeError, decode_audio, decode_frames
+from clip4vla.media.download import ffmpeg
 from clip4vla.media.probe import PROBE_COLUMNS, probe_file, probe_shard
 
 
@@ -90,6 +92,10 @@ def test_the_kinds_of_silence(tmp_path):
     assert (none.video, none.audio) == ("ok", "no_audio_stream") and np.isnan(none.rms_dbfs)
     zero = probe_file(make_clip(tmp_path / "b.mp4", amplitude=0))
     assert (zero.audio, zero.rms_dbfs, zero.near_silence) == ("digital_silence", -np.inf, True)
+    for amplitude, audio in ((2**-16 * 0.9, "digital_silence"), (2**-16 * 1.5, "ok")):
+        path = tmp_path / "d.mkv"  # below half a step of 16 bits a wav file has only zeros
+        make_clip(path, amplitude=amplitude, codecs=("mpeg4", "pcm_f32le"))
+        assert probe_file(path).audio == audio
     faint = probe_file(make_clip(tmp_path / "c.mp4", amplitude=1.2e-4))
     assert faint.audio == "ok" and faint.near_silence
 
@@ -160,6 +166,24 @@ def test_truncation_costs_the_sound_but_not_the_pictures(tmp_path):
     fast.write_bytes(whole[: len(whole) * 6 // 10])
     probe = probe_file(fast)
     assert (probe.video, probe.audio) == ("ok", "decode_error")
+
+
+def run(folder, *arguments):
+    """ffmpeg in a folder."""
+    words = [word for one in arguments for word in ([one] if "'" in one else one.split())]
+    subprocess.run([ffmpeg(), "-loglevel", "error", *words], cwd=folder, check=True)
+
+
+def test_a_length_that_libav_guesses_is_not_believed(tmp_path):
+    """Matroska has one length for all tracks, an mp3 without a header none at all."""
+    make_clip(tmp_path / "picture.mkv", seconds=4, sound=None)
+    make_clip(tmp_path / "sound.mkv", seconds=1, pictures=False)
+    run(tmp_path, "-i picture.mkv -itsoffset 3 -i sound.mkv -c copy late.mkv")
+    late = probe_file(tmp_path / "late.mkv")
+    assert (late.video, late.audio) == ("ok", "ok")
+    swelling = "aevalsrc='0.5*random(0)*if(lt(t,3),0.001,1)':s=16000:d=6"  # few bits, then many
+    run(tmp_path, "-f lavfi -i", swelling, "-c:a libmp3lame -q:a 9 -write_xing 0 x.mp3")
+    assert probe_file(tmp_path / "x.mp3").audio == "ok"
 
 
 def test_damage_never_raises(tmp_path, clip):

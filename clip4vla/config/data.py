@@ -111,7 +111,9 @@ class Rate(Section):
         2.0, ge=0, description="youtube: seconds between clips, at random up to 2.5 times as many"
     )
     clip_seconds: float = runtime(1800.0, gt=0, description="a clip that takes longer is given up")
-    bytes_per_second: int | None = runtime(None, gt=0, description="most that one download takes")
+    bytes_per_second: int | None = runtime(
+        None, gt=0, description="most that one download takes; whole files only, not cut clips"
+    )
     retry_hours: float = runtime(
         12.0, ge=0, description="before a clip that was refused may be asked for again"
     )

@@ -125,9 +125,12 @@ class Downloader:
         return [{"start_time": start, "end_time": end}]
 
     def _into_mp4(self) -> list[str]:
-        """The first picture and the first sound track, which are those that are decoded."""
+        """The first picture and the first sound track, which are those that are decoded.
+
+        ffmpeg shall stop with an error where reading does (-xerror), not end with half a clip.
+        """
         tracks = ["-map", "0:v:0?", "-map", "0:a:0?"] if self.direct else ["-sn", "-dn"]
-        return [*tracks, "-f", "mp4"]
+        return [*tracks, "-xerror", "-f", "mp4"]
 
     def _options(self, dataset: Dataset) -> dict:
         youtube = dataset.source == "youtube"

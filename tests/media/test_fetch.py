@@ -234,6 +234,16 @@ def test_a_remote_source_is_cut_at_its_times_whatever_its_container(tmp_path, su
     assert samples.shape[1] / rate == pytest.approx(2.0, abs=0.2)
 
 
+def test_a_connection_that_breaks_in_a_cut_leaves_no_half_clip(tmp_path):
+    long = make_clip(tmp_path / "long.mkv", seconds=8, size=(320, 240))  # more than a buffer
+    site = Misbehaving(long.read_bytes())
+    site.content_type, site.first_ok = "video/x-matroska", True
+    with site.serving() as url:
+        plan = rows("truncated/a.mkv", start=1.0, end=7.0)
+        table = fetch_shard(plan, http(url), tmp_path / "m")
+    assert list(table.fetch) == ["network_transient"]
+
+
 def test_what_does_not_go_into_mp4_is_no_clip(tmp_path):
     site = Misbehaving(make_clip(tmp_path / "a.webm", codecs=("libvpx", "libopus"),
                                  sound=("mono", 48000)).read_bytes())  # fmt: skip

@@ -23,6 +23,7 @@ from clip4vla.features.frames import encode
 from clip4vla.features.log_mel import LogMelFrontend
 from clip4vla.features.manifest import freeze, read_manifest, stay_frozen
 from clip4vla.features.shards import INDEX_COLUMNS
+from clip4vla.features.verify import verify
 from clip4vla.files import sha256_of_file, sha256_of_ids
 
 LONG = "x" * 100
@@ -268,3 +269,22 @@ def test_fork_reads_the_same(cache):
         os._exit(0 if same else 1)
     assert all(cache.read(LONG).frames == frames for _ in range(20))
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "no whole manifest"),
+        ('{"shards": [{"tar": "a.tar"}]}', "no whole manifest"),
+        ("[]", "no whole manifest"),
+        ('{"shards": [{"tar": "../a.tar", "index": "a"}], "files": {}}', "outside its folder"),
+        ('{"shards": [], "files": {"/etc/passwd": ""}}', "outside its folder"),
+    ],
+)
+def test_manifests_that_are_not_ours(tmp_path, text, message):
+    path = tmp_path / "manifest.json"
+    path.write_text(text)
+    for read in (verify, ClipCache):
+        with pytest.raises(UserError, match=message) as error:
+            read(path)
+        assert "\n" not in str(error.value)

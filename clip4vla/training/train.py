@@ -210,7 +210,7 @@ def _finish(
         metadata["leaks_dropped"] = before["leaks_dropped"]
     metadata |= _labels(run, before)
     if isinstance(job.task, ClipTask):
-        metadata["scale"] = float(job.task.scale())
+        metadata["scale"] = torch.as_tensor(job.task.scale()).item()
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model

@@ -14,12 +14,9 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from clip4vla.media.containers import FILE, input_options
 from clip4vla.media.pictures import MOST_PIXELS, as_shown, pixel_stretch, progressive, timed
 
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpeg,mpegts,ogg,asf,wav,w64,aiff,mp3,aac,"
-    "flac,amr,au,caf,mxf,rm,h264,hevc,dv,gif,ivf,nut,m4v,vob,mpegvideo,ac3,eac3"
-)
 RATES = (1_000, 1_000_000)  # samples per second that are believed
 LOUDEST = 100.0  # 40 dB over full scale: samples beyond it are no sound
 MOST_NAMED = 8  # channels: of more, nobody agrees which is where
@@ -39,7 +36,7 @@ def open_media(path: str | Path) -> av.container.InputContainer:
     try:
         return av.open(
             f"file:{path}",
-            options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
+            options=input_options(FILE),
             metadata_errors="replace",
         )
     except (av.FFmpegError, ValueError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
+from clip4vla.media.containers import FILE, ffmpeg_input
 from clip4vla.media.download import ffmpeg
 from clip4vla.media.status import FetchStatus, ffmpeg_failure
 
@@ -41,7 +42,7 @@ def _cut(source: Path, row, folder: Path) -> Path | None:
     part = folder / ".part"
     part.mkdir(parents=True, exist_ok=True)
     made = part / f"{row.clip_id}.mp4"
-    command = [ffmpeg(), "-nostdin", "-y", "-loglevel", "quiet", "-protocol_whitelist", "file"]
+    command = [ffmpeg(), "-nostdin", "-y", "-loglevel", "quiet", *ffmpeg_input(FILE)]
     command += ["-ss", str(row.start), "-t", str(row.end - row.start), "-i", f"file:{source}"]
     command += ["-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1"]
     command += ["-fflags", "+bitexact", "-f", "mp4", f"file:{made}"]

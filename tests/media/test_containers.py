@@ -1,0 +1,60 @@
+"""Playlists, manifests and scripts under a clip's name are never followed while a clip is cut."""
+
+import os
+import subprocess
+
+import pytest
+from fetching import rows
+from synthetic import make_clip
+
+from clip4vla.config.data import Dataset
+from clip4vla.media import fetch
+from clip4vla.media.containers import CONTAINERS, ffmpeg_input
+from clip4vla.media.download import ffmpeg
+from clip4vla.media.fetch import fetch_shard
+
+MPD = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S"
+ profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="video/mp4">
+<Representation id="1" bandwidth="1000" codecs="mp4v.20" width="32" height="16">
+<BaseURL>{other}</BaseURL><SegmentBase/></Representation></AdaptationSet></Period></MPD>"""
+NAMING = {  # what names another file
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{other}\n#EXT-X-ENDLIST\n",
+    "dash": MPD,
+    "ffconcat": "ffconcat version 1.0\nfile {other}\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
+    monkeypatch.setattr("clip4vla.media.download.SOCKET_SECONDS", 0.5)
+    for name in ("no_proxy", "NO_PROXY", "PATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    return make_clip(tmp_path_factory.mktemp("long") / "long.ts", seconds=4)
+
+
+@pytest.mark.parametrize("kind", NAMING)
+def test_a_local_file_that_names_another_is_not_followed(tmp_path, long, kind):
+    media = tmp_path / "mine"
+    for folder in ("theirs", "secret"):
+        (media / folder).mkdir(parents=True)
+    (media / "secret" / "long.ts").write_bytes(long.read_bytes())
+    (media / "theirs" / "clip.mp4").write_text(NAMING[kind].format(other="../secret/long.ts"))
+    dataset = Dataset(reader="demo", annotations=".", source="local", media=media)
+    plan = rows("theirs/clip.mp4", start=0.5, end=1.5)
+    assert list(fetch_shard(plan, dataset, tmp_path / "m").fetch) == ["cut_failed"]
+
+
+def test_both_libraries_know_every_container_of_the_list(clip):
+    """ffmpeg reads a clip with the list, and none of its own demuxers for lists is on it."""
+    command = [ffmpeg(), "-v", "error", *ffmpeg_input("file"), "-i", f"file:{clip}", "-f", "null"]
+    assert not subprocess.run([*command, "-"], check=False).returncode
+    names = set(CONTAINERS.split(","))
+    assert not names & {"hls", "dash", "concat", "sdp", "imf", "rtp", "rtsp", "image2", "lavfi"}

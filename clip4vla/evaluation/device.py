@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import sys
 
 import torch
 
@@ -36,10 +37,30 @@ def _keep_freed_memory() -> None:
 
 
 def set_threads(threads: int) -> None:
-    """Compute with this many CPU threads, or with fewer where OMP_NUM_THREADS says so."""
+    """Compute with this many CPU threads, or with fewer where OMP_NUM_THREADS says so.
+
+    Warns where this process is bound to fewer CPUs: the threads would wait for each other.
+    """
+    _warn_if_bound(threads)
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # may be a list, by nesting
     most = int(limit) if limit.isdigit() else threads
     torch.set_num_threads(max(1, min(threads, most)))
+
+
+def _warn_if_bound(threads: int) -> None:
+    machine = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    if usable >= min(threads, machine):
+        return
+    if "SLURM_JOB_ID" in os.environ:
+        fix = f"pass --cpus-per-task={threads} to srun itself (Slurm 22.05 to 23.02 needs it there)"
+    else:
+        fix = "lower --threads, or give the process more CPUs (taskset, the container's cpuset)"
+    print(
+        f"clip4vla: warning: --threads {threads}: this process is bound to {usable} of {machine} "
+        f"CPUs. Fix: {fix}",
+        file=sys.stderr,
+    )
 
 
 def half_type(device: torch.device) -> torch.dtype | None:

@@ -107,7 +107,12 @@ def _submit(
         signal_delay_s=request.grace_seconds,
         # A lost rank ends the others, which wait for it. A job that Slurm restarts too soon after
         # a crash of a node can find its nodes busy with its former self, for good: it then ends.
-        srun_args=["--kill-on-bad-exit=1", f"--immediate={STEP_SECONDS}"],
+        # Slurm 22.05 to 23.02 binds a rank to one core unless srun itself asks for more.
+        srun_args=[
+            "--kill-on-bad-exit=1",
+            f"--immediate={STEP_SECONDS}",
+            f"--cpus-per-task={request.threads}",
+        ],
         additional_parameters={"requeue": True, **_extra(request.extra)},
         **{key: value for key, value in optional.items() if value != ANY},
     )

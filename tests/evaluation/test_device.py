@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clip4vla.config.sections import Optimiser
-from clip4vla.evaluation.device import autocast, half_type
+from clip4vla.evaluation.device import autocast, half_type, set_threads
 from clip4vla.training.loop import Trainer
 from clip4vla.training.optimiser import Updates
 
@@ -72,3 +72,26 @@ def test_float16_alone_gets_a_loss_scale(capability, monkeypatch, major, scaled,
     with pytest.raises(Enough):
         trainer.run(stop=None)
     assert made[0].scaler.is_enabled() is scaled
+
+
+@pytest.mark.parametrize(
+    "threads, bound_to, job, told",
+    [
+        (8, 1, "7", "bound to 1 of 16 CPUs. Fix: pass --cpus-per-task=8 to srun itself"),
+        (8, 1, None, "bound to 1 of 16 CPUs. Fix: lower --threads, or give the process more"),
+        (8, 8, "7", ""),
+        (99, 16, None, ""),  # more than the machine has, all of which it may use
+    ],
+)
+def test_a_process_that_is_bound_to_fewer_cpus_than_threads_says_so(
+    monkeypatch, capsys, threads, bound_to, job, told
+):
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(bound_to)))
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    set_threads(threads)
+    err = capsys.readouterr().err
+    assert told in err and bool(err) == bool(told)

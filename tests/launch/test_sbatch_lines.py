@@ -144,6 +144,7 @@ def test_pretraining_asks_for_all_its_nodes(submitted):
     assert wanted.items() <= options.items()
     assert set(options) - set(wanted) == {"--error", "--wckey"}  # submitit's own
     assert "srun --unbuffered" in command and "--kill-on-bad-exit=1 --immediate=900" in command
+    assert "--cpus-per-task=6" in command.split(), "srun does not take it over from sbatch"
 
 
 def test_pretraining_leaves_to_the_cluster_what_is_not_said(submitted):

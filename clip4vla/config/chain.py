@@ -137,6 +137,9 @@ def _add_pretraining(
     """Key of the last pre-training run, `weights:NAME`, or None: CLIP itself."""
     if pretrain is None:
         return None
+    if pretrain.type_token is not None:
+        model = shared["model"].model_copy(update={"type_token": pretrain.type_token})
+        shared = {**shared, "model": model}
     both = {
         "seed": pretrain.seed,
         "sources": [source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources],

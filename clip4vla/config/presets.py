@@ -16,7 +16,8 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "cache.log_mel.kind": "fbank",  # D2
         "cache.log_mel.window": "hamming",
         "pretrain.masking.mode": "paper",  # D7
-        "model.type_token": "both",  # D8
+        "pretrain.type_token": "single",  # D8: one token for each data set,
+        "model.type_token": "both",  # and both at fine-tuning and test
         "substitute_scope": "test",  # D11
         "pretrain.leaks": "keep",
     },
@@ -101,7 +102,12 @@ def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) ->
     for stage in ("pretrain", "finetune"):
         if recipe.get(stage) is None:
             value.pop(stage, None)
-    if (recipe.get("pretrain") or {}).get("second_stage") is None:
+    pretrain = recipe.get("pretrain") or {}
+    only_weights = pretrain.get("from") is not None and pretrain.get("second_stage") is None
+    # A row that names a token has it in every stage.
+    if only_weights or "type_token" in (recipe.get("model") or {}):
+        value.get("pretrain", {}).pop("type_token", None)
+    if pretrain.get("second_stage") is None:
         value.get("pretrain", {}).pop("second_stage", None)
     if task != "captioning":
         value.pop("decoding", None)

@@ -20,7 +20,9 @@ from clip4vla.config.sections import (
     Optimiser,
     Selection,
     Task,
+    TypeToken,
 )
+from clip4vla.config.type_tokens import can_follow
 
 JOINT_POSITIONS = {"clip": 77, "bert": 512}  # clip: the rows of CLIP's text positions
 
@@ -52,6 +54,11 @@ class PretrainRecipe(Section):
     )
     seed: int = Field(0, description="of weights, order and masks")
     sources: list[PretrainSource] = Field([], description="mixed in equal parts")
+    type_token: TypeToken | None = Field(
+        None,
+        description="audio type token of pre-training; null: model.type_token. The paper has one "
+        "token for each source (single), and `both` afterwards",
+    )
     leaks: Literal["drop", "keep"] = Field(
         "drop", description="drop: leave out clips of videos that are in `datasets.NAME.held_out`"
     )
@@ -75,6 +82,10 @@ class PretrainRecipe(Section):
             if objective and not (objective.inter or objective.intra):
                 both = f"{stage}objective.inter and {stage}objective.intra"
                 raise ValueError(f"{both} are both off: nothing to learn")
+        if self.type_token is not None and not self.read_sources:
+            raise ValueError(
+                "type_token: `from` stands in for pre-training, so nothing is trained. Fix: leave it out"
+            )
         if self.trainable == "audio":
             self._check_frozen_clip()
         return self
@@ -182,6 +193,7 @@ class Recipe(Section):
         if self.finetune is not None:
             self.finetune.check_task(self.task)
         self._check_fusion()
+        self._check_type_tokens()
         tokens = self.inputs.max_words + self.inputs.max_frames + self.inputs.max_segments
         positions = JOINT_POSITIONS[self.model.joint]
         joins = self.task == "captioning" or self.model.fusion in JOINT_FUSIONS
@@ -198,6 +210,25 @@ class Recipe(Section):
         if mel.n_mels != 224:
             raise ValueError("cache.log_mel.n_mels must be 224: a segment is a 224 x 224 image")
         return self
+
+    def _check_type_tokens(self) -> None:
+        """Pre-training tells [VB] and [NB] apart by source, and later stages can start from it."""
+        if self.pretrain is None or not self.pretrain.read_sources:
+            return
+        after = self.model.type_token
+        before = self.pretrain.type_token or after
+        if not can_follow(before, after):
+            raise ValueError(
+                f"pretrain.type_token: {before} trains other tensors than model.type_token: "
+                f"{after} reads. Fix: make them equal, or single and then both"
+            )
+        shares = {source.nonverbal_share for source in self.pretrain.sources}
+        if before == "both" and len(shares) > 1:
+            raise ValueError(
+                "pretrain.type_token: both gives every clip [VB] and [NB] alike, so the sources' "
+                "nonverbal_share would not be read. Fix: set pretrain.type_token: single, or give all "
+                "sources the same nonverbal_share"
+            )
 
     def _check_fusion(self) -> None:
         """A fusion with parameters is trained, for retrieval; a gate weighs two modalities."""

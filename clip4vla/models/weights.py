@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clip4vla.config.type_tokens import can_follow
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, whole_file
 from clip4vla.models.archives import read_tensors
@@ -87,7 +89,10 @@ def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) ->
     path = Path(path)
     kind, state = read_named(path)
     if kind == "ours":
-        _check_activation(model, path)
+        section = _model_section(path)
+        _check_activation(model, section, path)
+        if "audio" not in fresh:
+            _check_type_token(model, section, path)
     _fill(model, path, kind, state, fresh)
 
 
@@ -155,15 +160,41 @@ def _fill(
     fill(model, state, fresh)
 
 
-def _check_activation(model: CLIP4VLA, path: Path) -> None:
-    """Refuse one of our files whose metadata names another activation: no tensor would tell."""
+def _model_section(path: Path) -> dict[str, Any]:
+    """Return the `model` section in a file's metadata; {} where only the names are ours."""
     try:
         section = read_metadata(path).get("model")
-    except UserError:  # only the names are ours
-        return
-    found = section.get("activation") if isinstance(section, dict) else None
+    except UserError:
+        return {}
+    return section if isinstance(section, dict) else {}
+
+
+def _check_activation(model: CLIP4VLA, section: dict[str, Any], path: Path) -> None:
+    """Refuse one of our files whose metadata names another activation: no tensor would tell."""
+    found = section.get("activation")
     if found not in (None, model.sizes.activation):
         raise UserError(
             f"{path}: was trained with model.activation: {found}, and the run says "
             f"{model.sizes.activation}: correct model.activation"
         )
+
+
+def _check_type_token(model: CLIP4VLA, section: dict[str, Any], path: Path) -> None:
+    """Refuse type tokens that the model's cannot follow: [VB] and [NB] mixed or both look alike.
+
+    The step from one token to both is reported, because nothing else would show it.
+    """
+    before, after = section.get("type_token"), model.audio.type_token
+    if before in (None, after):
+        return
+    if not can_follow(before, after):
+        raise UserError(
+            f"{path}: was trained with type_token: {before}, and the run has {after}. "
+            f"Fix: set model.type_token: {before}"
+        )
+    print(
+        f"{path}: trained with one type token for each clip ({before}); from here on every clip "
+        "carries [VB] and [NB], and the position of the one token serves both",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -129,7 +129,8 @@ def _standardised(inputs: Inputs) -> str:
 def _type_token(metadata: dict[str, Any]) -> str:
     kind, share = metadata["model"]["type_token"], metadata["nonverbal_share"]
     if kind != "single":
-        return kind
+        before = metadata.get("start_type_token")
+        return kind + (f" ({before} in pre-training)" if before else "")
     return "single, " + ("[VB] or [NB] by source" if share is None else f"{share:g} of [NB]")
 
 

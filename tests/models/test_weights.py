@@ -185,6 +185,36 @@ def test_weights_trained_with_another_activation(tmp_path):
     load_into(build(activation="gelu"), path)
 
 
+def saved_with(token, path):
+    save_model(path, build(type_token=token), {"model": {"type_token": token}})
+    return path
+
+
+def test_one_type_token_goes_on_as_both_and_says_so(tmp_path, capfd):
+    """facts 3.2: the position of the one token, the 51st of ViT-B/32, serves both."""
+    path = saved_with("single", tmp_path / "one.safetensors")
+    model = build(type_token="both", seed=2)
+    load_into(model, path)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "carries [VB] and [NB]" in said and str(path) in said
+    source = load_file(path)
+    assert torch.equal(model.audio.control_embedding, source["audio.control_embedding"])
+    sound = torch.randn(1, 3, 224, 224)
+    before_block = model.audio._embeds(sound, torch.zeros(1))
+    assert before_block.shape[1] == len(source["audio.positional_embedding"]) + 1
+    own = source["audio.control_embedding"] + source["audio.positional_embedding"][-1]
+    assert torch.allclose(before_block[0, -2:], model.audio.ln_pre(own), atol=1e-6)
+    load_into(build(type_token="single"), path)
+    assert capfd.readouterr().err == ""
+
+
+def test_type_tokens_that_look_alike_are_told_apart_by_the_metadata(tmp_path):
+    path = saved_with("both", tmp_path / "both.safetensors")
+    refused(build(type_token="single"), path, "type_token: both", "Fix: set model.type_token: both")
+    load_into(build(type_token="both"), path)
+    load_into(build(type_token="single"), path, fresh=("audio",))
+
+
 def test_foreign_names_are_refused(tmp_path):
     path = tmp_path / "x.pt"
     torch.save({"encoder.weight": torch.zeros(2)}, path)

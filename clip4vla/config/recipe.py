@@ -84,7 +84,8 @@ class PretrainRecipe(Section):
                 raise ValueError(f"{both} are both off: nothing to learn")
         if self.type_token is not None and not self.read_sources:
             raise ValueError(
-                "type_token: `from` stands in for pre-training, so nothing is trained. Fix: leave it out"
+                "type_token: `from` stands in for pre-training, so nothing is trained. "
+                "Fix: leave it out"
             )
         if self.trainable == "audio":
             self._check_frozen_clip()
@@ -226,8 +227,8 @@ class Recipe(Section):
         if before == "both" and len(shares) > 1:
             raise ValueError(
                 "pretrain.type_token: both gives every clip [VB] and [NB] alike, so the sources' "
-                "nonverbal_share would not be read. Fix: set pretrain.type_token: single, or give all "
-                "sources the same nonverbal_share"
+                "nonverbal_share would not be read. Fix: set pretrain.type_token: single, or "
+                "give all sources the same nonverbal_share"
             )
 
     def _check_fusion(self) -> None:

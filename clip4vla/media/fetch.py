@@ -20,6 +20,7 @@ from clip4vla.media.journal import Journal
 from clip4vla.media.local import fetch_local
 from clip4vla.media.server import Server
 from clip4vla.media.status import (
+    REFUSALS,
     FetchStatus,
     classify,
     local_failure,
@@ -43,7 +44,6 @@ SHORT_SECONDS = 60.0  # a server that says "in a minute" is waited for; longer i
 OUTAGE = 20  # network failures in a row: the network is down, not the clips
 BREAKER = 5  # bot checks or rate limits in a row: the server wants us to stop
 _UNASKED = "the server refused us"
-_BREAKING = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)
 
 
 def fetch_shard(
@@ -174,7 +174,7 @@ class _Remote:
 
     def _failed(self, status: FetchStatus, detail: str, after: float | None) -> "_Outcome":
         self.failing = self.failing + 1 if status == FetchStatus.NETWORK_TRANSIENT else 0
-        self.refused = self.refused + 1 if status in _BREAKING else 0
+        self.refused = self.refused + 1 if status in REFUSALS else 0
         if self.failing >= OUTAGE:
             self._outage(detail)
         pause = 3600 * self.dataset.rate.retry_hours if after is None else after

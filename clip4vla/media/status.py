@@ -72,13 +72,15 @@ _RETRY: dict[FetchStatus, Retry] = {
     FetchStatus.UNKNOWN: "later",
 }
 
+REFUSALS = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)  # they mean us, not a clip
+
 # The first pattern that is found decides; the messages are those of yt-dlp and of YouTube.
 _Messages = tuple[tuple[FetchStatus, str], ...]
 _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these cases
     (
         FetchStatus.PRIVATE,
         r"private video|video is private|is private|members.only|join this channel"
-        r"|available to this channel's members|premium members|requires payment|rental",
+        r"|available to this channel's members|premium members|requires payment|\brental",
     ),
     (
         FetchStatus.AGE_RESTRICTED,
@@ -86,15 +88,27 @@ _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these 
     ),
     (
         FetchStatus.RATE_LIMITED,
-        r"too many requests|rate.limit|try again later|throttl",
+        # An empty file, and content that "isn't available", are how YouTube answers once it has
+        # had enough of a session; of what is gone it says "video".
+        r"too many requests|rate.?limit|(request|usage|download)s? limit|limit (was )?(reached|exceeded)"
+        r"|(?<!disk )quota|try again (later|in\b)|throttl|temporarily (blocked|banned)"
+        r"|\bip( address)? (is|has been|was)\b.{0,20}\b(block|bann)|automated (quer|request)"
+        r"|content isn.t available(?!.*\bin your)|downloaded file is empty|not get any data blocks",
     ),
     (
         FetchStatus.LOGIN_OR_BOT_CHECK,
-        r"not a bot|login required|log in|sign in|signing in|account cookies|captcha|anti-bot"
-        r"|unusual traffic",
+        r"not a bot|login (is )?(required|details|needed)|log in|sign in|signing in|account cookies"
+        r"|captcha|anti-bot|unusual traffic|administrator|workspace|google apps|restricted mode"
+        r"|supervised|your (school|work|organi[sz]ation)\b|(school|work|organi[sz]ation.?s) account"
+        r"|account (isn.t|is not) (eligible|allowed)|parental control",
     ),
 )
 _OTHER_MESSAGES: _Messages = (
+    (
+        FetchStatus.NETWORK_TRANSIENT,
+        r"name resolution|name or service|nodename|getaddrinfo|resolve host|failed to resolve"
+        r"|associated with hostname|\bdns\b|nxdomain|no such host|no route to host",
+    ),
     (
         FetchStatus.GEO_BLOCKED,
         r"(in|from) your (country|location|region)|geo.?restrict|geo.?block",
@@ -102,7 +116,7 @@ _OTHER_MESSAGES: _Messages = (
     (
         FetchStatus.FORMAT_UNAVAILABLE,
         r"requested format|unsupported url|no (video )?formats|unsafe file extension"
-        r"|premieres in|live event|live stream|\boffline\b|no media file|\bdrm\b|file is empty"
+        r"|premieres in|live event|live stream|\boffline\b|no media file|\bdrm\b"
         r"|not available on this app|no longer supported in this|needs to be reloaded"
         r"|this video is not available|processing this video|playback on other|redirect",
     ),
@@ -115,8 +129,7 @@ _OTHER_MESSAGES: _Messages = (
     (FetchStatus.CUT_FAILED, r"ffmpeg exited|ffmpeg could not|cut failed|postprocess"),
     (
         FetchStatus.NETWORK_TRANSIENT,
-        r"timed? ?out|connection|unreachable|name resolution|name or service|getaddrinfo"
-        r"|resolve host|remote end closed|incomplete ?read|more expected|did not get any data"
+        r"timed? ?out|connection|unreachable|remote end closed|incomplete ?read|more expected"
         r"|bytes, expected|temporar|transport ?error|ssl|network|broken pipe|protocol error"
         r"|unable to connect",
     ),
@@ -184,8 +197,9 @@ def local_failure(error: BaseException) -> OSError | None:
     for link in causes(error):
         if isinstance(link, OSError) and link.errno in _OURS_TO_RAISE:
             return link
-    if "No space left on device" in str(error):
-        return OSError(errno.ENOSPC, "No space left on device")
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number))
     code = ffmpeg_code(error)
     return None if code is None else ffmpeg_failure(code)
 

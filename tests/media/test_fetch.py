@@ -51,7 +51,7 @@ def test_every_misbehaviour_has_its_status(tmp_path, clip):
         "truncated": "network_transient", "hangup": "network_transient",
         "html": "format_unavailable", "playlist": "format_unavailable", "exe": "ok",
         "redirect": "format_unavailable", "moved": "ok", "reset": "network_transient",
-        "longer": "network_transient", "shorter": "ok", "empty": "network_transient",
+        "longer": "network_transient", "shorter": "ok", "empty": "rate_limited",
         "stall": "network_transient", "trickle": "network_transient",
     }  # fmt: skip
     gentle = {"clip_seconds": 1.5}

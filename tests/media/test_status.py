@@ -7,7 +7,7 @@ import pytest
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, UnsupportedError
 
-from clip4vla.media.status import FetchStatus, classify, local_failure, retry_after
+from clip4vla.media.status import REFUSALS, FetchStatus, classify, local_failure, retry_after
 
 RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "[youtube] <id>: "
     "private": [
@@ -48,6 +48,7 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "{}This video does not exist.",
         "{}This video isn't available anymore",
         "{}This clip is no longer available",
+        "{}This video is no longer available in this form: it was removed by the uploader",
         "Incomplete YouTube ID abc. URL https://www.youtube.com/watch?v=abc looks truncated.",
         "[generic] x: Unable to download webpage: HTTP Error 404: Not Found",
         "[generic] x: Unable to download webpage: HTTP Error 410: Gone",
@@ -86,6 +87,17 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "{}Please sign in. Use --cookies-from-browser or --cookies for the authentication.",
         "{}Video unavailable. This video is restricted. Try signing in with a Google Workspace "
         "account",
+        "{}Video unavailable. This video is restricted. Please check the Google Workspace "
+        "administrator and/or the network administrator restrictions.",
+        "{}This video is restricted. Please check the network administrator restrictions.",
+        "{}YouTube said: This video is restricted. Try signing in with a Google Apps account.",
+        "{}Video unavailable. YouTube is turned off by your organization's administrator",
+        "{}This video is not available for supervised accounts",
+        "{}Video unavailable. This video is not available with Restricted Mode enabled",
+        "{}This video is not available for your school account",
+        "{}This video is unavailable with parental controls",
+        "{}Login details are needed to download this content. Use --cookies",
+        "{}The provided YouTube account cookies are no longer valid. They have likely been rotated",
         "{}Our systems have detected unusual traffic from your computer network.",
         "{}Something. YouTube is requiring a captcha challenge before playback",
     ],
@@ -100,6 +112,18 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "{}This content isn’t available, try again later. Your account has been rate-limited by "
         "YouTube for up to an hour.",
         "{}An error occurred. Please try again later.",
+        "{}Video unavailable. This content isn’t available.",
+        "{}This content isn't available",
+        "{}Something went wrong. Refresh or try again later.",
+        "{}You have reached your request limit. This video is not available",
+        "{}The daily request limit was exceeded: video unavailable",
+        "{}Exceeded request rate limit. Please try again in a few hours.",
+        "{}The request cannot be completed because you have exceeded your quota.",
+        "{}Your IP has been temporarily blocked",
+        "{}All player responses are invalid. Your IP is likely being blocked by Youtube",
+        "{}Your computer or network may be sending automated queries. The page does not exist",
+        "The downloaded file is empty",
+        "Did not get any data blocks",
         "unable to download video data: HTTP Error 403: Forbidden",
         "[generic] x: Unable to download webpage: HTTP Error 403: Forbidden",
         "{}Unable to download API page: HTTP Error 403: Forbidden",
@@ -123,7 +147,6 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "{}We're processing this video. Check back later.",
         "{}Playback on other websites has been disabled by the video owner",
         "{}This video is DRM protected",
-        "The downloaded file is empty",
         "Unsupported URL: https://x.example/page",
         "[generic] x: Unable to download webpage: HTTP Error 302: Found (redirect loop detected)",
     ],
@@ -145,7 +168,12 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "{}Unable to connect to proxy",
         "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1000)",
         "[download] Got error: 8297 bytes read, 1000 more expected",
-        "Did not get any data blocks",
+        "{}Unable to download webpage: Failed to resolve 'x' ([Errno -5] No address associated with "
+        "hostname)",
+        "{}Unable to download webpage: [Errno 8] nodename nor servname provided, or not known",
+        "{}Unable to download webpage: [Errno 11001] getaddrinfo failed",
+        "{}DNS lookup failed: the name does not exist, or is not available",
+        "[Errno 113] No route to host",
         "ffmpeg exited with code 145",
         "ffmpeg exited with code 251",
     ],
@@ -210,6 +238,7 @@ def test_a_full_disk_is_no_status_of_a_clip():
     full = OSError(errno.ENOSPC, "No space left on device")
     assert local_failure(DownloadError("x", (OSError, full, None))) is full
     assert local_failure(DownloadError("[Errno 28] No space left on device")).errno == errno.ENOSPC
+    assert local_failure(DownloadError("[Errno 122] Disk quota exceeded")).errno == errno.EDQUOT
     assert local_failure(DownloadError("HTTP Error 404")) is None
 
 
@@ -271,3 +300,17 @@ def test_details_hold_no_addresses():
 def test_every_status_has_a_retry_rule():
     assert {status.retry for status in FetchStatus} == {"now", "later", "never"}
     assert FetchStatus.NETWORK_TRANSIENT.retry == "now" and FetchStatus.GONE.retry == "never"
+
+
+BLOCKED = [*RECORDED["login_or_bot_check"], *RECORDED["rate_limited"]]
+
+
+@pytest.mark.parametrize("message", BLOCKED)
+def test_what_shuts_out_a_network_or_an_account_is_no_end_of_a_clip(message):
+    """It is asked again later, and counts as a refusal: five in a row stop the requests."""
+    status, _ = classify(DownloadError(message.replace("{}", "[youtube] abc: ")))
+    assert status.retry == "later" and status in REFUSALS
+
+
+def test_what_is_unknown_is_asked_for_again_later_and_what_was_cut_wrongly_at_once():
+    assert FetchStatus.UNKNOWN.retry == "later" and FetchStatus.CUT_FAILED.retry == "now"

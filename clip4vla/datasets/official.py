@@ -11,6 +11,7 @@ from typing import Any
 
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Where, shown
+from clip4vla.datasets.disguised import EXCEL_ROWS, UNTOUCHED, disguise_of, rewritten
 from clip4vla.errors import UserError
 
 _BLOCK = 1 << 20  # characters read at a time from a streamed JSON file
@@ -21,7 +22,7 @@ def official_file(name: str, dataset: Dataset, filename: str, what: str) -> Path
     """Path of an annotation file of dataset `name`.
 
     Raises UserError (one line: dataset, path, what belongs there, remedy) if it is missing, is not
-    a file or cannot be opened.
+    a file, cannot be opened, or is something else by its first bytes (a web page, an archive).
     """
     path = dataset.annotations / filename
     escape = f"or set datasets.{name}.enabled: false"
@@ -36,6 +37,9 @@ def official_file(name: str, dataset: Dataset, filename: str, what: str) -> Path
         raise UserError(f"{name}: {path} is not a file: put {what} there, {escape}")
     if not os.access(path, os.R_OK):
         raise UserError(f"{name}: {path} cannot be read: make it readable, {escape}")
+    if disguise := disguise_of(path):
+        found, remedy = disguise
+        raise UserError(f"{name}: {path} is {found}, in place of {what}. Fix: {remedy}")
     return path
 
 
@@ -88,7 +92,10 @@ def rows(
 def _check_header(name: str, where: Where, header: list[str], columns, optional) -> None:
     found = shown(", ".join(header))
     if missing := [column for column in columns if column not in header]:
-        raise UserError(f"{name}: {where}: column {', '.join(missing)} is missing; it has {found}")
+        raise UserError(
+            f"{name}: {where}: column {', '.join(missing)} is missing; it has {found}"
+            f"{_separated(header)}"
+        )
     if header[0] in ("", "Unnamed: 0"):
         raise UserError(
             f"{name}: {where}: the first column has no name, as when pandas writes its index: "
@@ -105,14 +112,16 @@ def _check_header(name: str, where: Where, header: list[str], columns, optional)
 
 
 def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Where, list[str]]]:
-    """Rows of a table whose lines before the data begin with # (AudioSet's segment lists)."""
+    """Rows of a table that may begin with comments, lines with # (AudioSet's segment lists)."""
     filled = False
     for line, cells in _records(name, path, ","):
-        if cells[0].startswith("#"):
+        if not filled and cells[0].startswith("#"):
             continue
         where = Where(path, "line", line)
         if len(cells) != n_columns:
-            raise UserError(f"{name}: {where}: {len(cells)} columns instead of {n_columns}")
+            raise UserError(
+                f"{name}: {where}: {len(cells)} columns instead of {n_columns}{_separated(cells)}"
+            )
         filled = True
         yield where, cells
     if not filled:
@@ -127,6 +136,7 @@ def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     filled = True
+                    _check_cells(name, Where(path, "line", number), [line])
                     yield Where(path, "line", number), line.strip()
     except UnicodeDecodeError:
         raise _not_text(name, path) from None
@@ -248,11 +258,31 @@ def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[
                 if cells is None:
                     break
                 if cells:
+                    _check_cells(name, Where(path, "line", line), cells)
                     yield line, cells
+            if reader.line_num == EXCEL_ROWS:
+                raise UserError(
+                    f"{name}: {path} ends at line {EXCEL_ROWS:,}, the last row of an Excel sheet, "
+                    f"which drops the rest. Fix: {UNTOUCHED}"
+                )
     except UnicodeDecodeError:
         raise _not_text(name, path) from None
     except csv.Error as error:
         raise UserError(f"{name}: {path}, line {line}: no table: {shown(str(error))}") from None
+
+
+def _separated(cells: list[str]) -> str:
+    """A hint for a line of a table whose columns stand in one cell: of a European Excel, say."""
+    for separator, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        if len(cells) == 1 and separator in cells[0]:
+            return f"; its columns are separated by {word}. Fix: {UNTOUCHED}"
+    return ""
+
+
+def _check_cells(name: str, where: Where, cells: list[str]) -> None:
+    """Refuse what Excel and its like write in place of ids that begin with - or =, and of 12E4."""
+    if damage := rewritten(cells):
+        raise UserError(f"{name}: {where}: {damage}. Fix: {UNTOUCHED}")
 
 
 def _not_text(name: str, path: Path) -> UserError:

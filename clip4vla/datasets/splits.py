@@ -39,13 +39,37 @@ def unknown_splits(plan: Plan) -> list[str]:
 
 def lacking(plan: Plan, name: str, known: Iterable[str], why: str) -> list[str]:
     """One line for each split of a dataset that runs read and that is not among the known ones."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     return [
         f"{where}: {name} has no split {split!r}{f', {why}' if why else ''}"
-        f"{did_you_mean(split, known)}"
+        f"{did_you_mean(split, _of_its_roles(plan, name, split, known))}"
         for split, where in _named(plan, name)
         if split not in known
     ]
+
+
+def _of_its_roles(plan: Plan, name: str, split: str, known: list[str]) -> list[str]:
+    """The known splits that may stand where `split` does: training data are no validation data."""
+    roles = _roles(plan, name)
+    wanted = roles.get(split, set())
+    reader = readers().get(plan.config.datasets[name].reader)
+    for protocol in getattr(reader, "PROTOCOLS", {}).values():
+        for role in ("train", "val", "test"):
+            roles.setdefault(getattr(protocol, role), set()).add(role)
+    return [other for other in known if not wanted or wanted & roles.get(other, wanted)]
+
+
+def _roles(plan: Plan, name: str) -> dict[str | None, set[str]]:
+    """What the runs use the splits of a dataset for: train, val, test."""
+    roles: dict[str | None, set[str]] = {}
+    for run in plan.runs.values():
+        used = [("train", source) for source in getattr(run, "sources", [])]
+        used += [(role, getattr(run, role, None)) for role in ("train", "val", "test")]
+        used += [("train", getattr(run, "donors", None))]
+        for role, source in used:
+            if source is not None and plan.versions.get(source.dataset) == name:
+                roles.setdefault(source.split, set()).add(role)
+    return roles
 
 
 def _named(plan: Plan, name: str) -> Iterator[tuple[str, str]]:

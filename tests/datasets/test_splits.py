@@ -53,6 +53,9 @@ def problems(target: str, tmp_path, change=(), values=None) -> list[str]:
         ("table5", ("train: train_ours", "train: train_outs"), "finetune.train: msrvtt has no split 'train_outs'; did you mean train_ours?"),
         ("table1", ("donor_split: train_ours", "donor_split: train_owrs"), "donor_split: msrvtt has no split 'train_owrs'; did you mean train_ours?"),
         ("table1", ("howto100m, split: train", "howto100m, split: trian"), "pretrain.sources.0.split: howto100m has no split 'trian'; did you mean train?"),
+        ("table5", ("val: val_ours", "val: val_9k"), "finetune.val: msrvtt has no split 'val_9k'; known: val_ours, caption_val"),
+        ("table5", ("train: train_ours", "train: test_ours"), "finetune.train: msrvtt has no split 'test_ours'; did you mean train_ours?"),
+        ("table5", ("val: val_ours", "val: dev"), "finetune.val: msrvtt has no split 'dev'; known: val_ours, caption_val"),
         ("table6", ("esc50: [1, 2, 3, 4, 5]", "esc50: [1, 2, 9]"), "test: esc50 has no split 'test_9'; did you mean test_"),
     ],
 )  # fmt: skip

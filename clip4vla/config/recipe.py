@@ -87,6 +87,8 @@ class PretrainRecipe(Section):
                 "type_token: `from` stands in for pre-training, so nothing is trained. "
                 "Fix: leave it out"
             )
+        if self.inputs.extra_word:
+            raise ValueError("inputs.extra_word: pre-training writes no captions; leave it out")
         if self.trainable == "audio":
             self._check_frozen_clip()
         return self
@@ -203,8 +205,13 @@ class Recipe(Section):
                 f"inputs: max_words + max_frames + max_segments = {tokens}, but the joint encoder "
                 f"has {positions} positions; lower one of them"
             )
-        if self.decoding != Decoding() and self.task != "captioning":
-            raise ValueError(f"decoding: task {self.task} writes no captions; leave it out")
+        if self.task != "captioning":
+            for name, given in (
+                ("decoding", self.decoding != Decoding()),
+                ("inputs.extra_word", self.inputs.extra_word),
+            ):
+                if given:
+                    raise ValueError(f"{name}: task {self.task} writes no captions; leave it out")
         mel = self.cache.log_mel
         if mel.f_max > mel.sample_rate / 2:
             raise ValueError("cache.log_mel.f_max is above half the sample rate")

@@ -75,6 +75,11 @@ class Inputs(Section):
     max_frames: int = Field(12, ge=1, description="spread evenly over the clip")
     max_segments: int = Field(10, ge=1, description="of 1.792 s; the central ones are kept")
     max_words: int = Field(32, ge=3, le=77, description="tokens with start and end")
+    extra_word: bool = added(
+        False,
+        "captioning: max_words tokens are read, as many predicted, and up to as many written, so "
+        "that a caption keeps one more word (released, facts 8.2); else one fewer of each",
+    )
     extra_segment: bool = Field(
         False, description="one all-padding segment when T is a multiple of 224 (released, D5)"
     )
@@ -89,6 +94,16 @@ class Inputs(Section):
     )
     log_mel_mean: float | None = added(None, "fixed: subtracted; in the log-mel's own unit")
     log_mel_std: float | None = added(None, "fixed: divided by, after the mean; above 0")
+
+    @property
+    def caption_tokens(self) -> int:
+        """Tokens of a caption with start and end."""
+        return self.max_words + self.extra_word
+
+    @property
+    def caption_steps(self) -> int:
+        """Tokens that the captioner reads, and predicts: all but the last, all but the start."""
+        return self.caption_tokens - 1
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:

@@ -84,7 +84,7 @@ def _finetune(plan: Plan, run: Section, counts: dict, work: Work) -> float:
     seen = _encoded(run, clips, work)
     if run.task == "classification":
         return count * seen  # the towers are frozen: their features are computed once
-    text = work.text(run.inputs.max_words)
+    text = work.text(_words(run))
     sample = 3.0 * (seen + text + _head(run, clips, work, run.optimiser.batch_size))
     return count * clips.captions * run.optimiser.epochs * sample
 
@@ -94,7 +94,7 @@ def _head(run: Section, clips: Clips, work: Work, others: float) -> float:
     seen = clips.frames * ("vision" in run.modalities) + clips.segments * (
         "audio" in run.modalities
     )
-    words, layers = run.inputs.max_words, run.model.joint_layers
+    words, layers = _words(run), run.model.joint_layers
     if run.task == "captioning":
         return work.joint(words + seen, layers) + CAPTION_WORDS * work.word
     if run.model.fusion in POOLED:
@@ -103,6 +103,11 @@ def _head(run: Section, clips: Clips, work: Work, others: float) -> float:
         return work.joint(seen, layers)
     text = 1 if run.model.fusion == "tight" else words
     return others * work.joint(text + seen, layers)
+
+
+def _words(run: Section) -> int:
+    """Tokens of a text that the towers read."""
+    return run.inputs.caption_steps if run.task == "captioning" else run.inputs.max_words
 
 
 def _encoded(run: Section, clips: Clips, work: Work) -> float:

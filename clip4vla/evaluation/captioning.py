@@ -39,9 +39,13 @@ def generate(
         with autocast(device, model):
             seen = encode_clips(model, batch, modalities)
             check_finite(batch["clip_id"], seen[0], seen[2])
-            # The start token takes one of the positions that training has seen.
-            given = decoding, samples.inputs.max_words - 1, list(map(_draws, batch["clip_id"]))
-            found = decode(model, *seen, *given)
+            found = decode(
+                model,
+                *seen,
+                decoding=decoding,
+                max_words=samples.inputs.caption_steps,  # as many as training predicts
+                generators=list(map(_draws, batch["clip_id"])),
+            )
         for clip_id, caption in zip(batch["clip_id"], found, strict=True):
             words = tokenizer.decode([token for token in caption.ids if token < START])
             captions[clip_id] = " ".join(words.split())

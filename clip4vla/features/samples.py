@@ -119,7 +119,7 @@ class ClipSamples(torch.utils.data.Dataset):
             clip_id=clip_id,
             caption=caption,
             label=label,
-            tokens=tokenize([caption], self.inputs.max_words)[0],
+            tokens=tokenize([caption], self.inputs.caption_tokens)[0],
             nonverbal_share=self.nonverbal_share,
             has_audio=log_mel is not None or self.missing == "zeros",
             inputs=self.inputs,

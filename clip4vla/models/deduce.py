@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clip4vla.config.presets import PRESETS
+from clip4vla.config.presets import preset_values
 from clip4vla.config.yaml import merge, undotted
 from clip4vla.errors import UserError
 from clip4vla.models.architecture import Architecture, known_names, resolve
@@ -47,8 +47,9 @@ def deduce(
     _type_token(found, tensors, given)
     _head(found, tensors, given)
     if kind in ("released", "mclip4vla"):
-        released = undotted(PRESETS["released"])["inputs"]
-        found.values = merge(found.values, {"inputs": released})
+        task = found.values.get("task", "retrieval")
+        released = preset_values("released", {"task": task}, reader=None)
+        found.values = merge(found.values, {"inputs": released["inputs"]})
     return Deduction(merge(found.values, given), found.assumed)
 
 

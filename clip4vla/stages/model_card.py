@@ -80,8 +80,8 @@ def model_card(
             "clip; short side to 224 (bicubic), centre crop, CLIP's mean and standard deviation.",
             f"* Sound: {_sound(LogMel(**metadata['cache']['log_mel']))}; at most "
             f"{inputs['max_segments']} segments of 224 steps, {_standardised(Inputs(**inputs))}.",
-            f"* Text: CLIP's tokens, at most {inputs['max_words']} with start and end; pad id "
-            "49410.",
+            f"* Text: CLIP's tokens, at most {Inputs(**inputs).caption_tokens} with start and end; "
+            "pad id 49410.",
             "",
             "## How to load it",
             "",

@@ -115,6 +115,22 @@ def test_released_rows_have_what_the_scripts_set(tmp_path, dataset, base, wanted
     assert run.decoding == runs["evaluate"].decoding
 
 
+@pytest.mark.parametrize(
+    ("preset", "dataset", "task", "steps"),
+    [
+        ("released", "msrvtt", "captioning", 32),
+        ("released", "audiocaps", "captioning", 32),
+        ("released", "vatex", "captioning", 48),
+        ("released", "msrvtt", "retrieval", 31),
+        ("ours", "msrvtt", "captioning", 31),
+    ],
+)
+def test_released_captions_have_all_their_words(tmp_path, preset, dataset, task, steps):
+    """facts 8.2: the start and 31 words are read, 31 words and the end are the 32 targets."""
+    run = planned(tmp_path, preset, {"task": task}, dataset)["evaluate"]
+    assert run.inputs.caption_steps == steps
+
+
 def test_a_probe_on_esc50_is_trained_as_released(tmp_path):
     """facts 9.1: four folds, selected on the fifth, which is scored."""
     base = {

@@ -6,6 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
 
 from clip4vla.config.presets import PRESETS
@@ -14,6 +15,7 @@ from clip4vla.config.sections import Decoding
 from clip4vla.config.yaml import undotted
 from clip4vla.datasets import Benchmark
 from clip4vla.errors import UserError
+from clip4vla.evaluation import captioning
 from clip4vla.evaluation import evaluate as module
 from clip4vla.evaluation.caption_metrics import (
     CaptionScores,
@@ -23,8 +25,10 @@ from clip4vla.evaluation.caption_metrics import (
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.evaluation.recalls import names, rank_metrics
 from clip4vla.evaluation.retrieval import Ranks
+from clip4vla.features.text import END, PAD
 from clip4vla.files import read_json, sha256_of_file, sha256_of_ids
 from clip4vla.models import decoding
+from clip4vla.models.caption import VocabularyHead
 from clip4vla.results.metrics_file import read_metrics
 
 WAYS = {
@@ -198,6 +202,29 @@ def test_captions_are_decoded_as_the_run_says(caption, way):
     greedy = caption()
     same = list(found.hypothesis) == list(greedy.hypothesis)
     assert same == (way == "beam of one")
+
+
+@pytest.mark.parametrize(("extra", "most"), [(False, 7), (True, 8)])
+def test_a_caption_is_as_long_as_in_training(caption, monkeypatch, extra, most):
+    """At most max_words - 1 tokens; one more as released (facts 8.3). A model that never ends."""
+    inputs = INPUTS.model_copy(update={"extra_word": extra})
+    head = VocabularyHead.forward
+
+    def endless(self, x):
+        return head(self, x).index_fill(-1, torch.tensor([END, PAD]), float("-inf"))
+
+    monkeypatch.setattr(VocabularyHead, "forward", endless)
+    lengths = []
+    real = captioning.decode
+
+    def decode(*given, **options):
+        found = real(*given, **options)
+        lengths.extend(len(one.ids) for one in found)
+        return found
+
+    monkeypatch.setattr(captioning, "decode", decode)
+    caption(inputs=inputs, decoding=Decoding(**WAYS["released"]))
+    assert set(lengths) == {most}
 
 
 def test_a_sampled_caption_depends_on_its_clip_alone(caption):

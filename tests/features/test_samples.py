@@ -44,6 +44,17 @@ def test_shapes_and_values(cache):
     assert bool((batch["frames"][~batch["frame_mask"]] == 0).all())
 
 
+def test_a_released_caption_keeps_one_more_word(cache):
+    items = [(clip_id, "dog " * 20, "") for clip_id in sorted(CLIPS)]
+    longer = INPUTS.model_copy(update={"extra_word": True})
+    for inputs, words in ((INPUTS, 6), (longer, 7)):
+        batch = collate([sample for sample in ClipSamples(cache, items, inputs, 0.5)])
+        assert (batch["tokens"] == tokenize(["dog"], 3)[0, 1]).sum(1).tolist() == [words] * len(
+            items
+        )
+        assert batch["tokens"].shape[1] == inputs.caption_tokens == words + 2
+
+
 def test_batching_never_changes_a_clip(cache):
     samples = ClipSamples(cache, ITEMS, INPUTS, 0.5, masking=Masking())
     batch = collate([samples[index] for index in range(len(samples))])

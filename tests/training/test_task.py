@@ -6,7 +6,8 @@ from tiny_world import INPUTS, MODEL, finetune, pretrain
 from torch.nn.functional import cross_entropy, log_softmax
 
 from clip4vla.config.sections import Objective
-from clip4vla.features.text import END, PAD, tokenize
+from clip4vla.evaluation.features import encode_clips
+from clip4vla.features.text import END, PAD, START, tokenize
 from clip4vla.models.build import build_model
 from clip4vla.models.clip4vla import set_trainable
 from clip4vla.models.pooling import normalise, pool
@@ -194,6 +195,35 @@ def test_captioning_counts_its_targets(model, batch):
     assert CaptionTask(model, finetune("captioning"), None).targets(batch) == sum(words)
     padded = finetune("captioning", pad_loss=True)
     assert CaptionTask(model, padded, None).targets(batch) == 3 * (INPUTS.max_words - 1)
+
+
+@pytest.mark.parametrize("max_words", [32, 48])
+def test_a_released_caption_is_read_and_predicted_at_every_position(batch, monkeypatch, max_words):
+    """facts 8.2, written out: start and words are read, words and end are predicted, pads count."""
+    inputs = INPUTS.model_copy(update={"max_words": max_words, "extra_word": True})
+    model = build_model(MODEL, {}, "captioning", seed=2, inputs=inputs).eval()
+    texts = ["a dog", "red car " * 40, "dog " * (max_words - 1)]
+    words = [[320, 1929], [736, 1615] * 40, [1929] * (max_words - 1)]
+    read, wanted = [], []
+    for ids in words:
+        kept = ids[: max_words - 1]
+        pads = [PAD] * (max_words - 1 - len(kept))
+        read.append([START, *kept, *pads])
+        wanted.append([*kept, END, *pads])
+    long = batch | {"tokens": tokenize(texts, inputs.caption_tokens)}
+    task = CaptionTask(model, finetune("captioning", inputs=inputs, pad_loss=True), None)
+    assert task.targets(long) == 3 * max_words
+    seen = []
+    real = model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda tokens: seen.append(tokens) or real(tokens))
+    with torch.no_grad():
+        found = task.loss(long)[0].item()
+        assert seen[0].tolist() == read
+        clip = encode_clips(model, long, ["vision", "audio"])
+        tokens = torch.tensor(read)
+        logits = model.captioner(real(tokens)[0], tokens != PAD, *clip)
+        expected = cross_entropy(logits.flatten(0, 1), torch.tensor(wanted).flatten()).item()
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_captioning_reads_only_its_modalities(model, batch):

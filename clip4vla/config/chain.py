@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from clip4vla.config import keys
 from clip4vla.config.base import Section
+from clip4vla.config.data import AudioPolicy
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import (
     Evaluate,
@@ -28,6 +29,19 @@ def datasets_of(recipe: Recipe, dataset: str) -> list[str]:
     """Names of all datasets whose clips a row on `dataset` reads."""
     read = recipe.pretrain.read_sources if recipe.pretrain else []
     return [dataset, *(source.dataset for source in read)]
+
+
+def policies(recipe: Recipe) -> tuple[AudioPolicy, AudioPolicy]:
+    """Return what becomes of a row's silent clips in training and at test.
+
+    Where no sound is heard a silent clip is like any other, unless `filter` asks for the clips with
+    sound. `substitute_scope` is about donors: policies without them treat all splits alike.
+    """
+    policy = recipe.missing_audio
+    if "audio" not in recipe.modalities and policy != "filter":
+        policy = "none"
+    left_out = policy in NEED_DONORS and recipe.substitute_scope == "test"
+    return "filter" if left_out else policy, policy
 
 
 def add_chain(
@@ -60,10 +74,7 @@ def add_chain(
     before = {"cache": recipe.cache, "model": recipe.model.towers()}
     shared = {"cache": recipe.cache, "model": recipe.model}
     start = _add_pretraining(plan, recipe.pretrain, source, add, before)
-    with_audio = "audio" in recipe.modalities
-    # Vision alone scores every clip, and needs no donor; only `filter` changes which clips count.
-    policy = recipe.missing_audio if with_audio or recipe.missing_audio == "filter" else "none"
-    train_policy = policy if recipe.substitute_scope == "train+test" else "filter"
+    train_policy, policy = policies(recipe)
     substitution = None
     if not {policy, *(variant.missing_audio for variant in variants)}.isdisjoint(NEED_DONORS):
         queries = [recipe.test]

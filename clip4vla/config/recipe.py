@@ -167,9 +167,15 @@ class Recipe(Section):
     nonverbal_share: float = Field(
         0.5, ge=0, le=1, description="type token at fine-tuning and test"
     )
-    missing_audio: AudioPolicy = Field("substitute", description="silent test clips")
+    missing_audio: AudioPolicy = Field(
+        "substitute",
+        description="silent test clips; of vision alone only `filter` means anything: the clips "
+        "with sound",
+    )
     substitute_scope: Literal["test", "train+test"] = Field(
-        "train+test", description="silent training clips: left out, or treated like test (D11)"
+        "train+test",
+        description="silent training and validation clips under `substitute` and `random`: left "
+        "out (test), or given a donor like test clips (D11)",
     )
     donor_split: str = Field("train", description="clips that may lend their sound")
     model: Model = Model()

@@ -1,71 +1,120 @@
 """A function in a process of its own: what crashes or hangs there is one failed call, no more.
 
-Decoders are large C libraries that read files from strangers. One file that kills its process must
-not stop a shard of a thousand clips.
+Decoders are large C libraries that read files from strangers. One file that kills its process,
+never ends or takes all memory must not stop a shard of a thousand clips. The same bounds hold for
+the ffmpeg binary that cuts clips: `run_bounded`.
 """
 
 import contextlib
+import gc
+import inspect
 import multiprocessing
-from collections.abc import Callable
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
+
+PATIENCE_SECONDS = 120.0  # for one file and again for every 10 MB of it
+MEMORY = 3 << 30  # bytes that one process may take for its files, beyond what it starts with
+_STARTING = threading.Lock()  # a process that starts must not inherit half of another's pipe
 
 
 class Crashed(RuntimeError):
     """The process died, or did not answer in time, while it worked on one argument."""
 
 
-class Isolated:
-    """`function`, importable by name, called in one child process; use as a context manager.
+def patience(path: str | os.PathLike) -> float:
+    """Seconds after which a file's decoder is taken to hang: far more than a slow machine needs."""
+    try:
+        size = os.stat(path).st_size
+    except OSError:  # gone or unreadable: whoever opens it says so
+        size = 0
+    return PATIENCE_SECONDS * (1 + size / 10_000_000)
 
-    The child starts with the first call and again after each crash. It ends with its parent, even
-    one that was killed: its pipe is then closed.
+
+class Isolated:
+    """`function` called in one child process, which may take `memory` bytes; a context manager.
+
+    The child is forked, so it starts in milliseconds with all modules loaded; it closes every file
+    of its parent (locks, pipes) and uses one thread. It starts with the first call and again after
+    each crash. It ends with its parent, even one that was killed: its pipe is then closed.
     """
 
-    def __init__(self, function: Callable[[Any], Any]):
-        self.function, self.process, self.pipe = function, None, None
+    def __init__(self, function: Callable[[Any], Any], memory: int = MEMORY):
+        self.function, self.memory = function, memory
+        self.process, self.pipe = None, None
+        self._seconds, self._deadline = 0.0, 0.0
 
     def __enter__(self) -> "Isolated":
         return self
 
     def __exit__(self, *_) -> None:
-        self._end()
+        self.end()
 
     def __call__(self, argument: Any, seconds: float) -> Any:
-        """The function's result.
+        """Return the function's result.
 
-        Raises what it raises; Crashed if the child dies or needs more than `seconds`; RuntimeError
-        if there is no starting it.
+        Raises what it raises; Crashed if the child dies or needs more than `seconds`.
         """
+        self.ask(argument, seconds)
+        return self.answer()[1]
+
+    def ask(self, argument: Any, seconds: float) -> None:
+        """Send an argument; each answer must then come within `seconds` of the one before."""
         if self.process is None:
             self._start()
-        try:
+        self._seconds, self._deadline = seconds, time.monotonic() + seconds
+        with contextlib.suppress(OSError):  # a child that has died: `answer` says so
             self.pipe.send(argument)
-            if not self.pipe.poll(seconds):
-                raise Crashed(f"no answer in {seconds:.0f} s")
-            failed, result = self.pipe.recv()
-        except (EOFError, ConnectionError):
-            self._end()
+
+    def answer(self) -> tuple[bool, Any]:
+        """Return (whether it is the last, value), and raise as a call does.
+
+        A generator's items come as (False, item) each, then (True, None).
+        """
+        try:
+            if not self.pipe.poll(self.patience_left()):
+                raise Crashed(f"no answer in {self._seconds:.0f} s")
+            kind, value = self.pipe.recv()
+        except (EOFError, OSError):
+            self.end()
             raise Crashed("the process died") from None
         except Crashed:
-            self._end()
+            self.end()
             raise
-        if failed:
-            raise result
-        return result
+        self._deadline = time.monotonic() + self._seconds
+        if kind == "error":
+            raise value
+        return kind == "end", value
+
+    def patience_left(self) -> float:
+        """Return the seconds until the child is taken to hang, at least 0."""
+        return max(0.0, self._deadline - time.monotonic())
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.function, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-        try:
-            self.pipe.recv()  # a child that cannot even start says nothing about its argument
-        except EOFError:
-            self._end()
-            raise RuntimeError("the process for decoding cannot start; why stands above") from None
+        context = multiprocessing.get_context("fork")
+        with _STARTING:
+            self.pipe, theirs = context.Pipe()
+            arguments = (self.function, theirs, self.memory)
+            process = context.Process(target=_serve, args=arguments, daemon=True)
+            try:
+                process.start()
+            except OSError:
+                self.pipe.close()
+                raise
+            finally:
+                theirs.close()
+        self.process = process
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Kill the child; the next call starts another."""
         if self.process is not None:
             self.pipe.close()
             self.process.kill()
@@ -74,13 +123,100 @@ class Isolated:
             self.process = self.pipe = None
 
 
-def _serve(function: Callable, pipe) -> None:
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
-        pipe.send("ready")
+def isolated_each(
+    function: Callable[[Any], Iterator[Any]],
+    arguments: Sequence[Any],
+    seconds: Callable[[Any], float],
+    processes: int,
+) -> Iterator[tuple[int, Any]]:
+    """Yield (index of the argument, item) of what a generator function gives for each argument.
+
+    `processes` children work at once, each on one argument; its items keep their order. An item is
+    the exception where the function raises, and Crashed where its child dies or needs more than
+    `seconds(argument)` for one item; nothing more comes of that argument.
+    """
+    waiting, busy = deque(enumerate(arguments)), {}
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(Isolated(function)) for _ in range(processes)]
+        while waiting or busy:
+            while waiting and idle:
+                index, argument = waiting.popleft()
+                busy[index] = idle.pop()
+                busy[index].ask(argument, seconds(argument))
+            wait([one.pipe for one in busy.values()], min(map(_left, busy.values())))
+            for index, one in list(busy.items()):
+                if not one.pipe.poll() and _left(one) > 0:
+                    continue
+                try:
+                    last, item = one.answer()
+                except Exception as error:  # of this argument only
+                    last, item = True, error
+                if last:
+                    idle.append(busy.pop(index))
+                if item is not None:
+                    yield index, item
+
+
+def _left(one: Isolated) -> float:
+    return one.patience_left()
+
+
+def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) -> int:
+    """Run a command without input and return its exit code.
+
+    Raises Crashed, and kills it, if it needs more than `seconds`; what it may allocate is `memory`
+    bytes.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        with contextlib.suppress(ProcessLookupError, AttributeError):  # it has ended; no Linux
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        raise Crashed(f"no answer in {seconds:.0f} s") from None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _serve(function: Callable, pipe, memory: int) -> None:
+    """The child's life: argument in, result or items out. It never returns to its parent's code."""
+    try:
+        _settle(pipe.fileno(), memory)
         while True:
-            argument = pipe.recv()
-            try:
-                answer = (False, function(argument))
-            except Exception as error:  # handed to the parent, which raises it
-                answer = (True, error)
-            pipe.send(answer)
+            _answer(function, pipe.recv(), pipe)
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass
+    finally:
+        os._exit(0)  # the buffers are copies of the parent's: they are not this process's to flush
+
+
+def _answer(function: Callable, argument: Any, pipe) -> None:
+    try:
+        result = function(argument)
+        if inspect.isgenerator(result):
+            for item in result:
+                pipe.send(("item", item))
+            result = None
+        message = ("end", result)
+    except Exception as error:  # handed to the parent, which raises it
+        message = ("error", error)
+    pipe.send(message)
+
+
+def _settle(kept: int, memory: int) -> None:
+    """Leave the parent's files alone, bound memory, and use one thread."""
+    gc.freeze()  # objects of the parent are not to be finalised here, with their files closed
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        if int(name) > 2 and int(name) != kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+    status = Path("/proc/self/status")
+    if status.is_file():
+        used = [line.split()[1] for line in status.read_text().splitlines() if "VmData:" in line]
+        limit = memory + 1024 * int(used[0])
+        most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        if most == resource.RLIM_INFINITY or limit < most:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    if torch := sys.modules.get("torch"):  # threads do not survive a fork
+        torch.set_num_threads(1)

@@ -2,13 +2,14 @@
 
 import os
 import shutil
-import subprocess
+import stat
 from pathlib import Path
 
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
 from clip4vla.media.containers import FILE, ffmpeg_input
 from clip4vla.media.download import ffmpeg
+from clip4vla.media.isolated import Crashed, patience, run_bounded
 from clip4vla.media.status import FetchStatus, ffmpeg_failure
 
 TOOL = "local"
@@ -21,21 +22,36 @@ def fetch_local(row, media: Path, folder: Path) -> dict:
     re-encoding into `folder`/<clip_id>.mp4. Raises UserError for a path that leads out of `media`.
     """
     source = media / row.file
-    if not source.resolve().is_relative_to(media.resolve()):
+    if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(media)):
         raise UserError(
             f"{row.clip_id}: {source} leads out of {media}: "
             "set `media` to the folder that really holds the files"
         )
-    if not source.exists():
-        return _row(row, FetchStatus.GONE, "no such file in the media folder")
-    if not source.is_file():
-        return _row(row, FetchStatus.GONE, "not a regular file")
+    if problem := _problem(source):
+        return _row(row, FetchStatus.GONE, problem)
     if row.start is None:
         return _row(row, FetchStatus.OK, "", source)
-    cut = _cut(source, row, folder)
+    try:
+        cut = _cut(source, row, folder)
+    except Crashed as crash:
+        return _row(row, FetchStatus.CUT_FAILED, f"cut failed: {crash}")
     if cut is None:
         return _row(row, FetchStatus.CUT_FAILED, "cut failed: the file cannot be cut")
     return _row(row, FetchStatus.OK, "", cut)
+
+
+def _problem(source: Path) -> str:
+    """Why a file cannot be read; "" if it can. A link to itself or a closed folder is a reason."""
+    try:
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            return "not a regular file"
+        with open(source, "rb") as stream:
+            stream.read(1)
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file in the media folder"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
 
 
 def _cut(source: Path, row, folder: Path) -> Path | None:
@@ -47,7 +63,7 @@ def _cut(source: Path, row, folder: Path) -> Path | None:
     command += ["-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1"]
     command += ["-fflags", "+bitexact", "-f", "mp4", f"file:{made}"]
     try:
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+        code = run_bounded(command, patience(source))
         if code:
             if ours := ffmpeg_failure(code):
                 raise ours

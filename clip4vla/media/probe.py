@@ -1,7 +1,6 @@
 """Probing: one decoding pass over a clip's file says what can be seen and heard in it."""
 
 import math
-import os
 import sys
 from dataclasses import asdict, dataclass, fields
 
@@ -20,7 +19,7 @@ from clip4vla.media.decode import (
     picture_stream,
     sound_stream,
 )
-from clip4vla.media.isolated import Crashed, Isolated
+from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.pictures import as_shown, pixel_stretch, shown_size, timed
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 from clip4vla.progress import track
@@ -28,7 +27,6 @@ from clip4vla.progress import track
 SILENT_PEAK = 2.0**-16  # half a step of 16 bits: the official wav file has only zeros (facts 10.1)
 NEAR_SILENCE_DBFS = -80.0  # RMS below this is flagged, not silent (facts 10.1)
 MIN_SECONDS = 0.1  # a video that ends earlier is a still picture: too_short
-PATIENCE_SECONDS = 120.0  # for one file and again for every 10 MB of it
 MIN_SOUND_SHARE = 0.9  # of its packets and of the length that its header says: less is an error
 SAY_LENGTHS = ("mov", "avi", "wav", "w64", "aiff", "flac")  # of each stream; else libav guesses
 
@@ -76,17 +74,12 @@ def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
             probe = Probe()
             if row.fetch == FetchStatus.OK:
                 try:
-                    probe = probe_apart(row.path, _patience(row.path))
+                    probe = probe_apart(row.path, patience(row.path))
                 except Crashed as crash:
                     print(f"{row.path}: {crash}", file=sys.stderr, flush=True)
                     probe = Probe(VideoStatus.DECODE_ERROR, AudioStatus.DECODE_ERROR)
             found.append({"clip_id": row.clip_id} | asdict(probe))
     return pd.DataFrame(found, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
-
-
-def _patience(path: str) -> float:
-    """Seconds after which a file's decoder is taken to hang: far more than a slow machine needs."""
-    return PATIENCE_SECONDS * (1 + os.stat(path).st_size / 10_000_000)
 
 
 def probe_file(path) -> Probe:

@@ -1,5 +1,7 @@
 """Decoders in a process of their own: a crash costs one clip."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 from clip4vla.errors import UserError
 from clip4vla.media import probe
-from clip4vla.media.isolated import Crashed, Isolated
+from clip4vla.media.isolated import Crashed, Isolated, isolated_each, run_bounded
 from clip4vla.media.probe import probe_shard
 
 
@@ -21,6 +23,8 @@ def behave(what):
             os.abort()
         case "hang":
             time.sleep(60)
+        case "memory":
+            bytearray(1 << 30)
         case "raise":
             raise UserError("as it was")
     return what * 2, os.getpid()
@@ -43,17 +47,79 @@ def test_a_crash_or_hang_is_one_failed_call():
     assert not psutil.pid_exists(last) and not psutil.pid_exists(child)
 
 
-def test_a_child_that_cannot_start_is_no_fault_of_the_file():
-    """Else a broken installation would turn every clip into a decode_error."""
+def test_a_child_that_cannot_start_is_no_fault_of_the_file(monkeypatch):
+    """Else a machine without room for a process would turn every clip into a decode_error."""
+
+    def refuse(*_):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with Isolated(behave) as call, pytest.raises(BlockingIOError):
+        call("a", 30)
+
+
+def test_a_child_takes_no_more_memory_than_it_may():
+    with Isolated(behave, memory=200 << 20) as call:
+        assert call("a", 30)[0] == "aa"
+        with pytest.raises(MemoryError):
+            call("memory", 30)
+        assert call("b", 30)[0] == "bb"
+
+
+def test_a_child_holds_no_lock_of_its_parent(tmp_path):
+    """The next attempt of a job that was killed must not wait for what it left behind."""
+    path = tmp_path / "lock"
+    with Isolated(behave) as call:
+        with open(path, "w") as mine:
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            call("a", 30)
+        with open(path, "w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_child_ends_with_a_parent_that_was_killed():
     code = (
-        "from clip4vla.media.isolated import Isolated\n"
-        "from clip4vla.media.probe import probe_file\n"
-        "with Isolated(probe_file) as call: call('x', 5)\n"
+        "import os, signal; from clip4vla.media.isolated import Isolated\n"
+        "with Isolated(lambda _: os.getpid()) as one, Isolated(lambda _: os.getpid()) as two:\n"
+        "    print(one(0, 30), two(0, 30), flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-"], input=code, capture_output=True, text=True
-    )  # a child cannot import a main program that came from a pipe
-    assert done.returncode == 1 and "RuntimeError: the process for decoding cannot" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    children = [int(word) for word in done.stdout.split()]
+    psutil.wait_procs([psutil.Process(pid) for pid in children if psutil.pid_exists(pid)], 30)
+    running = [pid for pid in children if psutil.pid_exists(pid)]
+    assert len(children) == 2
+    assert all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in running)
+
+
+def many(what):
+    for number in range(3):
+        if number == 1:
+            behave(what)
+        yield f"{what}{number}"
+
+
+def test_items_of_many_arguments_in_parallel():
+    """Each in its own order; a crash, a hang or an exception ends one argument's items."""
+    arguments = ["a", "crash", "b", "hang", "raise", "c"]
+    found = {index: [] for index in range(len(arguments))}
+    for index, item in isolated_each(
+        many, arguments, lambda what: 0.5 if what == "hang" else 30, processes=2
+    ):
+        found[index].append(item)
+    assert [found[index] for index in (0, 2, 5)] == [[f"{x}{n}" for n in range(3)] for x in "abc"]
+    assert [found[index][0] for index in (1, 3, 4)] == ["crash0", "hang0", "raise0"]
+    kinds = [type(found[index][1]) for index in (1, 3, 4)]
+    assert kinds == [Crashed, Crashed, UserError]
+    assert "died" in str(found[1][1]) and "no answer" in str(found[3][1])
+
+
+def test_a_command_is_bounded_in_time_and_memory():
+    python = [sys.executable, "-c"]
+    assert run_bounded([*python, "raise SystemExit(3)"], 60) == 3
+    with pytest.raises(Crashed, match="no answer"):
+        run_bounded(["sleep", "60"], 0.2)
+    greedy = "import time; time.sleep(0.5)\ntry: bytes(1 << 30)\nexcept MemoryError: exit(7)"
+    assert run_bounded([*python, greedy], 60, memory=500 << 20) == 7
 
 
 def test_a_file_that_kills_the_decoder_costs_no_other_clip(tmp_path, clip, monkeypatch, capsys):

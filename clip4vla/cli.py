@@ -78,18 +78,21 @@ def doctor(
 ) -> None:
     """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy.
 
-    And the MLflow server, where the config names one.
+    And the MLflow server, where the config names one, and what YouTube needs, where it is a source.
     """
     from rich.console import Console
 
     from clip4vla.config.load import load_config
     from clip4vla.doctor import check, report
 
-    tracking = None
+    tracking, from_youtube = None, False
     if config_files != DEFAULT_CONFIG or DEFAULT_CONFIG[0].is_file():
         config, _ = load_config(config_files, overrides_of(values))
         tracking = config.tracking
-    raise typer.Exit(report(check(folder, tracking=tracking), Console()))
+        used = [dataset for dataset in config.datasets.values() if dataset.enabled]
+        from_youtube = any(dataset.source == "youtube" for dataset in used)
+    found = check(folder, tracking=tracking, from_youtube=from_youtube)
+    raise typer.Exit(report(found, Console()))
 
 
 @app.command()

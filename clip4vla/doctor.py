@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,11 +41,15 @@ class Check:
 
 
 def check(
-    folder: str | Path = ".", today: date | None = None, tracking: "Tracking | None" = None
+    folder: str | Path = ".",
+    today: date | None = None,
+    tracking: "Tracking | None" = None,
+    from_youtube: bool = False,
 ) -> list[Check]:
     """Run every check. `folder` is where data and runs will live; `today` dates yt-dlp.
 
     tracking: of the config, whose MLflow server is asked whether it would take runs.
+    from_youtube: whether a dataset of the config is fetched from YouTube.
     """
     folder, today = Path(folder), today or date.today()
     checks: list[tuple[str, Callable[[], Check]]] = [
@@ -57,6 +61,7 @@ def check(
         ("ffmpeg", ffmpeg),
         ("PyAV", lambda: imported("PyAV", "av", "av")),
         ("yt-dlp", lambda: yt_dlp(today)),
+        *([("JavaScript", javascript)] if from_youtube else []),
         ("Snakemake", snakemake),
         ("Slurm", slurm),
         ("MLflow", lambda: installed("MLflow", "mlflow")),
@@ -177,9 +182,9 @@ def java() -> Check:
 
 def ffmpeg() -> Check:
     """The ffmpeg binary of imageio-ffmpeg runs; yt-dlp needs it to cut and join streams."""
-    import imageio_ffmpeg
+    from clip4vla.media import tools
 
-    binary = imageio_ffmpeg.get_ffmpeg_exe()
+    binary = tools.ffmpeg()
     answer = _run([binary, "-version"])
     if answer.returncode:
         remedy = "videos cannot be cut: pip install --force-reinstall imageio-ffmpeg"
@@ -196,6 +201,28 @@ def yt_dlp(today: date) -> Check:
         remedy = "before you download from YouTube: pip install --upgrade yt-dlp"
         return Check("yt-dlp", "warn", f"{found}, {age} days old", remedy)
     return Check("yt-dlp", "ok", found)
+
+
+def javascript() -> Check:
+    """What yt-dlp needs besides itself for YouTube: its scripts, and deno, which runs them."""
+    from clip4vla.media.tools import deno
+
+    remedy = (
+        "most formats of YouTube would be missing: pip install --upgrade 'yt-dlp[default,deno]'"
+    )
+    wanted = [one.partition(";")[0].strip() for one in requires("yt-dlp") or []]
+    try:
+        scripts = f"yt-dlp-ejs=={version('yt-dlp-ejs')}"
+        answer = _run([deno(), "--version"])
+    except (PackageNotFoundError, OSError) as error:
+        missing = error.name if isinstance(error, PackageNotFoundError) else "deno"
+        return Check("JavaScript", "fail", f"{missing} is not installed", remedy)
+    if answer.returncode:
+        return Check("JavaScript", "fail", f"deno ends with code {answer.returncode}", remedy)
+    found = f"{' '.join(answer.stdout.split()[:2])}, {scripts.replace('==', ' ')}"
+    if scripts not in wanted:
+        return Check("JavaScript", "fail", f"{found}, which this yt-dlp does not read", remedy)
+    return Check("JavaScript", "ok", found)
 
 
 def snakemake() -> Check:

@@ -102,6 +102,38 @@ def test_age_of_yt_dlp(monkeypatch):
     assert (old.state, old.found) == ("warn", "2025.11.12, 365 days old")
 
 
+def test_what_youtube_needs_is_checked_where_it_is_a_source(tmp_path):
+    assert doctor.javascript().state == "ok" and doctor.javascript().found.startswith("deno ")
+    for from_youtube in (False, True):
+        names = [item.name for item in doctor.check(tmp_path, from_youtube=from_youtube)]
+        assert ("JavaScript" in names) == from_youtube
+
+
+@pytest.mark.parametrize(
+    ("missing", "found"),
+    [
+        ("yt-dlp-ejs", "yt-dlp-ejs is not"),
+        ("deno", "deno is not"),
+        ("match", "yt-dlp-ejs 0.0.1, which"),
+    ],
+)
+def test_what_youtube_needs_and_is_missing(monkeypatch, missing, found):
+    def version(package):
+        if package == missing:
+            raise PackageNotFoundError(package)
+        return "0.0.1"
+
+    def run(command):
+        if missing == "deno":
+            raise FileNotFoundError(command[0])
+        return done(out="deno 2.9.8 (stable)\n")
+
+    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(doctor, "_run", run)
+    check = doctor.javascript()
+    assert check.state == "fail" and found in check.found and "yt-dlp[default,deno]" in check.remedy
+
+
 def test_missing_packages(monkeypatch):
     def version(package):
         if package == "snakemake-executor-plugin-slurm":

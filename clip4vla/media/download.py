@@ -4,19 +4,19 @@ import contextlib
 import copy
 import io
 import os
+import re
 import shutil
 import signal
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import imageio_ffmpeg
-
 from clip4vla.config.data import Dataset
 from clip4vla.errors import UserError
 from clip4vla.media.cookies import checked_cookies, no_cookies
 from clip4vla.media.decode import DecodeError, open_media
 from clip4vla.media.status import FFMPEG_HTTP, ffmpeg_code
+from clip4vla.media.tools import deno, offer_ffmpeg
 
 TOOL = f"yt-dlp {version('yt-dlp')}"
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
@@ -24,6 +24,9 @@ MOST_REDIRECTS = 3  # from one address to another, each of which may redirect wi
 SOCKET_SECONDS = 20  # a silent server is given up after this
 CUT_SLACK = 1.0  # seconds that a cut file may be longer than its clip
 _FORMAT = "bv*[height<=480][ext=mp4]+ba[ext=m4a]/b[height<=480][ext=mp4]/b[height<=480]/bv*+ba/b"
+
+
+_LASTING = re.compile(r"(?i)javascript runtime|remote component|solver script")
 
 
 class NoMediaFile(Exception):
@@ -46,8 +49,9 @@ class Downloader:
     def __init__(self, folder: Path, dataset: Dataset):
         self.part = folder / ".part"
         self.direct = dataset.source == "http"
+        self._log = _Log()
         self.seconds = dataset.rate.clip_seconds
-        _offer_ffmpeg(folder / ".tools")
+        offer_ffmpeg(folder / ".tools")
         if self.direct and _is_loopback(dataset.url or ""):
             _reach_loopback_directly()
         self._section: tuple[float, float] | None = None
@@ -73,6 +77,7 @@ class Downloader:
         """
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
+        self._log.last.clear()
         self._section = None if start is None else (start, end)
         home = str(self.part).replace("%", "%%")
         self.youtube_dl.params["outtmpl"]["default"] = f"{home}/{clip_id}.%(ext)s"
@@ -87,6 +92,11 @@ class Downloader:
         cut = found[0].rename(found[0].with_suffix(".mp4"))
         _check_cut(cut, end - start)
         return cut
+
+    @property
+    def warnings(self) -> list[str]:
+        """What yt-dlp warned of, at the start and with the last clip."""
+        return [] if self.direct else [*self._log.lasting, *self._log.last]
 
     def _look_up(self, address: str) -> dict:
         """What yt-dlp finds at an address; kept for the next clip, which often has the same."""
@@ -138,8 +148,10 @@ class Downloader:
             "quiet": True,
             "no_warnings": True,
             "noprogress": True,
-            "logger": _Silent(),
+            "logger": self._log,
             "cachedir": False,
+            "js_runtimes": {"deno": {"path": deno()}},
+            "remote_components": [],  # scripts come from yt-dlp-ejs, never from the network
             "format": _FORMAT if youtube else "b/bv*+ba",
             "merge_output_format": "mp4",
             "outtmpl": {"default": ""},
@@ -166,6 +178,8 @@ class Downloader:
         rate = dataset.rate
         options["ratelimit"] = rate.bytes_per_second
         if youtube:
+            os.environ.setdefault("DENO_DIR", str(self.part.with_name(".tools") / "deno"))
+            os.environ["DENO_NO_UPDATE_CHECK"] = "1"
             options["sleep_interval_requests"] = rate.request_pause
             options["sleep_interval"] = rate.clip_pause
             options["max_sleep_interval"] = 2.5 * rate.clip_pause
@@ -238,31 +252,27 @@ def deadline(seconds: float):
         signal.signal(signal.SIGALRM, before)
 
 
-class _Silent:
-    """Swallows yt-dlp's messages; what went wrong arrives as an exception."""
+class _Log:
+    """Keeps yt-dlp's warnings; its errors arrive as exceptions.
+
+    yt-dlp says only once that it lacks a JavaScript runtime or its scripts, but that holds for
+    all videos that come after.
+    """
+
+    def __init__(self):
+        self.lasting: list[str] = []
+        self.last: list[str] = []
 
     def debug(self, message: str) -> None:
         pass
 
-    info = warning = error = debug
+    info = error = debug
 
-
-def ffmpeg() -> str:
-    """Path of the ffmpeg binary that comes with imageio-ffmpeg."""
-    return imageio_ffmpeg.get_ffmpeg_exe()
-
-
-def _offer_ffmpeg(tools: Path) -> None:
-    """Put a folder with a link named ffmpeg first on PATH."""
-    tools.mkdir(parents=True, exist_ok=True)
-    link = tools / "ffmpeg"
-    if not link.is_symlink() or os.readlink(link) != ffmpeg():
-        link.unlink(missing_ok=True)
-        link.symlink_to(ffmpeg())
-    path = os.environ.get("PATH", "").split(os.pathsep)
-    here = str(tools.resolve())
-    if path[0] != here:
-        os.environ["PATH"] = os.pathsep.join([here, *(p for p in path if p != here)])
+    def warning(self, message: str) -> None:
+        if not _LASTING.search(message):
+            self.last.append(message)
+        elif message not in self.lasting:
+            self.lasting.append(message)
 
 
 def _is_loopback(url: str) -> bool:

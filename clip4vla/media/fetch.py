@@ -26,6 +26,7 @@ from clip4vla.media.status import (
     local_failure,
     retry_after,
     was_answered,
+    with_warnings,
 )
 from clip4vla.progress import track
 
@@ -164,13 +165,13 @@ class _Remote:
             if ours is not None:
                 raise ours from None
             self.answered = bool(self.answered) or was_answered(error)
-            return self._failed(*classify(error), retry_after(error))
+            return self._failed(*classify(error, downloader.warnings), retry_after(error))
         self.failing, self.refused, self.answered = 0, 0, True
         final = self.folder / part.name
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(part, final)
-        return _Outcome(FetchStatus.OK, path=final)
+        return _Outcome(FetchStatus.OK, with_warnings("", downloader.warnings), path=final)
 
     def _failed(self, status: FetchStatus, detail: str, after: float | None) -> "_Outcome":
         self.failing = self.failing + 1 if status == FetchStatus.NETWORK_TRANSIENT else 0

@@ -8,9 +8,9 @@ from pathlib import Path
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
 from clip4vla.media.containers import FILE, ffmpeg_input
-from clip4vla.media.download import ffmpeg
 from clip4vla.media.isolated import Crashed, patience, run_bounded
 from clip4vla.media.status import FetchStatus, ffmpeg_failure
+from clip4vla.media.tools import ffmpeg
 
 TOOL = "local"
 

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Literal
@@ -90,8 +90,9 @@ _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these 
         FetchStatus.RATE_LIMITED,
         # An empty file, and content that "isn't available", are how YouTube answers once it has
         # had enough of a session; of what is gone it says "video".
-        r"too many requests|rate.?limit|(request|usage|download)s? limit|limit (was )?(reached|exceeded)"
-        r"|(?<!disk )quota|try again (later|in\b)|throttl|temporarily (blocked|banned)"
+        r"too many requests|rate.?limit|(request|usage|download)s? limit"
+        r"|limit (was )?(reached|exceeded)|(?<!disk )quota|try again (later|in\b)|throttl"
+        r"|temporarily (blocked|banned)"
         r"|\bip( address)? (is|has been|was)\b.{0,20}\b(block|bann)|automated (quer|request)"
         r"|content isn.t available(?!.*\bin your)|downloaded file is empty|not get any data blocks",
     ),
@@ -155,13 +156,28 @@ _FFMPEG_NETWORK = (
 _FFMPEG_CODE = re.compile(r"ffmpeg exited with code (-?\d+)", re.I)
 
 
-def classify(error: BaseException) -> tuple[FetchStatus, str]:
-    """Status and one line of detail (at most 200 characters) for a failed fetch.
+def classify(error: BaseException, warnings: Sequence[str] = ()) -> tuple[FetchStatus, str]:
+    """Status and one line of detail for a failed fetch.
 
     Reads the whole chain of causes of a yt-dlp error: words that say more than an HTTP status,
-    then that status, then the types of the causes, then all other words. Total: never raises, and
-    what nobody knows is `unknown` with its text kept.
+    then that status, then the types of the causes, then all other words. Where that is not enough
+    to know (no format, no player response), a refusal that yt-dlp only warned of decides. Total:
+    never raises, and what nobody knows is `unknown` with its text kept.
     """
+    status, detail = _classified(error)
+    if status in (FetchStatus.UNKNOWN, FetchStatus.FORMAT_UNAVAILABLE):
+        seen = [_classified(RuntimeError(warning))[0] for warning in warnings]
+        status = next((one for one in seen if one in REFUSALS), status)
+    return status, with_warnings(detail, warnings)
+
+
+def with_warnings(detail: str, warnings: Sequence[str]) -> str:
+    """Return a detail (at most 200 characters) with the last two of yt-dlp's warnings behind it."""
+    said = [_one_line(warning) for warning in dict.fromkeys(warnings)][-2:]
+    return "; ".join([*([detail] if detail else []), *(f"yt-dlp warned: {one}" for one in said)])
+
+
+def _classified(error: BaseException) -> tuple[FetchStatus, str]:
     chain = list(causes(error))
     detail = _one_line(str(error)) or type(error).__name__
     text = "\n".join(_NAMED.sub("", _NOISE.sub("", str(link))) for link in chain)

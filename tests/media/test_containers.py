@@ -10,8 +10,8 @@ from synthetic import make_clip
 from clip4vla.config.data import Dataset
 from clip4vla.media import fetch
 from clip4vla.media.containers import CONTAINERS, ffmpeg_input
-from clip4vla.media.download import ffmpeg
 from clip4vla.media.fetch import fetch_shard
+from clip4vla.media.tools import ffmpeg
 
 MPD = """<?xml version="1.0"?>
 <MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S"

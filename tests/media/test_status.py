@@ -7,7 +7,14 @@ import pytest
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, UnsupportedError
 
-from clip4vla.media.status import REFUSALS, FetchStatus, classify, local_failure, retry_after
+from clip4vla.media.status import (
+    REFUSALS,
+    FetchStatus,
+    classify,
+    local_failure,
+    retry_after,
+    with_warnings,
+)
 
 RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "[youtube] <id>: "
     "private": [
@@ -310,6 +317,29 @@ def test_what_shuts_out_a_network_or_an_account_is_no_end_of_a_clip(message):
     """It is asked again later, and counts as a refusal: five in a row stop the requests."""
     status, _ = classify(DownloadError(message.replace("{}", "[youtube] abc: ")))
     assert status.retry == "later" and status in REFUSALS
+
+
+def test_a_refusal_that_yt_dlp_only_warned_of_decides_where_the_error_does_not():
+    said = ["[youtube] abc: Unable to download API page: HTTP Error 429: Too Many Requests"]
+    for message in ("[youtube] abc: No video formats found!", "something nobody has seen"):
+        assert classify(DownloadError(message), said)[0] == "rate_limited"
+    assert classify(DownloadError("[youtube] abc: Private video"), said)[0] == "private"
+    assert classify(DownloadError("something nobody has seen"), ["odd"])[0] == "unknown"
+
+
+def test_the_detail_keeps_the_last_two_warnings():
+    said = [
+        "first",
+        "No supported JavaScript runtime could be found. See  https://x.example",
+        "b",
+        "b",
+    ]
+    _, detail = classify(DownloadError("[youtube] abc: No video formats found!"), said)
+    assert detail == (
+        "[youtube] abc: No video formats found!; "
+        "yt-dlp warned: No supported JavaScript runtime could be found.; yt-dlp warned: b"
+    )
+    assert with_warnings("", ["odd"]) == "yt-dlp warned: odd" and with_warnings("", []) == ""
 
 
 def test_what_is_unknown_is_asked_for_again_later_and_what_was_cut_wrongly_at_once():

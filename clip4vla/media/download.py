@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from clip4vla.config.data import Dataset
 from clip4vla.errors import UserError
 from clip4vla.media.cookies import checked_cookies, no_cookies
-from clip4vla.media.decode import DecodeError, open_media
+from clip4vla.media.cut import check_cut, most_bytes
 from clip4vla.media.status import FFMPEG_HTTP, ffmpeg_code
 from clip4vla.media.tools import deno, offer_ffmpeg
 
@@ -22,7 +22,6 @@ TOOL = f"yt-dlp {version('yt-dlp')}"
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
 MOST_REDIRECTS = 3  # from one address to another, each of which may redirect within itself
 SOCKET_SECONDS = 20  # a silent server is given up after this
-CUT_SLACK = 1.0  # seconds that a cut file may be longer than its clip
 _FORMAT = "bv*[height<=480][ext=mp4]+ba[ext=m4a]/b[height<=480][ext=mp4]/b[height<=480]/bv*+ba/b"
 
 
@@ -31,10 +30,6 @@ _LASTING = re.compile(r"(?i)javascript runtime|remote component|solver script")
 
 class NoMediaFile(Exception):
     """The server answered, but not with a media file."""
-
-
-class CutFailed(Exception):
-    """What ffmpeg cut out is not the clip, or nothing."""
 
 
 class Downloader:
@@ -90,7 +85,7 @@ class Downloader:
         if self._section is None:
             return found[0]
         cut = found[0].rename(found[0].with_suffix(".mp4"))
-        _check_cut(cut, end - start)
+        check_cut(cut, end - start, most_bytes(end - start))
         return cut
 
     @property
@@ -208,20 +203,6 @@ def _youtube_dl(options: dict):
                 raise
 
     return Asking(options)
-
-
-def _check_cut(path: Path, seconds: float) -> None:
-    """Raise CutFailed for a file that is longer than its clip: it does not begin where it should.
-
-    It may be shorter: many sources end before their last clip does.
-    """
-    try:
-        with open_media(path) as container:
-            found = (container.duration or 0) / 1_000_000
-    except DecodeError:
-        raise CutFailed("cut failed: no media file came out of it") from None
-    if found > seconds + CUT_SLACK:
-        raise CutFailed(f"cut failed: the file has {found:.1f} s, the clip {seconds:.1f} s")
 
 
 @contextlib.contextmanager

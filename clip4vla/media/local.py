@@ -8,9 +8,9 @@ from pathlib import Path
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_file
 from clip4vla.media.containers import FILE, ffmpeg_input
-from clip4vla.media.isolated import Crashed, patience, run_bounded
-from clip4vla.media.status import FetchStatus, ffmpeg_failure
-from clip4vla.media.tools import ffmpeg
+from clip4vla.media.cut import CutFailed, FfmpegStopped, cut, most_bytes
+from clip4vla.media.isolated import Crashed, patience
+from clip4vla.media.status import FetchStatus
 
 TOOL = "local"
 
@@ -32,12 +32,10 @@ def fetch_local(row, media: Path, folder: Path) -> dict:
     if row.start is None:
         return _row(row, FetchStatus.OK, "", source)
     try:
-        cut = _cut(source, row, folder)
-    except Crashed as crash:
-        return _row(row, FetchStatus.CUT_FAILED, f"cut failed: {crash}")
-    if cut is None:
-        return _row(row, FetchStatus.CUT_FAILED, "cut failed: the file cannot be cut")
-    return _row(row, FetchStatus.OK, "", cut)
+        return _row(row, FetchStatus.OK, "", _cut(source, row, folder))
+    except (Crashed, CutFailed, FfmpegStopped) as error:
+        why = str(error).removeprefix("cut failed: ")
+        return _row(row, FetchStatus.CUT_FAILED, f"cut failed: {why}")
 
 
 def _problem(source: Path) -> str:
@@ -54,25 +52,23 @@ def _problem(source: Path) -> str:
     return ""
 
 
-def _cut(source: Path, row, folder: Path) -> Path | None:
+def _cut(source: Path, row, folder: Path) -> Path:
     part = folder / ".part"
     part.mkdir(parents=True, exist_ok=True)
-    made = part / f"{row.clip_id}.mp4"
-    command = [ffmpeg(), "-nostdin", "-y", "-loglevel", "quiet", *ffmpeg_input(FILE)]
-    command += ["-ss", str(row.start), "-t", str(row.end - row.start), "-i", f"file:{source}"]
-    command += ["-map", "0:v:0?", "-map", "0:a:0?", "-c", "copy", "-map_metadata", "-1"]
-    command += ["-fflags", "+bitexact", "-f", "mp4", f"file:{made}"]
+    made, final = part / f"{row.clip_id}.mp4", folder / f"{row.clip_id}.mp4"
+    options = [*ffmpeg_input(FILE), "-ss", str(row.start), "-i", f"file:{source}"]
     try:
-        code = run_bounded(command, patience(source))
-        if code:
-            if ours := ffmpeg_failure(code):
-                raise ours
-            return None
-        final = folder / made.name
+        cut(
+            options,
+            made,
+            row.end - row.start,
+            patience=patience(source),
+            largest=most_bytes(row.end - row.start) + source.stat().st_size,
+        )
         os.replace(made, final)
-        return final
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    return final
 
 
 def _row(row, fetch: FetchStatus, detail: str, path: Path | None = None) -> dict:

@@ -46,6 +46,6 @@ def test_a_local_cut_is_bounded(tmp_path, clip, monkeypatch):
         assert seconds >= 120
         raise Crashed(f"no answer in {seconds:.0f} s")
 
-    monkeypatch.setattr("clip4vla.media.local.run_bounded", hang)
+    monkeypatch.setattr("clip4vla.media.cut.run_bounded", hang)
     table = fetch_shard(rows("a.mp4", start=0, end=1), local(media), tmp_path / "m")
     assert table.fetch[0] == "cut_failed" and "no answer" in table.detail[0]

@@ -1,13 +1,18 @@
 # The plan of the experiment and the input functions of the rules, which hold no logic themselves.
+import contextlib
+import io
+import re
 import shlex
 import sys
 from pathlib import Path
 
 from clip4vla.config import layout
 from clip4vla.config.run import sources_of
+from clip4vla.config.targets import check_names
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, sha256_of
 from clip4vla.stages.planning import checked_plan
+from snakemake.cli import parse_args
 
 # Read by our own loader, not by `configfile:`, so that a mistake is one line with file and line.
 BASE_CONFIG = Path(workflow.basedir).parent / "config.yaml"
@@ -30,17 +35,22 @@ shell.prefix(
 )
 
 
+def one_of(names):
+    """Wildcard constraint: only names that this plan knows, so that nothing else is a target."""
+    return "|".join(map(re.escape, sorted(names))) or "none"
+
+
 wildcard_constraints:
-    version=r"[a-z0-9_]+-[A-Za-z0-9_]+-[0-9a-f]{6}",
-    cache_id=r"[0-9a-f]{8}",
+    version=one_of(PLAN.versions | PLAN.listed),
+    cache_id=one_of({cache_id for _, cache_id in PLAN.caches}),
     shard=r"\d+",
-    run_key=r"[0-9a-f]{12}",
-    table=r"[a-z][a-z0-9_]*",
+    run_key=one_of(PLAN.runs),
+    table=one_of(PLAN.tables),
 
 
 def keys_of(*stages):
     """Wildcard constraint: the run keys of these stages."""
-    return "|".join(key for stage in stages for key in PLAN.stage(stage)) or "none"
+    return one_of(key for stage in stages for key in PLAN.stage(stage))
 
 
 def shards_of(wildcards):
@@ -118,6 +128,33 @@ def coverages():
     ]
 
 
+def stop_for_unknown_names():
+    """Before the graph is built: a target or a rule that is none, with the nearest names."""
+    called = Path(sys.argv[0])
+    if not workflow.is_main_process or "snakemake" not in (
+        called.name,
+        called.parent.name,
+    ):
+        return
+    with contextlib.redirect_stderr(io.StringIO()):  # "Using profile ..." has been said
+        _, asked = parse_args(
+            sys.argv[1:]
+        )  # Snakemake tells its workflow later than now
+    makers = list(workflow.rules)
+    targets = (asked.targets, asked.until, asked.omit_from, asked.forcerun)
+    rules = (asked.allowed_rules, asked.set_threads, asked.set_resources)
+    try:
+        check_names(
+            plan=PLAN,
+            targets={name for names in targets for name in names or ()},
+            rules={name for names in rules for name in names or ()},
+            known=[maker.name for maker in makers],
+            is_made=lambda file: any(maker.is_producer(file) for maker in makers),
+        )
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def stop_when_files_are_missing():
     """Before the first job of a real run: one line for each of the user's files that is missing."""
     from clip4vla.datasets.ready import missing_files
@@ -125,3 +162,7 @@ def stop_when_files_are_missing():
 
     if problems := missing_files(PLAN) + unfit_tags(PLAN):
         raise WorkflowError("\n".join(problems))
+
+
+onstart:
+    stop_when_files_are_missing()

@@ -1,12 +1,14 @@
 """What can be asked for by name, and the part of a plan behind a name."""
 
 import difflib
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from clip4vla.config.layout import ROWS_DIR
+from clip4vla.config.layout import ROWS_DIR, all_outputs
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import Pretrain, sources_of
-from clip4vla.errors import UserError
+from clip4vla.errors import UserError, did_you_mean
 
 FIXED = {
     "all": "everything: data, runs, tables, figures, page, report, MLflow",
@@ -41,13 +43,7 @@ def narrowed(plan: Plan, target: str) -> Plan:
         return _with_runs(plan, {target}, [c for c in plan.cells if c.run_key == target])
     rows = [item.row for item in plan.tables[table].rows] if table in plan.tables else []
     if not rows or (row and row not in rows):
-        known = [name.removeprefix(ROW) for name in targets(plan)]
-        near = difflib.get_close_matches(target.removeprefix(ROW), known, n=3)
-        raise UserError(
-            f"no target {target!r} in this config; "
-            + (f"did you mean {', '.join(near)}? " if near else "")
-            + "`clip4vla targets` lists them"
-        )
+        raise _unknown(plan, target)
     cells = [c for c in plan.cells if c.table == table and row in ("", c.row)]
     refused = {
         place: why
@@ -56,6 +52,38 @@ def narrowed(plan: Plan, target: str) -> Plan:
     }
     some = _with_runs(plan, {cell.run_key for cell in cells}, cells)
     return replace(some, tables={table: plan.tables[table]}, without_data=refused)
+
+
+def check_names(
+    plan: Plan,
+    targets: Iterable[str],
+    rules: Iterable[str],
+    known: list[str],
+    is_made: Callable[[str], bool],
+) -> None:
+    """Check what Snakemake was asked for. UserError for the first name that stands for nothing.
+
+    targets: rules and files; rules: rules alone; known: all rules; is_made: whether one makes it.
+    """
+    for name in sorted(set(targets) - {*known}):
+        file = os.path.relpath(name)
+        if file.startswith(ROW):
+            narrowed(plan, file)  # one rule makes every row: it would make an unknown one, empty
+        elif not is_made(file) and not os.path.exists(file):
+            raise _unknown(plan, name, known)
+    for name in sorted(set(rules) - {*known}):
+        raise UserError(f"no rule {name!r} in the workflow{did_you_mean(name, known)}")
+
+
+def _unknown(plan: Plan, target: str, others: Iterable[str] = ()) -> UserError:
+    """What to say of a target that is none. others: names that count beside those of the plan."""
+    known = [*targets(plan), *plan.runs, *others]
+    if "/" in target.removeprefix(ROW):
+        known += all_outputs(plan)
+    short = {name.removeprefix(ROW): name for name in known}
+    near = difflib.get_close_matches(target.removeprefix(ROW), short, n=3)
+    hint = f"did you mean {', '.join(short[name] for name in near)}? " if near else ""
+    return UserError(f"no target {target!r} in this config; {hint}`clip4vla targets` lists them")
 
 
 def _with_runs(plan: Plan, keys: set[str], cells: list) -> Plan:

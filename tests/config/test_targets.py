@@ -1,11 +1,12 @@
 """What can be asked for by name takes the part of the plan that it needs, and no more."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from clip4vla.config.plan import make_plan
-from clip4vla.config.targets import narrowed, targets
+from clip4vla.config.targets import check_names, narrowed, targets
 from clip4vla.errors import UserError
 
 REPO = Path(__file__).parents[2]
@@ -74,3 +75,37 @@ def test_a_target_like_no_other_is_refused_in_whole_sentences(plan):
         narrowed(plan, "nope")
     expected = "no target 'nope' in this config; `clip4vla targets` lists them"
     assert str(caught.value) == expected
+
+
+RULES = ["evaluate", "finetune", "table5"]
+
+
+def made(name: str) -> bool:
+    """A rule's pattern, as loose as that of rows and runs."""
+    return name.startswith(("results/rows/", "results/tables/table5/"))
+
+
+@pytest.mark.parametrize(
+    ("targets", "rules", "said"),
+    [
+        (["tabel5"], [], "no target 'tabel5' in this config; did you mean table5"),
+        (["finetun"], [], "did you mean finetune"),
+        (["results/rows/table5/scrath"], [], "did you mean results/rows/table5/scratch"),
+        (["results/rows/table3/scratch"], [], "no target 'results/rows/table3/scratch'"),
+        (["results/table/table5/table.md"], [], "did you mean results/tables/table5/table.md"),
+        (["results/runs/aaaaaaaaaaaa/x.json"], [], "no target 'results/runs/aaaaaaaaaaaa/x.json'"),
+        ([], ["evaluat"], "no rule 'evaluat' in the workflow; did you mean evaluate?"),
+    ],
+)
+def test_what_snakemake_is_asked_for_must_be_there(plan, targets, rules, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_names(plan, targets, rules, known=RULES, is_made=made)
+
+
+def test_rules_files_that_rules_make_and_files_that_are_there_may_be_asked_for(
+    plan, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    asked = ["table5", "./results/rows/table5/scratch", "notes.txt", "results/tables/table5/x"]
+    check_names(plan, asked, ["evaluate"], known=RULES, is_made=made)

@@ -8,6 +8,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -19,6 +20,8 @@ from clip4vla.media.pictures import MOST_PIXELS, as_shown, pixel_stretch, progre
 
 RATES = (1_000, 1_000_000)  # samples per second that are believed
 LOUDEST = 100.0  # 40 dB over full scale: samples beyond it are no sound
+LONGEST_SECONDS = 3600.0  # of one clip: its log-mel has 600 MB; longer ones are cut first
+EMPTY_BYTES = 1 << 15  # of a transport stream without a packet, at least, when libav gives in
 MOST_NAMED = 8  # channels: of more, nobody agrees which is where
 DECODER = f"pyav {av.__version__}, libavcodec " + ".".join(
     str(part) for part in av.library_versions["libavcodec"]
@@ -29,17 +32,25 @@ class DecodeError(RuntimeError):
     """A file, or the stream that was asked for, cannot be decoded."""
 
 
+class NoStream(DecodeError):
+    """A media file without the kind of stream that was asked for."""
+
+
+class TooLong(DecodeError):
+    """A stream that goes on for longer than a clip may have."""
+
+
 def open_media(path: str | Path) -> av.container.InputContainer:
-    """Open a media file by its content. Raises DecodeError if it is none or no regular file."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise DecodeError(f"{path}: not a regular file")
+    """Open a media file by its content. Raises DecodeError if it is none or cannot be read."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DecodeError(f"{path}: not a regular file")
         return av.open(
             f"file:{path}",
             options=input_options(FILE),
             metadata_errors="replace",
         )
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise DecodeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -125,23 +136,47 @@ class Mixdown:
 def decode_audio(path: str | Path) -> tuple[np.ndarray, int]:
     """The first sound track: (float32 [C, n] with C = 1 or 2, samples per second, not resampled).
 
-    Packets that cannot be decoded are left out; raises DecodeError if nothing can be.
+    Raises as `sound_blocks` does.
     """
-    mix, blocks = Mixdown(), []
+    blocks, rate = sound_blocks(path)
+    return np.concatenate(list(blocks), axis=1), rate  # [C, n]
+
+
+def sound_blocks(
+    path: str | Path, longest: float = LONGEST_SECONDS
+) -> tuple[Iterator[np.ndarray], int]:
+    """The same in blocks [C, n] as they are decoded, so that no file needs memory for all of it.
+
+    Packets that cannot be decoded are left out; raises NoStream or DecodeError if nothing can be,
+    and at the latest the blocks raise TooLong after `longest` seconds.
+    """
+    mix = Mixdown()
+    blocks = _sound(path, mix, longest)
+    first = next((block for block in blocks if block.shape[1]), None)
+    if first is None:
+        raise DecodeError(f"{path}: no sound could be decoded")
+    return chain([first], blocks), mix.rate
+
+
+def _sound(path: str | Path, mix: Mixdown, longest: float) -> Iterator[np.ndarray]:
+    samples = 0
     with open_media(path) as container:
         stream = sound_stream(container)
         if stream is None:
-            raise DecodeError(f"{path}: no audio stream")
-        for frame in frames_of(container, stream):
-            blocks.extend(mix.add(frame))
-        blocks.extend(mix.rest())
-    if not any(block.shape[1] for block in blocks):
-        raise DecodeError(f"{path}: no sound could be decoded")
-    return np.concatenate(blocks, axis=1), mix.rate  # [C, n]
+            raise NoStream(f"{path}: no audio stream")
+        for frame in chain(frames_of(container, stream), [None]):
+            for block in mix.rest() if frame is None else mix.add(frame):
+                samples += block.shape[1]
+                if samples > longest * mix.rate:
+                    raise TooLong(f"{path}: sound of more than {longest:.0f} s")
+                yield block
 
 
 def decode_frames(
-    path: str | Path, fps: float, seconds: float | None = None
+    path: str | Path,
+    fps: float,
+    seconds: float | None = None,
+    longest: float = LONGEST_SECONDS,
 ) -> Iterator[np.ndarray]:
     """Pictures on a grid: uint8 [H, W, 3] RGB, picture i being the one shown at i / fps seconds.
 
@@ -149,7 +184,8 @@ def decode_frames(
     last, nor at or after `seconds`: a clip that was cut without re-encoding keeps some pictures
     beyond its end, so give the planned end - start for it. Frame rates may vary; pictures are as
     a viewer sees them (`clip4vla.media.pictures`). Raises DecodeError if there is no picture, or
-    one that cannot be converted; ValueError if fps is not above 0.
+    one that cannot be converted, TooLong after `longest` seconds of them; ValueError if fps is not
+    above 0.
     """
     if fps <= 0:
         raise ValueError(f"fps is {fps}: use a number above 0")
@@ -158,7 +194,7 @@ def decode_frames(
     with open_media(path) as container:
         stream = picture_stream(container)
         if stream is None:
-            raise DecodeError(f"{path}: no video stream")
+            raise NoStream(f"{path}: no video stream")
         stretch = pixel_stretch(stream)
         frames = progressive(frames_of(container, stream))
         for begin, length, frame in timed(frames, stream):
@@ -168,6 +204,8 @@ def decode_frames(
             shown, end = frame, begin + length
             if begin >= limit:
                 break
+            if end > longest:
+                raise TooLong(f"{path}: pictures of more than {longest:.0f} s")
         if shown is None:
             raise DecodeError(f"{path}: no picture could be decoded")
         while given / fps < min(end - 1e-6, limit) or given == 0:
@@ -189,20 +227,30 @@ def frames_of(container, stream, broken: list[str] | None = None) -> Iterator:
 
 
 def packets_of(container, streams, broken: list[str] | None = None) -> Iterator:
-    """Packets of some streams and, at the end or where reading fails, their flush packets."""
+    """Packets of some streams and, at the end or where reading fails, their flush packets.
+
+    A transport stream asks to be read on (EAGAIN) after every 64 kB in which it finds nothing.
+    """
+    idle = container.size // EMPTY_BYTES  # how often it may ask
     demuxer = container.demux(streams)
     while True:
         try:
             packet = next(demuxer)
         except StopIteration:
             return
-        except av.FFmpegError as error:
-            _note(broken, f"reading: {error.strerror}")
+        except BlockingIOError:
+            idle -= 1
+            if idle < 0:
+                break
+            demuxer = container.demux(streams)
+            continue
+        except (av.FFmpegError, IndexError) as error:  # IndexError: a stream came up while reading
+            _note(broken, f"reading: {getattr(error, 'strerror', None) or error}")
             break
         yield packet
     for stream in streams:
         flush = av.Packet()
-        flush.stream = stream
+        flush.stream, flush.time_base = stream, stream.time_base
         yield flush
 
 

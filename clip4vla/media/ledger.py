@@ -22,6 +22,8 @@ def build_ledger(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -
     for name, table in (("fetch", fetch), ("probe", probe)):
         if sorted(table["clip_id"]) != sorted(plan["clip_id"]):
             raise ValueError(f"{name} tables do not have exactly one row for every planned clip")
+    if "left_out" not in probe:  # a table from before this column
+        probe = probe.assign(left_out="")
     ledger = plan.merge(fetch, on="clip_id", validate="1:1")
     ledger = ledger.merge(probe, on="clip_id", validate="1:1")
     ledger = ledger.sort_values("clip_id", ignore_index=True)

@@ -29,6 +29,7 @@ _MORE_ADVICE = {
     VideoStatus.DECODE_ERROR: "the file is damaged: not used",
     VideoStatus.NO_VIDEO_STREAM: "not used",
     VideoStatus.TOO_SHORT: "not used",
+    VideoStatus.TOO_LONG: "over an hour: cut it, or give its `start` and `end`",
     AudioStatus.NO_AUDIO_STREAM: "silent: `missing_audio` decides",
     AudioStatus.DIGITAL_SILENCE: "silent: `missing_audio` decides",
 }

@@ -13,30 +13,52 @@ from av.filter import Graph
 
 MOST_PIXELS = 1 << 26  # 8192 x 8192; a header that claims more is not believed
 LONGEST_SHOWN = 600.0  # seconds; a time stamp that jumps further is damage, as is one that
-FURTHEST_BACK = 10.0  # falls back by more than this (libav's own threshold for a new start)
+FURTHEST_BACK = 0.5  # falls back by more than this: less is the disorder of careless encoders
+FRAME_RATES = (0.1, 1000.0)  # pictures a second that a header is believed
+HEADER_TIMED = ("avi", "h264", "hevc", "m4v", "mpegvideo")  # packets have no stamps
+USUAL_SECONDS = 0.04  # of a picture where nothing says so
 UNSPECIFIED = 2  # libav's number for colours that a file says nothing about
+_TURNS = {  # degrees, as libav counts them: see `_orientation`
+    -90: (True, True, False),
+    90: (True, False, True),
+    180: (False, True, True),
+    -180: (False, True, True),
+}
 MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is not believed
+
+
+def credible_rate(stream) -> bool:
+    """Whether the header's frame rate can be true, in containers where it alone makes the time."""
+    rate = stream.average_rate or stream.guessed_rate
+    if not rate or stream.container.format.name not in HEADER_TIMED:
+        return True
+    return FRAME_RATES[0] <= rate <= FRAME_RATES[1]
 
 
 def timed(frames: Iterable, stream) -> Iterator[tuple[float, float, av.VideoFrame]]:
     """(begin, length, frame) of pictures, in seconds from the first.
 
-    Where the time stamps jump, the next picture follows the last one at once.
+    Where the time stamps jump, begin late or come of a rate that cannot be, the next picture
+    follows the last one at once.
     """
+    credible = credible_rate(stream)
     rate = stream.average_rate or stream.guessed_rate
-    usual = 1.0 / float(rate) if rate else 0.04
-    origin, until = None, 0.0
+    usual = 1.0 / float(rate) if rate and credible else USUAL_SECONDS
+    origin, before, until = None, 0.0, 0.0  # before: when the last picture began
     for frame in frames:
-        if origin is None:
-            origin = frame.time or 0.0
-        at = until if frame.time is None else frame.time - origin
-        if not until - FURTHEST_BACK <= at <= until + LONGEST_SHOWN:
-            origin, at = frame.time - until, until
+        time = frame.time if credible else None
+        if time is not None and origin is None:
+            origin = time - until
+        at = until if time is None else time - origin
+        if not before - FURTHEST_BACK <= at <= until + LONGEST_SHOWN:
+            origin, at = time - until, until
         at = max(at, 0.0)
-        length = float(frame.duration * frame.time_base) if frame.duration else usual
+        length = usual
+        if frame.duration and frame.time_base and credible:
+            length = float(frame.duration * frame.time_base)
         length = min(max(length, 0.0), LONGEST_SHOWN)
         yield at, length, frame
-        until = at + length
+        before, until = at, at + length
 
 
 def progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -123,7 +145,10 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     The matrix [[a, b], [c, d]] maps stored (x, y) to (a x + c y, b x + d y). An angle that is no
     quarter turn is taken as the nearest one: nobody crops a tilted video.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # the frame carries data of a kind that PyAV has no name for
+        return _TURNS.get(frame.rotation, (False, False, False))
     if data is None:
         return False, False, False
     a, b, _, c, d, *_ = (int(number) for number in np.frombuffer(bytes(data), np.int32)[:9])

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 import av
@@ -10,6 +11,7 @@ import pandas as pd
 
 from clip4vla.media.decode import (
     DECODER,
+    LONGEST_SECONDS,
     LOUDEST,
     DecodeError,
     Mixdown,
@@ -20,7 +22,7 @@ from clip4vla.media.decode import (
     sound_stream,
 )
 from clip4vla.media.isolated import Crashed, Isolated, patience
-from clip4vla.media.pictures import as_shown, pixel_stretch, shown_size, timed
+from clip4vla.media.pictures import as_shown, credible_rate, pixel_stretch, shown_size, timed
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 from clip4vla.progress import track
 
@@ -28,7 +30,9 @@ SILENT_PEAK = 2.0**-16  # half a step of 16 bits: the official wav file has only
 NEAR_SILENCE_DBFS = -80.0  # RMS below this is flagged, not silent (facts 10.1)
 MIN_SECONDS = 0.1  # a video that ends earlier is a still picture: too_short
 MIN_SOUND_SHARE = 0.9  # of its packets and of the length that its header says: less is an error
-SAY_LENGTHS = ("mov", "avi", "wav", "w64", "aiff", "flac")  # of each stream; else libav guesses
+SAY_LENGTHS = ("mov", "wav", "w64", "aiff", "flac")  # of each stream; else libav guesses
+IN_ORDER = ("mpegts", "mpeg", "ogg")  # containers with nothing behind the last packet of a stream
+LEFT_SHARE, LEFT_BYTES = 0.1, 1 << 16  # of a file: that much without a packet is said
 
 
 @dataclass
@@ -38,7 +42,8 @@ class Probe:
     duration: seconds of picture or sound that decode, the longer; width, height: pixels as shown;
     fps: frames per second on average; interlaced: whether some frame is, which decoding mends;
     rms_dbfs, peak_dbfs: of all samples after the mixdown to at most two channels, full scale being
-    1.0 (-inf for digital silence); damaged: packets that could not be read or decoded.
+    1.0 (-inf for digital silence); damaged: packets that could not be read or decoded; left_out:
+    which part of the file is not used, or which claim of its header is not believed.
     """
 
     video: str = VideoStatus.NOT_FETCHED
@@ -56,6 +61,7 @@ class Probe:
     near_silence: bool = False
     interlaced: bool = False
     damaged: int = 0
+    left_out: str = ""
     decoder: str = DECODER
 
 
@@ -66,24 +72,40 @@ PROBE_COLUMNS = {"clip_id": "string"} | {field.name: _DTYPES[field.type] for fie
 def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
     """One row (PROBE_COLUMNS) per fetch row, in order; not_fetched where there is no file.
 
-    A file that crashes the decoder, or that it never comes back from, is a decode_error.
+    A file that crashes the decoder, or that it never comes back from, is a decode_error, and so is
+    one that raises whatever it may be.
     """
     found = []
-    with Isolated(probe_file) as probe_apart:
+    with Isolated(_probed) as probe_apart:
         for row in track(list(fetch_rows.itertuples()), "probe", total=len(fetch_rows)):
             probe = Probe()
             if row.fetch == FetchStatus.OK:
                 try:
                     probe = probe_apart(row.path, patience(row.path))
                 except Crashed as crash:
-                    print(f"{row.path}: {crash}", file=sys.stderr, flush=True)
-                    probe = Probe(VideoStatus.DECODE_ERROR, AudioStatus.DECODE_ERROR)
+                    probe = _unusable(str(crash))
+                if probe.left_out:
+                    print(f"{row.path}: not used: {probe.left_out}", file=sys.stderr, flush=True)
             found.append({"clip_id": row.clip_id} | asdict(probe))
     return pd.DataFrame(found, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
 
 
+def _probed(path: str) -> Probe:
+    try:
+        return probe_file(path)
+    except Exception as error:  # of one file, whatever it is: the others go on
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        return _unusable(" ".join(reason.split())[:200])
+
+
+def _unusable(reason: str) -> Probe:
+    return Probe(
+        VideoStatus.DECODE_ERROR, AudioStatus.DECODE_ERROR, left_out=f"everything: {reason}"
+    )
+
+
 def probe_file(path) -> Probe:
-    """Decode all of a file once. Never raises for what is in the file."""
+    """Decode all of a file once, up to LONGEST_SECONDS. Never raises for what is in the file."""
     probe = Probe(video=VideoStatus.DECODE_ERROR, audio=AudioStatus.DECODE_ERROR)
     try:
         container = open_media(path)
@@ -95,13 +117,17 @@ def probe_file(path) -> Probe:
         probe.audio = AudioStatus.NO_AUDIO_STREAM
         seen, heard = _Seen(picture), _Heard()
         if picture or sound:
-            probe.damaged = _decode(container, picture, sound, seen, heard)
-        if picture:
-            _report_picture(probe, picture, seen)
+            ends = {stream.index: 0 for stream in container.streams}
+            broken = _decode(container, picture, sound, seen, heard, ends)
+            stops = [f"what follows an error of {what}" for what in broken if "reading" in what]
+            probe.left_out = "; ".join([*stops, *_left_out(container, picture, sound, ends)])
+            probe.damaged = len(broken)
         if sound:
             _report_sound(probe, sound, heard)
-        ends = [seconds for seconds in (seen.end, heard.seconds) if seconds > 0]
-        probe.duration = max(ends, default=math.nan)
+        if picture:
+            _report_picture(probe, picture, seen, heard)
+        seconds = [seconds for seconds in (seen.end, heard.seconds) if seconds > 0]
+        probe.duration = max(seconds, default=math.nan)
     return probe
 
 
@@ -112,6 +138,10 @@ class _Seen:
         self.stretch = pixel_stretch(stream) if stream else 1.0
         self.frames, self.end, self.size, self.interlaced = 0, 0.0, (0, 0), False
         self.convertible = True
+
+    @property
+    def too_long(self) -> bool:
+        return self.end > LONGEST_SECONDS
 
     def add(self, begin: float, length: float, frame) -> None:
         if not self.frames:
@@ -135,6 +165,10 @@ class _Heard:
     @property
     def seconds(self) -> float:
         return self.samples / self.mix.rate if self.mix.rate else 0.0
+
+    @property
+    def too_long(self) -> bool:
+        return self.seconds > LONGEST_SECONDS
 
     def add(self, packet) -> None:
         self.packets += 1
@@ -162,21 +196,44 @@ class _Heard:
         self.senseless |= self.peak > LOUDEST  # the front-end takes none of it
 
 
-def _decode(container, picture, sound, seen: _Seen, heard: _Heard) -> int:
-    """Feed both; the number of packets that could not be read or decoded."""
-    streams = [stream for stream in (picture, sound) if stream]
+def _decode(container, picture, sound, seen: _Seen, heard: _Heard, ends) -> list[str]:
+    """Feed both, each until it is too long; why packets could not be read or decoded.
+
+    `ends` learns where in the file the last packet of each stream ends.
+    """
     pictures = _Inbox()
     timeline = timed(pictures, picture) if picture else None
     broken: list[str] = []
-    for packet in packets_of(container, streams, broken):
-        if picture and packet.stream.index == picture.index:
+    for packet in packets_of(container, list(container.streams), broken):
+        index = packet.stream.index
+        ends[index] = max(ends[index], (packet.pos or 0) + packet.size)
+        if picture and index == picture.index and not seen.too_long:
             for frame in decoded(packet, broken):
                 pictures.put(frame)
                 seen.add(*next(timeline))
-        else:
+        elif sound and index == sound.index and not heard.too_long:
             heard.add(packet)
+        if (not picture or seen.too_long) and (not sound or heard.too_long):
+            break
     heard.finish()
-    return len(broken) + len(heard.broken)
+    return broken + heard.broken
+
+
+def _left_out(container, picture, sound, ends: dict[int, int]) -> Iterator[str]:
+    """What of a file that was read to its end is not used, or not believed."""
+    if picture and not credible_rate(picture):
+        rate = float(picture.average_rate or picture.guessed_rate)
+        yield f"a frame rate of {rate:g} in its header"
+    size, last = container.size, max(ends.values())
+    if not last or size <= 0:  # libav does not say where packets lie
+        return
+    parts = {"everything": last}
+    if container.format.name in IN_ORDER:
+        parts = {"the pictures": ends[picture.index]} if picture else {}
+        parts |= {"the sound": ends[sound.index]} if sound else {}
+    for name, end in parts.items():
+        if size - end > max(LEFT_SHARE * size, LEFT_BYTES):
+            yield f"{name} in the last {1 - end / size:.0%} of the file"
 
 
 class _Inbox:
@@ -190,17 +247,26 @@ class _Inbox:
             yield self.frame
 
 
-def _report_picture(probe: Probe, stream, seen: _Seen) -> None:
+def _report_picture(probe: Probe, stream, seen: _Seen, heard: _Heard) -> None:
     probe.video_codec = stream.codec_context.name
-    probe.fps = float(stream.average_rate) if stream.average_rate else math.nan
+    probe.fps = _frame_rate(stream, seen)
     probe.width, probe.height = seen.size
     probe.interlaced = seen.interlaced
     if not seen.frames or not seen.convertible:
         probe.video = VideoStatus.DECODE_ERROR
-    elif seen.end < MIN_SECONDS:
+    elif seen.too_long:
+        probe.video = VideoStatus.TOO_LONG
+    elif seen.end < MIN_SECONDS or (seen.frames == 1 and not heard.samples):
         probe.video = VideoStatus.TOO_SHORT
     else:
         probe.video = VideoStatus.OK
+
+
+def _frame_rate(stream, seen: _Seen) -> float:
+    """The header's frame rate, or that of the pictures where it is far from it."""
+    counted = seen.frames / seen.end if seen.end else math.nan
+    claimed = float(stream.average_rate) if stream.average_rate else math.nan
+    return round(counted, 3) if not counted / 2 <= claimed <= counted * 2 else claimed
 
 
 def _report_sound(probe: Probe, stream, heard: _Heard) -> None:
@@ -210,6 +276,8 @@ def _report_sound(probe: Probe, stream, heard: _Heard) -> None:
     probe.channels = context.layout.nb_channels
     says = stream.container.format.name.split(",")[0] in SAY_LENGTHS and stream.duration
     declared = float(stream.duration * stream.time_base) if says else 0.0
+    if declared > LONGEST_SECONDS:  # an hour of sound would have been found
+        declared = 0.0
     if heard.samples:
         rms = math.sqrt(heard.squares / heard.values)
         probe.rms_dbfs, probe.peak_dbfs = _dbfs(rms), _dbfs(heard.peak)
@@ -218,6 +286,8 @@ def _report_sound(probe: Probe, stream, heard: _Heard) -> None:
     lost |= len(heard.broken) > (1 - MIN_SOUND_SHARE) * heard.packets
     if not heard.samples or heard.senseless or lost:
         probe.audio = AudioStatus.DECODE_ERROR
+    elif heard.too_long:
+        probe.audio = AudioStatus.TOO_LONG
     elif heard.peak < SILENT_PEAK:
         probe.audio = AudioStatus.DIGITAL_SILENCE
     else:

@@ -44,7 +44,8 @@ class VideoStatus(StrEnum):
     OK = "ok"
     NO_VIDEO_STREAM = "no_video_stream"
     DECODE_ERROR = "decode_error"
-    TOO_SHORT = "too_short"
+    TOO_SHORT = "too_short"  # or a still picture
+    TOO_LONG = "too_long"
     NOT_FETCHED = "not_fetched"
 
 
@@ -55,6 +56,7 @@ class AudioStatus(StrEnum):
     NO_AUDIO_STREAM = "no_audio_stream"
     DIGITAL_SILENCE = "digital_silence"
     DECODE_ERROR = "decode_error"
+    TOO_LONG = "too_long"
     NOT_FETCHED = "not_fetched"
 
 

@@ -46,7 +46,7 @@ def originals(folder) -> dict[str, bytes]:
 
 
 def mutant(data: bytes, chance: np.random.Generator) -> bytes:
-    """One to eight strokes of damage: bits, bytes, extreme numbers, cuts, repeats, swaps."""
+    """One to eight strokes of damage: bits, bytes, extreme numbers, cuts, repeats, swaps, zeros."""
     damaged = bytearray(data)
     for _ in range(int(chance.integers(1, 9))):
         size = len(damaged)
@@ -56,7 +56,7 @@ def mutant(data: bytes, chance: np.random.Generator) -> bytes:
         reach = size if chance.random() < 0.5 else min(size, 600)
         at = int(chance.integers(0, reach - 8))
         length = int(chance.integers(1, max(2, size // 4)))
-        match int(chance.integers(7)):
+        match int(chance.integers(9)):
             case 0:
                 damaged[at] ^= 1 << int(chance.integers(8))
             case 1:
@@ -73,4 +73,8 @@ def mutant(data: bytes, chance: np.random.Generator) -> bytes:
                 del damaged[int(chance.integers(size // 8, size)) :]
             case 6:
                 damaged[at : at + length] = chance.bytes(length)
+            case 7:
+                damaged += bytes(int(chance.integers(1, 100_000)))
+            case 8:
+                damaged += data[int(chance.integers(0, len(data))) :]
     return bytes(damaged)

@@ -28,7 +28,8 @@ class Case:
     """A file `name`, made by `make(path)`; its statuses; what is done with it; more that holds.
 
     facts: fields of the probe; frames: pictures on a grid of 8 a second; grays: their numbers, as
-    `record` draws them; size: (height, width) of a picture; sound: (channels, rate, seconds).
+    `record` draws them; size: (height, width) of a picture; sound: (channels, rate, seconds);
+    left_out: a pattern of what the probe says of it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Case:
     grays: list[int] | None = None
     size: tuple[int, int] | None = None
     sound: tuple[int, int, float] | None = None
+    left_out: str = ""
 
 
 def record(
@@ -244,10 +246,64 @@ def no_frames(path):
     whole.unlink()
 
 
-def joined(path):
-    """Two recordings one after the other in a transport stream: time stamps start again."""
+def joined(path, parts=2):
+    """Recordings one after the other in a transport stream: time stamps start again."""
     first = record(path, container="mpegts", sound="mp2", rate=48000).read_bytes()
-    path.write_bytes(first + first)
+    path.write_bytes(first * parts)
+
+
+def two_pids(path):
+    """The second recording of a transport stream has streams of its own."""
+    whole = b""
+    for number in ("0x100", "0x200"):
+        options = {"mpegts_start_pid": number}
+        record(path, container="mpegts", sound="mp2", rate=48000, size=(256, 192),
+               codec="mpeg2video", fps=25, muxer=options)  # fmt: skip
+        whole += path.read_bytes()
+    path.write_bytes(whole)
+
+
+def below_zero(path):
+    """Its first clusters lie before zero, where Matroska has no numbers: those stamps are lost."""
+    source = record(path.with_suffix(".source.mkv"), seconds=2, sound="flac", sound_format="s16")
+    ffmpeg("-i", source, "-c", "copy", "-output_ts_offset", "-0.6",
+           "-avoid_negative_ts", "disabled", path)  # fmt: skip
+    source.unlink()
+
+
+def frame_rate(rate, scale):
+    """An AVI with this rate over this scale in the header of its pictures."""
+
+    def change(data):
+        at = data.index(b"strh") + 28
+        data[at : at + 8] = struct.pack("<II", scale, rate)
+        return data
+
+    return damaged(change, container="avi", codec="mpeg4", sound=None)
+
+
+def piped_avi(path):
+    """What a program writes that cannot go back to fill in the lengths."""
+    source = record(
+        path.with_suffix(".source.mkv"), seconds=4, sound="flac", sound_format="s16", rate=44100
+    )
+    path.write_bytes(ffmpeg("-i", source, "-c:v", "mpeg4", "-c:a", "libmp3lame", "-f", "avi", "-"))
+    source.unlink()
+
+
+def chained(path):
+    """Two Ogg files one behind the other, of other channels: libav reads the first."""
+    whole = b""
+    for layout in ("mono", "stereo"):
+        source = record(path.with_suffix(".wav"), codec=None, sound="pcm_s16le", sound_format="s16",
+                        layout=layout, rate=48000)  # fmt: skip
+        whole += ffmpeg("-i", source, "-c:a", "libvorbis", "-f", "ogg", "-")
+        source.unlink()
+    path.write_bytes(whole)
+
+
+def hour(path):
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=3610", path)
 
 
 def two_sizes(path):
@@ -322,7 +378,24 @@ CASES = [
          "a jump of more than 10 minutes is damage: the next picture follows at once", far_stamp,
          grays=[0, 1, 2, 3, 4]),
     Case("joined.ts", "two recordings joined, time stamps start again", "ok", "ok",
-         "the second part follows the first", joined),
+         "the second part follows the first", joined, grays=G8 * 2),
+    Case("negative.mkv", "time stamps below zero", "ok", "ok", "time counts from the first picture", below_zero,
+         grays=list(range(16))),
+    Case("slow_claim.avi", "a header that claims a picture every 12 days", "ok", NONE,
+         "not believed: 25 pictures a second; said in `left_out`", frame_rate(1, 1_000_000),
+         {"fps": 25.0}, frames=3, left_out=r"a frame rate of 1e-06 in its header"),
+    Case("fast_claim.avi", "a header that claims a million pictures a second", "ok", NONE,
+         "not believed: 25 pictures a second; said in `left_out`", frame_rate(1_000_000, 1),
+         {"fps": 25.0}, frames=3, left_out=r"a frame rate of 1e\+06 in its header"),
+    Case("two_pids.ts", "another recording, with other stream numbers, behind the first", "ok", "ok",
+         "the first only; said in `left_out`", two_pids,
+         left_out=r"the pictures in the last 5\d% of the file; the sound in the last 5\d% of the file"),
+    Case("zeros_behind.ts", "a transport stream with 70 kB of zeros behind it", "ok", "ok",
+         "as it is; said in `left_out`", lambda path: (joined(path, 1), path.write_bytes(path.read_bytes() + bytes(70000))),
+         grays=G8, sound=(1, 48000, 1.0), left_out=r"the pictures in the last \d\d% .*; the sound in the last \d\d% .*"),
+    Case("zeros_between.ts", "70 kB of zeros in the middle of a transport stream", "ok", "ok",
+         "passed over", lambda path: (joined(path, 1), path.write_bytes(path.read_bytes() + bytes(70000) + path.read_bytes())),
+         grays=G8 * 2),
     Case("negative.mp4", "half a second lies before time zero", "ok", "ok", "hidden, as its edit list says",
          made(pictures_from=-0.5, sound_from=-0.5), grays=[4, 5, 6, 7], sound=(1, 16000, 0.5)),
     Case("late.mkv", "picture and sound begin at 3 s", "ok", "ok", "time counts from the first picture",
@@ -404,6 +477,13 @@ CASES = [
             ("pcm_f64le", "dbl", "double PCM"), ("pcm_mulaw", "s16", "µ-law"),
         )
     ),
+    Case("pipe.avi", "written to a pipe, so without a length; sound in MP3", "ok", "ok",
+         "its length is what it holds", piped_avi, sound=(1, 44100, 4.0)),
+    Case("chained.ogg", "a second recording of other form behind the first", NO_PICTURE, "ok",
+         "the first only; said in `left_out`", chained, {"damaged": 1}, sound=(1, 48000, 1.0),
+         left_out="what follows an error of reading: .*"),
+    Case("long.flac", "more than an hour of sound in 200 kB", NO_PICTURE, "too_long",
+         "not used: cut it, or give its start and end", hour),
     Case("opus.webm", "Opus", NO_PICTURE, "ok", "as it is",
          made(container="webm", codec=None, sound="libopus", sound_format="flt", rate=48000), sound=(1, 48000, 1.0)),
     Case("short_sound.mp4", "sound of 1 s under 3 s of picture", "ok", "ok", "both as they are",
@@ -450,7 +530,8 @@ CASES = [
     Case("packed.mp4", "gzip", BROKEN, BROKEN, "not used", content(gzip.compress(b"0" * 999, mtime=0))),
     Case("png.mp4", "a PNG picture", BROKEN, BROKEN, "not used", picture("PNG")),
     Case("jpeg.mp4", "a JPEG picture", BROKEN, BROKEN, "not used", picture("JPEG")),
-    Case("gif.mp4", "a GIF of one picture", "ok", NONE, "a video of one picture", still),
+    Case("gif.mp4", "a GIF of one picture", "too_short", NONE, "no video: a still picture", still),
+    Case("avif.mp4", "an AVIF picture", "too_short", NONE, "no video: a still picture", picture("AVIF")),
     Case("playlist.mp4", "an HLS playlist that names another file", BROKEN, BROKEN, "never followed",
          beside(lambda path: b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n")),
     Case("concat.mp4", "a concat script that names another file", BROKEN, BROKEN, "never followed",
@@ -463,6 +544,8 @@ CASES = [
     # what stands in the folder
     Case("link.mp4", "a symbolic link to a clip", "ok", "ok",
          "followed, but not out of the media folder (refused when fetching)", link, frames=8),
+    Case("loop.mp4", "a symbolic link to itself", BROKEN, BROKEN, "not used (`gone` when fetching)",
+         lambda path: path.symlink_to(path.name)),
     Case("folder.mp4", "a directory", BROKEN, BROKEN, "not used (`gone` when fetching)", lambda path: path.mkdir()),
     Case("fifo.mp4", "a named pipe", BROKEN, BROKEN, "never opened (`gone` when fetching)", lambda path: os.mkfifo(path)),
     Case("Übung 视频 🎬 %d.mp4", "unicode, blanks and % in the name", "ok", "ok", "as it is", made(), frames=8),

@@ -132,7 +132,8 @@ def test_a_file_that_kills_the_decoder_costs_no_other_clip(tmp_path, clip, monke
     table = probe_shard(rows)
     assert list(table.video) == ["ok", "decode_error", "ok"]
     assert list(table.audio) == ["ok", "decode_error", "ok"]
-    assert "bad.mp4: the process died" in capsys.readouterr().err
+    assert list(table.left_out) == ["", "everything: the process died", ""]
+    assert "bad.mp4: not used: everything: the process died" in capsys.readouterr().err
 
 
 def fragile(path, real=probe.probe_file):

@@ -9,7 +9,7 @@ import pytest
 from odd_media import ffmpeg, interlaced, record
 
 from clip4vla.media.decode import decode_frames, open_media, picture_stream
-from clip4vla.media.pictures import as_shown, pixel_stretch, timed
+from clip4vla.media.pictures import _orientation, as_shown, pixel_stretch, timed
 
 UNIT = 1 << 16
 
@@ -62,6 +62,22 @@ def test_all_eight_orientations(tmp_path, matrix):
     plain = next(decode_frames(painted(tmp_path / "plain.mp4"), 1))
     same = ours.shape == plain.shape and np.abs(ours.astype(int) - plain).max() < 10
     assert same == (matrix[0] == matrix[4] == UNIT)
+
+
+@pytest.mark.parametrize("turn", [90, -90, 180, 0])
+def test_a_turn_beside_data_of_an_unknown_kind(tmp_path, turn):
+    """PyAV raises then for all data of a frame; the turn is there all the same."""
+    with open_media(record(tmp_path / "x.mp4", turn=turn, sound=None)) as container:
+        frame = next(container.decode(video=0))
+
+    class Unnamed:
+        rotation = frame.rotation
+
+        @property
+        def side_data(self):
+            raise ValueError("30 is not a valid Type")
+
+    assert _orientation(Unnamed()) == _orientation(frame)
 
 
 @pytest.mark.parametrize("space", [(1, 1), (5, 1), (6, 2), (1, 2), (9, 1)], ids=str)
@@ -143,7 +159,9 @@ def test_time_never_runs_back_nor_far_ahead(tmp_path):
     assert begins(0, 0.1, 9e9, 9e9 + 0.1) == [0, 0.1, 0.2, 0.3]
     assert begins(90, 90.1, 0, 0.1) == [0, 0.1, 0.2, 0.3]
     assert begins(0, 500, 500.1) == [0, 500, 500.1]
-    assert begins(None, 3, 3.1) == [0, 3, 3.1]
+    assert begins(None, None, 3, 3.1) == [0, 0.1, 0.2, 0.3]
+    assert begins(5, 5.9, 5, 5.1) == [0, 0.9, 1.0, 1.1]  # a second recording of less than a second
+    assert begins(0, 0.2, 0.1, 0.3) == [0, 0.2, 0.1, 0.3]  # disorder is no new start
 
 
 def test_an_incredible_pixel_is_square():

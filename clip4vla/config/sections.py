@@ -213,7 +213,12 @@ class Optimiser(Section):
         "selected and published; null: none",
     )
     epochs: int = Field(5, ge=1, description="passes over the training clips")
-    batch_size: int = Field(128, ge=2, description="clips in one step, over all ranks")
+    batch_size: int = Field(
+        128,
+        ge=2,
+        description="clips in one step, over all ranks; fewer where an epoch has fewer, which is "
+        "reported",
+    )
     microbatch: int | None = runtime(
         None,
         ge=1,

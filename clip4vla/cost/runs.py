@@ -85,7 +85,8 @@ def _finetune(plan: Plan, run: Section, counts: dict, work: Work) -> float:
     if run.task == "classification":
         return count * seen  # the towers are frozen: their features are computed once
     text = work.text(_words(run))
-    sample = 3.0 * (seen + text + _head(run, clips, work, run.optimiser.batch_size))
+    others = min(run.optimiser.batch_size, count * clips.captions)
+    sample = 3.0 * (seen + text + _head(run, clips, work, others))
     return count * clips.captions * run.optimiser.epochs * sample
 
 

@@ -130,6 +130,7 @@ def evaluate(
         "selection": trained.get("selection"),
         "half_weights": trained.get("half_weights"),
         "leaks_dropped": trained.get("leaks_dropped"),
+        "small_batches": trained.get("small_batches"),
         "tie_rule": TIE_RULE if run.task == "retrieval" else None,
         "interval_rule": INTERVAL_RULE,
         "coverage": {

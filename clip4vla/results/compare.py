@@ -58,6 +58,7 @@ class Entry:
     variant: str = ""
     selection: str = ""
     leaks_dropped: str = ""
+    small_batches: str = ""
     tie_rule: str = ""
     data_version: str = ""
     ids_sha256: str = ""
@@ -211,8 +212,8 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
 
     every = pd.concat(lines)
 
-    def listed(column: str) -> str:
-        return " ".join(sorted({str(value) for value in every[column].dropna()}))
+    def listed(column: str, separator: str = " ") -> str:
+        return separator.join(sorted({str(value) for value in every[column].dropna()}))
 
     return {
         "queries": span("n_queries"),
@@ -224,6 +225,7 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
         "variant": listed("variant"),
         "selection": listed("selection"),
         "leaks_dropped": listed("n_leaks_dropped"),
+        "small_batches": listed("small_batches", "; "),
         "tie_rule": listed("tie_rule"),
         "data_version": listed("data_version"),
         "ids_sha256": listed("ids_sha256"),

@@ -17,6 +17,7 @@ from clip4vla.results.text import number, signed
 from clip4vla.results.tidy import HALF_WEIGHTS
 
 LEAKS = "Clips left out of pre-training because their videos are held out"
+SMALL_BATCHES = "Batches smaller than asked for, because training had fewer samples"
 WARNINGS = (  # what a selection means, where it is not the usual one
     (
         "best_test_as_paper",
@@ -62,6 +63,8 @@ def footers(
         lines += [text for mark, text in WARNINGS if any(mark in e.selection for e in measured)]
         if any(entry.leaks_dropped for entry in measured):
             lines += _shared(LEAKS, "leaks_dropped", measured)
+        if any(entry.small_batches for entry in measured):
+            lines += _shared(SMALL_BATCHES, "small_batches", measured)
         if any("_R" in entry.metric for entry in measured):
             lines += _shared("Rank of a tie", "tie_rule", measured)
             lines += _ties(sheet, measured)

@@ -39,6 +39,7 @@ COLUMNS = (
     "n_scored",
     "n_captions",  # per clip, as the protocol has them; empty where it says nothing
     "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
+    "small_batches",  # trainings whose batches had fewer samples than asked for; empty: none
     "policy",
     "selection",  # and whether the weights are those of the half-weight study
     "tie_rule",
@@ -107,6 +108,7 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str
         "n_scored": scored.scored if cell.variant else found.coverage.scored,
         "n_captions": found.coverage.captions_per_clip,
         "n_leaks_dropped": (found.model_extra or {}).get("leaks_dropped"),
+        "small_batches": _small_batches(found),
         "policy": scored.missing_audio,
         "selection": _selection(found),
         "tie_rule": found.tie_rule,
@@ -128,6 +130,13 @@ def _selection(found: Metrics) -> str | None:
     if not stages:
         return found.selection
     return f"{found.selection} in the {HALF_WEIGHTS} ({', '.join(stages)})"
+
+
+def _small_batches(found: Metrics) -> str | None:
+    """Such as `finetune 60 in place of 128`; None: every batch was as large as asked for."""
+    stages = (found.model_extra or {}).get("small_batches") or {}
+    said = [f"{stage} {size['used']} in place of {size['asked']}" for stage, size in stages.items()]
+    return ", ".join(said) or None
 
 
 def _scored(path: Path, found: Metrics, sheet: Sheet, row: Row, cell: Cell) -> Metrics | Varied:

@@ -152,6 +152,8 @@ def _run(metadata: dict[str, Any]) -> str | None:
         text += f"; selected on {metadata['selected_on']}"
     if metadata.get("ema"):
         text += f"; weights averaged with decay {metadata['ema']:g}"
+    for stage, size in (metadata.get("small_batches") or {}).items():
+        text += f"; batches of {size['used']} in place of {size['asked']} ({stage})"
     if metadata.get("half_weights"):
         text += f"; half-weight study ({', '.join(metadata['half_weights'])})"
     return text

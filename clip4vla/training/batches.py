@@ -21,8 +21,9 @@ def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
     """(steps of an epoch, samples of a step).
 
     The last incomplete batch of an epoch is left out; other samples are in it in the next epoch.
-    With fewer samples than `batch_size` an epoch is one batch of all of them. Raises UserError
-    for less than two: nothing can be told apart.
+    With fewer samples than `batch_size` an epoch is one batch of all of them, which
+    `clip4vla.training.small_batches` reports. Raises UserError for less than two: nothing can be
+    told apart.
     """
     if samples < 2:
         raise UserError(f"{samples} training sample(s): contrast needs 2; look at coverage.csv")
@@ -75,7 +76,8 @@ class ClipBatches:
             samples.cache.shard_of([clip_id for clip_id, _, _ in samples.items])
             for samples in sources
         ]
-        self.steps, self.size = batch_count(len(self.order(0)), batch_size)
+        self.samples = len(self.order(0))
+        self.steps, self.size = batch_count(self.samples, batch_size)
         if self.size % world:
             raise UserError(
                 f"optimiser.batch_size: {self.size} samples a step cannot be dealt evenly to "
@@ -118,7 +120,8 @@ class FeatureBatches:
         microbatch: int | None = None,
     ):
         self.clip_ids, self.targets, self.seed = clip_ids, targets, seed
-        self.steps, self.size = batch_count(len(clip_ids), batch_size)
+        self.samples = len(clip_ids)
+        self.steps, self.size = batch_count(self.samples, batch_size)
         self.chunk = min(microbatch or self.size, self.size)
 
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:

@@ -40,8 +40,9 @@ CURVE_POINTS = 2000  # rows of the training curve, whatever the length of the ru
 
 
 class Batches(Protocol):
-    """The batches of every epoch: `steps` of `size` samples each, each in chunks."""
+    """The batches of every epoch of `samples`: `steps` of `size` each, each in chunks."""
 
+    samples: int
     steps: int
     size: int
 

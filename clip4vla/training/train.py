@@ -10,6 +10,7 @@ out/                         model.safetensors, metrics.jsonl, train.json; cost.
 
 import contextlib
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from clip4vla.training.meter import Meter
 from clip4vla.training.ranks import Ranks, joined
 from clip4vla.training.selection import choice_of
 from clip4vla.training.setup import Job, Surroundings, set_up
+from clip4vla.training.small_batches import describe, small_batches
 from clip4vla.training.stop import Interrupted, Stop
 from clip4vla.training.switches import Switches
 from clip4vla.training.task import ClipTask
@@ -163,6 +165,8 @@ def _train(
     if around.ranks.any(job is None)[0]:  # else the others would wait for this one in vain
         why = stop.reason or "another rank was told to"
         raise RetryLater(f"stopped before the first step ({why})")
+    for line in describe(run, job.batches) if around.ranks.leads else ():
+        print(line, file=sys.stderr, flush=True)
     trainer = Trainer(
         job.task,
         job.batches,
@@ -208,7 +212,7 @@ def _finish(
         metadata["leaks_dropped"] = sum(dropped)
     elif "leaks_dropped" in before:
         metadata["leaks_dropped"] = before["leaks_dropped"]
-    metadata |= _labels(run, before)
+    metadata |= _labels(run, before) | small_batches(run, job.batches, before)
     if isinstance(job.task, ClipTask):
         metadata["scale"] = torch.as_tensor(job.task.scale()).item()
     if job.classes is not None:
@@ -237,6 +241,7 @@ def _finish(
         "samples": reached.samples,
         "epochs": reached.epoch,
         "batch_size": job.batches.size,
+        "epoch_samples": job.batches.samples,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "torch": torch.__version__,
         "parent": {

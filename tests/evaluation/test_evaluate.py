@@ -74,6 +74,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         "missing_audio": "none",
         "half_weights": None,
         "leaks_dropped": None,
+        "small_batches": None,
         "selection": "last",
         "tie_rule": "expected value over a random order of equals",
         "interval_rule": "95% percentile bootstrap over clips, 2000 draws",

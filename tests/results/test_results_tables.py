@@ -258,6 +258,17 @@ def test_clips_left_out_of_pretraining_stand_under_the_table(tmp_path):
     assert "Clips left out of pre-training" in line and ": 1234 (" in line
 
 
+def test_batches_that_were_smaller_than_asked_for_stand_under_the_table(tmp_path, table):
+    assert "Batches smaller" not in (table / "table.md").read_text()
+    root = make_tree(tmp_path)
+    small = {"pretrain": {"asked": 256, "used": 24}, "finetune": {"asked": 128, "used": 60}}
+    rewrite(root / "runs/aaaaaaaaaaa0/metrics.json", lambda v: v.update(small_batches=small))
+    text = (build(root, tmp_path / "out") / "table.md").read_text()
+    (line,) = [line for line in text.splitlines() if "Batches smaller than asked for" in line]
+    assert "finetune 60 in place of 128, pretrain 24 in place of 256 (" in line
+    assert "none (" in line
+
+
 FIELDS = ("run_key", "task", "dataset", "data_version", "manifest_sha256", "split", "protocol")
 FIELDS += ("gallery", "missing_audio", "selection", "tie_rule", "interval_rule", "coverage")
 OF_GALLERIES = ("protocol", "n_queries", "n_gallery", "ids_sha256", "metrics")

@@ -138,6 +138,12 @@ class Dataset(Section):
     clip_seed: int = Field(
         0, description="howto100m: seed of that draw", json_schema_extra={"neutral": 0}
     )
+    cut_longer: bool = Field(
+        False,
+        description="source local: files that are longer than annotated and reach to the clip's "
+        "end are whole videos under clip names: cut them (docs/data.md)",
+        json_schema_extra={"neutral": False},
+    )
     expected: dict[str, Expected] = runtime(
         {},
         description="per split: clips in the official list, or {clips, with_sound, tolerance}; "
@@ -166,6 +172,19 @@ class Dataset(Section):
     min_coverage: float = runtime(
         0.5, ge=0, le=1, description="least share of planned clips that must be usable"
     )
+    max_longer: float = runtime(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of usable clips that may be longer than annotated (whole videos "
+        "under clip names); 1: use them all as they are",
+    )
+
+    @model_validator(mode="after")
+    def _cuts_what_is_here(self) -> Self:
+        if self.cut_longer and self.source != "local":
+            raise ValueError("cut_longer is about files of your own: set source: local")
+        return self
 
     def expected_clips(self, split: str) -> int | None:
         """Clips of a split in the official list; None where the config says nothing."""

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import Annotations, read_annotations, reader_of
+from clip4vla.errors import UserError
 from clip4vla.files import sha256_of
 
 PLAN_COLUMNS = {
@@ -16,6 +17,8 @@ PLAN_COLUMNS = {
     "end": "float64",
     "sound": "string",
     "shard": "int64",
+    "annotated_start": "float64",
+    "annotated_end": "float64",
 }
 SPLIT_COLUMNS = {"split": "string", "clip_id": "string", "captions": "object", "label": "string"}
 
@@ -32,17 +35,25 @@ def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[s
     """Tables of clips (by clip_id) and of splits (by split, clip_id), and the reader's notes.
 
     `start` and `end` are the seconds to cut from what the dataset's source gives; they are missing
-    where the source gives the clip itself. All clips of a source are in one shard, so that a source
-    is looked up once; the shard depends on nothing but the source's id and the number of shards.
+    where the source gives the clip itself. `annotated_start` and `annotated_end` are those of the
+    lists, for comparison with the length of the file. All clips of a source are in one shard, so
+    that a source is looked up once; the shard depends on nothing but the source's id and the number
+    of shards.
     Raises UserError as `read_annotations` does.
     """
     annotations = read_annotations(name, dataset)
     clips = annotations.clip_table
-    if reader_of(name, dataset).FILES_ARE_CLIPS and _gives_files(dataset):
+    start, end = clips["start"], clips["end"]
+    files_are_clips = reader_of(name, dataset).FILES_ARE_CLIPS
+    if dataset.cut_longer and not (files_are_clips and start.null_count < len(start)):
+        why = "its lists say no times" if files_are_clips else "its clips are cut anyway"
+        raise UserError(f"datasets.{name}.cut_longer: {why}. Fix: leave it out")
+    if files_are_clips and _gives_files(dataset):
         for time in ("start", "end"):
             column = clips.schema.get_field_index(time)
             clips = clips.set_column(column, time, pa.nulls(len(clips), pa.float64()))
     clips = clips.append_column("shard", _shards(annotations, dataset.shards))
+    clips = clips.append_column("annotated_start", start).append_column("annotated_end", end)
     clips = clips.replace_schema_metadata(_pandas_metadata(PLAN_COLUMNS))
     splits = annotations.item_table.replace_schema_metadata(_pandas_metadata(SPLIT_COLUMNS))
     return clips, splits, annotations.notes

@@ -73,7 +73,8 @@ def fetch_shard(
     with sole_owner(folder):
         shutil.rmtree(folder / ".part", ignore_errors=True)
         if dataset.source == "local":
-            found = [fetch_local(row, dataset.media, folder) for row in track(rows, "fetch")]
+            given = {"media": dataset.media, "folder": folder, "cut_longer": dataset.cut_longer}
+            found = [fetch_local(row, **given) for row in track(rows, "fetch")]
         else:
             found = _Remote(dataset, folder, network, frozen).fetch(rows, earlier)
     return pd.DataFrame(found, columns=list(FETCH_COLUMNS)).astype(FETCH_COLUMNS)
@@ -212,9 +213,13 @@ def server_of(dataset: Dataset, network: str | Path | None) -> Server:
 
 def _plain(row) -> SimpleNamespace:
     """A plan row with None for a missing time."""
-    start, end = (None if math.isnan(seconds) else seconds for seconds in (row.start, row.end))
+    times = ("start", "end", "annotated_start", "annotated_end")
+    known = {time: getattr(row, time, math.nan) for time in times}  # old plans lack the annotated
     return SimpleNamespace(
-        clip_id=row.clip_id, source_id=row.source_id, file=row.file, start=start, end=end
+        clip_id=row.clip_id,
+        source_id=row.source_id,
+        file=row.file,
+        **{time: None if math.isnan(seconds) else seconds for time, seconds in known.items()},
     )
 
 

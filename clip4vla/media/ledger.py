@@ -5,11 +5,12 @@ import pandas as pd
 from clip4vla.datasets.plan import PLAN_COLUMNS
 from clip4vla.errors import UserError
 from clip4vla.media.fetch import FETCH_COLUMNS
+from clip4vla.media.lengths import FLAGS, Length, described, lengths
 from clip4vla.media.probe import PROBE_COLUMNS
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 
-LEDGER_COLUMNS = PLAN_COLUMNS | FETCH_COLUMNS | PROBE_COLUMNS
-MISSING_COLUMNS = ("clip_id", "source_id", "fetch", "video", "audio", "retry", "detail")
+LEDGER_COLUMNS = PLAN_COLUMNS | FETCH_COLUMNS | PROBE_COLUMNS | {"length": "string"}
+MISSING_COLUMNS = ("clip_id", "source_id", "fetch", "video", "audio", "length", "retry", "detail")
 SOUND_FILES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")  # by name without pictures
 _STATUSES = {"fetch": FetchStatus, "video": VideoStatus, "audio": AudioStatus}
 
@@ -24,9 +25,11 @@ def build_ledger(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -
             raise ValueError(f"{name} tables do not have exactly one row for every planned clip")
     if "left_out" not in probe:  # a table from before this column
         probe = probe.assign(left_out="")
+    plan = plan.reindex(columns=list(PLAN_COLUMNS))  # one of before lacks annotated times
     ledger = plan.merge(fetch, on="clip_id", validate="1:1")
     ledger = ledger.merge(probe, on="clip_id", validate="1:1")
     ledger = ledger.sort_values("clip_id", ignore_index=True)
+    ledger = ledger.assign(length=lengths(ledger))
     return ledger[list(LEDGER_COLUMNS)].astype(LEDGER_COLUMNS)
 
 
@@ -46,7 +49,8 @@ def coverage(ledger: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int
 
     Columns: split, expected (missing where the config says nothing), planned, fetched, with_video
     (usable), with_sound, silent (usable without sound), then `<part>_<status>` for every status
-    other than ok that occurs. Clips that could not be fetched count under their fetch status only.
+    other than ok that occurs, and longer_than_annotated and shorter_than_annotated (usable clips)
+    where one occurs. Clips that could not be fetched count under their fetch status only.
     """
     ledger = ledger.assign(usable=usable(ledger))
     present = [
@@ -55,6 +59,7 @@ def coverage(ledger: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int
         for status in statuses
         if status not in ("ok", "not_fetched") and (ledger[part] == status).any()
     ]
+    off = [flag for flag in FLAGS if (ledger["usable"] & (ledger["length"] == flag)).any()]
     table = []
     for split in sorted(set(splits["split"]) | set(expected)):
         ids = set(splits.loc[splits["split"] == split, "clip_id"])
@@ -69,7 +74,8 @@ def coverage(ledger: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int
             "with_sound": with_sound,
             "silent": int(clips["usable"].sum()) - with_sound,
         }
-        table.append(row | {f"{p}_{s}": int((clips[p] == s).sum()) for p, s in present})
+        row |= {f"{p}_{s}": int((clips[p] == s).sum()) for p, s in present}
+        table.append(row | {f: int((clips["usable"] & (clips["length"] == f)).sum()) for f in off})
     return pd.DataFrame(table).astype({"split": "string", "expected": "Int64"})
 
 
@@ -91,15 +97,41 @@ def check_coverage(ledger: pd.DataFrame, name: str, minimum: float) -> None:
     )
 
 
+def check_lengths(ledger: pd.DataFrame, name: str, most: float) -> None:
+    """Raise UserError if too many usable clips are longer than annotated: whole videos, maybe."""
+    good = ledger[usable(ledger)]
+    longer = good[good["length"] == Length.LONGER]
+    if len(longer) <= most * len(good):
+        return
+    first = next(longer.itertuples())
+    how = "".join(described(first))
+    raise UserError(
+        f"{name}: {len(longer)} of {len(good)} usable clips are longer than annotated, more than "
+        f"max_longer {most:.1%} (first: {first.path}, {how}): whole videos under clip "
+        f"names? `clip4vla data status {name}` counts them. Fix: set datasets.{name}.cut_longer: "
+        f"true, which cuts local ones, or datasets.{name}.max_longer: 1 to use them as they are"
+    )
+
+
 def missing(ledger: pd.DataFrame) -> pd.DataFrame:
     """Clips that are not fully ok (MISSING_COLUMNS), by clip_id: a list to send to others.
 
-    A usable clip without sound is listed too: its `audio` says why. `retry` says whether another
-    attempt to fetch makes sense: now, later, never, or "" for what was fetched.
+    Usable clips are listed too that have no sound (`audio` says why) or not the annotated length.
+    `retry` says whether another attempt to fetch makes sense: now, later, never, or "" for what was
+    fetched.
     """
-    flawed = ~usable(ledger) | (ledger["audio"] != "ok")
+    flawed = ~usable(ledger) | (ledger["audio"] != "ok") | ledger["length"].isin(FLAGS)
     rows = ledger[flawed.astype(bool)]
     retry = [
         "" if status == FetchStatus.OK else FetchStatus(status).retry for status in rows["fetch"]
     ]
-    return rows.assign(retry=retry)[list(MISSING_COLUMNS)].reset_index(drop=True)
+    rows = rows.assign(retry=retry, detail=_details(rows))
+    return rows[list(MISSING_COLUMNS)].reset_index(drop=True)
+
+
+def _details(flawed: pd.DataFrame) -> list[str]:
+    """What is said of each clip: why it was not fetched, or how long it is, and of which file."""
+    return [
+        "; ".join(part for part in (row.detail, *described(row), row.path) if part)
+        for row in flawed.itertuples()
+    ]

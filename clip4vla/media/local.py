@@ -10,16 +10,18 @@ from clip4vla.files import sha256_of_file
 from clip4vla.media.containers import FILE, ffmpeg_input
 from clip4vla.media.cut import CutFailed, FfmpegStopped, cut, most_bytes
 from clip4vla.media.isolated import Crashed, patience
+from clip4vla.media.lengths import is_whole_video
 from clip4vla.media.status import FetchStatus
 
 TOOL = "local"
 
 
-def fetch_local(row, media: Path, folder: Path) -> dict:
+def fetch_local(row, media: Path, folder: Path, cut_longer: bool = False) -> dict:
     """The fetch record of one plan row.
 
     A file that is the clip is used as it is, without a copy. A longer source is cut without
-    re-encoding into `folder`/<clip_id>.mp4. Raises UserError for a path that leads out of `media`.
+    re-encoding into `folder`/<clip_id>.mp4; so is, with `cut_longer`, a whole video under a clip's
+    name. Raises UserError for a path that leads out of `media`.
     """
     source = media / row.file
     if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(media)):
@@ -28,14 +30,19 @@ def fetch_local(row, media: Path, folder: Path) -> dict:
             "set `media` to the folder that really holds the files"
         )
     if problem := _problem(source):
-        return _row(row, FetchStatus.GONE, problem)
+        return _row(row, FetchStatus.GONE, f"{problem}: {source}")
+    detail = ""
     if row.start is None:
-        return _row(row, FetchStatus.OK, "", source)
+        times = row.annotated_start, row.annotated_end
+        if not cut_longer or times[0] is None or not is_whole_video(source, *times):
+            return _row(row, FetchStatus.OK, "", source)
+        row.start, row.end = times
+        detail = f"cut from {source}, longer than annotated"
     try:
-        return _row(row, FetchStatus.OK, "", _cut(source, row, folder))
+        return _row(row, FetchStatus.OK, detail, _cut(source, row, folder))
     except (Crashed, CutFailed, FfmpegStopped) as error:
         why = str(error).removeprefix("cut failed: ")
-        return _row(row, FetchStatus.CUT_FAILED, f"cut failed: {why}")
+        return _row(row, FetchStatus.CUT_FAILED, f"cut failed: {source}: {why}")
 
 
 def _problem(source: Path) -> str:
@@ -46,7 +53,7 @@ def _problem(source: Path) -> str:
         with open(source, "rb") as stream:
             stream.read(1)
     except (FileNotFoundError, NotADirectoryError):
-        return "no such file in the media folder"
+        return "no such file"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return ""

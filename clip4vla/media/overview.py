@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from clip4vla.media.ledger import LEDGER_COLUMNS, usable
+from clip4vla.media.lengths import FLAGS, Length, lengths
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 
 FATES = (  # every clip has exactly one
@@ -33,6 +34,12 @@ _MORE_ADVICE = {
     AudioStatus.NO_AUDIO_STREAM: "silent: `missing_audio` decides",
     AudioStatus.DIGITAL_SILENCE: "silent: `missing_audio` decides",
 }
+_LENGTH_ADVICE = {  # (flag, whether it can be cut or replaced here)
+    (Length.LONGER, True): "used as it is; whole videos under clip names? set `cut_longer: true`",
+    (Length.LONGER, False): "used as it is: look at some of them",
+    (Length.SHORTER, True): "used as it is; replace the file, then `clip4vla data retry`",
+    (Length.SHORTER, False): "used as it is: the source ends early, or a part is missing",
+}
 
 
 def so_far(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -> pd.DataFrame:
@@ -46,7 +53,9 @@ def so_far(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -> pd.D
     stale = there & (known["video"] == VideoStatus.NOT_FETCHED) | known["fetch"].isna()
     probe = known[~stale].drop(columns="fetch").drop_duplicates("clip_id", keep="last")
     rows = rows.merge(probe, on="clip_id", how="left")
-    return rows.reindex(columns=list(LEDGER_COLUMNS)).sort_values("clip_id", ignore_index=True)
+    rows = rows.reindex(columns=list(LEDGER_COLUMNS))
+    rows = rows.assign(length=lengths(rows))
+    return rows.sort_values("clip_id", ignore_index=True)
 
 
 def fates(rows: pd.DataFrame) -> pd.Series:
@@ -75,10 +84,13 @@ def by_split(rows: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int])
     return pd.DataFrame(table, columns=["split", "expected", "planned", *FATES])
 
 
-def by_status(rows: pd.DataFrame, source: str = "http") -> list[dict[str, Any]]:
+def by_status(
+    rows: pd.DataFrame, source: str = "http", cut_longer: bool = False
+) -> list[dict[str, Any]]:
     """Every status that occurs, other than ok: {part, status, clips, advice}.
 
-    `source` is the dataset's: a file that is not in a local folder may be put there.
+    `source` and `cut_longer` are the dataset's: a file that is not in a local folder may be put
+    there, and one that is too long may be cut.
     """
     found = []
     for part, statuses in (("fetch", FetchStatus), ("video", VideoStatus), ("audio", AudioStatus)):
@@ -95,4 +107,9 @@ def by_status(rows: pd.DataFrame, source: str = "http") -> list[dict[str, Any]]:
             found.append(
                 {"part": part, "status": status, "clips": int(counts[status]), "advice": advice}
             )
+    good = rows[usable(rows.fillna({"fetch": "", "video": "", "audio": ""}))]
+    for flag in FLAGS:
+        if count := int((good["length"] == flag).sum()):
+            advice = _LENGTH_ADVICE[flag, source == "local" and not cut_longer]
+            found.append({"part": "length", "status": flag, "clips": count, "advice": advice})
     return found

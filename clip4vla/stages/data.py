@@ -101,6 +101,7 @@ def ledger(plan: Plan, version: str) -> None:
     """All shards -> ledger.parquet, coverage.csv, missing.tsv; stops when too little is usable."""
     from clip4vla.datasets.expected import compare
     from clip4vla.media import ledger as media
+    from clip4vla.media.lengths import with_cuts
 
     name, dataset = plan.dataset_of(version)
     folder = layout.data_dir(version)
@@ -113,6 +114,8 @@ def ledger(plan: Plan, version: str) -> None:
         for table in ("fetch", "probe")
     )
     rows = media.build_ledger(read_table(f"{folder}/plan.parquet"), fetched, probed)
+    if dataset.cut_longer and dataset.media is not None:
+        rows = with_cuts(rows, dataset.media)
     official = {split: dataset.expected_clips(split) for split in dataset.expected}
     coverage = compare(media.coverage(rows, splits, official), dataset.expected)
     for split, remark in zip(coverage.split, coverage.remark, strict=True):
@@ -122,6 +125,7 @@ def ledger(plan: Plan, version: str) -> None:
     missing = media.missing(rows)
     write_text(f"{folder}/missing.tsv", missing.to_csv(sep="\t", index=False, lineterminator="\n"))
     media.check_coverage(rows, name, dataset.min_coverage)
+    media.check_lengths(rows, name, dataset.max_longer)
     write_parquet(f"{folder}/ledger.parquet", rows)
 
 

@@ -60,7 +60,7 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
     rows, stages = _rows(version, dataset.shards)
     expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}
     splits = by_split(rows, read_table(folder / "splits.parquet"), expected)
-    statuses = by_status(rows, dataset.source)
+    statuses = by_status(rows, dataset.source, dataset.cut_longer)
     console.print(f"{version}: {stages}\n")
     console.print(_split_table(splits))
     if statuses:
@@ -116,7 +116,8 @@ def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
     """What is missing among the clips that are done: refused, or probed."""
     refused = rows["fetch"].notna() & (rows["fetch"] != FetchStatus.OK)
     done = rows[refused | rows["video"].notna()]
-    return missing(done.fillna({"video": "not_fetched", "audio": "not_fetched"}))
+    unknown = {"video": "not_fetched", "audio": "not_fetched", "detail": "", "path": ""}
+    return missing(done.fillna(unknown))
 
 
 def _split_table(splits: pd.DataFrame) -> Table:

@@ -29,7 +29,8 @@ with one_line_errors():
 def rows(*files, start=None, end=None):
     """A plan whose clip_<n> is file n."""
     table = [
-        (f"clip_{n}", f"source_{n}", file, start, end, "unknown", 0) for n, file in enumerate(files)
+        (f"clip_{n}", f"source_{n}", file, start, end, "unknown", 0, start, end)
+        for n, file in enumerate(files)
     ]
     return pd.DataFrame(table, columns=list(PLAN_COLUMNS)).astype(PLAN_COLUMNS)
 

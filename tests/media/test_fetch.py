@@ -30,7 +30,8 @@ def fast(monkeypatch):
 
 def rows(*files, start=None, end=None):
     table = [
-        (f"clip_{n}", f"source_{n}", file, start, end, "unknown", 0) for n, file in enumerate(files)
+        (f"clip_{n}", f"source_{n}", file, start, end, "unknown", 0, start, end)
+        for n, file in enumerate(files)
     ]
     return pd.DataFrame(table, columns=list(PLAN_COLUMNS)).astype(PLAN_COLUMNS)
 

@@ -25,7 +25,7 @@ CASES = {  # clip: fetch, video, audio
 
 
 def tables(order="edcba"):
-    plan = [(c, c, f"{c}.mp4", None, None, "unknown", 0) for c in "abcde"]
+    plan = [(c, c, f"{c}.mp4", None, None, "unknown", 0, None, None) for c in "abcde"]
     fetch = [(c, CASES[c][0], "why", "", 0, "", "t") for c in order]
     probe = [
         {"clip_id": c} | vars(Probe(video=CASES[c][1], audio=CASES[c][2])) for c in reversed(order)

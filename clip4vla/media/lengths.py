@@ -1,0 +1,84 @@
+"""How long a clip's file is, against its annotation: whole videos under clip names, and stumps.
+
+Collections that are passed around hold files of the right name with the whole video in them, and
+files of which a download left a part. They decode, so only their length gives them away.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import pandas as pd
+
+from clip4vla.media.decode import DecodeError, open_media
+from clip4vla.media.isolated import Crashed, Isolated, patience
+
+TOLERANCE, LEAST_SECONDS = 0.2, 1.0  # of the annotated length, and never less than a second
+
+
+class Length(StrEnum):
+    """What the probed duration of a clip is against the annotated one."""
+
+    OK = "ok"
+    LONGER = "longer_than_annotated"
+    SHORTER = "shorter_than_annotated"
+    UNKNOWN = "unknown"  # nothing decodes, or the annotations say no times
+
+
+FLAGS = (Length.LONGER, Length.SHORTER)
+
+
+def slack(annotated: float) -> float:
+    """Seconds by which a file may differ from its annotated length."""
+    return max(LEAST_SECONDS, TOLERANCE * annotated)
+
+
+def lengths(rows: pd.DataFrame) -> pd.Series:
+    """One Length for every row of a ledger, whole or so far."""
+    annotated = rows["annotated_end"] - rows["annotated_start"]
+    beyond = rows["duration"] - annotated
+    allowed = (TOLERANCE * annotated).clip(lower=LEAST_SECONDS)
+    found = pd.Series(Length.OK, index=rows.index, dtype="string")
+    found[beyond > allowed] = Length.LONGER
+    found[beyond < -allowed] = Length.SHORTER
+    found[beyond.isna()] = Length.UNKNOWN
+    return found
+
+
+def with_cuts(rows: pd.DataFrame, media: Path) -> pd.DataFrame:
+    """The rows of a dataset with `cut_longer`: those cut from a whole video get their times.
+
+    The cache ends the pictures of a cut clip where the clip ends.
+    """
+    own = [str(media / file) for file in rows["file"]]
+    cut = (rows["fetch"] == "ok") & rows["start"].isna() & (rows["path"] != own)
+    return rows.assign(
+        start=rows["start"].mask(cut, rows["annotated_start"]),
+        end=rows["end"].mask(cut, rows["annotated_end"]),
+    )
+
+
+def is_whole_video(path: Path, start: float, end: float) -> bool:
+    """Whether a file under a clip's name is longer than the clip and reaches to its end.
+
+    By what its header says: the cut is compared with the annotation again when it is probed.
+    """
+    with Isolated(_header_seconds) as apart:
+        try:
+            seconds = apart(path, patience(path))
+        except (Crashed, DecodeError):
+            return False
+    annotated = end - start
+    return seconds > annotated + slack(annotated) and seconds >= end - slack(annotated)
+
+
+def _header_seconds(path: Path) -> float:
+    with open_media(path) as container:
+        return (container.duration or 0) / 1_000_000
+
+
+def described(row) -> Iterator[str]:
+    """In words, what a ledger's row says of a file that is longer or shorter than annotated."""
+    if row.length in FLAGS:
+        annotated = row.annotated_end - row.annotated_start
+        yield f"{row.duration:.1f} s where {annotated:.1f} s are annotated"

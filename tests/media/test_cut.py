@@ -26,7 +26,7 @@ def test_a_range_behind_the_end_is_no_clip(tmp_path, suffix):
     assert cut_locally(tmp_path, long, 1.1, 2.1).fetch == "ok"
     row = cut_locally(tmp_path, long, 6.0, 7.0)
     assert (row.fetch, row.path) == ("cut_failed", "")
-    assert row.detail == "cut failed: the source has nothing in the 1.0 s of the clip"
+    assert row.detail == f"cut failed: {long}: the source has nothing in the 1.0 s of the clip"
 
 
 def test_a_stream_copy_that_loses_the_pictures_is_no_clip(tmp_path):

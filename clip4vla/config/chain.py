@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from clip4vla.config import keys
 from clip4vla.config.base import Section
-from clip4vla.config.data import AudioPolicy
+from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import (
     Evaluate,
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from clip4vla.config.plan import Plan
 
 WEIGHTS = "weights:"  # prefix of a `start` that is a file of the config's `weights`
-NEED_DONORS = ("substitute", "random")
 
 
 def datasets_of(recipe: Recipe, dataset: str) -> list[str]:
@@ -40,7 +39,7 @@ def policies(recipe: Recipe) -> tuple[AudioPolicy, AudioPolicy]:
     policy = recipe.missing_audio
     if "audio" not in recipe.modalities and policy != "filter":
         policy = "none"
-    left_out = policy in NEED_DONORS and recipe.substitute_scope == "test"
+    left_out = policy in DONORS_BY and recipe.substitute_scope == "test"
     return "filter" if left_out else policy, policy
 
 
@@ -75,24 +74,32 @@ def add_chain(
     shared = {"cache": recipe.cache, "model": recipe.model}
     start = _add_pretraining(plan, recipe.pretrain, source, add, before)
     train_policy, policy = policies(recipe)
-    substitution = None
-    if not {policy, *(variant.missing_audio for variant in variants)}.isdisjoint(NEED_DONORS):
-        queries = [recipe.test]
-        if recipe.finetune:
-            queries += [split for split in (recipe.finetune.train, recipe.finetune.val) if split]
-        substitution = add(
+    queries = [recipe.test]
+    if recipe.finetune:
+        queries += [split for split in (recipe.finetune.train, recipe.finetune.val) if split]
+    heard = {policy, *(variant.missing_audio for variant in variants)}
+    substitutions = {}  # by the space of the neighbours
+    for neighbours in sorted({DONORS_BY[name] for name in heard if name in DONORS_BY}):
+        substitutions[neighbours] = add(
             Substitute(
                 start=start,
                 queries=[own(split) for split in sorted(set(queries))],
                 donors=own(recipe.donor_split),
+                neighbours=neighbours,
+                mean=recipe.donor_mean if neighbours == "vision" else "masked",
                 inputs=recipe.inputs,
                 **before,
             )
         )
+
+    def donors_for(*names: str) -> str | None:
+        """Key of the substitution for these policies, which need one of one space or none."""
+        found = {substitutions[DONORS_BY[name]] for name in names if name in DONORS_BY}
+        return found.pop() if found else None
+
     if recipe.finetune:
         tuning = recipe.finetune
         on_test = tuning.selection == "best_test_as_paper"
-        needs_donors = {train_policy, policy} if on_test else {train_policy}
         start = add(
             Finetune(
                 seed=seed,
@@ -103,7 +110,7 @@ def add_chain(
                 val=own(tuning.val) if tuning.val else None,
                 selection=tuning.selection,
                 missing_audio=train_policy,
-                substitution=substitution if needs_donors & set(NEED_DONORS) else None,
+                substitution=donors_for(train_policy, *([policy] if on_test else [])),
                 inputs=recipe.inputs,
                 objective=tuning.objective,
                 optimiser=tuning.optimiser,
@@ -122,7 +129,8 @@ def add_chain(
             modalities=recipe.modalities,
             test=own(recipe.test),
             missing_audio=policy,
-            substitution=substitution,
+            substitution=substitutions.get("vision"),
+            text_substitution=substitutions.get("text"),
             inputs=recipe.inputs,
             decoding=recipe.decoding,
             variants=variants,

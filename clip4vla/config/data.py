@@ -7,7 +7,24 @@ from pydantic import ConfigDict, Field, model_validator
 
 from clip4vla.config.base import Section, refuse_unread, runtime
 
-AudioPolicy = Literal["filter", "substitute", "zeros", "random", "none"]
+AudioPolicy = Literal["filter", "substitute", "zeros", "random", "none", "released_links"]
+Neighbours = Literal["vision", "text"]
+# Policies that give a silent clip a donor's sound, and in which space its donors are neighbours.
+DONORS_BY: dict[AudioPolicy, Neighbours] = {
+    "substitute": "vision",
+    "random": "vision",
+    "released_links": "text",
+}
+
+
+def reads_test_captions(policy: str) -> bool:
+    """Whether a silent test clip's sound is chosen by its own caption, its query."""
+    return DONORS_BY.get(policy) == "text"
+
+
+def policy_text(policy: str) -> str:
+    """A policy as tables and pages show it: one that reads the queries says so."""
+    return f"{policy} (reads the test captions)" if reads_test_captions(policy) else policy
 
 
 class LogMel(Section):

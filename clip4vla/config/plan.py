@@ -63,7 +63,8 @@ class Plan:
     def parents(self, key: str) -> list[str]:
         """Run keys that a run starts from or takes donors from."""
         run = self.runs[key]
-        links = (getattr(run, "start", None), getattr(run, "substitution", None))
+        names = ("start", "substitution", "text_substitution")
+        links = [getattr(run, name, None) for name in names]
         return [link for link in links if link is not None and not link.startswith(WEIGHTS)]
 
     def chain(self, key: str) -> list[str]:
@@ -325,7 +326,7 @@ def _variants(plan: Plan, layers: Layers, recipe: Recipe, fold: int | None) -> l
                 continue
             gated = recipe.model.fusion in GATES
             try:
-                row.variant.check(recipe.modalities, recipe.model.type_token, gated)
+                row.variant.check(recipe.modalities, recipe.model.type_token, gated, recipe.task)
             except ValueError as error:
                 place = of.place(("rows", index, "variant"))
                 message = f"table {other.table}, row {row.row}: {error}"

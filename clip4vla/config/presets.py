@@ -25,6 +25,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "inputs.extra_segment": True,  # D5
         "pretrain.inputs.extra_segment": True,
         "model.extra_position": "released",  # facts 3.3
+        "donor_mean": "plain",  # facts 10.2
         "finetune.pad_loss": True,  # facts 8.2
         "decoding.method": "beam",  # facts 8.3
         "decoding.stopping": "released",

@@ -170,14 +170,20 @@ class Recipe(Section):
     missing_audio: AudioPolicy = Field(
         "substitute",
         description="silent test clips; of vision alone only `filter` means anything: the clips "
-        "with sound",
+        "with sound. released_links: the sound of the nearest training caption, which reads the "
+        "TEST captions (facts 10.2): labelled wherever the number stands",
     )
     substitute_scope: Literal["test", "train+test"] = Field(
         "train+test",
-        description="silent training and validation clips under `substitute` and `random`: left "
+        description="silent training and validation clips that need a donor: left "
         "out (test), or given a donor like test clips (D11)",
     )
     donor_split: str = Field("train", description="clips that may lend their sound")
+    donor_mean: Literal["masked", "plain"] = Field(
+        "masked",
+        description="mean over frames in the search for donors; plain: over max_frames of them, "
+        "empty ones where a clip has fewer (released)",
+    )
     model: Model = Model()
     inputs: Inputs = Inputs()
     cache: Cache = Cache()
@@ -195,6 +201,8 @@ class Recipe(Section):
                 f"missing_audio: {self.missing_audio} leaves silent clips with nothing to score "
                 "when audio is the only modality; use filter, substitute or random"
             )
+        if self.missing_audio == "released_links" and self.task == "classification":
+            raise ValueError("missing_audio: released_links compares captions; clips have a label")
         if self.finetune is None and self.task != "retrieval":
             raise ValueError(
                 f"task: {self.task} needs a `finetune` section; only retrieval is zero-shot"

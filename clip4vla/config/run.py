@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from clip4vla.config.base import Section
-from clip4vla.config.data import AudioPolicy, Cache
+from clip4vla.config.data import AudioPolicy, Cache, Neighbours
 from clip4vla.config.sections import (
     Decoding,
     Freeze,
@@ -68,13 +68,17 @@ class Pretrain(Section):
 
 
 class Substitute(Section):
-    """Donors for silent clips: nearest vision neighbours with sound in train (facts 10.2)."""
+    """Donors for silent clips: their nearest neighbours with sound in train (facts 10.2)."""
 
     stage: Literal["substitute"] = "substitute"
     code_version: int = CODE_VERSION
     start: str | None = Field(description="run key, `weights:NAME`, or null for CLIP itself")
     queries: list[Source] = Field(min_length=1, description="their silent clips get donors")
     donors: Source
+    neighbours: Neighbours = added(
+        "vision", "frames; or, for released_links, each clip's own longest caption"
+    )
+    mean: Literal["masked", "plain"] = added("masked", "of frames; plain: padding counts too")
     cache: Cache = Cache()
     model: Model = Model()
     inputs: Inputs = Inputs()
@@ -140,6 +144,7 @@ class Evaluate(Section):
     test: Source
     missing_audio: AudioPolicy = Field("substitute", description="silent test clips")
     substitution: str | None = None
+    text_substitution: str | None = added(None, "run key of the one that released_links needs")
     cache: Cache = Cache()
     model: Model = Model()
     inputs: Inputs = Inputs()

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy
+from clip4vla.config.sections import Task
 
 AudioControl = Literal["own", "silent", "shuffled", "swapped"]
 DEAF = ("none", "zeros")  # policies that leave a silent clip without any sound
@@ -45,8 +46,12 @@ class Variant(Section):
         deaf = policy == "filter" or (policy in DEAF and self.hears_only(modalities))
         return ("with_sound",) if deaf else ("all", "with_sound")
 
-    def check(self, modalities: Sequence[str], type_token: str, gated: bool) -> None:
+    def check(
+        self, modalities: Sequence[str], type_token: str, gated: bool, task: Task = "retrieval"
+    ) -> None:
         """ValueError for a variant that the evaluation cannot have. `gated`: fusion is a gate."""
+        if self.missing_audio == "released_links" and task == "classification":
+            raise ValueError(f"variant {self.name}: it compares captions; clips have a label")
         if "audio" not in modalities:
             raise ValueError(f"variant {self.name}: the row's modalities have no audio")
         if self.nonverbal_share is not None and type_token != "single":

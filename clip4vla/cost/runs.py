@@ -119,11 +119,13 @@ def _encoded(run: Section, clips: Clips, work: Work) -> float:
 
 
 def _substitute(plan: Plan, run: Section, counts: dict, work: Work) -> float:
-    """Vision of the donors and of the silent clips."""
+    """Frames, or one caption, of the donors and of the silent clips."""
     donors = clips_of(plan, run, run.donors, counts)
     queries = [clips_of(plan, run, source, counts) for source in run.queries]
     silent = sum(clips.count - clips.sounding for clips in queries)
-    return (donors.sounding + silent) * donors.frames * work.image
+    text = run.neighbours == "text"
+    each = work.text(run.inputs.max_words) if text else donors.frames * work.image
+    return (donors.sounding + silent) * each
 
 
 def _evaluate(plan: Plan, run: Section, counts: dict, work: Work) -> float:

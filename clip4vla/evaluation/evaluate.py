@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from clip4vla.config.data import reads_test_captions
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.datasets import Benchmark
@@ -57,6 +58,7 @@ def evaluate(
     workers: int = 1,
     benchmark: Benchmark | None = None,
     frozen_cache: bool = True,
+    text_substitution: Path | None = None,
 ) -> None:
     """Write out/predictions.parquet and, last, out/metrics.json.
 
@@ -65,6 +67,7 @@ def evaluate(
     `all` usable clips, silent ones under `run.missing_audio`, and those `with_sound` of their own.
     Policy `filter` has the latter only. `run.variants` are scored beside it, on features that are
     made once (`clip4vla.evaluation.variants`). frozen_cache: a probe's features are kept on disk.
+    substitution, text_substitution: donors by frames, and by captions for `released_links`.
 
     UserError, with the remedy, when a split has no usable clip, a clip no caption, a silent one no
     donor where the policy needs it, or the file of a probe names no classes; with the name of the
@@ -74,7 +77,8 @@ def evaluate(
     device, caches = pick_device(), Caches(manifests)
     cache = caches[run.test]
     rows = split_rows(cache, run.test)
-    donors = read_donors(substitution, run.missing_audio)
+    tables = {"vision": substitution, "text": text_substitution}
+    donors = read_donors(tables, run.missing_audio)
     given = run.inputs, run.modalities, run.missing_audio, donors
     samples = samples_of(cache, clip_items(rows), run.test, *given)
     sounding = np.array([clip_id not in cache.silent for clip_id, _, _ in samples.items])
@@ -105,11 +109,11 @@ def evaluate(
             own, variants = _scored(scoring, classes), None
         else:
             shared = SharedFeatures(model, samples, device, workers)
-            scoring = scoring_of(scoring, Variant(), shared, substitution)
+            scoring = scoring_of(scoring, Variant(), shared, tables)
             own = _scored(scoring, classes)
             variants = Beside(scoring, own)
             for variant in in_turn(run):
-                other = scoring_of(scoring, variant, shared, substitution)
+                other = scoring_of(scoring, variant, shared, tables)
                 variants.add(variant, other, _scored(other, classes))
     main, predictions = scoring.main, scoring.with_origins(own.predictions)
     if variants:
@@ -127,6 +131,7 @@ def evaluate(
         "protocol": scoring.protocol(main),
         "gallery": main,
         "missing_audio": run.missing_audio,
+        "reads_test_captions": reads_test_captions(run.missing_audio),
         "selection": trained.get("selection"),
         "half_weights": trained.get("half_weights"),
         "leaks_dropped": trained.get("leaks_dropped"),

@@ -1,14 +1,14 @@
 """Which clips of a split are read, with which sound, and the loader that reads them."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clip4vla.config.data import AudioPolicy
+from clip4vla.config.data import DONORS_BY, AudioPolicy, Neighbours
 from clip4vla.config.run import Source
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.datasets.leaks import Leaks
@@ -19,7 +19,8 @@ from clip4vla.features.samples import ClipSamples, Item
 from clip4vla.progress import track
 
 Manifests = dict[tuple[str, str], Path]
-DONOR_COLUMN = {"substitute": "donor", "random": "random_donor"}
+DonorTables = Mapping[Neighbours, Path | None]  # substitution.tsv, by the space of neighbours
+DONOR_COLUMN = {name: "random_donor" if name == "random" else "donor" for name in DONORS_BY}
 
 
 class Caches:
@@ -79,13 +80,14 @@ def pair_items(rows: pd.DataFrame, where: str) -> list[Item]:
     ]
 
 
-def read_donors(substitution: Path | None, policy: AudioPolicy) -> dict[str, str]:
-    """Donor of every silent clip under policies `substitute` and `random`; else none.
+def read_donors(tables: DonorTables, policy: AudioPolicy) -> dict[str, str]:
+    """Donor of every silent clip under a policy of `DONORS_BY`; else none.
 
     Raises UserError when the policy needs a substitution and none was given.
     """
     if policy not in DONOR_COLUMN:
         return {}
+    substitution = tables.get(DONORS_BY[policy])
     if substitution is None:
         raise UserError(f"missing_audio: {policy} needs the substitution.tsv of a substitute run")
     table = pd.read_csv(substitution, sep="\t", dtype=str, keep_default_na=False)

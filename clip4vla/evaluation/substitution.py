@@ -1,20 +1,35 @@
-"""Donors for silent clips: the nearest vision neighbour with sound in train (facts 10.2)."""
+"""Donors for silent clips: the nearest neighbour with sound in train (facts 10.2)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from clip4vla.config.keys import run_key
-from clip4vla.config.run import Substitute
+from clip4vla.config.run import Source, Substitute
 from clip4vla.errors import UserError
-from clip4vla.evaluation.device import pick_device, set_threads
-from clip4vla.evaluation.features import embed_clips
+from clip4vla.evaluation.device import autocast, pick_device, set_threads
+from clip4vla.evaluation.features import embed_clips, embed_texts
 from clip4vla.evaluation.neighbours import nearest
-from clip4vla.evaluation.reading import Caches, Manifests, clip_items, samples_of, split_rows
+from clip4vla.evaluation.reading import (
+    Caches,
+    Manifests,
+    clip_items,
+    pair_items,
+    samples_of,
+    split_rows,
+)
 from clip4vla.evaluation.start import start_hash, starting_model
+from clip4vla.features.frames import SIZE
 from clip4vla.features.seeds import generator
 from clip4vla.files import sha256_of_ids, write_json, write_text
+from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.models.pooling import pool, pool_plainly
 
 COLUMNS = ["clip_id", "donor", "cosine", "random_donor"]
 
@@ -34,12 +49,13 @@ def substitute(
 ) -> None:
     """Write substitution.tsv (all silent clips of the queries' splits) and substitute.json.
 
-    Features are pooled frames: the masked mean of normalised frame features (the released code's
-    mean counts padding). Donors are clips of `run.donors` that have sound, in the order of their
-    ids, of which the first wins a tie; a clip that is held out is none.
+    Clips are compared by their frames: the mean of normalised frame features, masked or, as
+    released, with padding counted in. Under `neighbours: text` they are compared by their longest
+    captions, those of silent test clips too. Donors are clips of `run.donors` that have sound, in
+    the order of their ids, of which the first wins a tie; a clip that is held out is none.
 
     UserError when no donor has sound, a held-out split of the queries shares clips with the donors'
-    split, or the queries are of several datasets.
+    split, the queries are of several datasets, or a clip that is compared by captions has none.
     """
     set_threads(workers)
     device, caches = pick_device(), Caches(manifests)
@@ -59,15 +75,8 @@ def substitute(
         raise UserError(f"substitute: queries of several datasets: {', '.join(sorted(versions))}")
     queries = pd.concat(silent.values()).drop_duplicates("clip_id").sort_values("clip_id")
     model = starting_model(run.model, run.inputs, start, weights).to(device)
-
-    def embed(source, rows) -> np.ndarray:
-        if rows.empty:
-            return np.zeros((0, model.sizes.embed_dim), dtype=np.float32)
-        given = clip_items(rows), source, run.inputs, ["vision"], "none"
-        samples = samples_of(caches[source], *given)
-        return embed_clips(model, samples, ["vision"], device, workers).vision.numpy()
-
-    index, cosine = nearest(embed(run.queries[0], queries), embed(run.donors, rows))
+    vectors = _Vectors(run=run, model=model, caches=caches, device=device, workers=workers)
+    index, cosine = nearest(vectors.of(run.queries[0], queries), vectors.of(run.donors, rows))
     ids = rows.clip_id.tolist()
     lines = ["\t".join(COLUMNS)]
     for clip_id, i, value in zip(queries.clip_id, index, cosine, strict=True):
@@ -75,6 +84,8 @@ def substitute(
     write_text(out / "substitution.tsv", "\n".join(lines) + "\n")
     summary = {
         "run_key": run_key(run),
+        "neighbours": run.neighbours,
+        "reads_test_captions": run.neighbours == "text",
         "queries": {split: len(found) for split, found in silent.items()},
         "silent": len(queries),
         "silent_ids_sha256": sha256_of_ids(queries.clip_id),
@@ -88,6 +99,53 @@ def substitute(
         "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
     }
     write_json(out / "substitute.json", summary)
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Unit vectors of clips, in the space in which neighbours are looked for."""
+
+    run: Substitute
+    model: CLIP4VLA
+    caches: Caches
+    device: torch.device
+    workers: int
+
+    def of(self, source: Source, rows: pd.DataFrame) -> np.ndarray:
+        """Float32 [N, D], one for each of the rows."""
+        if rows.empty:
+            return np.zeros((0, self.model.sizes.embed_dim), dtype=np.float32)
+        by = self._by_captions if self.run.neighbours == "text" else self._by_frames
+        return by(source, rows).numpy()
+
+    def _by_captions(self, source: Source, rows: pd.DataFrame) -> Tensor:
+        """Of each clip's longest caption; of equally long ones the first."""
+        pair_items(rows, source.dataset)  # each clip has a caption
+        longest = [max(captions, key=len) for captions in rows.captions]
+        return embed_texts(self.model, longest, self.run.inputs.max_words, self.device)
+
+    def _by_frames(self, source: Source, rows: pd.DataFrame) -> Tensor:
+        samples = samples_of(
+            self.caches[source],
+            clip_items(rows),
+            source,
+            self.run.inputs,
+            modalities=["vision"],
+            policy="none",
+        )
+        found = embed_clips(
+            self.model, samples, ["vision"], self.device, self.workers, reduce=self._mean()
+        )
+        return found.vision
+
+    def _mean(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """From frame features [B, F, D] and their mask to one vector a clip."""
+        if self.run.mean == "masked":
+            return pool
+        frames = torch.zeros(1, 1, 3, SIZE, SIZE, device=self.device)  # empty, as padding is
+        with torch.no_grad(), autocast(self.device, self.model.eval()):
+            blank = self.model.encode_vision(frames, frames.new_ones(1, 1).bool())[0, 0]
+        return partial(pool_plainly, blank=blank, slots=self.run.inputs.max_frames)
 
 
 def _keep_apart(source, asked: pd.DataFrame, donors: pd.DataFrame, lent_by) -> None:

@@ -1,15 +1,15 @@
 """Variants of an evaluation: the same checkpoint and clips under other sounds, side by side."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from clip4vla.config.data import reads_test_captions
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.gain import gain_examples, gain_metrics, gain_of
-from clip4vla.evaluation.reading import clip_items, read_donors, samples_of
+from clip4vla.evaluation.reading import DonorTables, clip_items, read_donors, samples_of
 from clip4vla.evaluation.scoring import Scored, Scoring
 from clip4vla.evaluation.shared import SharedFeatures
 from clip4vla.evaluation.sounds import controlled, given_sounds
@@ -34,7 +34,7 @@ def in_turn(run: Evaluate) -> list[Variant]:
 
 
 def scoring_of(
-    base: Scoring, variant: Variant, shared: SharedFeatures, substitution: Path | None
+    base: Scoring, variant: Variant, shared: SharedFeatures, tables: DonorTables
 ) -> Scoring:
     """The scoring of a variant, of features that are made once for all of them.
 
@@ -47,7 +47,7 @@ def scoring_of(
     modalities = [m for m in run.modalities if variant.frames or m != "vision"]
     galleries = variant.galleries(run.modalities, run.missing_audio)
     kept = policy if "all" in galleries else "filter"
-    donors = read_donors(substitution, policy)
+    donors = read_donors(tables, policy)
     items = clip_items(base.rows)
     items = samples_of(cache, items, run.test, run.inputs, modalities, kept, donors).items
     sounds = given_sounds([clip for clip, _, _ in items], cache.silent, donors)
@@ -89,6 +89,7 @@ class Beside:
         self.described[variant.name] = {
             **variant.model_dump(exclude={"missing_audio"}),
             "missing_audio": scoring.run.missing_audio,
+            "reads_test_captions": reads_test_captions(scoring.run.missing_audio),
             "protocol": scoring.protocol(scoring.main),
             "gallery": scoring.main,
             "scored": int(scoring.galleries[scoring.main].sum()),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from clip4vla.config.data import AudioPolicy
+from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
@@ -16,7 +16,6 @@ from clip4vla.features.segments import SEGMENT
 from clip4vla.features.text import tokenize
 
 Item = tuple[str, str, str]  # clip id, caption, label; an absent caption or label is ""
-NEED_DONORS = ("substitute", "random")
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,9 @@ class ClipSamples(torch.utils.data.Dataset):
     What becomes of a silent clip is the policy `missing` (facts 1.6):
 
     * `filter`: its items are left out; `items` and `len` count what is kept.
-    * `substitute`, `random`: it gets the sound of its donor in `donor_of`, a nearest neighbour or
-      a clip drawn at random by the substitution; UserError when one has none.
+    * `substitute`, `random`, `released_links`: it gets the sound of its donor in `donor_of`, a
+      nearest neighbour by frames, a clip drawn at random, or a nearest neighbour by captions, as
+      the substitution says; UserError when one has none.
     * `zeros`: it counts as having audio; its audio is zero and wholly masked.
     * `none`: it has no audio: `has_audio` is False.
 
@@ -87,7 +87,7 @@ class ClipSamples(torch.utils.data.Dataset):
             if clip_id not in self.cache.silent:
                 continue
             donor = self.donor_of.get(clip_id)
-            if donor is None and self.missing in NEED_DONORS:
+            if donor is None and self.missing in DONORS_BY:
                 raise UserError(
                     f"clip {clip_id}: silent and without a donor: name its split among the queries "
                     "of the substitution"

@@ -11,6 +11,12 @@ from clip4vla.looking.choice import choose, counts
 from clip4vla.looking.shell import card, cards, page
 from clip4vla.looking.thumbnails import LEGEND, Thumbnails
 
+FOUND_BY = {
+    "vision": "The neighbour is found by the mean over all frames.",
+    "text": "The neighbour is the clip whose longest caption is nearest to the silent clip's own: "
+    "of a test clip that is its query.",
+}
+
 
 def write_donors(cache: ClipCache, folder: Path) -> None:
     """Write folder/donors.html from substitution.tsv and substitute.json: nearest and farthest.
@@ -34,12 +40,12 @@ def write_donors(cache: ClipCache, folder: Path) -> None:
     asked = ", ".join(f"{split} {count}" for split, count in sorted(summary["queries"].items()))
     facts = [
         f"Run {summary['run_key']}: {summary['silent']} silent clips ({asked}; one of two "
-        f"splits counts in both) and their nearest vision neighbours among "
+        f"splits counts in both) and their nearest {summary['neighbours']} neighbours among "
         f"{summary['donors']} clips with sound of {summary['donors_dataset']}, split "
         f"{summary['donors_split']}. "
         f"{summary['donors_used']} of them lend their sound.",
         _spread(pairs.cosine),
-        f"{LEGEND} The neighbour is found by the mean over all frames.",
+        f"{LEGEND} {FOUND_BY[summary['neighbours']]}",
     ]
     orders = {"cosine, nearest first": "cosine -1", "cosine, farthest first": "cosine 1"}
     body = cards(some, counts(chosen), orders, "pairs") if some else "<p>No clip is silent.</p>"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from clip4vla.config.data import policy_text
 from clip4vla.features.cache import ClipCache
 from clip4vla.files import read_json, write_text
 from clip4vla.looking.choice import choose, counts
@@ -45,7 +46,7 @@ def _facts(metrics: dict) -> list[str]:
         f"{metrics['data_version']}, split {metrics['split']}; {where}: {gallery['n_queries']} "
         f"queries, {gallery['n_gallery']} clips, ids {gallery['ids_sha256'][:12]}; "
         f"{coverage['scored']} of {expected} clips scored, {coverage['silent']} silent, "
-        f"policy for them: {metrics['missing_audio']}.",
+        f"policy for them: {policy_text(metrics['missing_audio'])}.",
         LEGEND,
     ]
 

@@ -28,3 +28,14 @@ def pool(features: Tensor, mask: Tensor) -> Tensor:
     without a valid position.
     """
     return normalise(masked_mean(normalise(features), mask))
+
+
+def pool_plainly(features: Tensor, mask: Tensor, blank: Tensor, slots: int) -> Tensor:
+    """Pool as `pool` does, but over `slots` positions, of which those not valid hold `blank`.
+
+    So the released search for donors counts its padding (facts 10.2). features: [B, S, D]; mask:
+    bool [B, S], S at most `slots`; blank: [D], the feature of an empty input. Gives float32 [B, D].
+    """
+    weight = mask.float().unsqueeze(-1)  # [B, S, 1]
+    total = (normalise(features) * weight).sum(dim=1)  # [B, D]
+    return normalise((total + (slots - weight.sum(dim=1)) * normalise(blank)) / slots)

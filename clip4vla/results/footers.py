@@ -1,5 +1,8 @@
 """The small print under a table: units, rules, data behind every N, and the claim as a whole."""
 
+from collections.abc import Callable
+
+from clip4vla.config.data import policy_text, reads_test_captions
 from clip4vla.config.run import CODE_VERSION
 from clip4vla.results.compare import (
     NO_REFERENCE,
@@ -32,6 +35,12 @@ WARNINGS = (  # what a selection means, where it is not the usual one
         "others.",
     ),
 )
+POLICY_WARNING = (
+    "Numbers under released_links give a silent test clip the sound of the training clip whose "
+    "caption is nearest to the test clip's own caption: they read the test captions, which are the "
+    "queries. The released donor script, run as it is, does so (docs/deviations.md, D11); whether "
+    "the published number did is unproven. They are not to be mixed with others."
+)
 CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
 
 EXTRAS = {
@@ -58,7 +67,9 @@ def footers(
             lines.append(_summary(sheet, entries, measured))
         lines += order_notes(sheet, measured) + best_notes(sheet, measured)
         lines += _data(sheet, measured)
-        lines += _shared("Silent clips", "policy", measured)
+        lines += _shared("Silent clips", "policy", measured, show=policy_text)
+        if any(reads_test_captions(name) for e in measured for name in e.policy.split()):
+            lines.append(POLICY_WARNING)
         lines += _shared("Checkpoint selection", "selection", measured)
         lines += [text for mark, text in WARNINGS if any(mark in e.selection for e in measured)]
         if any(entry.leaks_dropped for entry in measured):
@@ -136,10 +147,13 @@ def _data(sheet: Sheet, measured: list[Entry]) -> list[str]:
     return list(seen.values())
 
 
-def _shared(name: str, field: str, measured: list[Entry]) -> list[str]:
+def _shared(
+    name: str, field: str, measured: list[Entry], show: Callable[[str], str] = str
+) -> list[str]:
     values: dict[str, list[str]] = {}
     for entry in measured:
-        values.setdefault(getattr(entry, field) or "none", []).append(entry.label)
+        value = show(getattr(entry, field)) or "none"
+        values.setdefault(value, []).append(entry.label)
     if len(values) == 1:
         return [f"{name}: {next(iter(values))}."]
     parts = [f"{value} ({', '.join(dict.fromkeys(rows))})" for value, rows in values.items()]

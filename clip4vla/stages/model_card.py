@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from clip4vla.config.data import LogMel
+from clip4vla.config.data import LogMel, policy_text
 from clip4vla.config.sections import Inputs
 from clip4vla.results.metrics_file import Metrics
 
@@ -184,7 +184,7 @@ def _metrics(scores: list[Metrics]) -> list[str]:
             values = ", ".join(f"{k} {v:.4g}" for k, v in gallery.metrics.items())
             lines.append(
                 f"| {score.data_version} | {score.split} | {name} | "
-                f"{score.missing_audio} | {gallery.n_queries} | {gallery.n_gallery} | "
+                f"{policy_text(score.missing_audio)} | {gallery.n_queries} | {gallery.n_gallery} | "
                 f"`{gallery.ids_sha256[:12]}` | {values} |"
             )
     return lines

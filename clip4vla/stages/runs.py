@@ -147,6 +147,7 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
         "expected": dataset.expected_clips(run.test.split),
         "benchmark": benchmark_of(dataset, run.test.split),
         "frozen_cache": plan.config.frozen_cache,
+        "text_substitution": _substitution(run, "text_substitution"),
     }
     given = _manifests(run), _start(plan, run), _weights(plan, run), _substitution(run)
     with tracked(plan, key) as sink:
@@ -254,12 +255,14 @@ def _leaks(run):
     return find_leaks(run.held_out, versions, layout.data_dir)
 
 
-def _substitution(run) -> Path | None:
-    if getattr(run, "substitution", None) is None:
+def _substitution(run, name: str = "substitution") -> Path | None:
+    """The donors of a run; name: of the field that has their run key."""
+    key = getattr(run, name, None)
+    if key is None:
         return None
-    path = Path(layout.result_dir(run.substitution), "substitution.tsv")
+    path = Path(layout.result_dir(key), "substitution.tsv")
     if not path.is_file():
-        raise UserError(f"{path}: no donors yet; `clip4vla substitute {run.substitution}`")
+        raise UserError(f"{path}: no donors yet; `clip4vla substitute {key}`")
     return path
 
 
@@ -279,7 +282,7 @@ def _finish(
     told, datasets = read_json(out / summary), datasets_of(run)
     tags = {"run_key": key, "stage": run.stage, "data": ", ".join(dict.fromkeys(data))}
     tags |= {**tags_of(run), "coverage": coverage_of(datasets)}
-    tags |= {name: told[name] for name in ("protocol", "selection") if told.get(name)}
+    tags |= {name: told[name] for name in ("protocol", "selection", "neighbours") if told.get(name)}
     write_record(
         out / "record.json",
         kind=run.stage,

@@ -18,6 +18,8 @@ ALLOWED = (  # names, and beginnings of names that end with a dot
     "test.split",
     "test.nonverbal_share",
     "donors.split",
+    "neighbours",
+    "mean",
     "pad_loss",
     "scale",
     "model.",

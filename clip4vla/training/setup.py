@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from clip4vla.config.data import AudioPolicy
+from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.errors import UserError
 from clip4vla.evaluation.probe_features import probe_features
@@ -196,7 +196,8 @@ def _samples(
     run: Finetune, around: Surroundings, source: Source, policy: AudioPolicy, items
 ) -> ClipSamples:
     """Samples of a source under a policy for silent clips."""
-    donors = read_donors(around.substitution, policy)
+    tables = {DONORS_BY[policy]: around.substitution} if policy in DONORS_BY else {}
+    donors = read_donors(tables, policy)
     given = run.inputs, run.modalities, policy, donors, None, run.seed
     return samples_of(around.caches[source], items, source, *given)
 

@@ -107,6 +107,7 @@ def test_a_mistake_in_the_config_is_one_line(project, change, expected):
         (("pretrain: null", "finetune: {}, modalities: [vision], model.fusion: query2sim"), "weighs vision against audio: give both"),
         (("pretrain: null", "model.fusion: cross"), "model.fusion: Input should be 'global_to_global'"),
         (("pretrain: null", "decoding.method: beam"), "decoding: task retrieval writes no captions"),
+        (("pretrain: null", "finetune: {}, task: classification, missing_audio: released_links"), "missing_audio: released_links compares captions; clips have a label"),
         (("pretrain: null", "inputs.extra_word: true"), "inputs.extra_word: task retrieval writes no captions"),
         (("pretrain: null", "pretrain: {sources: [{dataset: d, nonverbal_share: 1}], inputs.extra_word: true}"), "inputs.extra_word: pre-training writes no captions"),
         (("pretrain: null", "finetune: {}, task: captioning, decoding.beams: 3"), "decoding: beams is read by method: beam alone"),

@@ -78,6 +78,13 @@ def test_silent_test_clips_are_selected_on_as_they_are_scored(table1):
     assert policies == ({"substitute", "none"} if preset.startswith("released") else {None})
 
 
+def test_only_released_counts_padding_in_the_search_for_donors(table1):
+    """facts 10.2: the plain mean; every substitution of a preset has the same."""
+    preset, plan = table1
+    means = {plan.run(key).mean for key in plan.stage("substitute")}
+    assert means == {"plain" if preset.startswith("released") else "masked"}
+
+
 def test_a_scope_of_test_alone_still_brings_donors_for_selection(tmp_path):
     base = {"missing_audio": "substitute", "substitute_scope": "test"}
     for preset, wanted in (("released", "substitute"), ("ours", None)):

@@ -49,8 +49,48 @@ def test_policies_and_controls_share_evaluations_and_train_nothing(paper):
             "missing_audio=filter",
             "missing_audio=none",
             "missing_audio=random",
+            "missing_audio=released_links",
             "missing_audio=zeros",
         ]
+        spaces = [paper.run(of).neighbours for of in (run.substitution, run.text_substitution)]
+        assert spaces == ["vision", "text"]
+        assert {run.substitution, run.text_substitution} < set(paper.parents(key))
+        assert paper.run(run.start).substitution == run.substitution  # trained as without the row
+
+
+def test_captions_choose_donors_only_where_a_row_says_so():
+    """facts 10.2: released_links reads the test captions, and is the default of no preset."""
+    for preset in ("ours", "paper", "released", "released_half"):
+        plan = make_plan([REPO / "config.yaml"], {"preset": preset})
+        by_text = {k for k in plan.stage("substitute") if plan.run(k).neighbours == "text"}
+        assert by_text
+        for key, cells in plan.rows().items():
+            if by_text & set(plan.parents(key)):
+                assert {cell.table for cell in cells} <= {"policies", "audio_controls"}
+        for name, table in plan.tables.items():
+            for row in table.rows:
+                if row.variant and row.variant.missing_audio == "released_links":
+                    assert (name, row.row) == ("policies", "released_links")
+                    assert "reads the test captions" in row.label
+
+
+def test_a_row_can_be_trained_on_links_by_captions(tmp_path):
+    """As the logged run may have been: silent training clips have the sound of text neighbours."""
+    (tmp_path / "t.yaml").write_text(
+        (REPO / "experiments" / "policies.yaml")
+        .read_text()
+        .replace("table: policies", "table: t")
+        .replace("together_with: [audio_controls]", "")
+        .split("rows:")[0]
+        + "rows:\n  - {row: one, label: One, set: {missing_audio: released_links}}\n"
+    )
+    plan = make_plan([REPO / "config.yaml"], {"experiments": str(tmp_path), "targets": ["t"]})
+    (evaluated, *_) = map(plan.run, plan.stage("evaluate"))
+    tuned = plan.run(evaluated.start)
+    assert tuned.missing_audio == evaluated.missing_audio == "released_links"
+    assert evaluated.substitution is None
+    assert tuned.substitution == evaluated.text_substitution
+    assert {plan.run(key).neighbours for key in plan.stage("substitute")} == {"text"}
 
 
 def test_a_policy_is_shown_in_the_galleries_that_it_has(paper):

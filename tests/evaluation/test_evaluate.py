@@ -72,6 +72,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         "protocol": "TINY",
         "gallery": "all",
         "missing_audio": "none",
+        "reads_test_captions": False,
         "half_weights": None,
         "leaks_dropped": None,
         "small_batches": None,
@@ -252,3 +253,8 @@ def test_substitution_without_a_table_is_refused(manifests, tmp_path):
     run = Evaluate(start=None, task="retrieval", test=source("test"), model=MODEL, inputs=INPUTS)
     with pytest.raises(UserError, match="needs the substitution.tsv"):
         evaluate(run, manifests, None, {}, None, tmp_path, run_key="c0ffee")
+    by_frames = tmp_path / "substitution.tsv"
+    by_frames.write_text(TABLE)
+    run = run.model_copy(update={"missing_audio": "released_links"})
+    with pytest.raises(UserError, match="released_links needs the substitution.tsv"):
+        evaluate(run, manifests, None, {}, by_frames, tmp_path, run_key="c0ffee")

@@ -18,13 +18,17 @@ from clip4vla.files import read_json, sha256_of_ids
 from clip4vla.models.clip4vla import CLIP4VLA
 
 TABLE = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt0\t0.5\tt1\n"
+BY_CAPTIONS = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt4\t0.9\tt1\n"
 SOUNDING = sorted(set(SPLITS["test"]) - SILENT)
 EVERY = [
     Variant(audio="shuffled"),
     Variant(audio="silent"),
     Variant(audio="swapped"),
     Variant(frames=False),
-    *(Variant(missing_audio=policy) for policy in ("filter", "none", "random", "zeros")),
+    *(
+        Variant(missing_audio=policy)
+        for policy in ("filter", "none", "random", "released_links", "zeros")
+    ),
     Variant(nonverbal_share=0.0),
     Variant(nonverbal_share=0.5),
 ]
@@ -39,7 +43,10 @@ def score(manifests, tmp_path):
         run = Evaluate(**(values | {"inputs": INPUTS, "missing_audio": "substitute"} | given))
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
-        evaluate(run, manifests, start, {}, table, out, run_key="c0ffee", expected=5)
+        links = tmp_path / "links.tsv"
+        links.write_text(BY_CAPTIONS)
+        known = {"run_key": "c0ffee", "expected": 5, "text_substitution": links}
+        evaluate(run, manifests, start, {}, table, out, **known)
         return read_json(out / "metrics.json"), pd.read_parquet(out / "predictions.parquet")
 
     return score
@@ -76,9 +83,10 @@ def test_features_are_made_once_and_every_variant_says_what_it_stands_on(both):
                 assert (part["n_queries"], part["n_gallery"]) == (2 * len(ids), len(ids))
                 assert part["ids_sha256"] == sha256_of_ids(ids)
         assert variant["scored"] == (4 if alone else 5)
+        assert variant["reads_test_captions"] == (name == "missing_audio=released_links")
     # Captions of all clips, and once more of those with sound alone; frames once; sounds of the
-    # five clips, then the random donor's, then all again for each other token.
-    assert calls == {"text": 2, "vision": 1, "audio": 3}
+    # five clips, then the other donors', then all again for each other token.
+    assert calls == {"text": 2, "vision": 1, "audio": 4}
 
 
 def test_a_variant_equals_an_evaluation_of_its_own(both, score, trained):
@@ -87,6 +95,7 @@ def test_a_variant_equals_an_evaluation_of_its_own(both, score, trained):
         "missing_audio=zeros": {"missing_audio": "zeros"},
         "missing_audio=none": {"missing_audio": "none"},
         "missing_audio=random": {"missing_audio": "random"},
+        "missing_audio=released_links": {"missing_audio": "released_links"},
         "missing_audio=filter": {"missing_audio": "filter"},
         "audio=silent": {"modalities": ["vision"], "missing_audio": "none"},
         "nonverbal_share=0": {"test": source("test", 0.0)},
@@ -121,6 +130,7 @@ def test_predictions_hold_every_query_under_every_variant(both):
     assert predictions.loc[quiet, "audio_origin"].eq("donor").all()
     assert predictions.loc[quiet, "sound_of"].eq("t0").all()
     assert predictions.loc[quiet, "sound_of/missing_audio=random"].eq("t1").all()
+    assert predictions.loc[quiet, "sound_of/missing_audio=released_links"].eq("t4").all()
     assert predictions["sound_of/audio=silent"].isna().all()
     shuffled = predictions.loc[~quiet, "sound_of/audio=shuffled"]
     assert set(shuffled) == set(SOUNDING) and (shuffled != predictions.clip_id[~quiet]).all()

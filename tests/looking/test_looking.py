@@ -186,7 +186,7 @@ def test_a_contact_sheet_shows_near_and_far_pairs(tmp_path):
     (tmp_path / "substitution.tsv").write_text("\n".join(lines) + "\n")
     summary = {"run_key": "c0ffeec0ffee", "silent": 200, "queries": {"test": 150, "train": 50}}
     summary |= {"donors": 90, "donors_dataset": EVIL, "donors_split": "train", "donors_used": 7}
-    write_json(tmp_path / "substitute.json", summary)
+    write_json(tmp_path / "substitute.json", summary | {"neighbours": "vision"})
     write_donors(FakeCache(), tmp_path)
     page = Page(tmp_path / "donors.html")
     page.check()
@@ -194,9 +194,13 @@ def test_a_contact_sheet_shows_near_and_far_pairs(tmp_path):
     assert {"0", "0.995"} <= cosines and 80 <= len(page.articles) <= 100
     assert "silent: 000q" in page.text and "donor: d0" in page.text
     assert "0.000 least" in page.text and "0.995 most" in page.text
+    assert "nearest vision neighbours" in page.text and "is its query" not in page.text
     (tmp_path / "substitution.tsv").write_text(lines[0] + "\n")
+    write_json(tmp_path / "substitute.json", summary | {"neighbours": "text"})
     write_donors(FakeCache(), tmp_path)
-    assert "No clip is silent." in Page(tmp_path / "donors.html").text
+    text = Page(tmp_path / "donors.html").text
+    assert "No clip is silent." in text
+    assert "nearest text neighbours" in text and "of a test clip that is its query" in text
 
 
 def test_a_picture_is_a_frame_above_its_sound():

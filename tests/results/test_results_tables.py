@@ -384,12 +384,17 @@ def test_an_extra_is_a_column_of_its_own_and_never_compared(tmp_path):
 def test_numbers_that_are_not_to_be_mixed_are_labelled_under_the_table(tmp_path, table):
     quiet = (table / "table.md").read_text()
     assert "half-weight" not in quiet and "test split itself" not in quiet
+    assert "read the test captions" not in quiet
     root = make_tree(tmp_path)
     paper = {"selection": "best_test_as_paper"}
     rewrite(root / "runs/bbbbbbbbbbb0/metrics.json", lambda v: v.update(paper))
     half = {"half_weights": ["pretrain", "finetune"]}
     rewrite(root / "runs/cccccccccccc/metrics.json", lambda v: v.update(half))
+    links = {"missing_audio": "released_links"}
+    rewrite(root / "runs/cccccccccccc/metrics.json", lambda v: v.update(links))
     text = (build(root, tmp_path / "out") / "table.md").read_text()
+    assert "released_links (reads the test captions) (CLIP)" in text
+    assert "they read the test captions, which are the queries" in text
     assert "best_test_as_paper (CLIP4Clip)" in text
     assert "best_val in the half-weight study (pretrain, finetune) (CLIP)" in text
     assert "best on the reported test split itself" in text

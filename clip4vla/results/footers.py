@@ -107,7 +107,7 @@ def _folds(measured: list[Entry]) -> list[str]:
     if all(entry.folds == 1 for entry in measured):
         return []
     return [
-        "Folds: each is a run of its own, selected on its own training clips; a number is their "
+        "Folds: each is a run of its own; a number is their "
         "mean ± the sample standard deviation over them (mean over seeds), which tells how much "
         "the folds differ: a verdict counts the spread over seeds alone."
     ]

@@ -18,8 +18,9 @@ def paper():
     return make_plan([REPO / "config.yaml"], {"targets": ["table1", *SHIPPED]})
 
 
-def keys_of(plan, table, dataset=None):
-    return {c.run_key for c in plan.cells if c.table == table and dataset in (None, c.dataset)}
+def keys_of(plan, table, dataset=None, row=None):
+    cells = [c for c in plan.cells if c.table == table and row in (None, c.row)]
+    return {c.run_key for c in cells if dataset in (None, c.dataset)}
 
 
 def test_a_sweep_is_one_evaluation_per_dataset(paper):
@@ -102,7 +103,7 @@ def test_a_policy_is_shown_in_the_galleries_that_it_has(paper):
 
 def test_folds_are_runs_of_one_cell(paper):
     for dataset, folds in (("esc50", 5), ("ucf101", 3)):
-        runs = [paper.run(key) for key in keys_of(paper, "table6", dataset)]
+        runs = [paper.run(key) for key in keys_of(paper, "table6", dataset, "clip4vla")]
         assert sorted(run.test.split for run in runs) == [f"test_{k + 1}" for k in range(folds)]
         for run in runs:
             fold, tuned = run.test.split[-1], paper.run(run.start)
@@ -113,6 +114,32 @@ def test_folds_are_runs_of_one_cell(paper):
     assert "table6/clip4vla/esc50/s0/f5" in names
     cells = paper.sheet("table6")["rows"][0]["cells"]
     assert [cell["gallery"] for cell in cells] == ["with_sound"] * 5 + ["all"] * 3
+
+
+@pytest.mark.parametrize(("preset", "row"), [("ours", "official_lists"), ("paper", "clip4vla")])
+def test_probes_on_the_official_lists_keep_the_last_epoch(preset, row):
+    """1,600 clips of ESC-50 and all groups of UCF101: nothing is left to select on."""
+    plan = make_plan([REPO / "config.yaml"], {"targets": ["table6"], "preset": preset})
+    for dataset, folds, clips in (("esc50", 5, [1600] * 5), ("ucf101", 3, [9537, 9586, 9624])):
+        cells = [c for c in plan.cells if (c.row, c.dataset, c.seed) == (row, dataset, 0)]
+        tuned = [plan.run(plan.run(cell.run_key).start) for cell in cells]
+        assert [run.train.split for run in tuned] == [f"train_{k + 1}" for k in range(folds)]
+        assert {(run.val, run.test, run.selection) for run in tuned} == {(None, None, "last")}
+        expected = plan.config.datasets[dataset].expected_clips
+        assert [expected(run.train.split) for run in tuned] == clips
+
+
+def test_table_2_has_sound_alone_from_the_second_stage_too():
+    """Else A and AV would differ by their pre-training as well."""
+    plan = make_plan([REPO / "config.yaml"], {"targets": ["table2"]})
+    runs = {}
+    for row in ("clip4vla_a", "clip4vla_a_second", "global_to_global"):
+        (key,) = {c.run_key for c in plan.cells if (c.row, c.seed) == (row, 0)}
+        runs[row] = plan.run(plan.run(key).start)
+    a, second, av = runs.values()
+    assert second.start == av.start != a.start
+    assert second.model_copy(update={"start": a.start}) == a
+    assert second.model_copy(update={"modalities": av.modalities}) == av
 
 
 BASE = """

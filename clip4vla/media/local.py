@@ -45,6 +45,25 @@ def fetch_local(row, media: Path, folder: Path, cut_longer: bool = False) -> dic
         return _row(row, FetchStatus.CUT_FAILED, f"cut failed: {source}: {why}")
 
 
+def has_changed(row, media: Path, folder: Path, since: float) -> bool:
+    """Whether a file of the user is another one than a fetched row (with `file`) says.
+
+    `since` is when the row was written. A file that is newer by one of its times (`cp -p` sets
+    only one back) is compared by its hash; there is none of a source that was cut into `folder`.
+    """
+    source = media / row.file
+    try:
+        facts = os.stat(source)
+    except OSError:
+        return True
+    was_cut = Path(row.path).parent == folder
+    if not was_cut and (row.path != str(source) or facts.st_size != row.bytes):
+        return True
+    if max(facts.st_mtime, facts.st_ctime) < since:
+        return False
+    return was_cut or sha256_of_file(source) != row.sha256
+
+
 def _problem(source: Path) -> str:
     """Why a file cannot be read; "" if it can. A link to itself or a closed folder is a reason."""
     try:

@@ -15,7 +15,8 @@ from clip4vla.errors import UserError
 from clip4vla.files import sole_owner, whole_file, write_text
 from clip4vla.media.fetch import FETCH_COLUMNS, server_of
 from clip4vla.media.journal import Journal
-from clip4vla.media.ledger import MISSING_COLUMNS, missing
+from clip4vla.media.ledger import MISSING_COLUMNS, missing, usable
+from clip4vla.media.local import has_changed
 from clip4vla.media.overview import FATES, by_split, by_status, so_far
 from clip4vla.media.probe import PROBE_COLUMNS
 from clip4vla.media.status import FetchStatus
@@ -157,13 +158,26 @@ def _table(*headings: str, numbers: Collection[str]) -> Table:
 def retry(plan: Plan, dataset: str | None, at_once: bool = False) -> list[str]:
     """Mark the shards whose refused clips may be asked for again, by taking their table away.
 
+    Of local files, unusable ones are looked at again, and those that have changed.
     The ledger goes too, since Snakemake makes what is missing only where something asks for it. The
     next `snakemake` then runs just these shards again, and of these only what is not settled is
     asked for. Returns one line a version. Clips whose pause is not over wait, unless `at_once`
-    ends all pauses (a login was given, say). UserError for a version that is frozen: runs cite it,
-    so another attempt needs another version.
+    ends all pauses (a login was given, say). A version that is frozen stays, as runs cite it, so
+    another attempt needs another version: UserError where it was asked for by name, else its line.
     """
-    return [_retry(plan, version, at_once) for version in versions_of(plan, dataset)]
+    lines = []
+    for version in versions_of(plan, dataset):
+        try:
+            lines.append(_retry(plan, version, at_once))
+        except Frozen as error:
+            if dataset is not None:
+                raise
+            lines.append(str(error))
+    return lines
+
+
+class Frozen(UserError):
+    """A version that cannot change has clips that could be asked for again."""
 
 
 def _retry(plan: Plan, version: str, at_once: bool) -> str:
@@ -180,12 +194,15 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
         table = Path(layout.shard_dir(version, shard), "fetch.parquet")
         if not table.is_file():
             continue
-        due, later, first = _due(read_table(table), version, shard, dataset.source)
+        if dataset.source == "local":  # looking into a folder costs little, and nobody is asked
+            due, later, first = _due_local(table, version, dataset.media), 0, float("inf")
+        else:
+            due, later, first = _due(read_table(table), version, shard)
         waiting, soonest = waiting + later, min(soonest, first)
         if not due:
             continue
         if is_frozen(version):
-            raise UserError(
+            raise Frozen(
                 f"{version} is frozen, and runs may cite it: raise datasets.{name}.fetch_pass to "
                 f"{dataset.fetch_pass + 1} for a new version that keeps what was fetched"
             )
@@ -201,11 +218,26 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
     return line
 
 
-def _due(fetched: pd.DataFrame, version: str, shard: int, source: str) -> tuple[int, int, float]:
+def _due_local(table: Path, version: str, media: Path | None) -> int:
+    """Clips of a shard to look at again: unusable ones, and those whose file has changed."""
+    rows = read_table(table)
+    planned = read_table(f"{layout.data_dir(version)}/plan.parquet")[["clip_id", "file"]]
+    rows = rows.merge(planned, on="clip_id")
+    again = rows["fetch"] != FetchStatus.OK
+    probe = table.with_name("probe.parquet")
+    if probe.is_file():
+        rows = rows.merge(read_table(probe), on="clip_id", how="left")
+        again |= ~usable(rows.fillna({"video": "", "audio": ""}))
+    if media is not None:
+        folder, since = table.with_name("media"), table.stat().st_mtime
+        changed = [has_changed(row, media, folder, since) for row in rows.itertuples()]
+        again |= pd.Series(changed, index=rows.index, dtype="bool")
+    return int(again.sum())
+
+
+def _due(fetched: pd.DataFrame, version: str, shard: int) -> tuple[int, int, float]:
     """Refused clips that may be asked for again, those that must wait, and the first's moment."""
     refused = fetched[fetched["fetch"] != FetchStatus.OK]
-    if source == "local":  # looking into a folder costs nothing, and the files may be there now
-        return len(refused), 0, float("inf")
     attempts = Journal(layout.media_dir(version, shard)).attempts()
     open_ = [row.clip_id for row in refused.itertuples() if FetchStatus(row.fetch).retry != "never"]
     again = [attempts[clip_id]["again"] for clip_id in open_ if clip_id in attempts]

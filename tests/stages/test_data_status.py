@@ -8,15 +8,20 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
+from clip4vla.cli import app
 from clip4vla.config import layout
 from clip4vla.config.plan import make_plan
 from clip4vla.errors import UserError
+from clip4vla.files import sha256_of_file
+from clip4vla.media.local import has_changed
 from clip4vla.stages import data, data_status
 
 REPO = Path(__file__).parents[2]
@@ -315,6 +320,86 @@ def test_local_files_are_looked_for_again(world, tmp_path):
     for shard in range(2):
         data.fetch(plan, version, shard)
     assert line(world.status(), "train")[-2] == "1"  # good: there now, not probed yet
+
+
+def retry(world, *arguments: str) -> str:
+    """What the command says."""
+    options = [part for file in world.files for part in ("-c", str(file))]
+    done = CliRunner().invoke(app, ["data", "retry", *arguments, *options])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    return done.output
+
+
+@pytest.mark.parametrize("run", [by_hand, pytest.param(by_snakemake, marks=pytest.mark.slow)])
+def test_a_local_file_that_was_replaced_is_looked_at_again(world, tmp_path, run):
+    media = tmp_path / "media"
+    for file, _ in FILES.values():
+        (media / file).parent.mkdir(parents=True, exist_ok=True)
+        (media / file).write_bytes(world.site.body)
+    whole, same = world.site.body, media / FILES["fine"][0]
+    for clip in ("good", "page"):
+        (media / FILES[clip][0]).write_bytes(b"damaged")
+    (media / FILES["lost"][0]).unlink()
+    world.write(source="local", media=str(media))
+    (version,) = world.plan().versions
+    folder = layout.data_dir(version)
+    run(world, folder)
+    first = pd.read_parquet(f"{folder}/ledger.parquet").set_index("clip_id")
+    assert dict(first.video) == {
+        "good": "decode_error", "page": "decode_error", "lost": "not_fetched",
+        "fine": "ok", "full": "ok", "late": "ok",
+    }  # fmt: skip
+    listed = pd.read_csv(f"{folder}/missing.tsv", sep="\t").set_index("clip_id").detail
+    assert listed["lost"] == f"no such file: {media}/404/lost.mp4"
+    assert listed["good"] == f"{media}/ok/good.mp4"
+    (media / FILES["good"][0]).write_bytes(whole)
+    other = make_clip(tmp_path / "other.mp4", seconds=2.0).read_bytes()
+    (media / FILES["full"][0]).write_bytes(other)  # another size: and it was usable
+    shards = int(first.shard[["good", "page", "lost", "full"]].nunique())
+    assert f"4 clips in {shards} shards will be asked for" in retry(world, "demo")
+    run(world, folder)
+    second = pd.read_parquet(f"{folder}/ledger.parquet").set_index("clip_id")
+    assert second.video["good"] == "ok" and second.duration["full"] > first.duration["full"]
+    kept = ["page", "lost", "fine", "late"]
+    assert second.loc[kept].equals(first.loc[kept])
+    assert same.read_bytes() == whole
+
+
+def test_a_local_file_counts_as_changed_by_size_and_by_hash_where_it_is_newer(world, tmp_path):
+    media, state = tmp_path / "media", tmp_path / "state"
+    media.mkdir()
+    path = media / "a.mp4"
+    path.write_bytes(b"one two")
+    row = {"file": "a.mp4", "path": str(path), "bytes": 7, "sha256": sha256_of_file(path)}
+
+    def changed(since=0.0, **other) -> bool:
+        return has_changed(SimpleNamespace(**row | other), media, state, since)
+
+    later = path.stat().st_mtime + 3600
+    assert not changed() and not changed(later)
+    path.write_bytes(b"two one")
+    os.utime(path, (1, 1))  # as `cp -p` does; the time of the change of the file's entry is new
+    assert changed() and not changed(later)
+    path.write_bytes(b"longer than before")
+    assert changed(later)
+    path.unlink()
+    assert changed(later)
+    path.write_bytes(b"one two")
+    assert not changed() and changed(later, path="/elsewhere/a.mp4")  # `media` names another folder
+    cut = {"path": str(state / "a.mp4"), "bytes": 1, "sha256": "of the cut"}
+    assert changed(**cut) and not changed(later, **cut)
+
+
+def test_all_datasets_are_asked_again_beside_a_frozen_one(world):
+    plan = world.plan()
+    (version,) = plan.versions
+    by_hand(world, layout.data_dir(version))
+    (cache_id,) = {cache_id for _, cache_id in plan.caches}
+    manifest = Path(layout.manifest(version, cache_id))
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    world.the_pause_is_over()
+    assert "is frozen, and runs may cite it: raise" in retry(world)
 
 
 def test_a_probe_from_before_the_file_was_there_counts_for_nothing(world):

@@ -82,3 +82,15 @@ def test_how_many_clips_fit_the_device_makes_no_new_run():
 def test_a_mistake_in_it_is_one_line(given, expected):
     with pytest.raises(UserError, match=expected):
         plan(**given)
+
+
+def test_under_paper_the_second_stage_has_the_values_of_ours_and_a_token_for_each_source():
+    """docs/deviations.md: the text describes none, so the rows that have one keep ours."""
+    second, first = chain(plan(preset="paper", second_stage={}))
+    assert (second.optimiser, second.objective) == (
+        chain(plan(second_stage={}))[0].optimiser,
+        chain(plan(second_stage={}))[0].objective,
+    )
+    assert {second.model.type_token, first.model.type_token} == {"single"}
+    assert [source.nonverbal_share for source in second.sources] == [0.0, 1.0]
+    assert len(chain(plan(preset="paper", second_stage=None))) == 1

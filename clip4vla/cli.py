@@ -78,20 +78,22 @@ def doctor(
 ) -> None:
     """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy.
 
-    And the MLflow server, where the config names one, and what YouTube needs, where it is a source.
+    And the MLflow server, where the config names one, what YouTube needs, where it is a source,
+    and the files of its weights.
     """
     from rich.console import Console
 
     from clip4vla.config.load import load_config
     from clip4vla.doctor import check, report
 
-    tracking, from_youtube = None, False
+    tracking, from_youtube, weights = None, False, {}
     if config_files != DEFAULT_CONFIG or DEFAULT_CONFIG[0].is_file():
         config, _ = load_config(config_files, overrides_of(values))
         tracking = config.tracking
         used = [dataset for dataset in config.datasets.values() if dataset.enabled]
         from_youtube = any(dataset.source == "youtube" for dataset in used)
-    found = check(folder, tracking=tracking, from_youtube=from_youtube)
+        weights = {name: item.path for name, item in config.weights.items() if item.path}
+    found = check(folder, tracking=tracking, from_youtube=from_youtube, weights=weights)
     raise typer.Exit(report(found, Console()))
 
 

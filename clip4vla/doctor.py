@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -45,11 +45,13 @@ def check(
     today: date | None = None,
     tracking: "Tracking | None" = None,
     from_youtube: bool = False,
+    weights: Mapping[str, Path] | None = None,
 ) -> list[Check]:
     """Run every check. `folder` is where data and runs will live; `today` dates yt-dlp.
 
     tracking: of the config, whose MLflow server is asked whether it would take runs.
     from_youtube: whether a dataset of the config is fetched from YouTube.
+    weights: files of the config by name; those that are there must be files of weights.
     """
     folder, today = Path(folder), today or date.today()
     checks: list[tuple[str, Callable[[], Check]]] = [
@@ -66,6 +68,7 @@ def check(
         ("Slurm", slurm),
         ("MLflow", lambda: installed("MLflow", "mlflow")),
         *([("MLflow server", lambda: mlflow_server(tracking.uri))] if served(tracking) else []),
+        *([("weights", lambda: weight_files(weights))] if weights else []),
         ("CPU", cpu),
         ("memory", memory),
         ("disk", lambda: disk(folder)),
@@ -266,6 +269,18 @@ def mlflow_server(uri: str) -> Check:
         found, _, remedy = str(error).partition("; ")
         state = "warn" if isinstance(error, RetryLater) else "fail"
         return Check("MLflow server", state, found, remedy)
+
+
+def weight_files(paths: Mapping[str, Path]) -> Check:
+    """The files of weights that are there are what they should be, by first bytes and size."""
+    from clip4vla.models.forms import problem_of
+
+    there = {name: path for name, path in paths.items() if path.exists()}
+    for name, path in there.items():
+        if problem := problem_of(path):
+            found, _, remedy = problem.partition(". Fix: ")
+            return Check("weights", "fail", f"{name}: {found}", remedy or "correct its path")
+    return Check("weights", "ok", f"{len(there)} of {len(paths)} files are there")
 
 
 def cpu() -> Check:

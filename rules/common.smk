@@ -156,11 +156,12 @@ def stop_for_unknown_names():
 
 
 def stop_when_files_are_missing():
-    """Before the first job of a real run: one line for each of the user's files that is missing."""
+    """Before the first job of a real run: one line for each of the user's files that is missing or unfit."""
     from clip4vla.datasets.ready import missing_files
+    from clip4vla.models.forms import unfit_weights
     from clip4vla.stages.runs import unfit_tags
 
-    if problems := missing_files(PLAN) + unfit_tags(PLAN):
+    if problems := missing_files(PLAN) + unfit_weights(PLAN) + unfit_tags(PLAN):
         raise WorkflowError("\n".join(problems))
 
 

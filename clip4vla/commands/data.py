@@ -22,12 +22,13 @@ data = typer.Typer(no_args_is_help=True, help="From ids and annotations to froze
 
 @data.command("check")
 def data_check(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """Say which of your files are missing, one line each, and where they belong."""
+    """Say which of your files are missing or unfit, one line each, and where they belong."""
     from clip4vla.datasets.ready import missing_files
+    from clip4vla.models.forms import unfit_weights
     from clip4vla.stages.runs import unfit_tags
 
     found = plan_of(config_files, values)
-    if problems := missing_files(found) + unfit_tags(found):
+    if problems := missing_files(found) + unfit_weights(found) + unfit_tags(found):
         raise UserError("\n".join(problems))
     typer.echo("all files that the targets need are there")
 

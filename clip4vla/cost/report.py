@@ -8,6 +8,7 @@ from clip4vla.cost.assumptions import PAPER_DAYS
 from clip4vla.cost.estimate import Estimate, estimate
 from clip4vla.cost.runs import v100_flops
 from clip4vla.datasets.ready import missing_files
+from clip4vla.models.forms import unfit_weights
 
 STAGES = ("pretrain", "substitute", "finetune", "evaluate")
 
@@ -27,6 +28,8 @@ def print_plan(plan: Plan, tflops: float | None) -> None:
         out.print(f"{name}/{row}/{dataset}: not run ({reason})")
     for line in missing_files(plan):
         out.print(f"missing: {line}")
+    for line in unfit_weights(plan):
+        out.print(f"unfit: {line}")
     for line in _sums(cost, tflops):
         out.print(line)
 

@@ -6,6 +6,9 @@ are read: the classes that it names are replaced by empty ones, and its code is 
 """
 
 import io
+import pickle
+import re
+import textwrap
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clip4vla.errors import UserError
+from clip4vla.models.forms import FORMS, SAFETENSORS, ZIP, form_of
 
 ARCHIVE = "TorchScript archive"  # `WeightFile.form` of what OpenAI publishes
 SCRIPT_CLASSES = "__torch__."  # classes that an archive defines itself
@@ -27,10 +31,16 @@ TRAINING = {  # what stands beside them, or among them
 }
 WRAPPER = "module."  # before every name in the state of a distributed training
 PACKING = 64 * 2**20  # bytes that a torch file may save by compression: it packs code, not weights
-NOT_WEIGHTS = {  # how a failed download begins
-    b"<": "is a web page, not weights: fetch it again, in a browser if need be",
-    b"version https://git-lfs": "is a pointer of Git LFS, not weights: run `git lfs pull`",
-}
+NAMED = re.compile(r"GLOBAL ([^\s'\"]+)")  # a class that torch does not make, in its message
+USUAL = (  # classes that trainings save beside weights
+    *("argparse.Namespace", "types.SimpleNamespace", "collections.", "numpy.", "pathlib."),
+    *("omegaconf.", "yacs.", "easydict.", "torch."),
+)
+CONVERT = (
+    'where you trust the file, keep its state dict alone: python -c "import torch; s = torch.load('
+    "{path!r}, weights_only=False); torch.save(s.get('state_dict', s.get('model', s)), "
+    "'weights.pt')\""
+)
 
 
 @dataclass(frozen=True)
@@ -62,30 +72,21 @@ def read_weight_file(path: str | Path) -> WeightFile:
     its size allows; OSError if it cannot be opened.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the file of weights in it")
-    with open(path, "rb") as stream:
-        start = stream.read(64)
-    for sign, remedy in NOT_WEIGHTS.items():
-        if start.lstrip().startswith(sign):
-            raise UserError(f"{path}: {remedy}")
+    form = form_of(path)
     try:
-        file = _read(path, start)
+        file = _read(path, form)
     except UserError:
         raise
     except Exception as error:  # readers raise almost anything on bytes that mean harm
-        raise UserError(
-            f"{path}: cannot be read as weights ({_first_line(error)}); give a safetensors file, a "
-            "state dict saved by torch, or OpenAI's CLIP archive"
-        ) from None
+        raise _refusal(path, error) from None
     _check_extent(path, file.tensors)
     return file
 
 
-def _read(path: Path, start: bytes) -> WeightFile:
-    if start[8:9] == b"{":
-        return WeightFile("safetensors", load_file(path))
-    if zipfile.is_zipfile(path):
+def _read(path: Path, form: str) -> WeightFile:
+    if form == SAFETENSORS:
+        return WeightFile(SAFETENSORS, load_file(path))
+    if form == ZIP:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
         _check_claims(path, entries)
@@ -94,8 +95,18 @@ def _read(path: Path, start: bytes) -> WeightFile:
     return _weights_in(path, torch.load(path, map_location="cpu", weights_only=True))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+def _refusal(path: Path, error: Exception) -> UserError:
+    """What a reader's error means. Torch's own text advises to run what is in the file."""
+    if named := NAMED.search(str(error)):
+        name = ascii(named[1])[1:-1][:80]
+        fix = CONVERT.format(path=str(path)) if name.startswith(USUAL) else FORMS
+        return UserError(f"{path}: holds {name}, which is not read: it may run code. Fix: {fix}")
+    if isinstance(error, pickle.UnpicklingError):
+        why = "it is damaged, or holds more than tensors and plain values"
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+        why = textwrap.shorten(ascii(text)[1:-1], 120, placeholder=" ...")
+    return UserError(f"{path}: cannot be read as weights: {why}. Fix: {FORMS}")
 
 
 def _check_claims(path: Path, entries: list[zipfile.ZipInfo]) -> None:

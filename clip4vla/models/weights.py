@@ -18,6 +18,7 @@ from clip4vla.files import canonical_json, whole_file
 from clip4vla.models.archives import read_tensors
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.coverage import Coverage, compare
+from clip4vla.models.forms import SAFETENSORS, form_of
 from clip4vla.models.importers import CLIP_KINDS, kind_of, to_our_names
 
 METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
@@ -59,13 +60,13 @@ def save_torch(path: str | Path, content: dict[str, Any]) -> None:
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata of a file that `save_model` wrote. UserError for any other."""
-    if Path(path).is_dir():
-        raise UserError(f"{path}: is a folder; name the file of weights in it")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[METADATA])
-    except (safetensors.SafetensorError, KeyError, ValueError):
-        metadata = None
+    form, metadata = form_of(path), None
+    if form == SAFETENSORS:
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})[METADATA])
+        except (safetensors.SafetensorError, KeyError, ValueError):
+            pass
     if not isinstance(metadata, dict):
         raise UserError(
             f"{path}: was not written by this project: it has no metadata; "

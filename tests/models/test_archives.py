@@ -1,10 +1,17 @@
 """Files that others wrote are read, and nothing in them runs."""
 
+import argparse
+import errno
 import os
 import pickle
 import random
+import shlex
+import subprocess
+import sys
 import zipfile
+from pathlib import PurePosixPath
 
+import numpy as np
 import pytest
 import torch
 from foreign_weights import openai_state, script_archive
@@ -12,7 +19,7 @@ from safetensors.torch import save_file
 
 from clip4vla.errors import UserError
 from clip4vla.models.archives import read_tensors, read_weight_file
-from clip4vla.models.weights import read_named
+from clip4vla.models.weights import read_metadata, read_named
 
 WORDS = {"visual.conv1.weight": torch.arange(6.0).view(2, 3), "logit_scale": torch.tensor(4.0)}
 
@@ -91,7 +98,7 @@ def nothing_runs(tmp_path, monkeypatch):
 def test_a_pickle_with_code_does_not_run(nothing_runs, saved, legacy):
     path = nothing_runs / "pytorch_model.bin.3"
     torch.save(saved, path, _use_new_zipfile_serialization=not legacy)
-    refused(path, "cannot be read as weights")
+    refused(path, "holds posix.system, which is not read: it may run code. Fix: give a safetensors")
 
 
 def test_a_plain_pickle_with_code_does_not_run(nothing_runs):
@@ -114,9 +121,18 @@ def test_the_data_of_an_archive_with_code_do_not_run(nothing_runs):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "cannot be read as weights"),
-        (b"not weights at all", "cannot be read as weights"),
-        (b"\x08\0\0\0\0\0\0\0{broken}", "cannot be read as weights"),
+        (b"", "cannot be read as weights: it is empty. Fix: fetch it again"),
+        (b"not weights at all", "cannot be read as weights: its 18 bytes are of no form"),
+        (random.Random(5).randbytes(4000), "cannot be read as weights: its 4,000 bytes are of no"),
+        (b"\x08\0\0\0\0\0\0\0{broken}", "cannot be read as weights: its header is damaged"),
+        (b"\xff" * 8 + b"{" + bytes(99), "its header is cut off, or it is damaged"),
+        (b"PK\x03\x04" + bytes(99), "it is a zip file that was cut off or is damaged"),
+        (b"\x80\x04" + bytes(99), "it is a plain pickle, which torch did not write"),
+        (b"\x1f\x8b\x08" + bytes(99), "is a gzip file, not weights. Fix: unpack it"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file (Keras), not weights. Fix: convert"),
+        (b'{"metadata": {"total_size": 1}}', "is a JSON text"),
+        (bytes(4096), "is zero bytes, as an interrupted copy leaves them"),
+        (bytes(250).replace(b"\0", b"x") + b"1234567ustar\x0000", "is a tar archive"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "web page"),
         (b"<html><body>404</body></html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
@@ -126,6 +142,73 @@ def test_a_file_that_is_no_weight_file(tmp_path, content, words):
     path = tmp_path / "x.pt"
     path.write_bytes(content)
     refused(path, words)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        ({"best": np.float64(3.0)}, "numpy"),
+        ({"rng": np.arange(3)}, "numpy"),
+        ({"args": argparse.Namespace(lr=0.1)}, "argparse.Namespace"),
+        ({"out": PurePosixPath("runs")}, "pathlib.PurePosixPath"),
+    ],
+    ids=["scalar", "array", "namespace", "path"],
+)
+def test_a_training_with_other_classes_names_them_and_how_to_convert(
+    tmp_path, monkeypatch, beside, named, legacy
+):
+    """Not in torch's words, which advise to run the file's code; and the command works."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pt"
+    torch.save({"model": WORDS, **beside}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match=rf"x\.pt: holds {named}\S*, which is not read") as error:
+        read_tensors(path)
+    message = str(error.value)
+    assert message.isprintable()
+    command = shlex.split(message.partition("keep its state dict alone: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert read_tensors(tmp_path / "weights.pt").keys() == WORDS.keys()
+
+
+def test_a_class_of_a_hostile_name_is_printed_without_its_control_characters(tmp_path):
+    pickled = b"\x80\x02cevil\x1b[31m\nname\x07\n)R."
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickled)
+        archive.writestr("x/version", "3\n")
+    with pytest.raises(UserError) as error:
+        read_tensors(tmp_path / "x.pt")
+    assert str(error.value).isprintable() and "evil" in str(error.value)
+
+
+def test_a_zip_archive_that_torch_did_not_write(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("model.safetensors", b"")
+    refused(tmp_path / "x.zip", "zip archive that torch did not write. Fix: unpack it")
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_safetensors_file_of_another_size_than_its_header_says(tmp_path, more):
+    path = tmp_path / "x.safetensors"
+    save_file(WORDS, path)
+    content = path.read_bytes()
+    path.write_bytes(content[:more] if more < 0 else content + b"x")
+    refused(path, f"it has {len(content) + more} bytes, and its header says {len(content)}")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_file_without_its_end_is_told_in_our_words(tmp_path, legacy):
+    path = tmp_path / "x.pt"
+    torch.save(WORDS, path, _use_new_zipfile_serialization=not legacy)
+    path.write_bytes(path.read_bytes()[: -8 if legacy else -200])
+    refused(path, "cannot be read as weights: ")
+
+
+def test_a_missing_file_is_one_of_the_system(tmp_path):
+    for read in (read_tensors, read_metadata):
+        with pytest.raises(FileNotFoundError) as error:
+            read(tmp_path / "none.safetensors")
+        assert error.value.errno == errno.ENOENT and error.value.filename
 
 
 def test_a_folder_is_no_weight_file(tmp_path):

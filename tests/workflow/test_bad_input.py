@@ -79,6 +79,18 @@ def test_a_config_mistake_stops_before_anything_runs(project):
     assert "inputs.max_segment: unknown key; did you mean max_segments?" in text_of(done)
 
 
+def test_a_web_page_in_place_of_weights_stops_before_anything_runs(project):
+    page = project.folder / "clip.pt"
+    page.write_text("<html>Sign in</html>")
+    config = project.folder / "config.yaml"
+    weights = "weights.mine.path: clip.pt\nrecipe:\n  model.weights: mine\n"
+    config.write_text(config.read_text().replace("recipe:\n", weights, 1))
+    done = project.run("data")
+    assert done.returncode != 0
+    assert f"weights mine: {page}: is a web page, not weights. Fix: fetch it" in text_of(done)
+    assert not list(project.out.glob("data/*/*.parquet"))
+
+
 def test_broken_media_are_rows_of_the_ledger(project):
     """Local files: gone, empty, cut off, another type under the suffix, no video, no sound."""
     media = project.folder / "media" / "clips"

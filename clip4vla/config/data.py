@@ -128,6 +128,11 @@ class Rate(Section):
         2.0, ge=0, description="youtube: seconds between clips, at random up to 2.5 times as many"
     )
     clip_seconds: float = runtime(1800.0, gt=0, description="a clip that takes longer is given up")
+    clip_bytes: int = runtime(
+        2_000_000_000,
+        gt=0,
+        description="a file that is larger is given up, before the disk is full",
+    )
     bytes_per_second: int | None = runtime(
         None, gt=0, description="most that one download takes; whole files only, not cut clips"
     )

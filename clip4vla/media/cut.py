@@ -32,6 +32,7 @@ class FfmpegStopped(Exception):
 
     def __init__(self, code: int):
         super().__init__(f"ffmpeg exited with code {code}")
+        self.code = code
 
 
 def most_bytes(seconds: float) -> int:

@@ -15,7 +15,7 @@ from clip4vla.config.data import Dataset
 from clip4vla.datasets.collect import check_names
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.files import canonical_json, sha256_of, sha256_of_file, sole_owner
-from clip4vla.media.download import TOOL, Downloader
+from clip4vla.media.download import Downloader
 from clip4vla.media.journal import Journal
 from clip4vla.media.local import fetch_local
 from clip4vla.media.server import Server
@@ -23,11 +23,13 @@ from clip4vla.media.status import (
     REFUSALS,
     FetchStatus,
     classify,
+    is_of_server,
     local_failure,
     retry_after,
     was_answered,
     with_warnings,
 )
+from clip4vla.media.ytdlp import TOOL
 from clip4vla.progress import track
 
 FETCH_COLUMNS = {
@@ -88,6 +90,7 @@ class _Outcome:
     detail: str = ""
     path: Path | None = None
     again: float = 0.0
+    final: bool = False
 
 
 class _Remote:
@@ -155,6 +158,11 @@ class _Remote:
                         "bytes": path.stat().st_size if path else 0,
                         "sha256": sha256_of_file(path) if path else "",
                         "tool": TOOL,
+                        **(
+                            {"final": True}
+                            if outcome.final and outcome.status.retry != "never"
+                            else {}
+                        ),
                     }
                 )
 
@@ -166,7 +174,7 @@ class _Remote:
             if ours is not None:
                 raise ours from None
             self.answered = bool(self.answered) or was_answered(error)
-            return self._failed(*classify(error, downloader.warnings), retry_after(error))
+            return self._failed(error, downloader.warnings)
         self.failing, self.refused, self.answered = 0, 0, True
         final = self.folder / part.name
         with open(part, "rb") as stream:
@@ -174,8 +182,11 @@ class _Remote:
         os.replace(part, final)
         return _Outcome(FetchStatus.OK, with_warnings("", downloader.warnings), path=final)
 
-    def _failed(self, status: FetchStatus, detail: str, after: float | None) -> "_Outcome":
-        self.failing = self.failing + 1 if status == FetchStatus.NETWORK_TRANSIENT else 0
+    def _failed(self, error: Exception, warnings: list[str]) -> "_Outcome":
+        status, detail = classify(error, warnings)
+        after = None if status.retry == "never" else retry_after(error)  # it is about one clip
+        down = status == FetchStatus.NETWORK_TRANSIENT and is_of_server(error)
+        self.failing = self.failing + 1 if down else 0
         self.refused = self.refused + 1 if status in REFUSALS else 0
         if self.failing >= OUTAGE:
             self._outage(detail)
@@ -183,7 +194,9 @@ class _Remote:
         again = time.time() + pause
         if after is not None or self.refused >= BREAKER:
             self.server.refuse(again)
-        return _Outcome(status, detail, again=0.0 if status.retry == "never" else again)
+        final = getattr(error, "final", False)
+        closed = final or status.retry == "never"
+        return _Outcome(status, detail, again=0.0 if closed else again, final=final)
 
     def _outage(self, detail: str) -> None:
         self.journal.forget(FetchStatus.NETWORK_TRANSIENT)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, whole_file, write_text
-from clip4vla.media.status import FetchStatus
+from clip4vla.media.status import FetchStatus, Retry
 
 MAX_ATTEMPTS = 3  # at a stretch, for statuses that are worth trying again at once
 
@@ -16,7 +16,8 @@ class Journal:
     """journal.jsonl in a folder, one record an attempt.
 
     Keys: clip_id, request, fetch, detail, again (not before this moment, in seconds since 1970, the
-    clip may be asked for again), file, bytes, sha256, tool. A record is on the disk before the next
+    clip may be asked for again), file, bytes, sha256, tool; final (where it is there): nothing may
+    come of asking again, whatever the status says. A record is on the disk before the next
     clip begins. A torn last line, which a kill may leave, counts for nothing and is cut off before
     the next record is added; so do records of another request (other address or times) and of files
     that are gone from the folder or have another size. Reading changes nothing, so anybody may read
@@ -54,7 +55,7 @@ class Journal:
         last = self.last(clip_id, request)
         if last is None:
             return False
-        retry = FetchStatus(last["fetch"]).retry
+        retry = _retry(last)
         if retry == "now" and len(self._records[clip_id, request]) % MAX_ATTEMPTS:
             return False
         return retry == "never" or now < last["again"]
@@ -73,7 +74,7 @@ class Journal:
             return
         if found["fetch"] == FetchStatus.OK:
             link_or_copy(earlier.folder / found["file"], self.folder / found["file"])
-        elif FetchStatus(found["fetch"]).retry != "never":
+        elif _retry(found) != "never":
             return
         self.add(found)
 
@@ -115,6 +116,10 @@ class Journal:
                     f"{self.path}, line {number} is no record of an attempt: delete this line; "
                     "only its clip is asked for again"
                 ) from None
+
+
+def _retry(record: dict) -> Retry:
+    return "never" if record.get("final") else FetchStatus(record["fetch"]).retry
 
 
 def link_or_copy(source: Path, target: Path) -> None:

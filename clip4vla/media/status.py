@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Literal
 
 Retry = Literal["now", "later", "never"]
@@ -132,7 +133,7 @@ _OTHER_MESSAGES: _Messages = (
     (FetchStatus.CUT_FAILED, r"ffmpeg exited|ffmpeg could not|cut failed|postprocess"),
     (
         FetchStatus.NETWORK_TRANSIENT,
-        r"timed? ?out|connection|unreachable|remote end closed|incomplete ?read|more expected"
+        r"timed? ?out|connection|unreachable|remote end closed|incomplete ?read|bytes read"
         r"|bytes, expected|temporar|transport ?error|ssl|network|broken pipe|protocol error"
         r"|unable to connect",
     ),
@@ -190,6 +191,8 @@ def _classified(error: BaseException) -> tuple[FetchStatus, str]:
     if code is not None:
         return _of_http(code), detail
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    if _is_no_http(chain):
+        return FetchStatus.FORMAT_UNAVAILABLE, detail
     if "GeoRestrictedError" in names:
         return FetchStatus.GEO_BLOCKED, detail
     if names & {"TransportError", "ContentTooShortError", "TimeoutError", "ConnectionError"}:
@@ -205,6 +208,15 @@ def _classified(error: BaseException) -> tuple[FetchStatus, str]:
     if "UnavailableVideoError" in names:
         return FetchStatus.FORMAT_UNAVAILABLE, detail
     return FetchStatus.UNKNOWN, detail
+
+
+def _is_no_http(chain: list[BaseException]) -> bool:
+    """Whether a server answered, but not in a way that HTTP knows: it will do so again.
+
+    A connection that ends early is none of these, though Python counts it among them.
+    """
+    early = (RemoteDisconnected, IncompleteRead)
+    return any(isinstance(one, HTTPException) and not isinstance(one, early) for one in chain)
 
 
 def local_failure(error: BaseException) -> OSError | None:
@@ -279,8 +291,24 @@ def http_status(error: BaseException) -> int | None:
 
 def was_answered(error: BaseException) -> bool:
     """Whether a server is there behind a failed fetch: it said something, or data began to come."""
-    begun = ("[download]", "data blocks", "not done in", "ffmpeg exited")  # ffmpeg asks last
+    begun = (
+        "[download]",
+        "data blocks",
+        "not done in",
+        "broke off",
+        "ffmpeg exited",
+    )  # ffmpeg asks last
     return http_status(error) is not None or any(words in str(error) for words in begun)
+
+
+def is_of_server(error: BaseException) -> bool:
+    """Whether a failure may be one of all clips: nobody answered in time, or with a status of 5xx.
+
+    What breaks off once it has begun may be the clip's own fault.
+    """
+    status = http_status(error)
+    stalled = "not done in" in str(error)
+    return status >= 500 if status is not None else stalled or not was_answered(error)
 
 
 def _of_http(code: int) -> FetchStatus:

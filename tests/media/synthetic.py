@@ -68,10 +68,18 @@ class Misbehaving:
         self.busy, self.busiest = 0, 0  # requests at once
         self.retry_after: str | None = None
         self.content_type = "video/mp4"
+        self.in_parts = True  # whether Range is heeded
         self.first_ok = (
             False  # whether the first request for an address is answered as it should be
         )
         self.to_ffmpeg: int | None = None  # what ffmpeg is told, whatever the path says
+        self.sent = 0  # bytes of endless bodies
+        self.text = b""
+        self.leads_to = {
+            "file": "file:///etc/hostname",
+            "ftp": "ftp://127.0.0.1:9/x.mp4",
+            "odd": "gopher://x/",
+        }
         self.kind_of: dict[str, str] = {}  # path -> another kind than the path says
 
     @contextlib.contextmanager
@@ -92,7 +100,7 @@ class Misbehaving:
 
             def answer(self, kind):
                 if site.first_ok and site.asked.count(self.path) == 1:
-                    return self.send(site.body, site.content_type)
+                    return self.send_part()
                 if site.to_ffmpeg and "Icy-MetaData" in self.headers:
                     return self.fail(site.to_ffmpeg)
                 if kind == "html":
@@ -137,6 +145,44 @@ class Misbehaving:
                     while not site.stopping.wait(0.2):
                         self.wfile.write(site.body[:1] if kind == "trickle" else b"")
                     return None
+                if kind in ("endless", "endless_page"):
+                    page, block = kind == "endless_page", b"<html>" + b"x" * 65530
+                    self.send_response(200)
+                    self.send_header("Content-Type", "text/html" if page else "video/mp4")
+                    self.end_headers()  # without a length
+                    self.wfile.write(b"" if page else site.body)
+                    while not site.stopping.is_set():
+                        self.wfile.write(block)
+                        site.sent += len(block)
+                    return None
+                if kind == "vast":  # a length that no disk has
+                    return self.send(site.body, "video/mp4", claim=10**15)
+                if kind == "icy":
+                    self.close_connection = True
+                    return self.wfile.write(b"ICY 200 OK\r\nicy-metaint: 8192\r\n\r\n" + site.body)
+                if kind == "headers":
+                    self.send_response(200)
+                    for number in range(150):
+                        self.send_header(f"X-{number}", "x")
+                    self.send_header("Content-Length", "0")
+                    return self.end_headers()
+                if kind in ("chunked", "badchunk"):
+                    self.send_response(200)
+                    self.send_header("Content-Type", "video/mp4")
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    half = site.body[: len(site.body) // 2]
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(half), half))
+                    self.wfile.write(b"zzz\r\n" if kind == "badchunk" else b"ffff\r\nhalf")
+                    self.close_connection = True
+                    return None
+                if kind in site.leads_to:
+                    self.send_response(302)
+                    self.send_header("Location", site.leads_to[kind])
+                    self.send_header("Content-Length", "0")
+                    return self.end_headers()
+                if kind == "text":
+                    return self.send(site.text, site.content_type)
                 if kind == "slow":
                     site.stopping.wait(0.05)
                 if "x" in kind:
@@ -146,11 +192,24 @@ class Misbehaving:
                         return self.fail(code)
                 elif kind.isdigit():
                     return self.fail(int(kind))
-                return self.send(site.body, site.content_type)
+                return self.send_part()
+
+            def send_part(self):
+                first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+                size = len(site.body)
+                if not site.in_parts or not first.isdigit() or int(first) >= size:
+                    return self.send(site.body, site.content_type)
+                end = min(int(last), size - 1) if last else size - 1
+                self.send_response(206)
+                self.send_header("Content-Type", site.content_type)
+                self.send_header("Content-Length", str(end + 1 - int(first)))
+                self.send_header("Content-Range", f"bytes {first}-{end}/{size}")
+                self.end_headers()
+                self.wfile.write(site.body[int(first) : end + 1])
 
             def fail(self, code):
                 self.send_response(code)
-                if code == 429 and site.retry_after:
+                if site.retry_after:
                     self.send_header("Retry-After", site.retry_after)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

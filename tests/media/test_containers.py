@@ -4,8 +4,8 @@ import os
 import subprocess
 
 import pytest
-from fetching import rows
-from synthetic import make_clip
+from fetching import http, journal, rows
+from synthetic import Misbehaving, make_clip
 
 from clip4vla.config.data import Dataset
 from clip4vla.media import fetch
@@ -30,7 +30,7 @@ NAMING = {  # what names another file
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.download.SOCKET_SECONDS", 0.5)
+    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
     for name in ("no_proxy", "NO_PROXY", "PATH"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
@@ -50,6 +50,23 @@ def test_a_local_file_that_names_another_is_not_followed(tmp_path, long, kind):
     dataset = Dataset(reader="demo", annotations=".", source="local", media=media)
     plan = rows("theirs/clip.mp4", start=0.5, end=1.5)
     assert list(fetch_shard(plan, dataset, tmp_path / "m").fetch) == ["cut_failed"]
+
+
+@pytest.mark.parametrize("kind", NAMING)
+@pytest.mark.parametrize("way", ["at once", "second", "behind a redirect"])
+def test_what_a_server_sends_in_place_of_a_clip_is_not_followed(tmp_path, clip, long, kind, way):
+    """Also when it does so to ffmpeg only, after a clip to whoever asked first."""
+    site, pages = Misbehaving(clip.read_bytes()), Misbehaving(clip.read_bytes())
+    named = Misbehaving(long.read_bytes())
+    site.first_ok = way != "at once"
+    with named.serving() as elsewhere, pages.serving() as page, site.serving() as url:
+        site.text = pages.text = NAMING[kind].format(other=f"{elsewhere}/ok/long.ts").encode()
+        site.leads_to["away"] = f"{page}/text/x.mp4"
+        file = ("away" if way == "behind a redirect" else "text") + "/clip.mp4"
+        fetch_shard(rows(file, start=0.25, end=0.75), http(url), tmp_path / "m")
+    first = journal(tmp_path / "m")[0]
+    assert first["fetch"] == ("format_unavailable" if way == "at once" else "cut_failed")
+    assert not named.asked and bool(pages.asked) == (way == "behind a redirect")
 
 
 def test_both_libraries_know_every_container_of_the_list(clip):

@@ -23,7 +23,7 @@ from clip4vla.media.status import FetchStatus
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.download.SOCKET_SECONDS", 0.5)
+    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
     for name in ("no_proxy", "NO_PROXY", "PATH"):  # changed by the downloader on purpose
         monkeypatch.setenv(name, os.environ.get(name, ""))
 

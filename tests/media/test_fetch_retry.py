@@ -17,7 +17,7 @@ HOUR = 3600
 def clock(monkeypatch):
     """A clock that can be put forward."""
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.download.SOCKET_SECONDS", 0.5)
+    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
     for name in ("no_proxy", "NO_PROXY", "PATH"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     real = time.time

@@ -175,6 +175,7 @@ RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "
         "{}Unable to connect to proxy",
         "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1000)",
         "[download] Got error: 8297 bytes read, 1000 more expected",
+        "[download] Got error: 1076 bytes read",
         "{}Unable to download webpage: Failed to resolve 'x' ([Errno -5] No address associated with "
         "hostname)",
         "{}Unable to download webpage: [Errno 8] nodename nor servname provided, or not known",

@@ -35,15 +35,15 @@ def test_yt_dlp_has_a_runtime_and_its_scripts_and_fetches_none(tmp_path):
 def test_warnings_stand_in_the_journal(tmp_path, monkeypatch):
     """One about the set-up is given once, and holds for every clip after it."""
 
-    def extract(downloader, address):
-        log = downloader._log
+    def look_up(downloader, address):
+        log = downloader.log
         if not log.lasting:
             log.warning(RUNTIME)
         clip = address[-1]
         log.warning(f"[youtube] source_{clip}: Some formats are missing")
         raise RuntimeError(f"[youtube] source_{clip}: No video formats found!")
 
-    monkeypatch.setattr(Downloader, "_extract", extract)
+    monkeypatch.setattr(Downloader, "_look_up", look_up)
     table = fetch_shard(rows("a", "b"), YOUTUBE, tmp_path / "m")
     assert list(table.fetch) == ["format_unavailable"] * 2
     for clip, record in enumerate(journal(tmp_path / "m")):

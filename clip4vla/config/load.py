@@ -1,7 +1,7 @@
 """The user's config: files merged, paths resolved, everything checked in one place."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -54,6 +54,11 @@ class Config(Section):
     )
     compile: bool = runtime(
         False, description="training compiles its blocks (torch.compile): equal up to rounding"
+    )
+    check_reads: Literal["sampled", "all"] = runtime(
+        "sampled",
+        description="which clips training compares with their sha256 as it reads them: one in 32, "
+        "or all; evaluation and substitution always check all (docs/formats.md)",
     )
     tracking: Tracking = runtime(Tracking())
     datasets: dict[str, Dataset] = Field({}, description="by name; see below")

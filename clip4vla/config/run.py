@@ -157,16 +157,23 @@ Run = Annotated[Pretrain | Substitute | Finetune | Evaluate, Field(discriminator
 RUN = TypeAdapter(Run)
 
 
-def read_run(path) -> Pretrain | Substitute | Finetune | Evaluate:
-    """Read the `config.json` of a run. UserError: file, field, remedy."""
-    from clip4vla.files import read_json
+def read_run(path, key: str) -> Pretrain | Substitute | Finetune | Evaluate:
+    """Read the `config.json` of a run. UserError: file, field, remedy; and where it was edited.
+
+    A key is the hash of its config, so no record is needed to see that.
+    """
+    from clip4vla.files import canonical_json, read_json, sha256_of
 
     try:
-        return RUN.validate_python(read_json(path))
+        value = read_json(path)
+        run = RUN.validate_python(value)
+        if sha256_of(canonical_json(value))[: len(key)] == key:
+            return run
+        why = f"with the key {key} (it was edited, or is another run's)"
     except ValidationError as error:
         first = error.errors()[0]
         why = f"of this version ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         why = f"({error})"
     raise UserError(f"{path}: not the config of a run {why}; delete it and run the stage again")
 

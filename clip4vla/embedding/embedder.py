@@ -18,6 +18,7 @@ from clip4vla.media.status import AudioStatus
 from clip4vla.models.checkpoint import Checkpoint, read_checkpoint
 from clip4vla.models.pooling import pool
 from clip4vla.models.similarity import similarities
+from clip4vla.tracking.recorded import check_recorded
 
 BATCH = 64  # frames or segments that pass a tower at once: about 1 GB of a ViT-B/32 on a GPU
 
@@ -167,11 +168,13 @@ def load(
 ) -> Embedder:
     """See `clip4vla.load`.
 
-    UserError, with the remedy, for a file that this project did not write, is damaged or holds NaN
-    or infinity, for a device that is not there, and for a batch_size below 1.
+    UserError, with the remedy, for a file that this project did not write, is damaged, is not the
+    one that a record.json beside it names, or holds NaN or infinity, for a device that is not
+    there, and for a batch_size below 1.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}, give 1 or more")
+    check_recorded(path)
     found = read_checkpoint(path)
     for name, values in found.model.named_parameters():
         if not values.isfinite().all():

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from clip4vla.errors import UserError
 from clip4vla.evaluation.intervals import Difference, Median, Totals, mean, paired
@@ -13,6 +12,14 @@ from clip4vla.evaluation.recalls import rank_statistics
 from clip4vla.evaluation.retrieval import Ranks
 from clip4vla.evaluation.text_clip import directions
 from clip4vla.files import read_json
+from clip4vla.parquet import read_frame
+from clip4vla.tracking.recorded import check_recorded, rerun, warn_unverified
+
+COLUMNS = {
+    "retrieval": ["clip_id", "caption", "rank_best", "rank_worst", "text_rank_copies"],
+    "captioning": ["clip_id", "hypothesis", "references", "CIDEr"],
+    "classification": ["clip_id", "label", "predicted"],
+}
 
 
 class Comparison(NamedTuple):
@@ -64,12 +71,11 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
         if not path.is_file():
             raise UserError(f"{path}: not there; give the key of a finished evaluation")
     found = read_json(paths[0])
-    try:
-        rows = pd.read_parquet(paths[1])
-    except (pa.ArrowInvalid, OSError):
-        raise UserError(
-            f"{paths[1]}: no whole table; delete it and run the evaluation again"
-        ) from None
+    verified = [check_recorded(path, found["run_key"]) for path in paths]
+    if not all(verified):
+        warn_unverified(paths[0], len(paths))
+    columns = COLUMNS.get(found["task"], ["clip_id"])
+    rows = read_frame(paths[1], rerun("evaluate", found["run_key"]), columns)
     if found["task"] == "captioning":  # hypotheses of every clip, CIDEr of the main gallery's
         rows = rows[rows.CIDEr.notna()].reset_index(drop=True)
     return found, rows

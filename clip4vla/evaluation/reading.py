@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clip4vla.config.data import DONORS_BY, AudioPolicy, Neighbours
+from clip4vla.config.layout import command_for
 from clip4vla.config.run import Source
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.datasets.leaks import Leaks
@@ -16,21 +17,24 @@ from clip4vla.errors import UserError
 from clip4vla.features.cache import ClipCache
 from clip4vla.features.collate import collate
 from clip4vla.features.samples import ClipSamples, Item
+from clip4vla.parquet import read_text_table
 from clip4vla.progress import track
 
 Manifests = dict[tuple[str, str], Path]
 DonorTables = Mapping[Neighbours, Path | None]  # substitution.tsv, by the space of neighbours
 DONOR_COLUMN = {name: "random_donor" if name == "random" else "donor" for name in DONORS_BY}
+DONOR_COLUMNS = ["clip_id", "donor", "cosine", "random_donor"]  # of substitution.tsv
 
 
 class Caches:
     """The caches behind the manifests of a run, each opened once.
 
-    `leaks`: clips that pre-training leaves out, if the run is one.
+    `leaks`: clips that pre-training leaves out, if the run is one. `check_every`: see `ClipCache`;
+    what reads every clip once checks each.
     """
 
-    def __init__(self, manifests: Manifests, leaks: Leaks | None = None):
-        self.manifests, self.leaks = manifests, leaks
+    def __init__(self, manifests: Manifests, leaks: Leaks | None = None, check_every: int = 1):
+        self.manifests, self.leaks, self.check_every = manifests, leaks, check_every
         self.opened: dict[tuple[str, str], ClipCache] = {}
 
     def __getitem__(self, source: Source) -> ClipCache:
@@ -39,7 +43,7 @@ class Caches:
         if key not in self.opened:
             if key not in self.manifests:
                 raise UserError(f"no manifest was given for {source.dataset} (cache {key[1]})")
-            self.opened[key] = ClipCache(self.manifests[key])
+            self.opened[key] = ClipCache(self.manifests[key], self.check_every)
         return self.opened[key]
 
     def hashes(self) -> dict[str, str]:
@@ -83,14 +87,16 @@ def pair_items(rows: pd.DataFrame, where: str) -> list[Item]:
 def read_donors(tables: DonorTables, policy: AudioPolicy) -> dict[str, str]:
     """Donor of every silent clip under a policy of `DONORS_BY`; else none.
 
-    Raises UserError when the policy needs a substitution and none was given.
+    Raises UserError when the policy needs a substitution and none was given, and for a file that is
+    none.
     """
     if policy not in DONOR_COLUMN:
         return {}
     substitution = tables.get(DONORS_BY[policy])
     if substitution is None:
         raise UserError(f"missing_audio: {policy} needs the substitution.tsv of a substitute run")
-    table = pd.read_csv(substitution, sep="\t", dtype=str, keep_default_na=False)
+    fix = f"delete it and run the substitution again: {command_for(substitution)}"
+    table = read_text_table(substitution, fix, DONOR_COLUMNS, separator="\t")
     return dict(zip(table.clip_id, table[DONOR_COLUMN[policy]], strict=True))
 
 

@@ -17,6 +17,7 @@ from clip4vla.evaluation.device import autocast, pick_device, set_threads
 from clip4vla.evaluation.features import embed_clips, embed_texts
 from clip4vla.evaluation.neighbours import nearest
 from clip4vla.evaluation.reading import (
+    DONOR_COLUMNS,
     Caches,
     Manifests,
     clip_items,
@@ -30,8 +31,6 @@ from clip4vla.features.seeds import generator
 from clip4vla.files import sha256_of_ids, write_json, write_text
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.pooling import pool, pool_plainly
-
-COLUMNS = ["clip_id", "donor", "cosine", "random_donor"]
 
 
 def random_donor(clip_id: str, donors: list[str]) -> str:
@@ -78,7 +77,7 @@ def substitute(
     vectors = _Vectors(run=run, model=model, caches=caches, device=device, workers=workers)
     index, cosine = nearest(vectors.of(run.queries[0], queries), vectors.of(run.donors, rows))
     ids = rows.clip_id.tolist()
-    lines = ["\t".join(COLUMNS)]
+    lines = ["\t".join(DONOR_COLUMNS)]
     for clip_id, i, value in zip(queries.clip_id, index, cosine, strict=True):
         lines.append(f"{clip_id}\t{ids[i]}\t{value:.6f}\t{random_donor(clip_id, ids)}")
     write_text(out / "substitution.tsv", "\n".join(lines) + "\n")

@@ -2,30 +2,36 @@
 
 import io
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from numpy.lib.format import read_array_header_1_0, read_magic
 
+from clip4vla.config.data import Cache
 from clip4vla.errors import UserError
 from clip4vla.features.frames import sample_positions
-from clip4vla.features.manifest import read_manifest
+from clip4vla.features.manifest import read_frozen, read_manifest
+from clip4vla.features.shards import sha256_of_members
+from clip4vla.features.verify import members_of
 from clip4vla.files import sha256_of_file
+from clip4vla.parquet import read_columns
 
 LARGEST_HEADER = 1024  # bytes of a log-mel's .npy header; ours have 128
 OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
-READ_COLUMNS = ["clip_id", "frame_offsets", "frame_sizes", "log_mel_offset", "log_mel_size"]
+SAMPLED = 32  # of so many clips that training reads, one is checked: 1 % more time to read
+LISTS, NUMBERS = ["frame_offsets", "frame_sizes"], ["log_mel_offset", "log_mel_size"]
+READ_COLUMNS = ["clip_id", *LISTS, *NUMBERS, "channels", "T", "sha256"]
 # A shard of sound files has no frames at all, and then nothing in it says what its lists hold.
 _READ_SCHEMA = pa.schema(
     [("clip_id", pa.string())]
-    + [(name, pa.list_(pa.int64())) for name in READ_COLUMNS[1:3]]
-    + [(name, pa.int64()) for name in READ_COLUMNS[3:]]
+    + [(name, pa.list_(pa.int64())) for name in LISTS]
+    + [(name, pa.int64()) for name in (*NUMBERS, "channels", "T")]
+    + [("sha256", pa.string())]
 )
 
 
@@ -43,16 +49,20 @@ class ClipCache:
 
     `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity,
     `folder` is where they lie.
-    UserError at opening when a shard is not the one the manifest names.
+    Opening checks the manifest, the tables and the indexes against their hashes. What is in a tar
+    is checked by `spot_check`: one call in `check_every` reads a whole clip and compares its sha256
+    (1: every call).
+    UserError at opening when something is not what the manifest names.
     """
 
-    def __init__(self, manifest_path: str | Path):
-        self._path = Path(manifest_path)
+    def __init__(self, manifest_path: str | Path, check_every: int = SAMPLED):
+        self._path, self.check_every = Path(manifest_path), check_every
         self.manifest = read_manifest(self._path)
         self.manifest_sha256 = sha256_of_file(self._path)
         self.folder = folder = self._path.parent
-        self.clips = pd.read_parquet(folder / "clips.parquet")
-        self.splits = pd.read_parquet(folder / "splits.parquet")
+        self._settings = Cache.model_validate(self.manifest["cache"])
+        self.clips = read_frozen(self.manifest, folder / "clips.parquet")
+        self.splits = read_frozen(self.manifest, folder / "splits.parquet")
         self.silent = frozenset(self.clips.clip_id[self.clips.silent])
         self._tars = [folder / shard["tar"] for shard in self.manifest["shards"]]
         self._open_tars: dict[int, _Tar] = {}
@@ -60,7 +70,7 @@ class ClipCache:
 
     def __reduce__(self):
         """Another process opens its own: file descriptors do not travel."""
-        return ClipCache, (self._path,)
+        return ClipCache, (self._path, self.check_every)
 
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self._row_of
@@ -90,6 +100,30 @@ class ClipCache:
     def read_log_mel(self, clip_id: str) -> torch.Tensor | None:
         """The log-mel alone: float16 [1 or 3, T, n_mels], dB or ln; None for silence."""
         return self._log_mel(self._row(clip_id))
+
+    def spot_check(self, clip_id: str) -> None:
+        """Compare a clip's bytes with the sha256 of the index, in one call of `check_every`.
+
+        The calls are drawn anew in every process, so that another epoch checks other clips.
+        UserError when they have changed since the version was frozen.
+        """
+        if self.check_every > 1 and secrets.randbelow(self.check_every):
+            return
+        row = self._row(clip_id)
+        frames = slice(self._first_frame[row], self._first_frame[row + 1])
+        places = [*zip(self._frame_offsets[frames], self._frame_sizes[frames], strict=True)]
+        about = {"clip_id": clip_id, "n_frames": len(places)}
+        about |= dict(zip(("channels", "T"), map(int, self._shapes[row]), strict=True))
+        if about["channels"]:
+            places.append(self._log_mels[row])
+        tar = int(self._tar_of[row])
+        pieces = [self._bytes(tar, offset, size) for offset, size in places]
+        digest = sha256_of_members(members_of(about, pieces, self._settings))
+        if bytes.fromhex(digest) != self._hashes[row].tobytes():
+            raise UserError(
+                f"{self._tars[tar]}: clip {clip_id}: its bytes have changed since the version was "
+                f"frozen. Fix: {self._fix}"
+            )
 
     def _row(self, clip_id: str) -> int:
         row = self._row_of.get(clip_id)
@@ -135,11 +169,13 @@ class ClipCache:
             raise self._damaged(self._tars[tar])
 
     def _damaged(self, path: Path) -> UserError:
-        version = self.manifest["dataset"]
         return UserError(
-            f"{path}: missing, cut off or changed since the version was frozen: "
-            f"`clip4vla data verify {version} --repair` mends it"
+            f"{path}: missing, cut off or changed since the version was frozen. Fix: {self._fix}"
         )
+
+    @property
+    def _fix(self) -> str:
+        return f"run `clip4vla data verify {self.manifest['dataset']} --repair`"
 
     def _load_indexes(self, folder: Path) -> None:
         """Check every shard against the manifest and read the positions of all clips."""
@@ -152,7 +188,7 @@ class ClipCache:
                 raise self._damaged(index)
             if shard["clips"] == 0:
                 continue
-            table = pq.read_table(index, columns=[*READ_COLUMNS, "cache"])
+            table = read_columns(index, self._fix, [*READ_COLUMNS, "cache"])
             kept = table.filter(pc.equal(table["cache"], "ok")).select(READ_COLUMNS)
             tables.append(kept.cast(_READ_SCHEMA))
             tar_of.append(np.full(len(tables[-1]), number))
@@ -167,6 +203,9 @@ class ClipCache:
         self._first_frame = np.concatenate([[0], np.cumsum(offsets.value_lengths().to_numpy())])
         self._frame_offsets = offsets.flatten().to_numpy()
         self._frame_sizes = table["frame_sizes"].combine_chunks().flatten().to_numpy()
+        digests = "".join(table["sha256"].to_pylist())
+        self._hashes = np.frombuffer(bytes.fromhex(digests), dtype=np.uint8).reshape(-1, 32)
+        self._shapes = np.stack([table[name].to_numpy() for name in ("channels", "T")], axis=1)
         self._log_mels = np.stack(
             [table["log_mel_offset"].to_numpy(), table["log_mel_size"].to_numpy()], axis=1
         )

@@ -1,5 +1,6 @@
 """The frozen dataset version: what is in it, with hashes that run keys and tables cite."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,16 @@ from clip4vla.files import (
     write_parquet,
     write_text,
 )
+from clip4vla.parquet import read_frame
 
 if TYPE_CHECKING:  # `clip4vla plan` reads manifests, and shall answer at once
     import pandas as pd
 
 CLIP_COLUMNS = ["clip_id", "sound", "silent", "audio", "duration", "shard"]
 SPLIT_COLUMNS = ["split", "clip_id", "captions", "label"]
+KEYS = {"dataset", "cache", "clips", "splits", "not_decodable", "tools"}  # of every manifest
+SHARD_KEYS = {"shard", "index_sha256", "tar_bytes", "tar_sha256", "clips"}
+NOTE = "frozen.sha256"  # of the manifest beside it: kept when Snakemake deletes its outputs
 
 
 def freeze(
@@ -88,38 +93,83 @@ def stay_frozen(path: str | Path) -> None:
     UserError, and the manifest is taken away, when it was frozen before with other contents.
     """
     path, found = Path(path), sha256_of_file(path)
-    note = path.with_name("frozen.sha256")
-    if note.exists() and (before := note.read_text(encoding="utf-8").strip()) != found:
+    before = frozen_sha256(path)
+    if before not in (None, found):
         path.unlink()
         raise UserError(
             f"{path}: this version was frozen before with other contents ({before[:12]}, now "
             f"{found[:12]}): bring back its media and tools, or set another `version` of the "
             "dataset in the config"
         )
-    write_text(note, found + "\n")
+    write_text(path.with_name(NOTE), found + "\n")
+
+
+def frozen_sha256(path: Path) -> str | None:
+    """Return the sha256 of the manifest when it was frozen; None where nothing says it.
+
+    UserError for a note that is damaged.
+    """
+    note = path.with_name(NOTE)
+    if not note.exists():
+        return None
+    text = note.read_text(encoding="utf-8", errors="replace").strip() if note.is_file() else ""
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise UserError(
+            f"{note}: damaged: it must hold the sha256 of {path.name}. Fix: put it back; or, if "
+            f"`sha256sum {path}` gives the manifest_sha256 that your results name, delete it and "
+            f"run {command_for(path.with_name('record.json'))}"
+        )
+    return text
+
+
+def check_frozen(path: Path) -> bool:
+    """Return whether a manifest is known to be as it was frozen; False: nothing says what it was.
+
+    UserError when it has changed since.
+    """
+    frozen = frozen_sha256(path)
+    if frozen is not None and frozen != sha256_of_file(path):
+        raise UserError(
+            f"{path}: changed since it was frozen (its sha256 is not that of {NOTE}). Fix: put the "
+            f"frozen one back, or delete it and run {command_for(path)} to freeze the shards again"
+        )
+    return frozen is not None
+
+
+def read_frozen(manifest: dict[str, Any], path: Path) -> "pd.DataFrame":
+    """Return a table of the version, once it has the sha256 of the manifest's `files`."""
+    fix = f"run `clip4vla data verify {manifest['dataset']} --repair`"
+    if path.is_file() and sha256_of_file(path) != manifest["files"].get(path.name):
+        raise UserError(f"{path}: changed since the version was frozen. Fix: {fix}")
+    return read_frame(path, fix, CLIP_COLUMNS if path.stem == "clips" else SPLIT_COLUMNS)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """The manifest that `freeze` wrote.
 
-    UserError when it is missing, broken, or names files outside its own folder: a manifest may have
-    come from elsewhere.
+    UserError when it is missing, broken, changed since it was frozen, or names files outside its
+    own folder: a manifest may have come from elsewhere.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such manifest: build the cache of this dataset first")
+    broken = UserError(
+        f"{path}: no whole manifest. Fix: put the frozen one back, or delete it and run "
+        f"{command_for(path)} to freeze the shards again"
+    )
     try:
         manifest = read_json(path)
-        named = [shard[kind] for shard in manifest["shards"] for kind in ("tar", "index")]
+        shards = manifest["shards"]
+        named = [shard[kind] for shard in shards for kind in ("tar", "index")]
         named += list(manifest["files"])
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(
-            f"{path}: no whole manifest: put the frozen one back, or delete it and run "
-            f"{command_for(path)} to freeze the shards again"
-        ) from None
-    for name in named:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(f"{path}: names a file outside its folder ({name!r}): do not use it")
+        outside = [name for name in named if Path(name).is_absolute() or ".." in Path(name).parts]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise broken from None
+    if outside:
+        raise UserError(f"{path}: names a file outside its folder ({outside[0]!r}): do not use it")
+    check_frozen(path)
+    if not manifest.keys() >= KEYS or not all(shard.keys() >= SHARD_KEYS for shard in shards):
+        raise broken
     return manifest
 
 

@@ -114,6 +114,7 @@ class ClipSamples(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Sample:
         """One sample as the cache holds it; `collate` makes a batch of several."""
         clip_id, caption, label = self.items[index]
+        self.cache.spot_check(clip_id)
         log_mel = self._log_mel(clip_id) if "audio" in self.modalities else None
         return Sample(
             clip_id=clip_id,
@@ -138,6 +139,7 @@ class ClipSamples(torch.utils.data.Dataset):
         log_mel = self.cache.read_log_mel(clip_id)
         donor = self.donor_of.get(clip_id)
         if log_mel is None and donor is not None:
+            self.cache.spot_check(donor)
             log_mel = self.cache.read_log_mel(donor)
         return log_mel
 

@@ -138,7 +138,10 @@ def about(row: dict, cache: Cache) -> bytes:
 
 def sha256_of_members(members: Members) -> str:
     """The `sha256` of the index: of all content in the order of the tar."""
-    return hashlib.sha256(b"".join(members.values())).hexdigest()
+    digest = hashlib.sha256()
+    for content in members.values():
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, Members]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from clip4vla.errors import UserError
 from clip4vla.files import read_json
 from clip4vla.results.sheet import Sheet
+from clip4vla.tracking.recorded import check_recorded
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Cost:
 def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
     """Run key -> its cost; trainings that have not ended are not in it.
 
-    Raises UserError for a file that is not a cost.json or a train.json.
+    Raises UserError for a file that is not a cost.json or a train.json, and for a train.json that
+    is another run's or has changed since. cost.json differs between equal runs: no record names it.
     """
     found = {}
     for key in run_keys:
@@ -37,6 +39,7 @@ def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
             spent = cost["hours"], dict(cost["hardware"]), cost["attempts"]
             path = Path(runs, key, "train.json")
             training = read_json(path)
+            check_recorded(path, key)
             found[key] = Cost(*spent, training["batch_size"], training["trainable_parameters"])
         except FileNotFoundError:
             continue

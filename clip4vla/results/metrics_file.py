@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip4vla.errors import UserError
 from clip4vla.files import read_json
+from clip4vla.tracking.recorded import check_recorded, rerun
 
 Interval = tuple[float, float]
 
@@ -73,6 +74,25 @@ class Metrics(Stated):
     variants: dict[str, Varied] = Field({}, description="by name, where the run has some")
 
 
+def read_run_metrics(folder: Path, key: str) -> tuple[Metrics, bool]:
+    """Read the metrics.json of a run, and say whether it is known to be what the run left.
+
+    Raises UserError where it is another run's, or another file than record.json names.
+    """
+    path = folder / "metrics.json"
+    found = read_metrics(path)
+    check_key(path, found, key)
+    return found, check_recorded(path, key)
+
+
+def check_key(path: Path, found: Metrics, key: str) -> None:
+    """UserError where a metrics.json in the folder of a run is another run's."""
+    if found.run_key != key:
+        raise UserError(
+            f"{path}: is of run {found.run_key}, not of {key}. Fix: {rerun('evaluate', key)}"
+        )
+
+
 def read_metrics(path: str | Path) -> Metrics:
     """Read and check a metrics.json. Raises UserError: file, field, remedy."""
     path = Path(path)
@@ -85,7 +105,7 @@ def read_metrics(path: str | Path) -> Metrics:
             f"{path}: not the metrics of an evaluation of this version ({what}); delete it and run "
             "the evaluation again"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not JSON ({error}); delete it and run the evaluation again"
         ) from None

@@ -21,6 +21,7 @@ from clip4vla.results.render import html_fragment, html_page
 from clip4vla.results.sheet import read_sheet
 from clip4vla.results.tables import table_views
 from clip4vla.results.tidy import build_tidy, write_tidy
+from clip4vla.tracking.recorded import check_recorded
 
 
 def build_page(
@@ -85,7 +86,10 @@ def build_page(
 def _figures(entries, curve_files, coverage_files):
     yield "difference", "Difference to the paper", differences(entries)
     for stage, files in sorted(curve_files.items()):
-        frames = {label: read_curve(path) for label, path in files.items() if Path(path).is_file()}
+        there = {label: path for label, path in files.items() if Path(path).is_file()}
+        for path in there.values():
+            check_recorded(path)
+        frames = {label: read_curve(path) for label, path in there.items()}
         if frames:
             yield f"curves-{stage}", f"Curves: {stage}", curves(frames, f"Training: {stage}")
     if coverage_files is None:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from clip4vla.errors import UserError
 from clip4vla.files import write_text
-from clip4vla.results.metrics_file import Metrics, Varied, read_metrics
+from clip4vla.results.metrics_file import Metrics, Varied, read_run_metrics
 from clip4vla.results.sheet import Cell, Row, Sheet
+from clip4vla.tracking.recorded import warn_unverified
 
 HALF_WEIGHTS = "half-weight study"
 COLUMNS = (
@@ -53,13 +54,17 @@ def build_tidy(sheets: Iterable[Sheet], runs: str | Path) -> pd.DataFrame:
     """Every metric of every finished evaluation of the sheets (columns: `COLUMNS`).
 
     `runs` is the folder with `<run_key>/metrics.json`. Evaluations that have not run are no
-    lines here; the tables name them. Raises UserError for a metrics file that is not one.
+    lines here; the tables name them. Raises UserError for a metrics file that is not one, is
+    another run's, or has changed since its run wrote it.
     """
     lines: list[dict[str, Any]] = []
+    read = _Read(Path(runs))
     for sheet in sheets:
         for row in sheet.rows:
             for cell in row.cells:
-                lines.extend(_cell_lines(sheet, row, cell, Path(runs)))
+                lines.extend(_cell_lines(sheet, row, cell, read))
+    if read.unverified:
+        warn_unverified(read.unverified[0], len(read.unverified))
     frame = pd.DataFrame(lines, columns=COLUMNS)
     return frame.astype({name: "Int64" for name in INTEGERS})
 
@@ -69,11 +74,26 @@ def write_tidy(path: str | Path, frame: pd.DataFrame) -> None:
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _cell_lines(sheet: Sheet, row: Row, cell: Cell, runs: Path) -> list[dict[str, Any]]:
-    path = runs / str(cell.run_key) / "metrics.json"
-    if cell.run_key is None or not path.is_file():
+class _Read:
+    """The metrics below a folder of runs, each read and checked once."""
+
+    def __init__(self, runs: Path):
+        self.runs, self.unverified = runs, []
+        self._known: dict[str, Metrics] = {}
+
+    def __call__(self, key: str) -> tuple[Path, Metrics]:
+        """Return the metrics of a run, and where they stand."""
+        path = self.runs / key / "metrics.json"
+        if key not in self._known:
+            self._known[key], verified = read_run_metrics(path.parent, key)
+            self.unverified += [] if verified else [path]
+        return path, self._known[key]
+
+
+def _cell_lines(sheet: Sheet, row: Row, cell: Cell, read: _Read) -> list[dict[str, Any]]:
+    if cell.run_key is None or not (read.runs / cell.run_key / "metrics.json").is_file():
         return []
-    found = read_metrics(path)
+    path, found = read(cell.run_key)
     scored = _scored(path, found, sheet, row, cell)
     gallery = scored.galleries.get(cell.gallery)
     if gallery is None:

@@ -10,6 +10,7 @@ from clip4vla.config import layout
 from clip4vla.config.yaml import undotted
 from clip4vla.errors import UserError
 from clip4vla.files import read_json, sha256_of_file, write_json, write_text
+from clip4vla.tracking.recorded import check_recorded
 
 if TYPE_CHECKING:
     from clip4vla.results.metrics_file import Metrics
@@ -246,6 +247,7 @@ def _file_of(source: str) -> Path:
         path = Path(layout.result_dir(source), WEIGHTS["ours"])
         if not path.is_file():
             raise UserError(f"{path}: not there yet; run `clip4vla train {source}`")
+        check_recorded(path, source)
         return path
     return Path(source)
 
@@ -255,12 +257,12 @@ def _scores(sha256: str, tell: Tell) -> list["Metrics"]:
 
     Of a file that cannot be read nobody knows what it scored: it is told and left out.
     """
-    from clip4vla.results.metrics_file import read_metrics
+    from clip4vla.results.metrics_file import read_run_metrics
 
     found = []
     for file in sorted(Path(layout.result_dir("x")).parent.glob("*/metrics.json")):
         try:
-            metrics = read_metrics(file)
+            metrics, _ = read_run_metrics(file.parent, file.parent.name)
         except UserError as error:
             tell(f"warning: {error}: left out")
             continue

@@ -7,15 +7,17 @@ from clip4vla.config import layout
 from clip4vla.errors import UserError
 from clip4vla.evaluation.intervals import PAIRED_RULE
 from clip4vla.evaluation.paired import Comparison, compare_runs
-from clip4vla.results.metrics_file import read_metrics
+from clip4vla.results.metrics_file import check_key, read_metrics
 
 
 def compare(first: str, second: str) -> Comparison:
     """The paired test of two evaluations, each a run key or a folder. UserError: why not."""
     folders = _folder(first), _folder(second)
-    for folder in folders:
+    for folder, key in zip(folders, (first, second), strict=True):
         if (path := folder / "metrics.json").is_file():
-            read_metrics(path)  # whole, or refused by name
+            found = read_metrics(path)  # whole, or refused by name
+            if folder == Path(layout.result_dir(key)):
+                check_key(path, found, key)
     return compare_runs(*folders)
 
 

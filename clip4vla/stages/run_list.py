@@ -13,9 +13,10 @@ from clip4vla.config.run import read_run
 from clip4vla.cost.estimate import is_done
 from clip4vla.errors import UserError
 from clip4vla.files import read_json
-from clip4vla.results.metrics_file import read_metrics
+from clip4vla.results.metrics_file import read_run_metrics
 from clip4vla.stages.summaries import numbers
 from clip4vla.tracking.attempts import read_attempts
+from clip4vla.tracking.recorded import check_recorded
 
 KEY = re.compile(r"[0-9a-f]{12}")
 METRICS = "metrics.json"
@@ -109,7 +110,7 @@ def _folder(key: str) -> Path:
 def _config(key: str, known: Known) -> dict[str, Any]:
     path = Path(layout.result_dir(key), "config.json")
     if path.is_file():
-        return read_run(path).scientific()
+        return read_run(path, key).scientific()
     planned = known().runs if known else {}
     if key not in planned:
         raise UserError(
@@ -137,10 +138,14 @@ def _numbers(folder: Path) -> dict[str, float]:
 
 def _summary(path: Path) -> dict[str, Any]:
     if path.name == METRICS:
-        return read_metrics(path).model_dump()
+        return read_run_metrics(path.parent, path.parent.name)[0].model_dump()
     try:
-        return dict(read_json(path))
-    except (ValueError, TypeError) as error:
+        summary = dict(read_json(path))
+        check_recorded(path, path.parent.name)
+        return summary
+    except UserError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: not what a run leaves ({error}); delete it and run the stage again"
         ) from None
@@ -151,7 +156,7 @@ def _headline(key: str) -> str:
     if not path.is_file():
         return ""
     try:
-        summary = read_metrics(path)
+        summary, _ = read_run_metrics(path.parent, key)
     except UserError:  # one file hides no other run; `runs show` says what is wrong with it
         return f"{METRICS} is damaged"
     if gallery := summary.galleries.get(summary.gallery):

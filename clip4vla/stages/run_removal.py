@@ -63,7 +63,7 @@ def _described(key: str) -> Unused:
     config = folders[0] / "config.json"
     if config.is_file():
         try:
-            run = read_run(config)
+            run = read_run(config, config.parent.name)
         except UserError:
             about = f"{config.name} is of another version, or damaged"
         else:

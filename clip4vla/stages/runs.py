@@ -17,6 +17,7 @@ from clip4vla.stages.summaries import numbers
 from clip4vla.stages.tracking import coverage_of, datasets_of, tags_of, tracked
 from clip4vla.tracking import write_record
 from clip4vla.tracking.attempts import attempt
+from clip4vla.tracking.recorded import check_recorded, warn_unverified
 
 OUTPUT_SECONDS = 120.0
 MARGIN = 0.1  # of a job's time, to finish a step and save in
@@ -60,9 +61,15 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
 
 def switches_of(config: Config):
     """The config's switches of speed and memory."""
+    from clip4vla.features.cache import SAMPLED
     from clip4vla.training.switches import Switches
 
-    return Switches(config.frozen_cache, config.activation_checkpointing, config.compile)
+    return Switches(
+        frozen_cache=config.frozen_cache,
+        activation_checkpointing=config.activation_checkpointing,
+        compile=config.compile,
+        check_every=1 if config.check_reads == "all" else SAMPLED,
+    )
 
 
 def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
@@ -166,12 +173,16 @@ def _expect(plan: Plan, key: str, stage: str):
 
 
 def _manifests(run) -> dict[tuple[str, str], Path]:
+    from clip4vla.features.manifest import check_frozen
+
     pairs = {(source.dataset, source.cache_id) for source in sources_of(run)}
     manifests = {pair: Path(layout.manifest(*pair)) for pair in sorted(pairs)}
-    for (version, _), path in manifests.items():
+    for (version, cache_id), path in manifests.items():
         if not path.is_file():
             command = layout.command_for("data")
             raise UserError(f"{path}: {version} is not frozen yet; run {command}")
+        if not check_frozen(path) and not check_recorded(path, f"{version}/{cache_id}"):
+            warn_unverified(path)
     return manifests
 
 
@@ -242,7 +253,7 @@ def _start(plan: Plan, run) -> Path | None:
     path = Path(layout.result_dir(run.start), "model.safetensors")
     if not path.is_file():
         raise UserError(f"{path}: not there yet; run `clip4vla train {run.start}`")
-    return path
+    return _recorded(path, run.start)
 
 
 def _leaks(run):
@@ -263,6 +274,13 @@ def _substitution(run, name: str = "substitution") -> Path | None:
     path = Path(layout.result_dir(key), "substitution.tsv")
     if not path.is_file():
         raise UserError(f"{path}: no donors yet; `clip4vla substitute {key}`")
+    return _recorded(path, key)
+
+
+def _recorded(path: Path, key: str) -> Path:
+    """Return an output of another run. UserError when it is not what that run left."""
+    if not check_recorded(path, key):
+        warn_unverified(path)
     return path
 
 

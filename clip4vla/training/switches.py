@@ -11,6 +11,7 @@ from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import nn
 
 from clip4vla.errors import UserError
+from clip4vla.features.cache import SAMPLED
 from clip4vla.models.bert import BertBlock, BertJointEncoder
 
 RECOMPILE_LIMIT = 64  # variants of a block: widths, masks, with and without gradients
@@ -22,12 +23,14 @@ class Switches:
 
     frozen_cache: what frozen towers say of a clip is computed once, for all epochs and runs
     (`clip4vla.training.frozen`). activation_checkpointing: of a block only its input is kept, the
-    rest is computed again in the backward pass. compile: torch.compile of every block.
+    rest is computed again in the backward pass. compile: torch.compile of every block. check_every:
+    of so many clips that are read, one is compared with its sha256 (`ClipCache.spot_check`).
     """
 
     frozen_cache: bool = True
     activation_checkpointing: bool = False
     compile: bool = False
+    check_every: int = SAMPLED
 
     def apply(self, model: nn.Module, device: torch.device) -> None:
         """Prepare a model for training. UserError where it cannot be compiled on this machine."""

@@ -89,7 +89,7 @@ def train(
         if ranks.from_leader((final / "identity.json").exists()):
             checkpoints.check(read_json(final / "identity.json"), final)
         else:
-            caches = Caches(manifests, leaks)
+            caches = Caches(manifests, leaks, switches.check_every)
             given = caches, start, weights, substitution, device, workers, ranks, switches
             with recorded(state, stop, ranks, device) as (progress, meter):
                 around, told = Surroundings(*given), sink or Sink()

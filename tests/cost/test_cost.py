@@ -90,8 +90,13 @@ def test_what_is_frozen_is_counted_from_its_manifest(plan, manifest):
     (before,) = [item for item in estimate(plan, 1e12).data if item.version == version]
     assert before.clips == 10_000 and not before.frozen
     splits = {"train_ours": {"planned": 9, "usable": 7, "silent": 2}}
-    shards = [{"tar": f"{i}.tar", "index": f"{i}.parquet", "tar_bytes": 512} for i in range(4)]
+    hashes = {"index_sha256": "", "tar_sha256": "", "clips": 1}
+    shards = [
+        {"shard": i, "tar": f"{i}.tar", "index": f"{i}.parquet", "tar_bytes": 512, **hashes}
+        for i in range(4)
+    ]
     found = {"splits": splits, "clips": {"planned": 130, "usable": 119, "silent": 3}}
+    found |= {"dataset": version, "cache": {}, "not_decodable": {}, "tools": {}}
     path.write_text(json.dumps(found | {"shards": shards, "files": {}}))
     assert clip_counts(plan)[version, "train_ours"] == (7, 5)
     assert clip_counts(plan)[version, "test_1k"] == (1000, 884)

@@ -13,6 +13,7 @@ from clip4vla.evaluation.paired import compare_runs
 from clip4vla.evaluation.retrieval import blocks_of
 from clip4vla.evaluation.text_clip import rank_columns, report_retrieval
 from clip4vla.files import sha256_of_ids, write_json, write_parquet
+from clip4vla.tracking import write_record
 
 CLIPS, EACH = 60, 3
 
@@ -25,6 +26,7 @@ def write_metrics(folder, ids, *, protocol="1k-A", **given):
     gallery = {"protocol": protocol, "n_gallery": len(ids), "ids_sha256": sha256_of_ids(ids)}
     gallery |= {"n_queries": len(ids), "metrics": {}}
     found = dict.fromkeys(absent) | dict.fromkeys(named, "x") | {"dataset": "tiny"}
+    found["run_key"] = folder.name
     found |= {"coverage": numbers | {"expected": None, "captions_per_clip": None}}
     found |= {"protocol": protocol, "interval_rule": "", "galleries": {given["gallery"]: gallery}}
     write_json(folder / "metrics.json", found | given)
@@ -112,8 +114,8 @@ def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
     [
         ("metrics.json", '{"task": "retr', "not JSON"),
         ("metrics.json", "{}", "run_key: Field required"),
-        ("predictions.parquet", "", "no whole table"),
-        ("predictions.parquet", "PAR1 and no more PAR1", "no whole table"),
+        ("predictions.parquet", "", "corrupt or truncated table"),
+        ("predictions.parquet", "PAR1 and no more PAR1", "corrupt or truncated table"),
     ],
 )
 def test_a_damaged_file_is_one_line_that_names_it(tmp_path, capsys, name, text, words):
@@ -123,6 +125,24 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, capsys, name, text, 
     code, _, error = compare(capsys, tmp_path / "a", tmp_path / "b")
     assert code == EXIT_USER_ERROR
     assert f"{tmp_path / 'b' / name}: " in error and words in error and "again" in error
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.parquet"])
+def test_a_file_that_its_record_does_not_name_is_refused(tmp_path, capsys, name):
+    for folder, strength in (("a", 1.0), ("b", 1.0), ("other", 2.0)):
+        a_run(tmp_path / folder, strength)
+    files = [tmp_path / "b" / file for file in ("metrics.json", "predictions.parquet")]
+    record = tmp_path / "b" / "record.json"
+    write_record(record, kind="evaluate", key="b", name="b", artifacts=files)
+    assert compare(capsys, tmp_path / "a", tmp_path / "b")[0] == 0
+    path = tmp_path / "b" / name
+    path.write_bytes((tmp_path / "other" / name).read_bytes() + b" ")
+    if name == "metrics.json":
+        write_metrics(path.parent, ["c00"], task="retrieval", gallery="all", modalities=["vision"])
+    code, _, error = compare(capsys, tmp_path / "a", tmp_path / "b")
+    assert code == EXIT_USER_ERROR
+    assert f"{path}: is not the file that record.json names" in error
+    assert "Fix: run `clip4vla evaluate b` again" in error
 
 
 def a_captioning(folder, hypotheses, references, left_out=()):

@@ -177,7 +177,7 @@ def run_files(tmp_path):
         other.mkdir()
         changed = score["checkpoint"] | ({"sha256": sha256} if sha256 else {})
         metrics = score | {"checkpoint": changed, "split": "test" if sha256 is None else "other"}
-        (other / "metrics.json").write_text(json.dumps(metrics))
+        (other / "metrics.json").write_text(json.dumps(metrics | {"run_key": name}))
     return folder
 
 

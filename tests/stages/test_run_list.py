@@ -12,6 +12,7 @@ from clip4vla.errors import UserError
 from clip4vla.files import sole_owner, write_json
 from clip4vla.stages import run_list
 from clip4vla.stages.run_removal import remove, unused
+from clip4vla.tracking import write_record
 
 REPO = Path(__file__).parents[2]
 CONFIG = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]
@@ -44,8 +45,11 @@ def here(plan, tmp_path, monkeypatch):
         folder = Path("results/runs", cell.run_key)
         write_json(folder / "config.json", plan.runs[cell.run_key].scientific())
         write_json(folder / "metrics.json", metrics(cell.run_key, 10.0 + number))
-        for name in ("predictions.parquet", "examples.html", "record.json"):
+        for name in ("predictions.parquet", "examples.html"):
             (folder / name).touch()
+        files = [folder / "config.json", folder / "metrics.json"]
+        place = folder / "record.json"
+        write_record(place, kind="evaluate", key=cell.run_key, name="x", artifacts=files)
     training = plan.runs[cells[0].run_key].start
     Path("runs", training, "state").mkdir(parents=True)
     Path("runs", training, "state", "step-000012.pt").touch()
@@ -86,6 +90,27 @@ def test_a_run_on_its_way_is_shown_by_the_plan(plan, here):
     assert settings["stage"][0] == "evaluate" and not found
     done = CliRunner().invoke(app, ["runs", "show", here[2], *OPTIONS])
     assert done.exit_code == 0 and json.loads(done.output)["state"] == "saved at step 12"
+
+
+def test_outputs_that_were_changed_are_named_with_the_remedy(plan, here):
+    """An edit of the config, of a number, and the numbers of another run."""
+    folders = [Path("results/runs", key) for key in here[:2]]
+    value = json.loads((folders[0] / "config.json").read_text())
+    write_json(folders[0] / "config.json", value | {"scale": 99.0})
+    with pytest.raises(UserError, match=r"config\.json: .*\(it was edited, or is another run's"):
+        run_list.show(here[0])
+    write_json(folders[0] / "config.json", value)
+    write_json(folders[0] / "metrics.json", metrics(here[0], 99.0))
+    fix = f"Fix: run `clip4vla evaluate {here[0]}` again"
+    with pytest.raises(UserError, match=rf"metrics\.json: is not the file that .* {fix}"):
+        run_list.show(here[0])
+    (folders[0] / "metrics.json").write_bytes((folders[1] / "metrics.json").read_bytes())
+    with pytest.raises(UserError, match=rf"is of run {here[1]}, not of {here[0]}\. {fix}"):
+        run_list.show(here[0])
+    (folders[0] / "record.json").write_bytes((folders[1] / "record.json").read_bytes())
+    write_json(folders[0] / "metrics.json", metrics(here[0], 10.0))
+    with pytest.raises(UserError, match=rf"record\.json: is of .*, not of {here[0]}\. {fix}"):
+        run_list.show(here[0])
 
 
 @pytest.mark.parametrize(

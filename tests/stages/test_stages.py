@@ -7,7 +7,9 @@ import pytest
 from clip4vla.config import layout
 from clip4vla.config.plan import make_plan
 from clip4vla.errors import UserError
+from clip4vla.files import sha256_of
 from clip4vla.stages import runs
+from clip4vla.tracking import write_record
 
 REPO = Path(__file__).parents[2]
 
@@ -43,6 +45,54 @@ def test_weights_with_another_hash_are_refused(plan, tmp_path):
     (tmp_path / "mine.safetensors").write_bytes(b"other")
     text = refuse(runs.train, plan, key, 1, None)
     assert "but weights.mine.sha256 says 000" in text
+
+
+def test_outputs_of_other_runs_are_those_that_their_records_name(plan, tmp_path, capsys):
+    """Other weights in place of a run's, other donors in place of a substitution's."""
+    given = {"start": "0123456789ab", "substitution": "ba9876543210"}
+    run = plan.runs[plan.stage("evaluate")[0]].model_copy(update=given)
+    for name, key, kind, read in (
+        ("model.safetensors", run.start, "finetune", lambda: runs._start(plan, run)),
+        ("substitution.tsv", run.substitution, "substitute", lambda: runs._substitution(run)),
+    ):
+        path = Path(layout.result_dir(key), name)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"as it was made")
+        assert read() == path
+        assert f"{path}: not checked" in capsys.readouterr().err
+        record = path.with_name("record.json")
+        write_record(record, kind=kind, key=key, name=name, artifacts=[path])
+        assert read() == path and capsys.readouterr().err == ""
+        path.write_bytes(b"as it was mode")
+        command = "train" if kind == "finetune" else kind
+        fix = f"Fix: run `clip4vla {command} {key}` again"
+        assert refuse(read).endswith(fix)
+        write_record(record, kind=kind, key="0" * 12, name=name, artifacts=[path])
+        assert refuse(read).endswith(fix)
+        record.write_text("{}")
+        assert "record.json: not a record of a stage" in refuse(read)
+
+
+def test_a_manifest_that_nothing_vouches_for_is_said_to_be_unchecked(plan, tmp_path, capsys):
+    run = plan.runs[plan.stage("evaluate")[0]]
+    for version, cache_id in plan.caches:
+        path = Path(layout.manifest(version, cache_id))
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    runs._manifests(run)
+    assert f"{layout.manifest(run.test.dataset, run.test.cache_id)}: not checked" in (
+        capsys.readouterr().err
+    )
+    path = Path(layout.manifest(run.test.dataset, run.test.cache_id))
+    key = f"{run.test.dataset}/{run.test.cache_id}"
+    write_record(path.with_name("record.json"), kind="data", key=key, name=key, artifacts=[path])
+    runs._manifests(run)
+    assert capsys.readouterr().err == ""
+    path.write_text("{ }")
+    fix = f"Fix: run `clip4vla data verify {run.test.dataset}`, then `clip4vla data freeze"
+    assert fix in refuse(runs._manifests, run)
+    path.with_name("frozen.sha256").write_text(sha256_of("{}") + "\n")
+    assert "changed since it was frozen" in refuse(runs._manifests, run)
 
 
 def test_a_run_of_another_stage_is_refused(plan):

@@ -144,6 +144,16 @@ def test_the_type_token_is_heard(model, tmp_path):
         several.embed_audio(PATHS[:1], nonverbal_share=2)
 
 
+@pytest.mark.parametrize("token", ["both", "none", "background"])
+def test_a_share_that_would_not_be_heard_is_refused(token, tmp_path):
+    model = {"type_token": token}
+    path = write_tiny(tmp_path / "m.safetensors", model=model, nonverbal_share=None)
+    found = clip4vla.load(path, "cpu")
+    assert found.embed_audio(PATHS[:1]).any(), "none is asked for"
+    with pytest.raises(UserError, match=f"model.type_token: {token}, which reads none. Fix: leave"):
+        found.embed_audio(PATHS[:1], nonverbal_share=1.0)
+
+
 def test_similarity_is_the_evaluations(model):
     """Both modalities count half; a clip without sound counts by its pictures (missing: none)."""
     text, video, audio = (

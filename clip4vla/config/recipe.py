@@ -165,7 +165,11 @@ class Recipe(Section):
         ["vision", "audio"], min_length=1, description="what stands for a clip"
     )
     nonverbal_share: float = Field(
-        0.5, ge=0, le=1, description="type token at fine-tuning and test"
+        0.5,
+        ge=0,
+        le=1,
+        description="mix of the type token at fine-tuning and test: 0 is [VB], 1 is [NB]; read by "
+        "model.type_token: single alone",
     )
     missing_audio: AudioPolicy = Field(
         "substitute",

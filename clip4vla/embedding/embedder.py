@@ -67,8 +67,8 @@ class Embedder(Checkpoint):
         floats of full scale 1 or integers of their type's, at `rate` Hz. The central
         `settings.inputs.max_segments` segments of 1.792 s are heard.
         nonverbal_share: the type token, 0 for speech [VB] to 1 for other sound [NB]; None: the one
-        the checkpoint was trained with. UserError, by name, for what cannot be decoded, and for
-        samples that are NaN or infinite.
+        the checkpoint was trained with, or its two tokens, which take no share. UserError, by
+        name, for what cannot be decoded, and for samples that are NaN or infinite.
         """
         share = self.share(nonverbal_share)
         clips = (self._sound(item, row) for row, item in enumerate(given))
@@ -116,7 +116,18 @@ class Embedder(Checkpoint):
         return found[name].cpu().numpy()
 
     def share(self, nonverbal_share: float | None) -> float:
-        """The type token to use. UserError where none is given and the checkpoint names none."""
+        """The type token to use. UserError where none is given and the checkpoint names none.
+
+        Only a `single` token is mixed; elsewhere a share that is given would not be heard.
+        """
+        token = self.settings.model.type_token
+        if token != "single":
+            if nonverbal_share is not None:
+                raise UserError(
+                    f"nonverbal_share: this checkpoint has model.type_token: {token}, which reads "
+                    "none. Fix: leave nonverbal_share out"
+                )
+            return 0.5
         share = self.settings.nonverbal_share if nonverbal_share is None else nonverbal_share
         if share is None:
             raise UserError(

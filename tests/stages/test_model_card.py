@@ -3,7 +3,7 @@
 import pytest
 
 from clip4vla.config.data import Cache, LogMel
-from clip4vla.config.sections import Inputs
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.config.settings import Settings
 from clip4vla.stages.model_card import model_card
 
@@ -15,6 +15,19 @@ def line(log_mel, inputs):
     card = model_card(metadata, "ours", "model.safetensors", "0" * 64, 1, [], None)
     (found,) = [line for line in card.splitlines() if line.startswith("* Sound: ")]
     return found
+
+
+def card_of(**metadata):
+    settings = Settings(model=Model(type_token="both")).model_dump(mode="json")
+    return model_card(settings | metadata, "ours", "m.safetensors", "0" * 64, 1, [], None)
+
+
+def test_a_token_of_pretraining_and_small_batches_are_named():
+    assert "single in pre-training" not in card_of()
+    assert "both (single in pre-training)" in card_of(start_type_token="single")
+    small = {"pretrain": {"asked": 256, "used": 24}}
+    run = {"run_key": "a" * 12, "stage": "pretrain", "selected_epoch": 1, "selection": "last"}
+    assert "batches of 24 in place of 256 (pretrain)" in card_of(small_batches=small, **run)
 
 
 def test_released_sound_is_in_decibels_with_a_floor():

@@ -1,6 +1,7 @@
 """Plans, datasets and processes that fetch from the misbehaving server."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.plan import PLAN_COLUMNS
+from clip4vla.media import fetch
 
 SCRIPT = """
 import json, resource, sys
@@ -33,6 +35,14 @@ def rows(*files, start=None, end=None):
         for n, file in enumerate(files)
     ]
     return pd.DataFrame(table, columns=list(PLAN_COLUMNS)).astype(PLAN_COLUMNS)
+
+
+def hurry(monkeypatch):
+    """Short pauses; and what the downloader changes in the environment is put back."""
+    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
+    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
+    for name in ("no_proxy", "NO_PROXY", "PATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
 def http(url, **more):

@@ -1,14 +1,12 @@
 """Playlists, manifests and scripts under a clip's name are never followed while a clip is cut."""
 
-import os
 import subprocess
 
 import pytest
-from fetching import http, journal, rows
+from fetching import http, hurry, journal, rows
 from synthetic import Misbehaving, make_clip
 
 from clip4vla.config.data import Dataset
-from clip4vla.media import fetch
 from clip4vla.media.containers import CONTAINERS, ffmpeg_input
 from clip4vla.media.fetch import fetch_shard
 from clip4vla.media.tools import ffmpeg
@@ -29,10 +27,7 @@ NAMING = {  # what names another file
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
-    for name in ("no_proxy", "NO_PROXY", "PATH"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+    hurry(monkeypatch)
 
 
 @pytest.fixture(scope="module")

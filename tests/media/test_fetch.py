@@ -4,12 +4,11 @@ import json
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
+from fetching import http, hurry, journal, rows
 from synthetic import Misbehaving, make_clip
 
 from clip4vla.config.data import Dataset
-from clip4vla.datasets.plan import PLAN_COLUMNS
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.media import fetch
 from clip4vla.media.decode import decode_audio, decode_frames
@@ -22,22 +21,7 @@ from clip4vla.media.status import FetchStatus
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
-    for name in ("no_proxy", "NO_PROXY", "PATH"):  # changed by the downloader on purpose
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-
-
-def rows(*files, start=None, end=None):
-    table = [
-        (f"clip_{n}", f"source_{n}", file, start, end, "unknown", 0, start, end)
-        for n, file in enumerate(files)
-    ]
-    return pd.DataFrame(table, columns=list(PLAN_COLUMNS)).astype(PLAN_COLUMNS)
-
-
-def http(url, **more):
-    return Dataset(reader="demo", annotations=".", source="http", url=f"{url}/{{file}}", **more)
+    hurry(monkeypatch)
 
 
 def local(media):
@@ -219,11 +203,14 @@ def test_a_local_source_is_cut(tmp_path):
     [("mp4", "mp4", ("mpeg4", "aac")), ("mkv", "x-matroska", ("mpeg4", "aac")),
      ("webm", "webm", ("libvpx-vp9", "libopus")), ("avi", "x-msvideo", ("mpeg4", "libmp3lame"))],
 )  # fmt: skip
-def test_a_remote_source_is_cut_at_its_times_whatever_its_container(tmp_path, suffix, kind, codecs):
+@pytest.mark.parametrize("in_parts", [True, False])  # whether the server heeds Range
+def test_a_remote_source_is_cut_at_its_times_whatever_its_container(
+    tmp_path, suffix, kind, codecs, in_parts
+):
     long = tmp_path / f"long.{suffix}"
     make_clip(long, seconds=4, codecs=codecs, sound=("mono", 48000))
     site = Misbehaving(long.read_bytes())
-    site.content_type = f"video/{kind}"
+    site.content_type, site.in_parts = f"video/{kind}", in_parts
     with site.serving() as url:
         plan = rows(f"ok/a.{suffix}", start=0.75, end=2.75)  # a key frame is at 0.5 s
         (clip,) = fetch_shard(plan, http(url), tmp_path / "m").itertuples()
@@ -243,6 +230,24 @@ def test_a_connection_that_breaks_in_a_cut_leaves_no_half_clip(tmp_path):
         plan = rows("truncated/a.mkv", start=1.0, end=7.0)
         table = fetch_shard(plan, http(url), tmp_path / "m")
     assert list(table.fetch) == ["network_transient"]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_a_range_behind_the_end_of_a_remote_source_is_asked_for_once(tmp_path, suffix, in_parts):
+    site = Misbehaving(make_clip(tmp_path / f"long.{suffix}", seconds=4).read_bytes())
+    site.in_parts = in_parts
+    plan = rows(f"ok/a.{suffix}", f"ok/b.{suffix}", start=6.0, end=7.0)
+    with site.serving() as url:
+        table = fetch_shard(plan, http(url), tmp_path / "m")
+        assert list(table.fetch) == ["cut_failed"] * 2
+        assert "the source has nothing in the 1.0 s" in table.detail[0]
+        assert len(journal(tmp_path / "m")) == 2
+        asked = len(site.asked)
+        Journal(tmp_path / "m").end_pauses()
+        assert fetch_shard(plan, http(url), tmp_path / "m").equals(table)
+        next_pass = fetch_shard(plan, http(url), tmp_path / "next", earlier=tmp_path / "m")
+        assert next_pass.equals(table) and len(site.asked) == asked
 
 
 def test_what_does_not_go_into_mp4_is_no_clip(tmp_path):

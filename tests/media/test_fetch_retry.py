@@ -4,10 +4,9 @@ import os
 import time
 
 import pytest
-from fetching import http, journal, rows
-from synthetic import Misbehaving
+from fetching import http, hurry, journal, rows
+from synthetic import Misbehaving, make_clip
 
-from clip4vla.media import fetch
 from clip4vla.media.fetch import fetch_shard
 
 HOUR = 3600
@@ -16,10 +15,7 @@ HOUR = 3600
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     """A clock that can be put forward."""
-    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
-    for name in ("no_proxy", "NO_PROXY", "PATH"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+    hurry(monkeypatch)
     real = time.time
 
     class Clock:
@@ -52,6 +48,22 @@ def test_later_means_after_the_pause(tmp_path, clip, clock):
         clock.ahead = 48 * HOUR
         assert run()[:4] == ["ok", "ok", "gone", "ok"]
         assert not names(site) & {"a.mp4", "b.mp4", "c.mp4", "d.mp4"}
+
+
+def test_three_attempts_now_or_one_later(tmp_path, clip, clock):
+    """What could not be cut is tried at once, what nobody understands after the pause."""
+    vp8 = make_clip(tmp_path / "a.webm", codecs=("libvpx", "libopus"), sound=("mono", 48000))
+    site, other = Misbehaving(vp8.read_bytes()), Misbehaving(clip.read_bytes())
+    for server, plan, status, attempts in (
+        (site, rows("ok/a.webm", start=0.25, end=0.75), "cut_failed", 3),
+        (other, rows("400/a.mp4"), "unknown", 1),
+    ):
+        media, clock.ahead = tmp_path / status, 0.0
+        with server.serving() as url:
+            for hours, in_all in ((0, attempts), (11.9, attempts), (12.1, 2 * attempts)):
+                clock.ahead = hours * HOUR
+                assert list(fetch_shard(plan, http(url), media).fetch) == [status]
+                assert len(journal(media)) == in_all
 
 
 def test_a_frozen_version_asks_for_lost_files_only(tmp_path, clip, clock):

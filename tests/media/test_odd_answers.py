@@ -1,10 +1,9 @@
 """Answers without end, and answers that are not HTTP: one clip fails, and it stays bounded."""
 
-import os
 import resource
 
 import pytest
-from fetching import http, journal, rows
+from fetching import http, hurry, journal, rows
 from synthetic import Misbehaving
 
 from clip4vla.media import fetch
@@ -13,10 +12,7 @@ from clip4vla.media.fetch import fetch_shard
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr(fetch, "BACKOFF_SECONDS", (0.0, 0.01, 0.01))
-    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 0.5)
-    for name in ("no_proxy", "NO_PROXY", "PATH"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+    hurry(monkeypatch)
 
 
 def fetched(tmp_path, site, *files, network=None, rate=(), **times):

@@ -9,6 +9,7 @@ from pathlib import Path
 from clip4vla.config import layout
 from clip4vla.config.run import sources_of
 from clip4vla.config.targets import check_names
+from clip4vla.datasets import official_clips
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, sha256_of
 from clip4vla.stages.planning import checked_plan
@@ -85,10 +86,10 @@ def lists_of(wildcards):
 
 
 def expected_of(wildcards):
-    """Declared number of clips of the split that a run is scored on: printed with its result."""
+    """Official number of clips of the split that a run is scored on: printed with its result."""
     test = PLAN.run(wildcards.run_key).test
     _, dataset = PLAN.dataset_of(test.dataset)
-    return dataset.expected_clips(test.split)
+    return official_clips(dataset, test.split)
 
 
 def parents_of(wildcards):

@@ -24,6 +24,7 @@ __all__ = [
     "Protocol",
     "SplitItem",
     "benchmark_of",
+    "official_clips",
     "read_annotations",
     "reader_of",
     "readers",
@@ -54,6 +55,14 @@ def benchmark_of(dataset: Dataset, split: str) -> Benchmark:
     """
     reader = readers().get(dataset.reader)
     return getattr(reader, "BENCHMARKS", {}).get(split, Benchmark(split))
+
+
+def official_clips(dataset: Dataset, split: str) -> int | None:
+    """Return how many clips a split officially has; None where nobody says.
+
+    Of a split that the field scores its protocol decides, whatever the config declares.
+    """
+    return benchmark_of(dataset, split).clips or dataset.expected_clips(split)
 
 
 def read_annotations(name: str, dataset: Dataset) -> Annotations:

@@ -17,7 +17,7 @@ from clip4vla.datasets.official import official_file, rows
 FILES_ARE_CLIPS = True
 NAMES_ALL_SPLITS = True
 PROTOCOLS = {"retrieval": Protocol("train", "val", "test")}
-BENCHMARKS = {"test": Benchmark("official", captions=5)}
+BENCHMARKS = {"test": Benchmark("official", captions=5, clips=975)}
 CLIP_SECONDS = 10.0
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 

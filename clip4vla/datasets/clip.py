@@ -60,13 +60,15 @@ class Protocol(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """How the field scores a split: the name of its protocol, and captions per clip in it.
+    """How the field scores a split: the name of its protocol, captions per clip in it, and clips.
 
-    captions: None where clips have different numbers, or labels instead.
+    captions: None where clips have different numbers, or labels instead. clips: of the official
+    list; None for a split that the field does not score.
     """
 
     name: str
     captions: int | None = None
+    clips: int | None = None
 
 
 def shown(value: object) -> str:

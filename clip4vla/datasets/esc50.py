@@ -21,7 +21,7 @@ FOLDS = (1, 2, 3, 4, 5)
 PROTOCOLS = {f"fold_{k}": Protocol(f"train_{k}", None, f"test_{k}") for k in FOLDS} | {
     f"fold_{k}_ours": Protocol(f"train_ours_{k}", f"val_ours_{k}", f"test_{k}") for k in FOLDS
 }
-BENCHMARKS = {f"test_{k}": Benchmark("5-fold") for k in FOLDS}
+BENCHMARKS = {f"test_{k}": Benchmark("5-fold", clips=400) for k in FOLDS}
 _COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 _FILENAME = re.compile(r"([1-5])-([0-9]{1,12})-([A-Z]{1,2})-([0-9]{1,3})\.wav", re.ASCII)
 

@@ -29,7 +29,10 @@ PROTOCOLS = {
     "retrieval_7k": Protocol("train_7k", None, "test_1k"),
     "captioning": Protocol("caption_train", "caption_val", "caption_test"),
 }
-BENCHMARKS = {"test_1k": Benchmark("1k-A", captions=1), "caption_test": Benchmark("official")}
+BENCHMARKS = {
+    "test_1k": Benchmark("1k-A", captions=1, clips=1000),
+    "caption_test": Benchmark("official", clips=2990),
+}
 _CAPTION_SPLITS = {
     "train": "caption_train",
     "validate": "caption_val",

@@ -26,8 +26,8 @@ PROTOCOLS = {
     "captioning": Protocol("train", "caption_val", "caption_test"),
 }
 BENCHMARKS = {
-    "test": Benchmark("HGR", captions=10),
-    "caption_test": Benchmark("official", captions=10),
+    "test": Benchmark("HGR", captions=10, clips=1500),
+    "caption_test": Benchmark("official", captions=10, clips=6000),
 }
 _VIDEO_ID = re.compile(r"([A-Za-z0-9_-]{11})_(\d{1,6})_(\d{1,6})", re.ASCII)
 _LISTS = {

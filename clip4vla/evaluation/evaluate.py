@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,7 @@ def evaluate(
     benchmark: Benchmark | None = None,
     frozen_cache: bool = True,
     text_substitution: Path | None = None,
+    made_with: dict[str, Any] | None = None,
 ) -> None:
     """Write out/predictions.parquet and, last, out/metrics.json.
 
@@ -68,6 +70,7 @@ def evaluate(
     Policy `filter` has the latter only. `run.variants` are scored beside it, on features that are
     made once (`clip4vla.evaluation.variants`). frozen_cache: a probe's features are kept on disk.
     substitution, text_substitution: donors by frames, and by captions for `released_links`.
+    made_with: what metrics.json says of the model's making (`clip4vla.stages.lineage`).
 
     UserError, with the remedy, when a split has no usable clip, a clip no caption, a silent one no
     donor where the policy needs it, or the file of a probe names no classes; with the name of the
@@ -146,6 +149,7 @@ def evaluate(
         },
         "galleries": scoring.described(own),
         "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
+        "made_with": made_with,
     }
     if variants:
         summary["variants"] = variants.described

@@ -11,8 +11,10 @@ from pathlib import Path
 import huggingface_hub
 from open_clip import constants, pretrained
 
+from clip4vla.config.load import Weights
 from clip4vla.config.sections import Model
 from clip4vla.errors import UserError
+from clip4vla.files import sha256_of_file
 from clip4vla.models.architecture import resolve
 from clip4vla.models.towers import MEAN, STD
 
@@ -41,6 +43,21 @@ def doubt(path: Path, sha256: str, archive: bool = False) -> str | None:
         f"{path}: looks like OpenAI's file, but its sha256 {sha256} is none of OpenAI's: make sure "
         "that it came whole and from where you think"
     )
+
+
+def published_as(sha256: str, item: Weights) -> str | None:
+    """Return whose file has this hash: OpenAI's, or that of the open_clip tag; None: unknown.
+
+    sha256: of the file that was read under the name of `item`, which may name another one by now.
+    """
+    known = known_openai()
+    if sha256 in known:
+        return f"OpenAI's {known[sha256][1]}"
+    if item.open_clip is not None:
+        cached = _cached(_config_of("weights", item.open_clip)[2])
+        if cached is not None and sha256_of_file(cached) == sha256:
+            return f"open_clip's {item.open_clip}"
+    return None
 
 
 def check_tag(where: str, tagged: str, model: Model) -> None:

@@ -19,6 +19,9 @@ OTHER_GALLERY = "other gallery"
 NOT_COMPARABLE = "not comparable"
 OTHER_PROTOCOL = "other protocol"
 NO_REFERENCE = "—"
+# What decides about a verdict: clips or captions that are missing at test, clips that are missing
+# in training, how the model differs from the paper's, and the readers of the scored clips.
+STATED = ("lacking", "training_lacks", "unlike", "readers")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class Entry:
     leaks_dropped: str = ""
     small_batches: str = ""
     tie_rule: str = ""
+    model: str = ""
+    weights: str = ""
+    pretraining: str = ""
+    finetuning: str = ""
     data_version: str = ""
     ids_sha256: str = ""
     run_keys: str = ""
@@ -118,11 +125,14 @@ def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> 
         if row.kind == "ours":
             mine = [cell for cell in cells if cell.gallery == gallery]
             values |= _measured(row, mine, tidy[tidy.table == sheet.table], metric)
+            stated = {name: values.pop(name, "") for name in STATED}
+            if not sheet.comparable:
+                stated["unlike"] = "other data or other towers than the paper's: see the note"
+            elif number and stated["readers"] not in ("", dataset):
+                stated["unlike"] = f"clips are of {stated['readers']}, the paper's of {dataset}"
             # The paper has one gallery: the row's first. Another one is shown, never compared.
             first = gallery == galleries[0]
-            lacking = values.pop("lacking", "")
-            theirs = number.protocol if number else ""
-            values |= _judged(values, lacking, theirs, comparable=sheet.comparable, first=first)
+            values |= _judged(values, stated, number.protocol if number else "", first=first)
         entries.append(Entry(**values))
     return entries
 
@@ -232,12 +242,16 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
         "run_keys": listed("run_key"),
         "protocol": listed("protocol"),
         "lacking": _lacking(every),
+        "unlike": listed("unlike_paper", "; ") or _undeclared(every),
+        "training_lacks": listed("training_lacks", "; "),
+        "readers": listed("reader"),
+        **{name: listed(name, "; ") for name in ("model", "weights", "pretraining", "finetuning")},
     }
 
 
 def _lacking(lines: pd.DataFrame) -> str:
-    """What the declared split has and a run did not see: clips, or captions of its clips."""
-    clips = lines[(lines.n_usable < lines.n_expected).fillna(False).astype(bool)]
+    """Return what a run did not see: clips of the official split, or captions of its clips."""
+    clips = lines[(lines.n_usable != lines.n_expected).fillna(False).astype(bool)]
     if len(clips):
         worst = clips.loc[(clips.n_usable / clips.n_expected).idxmin()]
         return f"{worst.n_usable} of {worst.n_expected} official clips"
@@ -249,16 +263,25 @@ def _lacking(lines: pd.DataFrame) -> str:
     return ""
 
 
-def _judged(values: dict, lacking: str, theirs: str, *, comparable: bool, first: bool) -> dict:
-    """Difference and verdict of a measured entry; what was not run keeps its verdict.
+def _undeclared(lines: pd.DataFrame) -> str:
+    unknown = lines.n_expected.isna().any()
+    return "no official number of clips is declared for the split" if unknown else ""
 
-    lacking: what of the declared split is missing; theirs: protocol of the paper's number.
+
+def _judged(values: dict, stated: dict[str, str], theirs: str, *, first: bool) -> dict:
+    """Return difference and verdict of a measured entry; one that was not run keeps its verdict.
+
+    stated: see `STATED`; theirs: protocol of the paper's number.
     """
+    unlike, lacking = stated["unlike"], stated["lacking"]
     ours, paper = values.get("ours"), values["paper"]
     if ours is None:
         return {}
     waiting = values["reason"]
     difference = None if paper is None or not first else ours - paper
+    if difference is not None and unlike:
+        reason = "; ".join(part for part in (unlike, waiting) if part)
+        return {"verdict": NOT_COMPARABLE, "difference": difference, "reason": reason}
     if waiting:
         return {"verdict": "partial", "difference": difference}
     if not first:
@@ -266,13 +289,10 @@ def _judged(values: dict, lacking: str, theirs: str, *, comparable: bool, first:
     if paper is None:
         none = "no number in the paper"
         return {"verdict": "partial" if lacking else NO_REFERENCE, "reason": lacking or none}
-    if not comparable:
-        reason = "other data or other towers than the paper's: see the note"
-        return {"verdict": NOT_COMPARABLE, "difference": difference, "reason": reason}
     if _base(values["protocol"]) != _base(theirs):
         reason = f"ours is {values['protocol']}, the paper's {theirs}"
         return {"verdict": OTHER_PROTOCOL, "reason": reason}
-    if lacking:
+    if lacking := "; ".join(part for part in (lacking, stated["training_lacks"]) if part):
         return {"verdict": "partial", "difference": difference, "reason": lacking}
     allowed = max(2 * (values["sd"] or 0.0), TOLERANCE)
     if abs(difference) <= allowed + 1e-9:

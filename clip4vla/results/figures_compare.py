@@ -1,5 +1,7 @@
 """Figures that set ours beside the paper."""
 
+from collections.abc import Iterable
+
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -34,8 +36,9 @@ def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
             axis.grid(True, axis="x")
         axes[0].set_yticks(range(len(rows)), [labels[row] for row in rows])
         axes[0].set_ylim(len(rows) - 0.4, -0.6)
+        foreign = not sheet.comparable or _foreign(chosen.values())
         handles = [
-            Patch(color=GREY, label="paper" if sheet.comparable else f"paper{OTHER_DATA}"),
+            Patch(color=GREY, label=f"paper{OTHER_DATA}" if foreign else "paper"),
             Patch(color=BLUE, label="ours (mean, ± sd)"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
@@ -104,14 +107,17 @@ def differences(entries: list[Entry]) -> Figure:
         axis.set_xlabel(f"ours − paper, points (bars: sd over seeds; band: ± {TOLERANCE:g})")
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
-        foreign = any(e.verdict == NOT_COMPARABLE for e in shown)
-        title = f"Difference to the paper{OTHER_DATA if foreign else ''}"
+        title = f"Difference to the paper{OTHER_DATA if _foreign(shown) else ''}"
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         if shown:
             figure.legend(loc="outside lower center", ncols=min(6, len(measures)), frameon=False)
         else:
             axis.text(0, 0, "no number of ours has a counterpart yet", ha="center", va="center")
     return figure
+
+
+def _foreign(entries: Iterable[Entry]) -> bool:
+    return any(entry.verdict == NOT_COMPARABLE for entry in entries)
 
 
 def _place(entry: Entry) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ from clip4vla.config.data import policy_text, reads_test_captions
 from clip4vla.config.run import CODE_VERSION
 from clip4vla.results.compare import (
     NO_REFERENCE,
+    NOT_COMPARABLE,
     OTHER_GALLERY,
     OTHER_PROTOCOL,
     TOLERANCE,
@@ -60,16 +61,21 @@ def footers(
         lines.append(
             "Ours is the mean over seeds ± the sample standard deviation; difference is ours minus "
             f"paper. Within: the difference is at most max(2 sd, {TOLERANCE} point). Partial: "
-            "seeds are missing, or clips or captions of the official lists."
+            "seeds are missing, or clips or captions of the official lists. Not comparable: model, "
+            "first weights or data are not those of the paper's row."
         )
         lines += _folds(measured)
         if any(entry.paper is not None for entry in entries):
-            lines.append(_summary(sheet, entries, measured))
+            lines.append(_summary(entries, measured))
         lines += order_notes(sheet, measured) + best_notes(sheet, measured)
         lines += _data(sheet, measured)
         lines += _shared("Silent clips", "policy", measured, show=policy_text)
         if any(reads_test_captions(name) for e in measured for name in e.policy.split()):
             lines.append(POLICY_WARNING)
+        lines += _shared("Model", "model", measured)
+        lines += _shared("First weights", "weights", measured)
+        lines += _shared("Pre-training", "pretraining", measured)
+        lines += _shared("Fine-tuning", "finetuning", measured)
         lines += _shared("Checkpoint selection", "selection", measured)
         lines += [text for mark, text in WARNINGS if any(mark in e.selection for e in measured)]
         if any(entry.leaks_dropped for entry in measured):
@@ -113,7 +119,7 @@ def _folds(measured: list[Entry]) -> list[str]:
     ]
 
 
-def _summary(sheet: Sheet, entries: list[Entry], measured: list[Entry]) -> str:
+def _summary(entries: list[Entry], measured: list[Entry]) -> str:
     wanted = [
         e
         for e in entries
@@ -121,9 +127,11 @@ def _summary(sheet: Sheet, entries: list[Entry], measured: list[Entry]) -> str:
         and e.paper is not None
         and e.verdict not in (OTHER_GALLERY, OTHER_PROTOCOL)
     ]
-    compared = [e for e in measured if e.difference is not None and not lower_is_better(e.metric)]
+    # A mean of differences to other data or models says nothing.
+    told = [e for e in measured if e.difference is not None and e.verdict != NOT_COMPARABLE]
+    compared = [e for e in told if not lower_is_better(e.metric)]
     text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"
-    if not compared or not sheet.comparable:  # a mean of differences to other data says nothing
+    if not compared:
         return f"{text}."
     bias = sum(e.difference for e in compared) / len(compared)
     size = sum(abs(e.difference) for e in compared) / len(compared)
@@ -184,6 +192,7 @@ def _missing(sheet: Sheet, entries: list[Entry]) -> list[str]:
     reasons: dict[str, list[Entry]] = {}
     for entry in mine:
         open_ = entry.ours is None or entry.verdict in ("partial", OTHER_PROTOCOL)
+        open_ |= entry.verdict == NOT_COMPARABLE and sheet.comparable  # else the note says why
         if open_ and entry.reason:
             reason = entry.reason
             if entry.ours is None and reason.startswith("waiting for"):

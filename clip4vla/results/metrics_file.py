@@ -1,6 +1,7 @@
 """metrics.json: what every evaluation states of its numbers, whatever its task."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -54,6 +55,39 @@ class Varied(Stated):
     galleries: dict[str, Gallery]
 
 
+class TrainedOn(Stated):
+    """A split that a model was trained on."""
+
+    dataset: str = Field(description="dataset version")
+    reader: str
+    split: str
+    usable: int = Field(description="clips that could be decoded")
+    clips: int = Field(description="clips in batches: without silent and held-out ones")
+    expected: int | None = Field(description="clips that the config declares; null: none declared")
+    tolerance: float | None = Field(description="share of them that may be missing")
+
+
+class Training(Stated):
+    """A run that trained the model."""
+
+    stage: Literal["pretrain", "finetune"]
+    run_key: str
+    clips: list[TrainedOn]
+
+
+class MadeWith(Stated):
+    """The model behind the numbers: its towers, their first weights, and all training since."""
+
+    reader: str = Field(description="of the dataset that was scored")
+    architecture: str
+    activation: str
+    weights: str | None = Field(description="name in the config of the first; null: random")
+    weights_sha256: str | None
+    published: str | None = Field(description="whose file has that sha256; null: unknown")
+    imported: bool = Field(description="first weights are of a whole CLIP4VLA, not of CLIP alone")
+    trainings: list[Training] = Field(description="the first one first")
+
+
 class Metrics(Stated):
     """The whole file."""
 
@@ -72,6 +106,7 @@ class Metrics(Stated):
     coverage: Coverage
     galleries: dict[str, Gallery]
     variants: dict[str, Varied] = Field({}, description="by name, where the run has some")
+    made_with: MadeWith | None = Field(None, description="null: by a version that recorded none")
 
 
 def read_run_metrics(folder: Path, key: str) -> tuple[Metrics, bool]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import hypot
 
-from clip4vla.results.compare import NO_REFERENCE, Entry, lower_is_better
+from clip4vla.results.compare import NO_REFERENCE, NOT_COMPARABLE, Entry, lower_is_better
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import number
 
@@ -28,12 +28,13 @@ class Order:
 def orders(sheet: Sheet, entries: list[Entry]) -> dict[tuple[str, str], Order]:
     """(dataset, column) -> its order; columns without a pair to compare have none.
 
-    Nothing is said of a table that is not comparable to the paper's.
+    Nothing is said of entries that are not comparable to the paper's.
     """
     found = {}
-    for column in sheet.columns if sheet.comparable else ():
+    judged = [e for e in entries if e.difference is not None and e.verdict != NOT_COMPARABLE]
+    for column in sheet.columns:
         place = (column.dataset, column.metric)
-        rows = [e for e in entries if (e.dataset, e.column) == place and e.difference is not None]
+        rows = [e for e in judged if (e.dataset, e.column) == place]
         pairs = [pair for pair in combinations(rows, 2) if _can_be_told(*pair)]
         if pairs:
             broken = tuple(pair for pair in pairs if not _kept(*pair))

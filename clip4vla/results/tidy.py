@@ -8,6 +8,8 @@ import pandas as pd
 
 from clip4vla.errors import UserError
 from clip4vla.files import write_text
+from clip4vla.results.made_with import COLUMNS as MADE_WITH
+from clip4vla.results.made_with import described
 from clip4vla.results.metrics_file import Metrics, Varied, read_run_metrics
 from clip4vla.results.sheet import Cell, Row, Sheet
 from clip4vla.tracking.recorded import warn_unverified
@@ -46,6 +48,7 @@ COLUMNS = (
     "tie_rule",
     "data_version",
     "manifest_sha256",
+    *MADE_WITH,
 )
 INTEGERS = tuple(name for name in COLUMNS if name.startswith("n_")) + ("seed",)
 
@@ -134,6 +137,7 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, read: _Read) -> list[dict[st
         "tie_rule": found.tie_rule,
         "data_version": found.data_version,
         "manifest_sha256": found.manifest_sha256,
+        **described(found.made_with),
     }
     lines = []
     for name, value in sorted(values.items()):

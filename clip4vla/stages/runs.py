@@ -142,21 +142,25 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
     """Score a checkpoint; leaves metrics.json, predictions.parquet and examples.html."""
-    from clip4vla.datasets import benchmark_of
+    from clip4vla.datasets import benchmark_of, official_clips
     from clip4vla.evaluation.evaluate import evaluate
     from clip4vla.features.cache import ClipCache
     from clip4vla.looking.examples import write_examples
+    from clip4vla.stages.lineage import made_with
 
     run = _expect(plan, key, "evaluate")
     out = Path(layout.result_dir(key))
     _, dataset = plan.dataset_of(run.test.dataset)
+    weights = _weights(plan, run)
+    first = next((sha256_of_file(path) for path in weights.values()), None)
     known = {
-        "expected": dataset.expected_clips(run.test.split),
+        "expected": official_clips(dataset, run.test.split),
         "benchmark": benchmark_of(dataset, run.test.split),
         "frozen_cache": plan.config.frozen_cache,
         "text_substitution": _substitution(run, "text_substitution"),
+        "made_with": made_with(plan, run, first),
     }
-    given = _manifests(run), _start(plan, run), _weights(plan, run), _substitution(run)
+    given = _manifests(run), _start(plan, run), weights, _substitution(run)
     with tracked(plan, key) as sink:
         with attempt(Path(layout.state_dir(key))):
             evaluate(run, *given, out=out, run_key=key, workers=threads, **known)

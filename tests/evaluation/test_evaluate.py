@@ -37,6 +37,10 @@ WAYS = {
     "sampling": {"method": "sampling", "temperature": 2.0},
 }
 SOUNDING = sorted(set(SPLITS["test"]) - SILENT)
+MADE_WITH = {  # of the stage, which knows the plan; it passes through
+    **{"reader": "demo", "architecture": "tiny", "activation": "quick_gelu", "weights": None},
+    **{"weights_sha256": None, "published": None, "imported": False, "trainings": []},
+}
 TABLE = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt0\t0.5\tt1\n"
 
 
@@ -50,7 +54,7 @@ def score(manifests, tmp_path):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         known = {"run_key": "c0ffee", "expected": 6, "benchmark": Benchmark("TINY", captions=2)}
-        evaluate(run, manifests, start, {}, table, out, **known)
+        evaluate(run, manifests, start, {}, table, out, **known, made_with=MADE_WITH)
         read_metrics(out / "metrics.json")  # every task and policy states what tables need
         return read_json(out / "metrics.json"), pd.read_parquet(out / "predictions.parquet")
 
@@ -88,6 +92,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
             "captions_per_clip": 2,
         },
         "checkpoint": {"run_key": None, "sha256": sha256_of_file(start)},
+        "made_with": MADE_WITH,
     }
     assert set(galleries) == {"all", "with_sound"}
     for name, ids in {"all": SPLITS["test"], "with_sound": SOUNDING}.items():

@@ -8,13 +8,15 @@ from huggingface_hub import constants
 from open_clip import pretrained as table
 from safetensors.torch import save_file
 
+from clip4vla.config.load import Weights
 from clip4vla.config.sections import Model
 from clip4vla.errors import UserError
+from clip4vla.files import sha256_of_file
 from clip4vla.models.architecture import resolve
 from clip4vla.models.build import build_model
 from clip4vla.models.clip4vla import CLIP4VLA
 from clip4vla.models.importers import to_our_names
-from clip4vla.models.pretrained import check_tag, doubt, known_openai, tag_file
+from clip4vla.models.pretrained import check_tag, doubt, known_openai, published_as, tag_file
 
 LAION = "ViT-B-32:laion2b_s34b_b79k"
 
@@ -27,6 +29,8 @@ def test_openai_files_are_known_by_the_hash_that_open_clip_ships():
     )
     assert {name for name, _ in known.values()} >= {"ViT-B-32", "ViT-B-16", "ViT-L-14", "RN50"}
     assert all(len(sha256) == 64 for sha256 in known)
+    sha256 = next(key for key, (name, _) in known.items() if name == "ViT-B-32")
+    assert published_as(sha256, Weights(path="renamed.pt")) == "OpenAI's ViT-B-32.pt"
 
 
 def test_a_file_that_is_only_called_like_openais(tmp_path):
@@ -102,7 +106,13 @@ def test_a_file_in_the_cache_is_used_without_asking_the_network(tmp_path, monkey
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     save_file({"logit_scale": torch.tensor(4.0)}, snapshot / "open_clip_model.safetensors")
-    assert tag_file("weights.laion", LAION).parent == snapshot
+    file = tag_file("weights.laion", LAION)
+    assert file.parent == snapshot
+    # Whose a file is follows from its hash: by now a name may stand for another file.
+    tagged = Weights(open_clip=LAION)
+    assert published_as(sha256_of_file(file), tagged) == f"open_clip's {LAION}"
+    assert published_as("0" * 64, tagged) is None
+    assert published_as(sha256_of_file(file), Weights(path=file)) is None
 
 
 def test_a_tag_is_downloaded_by_open_clip_once(tmp_path, monkeypatch):

@@ -337,7 +337,12 @@ def queries(value, number):
     [
         (lambda v: None, "below", ""),
         (lambda v: v["coverage"].update(usable=19), "partial", "19 of 20 official clips"),
-        (lambda v: v["coverage"].update(expected=None, usable=19), "below", ""),
+        (lambda v: v["coverage"].update(usable=21), "partial", "21 of 20 official clips"),
+        (
+            lambda v: v["coverage"].update(expected=None, usable=19),
+            "not comparable",
+            "no official number of clips is declared for the split",
+        ),
         (
             lambda v: v["coverage"].update(captions_per_clip=2),
             "partial",

@@ -1,0 +1,101 @@
+"""What a number was made with, in words, and whether that is what the paper's was made with."""
+
+from clip4vla.results.metrics_file import MadeWith, TrainedOn
+
+# The paper's model: CLIP's own ViT-B/32 (facts 3.1), as OpenAI and open_clip publish it.
+ARCHITECTURES = ("ViT-B-32", "ViT-B-32-quickgelu")
+ACTIVATION = "quick_gelu"
+WEIGHTS = ("OpenAI's ViT-B-32.pt", *(f"open_clip's {name}:openai" for name in ARCHITECTURES))
+PRETRAINING = ("audioset", "howto100m")
+SHOWN_DIGITS = 12  # of a sha256 in print
+COLUMNS = (
+    "reader",
+    "model",
+    "weights",
+    "weights_sha256",
+    "pretraining",
+    "finetuning",
+    "unlike_paper",  # how the model differs from the paper's; empty: it does not
+    "training_lacks",  # clips that training did not have; empty: none
+)
+
+
+def described(made: MadeWith | None) -> dict[str, str | None]:
+    """Return the values of `COLUMNS`: each a short text, or None where nothing is to be said."""
+    if made is None:
+        unknown = dict.fromkeys(("model", "weights", "pretraining", "finetuning"), "not recorded")
+        why = "its metrics.json does not say what model it is of (an older version wrote it)"
+        return {**dict.fromkeys(COLUMNS), **unknown, "unlike_paper": why}
+    return {
+        "reader": made.reader,
+        "model": _model(made),
+        "weights": _weights(made),
+        "weights_sha256": made.weights_sha256,
+        "pretraining": _trained(made, "pretrain"),
+        "finetuning": _trained(made, "finetune"),
+        "unlike_paper": "; ".join(_differences(made)) or None,
+        "training_lacks": "; ".join(_lacks(made)) or None,
+    }
+
+
+def _model(made: MadeWith) -> str:
+    return f"{made.architecture} ({made.activation})"
+
+
+def _weights(made: MadeWith) -> str:
+    if made.weights is None:
+        return "random"
+    kind = made.published or ("an imported model" if made.imported else "an unknown file")
+    return f"{made.weights} ({kind}, sha256 {(made.weights_sha256 or '')[:SHOWN_DIGITS]})"
+
+
+def _trained(made: MadeWith, stage: str) -> str | None:
+    """`run 1a2b… on DATA, then run …` for pre-training, `DATA` for fine-tuning (a run a seed)."""
+    parts = []
+    for training in made.trainings:
+        if training.stage == stage:
+            data = " and ".join(_clips(item) for item in training.clips)
+            parts.append(f"run {training.run_key} on {data}" if stage == "pretrain" else data)
+    return ", then ".join(parts) or None
+
+
+def _clips(item: TrainedOn) -> str:
+    return f"{item.dataset} {item.split} ({item.clips:,} clips)"
+
+
+def _differences(made: MadeWith) -> list[str]:
+    found = []
+    if made.architecture not in ARCHITECTURES or made.activation != ACTIVATION:
+        found.append(f"towers are {_model(made)}, the paper's {ARCHITECTURES[0]} ({ACTIVATION})")
+    if made.weights is None:
+        found.append(f"towers began with random weights, the paper's with {WEIGHTS[0]}")
+    elif made.imported:
+        found.append(f"it began with {_weights(made)}, whose training is not recorded")
+    elif made.published not in WEIGHTS:
+        found.append(f"it began with {_weights(made)}, the paper's with {WEIGHTS[0]}")
+    sources = sorted(
+        {item.reader for t in made.trainings if t.stage == "pretrain" for item in t.clips}
+    )
+    if sources and tuple(sources) != PRETRAINING:
+        theirs = " and ".join(PRETRAINING)
+        found.append(f"pre-trained on {' and '.join(sources)}, the paper on {theirs}")
+    unknown = (
+        f"trained on {item.dataset} {item.split}, of which no number of clips is declared"
+        for item in _trained_on(made)
+        if item.expected is None
+    )
+    return [*found, *dict.fromkeys(unknown)]
+
+
+def _lacks(made: MadeWith) -> list[str]:
+    """Splits of training that are smaller than declared by more than their tolerance."""
+    found = (
+        f"trained on {item.usable:,} of {item.expected:,} clips of {item.dataset} {item.split}"
+        for item in _trained_on(made)
+        if item.expected is not None and item.usable < item.expected * (1 - (item.tolerance or 0.0))
+    )
+    return list(dict.fromkeys(found))
+
+
+def _trained_on(made: MadeWith) -> list[TrainedOn]:
+    return [item for training in made.trainings for item in training.clips]

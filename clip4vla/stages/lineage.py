@@ -1,0 +1,72 @@
+"""What the number of an evaluation was made with: its towers, their first weights, all training."""
+
+from pathlib import Path
+from typing import Any
+
+from clip4vla.config import layout
+from clip4vla.config.plan import WEIGHTS, Plan
+from clip4vla.config.run import Evaluate, Finetune, Pretrain
+from clip4vla.errors import UserError
+from clip4vla.files import read_json
+
+
+def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str, Any]:
+    """Return what metrics.json says of the model that a run scores (docs/formats.md).
+
+    first_weights: sha256 of the file that the evaluation itself reads under a name of the config's
+    `weights`, where it reads one. That of a trained model stands in the train.json of its first
+    training. Raises UserError when the train.json of a training is missing.
+    """
+    from clip4vla.models.pretrained import published_as
+
+    keys = _trainings(plan, run)
+    summaries = {key: _summary(key) for key in keys}
+    first = plan.runs[keys[0]] if keys else run
+    name = plan.weights_of(first)
+    sha256 = summaries[keys[0]]["parent"]["sha256"] if keys else first_weights
+    return {
+        "reader": plan.dataset_of(run.test.dataset)[1].reader,
+        "architecture": run.model.architecture,
+        "activation": run.model.activation,
+        "weights": name,
+        "weights_sha256": sha256 if name else None,
+        "published": published_as(sha256, plan.config.weights[name]) if name else None,
+        "imported": bool(name and first.start),
+        "trainings": [
+            {
+                "stage": plan.runs[key].stage,
+                "run_key": key,
+                "clips": [_clips(plan, facts) for facts in summaries[key]["data"]["train"]],
+            }
+            for key in keys
+        ],
+    }
+
+
+def _trainings(plan: Plan, run: Evaluate) -> list[str]:
+    """Run keys of the trainings behind an evaluation, the first one first."""
+    found: list[str] = []
+    link: Evaluate | Pretrain | Finetune = run
+    while link.start is not None and not link.start.startswith(WEIGHTS):
+        found.append(link.start)
+        link = plan.runs[link.start]
+    return found[::-1]
+
+
+def _summary(key: str) -> dict[str, Any]:
+    path = Path(layout.result_dir(key), "train.json")
+    if not path.is_file():
+        raise UserError(f"{path}: missing. Fix: run `clip4vla train {key}`, which writes it again")
+    return read_json(path)
+
+
+def _clips(plan: Plan, facts: dict[str, Any]) -> dict[str, Any]:
+    """How many clips of a split were trained on, and how many the config declares."""
+    _, dataset = plan.dataset_of(facts["dataset"])
+    declared = dataset.expected.get(facts["split"])
+    return {
+        **{name: facts[name] for name in ("dataset", "split", "usable", "clips")},
+        "reader": dataset.reader,
+        "expected": declared and declared.clips,
+        "tolerance": declared and declared.tolerance,
+    }

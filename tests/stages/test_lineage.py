@@ -1,0 +1,94 @@
+"""What metrics.json says of the model that an evaluation scored."""
+
+from pathlib import Path
+
+import pytest
+
+from clip4vla.config import layout
+from clip4vla.config.plan import make_plan
+from clip4vla.errors import UserError
+from clip4vla.files import write_json
+from clip4vla.results.metrics_file import MadeWith
+from clip4vla.stages.lineage import made_with
+
+REPO = Path(__file__).parents[2]
+OPENAI = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def plan_of(**values):
+    return make_plan([REPO / "config.yaml"], {"targets": ["table1"], **values})
+
+
+def evaluation(plan, row, dataset):
+    return next(
+        plan.runs[cell.run_key] for cell in plan.cells if (cell.row, cell.dataset) == (row, dataset)
+    )
+
+
+def trained(plan, first_weights):
+    """Leave the train.json of every training of a plan, as the runs do."""
+    for key, run in plan.runs.items():
+        if run.stage in ("pretrain", "finetune"):
+            sources = run.sources if run.stage == "pretrain" else [run.train]
+            facts = [
+                {"dataset": s.dataset, "split": s.split, "usable": 9, "clips": 8} for s in sources
+            ]
+            sha256 = "0" * 64 if run.start in plan.runs else first_weights
+            parent = {"run_key": run.start, "sha256": sha256}
+            summary = {"parent": parent, "data": {"train": facts}}
+            write_json(Path(layout.result_dir(key), "train.json"), summary)
+
+
+def test_the_whole_chain_of_a_trained_model_is_followed_to_its_first_weights(here):
+    plan = plan_of()
+    trained(plan, OPENAI)
+    run = evaluation(plan, "clip4vla", "vatex")
+    made = MadeWith.model_validate(made_with(plan, run, None))
+    assert (made.reader, made.architecture, made.weights) == ("vatex", "ViT-B-32", "openai")
+    assert (made.weights_sha256, made.published) == (OPENAI, "OpenAI's ViT-B-32.pt")
+    assert [training.stage for training in made.trainings] == ["pretrain", "pretrain", "finetune"]
+    assert made.trainings[-1].run_key == run.start and not made.imported
+    first, second = (training.clips for training in made.trainings[:2])
+    assert [item.reader for item in first] == ["howto100m", "audioset"] and first == second
+    (tuned,) = made.trainings[-1].clips
+    assert (tuned.split, tuned.usable, tuned.clips) == ("train", 9, 8)
+    assert (tuned.expected, tuned.tolerance) == (25991, 0.02)
+
+
+def test_clip_itself_is_known_by_the_file_that_the_evaluation_read(here):
+    plan = plan_of()
+    run = evaluation(plan, "clip", "msrvtt")
+    made = MadeWith.model_validate(made_with(plan, run, OPENAI))
+    assert (made.published, made.trainings) == ("OpenAI's ViT-B-32.pt", [])
+    made = MadeWith.model_validate(made_with(plan, run, "e" * 64))
+    assert (made.weights, made.weights_sha256, made.published) == ("openai", "e" * 64, None)
+
+
+def test_random_towers_have_no_weights(here):
+    plan = plan_of(recipe={"model": {"architecture": "tiny", "weights": None}})
+    trained(plan, None)
+    for row in ("clip", "clip4vla"):
+        made = made_with(plan, evaluation(plan, row, "msrvtt"), None)
+        assert (made["architecture"], made["weights"], made["published"]) == ("tiny", None, None)
+        assert made["weights_sha256"] is None and not made["imported"]
+
+
+def test_an_imported_model_is_not_taken_for_clip(here):
+    weights = {"mine": {"path": "mine.safetensors"}}
+    plan = plan_of(weights=weights, recipe={"pretrain": {"from": "mine"}})
+    trained(plan, "a" * 64)
+    made = made_with(plan, evaluation(plan, "clip4vla", "msrvtt"), None)
+    assert (made["weights"], made["weights_sha256"]) == ("mine", "a" * 64)
+    assert made["imported"] and made["published"] is None
+
+
+def test_a_training_without_its_summary_is_named(here):
+    plan = plan_of()
+    run = evaluation(plan, "vision_only", "msrvtt")
+    with pytest.raises(UserError, match=rf"{run.start}/train\.json: missing\. Fix: run `clip4vla"):
+        made_with(plan, run, None)

@@ -7,6 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
 
 from clip4vla.config.presets import PRESETS
@@ -232,6 +233,16 @@ def test_a_caption_is_as_long_as_in_training(caption, monkeypatch, extra, most):
     monkeypatch.setattr(captioning, "decode", decode)
     caption(inputs=inputs, decoding=Decoding(**WAYS["released"]))
     assert set(lengths) == {most}
+
+
+def test_a_caption_is_text_and_keeps_a_half_word_at_its_end(caption, monkeypatch):
+    """The released detokeniser gives `cafÃ©`, drops the half word and spells out the mask."""
+    word = {text: token for token, text in SimpleTokenizer().decoder.items()}
+    cafe = SimpleTokenizer().encode("a café")
+    ids = [*cafe, word["skate"], word["dog</w>"], 49408, word["skate"]]
+    found = [decoding.Caption(ids=ids, score=0.0)]
+    monkeypatch.setattr(captioning, "decode", lambda *given, **_: found * len(given[1]))
+    assert set(caption().hypothesis) == {"a café skatedog skate"}
 
 
 def test_a_sampled_caption_depends_on_its_clip_alone(caption):

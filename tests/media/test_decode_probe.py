@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import wave
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -52,6 +53,12 @@ def test_pictures_are_those_shown_on_the_grid(tmp_path):
     assert grays(path, 1, seconds=1.01) == [0, 8]
     frame = next(decode_frames(path, 1))
     assert frame.dtype == np.uint8 and frame.shape == (16, 32, 3)
+
+
+def test_a_rate_that_is_no_integer_keeps_the_seconds(tmp_path):
+    """Not every int(fps)-th picture and the last one again, 0 2 4 6 8 9, as the released code."""
+    path = make_clip(tmp_path / "x.mkv", seconds=4, fps=Fraction(5, 2), sound=None)
+    assert grays(path, 1) == [0, 2, 5, 7]
 
 
 def test_variable_frame_rate(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,9 +53,10 @@ def cut(
     """Cut `length` seconds into `target`, an mp4 file with the first picture and sound tracks.
 
     source: ffmpeg's options of the input, from the whitelists to `-ss` and `-i`; output: more of
-    its options of the output; largest: bytes at which ffmpeg stops. Raises CutFailed unless every
-    kind of track that the source has, has a packet in the range; FfmpegStopped; Crashed after
-    `patience` seconds; OSError for this machine's own disk.
+    its options of the output; largest: bytes at which ffmpeg stops. Raises CutFailed where the
+    source has nothing in the range, or pictures but none there (all sound in the range is copied:
+    without any, the source is silent there); FfmpegStopped; Crashed after `patience` seconds;
+    OSError for this machine's own disk.
     """
     packets = target.with_suffix(".packets")
     command = [ffmpeg(), "-nostdin", "-y", "-loglevel", "quiet", "-t", str(length), *source]
@@ -70,10 +72,10 @@ def cut(
     if code:
         raise ffmpeg_failure(code) or FfmpegStopped(code)
     with open(packets, encoding="ascii", errors="replace") as lines:
-        kinds, within = _listed(lines, length)
+        found = _listed(lines, length)
     packets.unlink()
     check_cut(target, length, largest)
-    _check_kinds(kinds, within, length)
+    found.check(found.kinds & {"video"}, length)
 
 
 def check_cut(path: Path, length: float, largest: int) -> None:
@@ -94,23 +96,42 @@ def check_cut(path: Path, length: float, largest: int) -> None:
 
 def check_tracks(path: Path, kinds: Iterable[str], length: float) -> None:
     """Raise CutFailed unless a file that was cut has a packet of every kind within its clip."""
-    kinds, within = set(kinds), set()
+    found = Packets()
     with open_media(path) as container:
         for packet in packets_of(container, list(container.streams)):
             if packet.size and packet.pts is not None:
                 begin = float(packet.pts * packet.time_base)
-                if _overlaps(begin, float((packet.duration or 0) * packet.time_base), length):
-                    within.add(packet.stream.type)
-            if within >= kinds:
-                return
-    _check_kinds(kinds, within, length)
+                seconds = float((packet.duration or 0) * packet.time_base)
+                found.add(packet.stream.type, begin, seconds, length)
+    found.check(set(kinds), length)
 
 
-def _listed(lines: Iterable[str], length: float) -> tuple[set[str], set[str]]:
-    """Kinds of track in a list of packets, and those of them that have a packet in the clip."""
+@dataclass
+class Packets:
+    """Kinds of track of a source, and those of them that have a packet within the clip."""
+
+    kinds: set[str] = field(default_factory=set)
+    within: set[str] = field(default_factory=set)
+
+    def add(self, kind: str, begin: float, seconds: float, length: float) -> None:
+        """Count a packet, in seconds since the beginning of the clip."""
+        if begin < length and (begin >= 0 or begin + seconds > 0):
+            self.within.add(kind)
+
+    def check(self, needed: set[str], length: float) -> None:
+        """Raise CutFailed if nothing lies within the clip, or nothing of a kind that is needed."""
+        clip = f"the {length:.1f} s of the clip"
+        if not self.within:
+            raise CutFailed(f"the source has nothing in {clip}", final=True)
+        if missing := needed - self.within:
+            raise CutFailed(f"no {' and no '.join(sorted(missing))} in {clip}")
+
+
+def _listed(lines: Iterable[str], length: float) -> Packets:
+    """What a list of packets holds (ffmpeg's framecrc)."""
+    found = Packets()
     kind: dict[str, str] = {}
     base: dict[str, float] = {}
-    within = set()
     for line in lines:
         words = line.replace(":", " ").split()
         if line.startswith("#media_type "):
@@ -118,22 +139,8 @@ def _listed(lines: Iterable[str], length: float) -> tuple[set[str], set[str]]:
         elif line.startswith("#tb "):
             base[words[1]] = float(Fraction(words[2]))
         elif not line.startswith("#") and len(fields := line.split(",")) >= 5:
-            track, _, at, lasts, size = (field.strip() for field in fields[:5])
+            track, _, at, lasts, size = (one.strip() for one in fields[:5])
             if at != "NOPTS" and int(size):
-                begin, seconds = int(at) * base[track], int(lasts) * base[track]
-                if _overlaps(begin, seconds, length):
-                    within.add(kind[track])
-    return set(kind.values()), within
-
-
-def _overlaps(begin: float, seconds: float, length: float) -> bool:
-    return begin < length and (begin >= 0 or begin + seconds > 0)
-
-
-def _check_kinds(kinds: set[str], within: set[str], length: float) -> None:
-    if not kinds:
-        raise CutFailed("the source has neither pictures nor sound")
-    if not within:
-        raise CutFailed(f"the source has nothing in the {length:.1f} s of the clip", final=True)
-    if missing := kinds - within:
-        raise CutFailed(f"no {' and no '.join(sorted(missing))} in the {length:.1f} s of the clip")
+                found.add(kind[track], int(at) * base[track], int(lasts) * base[track], length)
+    found.kinds = set(kind.values())
+    return found

@@ -1,5 +1,7 @@
 """A cut has what its source has, within the range, or it has failed."""
 
+import subprocess
+
 import pytest
 from fetching import rows
 from synthetic import make_clip
@@ -8,6 +10,7 @@ from clip4vla.config.data import Dataset
 from clip4vla.media import cut
 from clip4vla.media.cut import CutFailed, check_cut, check_tracks, most_bytes
 from clip4vla.media.fetch import fetch_shard
+from clip4vla.media.tools import ffmpeg
 
 
 def cut_locally(folder, source, start, end):
@@ -43,7 +46,17 @@ def test_what_the_source_has_not_is_not_missed(tmp_path):
     assert cut_locally(tmp_path, unseen, 1.0, 2.0).fetch == "ok"
 
 
-def test_sound_that_ends_before_the_clip_begins_is_missed(tmp_path):
+def test_a_clip_from_a_silent_part_is_a_clip(tmp_path):
+    """Of sound, all packets in the range are copied: where there are none, there are none."""
+    source = tmp_path / "mostly_silent.mp4"
+    sound, silent = make_clip(tmp_path / "a.mp4", seconds=1), tmp_path / "b.mp4"
+    make_clip(silent, seconds=4, sound=None)
+    command = [ffmpeg(), "-v", "error", "-i", silent, "-i", sound, "-map", "0:v", "-map", "1:a"]
+    subprocess.run([*command, "-c", "copy", source], check=True)
+    assert cut_locally(tmp_path, source, 2.0, 3.0).fetch == "ok"
+
+
+def test_both_formats_of_a_video_must_have_been_cut(tmp_path):
     long = make_clip(tmp_path / "long.mp4", seconds=4, sound=None)
     with pytest.raises(CutFailed, match="no audio in"):
         check_tracks(long, ["video", "audio"], 4.0)
@@ -65,7 +78,8 @@ def test_sound_that_ends_before_the_clip_begins_is_missed(tmp_path):
 )
 def test_packets_within_a_clip_of_two_seconds(line, kept):
     lines = ["#software: x", "#tb 0: 1/10", "#media_type 0: video", line]
-    assert cut._listed(lines, 2.0) == ({"video"}, {"video"} if kept else set())
+    found = cut._listed(lines, 2.0)
+    assert found.kinds == {"video"} and found.within == ({"video"} if kept else set())
 
 
 def test_a_cut_that_is_longer_than_its_clip_is_none(tmp_path):

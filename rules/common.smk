@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clip4vla.config import layout
 from clip4vla.config.run import sources_of
-from clip4vla.config.targets import check_names
+from clip4vla.config.targets import check_names, part_of
 from clip4vla.datasets import official_clips
 from clip4vla.errors import UserError
 from clip4vla.files import canonical_json, sha256_of
@@ -156,13 +156,22 @@ def stop_for_unknown_names():
         raise WorkflowError(str(error)) from None
 
 
+def planned_part():
+    """The part of the plan that the jobs of this call are about: other rows stop none of them."""
+    asked = [job.wildcards for job in workflow.dag.needrun_jobs()]
+    versions = {names.get("version") for names in asked}
+    keys = {names.get("run_key") for names in asked}
+    return part_of(PLAN, keys=keys, versions=versions)
+
+
 def stop_when_files_are_missing():
-    """Before the first job of a real run: one line for each of the user's files that is missing or unfit."""
+    """Before the first job of a real run: one line for each file that it needs and lacks."""
     from clip4vla.datasets.ready import missing_files
     from clip4vla.models.forms import unfit_weights
     from clip4vla.stages.runs import unfit_tags
 
-    if problems := missing_files(PLAN) + unfit_weights(PLAN) + unfit_tags(PLAN):
+    part = planned_part()
+    if problems := missing_files(part) + unfit_weights(part) + unfit_tags(part):
         raise WorkflowError("\n".join(problems))
 
 

@@ -21,16 +21,24 @@ data = typer.Typer(no_args_is_help=True, help="From ids and annotations to froze
 
 
 @data.command("check")
-def data_check(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """Say which of your files are missing or unfit, one line each, and where they belong."""
+def data_check(
+    target: Annotated[
+        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
+    ] = "all",
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+) -> None:
+    """Say which files a target lacks or cannot use, one line each, and where they belong."""
+    from clip4vla.config.targets import narrowed
     from clip4vla.datasets.ready import missing_files
     from clip4vla.models.forms import unfit_weights
     from clip4vla.stages.runs import unfit_tags
 
-    found = plan_of(config_files, values)
+    found = narrowed(plan_of(config_files, values), target)
     if problems := missing_files(found) + unfit_weights(found) + unfit_tags(found):
         raise UserError("\n".join(problems))
-    typer.echo("all files that the targets need are there")
+    needed = "the targets need" if target == "all" else f"{target} needs"
+    typer.echo(f"all files that {needed} are there")
 
 
 @data.command("plan")

@@ -8,13 +8,43 @@ import typer
 
 from clip4vla.errors import UserError
 
+DEFAULT_CONFIG = [Path("config.yaml")]
+
+
+def _bases() -> list[Path]:
+    """Where the workflow's own config may be: here, in a checkout around here, in the package's."""
+    here = Path.cwd()
+    outer = [*here.parents, Path(__file__).parents[2]]
+    checkouts = [folder for folder in (here, *outer) if (folder / "workflow/Snakefile").is_file()]
+    found = [folder / "config.yaml" for folder in (here, *checkouts)]
+    return [path for path in found if path.is_file()]
+
+
+def _with_base(context: typer.Context, parameter: typer.CallbackParam, files: list[Path]):
+    """Put the base config below the files given, as the workflow does for its --configfile.
+
+    The environment, which the workflow sets for its jobs, names it already.
+    """
+    source = context.get_parameter_source(parameter.name or "")
+    said_by = source.name if source else "DEFAULT"  # by name: newer typers have a click inside
+    bases = _bases()
+    if said_by == "ENVIRONMENT" or not bases:
+        return files
+    if said_by == "DEFAULT":
+        return DEFAULT_CONFIG if DEFAULT_CONFIG[0].is_file() else bases[:1]
+    if any(path.exists() and path.samefile(base) for path in files for base in bases):
+        return files
+    return [*bases[:1], *files]
+
+
 ConfigFiles = Annotated[
     list[Path],
     typer.Option(
         "--config",
         "-c",
         envvar="CLIP4VLA_CONFIG",
-        help="Config file; again for overrides. Later ones win.",
+        callback=_with_base,
+        help="Overrides of the base config.yaml, which is found by itself; later files win.",
     ),
 ]
 Values = Annotated[
@@ -28,7 +58,6 @@ CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
 Shard = Annotated[int, typer.Argument(min=0, help="Shard number.")]
 RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla plan`.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of this process.")]
-DEFAULT_CONFIG = [Path("config.yaml")]
 
 
 def overrides_of(values: str | None) -> dict[str, Any]:

@@ -28,17 +28,23 @@ def runs_ls(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
-    """List the runs of a target: how far each is, its first number, the row that needs it."""
+    """List the runs of a target: how far each is, its first number, the row that needs it.
+
+    Without a target, runs that are here and that no row of the config needs come last.
+    """
     from clip4vla.config.targets import narrowed
     from clip4vla.consoles import console, table
     from clip4vla.stages.run_list import list_runs
+    from clip4vla.stages.run_removal import others_here
 
-    plan = narrowed(checked_plan_of(config_files, values), target)
+    whole = checked_plan_of(config_files, values)
+    plan = narrowed(whole, target)
+    listed = [*list_runs(plan), *(others_here(whole) if target == "all" else ())]
     found = table("run key", "stage", "state", "number", "first row that needs it")
-    for run in list_runs(plan):
+    for run in listed:
         found.add_row(run.key, run.stage, run.state, run.number, run.name)
     why = f"; `clip4vla plan {target}` says why" if plan.without_data else ""
-    console().print(found if plan.runs else f"no runs in {target}{why}")
+    console().print(found if listed else f"no runs in {target}{why}")
 
 
 @runs.command("show")

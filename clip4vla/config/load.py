@@ -40,8 +40,8 @@ class Config(Section):
     """What a user edits: data, weights, and what `all` builds."""
 
     preset: Preset = Field("ours", description="which reading of the paper: see docs/deviations.md")
-    experiments: Path = runtime("experiments", description="folder of the table files")
-    paper: Path = runtime("experiments/paper.tsv", description="every published number")
+    experiments: Path = runtime(Path("experiments"), description="folder of the table files")
+    paper: Path = runtime(Path("experiments/paper.tsv"), description="every published number")
     targets: list[Name] = runtime(min_length=1, description="tables that `all` builds")
     frozen_cache: bool = runtime(
         True,

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from clip4vla.config.layout import ROWS_DIR, all_outputs
@@ -84,6 +84,16 @@ def _unknown(plan: Plan, target: str, others: Iterable[str] = ()) -> UserError:
     near = difflib.get_close_matches(target.removeprefix(ROW), short, n=3)
     hint = f"did you mean {', '.join(short[name] for name in near)}? " if near else ""
     return UserError(f"no target {target!r} in this config; {hint}`clip4vla targets` lists them")
+
+
+def part_of(plan: Plan, keys: Collection[str | None], versions: Collection[str | None]) -> Plan:
+    """The runs and dataset versions of a plan that are among these, without what they rest on."""
+    return replace(
+        plan,
+        runs={key: run for key, run in plan.runs.items() if key in keys},
+        versions={v: name for v, name in plan.versions.items() if v in versions},
+        listed={v: name for v, name in plan.listed.items() if v in versions},
+    )
 
 
 def _with_runs(plan: Plan, keys: set[str], cells: list) -> Plan:

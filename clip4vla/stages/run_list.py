@@ -43,7 +43,7 @@ def list_runs(plan: Plan) -> list[Listed]:
     for stage in ("pretrain", "substitute", "finetune", "evaluate"):
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             state = state_of(stage, key)
-            found.append(Listed(key, stage, state, _headline(key), names.get(key, "")))
+            found.append(Listed(key, stage, state, headline(key), names.get(key, "")))
     return found
 
 
@@ -151,7 +151,8 @@ def _summary(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _headline(key: str) -> str:
+def headline(key: str) -> str:
+    """The first number of an evaluation that is here; "" for any other run."""
     path = Path(layout.result_dir(key), METRICS)
     if not path.is_file():
         return ""

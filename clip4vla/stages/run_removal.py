@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip4vla.config import layout
+from clip4vla.config.plan import Plan
 from clip4vla.config.run import read_run, sources_of
 from clip4vla.cost.estimate import is_done
 from clip4vla.errors import UserError
-from clip4vla.stages.run_list import KEY, progress
+from clip4vla.stages.run_list import KEY, Listed, headline, progress
 from clip4vla.tracking.attempts import read_attempts
 
 UNKNOWN = "?"
@@ -33,6 +34,14 @@ class Unused:
 def unused(used: Collection[str]) -> list[Unused]:
     """Every run that is here and not among the `used` keys."""
     return [_described(key) for key in _here() if key not in used]
+
+
+def others_here(plan: Plan) -> list[Listed]:
+    """Every run that is here and that no row of the plan needs: of other targets or configs."""
+    return [
+        Listed(run.key, run.stage, run.state, headline(run.key), "(of no row of this config)")
+        for run in unused(plan.runs)
+    ]
 
 
 def remove(key: str) -> None:

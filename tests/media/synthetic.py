@@ -11,6 +11,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import av
 import numpy as np
 
+MPD = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S"
+ profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="video/mp4">
+<Representation id="1" bandwidth="1000" codecs="mp4v.20" width="32" height="16">
+<BaseURL>{other}</BaseURL><SegmentBase/></Representation></AdaptationSet></Period></MPD>"""
+NAMING = {  # what names another file
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{other}\n#EXT-X-ENDLIST\n",
+    "dash": MPD,
+    "ffconcat": "ffconcat version 1.0\nfile {other}\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+}
+
 
 def make_clip(
     path,

@@ -4,25 +4,12 @@ import subprocess
 
 import pytest
 from fetching import http, hurry, journal, rows
-from synthetic import Misbehaving, make_clip
+from synthetic import NAMING, Misbehaving, make_clip
 
 from clip4vla.config.data import Dataset
 from clip4vla.media.containers import CONTAINERS, ffmpeg_input
 from clip4vla.media.fetch import fetch_shard
 from clip4vla.media.tools import ffmpeg
-
-MPD = """<?xml version="1.0"?>
-<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S"
- profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="video/mp4">
-<Representation id="1" bandwidth="1000" codecs="mp4v.20" width="32" height="16">
-<BaseURL>{other}</BaseURL><SegmentBase/></Representation></AdaptationSet></Period></MPD>"""
-NAMING = {  # what names another file
-    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{other}\n#EXT-X-ENDLIST\n",
-    "dash": MPD,
-    "ffconcat": "ffconcat version 1.0\nfile {other}\n",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
-    "m=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-}
 
 
 @pytest.fixture(autouse=True)

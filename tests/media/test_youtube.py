@@ -4,10 +4,13 @@ import os
 
 import pytest
 from fetching import journal, rows
+from synthetic import NAMING, Misbehaving, make_clip
 
-from clip4vla.config.data import Dataset
+from clip4vla.config.data import Dataset, Rate
+from clip4vla.media import download
 from clip4vla.media.download import Downloader
 from clip4vla.media.fetch import fetch_shard
+from clip4vla.media.probe import probe_file
 
 YOUTUBE = Dataset(reader="demo", annotations=".", source="youtube")
 RUNTIME = "[youtube] No supported JavaScript runtime could be found"
@@ -52,3 +55,75 @@ def test_warnings_stand_in_the_journal(tmp_path, monkeypatch):
             f"{about}: No video formats found!; yt-dlp warned: {RUNTIME}; "
             f"yt-dlp warned: {about}: Some formats are missing"
         )
+
+
+@pytest.fixture
+def two_formats(tmp_path, monkeypatch):
+    """A server with pictures and sound apart, and yt-dlp finding both for any video."""
+    site, sound = (
+        Misbehaving(make_clip(tmp_path / f"{name}.mp4", seconds=4, **more).read_bytes())
+        for name, more in (("pictures", {"sound": None}), ("sound", {"pictures": False}))
+    )
+
+    def found(youtube_dl, address):
+        track = {"protocol": "https", "height": 16, "width": 32}
+        urls = {"v": f"{site.url}/ok/v.mp4", "a": f"{sound.url}/ok/a.m4a"}
+        video = {
+            "format_id": "1",
+            "ext": "mp4",
+            "vcodec": "mp4v",
+            "acodec": "none",
+            "url": urls["v"],
+        }
+        audio = {
+            "format_id": "2",
+            "ext": "m4a",
+            "vcodec": "none",
+            "acodec": "mp4a",
+            "url": urls["a"],
+        }
+        more = {"extractor": "youtube", "extractor_key": "Youtube", "webpage_url": address}
+        return {
+            "id": "x",
+            "title": "x",
+            "duration": 4,
+            "formats": [track | audio, track | video],
+        } | more
+
+    monkeypatch.setattr(download, "_of_youtube", found)
+    monkeypatch.setattr("clip4vla.media.ytdlp.SOCKET_SECONDS", 2)
+    with site.serving() as site.url, sound.serving() as sound.url:
+        yield site, sound
+
+
+QUICK = YOUTUBE.model_copy(update={"rate": Rate(clip_pause=0, request_pause=0)})
+
+
+def test_a_clip_of_two_formats_is_cut(tmp_path, two_formats):
+    (clip,) = fetch_shard(rows("a", start=1.0, end=3.0), QUICK, tmp_path / "m").itertuples()
+    assert (clip.fetch, clip.detail) == ("ok", "")
+    probe = probe_file(clip.path)
+    assert (probe.video, probe.audio) == ("ok", "ok")
+    assert probe.duration == pytest.approx(2.0, abs=0.2)
+
+
+def test_a_whole_video_of_two_formats_is_joined(tmp_path, two_formats):
+    (clip,) = fetch_shard(rows("a"), QUICK, tmp_path / "m").itertuples()
+    assert clip.fetch == "ok"
+    probe = probe_file(clip.path)
+    assert (probe.video, probe.audio) == ("ok", "ok") and probe.duration == pytest.approx(
+        4, abs=0.2
+    )
+
+
+def test_a_range_behind_the_end_is_final(tmp_path, two_formats):
+    table = fetch_shard(rows("a", start=5.0, end=6.0), QUICK, tmp_path / "m")
+    assert list(table.fetch) == ["cut_failed"] and len(journal(tmp_path / "m")) == 1
+
+
+def test_a_manifest_in_place_of_a_format_is_not_followed(tmp_path, two_formats):
+    pictures, sound = two_formats
+    asked = f"{sound.url}/ok/named.mp4"
+    pictures.body = NAMING["dash"].format(other=asked).encode()
+    table = fetch_shard(rows("a", start=1.0, end=3.0), QUICK, tmp_path / "m")
+    assert list(table.fetch) == ["cut_failed"] and "/ok/named.mp4" not in sound.asked

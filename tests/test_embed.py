@@ -225,7 +225,7 @@ def test_mistakes_are_named(model, tmp_path):
         lambda: model.similarity(np.ones((1, 64))): "give video, audio or both",
         lambda: model.similarity(np.ones((1, 63)), np.ones((1, 64))): r"text is \[1, 63\], give \[N, 64\]",
         lambda: model.similarity(*(np.ones((n, 64)) for n in (1, 2, 3))): "2 vectors of video and 3",
-        lambda: clip4vla.load(ROOT / "README.md"): "README.md: was not written by this project",
+        lambda: clip4vla.load(ROOT / "README.md"): "README.md: cannot be read as weights",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=message):
             call()
@@ -268,6 +268,33 @@ def test_a_folder_becomes_a_table(weights, model, folder, tmp_path, capsys, thre
     assert about["checkpoint"]["file"] == "model.safetensors" and about["dim"] == 64
     assert about["settings"]["inputs"]["max_frames"] == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["audio.parquet", "in"]
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_what_cannot_be_embedded_is_named_and_nothing_at_all_is_a_failure(
+    weights, tmp_path, capsys, kind
+):
+    notes, out = tmp_path / "notes.txt", tmp_path / "out.npz"
+    notes.write_text("not media")
+    assert run(kind, weights, notes, PATHS[1], "--out", out) == 0
+    assert capsys.readouterr().err.count(f"{notes}: ") == 1
+    assert run(kind, weights, notes, "--out", out) == 78
+    said = capsys.readouterr().err
+    assert f"{notes}: " in said and f"clip4vla: {out}: no input could be embedded" in said
+    assert np.load(out)["status"].tolist() == ["decode_error"]
+    for number in range(stage.NAMED + 2):
+        (tmp_path / f"{number}.txt").write_text("no")
+    many = sorted(tmp_path.glob("*.txt"))
+    assert run(kind, weights, *many, "--out", out) == 78
+    assert "and 3 more: see `status` in " in capsys.readouterr().err
+    silent = run(kind, weights, PATHS[2], "--out", out)
+    assert silent == 0 and "could be embedded" not in capsys.readouterr().err
+
+
+def test_texts_that_are_all_empty_are_a_failure(weights, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("\n \n")
+    assert run("text", weights, tmp_path / "a.txt", "--out", tmp_path / "t.npz") == 78
+    assert "Fix: name texts" in capsys.readouterr().err
 
 
 def test_an_npz_needs_no_pickle(weights, model, folder, tmp_path):
@@ -378,7 +405,7 @@ def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
     [
         (["audio", "{weights}", "{folder}", "--out", "x.csv"], "x.csv: name the output .npz or .parquet"),
         (["audio", "{weights}", "{folder}/none", "--out", "x.npz"], "none: no such file or folder"),
-        (["audio", "{folder}/notes.txt", "{folder}", "--out", "x.npz"], "notes.txt: was not written by"),
+        (["audio", "{folder}/notes.txt", "{folder}", "--out", "x.npz"], "notes.txt: cannot be read as weights"),
         (["video", "{weights}", "{folder}", "--every", "0", "--out", "x.npz"], "give 1 or more"),
         (["audio", "{weights}", "{folder}", "--every", "nan", "--out", "x.npz"], "--every is nan seconds"),
         (["audio", "{weights}", "{folder}", "--every", "inf", "--out", "x.npz"], "--every is inf seconds"),

@@ -25,6 +25,8 @@ from clip4vla.files import sha256_of_file
 from clip4vla.media.status import AudioStatus
 from clip4vla.progress import track
 
+SILENT = (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)
+NAMED = 20  # inputs that could not be embedded, on stderr
 FILES, TEXTS = 32, 4096  # inputs of one part: what an interruption can cost
 TEXT_COLUMNS = ("text", "caption", "sentence")  # looked for in tables of texts, in this order
 Pool = Literal["mean", "none"]
@@ -65,7 +67,7 @@ def embed_texts(
     with owner(out):
         table = in_parts(out, texts, TEXTS, {**about, "inputs": texts}, rows, track)
         finish(out, table, about)
-    _report(table)
+    _report(table, out)
 
 
 def embed_media(
@@ -108,7 +110,7 @@ def embed_media(
     with owner(out):
         table = in_parts(out, files, FILES, identity, rows, track)
         finish(out, table, about)
-    _report(table)
+    _report(table, out)
 
 
 def read_texts(source: str, column: str | None) -> list[str]:
@@ -192,7 +194,7 @@ def _claims(path: Path) -> bool:
 
 def _rows_of(path: Path, clip: Clip, features: Tensor, pool: Pool) -> list[dict]:
     name = os.fsencode(path).decode(errors="backslashreplace")
-    silent = clip.status in (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)
+    silent = clip.status in SILENT
     if pool == "mean" or not len(features):
         embedded = pool == "mean" and (len(features) or silent)
         vector = pooled(features) if embedded else None
@@ -233,10 +235,25 @@ def _about(checkpoint: Path, embedder: Embedder, kind: str, options: dict) -> di
     }
 
 
-def _report(table: Table) -> None:
-    """Say on stderr what was not embedded."""
+def _report(table: Table, out: Path) -> None:
+    """Say on stderr what was not embedded. UserError if that is everything, silence aside."""
     inputs, statuses = table["input"].to_pylist(), table["status"].to_pylist()
     bad = {(name, status) for name, status in zip(inputs, statuses, strict=True) if status != "ok"}
     counts = Counter(status for _, status in bad)
     listed = "".join(f", {count} {status}" for status, count in sorted(counts.items()))
     print(f"{len(table)} rows of {len(set(inputs))} inputs{listed}", file=sys.stderr)
+    failed = {
+        row["input"]: row["detail"] or row["status"]
+        for row in table.select(["input", "status", "detail"]).to_pylist()
+        if row["status"] not in ("ok", *SILENT)
+    }
+    for name, why in list(failed.items())[:NAMED]:
+        said = why if name in why else f"{name}: {why}"
+        print(said if said.isprintable() else ascii(said), file=sys.stderr)
+    if len(failed) > NAMED:
+        print(f"and {len(failed) - NAMED} more: see `status` in {out}", file=sys.stderr)
+    if failed and not {"ok", *SILENT} & set(statuses):
+        raise UserError(
+            f"{out}: no input could be embedded; it has their statuses. Fix: name "
+            f"{'texts' if 'empty' in statuses else 'sound or video files that play'}"
+        )

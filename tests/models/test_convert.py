@@ -58,6 +58,7 @@ def test_a_released_file_is_taken_whole_and_given_back(tmp_path, name):
     found = convert(path)
     assert found.kind == "released" and found.coverage.complete
     assert found.settings.inputs.extra_segment  # as the released code reads clips (D5)
+    assert found.settings.inputs.extra_word == (found.settings.task == "captioning")  # facts 8.2
     for key, value in RELEASED[name][3].items():
         assert at(found.settings, key) == value
     found.fill()

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from clip4vla.media.causes import ffmpeg_failure
 from clip4vla.media.decode import DecodeError, open_media, packets_of
 from clip4vla.media.isolated import run_bounded
-from clip4vla.media.status import ffmpeg_failure
 from clip4vla.media.tools import ffmpeg
 
 SLACK = 1.0  # seconds that a cut file may be longer than its clip

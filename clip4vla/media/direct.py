@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from clip4vla.media.causes import FFMPEG_HTTP
 from clip4vla.media.containers import FILE, HTTP, ffmpeg_input
 from clip4vla.media.cut import FfmpegStopped, cut, most_bytes
-from clip4vla.media.status import FFMPEG_HTTP
 from clip4vla.media.ytdlp import NoMediaFile, refused_why, timeout
 
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")

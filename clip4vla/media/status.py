@@ -4,16 +4,12 @@ A missing clip is a row with a status, never an exception.
 """
 
 import errno
-import math
-import os
 import re
-import signal
-import time
-from collections.abc import Iterator, Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Sequence
 from enum import StrEnum
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import Literal
+
+from clip4vla.media.causes import FFMPEG_HTTP, causes, ffmpeg_code, http_status, is_no_http
 
 Retry = Literal["now", "later", "never"]
 
@@ -138,7 +134,6 @@ _OTHER_MESSAGES: _Messages = (
         r"|unable to connect",
     ),
 )
-_HTTP = re.compile(r"HTTP Error (\d{3})", re.I)
 _NOISE = re.compile(
     r"^\s*(?:\x1b\[[0-9;]*m)*ERROR:\s*|\x1b\[[0-9;]*m|\s*\(caused by .*"
     r"|; please report this issue.*|;? ?Confirm you are on the latest.*"
@@ -147,16 +142,10 @@ _NOISE = re.compile(
     re.I | re.S,
 )
 _NAMED = re.compile(r"^\s*\[[^\]]*\] [^\s:]+: ")  # "[youtube] <id>: ": an id is no message
-_OURS_TO_RAISE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EMFILE),
-)
-LONGEST_REFUSAL = 7 * 24 * 3600.0  # seconds; a server that asks for more is asked again then
-FFMPEG_HTTP = 8  # ffmpeg's exit code for any HTTP status that is an error
 _FFMPEG_NETWORK = (
     *(errno.EIO, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET),
     *(errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN),
 )
-_FFMPEG_CODE = re.compile(r"ffmpeg exited with code (-?\d+)", re.I)
 
 
 def classify(error: BaseException, warnings: Sequence[str] = ()) -> tuple[FetchStatus, str]:
@@ -191,7 +180,7 @@ def _classified(error: BaseException) -> tuple[FetchStatus, str]:
     if code is not None:
         return _of_http(code), detail
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
-    if _is_no_http(chain):
+    if is_no_http(chain):
         return FetchStatus.FORMAT_UNAVAILABLE, detail
     if "GeoRestrictedError" in names:
         return FetchStatus.GEO_BLOCKED, detail
@@ -208,107 +197,6 @@ def _classified(error: BaseException) -> tuple[FetchStatus, str]:
     if "UnavailableVideoError" in names:
         return FetchStatus.FORMAT_UNAVAILABLE, detail
     return FetchStatus.UNKNOWN, detail
-
-
-def _is_no_http(chain: list[BaseException]) -> bool:
-    """Whether a server answered, but not in a way that HTTP knows: it will do so again.
-
-    A connection that ends early is none of these, though Python counts it among them.
-    """
-    early = (RemoteDisconnected, IncompleteRead)
-    return any(isinstance(one, HTTPException) and not isinstance(one, early) for one in chain)
-
-
-def local_failure(error: BaseException) -> OSError | None:
-    """The error of this machine's own disk or rights behind a failed fetch, if that is the reason.
-
-    Such an error belongs to the user and must not become the status of a clip.
-    """
-    for link in causes(error):
-        if isinstance(link, OSError) and link.errno in _OURS_TO_RAISE:
-            return link
-    for number in (errno.ENOSPC, errno.EDQUOT):
-        if os.strerror(number) in str(error):
-            return OSError(number, os.strerror(number))
-    code = ffmpeg_code(error)
-    return None if code is None else ffmpeg_failure(code)
-
-
-def ffmpeg_code(error: BaseException) -> int | None:
-    """The exit code that ffmpeg gave, where a failed fetch says so."""
-    code = _FFMPEG_CODE.search(str(error))
-    return int(code[1]) if code else None
-
-
-def ffmpeg_failure(code: int) -> OSError | None:
-    """The same for the exit code of ffmpeg: 256 - errno, or death by a file size limit's signal."""
-    number = errno.EFBIG if code == -signal.SIGXFSZ else 256 - code
-    return OSError(number, os.strerror(number)) if number in _OURS_TO_RAISE else None
-
-
-def retry_after(error: BaseException) -> float | None:
-    """Seconds for which a server that said Retry-After wants to be left alone, or None."""
-    for link in causes(error):
-        headers = getattr(getattr(link, "response", None), "headers", None)
-        said = headers.get("Retry-After") if headers is not None else None
-        if said is None:
-            continue
-        try:
-            seconds = float(said)
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(said).timestamp() - time.time()
-            except ValueError:
-                return None
-        return min(max(0.0, seconds), LONGEST_REFUSAL) if math.isfinite(seconds) else None
-    return None
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and everything it came from, each once (yt-dlp keeps causes in its own fields)."""
-    waiting, seen = [error], set()
-    while waiting:
-        link = waiting.pop(0)
-        if not isinstance(link, BaseException) or id(link) in seen:
-            continue
-        seen.add(id(link))
-        yield link
-        kept = getattr(link, "exc_info", None)
-        waiting += [kept[1] if isinstance(kept, tuple) and len(kept) == 3 else None]
-        waiting += [getattr(link, "cause", None), link.__cause__, link.__context__]
-
-
-def http_status(error: BaseException) -> int | None:
-    """The HTTP status, 300 to 599, behind a failed fetch, or None if no server answered."""
-    chain = list(causes(error))
-    for link in chain:
-        status = getattr(link, "status", None)
-        if isinstance(status, int) and 300 <= status < 600:
-            return status
-    found = _HTTP.search("\n".join(map(str, chain)))
-    return int(found[1]) if found else None
-
-
-def was_answered(error: BaseException) -> bool:
-    """Whether a server is there behind a failed fetch: it said something, or data began to come."""
-    begun = (
-        "[download]",
-        "data blocks",
-        "not done in",
-        "broke off",
-        "ffmpeg exited",
-    )  # ffmpeg asks last
-    return http_status(error) is not None or any(words in str(error) for words in begun)
-
-
-def is_of_server(error: BaseException) -> bool:
-    """Whether a failure may be one of all clips: nobody answered in time, or with a status of 5xx.
-
-    What breaks off once it has begun may be the clip's own fault.
-    """
-    status = http_status(error)
-    stalled = "not done in" in str(error)
-    return status >= 500 if status is not None else stalled or not was_answered(error)
 
 
 def _of_http(code: int) -> FetchStatus:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from clip4vla.config.data import Dataset
 from clip4vla.errors import UserError
+from clip4vla.media.causes import FFMPEG_HTTP, ffmpeg_code
 from clip4vla.media.containers import CONTAINERS, HTTP, ffmpeg_input
 from clip4vla.media.cookies import checked_cookies, no_cookies
-from clip4vla.media.status import FFMPEG_HTTP, ffmpeg_code
 from clip4vla.media.tools import deno, offer_ffmpeg
 
 TOOL = f"yt-dlp {version('yt-dlp')}"

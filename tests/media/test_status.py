@@ -7,14 +7,8 @@ import pytest
 from yt_dlp.networking.exceptions import HTTPError, IncompleteRead, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, UnsupportedError
 
-from clip4vla.media.status import (
-    REFUSALS,
-    FetchStatus,
-    classify,
-    local_failure,
-    retry_after,
-    with_warnings,
-)
+from clip4vla.media.causes import local_failure, retry_after
+from clip4vla.media.status import REFUSALS, FetchStatus, classify, with_warnings
 
 RECORDED = {  # messages of yt-dlp and of YouTube, as users report them; {} is "[youtube] <id>: "
     "private": [

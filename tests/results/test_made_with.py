@@ -145,7 +145,9 @@ def test_what_a_number_was_made_with_stands_in_the_small_print(tmp_path):
 def test_rows_of_different_weights_are_told_apart(tmp_path):
     other = made_with(**RANDOM)
     sheet, *_ = table(tmp_path, made_with(), rows=("clip", "clip4vla"))
-    write_json(tmp_path / "runs/clip4vla/metrics.json", metrics("k", 60.0) | {"made_with": other})
+    write_json(
+        tmp_path / "runs/clip4vla/metrics.json", metrics("clip4vla", 60.0) | {"made_with": other}
+    )
     entries = compare(sheet, build_tidy([sheet], tmp_path / "runs"), read_paper(PAPER))
     found = {entry.row: (entry.verdict, entry.weights) for entry in entries if entry.kind == "ours"}
     assert found["clip4vla"] == ("not comparable", "random")

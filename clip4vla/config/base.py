@@ -4,6 +4,7 @@ A field is scientific unless it is marked `runtime`. Only scientific fields ente
 (`clip4vla.config.keys`), so that paths, folders and gates can change without retraining anything.
 """
 
+import unicodedata
 from functools import cache
 from typing import Annotated, Any, get_args
 
@@ -101,13 +102,22 @@ def _holds_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _printable(text: str) -> str:
+    """Refuse what no page, figure or terminal can show: control characters, half of a pair."""
+    for mark in text:
+        if unicodedata.category(mark) in ("Cc", "Cs") and not mark.isspace():
+            raise ValueError(f"{mark!r} is a control character; leave it out")
+    return text
+
+
 def _one_line(text: str) -> str:
     if len(text.strip().splitlines()) != 1:
         raise ValueError("a text of one line is wanted")
     return text.strip()
 
 
-OneLine = Annotated[str, AfterValidator(_one_line)]  # what stands in a cell or a heading
+Printable = Annotated[str, AfterValidator(_printable)]  # a text of any number of lines
+OneLine = Annotated[Printable, AfterValidator(_one_line)]  # what stands in a cell or a heading
 NAME = r"^[a-z][a-z0-9_]{0,40}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]  # of a table, a row: of files and commands
 

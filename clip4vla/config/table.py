@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from clip4vla.config.base import Name, OneLine, Section, each_once
+from clip4vla.config.base import Name, OneLine, Printable, Section, each_once
 from clip4vla.config.load import validated
 from clip4vla.config.presets import Preset
 from clip4vla.config.variant import Variant
@@ -55,8 +55,8 @@ class Table(Section):
 
     table: Name = Field(description="as the file is named")
     title: OneLine = Field(description="heading in print")
-    caption: str = Field("", description="what the table shows")
-    note: str = Field("", description="printed with the table")
+    caption: Printable = Field("", description="what the table shows")
+    note: Printable = Field("", description="printed with the table")
     paper_table: str | None = Field(
         None, description="table of paper.tsv, if not the same; none: compare with nothing"
     )

@@ -11,6 +11,7 @@ from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 
 LEDGER_COLUMNS = PLAN_COLUMNS | FETCH_COLUMNS | PROBE_COLUMNS | {"length": "string"}
 MISSING_COLUMNS = ("clip_id", "source_id", "fetch", "video", "audio", "length", "retry", "detail")
+IDS = ("clip_id", "source_id")  # of MISSING_COLUMNS: names that programs read, not texts
 SOUND_FILES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")  # by name without pictures
 _STATUSES = {"fetch": FetchStatus, "video": VideoStatus, "audio": AudioStatus}
 

@@ -29,6 +29,7 @@ STYLE = {
     "svg.hashsalt": "clip4vla",  # without it the ids in an SVG are random
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "font.size": 9,
+    "text.parse_math": False,  # titles and labels are the user's: a $ in them is a dollar
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid.axis": "x",

@@ -13,7 +13,7 @@ from clip4vla.results.order import order_cell, orders
 from clip4vla.results.paper import Published
 from clip4vla.results.pretraining import COLUMNS, DATASET, cost_cells, cost_entries
 from clip4vla.results.sheet import Sheet
-from clip4vla.results.text import number, signed
+from clip4vla.results.text import number, one_line, signed
 
 COUNTS = "queries × clips; scored/expected"
 ORDER = "(order)"  # in place of a row's name, which has no brackets
@@ -68,13 +68,13 @@ def build_grid(
     lines.extend(_order_line(sheet, entries))
     return Grid(
         sheet.table,
-        sheet.title,
-        sheet.caption.strip(),
-        sheet.note.strip(),
+        one_line(sheet.title),
+        one_line(sheet.caption),
+        one_line(sheet.note),
         tuple(groups),
         tuple(headings),
         tuple(lines),
-        tuple(footers(sheet, entries, paper, costs)),
+        tuple(map(one_line, footers(sheet, entries, paper, costs))),
     )
 
 

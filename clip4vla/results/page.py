@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -76,9 +76,10 @@ def build_page(
             f'<li><a href="{escape(link)}">{escape(text)}</a></li>' for text, link in links.items()
         )
         sections.append(("Examples", f"<ul>\n{lines}\n</ul>"))
-    anchors = [(_anchor(heading), heading, body) for heading, body in sections]
-    menu = "\n".join(f'<li><a href="#{a}">{escape(heading)}</a></li>' for a, heading, _ in anchors)
-    body = "\n".join(f'<h2 id="{a}">{escape(heading)}</h2>\n{text}' for a, heading, text in anchors)
+    anchors = _anchors(heading for heading, _ in sections)
+    parts = [(a, heading, body) for a, (heading, body) in zip(anchors, sections, strict=True)]
+    menu = "\n".join(f'<li><a href="#{a}">{escape(heading)}</a></li>' for a, heading, _ in parts)
+    body = "\n".join(f'<h2 id="{a}">{escape(heading)}</h2>\n{text}' for a, heading, text in parts)
     page = f"<h1>{escape(title)}</h1>\n<nav><ul>\n{menu}\n</ul></nav>\n{body}"
     write_text(out / "index.html", html_page(title, page))
 
@@ -105,5 +106,10 @@ def _image(figure: Figure, text: str) -> str:
     return f'<figure><img alt="{escape(text)}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
-def _anchor(heading: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+def _anchors(headings: Iterable[str]) -> list[str]:
+    """Return an id for each heading, made of its letters and digits; no two are the same."""
+    found: list[str] = []
+    for heading in headings:
+        anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"
+        found.append(f"{anchor}-{len(found) + 1}" if anchor in found else anchor)
+    return found

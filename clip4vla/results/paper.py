@@ -5,9 +5,11 @@ are printed (recalls, accuracies and caption scores in percent); oddities of the
 """
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip4vla.config.base import NAME
 from clip4vla.config.metrics import every_metric
 from clip4vla.errors import UserError, describe_os_error, did_you_mean
 from clip4vla.results.text import COSTS
@@ -83,6 +85,9 @@ def _parse(line: str, number: int, where: str) -> Published:
         value = math.nan
     if not math.isfinite(value):
         raise UserError(f"{where}: value {named['value']!r} is not a number such as 46.2")
+    for name in ("table", "row", "dataset"):  # parts of the names of numbers.tex
+        if not re.fullmatch(NAME, named[name]):
+            raise UserError(f"{where}: {name} {named[name]!r}: only a-z, 0-9 and _, a letter first")
     _check_metric(named["metric"], value, where)
     return Published(**{**named, "value": value}, line=number)
 

@@ -4,7 +4,7 @@ import re
 from html import escape
 
 from clip4vla.results.layout import Grid, Line
-from clip4vla.results.text import tex
+from clip4vla.results.text import markdown, markdown_cell, tex
 
 STYLE = """
 :root { color-scheme: light; }
@@ -60,16 +60,17 @@ def to_markdown(grid: Grid) -> str:
         for (group, size), start in _spans(grid)
         for heading in grid.headings[start : start + size]
     ]
-    text = [f"# {grid.title}", ""]
-    text += [grid.caption, ""] if grid.caption else []
-    text += [f"> **Note.** {grid.note}", ""] if grid.note else []
-    text.append("| " + " | ".join(_md(cell) for cell in ["row", "", *headings]) + " |")
+    text = [f"# {markdown(grid.title)}", ""]
+    text += [markdown(grid.caption), ""] if grid.caption else []
+    text += [f"> **Note.** {markdown(grid.note)}", ""] if grid.note else []
+    text.append("| " + " | ".join(markdown_cell(cell) for cell in ["row", "", *headings]) + " |")
     text.append("|:---|:---|" + "---:|" * len(headings))
     for line, label in _labelled(grid):
-        shown = f"**{_md(label)}**" if label and line.source != "paper" else _md(label)
-        cells = [shown, source_text(line), *(_md(cell) for cell in line.cells)]
+        shown = markdown_cell(label)
+        shown = f"**{shown}**" if label and line.source != "paper" else shown
+        cells = [shown, source_text(line), *(markdown_cell(cell) for cell in line.cells)]
         text.append("| " + " | ".join(cells) + " |")
-    text += ["", *(f"- {line}" for line in grid.footers)]
+    text += ["", *(f"- {markdown(line)}" for line in grid.footers)]
     return "\n".join(text) + "\n"
 
 
@@ -184,7 +185,3 @@ def _html_cell(grid: Grid, index: int, cell: str) -> str:
         return f'<td><span class="badge {kind}">{escape(cell)}</span></td>'
     kind = ' class="counts"' if "×" in grid.headings[index] else ""
     return f"<td{kind}>{escape(cell)}</td>"
-
-
-def _md(text: str) -> str:
-    return text.replace("|", r"\|").replace("*", r"\*").replace("<", "&lt;")

@@ -12,6 +12,7 @@ from clip4vla.results.paper import Published, read_paper
 from clip4vla.results.pretraining import cost_entries
 from clip4vla.results.render import to_html, to_latex, to_markdown
 from clip4vla.results.sheet import Sheet, read_sheet
+from clip4vla.results.spreadsheet import spreadsheet_csv
 from clip4vla.results.tidy import build_tidy, write_tidy
 
 
@@ -29,8 +30,7 @@ def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str
     costs = read_costs(content.trainings, runs)
     entries, grid = table_views(content, tidy, numbers, costs)
     write_tidy(out / "tidy.csv", tidy)
-    frame = as_frame(entries)
-    write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(out / "table.csv", spreadsheet_csv(as_frame(entries)))
     write_text(out / "table.md", to_markdown(grid))
     write_text(out / "table.html", to_html(grid))
     write_text(out / "table.tex", to_latex(grid))

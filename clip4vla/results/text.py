@@ -1,6 +1,12 @@
 """How numbers and texts are written in every table."""
 
+import re
+
 COSTS = ("batch_size", "trained_params_M", "_days", "_days_min", "_days_max")
+CODE = re.compile(r"(`[^`]+`)")
+# An underscore within a word and a lone bracket are no markup; a dollar begins a formula on GitHub.
+MARKUP = re.compile(r"[\\`*~$<]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]")
+LEADING = re.compile(r"^(\d*)([#>+=.)-])(?=\s|[=#-]|$)")  # headings, lists, quotes, underlines
 
 
 def number(value: float, metric: str) -> str:
@@ -16,10 +22,32 @@ def signed(value: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
+def one_line(text: str) -> str:
+    """Return a text with every run of whitespace and line breaks as one space."""
+    return " ".join(text.split())
+
+
+def markdown(text: str) -> str:
+    """Return a text of one line in GitHub Markdown: nothing in it but `code` is markup."""
+    parts = CODE.split(text)  # plain text and code in turn
+    parts[::2] = [MARKUP.sub(_escaped, part) for part in parts[::2]]
+    return LEADING.sub(r"\1\\\2", "".join(parts))
+
+
+def markdown_cell(text: str) -> str:
+    """Return a text of one line as the cell of a table in Markdown, in which a bar parts cells."""
+    return markdown(text).replace("|", r"\|")
+
+
+def _escaped(mark: re.Match[str]) -> str:
+    return {"<": "&lt;", "&": "&amp;"}.get(mark[0], "\\" + mark[0])
+
+
 def tex(text: str) -> str:
     """A text in LaTeX: its special marks escaped, and those of the tables in math."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {mark: "\\" + mark for mark in "&%$#_{}"}
     special |= {"±": r"$\pm$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$"}
-    special |= {"<": "$<$", ">": "$>$"}
-    return "".join(special.get(mark, mark) for mark in text)
+    special |= {"<": "$<$", ">": "$>$", "|": r"\textbar{}"}
+    found = "".join(special.get(mark, mark) for mark in text)
+    return f"{{}}{found}" if text.startswith(("[", "*")) else found  # else read as options of \\

@@ -12,6 +12,7 @@ from clip4vla.results.made_with import COLUMNS as MADE_WITH
 from clip4vla.results.made_with import described
 from clip4vla.results.metrics_file import Metrics, Varied, read_run_metrics
 from clip4vla.results.sheet import Cell, Row, Sheet
+from clip4vla.results.spreadsheet import spreadsheet_csv
 from clip4vla.tracking.recorded import warn_unverified
 
 HALF_WEIGHTS = "half-weight study"
@@ -74,7 +75,7 @@ def build_tidy(sheets: Iterable[Sheet], runs: str | Path) -> pd.DataFrame:
 
 def write_tidy(path: str | Path, frame: pd.DataFrame) -> None:
     """Write the tidy table as CSV; floats are written so that they read back exactly."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_text(path, spreadsheet_csv(frame))
 
 
 class _Read:

@@ -102,6 +102,7 @@ def ledger(plan: Plan, version: str) -> None:
     from clip4vla.datasets.expected import compare
     from clip4vla.media import ledger as media
     from clip4vla.media.lengths import with_cuts
+    from clip4vla.results.spreadsheet import spreadsheet_csv
 
     name, dataset = plan.dataset_of(version)
     folder = layout.data_dir(version)
@@ -123,7 +124,7 @@ def ledger(plan: Plan, version: str) -> None:
             print(f"{name}: split {split}: {remark} against the official counts", flush=True)
     write_text(f"{folder}/coverage.csv", coverage.to_csv(index=False, lineterminator="\n"))
     missing = media.missing(rows)
-    write_text(f"{folder}/missing.tsv", missing.to_csv(sep="\t", index=False, lineterminator="\n"))
+    write_text(f"{folder}/missing.tsv", spreadsheet_csv(missing, "\t", ids=media.IDS))
     media.check_coverage(rows, name, dataset.min_coverage)
     media.check_lengths(rows, name, dataset.max_longer)
     write_parquet(f"{folder}/ledger.parquet", rows)

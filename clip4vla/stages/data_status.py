@@ -15,11 +15,12 @@ from clip4vla.errors import UserError
 from clip4vla.files import sole_owner, whole_file, write_text
 from clip4vla.media.fetch import FETCH_COLUMNS, server_of
 from clip4vla.media.journal import Journal
-from clip4vla.media.ledger import MISSING_COLUMNS, missing, usable
+from clip4vla.media.ledger import IDS, MISSING_COLUMNS, missing, usable
 from clip4vla.media.local import has_changed
 from clip4vla.media.overview import FATES, by_split, by_status, so_far
 from clip4vla.media.probe import PROBE_COLUMNS
 from clip4vla.media.status import FetchStatus
+from clip4vla.results.spreadsheet import spreadsheet_csv
 from clip4vla.stages.data import is_frozen, read_table
 
 
@@ -35,7 +36,7 @@ def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: 
             lists.append(_missing_so_far(rows))
     if missing_file is not None:
         rows = _joined(lists, dict.fromkeys(MISSING_COLUMNS, "string"))
-        write_text(missing_file, rows.to_csv(sep="\t", index=False, lineterminator="\n"))
+        write_text(missing_file, spreadsheet_csv(rows, "\t", ids=IDS))
         console.print(f"{len(rows)} clips are listed in {missing_file}")
 
 

@@ -7,6 +7,7 @@ import yaml
 from clip4vla.config.data import LogMel, policy_text
 from clip4vla.config.sections import Inputs
 from clip4vla.results.metrics_file import Metrics
+from clip4vla.results.text import markdown, markdown_cell, one_line
 
 KINDS = {"mel": "log-mel (mel: librosa's, in dB)", "fbank": "log-mel (fbank: kaldi's, natural log)"}
 LOADING = {
@@ -64,7 +65,7 @@ def model_card(
             "Weights of *Accommodating Audio Modality in CLIP for Multimodal Processing* (AAAI "
             "2023) in the reproduction by this package: text, frames and sound in one space.",
             "",
-            *(f"* {name}: {value}" for name, value in facts.items() if value),
+            *(f"* {name}: {markdown(one_line(value))}" for name, value in facts.items() if value),
             "",
             "## Data",
             "",
@@ -94,7 +95,7 @@ def model_card(
             "",
             "## Licence",
             "",
-            licence
+            markdown(one_line(licence or ""))
             or "Not stated. Whoever publishes this file states it, with regard to the licences of "
             "the weights it starts from and of the data above.",
             "",
@@ -169,7 +170,10 @@ def _data(metadata: dict[str, Any]) -> list[str]:
     if not manifests:
         return ["Unknown: the file does not say what it was trained on."]
     head = ["| data version | sha256 of its manifest |", "| --- | --- |"]
-    return head + [f"| {name} | `{sha256}` |" for name, sha256 in sorted(manifests.items())]
+    return head + [
+        f"| {markdown_cell(one_line(name))} | `{sha256}` |"
+        for name, sha256 in sorted(manifests.items())
+    ]
 
 
 def _metrics(scores: list[Metrics]) -> list[str]:

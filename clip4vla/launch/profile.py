@@ -127,8 +127,10 @@ def _associations(user: str) -> list[str]:
 
 
 def _ask(*command: str) -> list[str]:
+    """The lines of an answer; none where Slurm cannot be asked, or says something in sentences."""
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return told.stdout.split()
+    lines = [line.strip() for line in told.stdout.splitlines() if line.strip()]
+    return [] if any(" " in line for line in lines) else lines

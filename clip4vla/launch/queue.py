@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ FINAL = {
     "PREEMPTED",
     "TIMEOUT",
 }
+JOB_ID = re.compile(r"\d+")
+QUEUED = re.compile(r"[A-Z_]+\|.*")  # state and reason, or nodes
+ACCOUNTED = re.compile(r"[A-Z_]+( by \d+)?\+?\|\d+:\d+")
 SECONDS = 60  # a busy controller answers late
 TRIES, PAUSE_SECONDS = 3, 5.0  # to put a job back into the queue, within its last minutes
 
@@ -41,13 +45,14 @@ class State:
 def living_job(name: str) -> str | None:
     """Id of this user's job of that name that waits or runs; None if there is none."""
     listed = _ask("squeue", "--noheader", "--me", "--name", name, "--format", "%i")
-    return min(listed.split(), key=int, default=None)
+    return min(_rows(listed, JOB_ID, "squeue"), key=int, default=None)
 
 
 def state_of(job_id: str) -> State | None:
     """What became of a job; None where Slurm knows of none (sacct is up to two seconds late).
 
-    UserError when squeue does not answer: a busy controller, not a job that is gone.
+    UserError when squeue does not answer, or answers otherwise than with jobs: a busy controller,
+    not a job that is gone.
     squeue comes first: after a node crash sacct says NODE_FAIL of a job that Slurm has requeued.
     Where there is no accounting, scontrol knows a job for some minutes after its end.
     """
@@ -57,19 +62,22 @@ def state_of(job_id: str) -> State | None:
         if "Invalid job id" not in str(error):
             raise
         listed = ""
-    name, _, detail = listed.partition("|")
-    if name and name not in FINAL:
-        return State(name, detail=detail)
+    for row in _rows(listed, QUEUED, "squeue"):
+        name, _, detail = row.partition("|")
+        if name not in FINAL:
+            return State(name, detail=detail)
     form = "--format=State,ExitCode"
-    told = _ask("sacct", "-X", "--noheader", "--parsable2", "-j", job_id, form, missing="").strip()
-    if told:
-        name, code = told.splitlines()[0].split("|")
+    told = _ask("sacct", "-X", "--noheader", "--parsable2", "-j", job_id, form, missing="")
+    # Without accounting sacct may print why, and end with 0: it then knows of no job.
+    if rows := [line for line in told.splitlines() if ACCOUNTED.fullmatch(line)]:
+        name, code = rows[0].split("|")
         return State(name.split()[0], int(code.split(":")[0]))  # "CANCELLED by 1000"
     told = _ask("scontrol", "--oneliner", "show", "job", job_id, missing="")
     facts = dict(item.partition("=")[::2] for item in told.split())
     if "JobState" not in facts:
         return None
-    return State(facts["JobState"], int(facts.get("ExitCode", "0:0").split(":")[0]))
+    code = facts.get("ExitCode", "").partition(":")[0]
+    return State(facts["JobState"], int(code) if code.isdigit() else 0)
 
 
 def requeue(job_id: str) -> bool:
@@ -95,6 +103,20 @@ def seconds_left() -> float | None:
         return None
     seconds = sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600), strict=False))
     return float(seconds + 86400 * int(days or 0))
+
+
+def _rows(told: str, form: re.Pattern, command: str) -> list[str]:
+    """The lines of an answer. UserError for text in their place, as wrappers and busy sites print.
+
+    A job that is not seen would be submitted twice: so no line is left out.
+    """
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    if odd := [line for line in lines if not form.fullmatch(line)]:
+        raise UserError(
+            f"{command}: answers '{ascii(odd[0])[1:-1][:100]}' in place of jobs. Fix: see what it "
+            "prints here, and keep messages of the site out of its output"
+        )
+    return lines
 
 
 def _ask(*command: str, missing: str | None = None) -> str:

@@ -1,5 +1,6 @@
 """The Slurm profile: what is written, where, and what is refused."""
 
+import os
 import re
 from pathlib import Path
 
@@ -143,3 +144,11 @@ def test_unknown_partitions_and_accounts_are_named(monkeypatch):
         profile.check(Cluster(partition="gpu", cpu_partition="cpus"))
     with pytest.raises(UserError, match="--qos lang: yours are long, normal"):
         profile.check(Cluster(qos="lang"))
+
+
+def test_a_sentence_in_place_of_partitions_says_nothing(tmp_path, monkeypatch):
+    for command in ("sinfo", "sacctmgr"):
+        (tmp_path / command).write_text("#!/bin/sh\necho Unable to contact the controller\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    profile.check(Cluster(partition="gpu", account="lab", qos="long"))

@@ -68,6 +68,46 @@ def test_jobs_are_found_by_name(slurm):
     assert queue.living_job("clip4vla-x") is None
 
 
+NOISE = "slurm_load_jobs error: Unable to contact slurm controller"
+
+
+@pytest.mark.parametrize("told", [NOISE, f"12\n{NOISE}", "<html>Login</html>", "JOBID\n12"])
+def test_text_in_place_of_jobs_is_no_answer(slurm, told):
+    """Were it taken for none, a second job would be submitted beside a living one."""
+    slurm("squeue", told)
+    with pytest.raises(
+        UserError, match="^squeue: answers '.*' in place of jobs. Fix: see what"
+    ) as error:
+        queue.living_job("clip4vla-x")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("told", [NOISE, "Welcome!\nRUNNING|node1"])
+def test_text_in_place_of_a_state_is_no_answer(slurm, told):
+    slurm("squeue", told)
+    slurm("sacct", "COMPLETED|0:0")
+    with pytest.raises(UserError, match="^squeue: answers"):
+        queue.state_of("7")
+
+
+@pytest.mark.parametrize(
+    "told", ["Slurm accounting storage is disabled", "\x1b[31mno\x1b[0m|x", ""]
+)
+def test_text_in_place_of_an_account_is_none(slurm, told):
+    slurm("sacct", told)
+    assert queue.state_of("7") is None
+    slurm("scontrol", "JobId=7 JobState=FAILED ExitCode=2:0")
+    assert queue.state_of("7").name == "FAILED"
+    slurm("sacct", f"{told}\nTIMEOUT|0:0")
+    assert queue.state_of("7").name == "TIMEOUT"
+
+
+@pytest.mark.parametrize("told", ["JobState=FAILED ExitCode=?", "JobState=FAILED ExitCode=:"])
+def test_an_exit_code_that_is_none(slurm, told):
+    slurm("scontrol", told)
+    assert (queue.state_of("7").name, queue.state_of("7").exit_code) == ("FAILED", 0)
+
+
 def test_filters_that_the_user_has_set_for_squeue_hide_no_job(slurm, monkeypatch):
     slurm("squeue", "${SQUEUE_STATES:-9}")
     monkeypatch.setenv("SQUEUE_STATES", "PENDING")

@@ -13,6 +13,7 @@ from clip4vla.tracking.context import Context
 from clip4vla.tracking.curve import read_curve
 from clip4vla.tracking.params import allowed
 from clip4vla.tracking.record import Record
+from clip4vla.tracking.recorded import record_problem, rerun
 from clip4vla.tracking.store import PARENT, Store
 
 BATCH = 1000  # metrics of one log_batch
@@ -22,6 +23,10 @@ MAX_TAG = 5000
 MAX_NAME = 250
 LIVE = ("system/", "progress/", "speed/")  # what a live run alone has: measured while it ran
 Point = tuple[str, float, int, int]  # name, value, step, time in ms
+
+
+class ChangedFile(UserError):
+    """A file of a stage is not the one that its record names: the stage is not sent."""
 
 
 class Contradiction(UserError):
@@ -48,12 +53,13 @@ class Stage:
         return int(self.path.stat().st_mtime * 1000)
 
     def check_files(self) -> None:
-        """UserError when a file of the record is gone."""
+        """ChangedFile when a file of the record is gone or has another sha256."""
         for name in self.record.files:
-            if not (self.path.parent / name).is_file():
-                raise UserError(
-                    f"{self.path}: {self.path.parent / name} is not there: run "
-                    f"{self.record.kind} {self.record.key} again"
+            path = self.path.parent / name
+            if problem := record_problem(self.record, name, path):
+                fix = rerun(self.record.kind, self.record.key)
+                raise ChangedFile(
+                    f"{path}: {problem}; MLflow does not get it. Fix: {fix}, then sync again"
                 )
 
 
@@ -72,8 +78,7 @@ def fill(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> 
     set_tags(store, run, facts)
     points = [*_points(stage), *usage_of(attempts)]
     log_points(store, run_id, points if fresh else _missing(store, run_id, points))
-    for name in record.artifacts:
-        store.client.log_artifact(run_id, str(folder / name), _place(name))
+    send_artifacts(store, run_id, stage)
     _log_datasets(store, run_id, record)
     if record.model:
         about = {
@@ -83,6 +88,12 @@ def fill(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> 
         }
         store.add_model(run, f"{record.kind}-{record.key}", about)
     store.client.set_terminated(run_id, "FINISHED", end_time=stage.ended_ms)
+
+
+def send_artifacts(store: Store, run_id: str, stage: Stage) -> None:
+    """Send the files of a stage, over those that the run has."""
+    for name in stage.record.artifacts:
+        store.client.log_artifact(run_id, str(stage.path.parent / name), _place(name))
 
 
 def _place(name: str) -> str | None:

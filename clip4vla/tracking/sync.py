@@ -4,6 +4,10 @@ A run carries the tag `record_sha256` only once everything of it is there, and t
 last. The next sync skips such runs, completes those without it (a live run, or one of a killed
 sync), and replaces runs that say something else than their record. Deleted runs can be restored
 in MLflow; `mlflow gc` removes them for good.
+
+A stage whose files are not those that its record names is not sent: the others are, then the sync
+says which. The tag `files_checked` marks runs whose files were compared; those of older versions
+lack it, and the next sync sends their files again.
 """
 
 import shlex
@@ -12,13 +16,22 @@ from pathlib import Path
 
 from clip4vla.errors import RetryLater, UserError
 from clip4vla.progress import track
-from clip4vla.tracking.content import Contradiction, Stage, fill, links, set_tags
+from clip4vla.tracking.content import (
+    ChangedFile,
+    Contradiction,
+    Stage,
+    fill,
+    links,
+    send_artifacts,
+    set_tags,
+)
 from clip4vla.tracking.context import Context, Target, read_run_id, write_run_id
 from clip4vla.tracking.record import read_record
 from clip4vla.tracking.server import explained
 from clip4vla.tracking.store import PARENT, ROW, SQLITE, Store
 
 COMPLETE = "record_sha256"
+CHECKED = "files_checked"
 
 
 @dataclass
@@ -29,6 +42,7 @@ class SyncReport:
     skipped: int = 0
     completed: int = 0  # a live run, or an earlier sync was killed in the middle of it
     replaced: int = 0  # it said something else than the record
+    changed: list[str] = field(default_factory=list)  # files that contradict their records
     runs: dict[str, str] = field(default_factory=dict)  # key of a record -> its MLflow run
     uri: str = ""
     command: str = ""
@@ -42,8 +56,9 @@ def sync(
     One experiment per kind, `<experiment>/<kind>`; a run per record, with params, tags, metrics,
     the whole curve, artifacts, datasets and, for weights, a LoggedModel. A run links to those of
     its inputs by the tags `parent.<key>`, and is a child of the run of its row. `contexts` (by key)
-    may change at any time. Raises UserError for a broken record, two records of one stage, or a
-    server that refuses; RetryLater when none answers.
+    may change at any time. Raises UserError for a broken record, two records of one stage, files
+    that contradict their records (at the end: all other stages are sent), or a server that refuses;
+    RetryLater when none answers.
     """
     stages = _in_order(_read(records, contexts or {}))
     report = SyncReport(uri=target.uri)
@@ -74,13 +89,22 @@ def _sync(stages: list[Stage], target: Target, report: SyncReport) -> SyncReport
         if COMPLETE in run.data.tags and "run_key" in run.data.tags
     }
     for stage in track(stages, "MLflow"):
-        bring(store, stage, report)
+        try:
+            bring(store, stage, report)
+        except ChangedFile as error:
+            report.changed.append(str(error))
     _delete_empty_rows(store)
+    if report.changed:
+        raise UserError("\n".join(report.changed))
     return report
 
 
 def bring(store: Store, stage: Stage, report: SyncReport) -> str:
-    """Make sure that exactly one complete run stands for a record; return its id."""
+    """Make sure that exactly one complete run stands for a record; return its id.
+
+    ChangedFile, before anything is changed, where files are to be sent that the record does not
+    name.
+    """
     kind, key = stage.identity
     with store.target.claim(kind, key):
         runs = store.runs_of(kind, key)
@@ -89,11 +113,19 @@ def bring(store: Store, stage: Stage, report: SyncReport) -> str:
         known = read_run_id(stage.context.state)
         begun.sort(key=lambda run: run.info.run_id != known)
         kept = (good or begun)[:1]
+        unchecked = not good or good[0].data.tags.get(CHECKED) != stage.digest
+        if unchecked:
+            stage.check_files()
         for run in runs:
             if run not in kept:
                 store.delete(run)
         run_id = _make(store, stage, kept[0] if kept else None, bool(good), report)
-    if good:
+        if good and unchecked:
+            send_artifacts(store, run_id, stage)
+            store.client.set_tag(run_id, CHECKED, stage.digest)
+    if good and unchecked:
+        report.completed += 1
+    elif good:
         report.skipped += 1
     elif not runs:
         report.added += 1
@@ -119,7 +151,6 @@ def _make(store: Store, stage: Stage, run, complete: bool, report: SyncReport) -
         if parent is None and PARENT in run.data.tags:
             store.client.delete_tag(run.info.run_id, PARENT)
         return run.info.run_id
-    stage.check_files()
     tags |= {"run_key": key, "stage": kind}
     if stage.record.inputs:
         tags["inputs"] = " ".join(stage.record.inputs)
@@ -137,6 +168,7 @@ def _make(store: Store, stage: Stage, run, complete: bool, report: SyncReport) -
 def _finish(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> str:
     fill(store, run, stage, tags, fresh)
     run_id = run.info.run_id
+    store.client.set_tag(run_id, CHECKED, stage.digest)
     store.client.set_tag(run_id, COMPLETE, stage.digest)
     if store.target.owner:  # a server: where live runs go too
         write_run_id(stage.context.state, run_id)

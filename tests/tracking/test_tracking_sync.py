@@ -12,7 +12,7 @@ from clip4vla.errors import UserError
 from clip4vla.tracking import Target, sync, write_record
 from clip4vla.tracking.server import quiet_mlflow
 from clip4vla.tracking.store import Store
-from clip4vla.tracking.sync import COMPLETE
+from clip4vla.tracking.sync import CHECKED, COMPLETE
 
 CURVE = 1100  # more than one batch
 
@@ -166,8 +166,55 @@ def test_mistakes_are_named(world):
     with pytest.raises(UserError, match=r"z-data\.json: data demo-v1 is recorded in .*copy\.json"):
         world.sync([data, copy], "mistakes")
     (train.parent / "train.json").unlink()
-    with pytest.raises(UserError, match=r"train\.json is not there: run finetune k1 again"):
+    with pytest.raises(
+        UserError, match=r"train\.json: is missing, .*run `clip4vla train k1` again"
+    ):
         world.sync([train], "mistakes")
+
+
+def artifact(world, run) -> str:
+    """What the store has as train.json of a run."""
+    path = Path(run.info.artifact_uri.removeprefix("file://"), "train.json")
+    return path.read_text()
+
+
+@pytest.mark.parametrize("name", ["train.json", "metrics.jsonl", "model.safetensors"])
+def test_files_that_contradict_their_record_are_said_and_sent_later(world, name):
+    prefix = f"contradicts-{name}"
+    train, data = world.records(prefix)
+    path = train.with_name(name)
+    before = path.read_bytes()
+    path.write_bytes(before + b" ")
+    with pytest.raises(UserError) as error:
+        world.sync([train, data], prefix)
+    assert str(error.value).startswith(f"{path}: is not the file that record.json names")
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith("Fix: run `clip4vla train k1` again, then sync again")
+    assert len(world.runs(prefix, "data")) == 1 and not world.runs(prefix, "finetune")
+    path.write_bytes(before)
+    assert world.sync([train, data], prefix) == (1, 1, 0, 0)
+
+
+def test_what_an_older_version_sent_unchecked_is_repaired(world):
+    """Its runs lack the tag: their files are compared and sent once more, then left alone."""
+    prefix = "unchecked"
+    train, data = world.records(prefix)
+    world.sync([train, data], prefix)
+    (run,) = world.runs(prefix, "finetune")
+    world.client.delete_tag(run.info.run_id, CHECKED)
+    wrong = train.with_name("wrong") / "train.json"
+    wrong.parent.mkdir()
+    wrong.write_text("of another run")
+    world.client.log_artifact(run.info.run_id, str(wrong))
+    assert artifact(world, run) == "of another run"
+    train.with_name("train.json").write_text("still wrong")
+    with pytest.raises(UserError, match=r"train\.json: is not the file that record\.json names"):
+        world.sync([train, data], prefix)
+    train.with_name("train.json").write_text("{}")
+    assert world.sync([train, data], prefix) == (0, 1, 0, 1)
+    assert artifact(world, run) == "{}"
+    assert [r.info.run_id for r in world.runs(prefix, "finetune")] == [run.info.run_id]
+    assert world.sync([train, data], prefix) == (0, 2, 0, 0)
 
 
 class Deferred:

@@ -40,6 +40,7 @@ from clip4vla.errors import (
     UserError,
     describe_os_error,
     exit_code_of,
+    printable,
 )
 
 app = typer.Typer(
@@ -286,7 +287,7 @@ def one_line_errors() -> Iterator[None]:
 def fail(message: str, code: int) -> None:
     """Print the message and leave."""
     for line in message.splitlines():
-        print(f"clip4vla: {line}", file=sys.stderr)
+        print(f"clip4vla: {printable(line)}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -31,6 +31,18 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known) or 'none'}"
 
 
+def printable(text: str) -> str:
+    """Return a text with control characters escaped: names in files may hold what moves a cursor.
+
+    Line ends stay. Applied to all that a terminal shows of a file's own names.
+    """
+    marks = (
+        mark if mark == "\n" or mark.isprintable() else mark.encode("unicode_escape").decode()
+        for mark in text
+    )
+    return "".join(marks)
+
+
 def exit_code_of(error: OSError) -> int:
     """Of a command that fails by it: 78 where the user can mend it, else 1, to be tried again."""
     return EXIT_USER_ERROR if error.errno in MENDABLE else EXIT_FAILURE

@@ -18,6 +18,11 @@ from snakemake.cli import parse_args
 # Read by our own loader, not by `configfile:`, so that a mistake is one line with file and line.
 BASE_CONFIG = Path(workflow.basedir).parent / "config.yaml"
 CONFIG_FILES = [BASE_CONFIG, *map(Path, workflow.overwrite_configfiles)]
+for config_file in CONFIG_FILES:
+    if ":" in str(config_file.resolve()):  # it separates the paths of CLIP4VLA_CONFIG
+        raise WorkflowError(
+            f"{config_file.resolve()}: a colon in the path of a config file. Fix: move or rename it"
+        )
 CONFIG_VALUES = dict(workflow.config_settings.config or {})
 try:
     PLAN = checked_plan(CONFIG_FILES, CONFIG_VALUES)

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from clip4vla.errors import printable
+
 checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: look, take, hand out.")
+
+
+def _tell(line: str) -> None:
+    """Print a line that may hold names out of a file."""
+    typer.echo(printable(line))
 
 
 @checkpoint.command("inspect")
@@ -18,7 +25,7 @@ def checkpoint_inspect(
     from clip4vla.stages import checkpoints as stage
 
     report = stage.inspect(path)
-    typer.echo(json.dumps(report, indent=2) if as_json else stage.show(report))
+    typer.echo(json.dumps(report, indent=2) if as_json else printable(stage.show(report)))
 
 
 @checkpoint.command("import")
@@ -45,7 +52,7 @@ def checkpoint_import(
     """Take a file of weights over: every tensor finds its place, or nothing is written."""
     from clip4vla.stages import checkpoints as stage
 
-    stage.import_(path, out, fresh or [], drop or [], clip, values, classes, typer.echo)
+    stage.import_(path, out, fresh or [], drop or [], clip, values, classes, _tell)
 
 
 @checkpoint.command("export")
@@ -66,4 +73,4 @@ def checkpoint_export(
     """Write weights, config.json and a model card into a folder."""
     from clip4vla.stages import checkpoints as stage
 
-    stage.export(source, out, names, metrics or [], licence, typer.echo)
+    stage.export(source, out, names, metrics or [], licence, _tell)

@@ -1,5 +1,6 @@
 """The user's config: files merged, paths resolved, everything checked in one place."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,6 +12,8 @@ from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, command_line, merge, read_yaml
 from clip4vla.errors import UserError, did_you_mean
+
+DATASET_NAME = r"[a-z0-9_]+"
 
 
 class Weights(Section):
@@ -66,6 +69,18 @@ class Config(Section):
     recipe: dict[str, Any] = Field({}, description="what every row starts from; see below")
 
     _once = field_validator("targets")(each_once)
+
+    @field_validator("datasets")
+    @classmethod
+    def _are_names_of_folders(cls, datasets: dict[str, Dataset]) -> dict[str, Dataset]:
+        """Refuse names that the wildcards of the rules (rules/common.smk) would not match."""
+        for name in datasets:
+            if not re.fullmatch(DATASET_NAME, name):
+                raise ValueError(
+                    f"{name!r} cannot be the name of a folder of data. Fix: use lower-case "
+                    "letters, digits and _ alone"
+                )
+        return datasets
 
 
 def load_config(

@@ -173,7 +173,7 @@ def read_run(path, key: str) -> Pretrain | Substitute | Finetune | Evaluate:
     except ValidationError as error:
         first = error.errors()[0]
         why = f"of this version ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         why = f"({error})"
     raise UserError(f"{path}: not the config of a run {why}; delete it and run the stage again")
 

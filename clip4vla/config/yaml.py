@@ -76,9 +76,11 @@ def read_yaml(path: str | Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such config file") from None
+        raise UserError(f"{path}: no such config file. Fix: correct its path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error})") from None
+        raise UserError(
+            f"{path}: cannot be read as text ({error}). Fix: save it in UTF-8"
+        ) from None
     document = Document(path)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -90,6 +92,10 @@ def read_yaml(path: str | Path) -> Document:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise UserError(
+            f"{path}: nested too deeply. Fix: remove the brackets or indents that nothing needs"
+        ) from None
     except UserError:
         raise
     except ValueError as error:  # of a date, such as 2023-13-45

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clip4vla.config.layout import command_for
 from clip4vla.config.run import HeldOut
 from clip4vla.errors import UserError
 from clip4vla.files import sha256_of_ids
+from clip4vla.parquet import read_columns
 
 Folder = Callable[[str], str | Path]  # of a planned dataset version: plan.parquet, splits.parquet
 
@@ -74,8 +74,6 @@ def _clips_from(folder: Path, sources: set[str]) -> frozenset[str]:
 
 
 def _read(path: Path, columns: list[str]) -> pa.Table:
-    if not path.is_file():
-        command = command_for(path)
-        raise UserError(f"{path}: not there yet; Snakemake makes it: {command}")
-    table = pq.read_table(path, columns=columns)
+    remove = "delete it and " if path.is_file() else ""
+    table = read_columns(path, f"{remove}run {command_for(path)}", columns)
     return table.cast(pa.schema([(name, pa.string()) for name in columns]))

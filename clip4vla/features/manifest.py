@@ -25,6 +25,7 @@ CLIP_COLUMNS = ["clip_id", "sound", "silent", "audio", "duration", "shard"]
 SPLIT_COLUMNS = ["split", "clip_id", "captions", "label"]
 KEYS = {"dataset", "cache", "clips", "splits", "not_decodable", "tools"}  # of every manifest
 SHARD_KEYS = {"shard", "index_sha256", "tar_bytes", "tar_sha256", "clips"}
+INDEX_NEEDED = ["clip_id", "cache", "detail", "tools", "tar_bytes", "tar_sha256"]
 NOTE = "frozen.sha256"  # of the manifest beside it: kept when Snakemake deletes its outputs
 
 
@@ -46,7 +47,8 @@ def freeze(
 
     out_dir = Path(out_dir)
     paths = sorted(map(Path, indexes), key=lambda path: int(path.stem))
-    tables = [pd.read_parquet(path) for path in paths]
+    fix = "delete it and run the same command again"
+    tables = [read_frame(path, fix, INDEX_NEEDED) for path in paths]
     shards = [_shard(path, table, out_dir) for path, table in zip(paths, tables, strict=True)]
     cached = pd.concat([table[["clip_id", "cache", "detail", "tools"]] for table in tables])
     usable = ledger.clip_id.isin(cached.clip_id[cached.cache == "ok"])
@@ -152,7 +154,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such manifest: build the cache of this dataset first")
+        raise UserError(f"{path}: no such manifest. Fix: run {command_for(path)}")
     broken = UserError(
         f"{path}: no whole manifest. Fix: put the frozen one back, or delete it and run "
         f"{command_for(path)} to freeze the shards again"
@@ -163,7 +165,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         named = [shard[kind] for shard in shards for kind in ("tar", "index")]
         named += list(manifest["files"])
         outside = [name for name in named if Path(name).is_absolute() or ".." in Path(name).parts]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise broken from None
     if outside:
         raise UserError(f"{path}: names a file outside its folder ({outside[0]!r}): do not use it")

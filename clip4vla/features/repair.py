@@ -34,6 +34,7 @@ from clip4vla.features.verify import (
     places_of,
 )
 from clip4vla.files import sha256_of_file, sole_owner, write_parquet
+from clip4vla.parquet import read_frame
 
 
 def repair(
@@ -97,7 +98,9 @@ class _Version:
 
     def repair_table(self, name: str) -> None:
         """Write clips.parquet or splits.parquet again. UserError when it gets other bytes."""
-        tables = [pd.read_parquet(self.folder / e["index"]) for e in self.manifest["shards"]]
+        fix = "repair the shards first"
+        indexes = [self.folder / entry["index"] for entry in self.manifest["shards"]]
+        tables = [read_frame(index, fix, ["clip_id", "cache"]) for index in indexes]
         cached = pd.concat(tables)
         usable = self.ledger[self.ledger.clip_id.isin(cached.clip_id[cached.cache == "ok"])]
         new, path = self.folder / f".{name}.new", self.folder / name

@@ -12,9 +12,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from clip4vla.errors import UserError
 from clip4vla.files import read_json, write_json
 
 POLL_SECONDS = 1.0
+
+
+def _until(path: Path) -> float:
+    """Return when a server may be asked again. UserError for a damaged note."""
+    try:
+        return float(read_json(path)["until"])
+    except FileNotFoundError:  # another job has just forgiven it
+        return 0.0
+    except (ValueError, LookupError, TypeError):
+        raise UserError(
+            f"{path}: damaged: it must say until when the server refuses. Fix: delete it; the "
+            "server is then asked at once"
+        ) from None
 
 
 class Server:
@@ -50,7 +64,7 @@ class Server:
     def refused_until(self) -> float:
         """When the server may be asked again, in seconds since 1970; past if it never refused."""
         if self.folder is not None and (self.folder / "refused.json").is_file():
-            self._until = max(self._until, read_json(self.folder / "refused.json")["until"])
+            self._until = max(self._until, _until(self.folder / "refused.json"))
         return self._until
 
     def refuse(self, until: float) -> None:

@@ -65,7 +65,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = json.loads((file.metadata() or {})[METADATA])
-        except (safetensors.SafetensorError, KeyError, ValueError):
+        except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
             pass
     if not isinstance(metadata, dict):
         raise UserError(

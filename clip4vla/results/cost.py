@@ -6,7 +6,7 @@ from pathlib import Path
 from clip4vla.errors import UserError
 from clip4vla.files import read_json
 from clip4vla.results.sheet import Sheet
-from clip4vla.tracking.recorded import check_recorded
+from clip4vla.tracking.recorded import check_recorded, rerun
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
         except FileNotFoundError:
             continue
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a {path.name} ({error!r}); remove it") from None
+            command = rerun("finetune", key)
+            fix = f"delete it and {command}" if path.name == "cost.json" else command
+            raise UserError(f"{path}: not a {path.name} ({error!r}). Fix: {fix}") from None
     return found
 
 

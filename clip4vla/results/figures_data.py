@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from clip4vla.errors import UserError
 from clip4vla.results.figures import (
     BLUE,
     COLOURS,
@@ -37,16 +36,6 @@ def read_curve(path: str | Path) -> pd.DataFrame:
     """A `metrics.jsonl` as a frame: step, name, value, one line a number."""
     rows = [(step, name, value) for step, found in read_rows(path) for name, value in found.items()]
     return pd.DataFrame(rows, columns=["step", "name", "value"])
-
-
-def read_coverage(path: str | Path) -> pd.DataFrame:
-    """A `coverage.csv`. Raises UserError when a column is missing."""
-    frame = pd.read_csv(path)
-    needed = ["split", "expected", "planned", "fetched", "with_video", "with_sound", "silent"]
-    missing = [name for name in needed if name not in frame.columns]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; build the coverage again")
-    return frame
 
 
 HEADLINES = ("_R1", "_R10", "_MedR", "/CIDEr", "/METEOR", "/accuracy")  # of validation

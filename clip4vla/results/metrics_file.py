@@ -140,7 +140,7 @@ def read_metrics(path: str | Path) -> Metrics:
             f"{path}: not the metrics of an evaluation of this version ({what}); delete it and run "
             "the evaluation again"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(
             f"{path}: not JSON ({error}); delete it and run the evaluation again"
         ) from None

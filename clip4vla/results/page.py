@@ -9,11 +9,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from clip4vla.files import write_text
+from clip4vla.media.coverage_file import read_coverage
 from clip4vla.results.cost import read_costs
 from clip4vla.results.figures import encoded, save
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.figures_cost import cost_figure
-from clip4vla.results.figures_data import coverage, curves, read_coverage, read_curve
+from clip4vla.results.figures_data import coverage, curves, read_curve
 from clip4vla.results.figures_sweep import sweep
 from clip4vla.results.numbers import to_numbers
 from clip4vla.results.paper import read_paper

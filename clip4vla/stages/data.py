@@ -10,6 +10,16 @@ from clip4vla.config.keys import dataset_version
 from clip4vla.config.plan import Plan
 from clip4vla.errors import UserError
 from clip4vla.files import write_parquet, write_text
+from clip4vla.media.coverage_file import read_coverage
+from clip4vla.parquet import read_frame
+
+TABLE_COLUMNS = {  # that every version of them has
+    "plan.parquet": ("clip_id", "source_id", "file", "shard"),
+    "splits.parquet": ("split", "clip_id", "captions", "label"),
+    "fetch.parquet": ("clip_id", "fetch", "path", "sha256"),
+    "probe.parquet": ("clip_id", "video", "audio", "duration"),
+    "ledger.parquet": ("clip_id", "shard", "fetch", "path", "video", "audio", "sha256"),
+}
 
 
 def plan(plan: Plan, version: str) -> None:
@@ -72,7 +82,7 @@ def _check_unchanged(
     path = Path(layout.data_dir(version), "ledger.parquet")
     if not path.is_file():
         return
-    ledger = pd.read_parquet(path, columns=["clip_id", "shard", "fetch", "sha256"])
+    ledger = read_table(path)
     before = ledger[ledger.shard == shard].set_index("clip_id")[["fetch", "sha256"]]
     after = fetched.set_index("clip_id")[["fetch", "sha256"]].reindex(before.index)
     changed = before.index[(before != after).any(axis=1).to_numpy()]
@@ -166,7 +176,7 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
         cache,
     )
     stay_frozen(cache / "manifest.json")
-    coverage = pd.read_csv(f"{folder}/coverage.csv").set_index("split").to_dict("index")
+    coverage = read_coverage(f"{folder}/coverage.csv").set_index("split").to_dict("index")
     write_record(
         cache / "record.json",
         kind="data",
@@ -245,13 +255,7 @@ def _known(counts: dict) -> dict:
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """A table that the workflow makes. UserError where it is not there, or damaged."""
-    if not Path(path).is_file():
-        command = layout.command_for(path)
-        raise UserError(f"{path}: not there yet; Snakemake makes it: {command}")
-    try:
-        return pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # the disk's failure, not the file's
-            raise
-        command = layout.command_for(path)
-        raise UserError(f"{path}: no whole table: delete it and run {command}") from None
+    path = Path(path)
+    remove = "delete it and " if path.is_file() else ""
+    columns = TABLE_COLUMNS.get(path.name, ())
+    return read_frame(path, f"{remove}run {layout.command_for(path)}", columns)

@@ -145,7 +145,7 @@ def _summary(path: Path) -> dict[str, Any]:
         return summary
     except UserError:
         raise
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(
             f"{path}: not what a run leaves ({error}); delete it and run the stage again"
         ) from None

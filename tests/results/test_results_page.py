@@ -5,7 +5,8 @@ import pytest
 from results_tree import PAPER
 
 from clip4vla.errors import UserError
-from clip4vla.results.figures_data import coverage, read_coverage, read_curve
+from clip4vla.media.coverage_file import read_coverage
+from clip4vla.results.figures_data import coverage, read_curve
 from clip4vla.results.page import build_page
 
 COVERAGE = "split,expected,planned,fetched,with_video,with_sound,silent\ntest,20,18,15,14,11,3\n"

@@ -433,7 +433,9 @@ def test_shards_and_caches_that_are_not_there_are_named(world):
     with pytest.raises(UserError, match=r"shards/0\.parquet: not there yet; Snakemake makes it"):
         data.freeze(plan, version, cache_id)
     Path(layout.data_dir(version), "ledger.parquet").write_bytes(b"cut off")
-    with pytest.raises(UserError, match=r"ledger\.parquet: no whole table: delete it and run"):
+    with pytest.raises(
+        UserError, match=r"ledger\.parquet: corrupt or truncated table\. Fix: delete it and run"
+    ):
         data.cache(plan, version, cache_id, 0)
 
 
@@ -455,7 +457,7 @@ def test_a_damaged_table_is_named(world, name, damage):
     path = Path(folder, f"{name}.parquet")
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     command = layout.command_for(path)
-    message = re.escape(f"{path}: no whole table: delete it and run {command}")
+    message = re.escape(f"{path}: corrupt or truncated table. Fix: delete it and run {command}")
     with pytest.raises(UserError, match=message):
         world.status()
     if name == "fetch":

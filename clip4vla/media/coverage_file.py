@@ -1,0 +1,37 @@
+"""coverage.csv as others read it: whole, or refused."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clip4vla.config.layout import command_for
+from clip4vla.errors import UserError
+from clip4vla.parquet import read_columns, read_text_table
+
+COUNTS = ["expected", "planned", "fetched", "with_video", "with_sound", "silent"]
+
+
+def read_coverage(path: str | Path) -> pd.DataFrame:
+    """Return a coverage.csv with its counts as numbers; `expected` may be missing.
+
+    UserError when a column is missing, a count is none, or a split of the splits.parquet beside it
+    has no line: half a file has whole lines, too.
+    """
+    path = Path(path)
+    fix = f"delete it and run {command_for(path)}"
+    table = read_text_table(path, fix, ["split", *COUNTS])
+    for name in table.columns.difference(["split"]):
+        numbers = pd.to_numeric(table[name].replace("", None), errors="coerce")
+        wrong = numbers.isna() & ((table[name] != "") | (name in COUNTS[1:]))
+        if not wrong.any():
+            table[name] = numbers
+        elif name in COUNTS:
+            where = f"{path}: line {2 + int(wrong.to_numpy().argmax())}"
+            raise UserError(f"{where}: {name} is not a number. Fix: {fix}")
+    lists = path.with_name("splits.parquet")
+    if lists.is_file():
+        repair = f"delete it and run {command_for(lists)}"
+        splits = read_columns(lists, repair, ["split"])["split"].unique().to_pylist()
+        if lacking := sorted(set(splits) - set(table.split)):
+            raise UserError(f"{path}: no line of split {lacking[0]}: cut off. Fix: {fix}")
+    return table

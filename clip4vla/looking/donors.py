@@ -14,7 +14,7 @@ from clip4vla.looking.thumbnails import LEGEND, Thumbnails
 FOUND_BY = {
     "vision": "The neighbour is found by the mean over all frames.",
     "text": "The neighbour is the clip whose longest caption is nearest to the silent clip's own: "
-    "of a test clip that is its query.",
+    "of a test clip that is what it is scored by.",
 }
 
 

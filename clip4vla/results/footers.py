@@ -38,8 +38,8 @@ WARNINGS = (  # what a selection means, where it is not the usual one
 )
 POLICY_WARNING = (
     "Numbers under released_links give a silent test clip the sound of the training clip whose "
-    "caption is nearest to the test clip's own caption: they read the test captions, which are the "
-    "queries. The released donor script, run as it is, does so (docs/deviations.md, D11); whether "
+    "caption is nearest to the test clip's own caption: they read the test captions, by which they "
+    "are scored. The released donor script, run as it is, does so (docs/deviations.md, D11); that "
     "the published number did is unproven. They are not to be mixed with others."
 )
 CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}

@@ -194,13 +194,13 @@ def test_a_contact_sheet_shows_near_and_far_pairs(tmp_path):
     assert {"0", "0.995"} <= cosines and 80 <= len(page.articles) <= 100
     assert "silent: 000q" in page.text and "donor: d0" in page.text
     assert "0.000 least" in page.text and "0.995 most" in page.text
-    assert "nearest vision neighbours" in page.text and "is its query" not in page.text
+    assert "nearest vision neighbours" in page.text and "is scored by" not in page.text
     (tmp_path / "substitution.tsv").write_text(lines[0] + "\n")
     write_json(tmp_path / "substitute.json", summary | {"neighbours": "text"})
     write_donors(FakeCache(), tmp_path)
     text = Page(tmp_path / "donors.html").text
     assert "No clip is silent." in text
-    assert "nearest text neighbours" in text and "of a test clip that is its query" in text
+    assert "nearest text neighbours" in text and "of a test clip that is what it is scored by" in text
 
 
 def test_a_picture_is_a_frame_above_its_sound():

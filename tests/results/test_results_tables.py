@@ -399,7 +399,7 @@ def test_numbers_that_are_not_to_be_mixed_are_labelled_under_the_table(tmp_path,
     rewrite(root / "runs/cccccccccccc/metrics.json", lambda v: v.update(links))
     text = (build(root, tmp_path / "out") / "table.md").read_text()
     assert "released_links (reads the test captions) (CLIP)" in text
-    assert "they read the test captions, which are the queries" in text
+    assert "they read the test captions, by which they are scored" in text
     assert "best_test_as_paper (CLIP4Clip)" in text
     assert "best_val in the half-weight study (pretrain, finetune) (CLIP)" in text
     assert "best on the reported test split itself" in text

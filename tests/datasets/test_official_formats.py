@@ -10,6 +10,8 @@ import pytest
 
 from clip4vla.config.data import Dataset, Expected
 from clip4vla.datasets import read_annotations, readers
+from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where
+from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.expected import compare, differences
 from clip4vla.datasets.plan import plan, plan_tables, shard_of
 from clip4vla.errors import UserError
@@ -237,6 +239,21 @@ def test_splits_of_a_protocol_share_no_clip_and_others_may(made, tmp_path):
     text = refused(section)
     assert "JSFUSION_test.csv, line 2: clip video3 is in split test_1k and in split train_" in text
     assert "9k.csv, line 5)" in text
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_two_splits_without_a_third_share_no_clip_either(tmp_path, other):
+    def collected():
+        into = Collector("mine", tmp_path)
+        where = Where(tmp_path / "list.txt", "line", 7)
+        into.clip(Clip("abc", "abc", "abc.mp4"), where)
+        for split in ("train", other):
+            into.item(SplitItem(split, "abc", ("a dog",)), where)
+        return into
+
+    collected().annotations([Protocol("train")])  # alone, it has nothing to share with
+    with pytest.raises(UserError, match=rf"in split {other} and in split train .*share none"):
+        collected().annotations([Protocol("train", **{other: other})])
 
 
 @pytest.mark.parametrize("reader", miniatures.WRITE)

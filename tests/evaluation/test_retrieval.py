@@ -19,7 +19,7 @@ from clip4vla.evaluation.recalls import (
     released_metrics,
 )
 from clip4vla.evaluation.rescoring import dual_softmax, reranked
-from clip4vla.evaluation.retrieval import best_columns, blocks_of, retrieval_ranks
+from clip4vla.evaluation.retrieval import Ranks, best_columns, blocks_of, retrieval_ranks
 from clip4vla.evaluation.similarity import product_blocks
 from clip4vla.evaluation.text_clip import among, report_retrieval
 
@@ -68,6 +68,15 @@ def test_the_example_of_the_released_tie_rule():
     assert bounds["t2v_R1"] == pytest.approx([100 / 3, 100.0])
     assert (bounds["t2v_MedR"], "t2v_R5" in bounds) == ([2.0, 1.0], False)
     assert best.tolist() == [[0, 1, 2], [1, 2, 0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("k", [1, 5, 10, 50])
+def test_the_released_rule_counts_half_a_place_behind_k_but_for_the_first(k):
+    """Two equals at places k and k + 1 stand at k + 1/2, three at k to k + 2 at k + 1."""
+    best, worst = np.array([k, k]), np.array([k + 1, k + 2])
+    found = released_metrics(Ranks(best, worst, np.ones(2, dtype=int)), "x")
+    assert found[f"x_R{k}"] == (0.0 if k == 1 else 50.0)
+    assert found["x_MedR"] == found["x_MeanR"] == k + 0.75
 
 
 def test_a_model_that_says_the_same_of_every_clip_is_at_chance():

@@ -164,6 +164,10 @@ def test_one_evaluation_behind_every_seed_is_one_run_without_a_spread(tmp_path):
         ([46.2 + 1.1], "above"),
         ([46.2 - 1.1], "below"),
         ([40.0, 46.0], "within"),  # sd 4.2: the threshold is 2 sd
+        ([41.2, 45.2], "within"),  # 3.0 off, sd 2.8: between 1 and 2 sd
+        ([47.2, 51.2], "within"),
+        ([39.2, 41.2], "below"),  # 6.0 off, sd 1.4
+        ([51.2, 53.2], "above"),
     ],
 )
 def test_threshold(tmp_path, scores, verdict):

@@ -200,7 +200,9 @@ def test_a_contact_sheet_shows_near_and_far_pairs(tmp_path):
     write_donors(FakeCache(), tmp_path)
     text = Page(tmp_path / "donors.html").text
     assert "No clip is silent." in text
-    assert "nearest text neighbours" in text and "of a test clip that is what it is scored by" in text
+    assert (
+        "nearest text neighbours" in text and "of a test clip that is what it is scored by" in text
+    )
 
 
 def test_a_picture_is_a_frame_above_its_sound():

@@ -20,11 +20,19 @@ from torch import Tensor
 
 from clip4vla.errors import UserError
 from clip4vla.features.samples import ClipSamples, Sample
-from clip4vla.files import canonical_json, sha256_of, whole_file, write_json
+from clip4vla.files import (
+    canonical_json,
+    sha256_of,
+    sha256_of_file,
+    whole_file,
+    write_json,
+    write_text,
+)
 from clip4vla.models.clip4vla import CLIP4VLA
 
 BLOCK = 4096  # rows of a file; what a kill can cost
 KEY_DIGITS = 16
+NOTE = ".sha256"  # suffix of the hash beside a block
 
 Compute = Callable[[list[str]], Tensor]
 
@@ -63,6 +71,17 @@ class Vectors:
             if not all(path.is_file() for path in self._paths()):
                 print(f"{self.folder}: waiting for others", file=sys.stderr, flush=True)
                 self._build_missing(compute, locks, wait=True)
+        for path in self._paths():
+            self._check(path)
+
+    def _check(self, path: Path) -> None:
+        """UserError for a block that is not what was put there; older ones have no hash."""
+        note = path.with_suffix(NOTE)
+        if note.is_file() and note.read_text(errors="replace").strip() != sha256_of_file(path):
+            raise UserError(
+                f"{path}: changed since it was computed (its sha256 is not that of {note.name}). "
+                f"Fix: delete {self.folder}; it is computed again"
+            )
 
     def _build_missing(self, compute: Compute, locks, wait: bool) -> None:
         for number, path in enumerate(self._paths()):
@@ -82,6 +101,9 @@ class Vectors:
     def _write(self, path: Path, vectors: Tensor) -> None:
         with whole_file(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, vectors.float().numpy(), allow_pickle=False)
+            stream.flush()
+            # Before the block has its name: no block is without its hash.
+            write_text(path.with_suffix(NOTE), sha256_of_file(temporary) + "\n")
 
     def _blocks(self) -> list[np.ndarray]:
         if self._maps is None:

@@ -90,6 +90,7 @@ class Checkpoints:
                 unreadable.append(path)
                 continue
             self.check(content["identity"], path)
+            _check_name(path, content["state"]["step"], self._step(content["state"]["step"]))
             load_trained(model, content["model"])
             optimiser.load_state_dict(content["optimiser"])
             self.named = [best]
@@ -116,7 +117,7 @@ class Checkpoints:
 
     def save_best(self, epoch: int, model: nn.Module) -> None:
         """Keep the weights of the best epoch so far, beside the checkpoints."""
-        content = {"identity": self.identity, "model": trained_tensors(model)}
+        content = {"identity": self.identity, "epoch": epoch, "model": trained_tensors(model)}
         save_torch(self._best(epoch), content)
 
     def load_best(self, epoch: int, model: nn.Module) -> None:
@@ -127,6 +128,9 @@ class Checkpoints:
                 f"{self._best(epoch)}: the weights of the selected epoch cannot be read; restore a "
                 f"copy, or remove {self.folder.parent} to train anew"
             )
+        self.check(content["identity"], self._best(epoch))
+        made = content.get("epoch", epoch)  # not in the files of older versions
+        _check_name(self._best(epoch), made, self._best(made))
         load_trained(model, content["model"])
 
     def clear(self) -> None:
@@ -162,6 +166,15 @@ class Checkpoints:
             reason = "damaged: " + next(iter(str(error).splitlines()), type(error).__name__)
         print(f"{path}: {reason}", file=sys.stderr, flush=True)
         return None
+
+
+def _check_name(path: Path, number: int, expected: Path) -> None:
+    """UserError for a file of state under the name of another step or epoch."""
+    if path != expected:
+        raise UserError(
+            f"{path}: holds what belongs into {expected.name} ({number}). Fix: restore a copy of "
+            f"{path.name}, or remove {path.parent.parent} to train anew"
+        )
 
 
 def newest_step(folder: Path) -> int:

@@ -20,7 +20,7 @@ from clip4vla.config.keys import run_key
 from clip4vla.config.run import Finetune, Pretrain, sources_of
 from clip4vla.config.settings import settings_of
 from clip4vla.datasets.leaks import Leaks
-from clip4vla.errors import RetryLater
+from clip4vla.errors import RetryLater, UserError
 from clip4vla.evaluation.device import pick_device, set_threads
 from clip4vla.evaluation.reading import Caches, Manifests
 from clip4vla.evaluation.start import start_hash, start_metadata
@@ -48,6 +48,7 @@ from clip4vla.training.stop import Interrupted, Stop
 from clip4vla.training.switches import Switches
 from clip4vla.training.task import ClipTask
 
+FILES = "files.json"  # in final/: sha256 of the outputs
 OUTPUTS = ("model.safetensors", "metrics.jsonl", "train.json")
 
 
@@ -87,7 +88,7 @@ def train(
         checkpoints = Checkpoints(state / "state", identity)
         final = state / "final"
         if ranks.from_leader((final / "identity.json").exists()):
-            checkpoints.check(read_json(final / "identity.json"), final)
+            checkpoints.check(_facts_of(final / "identity.json"), final)
         else:
             caches = Caches(manifests, leaks, switches.check_every)
             given = caches, start, weights, substitution, device, workers, ranks, switches
@@ -95,6 +96,7 @@ def train(
                 around, told = Surroundings(*given), sink or Sink()
                 _train(run, around, checkpoints, state, stop, progress, meter, save_seconds, told)
         if ranks.leads:
+            _check_final(final)
             checkpoints.clear()
             for name in OUTPUTS:
                 with whole_file(out / name) as temporary:
@@ -254,7 +256,34 @@ def _finish(
         },
     }
     write_json(final / "train.json", summary)
+    write_json(final / FILES, {name: sha256_of_file(final / name) for name in OUTPUTS})
     write_json(final / "identity.json", checkpoints.identity)
+
+
+def _check_final(final: Path) -> None:
+    """UserError where finished outputs have changed: they would be published, and recorded, anew.
+
+    Trainings that an older version finished have no hashes and cannot be checked.
+    """
+    if not (final / FILES).is_file():
+        return
+    for name, sha256 in _facts_of(final / FILES).items():
+        path = final / name
+        if not path.is_file() or sha256_of_file(path) != sha256:
+            raise UserError(
+                f"{path}: missing, or changed since the training wrote it. Fix: restore a copy, or "
+                f"remove {final.parent} to train anew"
+            )
+
+
+def _facts_of(path: Path) -> dict:
+    """A JSON file of a finished training. UserError for a damaged one."""
+    try:
+        return dict(read_json(path))
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path}: damaged. Fix: restore a copy, or remove {path.parent.parent} to train anew"
+        ) from None
 
 
 def _labels(run: Pretrain | Finetune, before: dict) -> dict:

@@ -141,3 +141,34 @@ def test_other_parameters_are_refused(tmp_path, model):
     larger = nn.Sequential(*model, nn.Linear(2, 2))
     with pytest.raises(UserError, match="other parameters"):
         checkpoints.load(larger, updates_of(larger))
+
+
+def test_best_weights_of_another_run_or_epoch_are_refused(tmp_path, model):
+    mine = Checkpoints(tmp_path / "state", IDENTITY)
+    other = Checkpoints(tmp_path / "state", {**IDENTITY, "config": "z"})
+    other.save_best(3, model)
+    with pytest.raises(UserError, match="made with another config; remove"):
+        mine.load_best(3, model)
+    mine.save_best(3, model)
+    mine.load_best(3, model)
+    (tmp_path / "state" / "best-0003.pt").rename(tmp_path / "state" / "best-0004.pt")
+    words = r"best-0004\.pt: holds what belongs into best-0003\.pt \(3\)\. Fix: "
+    with pytest.raises(UserError, match=words):
+        mine.load_best(4, model)
+
+
+def test_best_weights_of_an_older_version_name_no_epoch(tmp_path, model):
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    tensors = dict(model.state_dict())
+    torch.save({"identity": IDENTITY, "model": tensors}, tmp_path / "best-0003.pt")
+    checkpoints.load_best(3, model)
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path, model):
+    checkpoints = Checkpoints(tmp_path / "state", IDENTITY)
+    checkpoints.save(TrainState(step=1), model, updates_of(model))
+    (tmp_path / "state" / "step-000001.pt").rename(tmp_path / "state" / "step-000500.pt")
+    words = r"step-000500\.pt: holds what belongs into step-000001\.pt \(1\)\. Fix: "
+    with pytest.raises(UserError, match=words) as error:
+        checkpoints.load(model, updates_of(model))
+    assert "\n" not in str(error.value)

@@ -15,6 +15,11 @@ SLACK = 1.0  # seconds that a cut file may be longer than its clip
 # A clip with 128 Mbit/s, which is more than a camera writes, and the pictures since a key frame.
 MOST_BYTES_PER_SECOND, MOST_BYTES_BEFORE = 16_000_000, 64_000_000
 MOST_LISTED = 16_000_000  # bytes of the list of packets
+_MEANING = {  # of exit codes, which are 256 less ffmpeg's error number
+    183: "invalid data",
+    234: "a container that is not opened, or codecs that mp4 has no place for",
+    244: "out of memory",
+}
 
 
 class CutFailed(Exception):
@@ -32,7 +37,8 @@ class FfmpegStopped(Exception):
     """ffmpeg ended with an error; `status.classify` reads its exit code."""
 
     def __init__(self, code: int):
-        super().__init__(f"ffmpeg exited with code {code}")
+        why = f": {_MEANING[code]}" if code in _MEANING else ""
+        super().__init__(f"ffmpeg exited with code {code}{why}")
         self.code = code
 
 

@@ -25,7 +25,7 @@ _MORE_ADVICE = {
     FetchStatus.AGE_RESTRICTED: "set `cookies`, then `clip4vla data retry --now`",
     FetchStatus.LOGIN_OR_BOT_CHECK: "wait, or set `cookies`, then `clip4vla data retry --now`",
     FetchStatus.CUT_FAILED: "`clip4vla data retry`, or cut it yourself and use `source: local`",
-    FetchStatus.FORMAT_UNAVAILABLE: "update yt-dlp, then `clip4vla data retry`",
+    FetchStatus.FORMAT_UNAVAILABLE: "read `detail` in missing.tsv, then `clip4vla data retry`",
     FetchStatus.UNKNOWN: "read `detail` in missing.tsv, then `clip4vla data retry`",
     VideoStatus.DECODE_ERROR: "the file is damaged: not used",
     VideoStatus.NO_VIDEO_STREAM: "not used",
@@ -99,6 +99,8 @@ def by_status(
             if status in ("ok", "not_fetched") or not counts.get(status, 0):
                 continue
             advice = _MORE_ADVICE.get(status)
+            if source == "youtube" and status == FetchStatus.FORMAT_UNAVAILABLE:
+                advice = "`clip4vla doctor`, update yt-dlp, then `clip4vla data retry`"
             if source == "local" and status == FetchStatus.GONE:
                 advice = "put the files into `media`, then `clip4vla data retry`"
             if advice is None:

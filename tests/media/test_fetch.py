@@ -256,7 +256,7 @@ def test_what_does_not_go_into_mp4_is_no_clip(tmp_path):
     site.content_type = "video/webm"
     with site.serving() as url:
         table = fetch_shard(rows("ok/a.webm", start=0.25, end=0.75), http(url), tmp_path / "m")
-    assert list(table.fetch) == ["cut_failed"]
+    assert list(table.fetch) == ["cut_failed"] and "mp4 has no place for" in table.detail[0]
 
 
 @pytest.mark.parametrize(

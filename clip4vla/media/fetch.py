@@ -176,7 +176,8 @@ class _Remote:
 
     def _failed(self, error: Exception, warnings: list[str]) -> "_Outcome":
         status, detail = classify(error, warnings)
-        after = None if status.retry == "never" else retry_after(error)  # it is about one clip
+        about_us = status in (*REFUSALS, FetchStatus.NETWORK_TRANSIENT)  # not about one clip
+        after = retry_after(error) if about_us else None
         down = status == FetchStatus.NETWORK_TRANSIENT and is_of_server(error)
         self.failing = self.failing + 1 if down else 0
         self.refused = self.refused + 1 if status in REFUSALS else 0

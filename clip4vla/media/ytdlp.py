@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from clip4vla.config.data import Dataset
 from clip4vla.errors import UserError
 from clip4vla.media.causes import FFMPEG_HTTP, ffmpeg_code
-from clip4vla.media.containers import CONTAINERS, HTTP, ffmpeg_input
+from clip4vla.media.containers import CONTAINERS, FILE, HTTP, ffmpeg_input
 from clip4vla.media.cookies import checked_cookies, no_cookies
 from clip4vla.media.tools import deno, offer_ffmpeg
 
@@ -142,6 +142,7 @@ def _youtube(dataset: Dataset, tools: Path, ranges: Callable) -> dict[str, Any]:
         "extractor_retries": 0,
         "fragment_retries": 2,
         "skip_unavailable_fragments": False,
+        "postprocessor_args": {"merger+ffmpeg_i": ffmpeg_input(FILE)},  # of each file it joins
         "external_downloader_args": {
             **{f"ffmpeg_i{number}": source for number in ("", 1, 2)},
             "ffmpeg_o": [*clip, "-fs", str(rate.clip_bytes), "-f", "mp4"],

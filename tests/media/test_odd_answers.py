@@ -75,7 +75,10 @@ def test_bodies_that_break_off_are_attempts_and_no_outage(tmp_path, clip, monkey
     assert len(journal(tmp_path / "m")) == 15
 
 
-@pytest.mark.parametrize(("code", "closed"), [(404, False), (410, False), (429, True), (503, True)])
+@pytest.mark.parametrize(
+    ("code", "closed"),
+    [(400, False), (404, False), (410, False), (403, True), (429, True), (503, True)],
+)
 def test_retry_after_closes_a_server_only_where_it_is_about_the_server(
     tmp_path, clip, code, closed
 ):
@@ -84,6 +87,6 @@ def test_retry_after_closes_a_server_only_where_it_is_about_the_server(
     table = fetched(tmp_path, site, f"{code}/a.mp4", "ok/b.mp4", network=tmp_path / "network")
     (host,) = (tmp_path / "network").iterdir()
     assert (host / "refused.json").exists() == closed
-    assert table.fetch[0] == ("rate_limited" if closed else "gone")
+    assert table.fetch[0] == ("rate_limited" if closed else "unknown" if code == 400 else "gone")
     if not closed:
         assert table.fetch[1] == "ok"

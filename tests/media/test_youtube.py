@@ -121,6 +121,16 @@ def test_a_range_behind_the_end_is_final(tmp_path, two_formats):
     assert list(table.fetch) == ["cut_failed"] and len(journal(tmp_path / "m")) == 1
 
 
+def test_a_manifest_that_was_downloaded_is_not_followed(tmp_path, two_formats):
+    """yt-dlp joins two files: each is a file, not the name of another."""
+    pictures, _ = two_formats
+    (tmp_path / "m").mkdir()
+    named = make_clip(tmp_path / "m" / "named.ts", seconds=4, sound=None)
+    assert pictures.body and named.is_file()
+    pictures.body = NAMING["dash"].format(other="../named.ts").encode()
+    assert list(fetch_shard(rows("a"), QUICK, tmp_path / "m").fetch) == ["cut_failed"]
+
+
 def test_a_manifest_in_place_of_a_format_is_not_followed(tmp_path, two_formats):
     pictures, sound = two_formats
     asked = f"{sound.url}/ok/named.mp4"

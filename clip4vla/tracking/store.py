@@ -1,11 +1,12 @@
 """The MLflow store that runs go to, a server or an sqlite file: its experiments and runs."""
 
 import contextlib
+import re
 import sqlite3
 import time
 from pathlib import Path
 
-from clip4vla.errors import UserError
+from clip4vla.errors import RetryLater, UserError
 from clip4vla.files import whole_file
 from clip4vla.tracking.context import Target
 from clip4vla.tracking.server import check_server, quiet_mlflow
@@ -15,6 +16,7 @@ MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the vi
 PARENT = "mlflow.parentRunId"
 ROW = "row_of_seeds"  # tag of a parent run: table/row
 OWNER = "workspace"
+LOCKED_SECONDS = 120.0  # that an sqlite store may be locked by others
 
 
 class Store:
@@ -146,11 +148,12 @@ def _upgrade(path: Path) -> None:
     """Make the store, or bring it to the schema of this mlflow, as `mlflow db upgrade` does.
 
     A new store appears whole or not at all: a half-migrated file could never be opened again.
-    UserError for a damaged one.
+    UserError for a damaged one; RetryLater for one that somebody else keeps locked.
     """
     from mlflow.db import upgrade
 
     if path.exists():
+        _wait_until_free(path)
         _check_whole(path)
         upgrade.callback(f"{SQLITE}{path}")
     else:
@@ -159,6 +162,31 @@ def _upgrade(path: Path) -> None:
             left.unlink()
         with whole_file(path) as temporary:
             upgrade.callback(f"{SQLITE}{temporary}")
+
+
+def _wait_until_free(path: Path) -> None:
+    """Wait, for a bounded time, until the store may be written: a user interface may write it."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as store:
+            store.execute("BEGIN IMMEDIATE")
+            store.rollback()
+    except sqlite3.DatabaseError as error:
+        if is_locked(error):
+            raise locked(f"{SQLITE}{path}") from None
+        # damaged, or may not be opened: what comes next says so
+
+
+def is_locked(error: Exception) -> bool:
+    """Whether an error, of sqlite or of MLflow's layers above it, is about a locked store."""
+    return re.search(r"database( table)? is locked", str(error)) is not None
+
+
+def locked(uri: str) -> RetryLater:
+    """What to say of it."""
+    return RetryLater(
+        f"{uri}: another program keeps the store locked. Fix: end it (`fuser` names it), then run "
+        "`clip4vla sync` again; runs lose nothing"
+    )
 
 
 def _check_whole(path: Path) -> None:

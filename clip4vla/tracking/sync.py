@@ -28,7 +28,7 @@ from clip4vla.tracking.content import (
 from clip4vla.tracking.context import Context, Target, read_run_id, write_run_id
 from clip4vla.tracking.record import read_record
 from clip4vla.tracking.server import explained
-from clip4vla.tracking.store import PARENT, ROW, SQLITE, Store
+from clip4vla.tracking.store import PARENT, ROW, SQLITE, Store, is_locked, locked
 
 COMPLETE = "record_sha256"
 CHECKED = "files_checked"
@@ -65,7 +65,12 @@ def sync(
     if target.uri.startswith(SQLITE):
         report.command = f"mlflow ui --backend-store-uri {shlex.quote(target.uri)}"
         with target.claim("all"):  # one writer at a time
-            return _sync(stages, target, report)
+            try:
+                return _sync(stages, target, report)
+            except Exception as error:  # MLflow wraps sqlite's in several layers
+                if is_locked(error):
+                    raise locked(target.uri) from None
+                raise
     try:
         return _sync(stages, target, report)
     except (UserError, RetryLater):

@@ -1,19 +1,24 @@
 import contextlib
+import importlib
 import json
 import multiprocessing
+import sqlite3
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from fake_training import Training, defer
 from live_checks import check_all, check_complete, start
 
-from clip4vla.errors import UserError
+from clip4vla.errors import RetryLater, UserError
 from clip4vla.tracking import Target, sync, write_record
+from clip4vla.tracking import store as store_module
 from clip4vla.tracking.server import quiet_mlflow
 from clip4vla.tracking.store import Store
 from clip4vla.tracking.sync import CHECKED, COMPLETE
 
+sync_module = importlib.import_module("clip4vla.tracking.sync")  # its name is a function's, too
 CURVE = 1100  # more than one batch
 
 
@@ -286,4 +291,43 @@ def test_a_damaged_store_is_named(world, tmp_path, damage):
     target = Target(f"sqlite:///{path}", "p", tmp_path / "locks")
     message = rf"{path}: no whole sqlite store; move it away and run `clip4vla sync`"
     with pytest.raises(UserError, match=message):
+        sync([], target)
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A store that another program has locked, and the connection that holds it."""
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("CREATE TABLE runs (id)")
+        other.execute("BEGIN EXCLUSIVE")
+        yield path, other
+
+
+def test_a_store_that_stays_locked_is_one_line_and_a_later_try(tmp_path, monkeypatch, held):
+    monkeypatch.setattr(store_module, "LOCKED_SECONDS", 0.1)
+    target = Target(f"sqlite:///{held[0]}", "x", tmp_path / "locks", tmp_path / "artifacts")
+    with pytest.raises(RetryLater, match="keeps the store locked. Fix: end it") as error:
+        sync([], target)
+    assert "\n" not in str(error.value)
+
+
+def test_a_store_that_is_locked_for_a_while_is_waited_for(monkeypatch, held):
+    path, other = held
+    monkeypatch.setattr(store_module, "LOCKED_SECONDS", 60.0)
+    release = threading.Timer(0.2, other.rollback)
+    release.start()
+    store_module._wait_until_free(path)
+    release.join()
+
+
+def test_a_lock_that_comes_in_the_middle_of_a_sync_is_the_same_line(tmp_path, monkeypatch):
+    def locked(*given):
+        raise RuntimeError("(sqlite3.OperationalError) database is locked\n[SQL: INSERT ...]")
+
+    monkeypatch.setattr(sync_module, "_sync", locked)
+    target = Target(f"sqlite:///{tmp_path}/x.db", "x", tmp_path / "locks", tmp_path / "artifacts")
+    with pytest.raises(RetryLater, match="x.db: another program keeps the store locked"):
         sync([], target)

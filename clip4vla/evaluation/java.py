@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +12,22 @@ from pathlib import Path
 from clip4vla.errors import UserError
 
 TELLING = ("rror", "emory", "heap", "xception")  # words of lines that say what went wrong
+MEMORY = re.compile(r"OutOfMemoryError|insufficient memory|reserve enough space|heap size")
+KILLED = (-9, 137)  # as the kernel and Slurm end what takes too much memory
 NEEDED = "METEOR and the PTB tokenizer need Java"
+PICKED_UP = "Picked up "  # how Java begins a line on options that it found in a variable
+OVERRIDES = "_JAVA_OPTIONS"  # these options win against those of the command line
+OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", OVERRIDES)
+ENGLISH = [  # numbers, case and characters as METEOR expects them, whatever a site has set
+    *(f"-Duser.language{kind}=en" for kind in ("", ".format", ".display")),
+    *(f"-Duser.country{kind}=US" for kind in ("", ".format", ".display")),
+    *(
+        f"-Duser.{name}{kind}="
+        for name in ("script", "variant", "extensions")
+        for kind in ("", ".format")
+    ),
+    *(f"-D{name}.encoding=UTF-8" for name in ("file", "stdin", "stdout", "stderr")),
+]
 
 
 class Java:
@@ -33,11 +49,20 @@ class Java:
         self._complaints.seek(0)
         rest = "" if self.process.stdout.closed else self.process.stdout.read()
         lines = f"{said}\n{rest}\n{self._complaints.read()}".splitlines()
-        found = [line.strip() for line in lines if any(word in line for word in TELLING)]
+        lines = [line.strip() for line in lines if not line.startswith(PICKED_UP)]
+        found = [line for line in lines if any(word in line for word in TELLING)]
         said = " ".join(found[:2])
         text = f"{what} ended with code {code} {where}"
         text += f" ({said[:200]})" if said else ""
-        return UserError(f"{text}; give the job more memory (Java takes up to 1.5 GB)")
+        return UserError(f"{text}. Fix: {_fix(code, lines)}")
+
+
+def _fix(code: int, lines: list[str]) -> str:
+    if code in KILLED or any(MEMORY.search(line) for line in lines):
+        return "give the job more memory (Java takes up to 1.5 GB)"
+    if there := [name for name in OPTIONS if os.environ.get(name)]:
+        return f"unset {' and '.join(there)}, from which Java takes options"
+    return "see whether `clip4vla doctor` finds Java in order"
 
 
 def find_java() -> Path:
@@ -58,18 +83,21 @@ def find_java() -> Path:
 
 @contextlib.contextmanager
 def java(arguments: list[str]) -> Iterator[Java]:
-    """Run Java with UTF-8 pipes; killed when the block ends in any way."""
+    """Run Java in English with UTF-8 pipes; killed when the block ends in any way."""
     path = find_java()
+    variables = {**os.environ, "LC_ALL": "C.UTF-8"}
+    if os.environ.get(OVERRIDES):
+        variables[OVERRIDES] = " ".join([os.environ[OVERRIDES], *ENGLISH])
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         try:
             process = subprocess.Popen(
-                [str(path), "-Dstdout.encoding=UTF-8", "-Dstdin.encoding=UTF-8", *arguments],
+                [str(path), *ENGLISH, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
                 encoding="utf-8",
                 errors="replace",  # half a character pair of a foreign caption is no reason to stop
-                env={**os.environ, "LC_ALL": "C.UTF-8"},
+                env=variables,
             )
         except PermissionError as error:
             raise UserError(

@@ -104,6 +104,30 @@ def test_programs_that_end_early_are_named_and_reaped(monkeypatch, tmp_path):
     assert [process.returncode for process in started] == [1, 1]
 
 
+@pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"])
+def test_scores_are_the_same_whatever_java_is_told_by_variables(monkeypatch, name):
+    """German commas, other bytes for letters: the score without them; _JAVA_OPTIONS win against the command line."""
+    monkeypatch.setenv(name, "-Duser.language=de -Duser.country=DE -Dfile.encoding=UTF-16")
+    with meteor() as score:
+        found, sums = score({"a": ["a dog is running", "the dog runs"]}, {"a": ["a dog runs fast"]})
+    assert found == 0.38470039894415475 and sums.shape == (1, 23)
+    assert ptb({"x": ["Two m\u00e4n run\u2026"]}) == {"x": ["two m\u00e4n run"]}
+
+
+def test_memory_is_advised_only_where_it_lacked(monkeypatch, tmp_path):
+    for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(caption_tokens, "TOKENIZER", tmp_path / "gone.jar")
+    with pytest.raises(UserError) as error:
+        ptb({"x": ["a"]})
+    assert "memory" not in str(error.value)
+    assert "Fix: see whether `clip4vla doctor` finds Java" in str(error.value)
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dnothing=1")
+    with pytest.raises(UserError, match="Fix: unset JAVA_TOOL_OPTIONS, from which") as error:
+        ptb({"x": ["a"]})
+    assert "Picked up" not in str(error.value)
+
+
 def test_an_error_inside_the_block_ends_java():
     with pytest.raises(ZeroDivisionError), java(["-version", "-cp"]) as running:
         raise ZeroDivisionError

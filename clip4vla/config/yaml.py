@@ -77,7 +77,10 @@ def read_yaml(path: str | Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file. Fix: correct its path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        fix = "name a file" if path.is_dir() else "make it readable"
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Fix: {fix}") from None
+    except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: cannot be read as text ({error}). Fix: save it in UTF-8"
         ) from None

@@ -8,6 +8,7 @@ import pytest
 from clip4vla.commands.options import overrides_of
 from clip4vla.config.load import load_config
 from clip4vla.config.plan import make_plan
+from clip4vla.config.yaml import read_yaml
 from clip4vla.errors import UserError
 from clip4vla.results.sheet import Sheet
 
@@ -245,6 +246,14 @@ def test_paths_are_relative_to_their_file(project, tmp_path):
 def test_a_missing_config_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no such config file"):
         load_config([tmp_path / "none.yaml"])
+
+
+def test_a_folder_or_other_characters_in_place_of_a_config_file(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)\. Fix: name a file"):
+        read_yaml(tmp_path)
+    (tmp_path / "x.yaml").write_bytes("a: 1".encode("utf-16"))
+    with pytest.raises(UserError, match=r"x\.yaml: cannot be read as text.*Fix: save it in UTF-8"):
+        read_yaml(tmp_path / "x.yaml")
 
 
 def test_a_disabled_dataset_takes_its_rows_along(project):

@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from clip4vla.cli import one_line_errors
-from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError
+from clip4vla.cli import fail, one_line_errors
+from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, printable
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_what_a_user_or_a_machine_does_wrong_is_one_line(capsys, error, code, wo
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(KeyError), one_line_errors():
         raise KeyError("bug")
+
+
+def test_control_characters_of_names_in_files_reach_no_terminal(capsys):
+    text = "a\x1b[2Jb\x07\u202ec\ttab \u72ac\nsecond line"
+    assert printable(text) == "a\\x1b[2Jb\\x07\\u202ec\\ttab \u72ac\nsecond line"
+    with pytest.raises(SystemExit):
+        fail(text, 78)
+    assert "\x1b" not in capsys.readouterr().err

@@ -73,7 +73,7 @@ class Config(Section):
     @field_validator("datasets")
     @classmethod
     def _are_names_of_folders(cls, datasets: dict[str, Dataset]) -> dict[str, Dataset]:
-        """Refuse names that the wildcards of the rules (rules/common.smk) would not match."""
+        """Refuse names that cannot stand in targets: `data/<name>-<version>-<hash>/`."""
         for name in datasets:
             if not re.fullmatch(DATASET_NAME, name):
                 raise ValueError(

@@ -284,3 +284,12 @@ def test_the_shipped_configs_are_valid():
     repo = Path(__file__).parents[2]
     assert make_plan([repo / "config.yaml"]).runs
     assert make_plan([repo / "config.yaml", repo / "demo" / "config.yaml"]).runs
+
+
+@pytest.mark.parametrize("name", ["My-Data", "a-b", "A", "é", "a b", ""])
+def test_a_dataset_name_that_is_no_part_of_a_target_is_refused(tmp_path, name):
+    """It stands in `data/<name>-<version>-<hash>/`, whose parts are told apart by hyphens."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f'targets: [t]\ndatasets:\n  "{name}": {{reader: demo, annotations: notes}}\n')
+    with pytest.raises(UserError, match=r"config\.yaml:2: datasets: .* Fix: use lower-case"):
+        load_config([path])

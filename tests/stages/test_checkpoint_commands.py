@@ -385,3 +385,11 @@ def test_a_full_disk_is_one_line(clip4vla, tmp_path, run_files):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert code == 78 and f"clip4vla: {names}/{file}: File too large" in error
         assert [path.name for path in (tmp_path / names).iterdir()] == ["config.json"]
+
+
+def test_control_characters_of_tensor_names_are_escaped(clip4vla, tmp_path):
+    save_file({"text.\x1b[31mred": torch.zeros(2), "a\x1b[2Jb.c": torch.zeros(2)}, "x.safetensors")
+    code, text, _ = clip4vla("inspect", "x.safetensors")
+    assert code == 0 and "\x1b" not in text and "a\\x1b[2Jb" in text
+    code, text, error = clip4vla("import", "x.safetensors", "y.safetensors")
+    assert code == 78 and "\x1b" not in text + error and "text.\\x1b[31mred" in error

@@ -147,6 +147,8 @@ def config_reference(
     from clip4vla.config.reference import markdown, schemas
     from clip4vla.files import write_json, write_text
 
+    if not (repository / "workflow" / "Snakefile").is_file():
+        raise UserError(f"{repository}: no checkout of this project. Fix: name its folder")
     write_text(repository / "docs" / "config.md", markdown())
     for name, schema in schemas().items():
         write_json(repository / "workflow" / "schemas" / name, schema)

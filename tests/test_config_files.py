@@ -76,6 +76,20 @@ def test_runs_that_are_here_are_listed_beside_those_of_the_config(here):
     assert key not in said("runs", "ls", "table5/scratch", "-c", "mine.yaml")
 
 
+def test_data_that_are_here_are_told_beside_those_of_the_config(here):
+    (here / "data" / "other-v1-0a1b2c").mkdir(parents=True)
+    (here / "data" / "other-v1-0a1b2c" / "plan.parquet").write_text("")
+    text = " ".join(said("data", "status", "-c", "mine.yaml").split())
+    assert "other-v1-0a1b2c: here, but no target of this config needs it" in text
+    assert "here, but no target" not in said("data", "status", "msrvtt", "-c", "mine.yaml")
+    assert "not planned yet" in said("data", "retry", "msrvtt", "-c", "mine.yaml")
+
+
+def test_the_reference_is_written_into_a_checkout_alone(here):
+    error = CliRunner().invoke(app, ["config", "reference", "."]).exception
+    assert "no checkout of this project" in str(error) and not Path("docs").exists()
+
+
 def test_files_of_a_row_that_is_not_asked_for_are_not_missed(here):
     Path("mine.yaml").write_text(MINE.replace("table5", "table2, table5"))
     given = ["data", "check", "table5/scratch", "-c", "mine.yaml"]

@@ -34,10 +34,23 @@ def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: 
         rows = _show(plan, version, console)
         if rows is not None:
             lists.append(_missing_so_far(rows))
+    for version in _others_here(plan) if dataset is None else ():
+        console.print(
+            f"{version}: here, but no target of this config needs it; give its config with -c\n",
+            soft_wrap=True,
+        )
     if missing_file is not None:
         rows = _joined(lists, dict.fromkeys(MISSING_COLUMNS, "string"))
         write_text(missing_file, spreadsheet_csv(rows, "\t", ids=IDS))
         console.print(f"{len(rows)} clips are listed in {missing_file}")
+
+
+def _others_here(plan: Plan) -> list[str]:
+    """Dataset versions that were planned in this folder, of other targets or configs."""
+    planned = Path(layout.data_dir("x")).parent.glob(f"*/{layout.LISTS[0]}")
+    return sorted(
+        {path.parent.name for path in planned} - plan.versions.keys() - plan.listed.keys()
+    )
 
 
 def versions_of(plan: Plan, dataset: str | None) -> list[str]:
@@ -190,6 +203,8 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
             if (media / "journal.jsonl").is_file():
                 with sole_owner(media):
                     Journal(media).end_pauses()
+    if not Path(layout.data_dir(version), "plan.parquet").is_file():
+        return f"{version}: not planned yet: {layout.command_for('data')}"
     clips, shards, waiting, soonest = 0, 0, 0, float("inf")
     for shard in range(dataset.shards):
         table = Path(layout.shard_dir(version, shard), "fetch.parquet")

@@ -20,7 +20,6 @@ from clip4vla.config.settings import Settings
 from clip4vla.features.frames import SIZE, encode, sample_positions, to_pixels
 from clip4vla.features.log_mel import LogMelFrontend
 from clip4vla.features.segments import SEGMENT, segment_count, split
-from clip4vla.features.shards import CLIP_ERRORS
 from clip4vla.media.decode import (
     DecodeError,
     Mixdown,
@@ -60,7 +59,7 @@ def sounds(path: str | Path, settings: Settings, every: float | None = None) -> 
             start += waveform.shape[1] / rate
     except _NoStream:
         yield Clip(start, start, AudioStatus.NO_AUDIO_STREAM)
-    except (OSError, *CLIP_ERRORS) as error:
+    except Exception as error:  # of this file, whatever it is
         yield Clip(start, start, AudioStatus.DECODE_ERROR, _said(error, path))
 
 
@@ -104,7 +103,7 @@ def pictures(path: str | Path, settings: Settings, every: float | None = None) -
             start = end
     except _NoStream:
         yield Clip(start, start, VideoStatus.NO_VIDEO_STREAM)
-    except (OSError, *CLIP_ERRORS) as error:
+    except Exception as error:  # of this file, whatever it is
         yield Clip(start, start, VideoStatus.DECODE_ERROR, _said(error, path))
 
 

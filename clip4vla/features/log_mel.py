@@ -6,17 +6,20 @@ the bins they need. Work goes block by block over time, so hours of sound need l
 beyond their own result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 from clip4vla.config.data import LogMel
 from clip4vla.features.filterbanks import KINDS
-from clip4vla.features.resample import resample
+from clip4vla.features.pieces import Held, ended
+from clip4vla.features.resample import resampled
 from clip4vla.features.waveform import as_waveform
 
+Samples = np.ndarray | torch.Tensor | Iterator[np.ndarray]
 BLOCK_FRAMES = 2048  # spectrogram frames worked on at a time
+PIECE = 1 << 20  # samples of a waveform in blocks that are looked at together
 BAND_GROUP = 32  # mel bands multiplied together; the fastest of 8, 16, 28, 32, 56 on one thread
 
 
@@ -33,61 +36,77 @@ class LogMelFrontend:
         self._kind = KINDS[config.kind](config)
         self._groups = _band_groups(self._kind.filters(config))
 
-    def __call__(self, samples: np.ndarray | torch.Tensor, rate: float) -> torch.Tensor:
+    def __call__(self, samples: Samples, rate: float) -> torch.Tensor:
         """float16 [1 or 3, T, n_mels], as the cache holds it; otherwise like `compute`.
 
         Equal to `compute(...).half()`: rounding keeps order, so the floor may be applied after it.
         """
         return self._spectrogram(samples, rate, torch.float16)
 
-    def compute(self, samples: np.ndarray | torch.Tensor, rate: float) -> torch.Tensor:
+    def compute(self, samples: Samples, rate: float) -> torch.Tensor:
         """float32 [1 or 3, T, n_mels] of samples [n] or [1 to 8, n] at `rate` Hz.
 
-        ValueError: what `as_waveform` and `resample` refuse.
+        samples: an array, or an iterator of arrays [1 to 8, n], the blocks of one waveform, which
+        need never be in memory together: all gives the numbers of the whole. ValueError: what
+        `as_waveform` and `resampled` refuse.
         """
         return self._spectrogram(samples, rate, torch.float32)
 
     @torch.no_grad()
-    def _spectrogram(self, samples, rate: float, dtype: torch.dtype) -> torch.Tensor:
-        waveform = as_waveform(samples)  # [1 or 2, n]
-        if self.config.channels == "mean":
-            waveform = waveform.mean(dim=0, keepdim=True)
-        waveform = resample(waveform, rate, self.config.sample_rate)
-        surplus = waveform.shape[1] + 2 * self._kind.lead - self.config.n_fft
-        steps = 1 + max(surplus, 0) // self.config.hop
-        channels = 1 if waveform.shape[0] == 1 else 3
-        out = torch.empty(channels, steps, self.config.n_mels, dtype=dtype)
-        peak = torch.full((channels, 1, 1), -torch.inf)
-        for start, spectra in self._spectra(waveform, steps):
+    def _spectrogram(self, samples: Samples, rate: float, dtype: torch.dtype) -> torch.Tensor:
+        blocks = samples if isinstance(samples, Iterator) else iter([samples])
+        waveform = resampled(self._waveform(blocks), rate, self.config.sample_rate)
+        found, peak = [], None
+        for spectra in self._spectra(waveform):
+            out = torch.empty(len(spectra), len(spectra[0]), self.config.n_mels, dtype=dtype)
+            if peak is None:
+                peak = torch.full((len(spectra), 1, 1), -torch.inf)
             for channel, spectrum in enumerate(spectra):  # complex [t, bins]
                 values = self._log_mel(spectrum)  # [t, n_mels]
                 peak[channel] = torch.maximum(peak[channel], values.amax())
-                out[channel, start : start + len(values)] = values
+                out[channel] = values
+            found.append(out)
+        out = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         if self._kind.top_db is None:
             return out
         return torch.maximum(out, (peak - self._kind.top_db).to(dtype), out=out)
 
-    def _spectra(
-        self, waveform: torch.Tensor, steps: int
-    ) -> Iterator[tuple[int, list[torch.Tensor]]]:
-        """Blocks (first frame, one complex [t, bins] per output channel) of the transform.
+    def _waveform(self, blocks: Iterator[np.ndarray | torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The blocks as float32 [1 or 2, n], in pieces of PIECE samples or more."""
+        for piece in _joined(blocks):
+            waveform = as_waveform(piece)
+            if self.config.channels == "mean":
+                waveform = waveform.mean(dim=0, keepdim=True)
+            yield waveform
+
+    def _spectra(self, waveform: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+        """Blocks of the transform, one complex [t, bins] per output channel each.
 
         The transform is linear: the mean channel needs no transform of its own.
         """
         n_fft, hop, kind = self.config.n_fft, self.config.hop, self._kind
-        for start in range(0, steps, BLOCK_FRAMES):
-            stop = min(start + BLOCK_FRAMES, steps)
-            left = start * hop - kind.lead
-            right = left + (stop - start - 1) * hop + n_fft
-            piece = waveform[:, max(left, 0) : max(right, 0)]
-            lead = max(-left, 0)
-            tail = right - left - lead - piece.shape[1]
-            piece = torch.nn.functional.pad(piece, (lead, tail))
-            frames = [kind.windowed(one.unfold(0, n_fft, hop)) for one in piece]  # [t, n_fft]
-            spectra = [torch.fft.rfft(one, n=kind.n_fft) for one in frames]
-            if len(spectra) == 2:
-                spectra.insert(1, (spectra[0] + spectra[1]).mul_(0.5))
-            yield start, spectra
+        held, start = Held(), 0
+        for last, piece in ended(waveform):
+            held.add(piece)
+            steps = 1 + max(held.end + 2 * kind.lead - n_fft, 0) // hop  # if this is all
+            while start < steps:
+                stop = min(start + BLOCK_FRAMES, steps)
+                left = start * hop - kind.lead
+                right = left + (stop - start - 1) * hop + n_fft
+                if not last and (stop - start < BLOCK_FRAMES or right > held.end):
+                    break
+                piece = held.cut(max(left, 0), max(right, 0))
+                lead = max(-left, 0)
+                tail = right - left - lead - piece.shape[1]
+                piece = torch.nn.functional.pad(piece, (lead, tail))
+                frames = [kind.windowed(one.unfold(0, n_fft, hop)) for one in piece]  # [t, n_fft]
+                spectra = [torch.fft.rfft(one, n=kind.n_fft) for one in frames]
+                if len(spectra) == 2:
+                    spectra.insert(1, (spectra[0] + spectra[1]).mul_(0.5))
+                yield spectra
+                start = stop
+                if start < steps or not last:
+                    held.forget(max(start * hop - kind.lead, 0))
 
     def _log_mel(self, spectrum: torch.Tensor) -> torch.Tensor:
         """The mel bands, [t, n_mels], before the floor of `top_db`."""
@@ -96,6 +115,19 @@ class LogMelFrontend:
         for bands, parts, weights in self._groups:
             mel[:, bands] = squares[:, parts] @ weights
         return mel.clamp_(min=self._kind.floor).log10_().mul_(self._kind.unit)
+
+
+def _joined(blocks: Iterator[np.ndarray | torch.Tensor]) -> Iterator[np.ndarray | torch.Tensor]:
+    """Blocks put together until they have PIECE samples: decoders give a thousand at a time."""
+    some, length = [], 0
+    for block in blocks:
+        some.append(block)
+        length += np.shape(block)[-1] if np.ndim(block) else 0
+        if length >= PIECE:
+            yield np.concatenate(some, axis=1) if len(some) > 1 else some[0]
+            some, length = [], 0
+    if some:
+        yield np.concatenate(some, axis=1) if len(some) > 1 else some[0]
 
 
 def _band_groups(filters: torch.Tensor) -> list[tuple[slice, slice, torch.Tensor]]:

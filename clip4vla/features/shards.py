@@ -7,10 +7,13 @@ where every member lies, so that readers seek and never scan.
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,7 @@ from clip4vla.errors import UserError
 from clip4vla.features.frames import encode
 from clip4vla.features.log_mel import LogMelFrontend
 from clip4vla.files import canonical_json, sha256_of_file, sole_owner, whole_file
+from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.progress import track
 
 OWNER = "clip4vla"  # of the members; a fixed one, so that bytes do not depend on who builds
@@ -47,14 +51,11 @@ INDEX_COLUMNS = [
 TOOLS = ("pillow", "torch", "torchaudio")  # whose versions can change bytes, beside the decoder
 SOUND_ALONE = "no_video_stream"  # the status of a sound file, whose clip has no frames
 
-# What a decoder says of one file ends that clip only; a failing disk or a bug ends the job.
-CLIP_ERRORS = (FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError, EOFError)
-
 CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_frames"]
 
 Members = dict[str, bytes]  # of one clip in the order of the tar: frames, json, log-mel
 Reuse = Callable[[str], tuple[dict, Members] | None]
-DecodeAudio = Callable[[str], tuple[np.ndarray, int]]
+DecodeAudio = Callable[[str], tuple[np.ndarray | Iterator[np.ndarray], int]]
 DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
 
@@ -76,21 +77,28 @@ def build_shard(
 ) -> pd.DataFrame:
     """Write the tar of one shard from its ledger rows (`rows_of`); give the index, a row per clip.
 
-    A clip that cannot be decoded is left out of the tar and has `cache` = decode_error in the
-    index: it fails alone. UserError when a media file of the ledger is gone. The tar appears whole
-    or not at all, with the same bytes for the same media. The decoders are those of
-    `clip4vla.media.decode` unless others are given. `reuse` gives what is known of a clip (index
-    row, members) and spares its media; None: decode.
+    A clip that cannot be decoded, by whatever error, crash or delay, is left out of the tar and has
+    `cache` = decode_error in the index: it fails alone, in a process of its own. UserError when a
+    media file of the ledger is gone. The tar appears whole or not at all, with the same bytes for
+    the same media. The decoders are those of `clip4vla.media.decode` unless others are given.
+    `reuse` gives what is known of a clip (index row, members) and spares its media; None: decode.
     """
     from clip4vla.media import decode
 
-    decode_audio = decode_audio or decode.decode_audio
+    decode_audio = decode_audio or decode.sound_blocks
     decode_frames = decode_frames or decode.decode_frames
     check_names(ledger_rows.clip_id, (), ())
     tar_path = Path(tar_path)
-    front_end = LogMelFrontend(cache.log_mel)
+    make = partial(
+        _clip,
+        cache=cache,
+        front_end=LogMelFrontend(cache.log_mel),
+        decode_audio=decode_audio,
+        decode_frames=decode_frames,
+    )
     rows = []
     with (
+        Isolated(make) as apart,
         sole_owner(tar_path.with_name(f".{tar_path.stem}.lock")),
         _one_tar(tar_path) as temporary,
     ):
@@ -98,7 +106,7 @@ def build_shard(
             clips = ledger_rows.sort_values("clip_id").itertuples()
             for clip in track(clips, f"cache {tar_path.stem}", total=len(ledger_rows)):
                 known = reuse(clip.clip_id) if reuse else None
-                row, members = known or _clip(clip, cache, front_end, decode_audio, decode_frames)
+                row, members = known or _made(clip, apart)
                 rows.append(row)
                 if members:
                     writer.write({"__key__": clip.clip_id, **members})
@@ -144,15 +152,43 @@ def sha256_of_members(members: Members) -> str:
     return digest.hexdigest()
 
 
-def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, Members]:
+def _made(clip, apart: Isolated) -> tuple[dict, Members]:
     """The index row of one clip without its position, and its tar members (none on an error)."""
-    row = dict.fromkeys(CLIP_COLUMNS, "") | {"clip_id": clip.clip_id, "cache": "ok"}
-    row |= {"channels": 0, "T": 0, "n_frames": 0}
-    if not Path(clip.path).is_file():
+    if not os.path.isfile(clip.path):
         raise UserError(
             f"{clip.path}: the media file of clip {clip.clip_id} is gone: delete fetch.parquet of "
             f"shard {clip.shard} and run the same command again"
         )
+    members: Members = {}
+    apart.ask(SimpleNamespace(**clip._asdict()), patience(clip.path))
+    try:
+        while True:
+            _, item = apart.answer()
+            if isinstance(item, dict):
+                row = item
+                break
+            members |= dict([item])
+        apart.answer()  # the end of the items
+    except Crashed as crash:
+        return _failed(clip, str(crash)), {}
+    return row, members
+
+
+def _failed(clip, reason: str) -> dict:
+    text = " ".join(reason.split()).replace(str(clip.path), Path(clip.path).name)
+    return _row(clip) | {"cache": "decode_error", "detail": text}
+
+
+def _row(clip) -> dict:
+    row = dict.fromkeys(CLIP_COLUMNS, "") | {"clip_id": clip.clip_id, "cache": "ok"}
+    return row | {"channels": 0, "T": 0, "n_frames": 0}
+
+
+def _clip(
+    clip, cache, front_end, decode_audio, decode_frames
+) -> Iterator[tuple[str, bytes] | dict]:
+    """The tar members of one clip, one at a time as they may be large, then its index row."""
+    row = _row(clip)
     try:
         # A clip cut without re-encoding keeps some pictures beyond its end.
         seconds = clip.end - clip.start if pd.notna(clip.end) else None
@@ -162,9 +198,11 @@ def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, Me
         if has_pictures and not images:
             raise ValueError("the video has no frame")
         log_mel = front_end(*decode_audio(clip.path)).numpy() if clip.audio == "ok" else None
-    except CLIP_ERRORS as error:
-        text = " ".join(str(error).split()).replace(str(clip.path), Path(clip.path).name)
-        return row | {"cache": "decode_error", "detail": f"{type(error).__name__}: {text}"}, {}
+    except Exception as error:  # of this clip, whatever it is: the others go on
+        if isinstance(error, OSError) and not isinstance(error, FFmpegError):
+            raise  # a failing disk ends the job
+        yield _failed(clip, f"{type(error).__name__}: {error}")
+        return
     row["n_frames"] = len(images)
     members = {frame_name(position): image for position, image in enumerate(images)}
     if log_mel is not None:
@@ -175,7 +213,8 @@ def _clip(clip, cache, front_end, decode_audio, decode_frames) -> tuple[dict, Me
         np.save(stream, log_mel, allow_pickle=False)
         members["logmel.npy"] = stream.getvalue()
     row["sha256"] = sha256_of_members(members)
-    return row, members
+    yield from members.items()
+    yield row
 
 
 def places_in(tar_path: Path) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,6 @@ import gc
 import inspect
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_SECONDS = 120.0  # for one file and again for every 10 MB of it
-MEMORY = 3 << 30  # bytes that one process may take for its files, beyond what it starts with
+MEMORY = 3 << 30  # bytes that one process may hold
+LOOK_SECONDS = 0.2  # between two looks at how much it holds
+PAGE = os.sysconf("SC_PAGE_SIZE")
 _STARTING = threading.Lock()  # a process that starts must not inherit half of another's pipe
 
 
@@ -61,7 +62,7 @@ class Isolated:
     def __call__(self, argument: Any, seconds: float) -> Any:
         """Return the function's result.
 
-        Raises what it raises; Crashed if the child dies or needs more than `seconds`.
+        Raises what it raises; Crashed if the child dies or goes beyond `seconds` or its memory.
         """
         self.ask(argument, seconds)
         return self.answer()[1]
@@ -80,8 +81,9 @@ class Isolated:
         A generator's items come as (False, item) each, then (True, None).
         """
         try:
-            if not self.pipe.poll(self.patience_left()):
-                raise Crashed(f"no answer in {self._seconds:.0f} s")
+            while not self.pipe.poll(self.pause()):
+                if reason := self.excess():
+                    raise Crashed(reason)
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
             self.end()
@@ -94,16 +96,22 @@ class Isolated:
             raise value
         return kind == "end", value
 
-    def patience_left(self) -> float:
-        """Return the seconds until the child is taken to hang, at least 0."""
-        return max(0.0, self._deadline - time.monotonic())
+    def pause(self) -> float:
+        """Return the seconds to wait for an answer before `excess` is asked again."""
+        return min(LOOK_SECONDS, max(0.0, self._deadline - time.monotonic()))
+
+    def excess(self) -> str:
+        """Return which bound the child is beyond, or "": its memory is looked at, not limited, as
+        libav goes on with other results where it is refused some."""
+        if time.monotonic() >= self._deadline:
+            return f"no answer in {self._seconds:.0f} s"
+        return _greed(self.process.pid, self.memory)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
         with _STARTING:
             self.pipe, theirs = context.Pipe()
-            arguments = (self.function, theirs, self.memory)
-            process = context.Process(target=_serve, args=arguments, daemon=True)
+            process = context.Process(target=_serve, args=(self.function, theirs), daemon=True)
             try:
                 process.start()
             except OSError:
@@ -143,9 +151,9 @@ def isolated_each(
                 index, argument = waiting.popleft()
                 busy[index] = idle.pop()
                 busy[index].ask(argument, seconds(argument))
-            wait([one.pipe for one in busy.values()], min(map(_left, busy.values())))
+            wait([one.pipe for one in busy.values()], min(one.pause() for one in busy.values()))
             for index, one in list(busy.items()):
-                if not one.pipe.poll() and _left(one) > 0:
+                if not one.pipe.poll() and not one.excess():
                     continue
                 try:
                     last, item = one.answer()
@@ -157,32 +165,42 @@ def isolated_each(
                     yield index, item
 
 
-def _left(one: Isolated) -> float:
-    return one.patience_left()
-
-
 def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) -> int:
     """Run a command without input and return its exit code.
 
-    Raises Crashed, and kills it, if it needs more than `seconds`; what it may allocate is `memory`
-    bytes.
+    Raises Crashed, and kills it, if it needs more than `seconds` or `memory` bytes.
     """
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process, deadline = (
+        subprocess.Popen(command, stdin=subprocess.DEVNULL),
+        time.monotonic() + seconds,
+    )
     try:
-        with contextlib.suppress(ProcessLookupError, AttributeError):  # it has ended; no Linux
-            resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        raise Crashed(f"no answer in {seconds:.0f} s") from None
+        while True:
+            try:
+                return process.wait(LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if reason := _greed(process.pid, memory):
+                    raise Crashed(reason) from None
+                if time.monotonic() >= deadline:
+                    raise Crashed(f"no answer in {seconds:.0f} s") from None
     finally:
         process.kill()
         process.wait()
 
 
-def _serve(function: Callable, pipe, memory: int) -> None:
+def _greed(pid: int, memory: int) -> str:
+    """Say that a process holds more memory than it may, or ""."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):  # it has ended; no Linux
+        return ""
+    return f"more than {memory >> 20} MB of memory" if pages * PAGE > memory else ""
+
+
+def _serve(function: Callable, pipe) -> None:
     """The child's life: argument in, result or items out. It never returns to its parent's code."""
     try:
-        _settle(pipe.fileno(), memory)
+        _settle(pipe.fileno())
         while True:
             _answer(function, pipe.recv(), pipe)
     except (EOFError, OSError, KeyboardInterrupt):
@@ -204,19 +222,12 @@ def _answer(function: Callable, argument: Any, pipe) -> None:
     pipe.send(message)
 
 
-def _settle(kept: int, memory: int) -> None:
-    """Leave the parent's files alone, bound memory, and use one thread."""
+def _settle(kept: int) -> None:
+    """Leave the parent's files alone and use one thread."""
     gc.freeze()  # objects of the parent are not to be finalised here, with their files closed
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         if int(name) > 2 and int(name) != kept:
             with contextlib.suppress(OSError):
                 os.close(int(name))
-    status = Path("/proc/self/status")
-    if status.is_file():
-        used = [line.split()[1] for line in status.read_text().splitlines() if "VmData:" in line]
-        limit = memory + 1024 * int(used[0])
-        most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        if most == resource.RLIM_INFINITY or limit < most:
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     if torch := sys.modules.get("torch"):  # threads do not survive a fork
         torch.set_num_threads(1)

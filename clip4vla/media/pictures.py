@@ -125,11 +125,13 @@ def as_shown(frame: av.VideoFrame, stretch: float = 1.0) -> np.ndarray:
 
     Raises libav's FFmpegError for pixels that it cannot convert.
     """
-    size = {}
+    size = {"threads": 1}  # a thread that cannot start is an error of libav's
     if stretch != 1.0:
-        size = {"width": max(1, round(frame.width * stretch)), "interpolation": "BICUBIC"}
+        size |= {"width": max(1, round(frame.width * stretch)), "interpolation": "BICUBIC"}
     try:
         pixels = frame.to_ndarray(format="rgb24", **size)
+    except (av.error.BlockingIOError, av.error.MemoryError):  # not of this picture
+        raise
     except av.FFmpegError:  # by a colour standard that nobody has heard of: as if it named none
         frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
         pixels = frame.to_ndarray(format="rgb24", **size)

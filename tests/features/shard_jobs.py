@@ -33,7 +33,7 @@ def put_ledger(home, ledger):
 
 def build(shard):
     """What the rule cache_shard does."""
-    with patch.multiple(decode, decode_audio=fake_audio, decode_frames=fake_frames):
+    with patch.multiple(decode, sound_blocks=fake_audio, decode_frames=fake_frames):
         data.cache(PLAN, VERSION, CACHE_ID, shard)
 
 

@@ -27,7 +27,7 @@ REPO = Path(__file__).parents[2]
 @pytest.fixture
 def version(manifest_path, ledger, monkeypatch):
     """A frozen version of which media can be decoded again, by the fakes that it was made with."""
-    monkeypatch.setattr(decode, "decode_audio", fake_audio)
+    monkeypatch.setattr(decode, "sound_blocks", fake_audio)
     monkeypatch.setattr(decode, "decode_frames", fake_frames)
     return manifest_path
 
@@ -209,7 +209,7 @@ def test_lost_media_are_named_and_nothing_is_touched(version, ledger, splits, ki
 def test_other_bytes_are_refused(version, ledger, splits, monkeypatch):
     """The media changed, or the decoder did: the version keeps its name, so it is left alone."""
     flip_log_mel(version)
-    monkeypatch.setattr(decode, "decode_audio", lambda path: (fake_audio(path)[0] * 0.5, 16000))
+    monkeypatch.setattr(decode, "sound_blocks", lambda path: (fake_audio(path)[0] * 0.5, 16000))
     before = files_of(version)
     (problem,) = repair(version, verify(version), ledger, splits)
     assert "0.tar: media or tools give other bytes" in problem and "pillow" in problem

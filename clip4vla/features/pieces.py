@@ -1,0 +1,43 @@
+"""A waveform that comes in pieces: what is held of it between the steps that work on blocks."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+
+class Held:
+    """The samples [C, n] of a waveform that are still needed, by their place in it."""
+
+    def __init__(self):
+        self.end = 0  # samples that have come so far
+        self._begin = 0  # of the first one in `_pieces`
+        self._pieces: list[torch.Tensor] = []
+
+    def add(self, piece: torch.Tensor) -> None:
+        """Take the next piece."""
+        self._pieces.append(piece)
+        self.end += piece.shape[1]
+
+    def cut(self, start: int, stop: int) -> torch.Tensor:
+        """Return samples `start` to `stop`, or to the end of what has come."""
+        if len(self._pieces) > 1:
+            self._pieces = [torch.cat(self._pieces, dim=1)]
+        return self._pieces[0][:, start - self._begin : max(stop - self._begin, 0)]
+
+    def forget(self, start: int) -> None:
+        """Drop the samples before `start`, or all that have come."""
+        held = self.cut(self._begin, self.end)
+        rest = held[:, min(start, self.end) - self._begin :]
+        self._begin = self.end - rest.shape[1]
+        # A view keeps all of its samples in memory, a copy of most of them takes time.
+        self._pieces = [rest.clone() if 2 * rest.shape[1] < held.shape[1] else rest]
+
+
+def ended(pieces: Iterable[torch.Tensor]) -> Iterator[tuple[bool, torch.Tensor]]:
+    """Yield (whether it is the last, piece)."""
+    pieces = iter(pieces)
+    piece = next(pieces)
+    for following in pieces:
+        yield False, piece
+        piece = following
+    yield True, piece

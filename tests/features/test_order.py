@@ -28,6 +28,16 @@ def test_every_sample_once_window_by_window(shards, seed, epoch, window):
             live.clear()
 
 
+def test_samples_of_four_shards_are_mixed_among_themselves():
+    shards = np.repeat(np.arange(8), 20)
+    for order in (epoch_order(shards, 0, 0), [index for _, index in mixed_order([shards], 0, 0)]):
+        halves = np.split(shards[order], 2)
+        for seen in halves:
+            assert len(set(seen)) == 4
+            assert (np.diff(seen) != 0).sum() > 40  # 3, were one shard read after the other
+        assert not set(halves[0]) & set(halves[1])
+
+
 def test_seed_and_epoch_change_the_order():
     shards = np.repeat(np.arange(8), 20)
     base = epoch_order(shards, 0, 0)

@@ -11,6 +11,7 @@ from clip4vla.results.paper import read_paper
 from clip4vla.results.render import to_markdown
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.tables import table_views
+from clip4vla.results.text import markdown
 from clip4vla.results.tidy import build_tidy
 
 REPO = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def tables(runs: Path) -> str:
         costs = read_costs(sheet.trainings, runs)
         entries, grid = table_views(sheet, build_tidy([sheet], runs), paper, costs)
         if all(entry.ours is None and entry.paper is None for entry in entries):
-            empty.append(f"* [{sheet.title}](experiments/{name}.yaml)\n")
+            empty.append(f"* [{markdown(sheet.title)}](experiments/{name}.yaml)\n")
             continue
         dash = next(line for line in grid.footers if line.startswith("—"))
         # For a first look: what is still to run, line by line, is in the table itself.

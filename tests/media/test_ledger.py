@@ -80,4 +80,14 @@ def test_too_little_coverage_is_one_line_by_status():
 
 
 def test_missing_lists_silent_clips_too():
-    assert list(missing(build_ledger(*tables())).clip_id) == ["b", "c", "d"]
+    found = missing(build_ledger(*tables()))
+    assert list(found.clip_id) == ["b", "c", "d"]
+    assert list(found.retry) == ["", "", "never"]  # what was fetched is asked for no more
+    assert found.detail[2].startswith("why")
+
+
+def test_what_was_left_out_of_a_file_is_kept_and_older_tables_say_nothing_of_it():
+    plan, fetch, probe = tables()
+    told = probe.assign(left_out=probe.clip_id.map({"a": "half"}).fillna(""))
+    assert list(build_ledger(plan, fetch, told).left_out) == ["half", "", "", "", ""]
+    assert list(build_ledger(plan, fetch, probe.drop(columns="left_out")).left_out) == [""] * 5

@@ -33,7 +33,7 @@ def ledger(tmp_path):
         path.touch()
         audio = "ok" if channels else "no_audio_stream"
         row = {"clip_id": clip_id, "sound": "unknown", "shard": shard, "path": str(path)}
-        row["file"] = path.name
+        row |= {"file": path.name, "sha256": "0" * 64}
         row |= {"start": float("nan"), "end": float("nan")}
         row |= {"fetch": "ok", "video": "ok", "audio": audio, "duration": seconds}
         rows.append(row | {"tool": "local", "decoder": "fake 1"})

@@ -79,6 +79,17 @@ def test_an_interval_is_that_of_theory_and_clips_are_drawn_whole():
     assert intervals({"x": mean(*five)}, 400)["x"] == [low, high]
 
 
+@pytest.mark.parametrize("kind", [mean, Median])
+def test_clips_are_exchanged_where_the_draw_says_one(kind):
+    clip, first, second = np.arange(3), np.array([1.0, 2.0, 9.0]), np.array([3.0, 5.0, 4.0])
+    one, two = kind(first, clip), kind(second, clip)
+    swap = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+    score = np.mean if kind is mean else np.median
+    wanted = [score(second) - score(first), score(first) - score(second)]
+    wanted.append(score([3.0, 5.0, 9.0]) - score([1.0, 2.0, 4.0]))
+    assert one.exchanged(two, swap).tolist() == pytest.approx(wanted)
+
+
 def test_a_paired_test_sees_what_two_intervals_hide():
     """The same hard and easy clips; one in ten answers is better: small, but always one way."""
     rng = np.random.default_rng(3)

@@ -70,6 +70,9 @@ def test_accuracy_is_compared_too(tmp_path):
         a_run(tmp_path / name, strength, task="classification")
     found = compare_runs(tmp_path / "a", tmp_path / "b").differences
     assert set(found) == {"accuracy"} and found["accuracy"].difference > 0
+    for name, value in (("a", found["accuracy"].first), ("b", found["accuracy"].second)):
+        rows = pd.read_parquet(tmp_path / name / "predictions.parquet")
+        assert value == pytest.approx(100.0 * (rows.label == rows.predicted).mean())
 
 
 def compare(capsys, *arguments):

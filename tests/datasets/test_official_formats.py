@@ -264,6 +264,23 @@ def test_every_split_of_every_protocol_exists(made, reader):
             assert set(protocol.splits()) <= set(found)
 
 
+@pytest.mark.parametrize(
+    ("given", "cuts"),
+    [
+        ({"source": "local"}, False),
+        ({"source": "http", "url": "https://x.example/{file}"}, False),
+        ({"source": "http", "url": "https://x.example/watch?v={source_id}"}, True),
+        ({"source": "youtube"}, True),
+    ],
+)
+def test_clips_are_cut_from_original_uploads_alone(made, given, cuts):
+    clips, _, _ = plan_tables(
+        "mine", made("vatex", **given, **({} if given["source"] == "local" else {"media": None}))
+    )
+    assert (clips["start"].null_count == 0) is cuts
+    assert clips["annotated_start"].null_count == 0
+
+
 def test_differences_from_the_official_counts_are_told(made):
     expected = {"train": {"clips": 5}, "val": {"clips": 3, "tolerance": 0.5}, "test": 4}
     section = made("audiocaps", expected=expected)

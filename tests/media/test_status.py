@@ -337,5 +337,27 @@ def test_the_detail_keeps_the_last_two_warnings():
     assert with_warnings("", ["odd"]) == "yt-dlp warned: odd" and with_warnings("", []) == ""
 
 
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        ("gone", (404, 410)),
+        ("login_or_bot_check", (401, 407)),
+        ("rate_limited", (403, 429)),
+        ("geo_blocked", (451,)),
+        ("network_transient", (408, 425, 500, 502, 503, 599)),
+        ("format_unavailable", (300, 308)),
+        ("unknown", (400, 402, 405, 409, 411, 418, 424, 426, 450, 499)),
+    ],
+)
+def test_every_answer_of_a_server_has_its_status(status, codes):
+    found = {code: classify(RuntimeError(f"HTTP Error {code}: x"))[0] for code in codes}
+    assert found == dict.fromkeys(codes, status)
+
+
+def test_what_yt_dlp_adds_to_a_message_is_not_read():
+    error = DownloadError("it is odd (CAUSED BY <Odd\n: connection timed out>)")
+    assert classify(error)[0] == "unknown"
+
+
 def test_what_is_unknown_is_asked_for_again_later_and_what_was_cut_wrongly_at_once():
     assert FetchStatus.UNKNOWN.retry == "later" and FetchStatus.CUT_FAILED.retry == "now"

@@ -203,7 +203,7 @@ def yt_dlp(today: date) -> Check:
     year, month, day = (int(part) for part in found.split(".")[:3])
     age = (today - date(year, month, day)).days
     if age > YT_DLP_DAYS:
-        remedy = "before you download from YouTube: pip install --upgrade yt-dlp"
+        remedy = "before you download from YouTube: pip install --upgrade yt-dlp yt-dlp-ejs"
         return Check("yt-dlp", "warn", f"{found}, {age} days old", remedy)
     return Check("yt-dlp", "ok", found)
 
@@ -212,10 +212,9 @@ def javascript() -> Check:
     """What yt-dlp needs besides itself for YouTube: its scripts, and deno, which runs them."""
     from clip4vla.media.tools import deno
 
-    remedy = (
-        "most formats of YouTube would be missing: pip install --upgrade 'yt-dlp[default,deno]'"
-    )
     wanted = [one.partition(";")[0].strip() for one in requires("yt-dlp") or []]
+    named = next((one for one in wanted if one.startswith("yt-dlp-ejs")), "yt-dlp-ejs")
+    remedy = f"most formats of YouTube would be missing: pip install '{named}' 'deno>=2.3'"
     try:
         scripts = f"yt-dlp-ejs=={version('yt-dlp-ejs')}"
         answer = _run([deno(), "--version"])

@@ -2,7 +2,7 @@ import importlib
 import io
 import subprocess
 from datetime import date
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, requires
 from types import SimpleNamespace
 
 import pytest
@@ -101,6 +101,7 @@ def test_age_of_yt_dlp(monkeypatch):
     assert doctor.yt_dlp(date(2025, 12, 1)).state == "ok"
     old = doctor.yt_dlp(date(2026, 11, 12))
     assert (old.state, old.found) == ("warn", "2025.11.12, 365 days old")
+    assert old.remedy.endswith("yt-dlp yt-dlp-ejs")  # each yt-dlp reads its own scripts
 
 
 def test_what_youtube_needs_is_checked_where_it_is_a_source(tmp_path):
@@ -132,7 +133,9 @@ def test_what_youtube_needs_and_is_missing(monkeypatch, missing, found):
     monkeypatch.setattr(doctor, "version", version)
     monkeypatch.setattr(doctor, "_run", run)
     check = doctor.javascript()
-    assert check.state == "fail" and found in check.found and "yt-dlp[default,deno]" in check.remedy
+    assert check.state == "fail" and found in check.found
+    wanted = next(one for one in requires("yt-dlp") if one.startswith("yt-dlp-ejs=="))
+    assert f"pip install '{wanted.partition(';')[0]}' 'deno>=2.3'" in check.remedy
 
 
 def test_missing_packages(monkeypatch):

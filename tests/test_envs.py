@@ -1,8 +1,13 @@
 """The environments are one set of versions but for torch."""
 
+import tomllib
+from importlib.metadata import requires, version
 from pathlib import Path
 
+import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPO = Path(__file__).parents[1]
 OLDER = {"torch": "2.7.1", "torchvision": "0.22.1", "torchaudio": "2.7.1"}
@@ -15,6 +20,37 @@ def pins(path):
 
 def test_v100_differs_in_torch_alone():
     assert pins(REPO / "envs" / "v100-constraints.txt") == pins(REPO / "constraints.txt") | OLDER
+
+
+def needed():
+    """All packages that a plain installation with the extra `test` brings, as installed here."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    waiting = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    found = set()
+    while waiting:
+        one = Requirement(waiting.pop())
+        for extra in {"", *one.extras}:
+            if (key := (canonicalize_name(one.name), extra)) not in found:
+                found.add(key)
+                waiting += [text for text in requires(one.name) or [] if applies(text, extra)]
+    return {name for name, _ in found}
+
+
+def applies(text, extra):
+    """Whether a requirement of a package holds here, with one of its extras ("": none)."""
+    marker = Requirement(text).marker
+    return marker is None or marker.evaluate({"extra": extra})
+
+
+def test_pins_are_those_of_the_packages_that_are_needed():
+    pinned = {canonicalize_name(name): pin for name, pin in pins(REPO / "constraints.txt").items()}
+    if any(version(name) != pin for name, pin in pinned.items() if not name.startswith("torch")):
+        pytest.skip("other versions than the pinned ones are installed")
+    cuda = ("cuda-", "nvidia-", "triton", "setuptools")  # of torch, each version its own
+    brought = {name for name in needed() if not name.startswith(cuda) or name in pinned}
+    assert brought == set(pinned)
+    # yt-dlp[default] would bring it; it is GPL and only writes covers into sound files.
+    assert "mutagen" not in brought
 
 
 def test_files_that_environments_name_exist():

@@ -1,24 +1,15 @@
-"""What stands in place of a list: pointers, web pages, packed files, and cells that Excel rewrote.
-
-Such files have the right name and the wrong content. The content is named, with what to do.
-"""
+"""Annotation files with the wrong content under the right name, and cells rewritten by Excel."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_HEAD = 4096  # bytes that tell what a file is
+from clip4vla.signatures import HEAD, UNPACK, foreign_kind
+
 EXCEL_ROWS = 1_048_576  # a sheet has no more: Excel drops the rest of a longer list
-_UNPACK = "unpack it and put the file that is in it there"
 UNTOUCHED = "take the official file as published; a spreadsheet changes ids when it saves them"
 _AS_UTF8 = "convert it: iconv -f {0} -t UTF-8 {1} > new, then put the new file there"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (  # (first bytes, what it is, what to do)
-    (b"\x1f\x8b", "a gzip file", _UNPACK),
-    (b"BZh", "a bzip2 file", _UNPACK),
-    (b"\xfd7zXZ\0", "an xz file", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "a zstd file", _UNPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
-    (b"Rar!\x1a", "a RAR archive", _UNPACK),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a workbook or document of old Office", UNTOUCHED),
     (b"{\\rtf", "a rich text document", "save it as plain text"),
     (b"%PDF-", "a PDF", "take the official file as published"),
@@ -27,7 +18,6 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (  # (first bytes, what it is,
     (b"\0\0\xfe\xff", "UTF-32 text", _AS_UTF8.format("UTF-32", "old")),
     (b"\xff\xfe", "UTF-16 text", _AS_UTF8.format("UTF-16", "old")),
     (b"\xfe\xff", "UTF-16 text", _AS_UTF8.format("UTF-16", "old")),
-    (b"\0\0\0\0\0\0\0\0", "zero bytes, as an interrupted copy leaves them", "copy it again"),
 )
 _ANNEX = re.compile(rb"(/annex/objects/|\.\./.*\.git/annex/objects/)\S+\s*")
 _REFUSAL = re.compile(rb"[45]\d\d: [A-Z][A-Za-z ]{2,40}\s*")  # 404: Not Found
@@ -43,48 +33,37 @@ _REWRITTEN = re.compile(rf"\s*(?:(?P<error>{_ERROR})|(?P<power>{_POWER})|(?P<dat
 
 
 def disguise_of(path: Path) -> tuple[str, str] | None:
-    """What a file really is and what to do, where it is none of the text or .npy lists."""
+    """Return what a file is and the remedy; None where it may be a text or .npy list."""
     with open(path, "rb") as stream:
-        head = stream.read(_HEAD)
+        head = stream.read(HEAD)
     if head.startswith(b"PK\x03\x04"):
         if b"xl/" in head or b"[Content_Types].xml" in head:
             return "an Excel workbook (.xlsx)", UNTOUCHED
-        return "a zip archive", _UNPACK
+        return "a zip archive", UNPACK
     for begin, what, remedy in _SIGNATURES:
         if head.startswith(begin):
             return what, remedy
-    if head[257:262] == b"ustar":
-        return "a tar archive", _UNPACK
     if head.startswith(_NUMPY) and path.suffix != ".npy":
         return "a numpy file", "put the list there as plain text, one a line"
-    if head.startswith(b"version https://") and b"\noid sha256:" in head:
-        return (
-            "a Git LFS pointer, not the file that it stands for",
-            "run `git lfs pull` in the repository that it is from, or download the file itself",
-        )
     if _ANNEX.fullmatch(head):
-        return "a git-annex pointer, not the file that it stands for", "run `git annex get` on it"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"<"):
-        return (
-            "a web page (HTML or XML)",
-            "download the file itself (on GitHub: Raw); some servers want a login first",
-        )
-    if _REFUSAL.fullmatch(text):
-        return f"the answer of a server: {ascii(text.decode().strip())}", "download it anew"
+        return "a git-annex pointer", "run `git annex get` on it"
+    if _REFUSAL.fullmatch(text := head.strip()):
+        return f"the error message of a server: {ascii(text.decode())}", "download it again"
+    if foreign := foreign_kind(head):
+        return foreign
     if _is_wide(head):
-        return "UTF-16 text without a mark", _AS_UTF8.format("UTF-16LE", "old")
+        return "UTF-16 text without a byte order mark", _AS_UTF8.format("UTF-16LE", "old")
     return None
 
 
 def _is_wide(head: bytes) -> bool:
-    """Whether nearly every second byte is zero, as in UTF-16 of Western texts."""
+    """Return whether nearly every second byte is zero, as in UTF-16 of Western texts."""
     pairs = len(head) // 2
     return pairs >= 8 and max(head[0::2].count(0), head[1::2].count(0)) > 0.9 * pairs
 
 
 def rewritten(cells: Sequence[str]) -> str | None:
-    """How a spreadsheet has changed one of these cells, in words; None where none did.
+    """Describe how a spreadsheet has rewritten one of these cells; None where it has not.
 
     No YouTube id (11 letters, digits, _ and -) has such a form.
     """

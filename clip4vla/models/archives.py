@@ -96,13 +96,13 @@ def _read(path: Path, form: str) -> WeightFile:
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
-    """What a reader's error means. Torch's own text advises to run what is in the file."""
+    """Return our message for a reader's error, since torch's advises to run the file's code."""
     if named := NAMED.search(str(error)):
         name = ascii(named[1])[1:-1][:80]
         fix = CONVERT.format(path=str(path)) if name.startswith(USUAL) else FORMS
-        return UserError(f"{path}: holds {name}, which is not read: it may run code. Fix: {fix}")
+        return UserError(f"{path}: holds {name}, which is refused: it may run code. Fix: {fix}")
     if isinstance(error, pickle.UnpicklingError):
-        why = "it is damaged, or holds more than tensors and plain values"
+        why = "it is damaged, or contains more than tensors and plain values"
     else:
         text = " ".join(str(error).split()) or type(error).__name__
         why = textwrap.shorten(ascii(text)[1:-1], 120, placeholder=" ...")

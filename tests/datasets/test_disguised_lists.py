@@ -40,7 +40,7 @@ DISGUISES = {  # content, what it is called, what helps
     "annex": (b"/annex/objects/MD5E-s12--0a.csv\n", "is a git-annex pointer", "git annex get"),
     "page": (b"\n\n <!DOCTYPE html>\n<html><body>Log in</body></html>", "is a web page", "Raw"),
     "refusal": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page", "Raw"),
-    "raw": (b"404: Not Found", "is the answer of a server: '404: Not Found'", "download it anew"),
+    "raw": (b"404: Not Found", "is the error message of a server: '404: Not Found'", "download it again"),
     "gzip": (gzip.compress(b"a,b\n" * 50), "is a gzip file", "unpack it"),
     "bzip2": (bz2.compress(b"a,b\n"), "is a bzip2 file", "unpack it"),
     "xz": (lzma.compress(b"a,b\n"), "is an xz file", "unpack it"),
@@ -51,7 +51,7 @@ DISGUISES = {  # content, what it is called, what helps
     "pdf": (b"%PDF-1.7\n", "is a PDF", "as published"),
     "utf-16": ("id,name\nä,b\n".encode("utf-16"), "is UTF-16 text", "iconv -f UTF-16 "),
     "utf-16be": (b"\xfe\xff" + "id\n".encode("utf-16-be"), "is UTF-16 text", "iconv -f UTF-16 "),
-    "no mark": ("id,name\nab,b\n".encode("utf-16-le"), "without a mark", "iconv -f UTF-16LE"),
+    "no mark": ("id,name\nab,b\n".encode("utf-16-le"), "without a byte order mark", "iconv -f UTF-16LE"),
     "utf-32": ("id,name\n".encode("utf-32"), "is UTF-32 text", "iconv -f UTF-32"),
     "zeros": (bytes(4096), "is zero bytes", "copy it again"),
 }  # fmt: skip

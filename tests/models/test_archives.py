@@ -98,7 +98,7 @@ def nothing_runs(tmp_path, monkeypatch):
 def test_a_pickle_with_code_does_not_run(nothing_runs, saved, legacy):
     path = nothing_runs / "pytorch_model.bin.3"
     torch.save(saved, path, _use_new_zipfile_serialization=not legacy)
-    refused(path, "holds posix.system, which is not read: it may run code. Fix: give a safetensors")
+    refused(path, "holds posix.system, which is refused: it may run code. Fix: give a safetensors")
 
 
 def test_a_plain_pickle_with_code_does_not_run(nothing_runs):
@@ -122,15 +122,18 @@ def test_the_data_of_an_archive_with_code_do_not_run(nothing_runs):
     ("content", "words"),
     [
         (b"", "cannot be read as weights: it is empty. Fix: fetch it again"),
-        (b"not weights at all", "cannot be read as weights: its 18 bytes are of no form"),
-        (random.Random(5).randbytes(4000), "cannot be read as weights: its 4,000 bytes are of no"),
+        (b"not weights at all", "cannot be read as weights: unknown format (18 bytes)"),
+        (
+            random.Random(5).randbytes(4000),
+            "cannot be read as weights: unknown format (4,000 bytes)",
+        ),
         (b"\x08\0\0\0\0\0\0\0{broken}", "cannot be read as weights: its header is damaged"),
-        (b"\xff" * 8 + b"{" + bytes(99), "its header is cut off, or it is damaged"),
-        (b"PK\x03\x04" + bytes(99), "it is a zip file that was cut off or is damaged"),
+        (b"\xff" * 8 + b"{" + bytes(99), "its header is truncated or damaged"),
+        (b"PK\x03\x04" + bytes(99), "it is a truncated or damaged zip file"),
         (b"\x80\x04" + bytes(99), "it is a plain pickle, which torch did not write"),
         (b"\x1f\x8b\x08" + bytes(99), "is a gzip file, not weights. Fix: unpack it"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file (Keras), not weights. Fix: convert"),
-        (b'{"metadata": {"total_size": 1}}', "is a JSON text"),
+        (b'{"metadata": {"total_size": 1}}', "is a JSON file"),
         (bytes(4096), "is zero bytes, as an interrupted copy leaves them"),
         (bytes(250).replace(b"\0", b"x") + b"1234567ustar\x0000", "is a tar archive"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "web page"),
@@ -162,7 +165,7 @@ def test_a_training_with_other_classes_names_them_and_how_to_convert(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.pt"
     torch.save({"model": WORDS, **beside}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UserError, match=rf"x\.pt: holds {named}\S*, which is not read") as error:
+    with pytest.raises(UserError, match=rf"x\.pt: holds {named}\S*, which is refused") as error:
         read_tensors(path)
     message = str(error.value)
     assert message.isprintable()

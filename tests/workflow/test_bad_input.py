@@ -87,7 +87,10 @@ def test_a_web_page_in_place_of_weights_stops_before_anything_runs(project):
     config.write_text(config.read_text().replace("recipe:\n", weights, 1))
     done = project.run("data")
     assert done.returncode != 0
-    assert f"weights mine: {page}: is a web page, not weights. Fix: fetch it" in text_of(done)
+    assert (
+        f"weights mine: {page}: is a web page (HTML or XML), not weights. Fix: download"
+        in text_of(done)
+    )
     assert not list(project.out.glob("data/*/*.parquet"))
 
 

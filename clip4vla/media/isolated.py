@@ -6,24 +6,29 @@ the ffmpeg binary that cuts clips: `run_bounded`.
 """
 
 import contextlib
+import ctypes
 import gc
 import inspect
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 PATIENCE_SECONDS = 120.0  # for one file and again for every 10 MB of it
-MEMORY = 3 << 30  # bytes that one process may hold
+MEMORY = 3 << 30  # bytes that one process may take
 LOOK_SECONDS = 0.2  # between two looks at how much it holds
 PAGE = os.sysconf("SC_PAGE_SIZE")
+PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # of Linux
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _STARTING = threading.Lock()  # a process that starts must not inherit half of another's pipe
 
 
@@ -45,13 +50,14 @@ class Isolated:
 
     The child is forked, so it starts in milliseconds with all modules loaded; it closes every file
     of its parent (locks, pipes) and uses one thread. It starts with the first call and again after
-    each crash. It ends with its parent, even one that was killed: its pipe is then closed.
+    each crash. It ends with the thread that called it, even in a process that was killed. What its
+    parent held when it started counts for nothing: a model there is no memory of the child.
     """
 
     def __init__(self, function: Callable[[Any], Any], memory: int = MEMORY):
         self.function, self.memory = function, memory
         self.process, self.pipe = None, None
-        self._seconds, self._deadline = 0.0, 0.0
+        self._seconds, self._deadline, self._inherited = 0.0, 0.0, 0
 
     def __enter__(self) -> "Isolated":
         return self
@@ -105,13 +111,15 @@ class Isolated:
         libav goes on with other results where it is refused some."""
         if time.monotonic() >= self._deadline:
             return f"no answer in {self._seconds:.0f} s"
-        return _greed(self.process.pid, self.memory)
+        return _greed(self.process.pid, self.memory, self._inherited)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
         with _STARTING:
             self.pipe, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(self.function, theirs), daemon=True)
+            process = context.Process(
+                target=_serve, args=(self.function, theirs, os.getpid()), daemon=True
+            )
             try:
                 process.start()
             except OSError:
@@ -119,7 +127,7 @@ class Isolated:
                 raise
             finally:
                 theirs.close()
-        self.process = process
+        self.process, self._inherited = process, _held(process.pid)
 
     def end(self) -> None:
         """Kill the child; the next call starts another."""
@@ -170,10 +178,10 @@ def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) ->
 
     Raises Crashed, and kills it, if it needs more than `seconds` or `memory` bytes.
     """
-    process, deadline = (
-        subprocess.Popen(command, stdin=subprocess.DEVNULL),
-        time.monotonic() + seconds,
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, preexec_fn=partial(_end_with, os.getpid())
     )
+    deadline = time.monotonic() + seconds
     try:
         while True:
             try:
@@ -188,18 +196,31 @@ def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) ->
         process.wait()
 
 
-def _greed(pid: int, memory: int) -> str:
-    """Say that a process holds more memory than it may, or ""."""
+def _greed(pid: int, memory: int, inherited: int = 0) -> str:
+    """Say that a process has taken more memory than it may, or ""."""
+    return f"more than {memory >> 20} MB of memory" if _held(pid) > memory + inherited else ""
+
+
+def _held(pid: int) -> int:
+    """Return how many bytes a process has in memory, pages that it shares among them."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     except (OSError, IndexError):  # it has ended; no Linux
-        return ""
-    return f"more than {memory >> 20} MB of memory" if pages * PAGE > memory else ""
+        return 0
 
 
-def _serve(function: Callable, pipe) -> None:
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends, however it does."""
+    if PRCTL is not None:
+        PRCTL(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(0)
+
+
+def _serve(function: Callable, pipe, parent: int) -> None:
     """The child's life: argument in, result or items out. It never returns to its parent's code."""
     try:
+        _end_with(parent)
         _settle(pipe.fileno())
         while True:
             _answer(function, pipe.recv(), pipe)

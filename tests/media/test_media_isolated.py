@@ -1,8 +1,10 @@
 """Decoders in a process of their own: a crash costs one clip."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from clip4vla.errors import UserError
 from clip4vla.media import probe
-from clip4vla.media.isolated import Crashed, Isolated, isolated_each, run_bounded
+from clip4vla.media.isolated import LOOK_SECONDS, Crashed, Isolated, isolated_each, run_bounded
 from clip4vla.media.probe import probe_shard
 
 
@@ -27,6 +29,8 @@ def behave(what):
             held = b"x" * (1 << 30)
             time.sleep(60)
             return held
+        case "slow":
+            time.sleep(3 * LOOK_SECONDS)
         case "raise":
             raise UserError("as it was")
     return what * 2, os.getpid()
@@ -68,6 +72,16 @@ def test_a_child_takes_no_more_memory_than_it_may():
         assert call("b", 30)[0] == "bb"
 
 
+def test_memory_of_the_parent_is_none_of_the_child():
+    """A model that the parent holds must not make every file a crash."""
+    held = bytearray(os.urandom(1 << 20)) * 128
+    with Isolated(behave, memory=64 << 20) as call:
+        assert call("slow", 30)[0] == "slowslow"  # it is looked at meanwhile
+        with pytest.raises(Crashed, match="more than 64 MB"):
+            call("memory", 60)
+    assert len(held) == 128 << 20
+
+
 def test_a_child_holds_no_lock_of_its_parent(tmp_path):
     """The next attempt of a job that was killed must not wait for what it left behind."""
     path = tmp_path / "lock"
@@ -79,18 +93,25 @@ def test_a_child_holds_no_lock_of_its_parent(tmp_path):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_child_ends_with_a_parent_that_was_killed():
-    code = (
-        "import os, signal; from clip4vla.media.isolated import Isolated\n"
-        "with Isolated(lambda _: os.getpid()) as one, Isolated(lambda _: os.getpid()) as two:\n"
-        "    print(one(0, 30), two(0, 30), flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    children = [int(word) for word in done.stdout.split()]
-    psutil.wait_procs([psutil.Process(pid) for pid in children if psutil.pid_exists(pid)], 30)
-    running = [pid for pid in children if psutil.pid_exists(pid)]
-    assert len(children) == 2
-    assert all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in running)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "work",
+    [
+        "Isolated(lambda _: print(os.getpid(), flush=True))(0, 60); time.sleep(60)",
+        "Isolated(lambda _: (print(os.getpid(), flush=True), time.sleep(60)))(0, 60)",
+        "run_bounded(['sh', '-c', 'echo $$; exec sleep 60'], 60)",
+    ],
+    ids=["idle", "decoder", "ffmpeg"],
+)
+def test_a_child_ends_with_a_parent_that_was_killed(work, how):
+    code = f"import os, time; from clip4vla.media.isolated import *\n{work}"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.send_signal(how)
+        assert parent.wait() == -how
+        with contextlib.suppress(psutil.TimeoutExpired):  # a zombie, where nobody waits for it
+            child.wait(30)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def many(what):

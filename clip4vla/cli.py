@@ -79,8 +79,8 @@ def doctor(
 ) -> None:
     """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy.
 
-    And the MLflow server, where the config names one, what YouTube needs, where it is a source,
-    and the files of its weights.
+    Also check the MLflow server and the weights files of the config, and what YouTube needs where
+    it is a source.
     """
     from rich.console import Console
 
@@ -148,7 +148,9 @@ def config_reference(
     from clip4vla.files import write_json, write_text
 
     if not (repository / "workflow" / "Snakefile").is_file():
-        raise UserError(f"{repository}: no checkout of this project. Fix: name its folder")
+        raise UserError(
+            f"{repository}: not a checkout of this project. Fix: name the folder of one"
+        )
     write_text(repository / "docs" / "config.md", markdown())
     for name, schema in schemas().items():
         write_json(repository / "workflow" / "schemas" / name, schema)

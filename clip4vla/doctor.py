@@ -209,12 +209,12 @@ def yt_dlp(today: date) -> Check:
 
 
 def javascript() -> Check:
-    """What yt-dlp needs besides itself for YouTube: its scripts, and deno, which runs them."""
+    """Check the scripts that yt-dlp needs for YouTube, and deno, which runs them."""
     from clip4vla.media.tools import deno
 
     wanted = [one.partition(";")[0].strip() for one in requires("yt-dlp") or []]
     named = next((one for one in wanted if one.startswith("yt-dlp-ejs")), "yt-dlp-ejs")
-    remedy = f"most formats of YouTube would be missing: pip install '{named}' 'deno>=2.3'"
+    remedy = f"most YouTube formats would be missing: pip install '{named}' 'deno>=2.3'"
     try:
         scripts = f"yt-dlp-ejs=={version('yt-dlp-ejs')}"
         answer = _run([deno(), "--version"])
@@ -273,7 +273,7 @@ def mlflow_server(uri: str) -> Check:
 
 
 def weight_files(paths: Mapping[str, Path]) -> Check:
-    """The files of weights that are there are what they should be, by first bytes and size."""
+    """Check the format of the weights files that exist, by first bytes and size."""
     from clip4vla.models.forms import problem_of
 
     there = {name: path for name, path in paths.items() if path.exists()}

@@ -89,7 +89,7 @@ def write_table(path: str | Path, table) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. ValueError for what is none, or is nested too deeply to be read."""
+    """Read a JSON file. ValueError for invalid JSON and for one nested too deeply to be read."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError:

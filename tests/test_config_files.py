@@ -87,7 +87,7 @@ def test_data_that_are_here_are_told_beside_those_of_the_config(here):
 
 def test_the_reference_is_written_into_a_checkout_alone(here):
     error = CliRunner().invoke(app, ["config", "reference", "."]).exception
-    assert "no checkout of this project" in str(error) and not Path("docs").exists()
+    assert "not a checkout of this project" in str(error) and not Path("docs").exists()
 
 
 def test_files_of_a_row_that_is_not_asked_for_are_not_missed(here):

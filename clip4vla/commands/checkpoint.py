@@ -12,7 +12,7 @@ checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: look, tak
 
 
 def _tell(line: str) -> None:
-    """Print a line that may hold names out of a file."""
+    """Print a line that may contain names from a file."""
     typer.echo(printable(line))
 
 

@@ -28,7 +28,7 @@ def data_check(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
-    """Say which files a target lacks or cannot use, one line each, and where they belong."""
+    """Report missing and unusable files of a target, one line each, and where they belong."""
     from clip4vla.config.targets import narrowed
     from clip4vla.datasets.ready import missing_files
     from clip4vla.models.forms import unfit_weights

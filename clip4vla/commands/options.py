@@ -12,7 +12,7 @@ DEFAULT_CONFIG = [Path("config.yaml")]
 
 
 def _bases() -> list[Path]:
-    """Where the workflow's own config may be: here, in a checkout around here, in the package's."""
+    """Return the existing base configs: of this folder, a checkout around it, the installed one."""
     here = Path.cwd()
     outer = [*here.parents, Path(__file__).parents[2]]
     checkouts = [folder for folder in (here, *outer) if (folder / "workflow/Snakefile").is_file()]
@@ -20,17 +20,19 @@ def _bases() -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _with_base(context: typer.Context, parameter: typer.CallbackParam, files: list[Path]):
-    """Put the base config below the files given, as the workflow does for its --configfile.
+def _with_base(
+    context: typer.Context, parameter: typer.CallbackParam, files: list[Path]
+) -> list[Path]:
+    """Put the base config before the given files, as the workflow does for its --configfile.
 
-    The environment, which the workflow sets for its jobs, names it already.
+    The environment variable, which the workflow sets for its jobs, includes the base already.
     """
     source = context.get_parameter_source(parameter.name or "")
-    said_by = source.name if source else "DEFAULT"  # by name: newer typers have a click inside
+    origin = source.name if source else "DEFAULT"  # by name: newer typers bundle their own click
     bases = _bases()
-    if said_by == "ENVIRONMENT" or not bases:
+    if origin == "ENVIRONMENT" or not bases:
         return files
-    if said_by == "DEFAULT":
+    if origin == "DEFAULT":
         return DEFAULT_CONFIG if DEFAULT_CONFIG[0].is_file() else bases[:1]
     if any(path.exists() and path.samefile(base) for path in files for base in bases):
         return files

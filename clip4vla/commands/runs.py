@@ -30,7 +30,7 @@ def runs_ls(
 ) -> None:
     """List the runs of a target: how far each is, its first number, the row that needs it.
 
-    Without a target, runs that are here and that no row of the config needs come last.
+    Without a target, runs on disk that no row of the config needs come last.
     """
     from clip4vla.config.targets import narrowed
     from clip4vla.consoles import console, table

@@ -103,10 +103,10 @@ def _holds_bool(value: Any) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Refuse what no page, figure or terminal can show: control characters, half of a pair."""
+    """Refuse control characters and lone surrogates, which no page, figure or terminal can show."""
     for mark in text:
         if unicodedata.category(mark) in ("Cc", "Cs") and not mark.isspace():
-            raise ValueError(f"{mark!r} is a control character; leave it out")
+            raise ValueError(f"{mark!r} is a control character. Fix: remove it")
     return text
 
 
@@ -116,7 +116,7 @@ def _one_line(text: str) -> str:
     return text.strip()
 
 
-Printable = Annotated[str, AfterValidator(_printable)]  # a text of any number of lines
+Printable = Annotated[str, AfterValidator(_printable)]  # a text of one or more lines
 OneLine = Annotated[Printable, AfterValidator(_one_line)]  # what stands in a cell or a heading
 NAME = r"^[a-z][a-z0-9_]{0,40}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]  # of a table, a row: of files and commands

@@ -31,10 +31,10 @@ def datasets_of(recipe: Recipe, dataset: str) -> list[str]:
 
 
 def policies(recipe: Recipe) -> tuple[AudioPolicy, AudioPolicy]:
-    """Return what becomes of a row's silent clips in training and at test.
+    """Return a row's policies for silent clips in training and at test.
 
-    Where no sound is heard a silent clip is like any other, unless `filter` asks for the clips with
-    sound. `substitute_scope` is about donors: policies without them treat all splits alike.
+    A row without audio treats silent clips like all others, unless `filter` selects the clips with
+    sound. `substitute_scope` concerns donors: policies without donors treat all splits alike.
     """
     policy = recipe.missing_audio
     if "audio" not in recipe.modalities and policy != "filter":
@@ -93,7 +93,7 @@ def add_chain(
         )
 
     def donors_for(*names: str) -> str | None:
-        """Key of the substitution for these policies, which need one of one space or none."""
+        """Return the key of the substitution that these policies need, or None."""
         found = {substitutions[DONORS_BY[name]] for name in names if name in DONORS_BY}
         return found.pop() if found else None
 

@@ -18,12 +18,12 @@ DONORS_BY: dict[AudioPolicy, Neighbours] = {
 
 
 def reads_test_captions(policy: str) -> bool:
-    """Whether a silent test clip's sound is chosen by its own caption, its query."""
+    """Return whether the sound of a silent test clip is chosen by its caption, its query."""
     return DONORS_BY.get(policy) == "text"
 
 
 def policy_text(policy: str) -> str:
-    """A policy as tables and pages show it: one that reads the queries says so."""
+    """Return a policy as tables and pages show it, with a warning where it reads the queries."""
     return f"{policy} (reads the test captions)" if reads_test_captions(policy) else policy
 
 
@@ -205,7 +205,7 @@ class Dataset(Section):
     @model_validator(mode="after")
     def _cuts_what_is_here(self) -> Self:
         if self.cut_longer and self.source != "local":
-            raise ValueError("cut_longer is about files of your own: set source: local")
+            raise ValueError("cut_longer cuts local files only. Fix: set source: local")
         return self
 
     def expected_clips(self, split: str) -> int | None:

@@ -77,8 +77,8 @@ class Config(Section):
         for name in datasets:
             if not re.fullmatch(DATASET_NAME, name):
                 raise ValueError(
-                    f"{name!r} cannot be the name of a folder of data. Fix: use lower-case "
-                    "letters, digits and _ alone"
+                    f"{name!r} is not a valid dataset name. Fix: use only lower-case letters, "
+                    "digits and _"
                 )
         return datasets
 

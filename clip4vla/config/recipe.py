@@ -88,7 +88,9 @@ class PretrainRecipe(Section):
                 "Fix: leave it out"
             )
         if self.inputs.extra_word:
-            raise ValueError("inputs.extra_word: pre-training writes no captions; leave it out")
+            raise ValueError(
+                "inputs.extra_word: pre-training writes no captions. Fix: leave it out"
+            )
         if self.trainable == "audio":
             self._check_frozen_clip()
         return self
@@ -206,7 +208,10 @@ class Recipe(Section):
                 "when audio is the only modality; use filter, substitute or random"
             )
         if self.missing_audio == "released_links" and self.task == "classification":
-            raise ValueError("missing_audio: released_links compares captions; clips have a label")
+            raise ValueError(
+                "missing_audio: released_links compares captions, and the clips of a "
+                "classification have none. Fix: choose another policy"
+            )
         if self.finetune is None and self.task != "retrieval":
             raise ValueError(
                 f"task: {self.task} needs a `finetune` section; only retrieval is zero-shot"
@@ -229,7 +234,9 @@ class Recipe(Section):
                 ("inputs.extra_word", self.inputs.extra_word),
             ):
                 if given:
-                    raise ValueError(f"{name}: task {self.task} writes no captions; leave it out")
+                    raise ValueError(
+                        f"{name}: task {self.task} writes no captions. Fix: leave it out"
+                    )
         mel = self.cache.log_mel
         if mel.f_max > mel.sample_rate / 2:
             raise ValueError("cache.log_mel.f_max is above half the sample rate")
@@ -238,7 +245,7 @@ class Recipe(Section):
         return self
 
     def _check_type_tokens(self) -> None:
-        """Pre-training tells [VB] and [NB] apart by source, and later stages can start from it."""
+        """Check that pre-training tells [VB] and [NB] apart and that fine-tuning can follow."""
         if self.pretrain is None or not self.pretrain.read_sources:
             return
         after = self.model.type_token

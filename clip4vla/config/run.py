@@ -158,9 +158,10 @@ RUN = TypeAdapter(Run)
 
 
 def read_run(path, key: str) -> Pretrain | Substitute | Finetune | Evaluate:
-    """Read the `config.json` of a run. UserError: file, field, remedy; and where it was edited.
+    """Read the `config.json` of a run.
 
-    A key is the hash of its config, so no record is needed to see that.
+    Raises UserError with file, field and remedy for an invalid config, and for one whose hash is
+    not `key`: it was edited, or belongs to another run.
     """
     from clip4vla.files import canonical_json, read_json, sha256_of
 

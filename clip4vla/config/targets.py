@@ -61,14 +61,15 @@ def check_names(
     known: list[str],
     is_made: Callable[[str], bool],
 ) -> None:
-    """Check what Snakemake was asked for. UserError for the first name that stands for nothing.
+    """Check the targets and rules given to Snakemake. UserError for the first unknown one.
 
-    targets: rules and files; rules: rules alone; known: all rules; is_made: whether one makes it.
+    targets: names of rules or files; rules: names of rules; known: all rules of the workflow;
+    is_made: whether some rule makes a file.
     """
     for name in sorted(set(targets) - {*known}):
         file = os.path.relpath(name)
         if file.startswith(ROW):
-            narrowed(plan, file)  # one rule makes every row: it would make an unknown one, empty
+            narrowed(plan, file)  # one rule makes every row, so it would make an empty unknown one
         elif not is_made(file) and not os.path.exists(file):
             raise _unknown(plan, name, known)
     for name in sorted(set(rules) - {*known}):
@@ -76,7 +77,7 @@ def check_names(
 
 
 def _unknown(plan: Plan, target: str, others: Iterable[str] = ()) -> UserError:
-    """What to say of a target that is none. others: names that count beside those of the plan."""
+    """Return the error for an unknown target. others: valid names beside those of the plan."""
     known = [*targets(plan), *plan.runs, *others]
     if "/" in target.removeprefix(ROW):
         known += all_outputs(plan)
@@ -87,7 +88,7 @@ def _unknown(plan: Plan, target: str, others: Iterable[str] = ()) -> UserError:
 
 
 def part_of(plan: Plan, keys: Collection[str | None], versions: Collection[str | None]) -> Plan:
-    """The runs and dataset versions of a plan that are among these, without what they rest on."""
+    """Return the plan with these runs and dataset versions only, without their dependencies."""
     return replace(
         plan,
         runs={key: run for key, run in plan.runs.items() if key in keys},

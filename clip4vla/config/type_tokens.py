@@ -1,4 +1,4 @@
-"""Which audio type tokens a stage can start from, given those of the stage after it (facts 3.2)."""
+"""Changes of the audio type token between two stages that are possible (facts 3.2)."""
 
 from clip4vla.config.sections import TypeToken
 

@@ -51,7 +51,10 @@ class Variant(Section):
     ) -> None:
         """ValueError for a variant that the evaluation cannot have. `gated`: fusion is a gate."""
         if self.missing_audio == "released_links" and task == "classification":
-            raise ValueError(f"variant {self.name}: it compares captions; clips have a label")
+            raise ValueError(
+                f"variant {self.name}: compares captions, and the clips of a classification have "
+                "none. Fix: choose another policy"
+            )
         if "audio" not in modalities:
             raise ValueError(f"variant {self.name}: the row's modalities have no audio")
         if self.nonverbal_share is not None and type_token != "single":

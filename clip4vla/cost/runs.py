@@ -107,7 +107,7 @@ def _head(run: Section, clips: Clips, work: Work, others: float) -> float:
 
 
 def _words(run: Section) -> int:
-    """Tokens of a text that the towers read."""
+    """Return the number of tokens of a text that the towers read."""
     return run.inputs.caption_steps if run.task == "captioning" else run.inputs.max_words
 
 
@@ -119,7 +119,7 @@ def _encoded(run: Section, clips: Clips, work: Work) -> float:
 
 
 def _substitute(plan: Plan, run: Section, counts: dict, work: Work) -> float:
-    """Frames, or one caption, of the donors and of the silent clips."""
+    """Return the cost of encoding the frames, or one caption, of donors and silent clips."""
     donors = clips_of(plan, run, run.donors, counts)
     queries = [clips_of(plan, run, source, counts) for source in run.queries]
     silent = sum(clips.count - clips.sounding for clips in queries)

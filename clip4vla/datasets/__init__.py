@@ -58,9 +58,9 @@ def benchmark_of(dataset: Dataset, split: str) -> Benchmark:
 
 
 def official_clips(dataset: Dataset, split: str) -> int | None:
-    """Return how many clips a split officially has; None where nobody says.
+    """Return how many clips a split officially has; None where neither source says.
 
-    Of a split that the field scores its protocol decides, whatever the config declares.
+    The protocol of a benchmark decides, whatever the config declares; other splits have `expected`.
     """
     return benchmark_of(dataset, split).clips or dataset.expected_clips(split)
 

@@ -112,7 +112,7 @@ def _check_header(name: str, where: Where, header: list[str], columns, optional)
 
 
 def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Where, list[str]]]:
-    """Rows of a table that may begin with comments, lines with # (AudioSet's segment lists)."""
+    """Yield the rows of a table that may begin with # comments (AudioSet's segment lists)."""
     filled = False
     for line, cells in _records(name, path, ","):
         if not filled and cells[0].startswith("#"):
@@ -272,7 +272,7 @@ def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[
 
 
 def _separated(cells: list[str]) -> str:
-    """A hint for a line of a table whose columns stand in one cell: of a European Excel, say."""
+    """Return a hint where all columns are in one cell, as after a spreadsheet's export; else ""."""
     for separator, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(cells) == 1 and separator in cells[0]:
             return f"; its columns are separated by {word}. Fix: {UNTOUCHED}"
@@ -280,7 +280,7 @@ def _separated(cells: list[str]) -> str:
 
 
 def _check_cells(name: str, where: Where, cells: list[str]) -> None:
-    """Refuse what Excel and its like write in place of ids that begin with - or =, and of 12E4."""
+    """Refuse cells that a spreadsheet rewrote, such as ids that begin with - or =, or 12E4."""
     if damage := rewritten(cells):
         raise UserError(f"{name}: {where}: {damage}. Fix: {UNTOUCHED}")
 

@@ -49,7 +49,7 @@ def lacking(plan: Plan, name: str, known: Iterable[str], why: str) -> list[str]:
 
 
 def _of_its_roles(plan: Plan, name: str, split: str, known: list[str]) -> list[str]:
-    """The known splits that may stand where `split` does: training data are no validation data."""
+    """Return the known splits that serve the same role as `split` (training, validation, test)."""
     roles = _roles(plan, name)
     wanted = roles.get(split, set())
     reader = readers().get(plan.config.datasets[name].reader)
@@ -60,7 +60,7 @@ def _of_its_roles(plan: Plan, name: str, split: str, known: list[str]) -> list[s
 
 
 def _roles(plan: Plan, name: str) -> dict[str | None, set[str]]:
-    """What the runs use the splits of a dataset for: train, val, test."""
+    """Return the roles in which the runs use each split of a dataset: train, val, test."""
     roles: dict[str | None, set[str]] = {}
     for run in plan.runs.values():
         used = [("train", source) for source in getattr(run, "sources", [])]

@@ -39,7 +39,7 @@ def _keep_freed_memory() -> None:
 def set_threads(threads: int) -> None:
     """Compute with this many CPU threads, or with fewer where OMP_NUM_THREADS says so.
 
-    Warns where this process is bound to fewer CPUs: the threads would wait for each other.
+    Warn if this process is bound to fewer CPUs, because the threads would wait for each other.
     """
     _warn_if_bound(threads)
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # may be a list, by nesting

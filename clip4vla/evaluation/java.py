@@ -15,8 +15,8 @@ TELLING = ("rror", "emory", "heap", "xception")  # words of lines that say what 
 MEMORY = re.compile(r"OutOfMemoryError|insufficient memory|reserve enough space|heap size")
 KILLED = (-9, 137)  # as the kernel and Slurm end what takes too much memory
 NEEDED = "METEOR and the PTB tokenizer need Java"
-PICKED_UP = "Picked up "  # how Java begins a line on options that it found in a variable
-OVERRIDES = "_JAVA_OPTIONS"  # these options win against those of the command line
+PICKED_UP = "Picked up "  # begins Java's line about options from an environment variable
+OVERRIDES = "_JAVA_OPTIONS"  # takes precedence over the command line
 OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", OVERRIDES)
 ENGLISH = [  # numbers, case and characters as METEOR expects them, whatever a site has set
     *(f"-Duser.language{kind}=en" for kind in ("", ".format", ".display")),
@@ -61,8 +61,8 @@ def _fix(code: int, lines: list[str]) -> str:
     if code in KILLED or any(MEMORY.search(line) for line in lines):
         return "give the job more memory (Java takes up to 1.5 GB)"
     if there := [name for name in OPTIONS if os.environ.get(name)]:
-        return f"unset {' and '.join(there)}, from which Java takes options"
-    return "see whether `clip4vla doctor` finds Java in order"
+        return f"unset {' and '.join(there)}, which passes options to Java"
+    return "run `clip4vla doctor`, which checks Java"
 
 
 def find_java() -> Path:

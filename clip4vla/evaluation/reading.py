@@ -85,10 +85,10 @@ def pair_items(rows: pd.DataFrame, where: str) -> list[Item]:
 
 
 def read_donors(tables: DonorTables, policy: AudioPolicy) -> dict[str, str]:
-    """Donor of every silent clip under a policy of `DONORS_BY`; else none.
+    """Return the donor of every silent clip under a policy of `DONORS_BY`; {} for others.
 
-    Raises UserError when the policy needs a substitution and none was given, and for a file that is
-    none.
+    Raises UserError when the policy needs a substitution and none was given, and for an invalid
+    file.
     """
     if policy not in DONOR_COLUMN:
         return {}

@@ -51,7 +51,7 @@ def substitute(
     Clips are compared by their frames: the mean of normalised frame features, masked or, as
     released, with padding counted in. Under `neighbours: text` they are compared by their longest
     captions, those of silent test clips too. Donors are clips of `run.donors` that have sound, in
-    the order of their ids, of which the first wins a tie; a clip that is held out is none.
+    the order of their ids, of which the first wins a tie; held-out clips are never donors.
 
     UserError when no donor has sound, a held-out split of the queries shares clips with the donors'
     split, the queries are of several datasets, or a clip that is compared by captions has none.
@@ -111,14 +111,14 @@ class _Vectors:
     workers: int
 
     def of(self, source: Source, rows: pd.DataFrame) -> np.ndarray:
-        """Float32 [N, D], one for each of the rows."""
+        """Return float32 [N, D], one vector for each of the rows."""
         if rows.empty:
             return np.zeros((0, self.model.sizes.embed_dim), dtype=np.float32)
         by = self._by_captions if self.run.neighbours == "text" else self._by_frames
         return by(source, rows).numpy()
 
     def _by_captions(self, source: Source, rows: pd.DataFrame) -> Tensor:
-        """Of each clip's longest caption; of equally long ones the first."""
+        """Embed each clip's longest caption; of equally long ones the first."""
         pair_items(rows, source.dataset)  # each clip has a caption
         longest = [max(captions, key=len) for captions in rows.captions]
         return embed_texts(self.model, longest, self.run.inputs.max_words, self.device)
@@ -138,7 +138,7 @@ class _Vectors:
         return found.vision
 
     def _mean(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """From frame features [B, F, D] and their mask to one vector a clip."""
+        """Return the function from frame features [B, F, D] and their mask to one vector a clip."""
         if self.run.mean == "masked":
             return pool
         frames = torch.zeros(1, 1, 3, SIZE, SIZE, device=self.device)  # empty, as padding is

@@ -44,11 +44,11 @@ class LogMelFrontend:
         return self._spectrogram(samples, rate, torch.float16)
 
     def compute(self, samples: Samples, rate: float) -> torch.Tensor:
-        """float32 [1 or 3, T, n_mels] of samples [n] or [1 to 8, n] at `rate` Hz.
+        """Return float32 [1 or 3, T, n_mels] of samples [n] or [1 to 8, n] at `rate` Hz.
 
-        samples: an array, or an iterator of arrays [1 to 8, n], the blocks of one waveform, which
-        need never be in memory together: all gives the numbers of the whole. ValueError: what
-        `as_waveform` and `resampled` refuse.
+        samples: an array, or an iterator over the blocks [1 to 8, n] of one waveform, which are
+        never all in memory; both give the same numbers. ValueError: what `as_waveform` and
+        `resampled` refuse.
         """
         return self._spectrogram(samples, rate, torch.float32)
 
@@ -72,7 +72,7 @@ class LogMelFrontend:
         return torch.maximum(out, (peak - self._kind.top_db).to(dtype), out=out)
 
     def _waveform(self, blocks: Iterator[np.ndarray | torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The blocks as float32 [1 or 2, n], in pieces of PIECE samples or more."""
+        """Yield the blocks as float32 [1 or 2, n], in pieces of PIECE samples or more."""
         for piece in _joined(blocks):
             waveform = as_waveform(piece)
             if self.config.channels == "mean":
@@ -80,7 +80,7 @@ class LogMelFrontend:
             yield waveform
 
     def _spectra(self, waveform: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-        """Blocks of the transform, one complex [t, bins] per output channel each.
+        """Yield blocks of the transform, each with one complex [t, bins] per output channel.
 
         The transform is linear: the mean channel needs no transform of its own.
         """
@@ -118,7 +118,7 @@ class LogMelFrontend:
 
 
 def _joined(blocks: Iterator[np.ndarray | torch.Tensor]) -> Iterator[np.ndarray | torch.Tensor]:
-    """Blocks put together until they have PIECE samples: decoders give a thousand at a time."""
+    """Join blocks until they have PIECE samples, because decoders give a thousand at a time."""
     some, length = [], 0
     for block in blocks:
         some.append(block)

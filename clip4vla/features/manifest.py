@@ -107,9 +107,9 @@ def stay_frozen(path: str | Path) -> None:
 
 
 def frozen_sha256(path: Path) -> str | None:
-    """Return the sha256 of the manifest when it was frozen; None where nothing says it.
+    """Return the sha256 that the manifest had when it was frozen; None without such a note.
 
-    UserError for a note that is damaged.
+    Raises UserError for a damaged note.
     """
     note = path.with_name(NOTE)
     if not note.exists():
@@ -125,9 +125,9 @@ def frozen_sha256(path: Path) -> str | None:
 
 
 def check_frozen(path: Path) -> bool:
-    """Return whether a manifest is known to be as it was frozen; False: nothing says what it was.
+    """Return whether a manifest is known to be unchanged; False without a note of its sha256.
 
-    UserError when it has changed since.
+    Raises UserError when it has changed since it was frozen.
     """
     frozen = frozen_sha256(path)
     if frozen is not None and frozen != sha256_of_file(path):
@@ -139,7 +139,7 @@ def check_frozen(path: Path) -> bool:
 
 
 def read_frozen(manifest: dict[str, Any], path: Path) -> "pd.DataFrame":
-    """Return a table of the version, once it has the sha256 of the manifest's `files`."""
+    """Read a table of the version. UserError unless its sha256 is that in the manifest."""
     fix = f"run `clip4vla data verify {manifest['dataset']} --repair`"
     if path.is_file() and sha256_of_file(path) != manifest["files"].get(path.name):
         raise UserError(f"{path}: changed since the version was frozen. Fix: {fix}")
@@ -147,16 +147,16 @@ def read_frozen(manifest: dict[str, Any], path: Path) -> "pd.DataFrame":
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The manifest that `freeze` wrote.
+    """Read the manifest that `freeze` wrote.
 
-    UserError when it is missing, broken, changed since it was frozen, or names files outside its
-    own folder: a manifest may have come from elsewhere.
+    Raises UserError when it is missing, corrupt, changed since it was frozen, or names files
+    outside its own folder: a manifest may have come from elsewhere.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such manifest. Fix: run {command_for(path)}")
     broken = UserError(
-        f"{path}: no whole manifest. Fix: put the frozen one back, or delete it and run "
+        f"{path}: corrupt manifest. Fix: put the frozen one back, or delete it and run "
         f"{command_for(path)} to freeze the shards again"
     )
     try:
@@ -168,7 +168,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise broken from None
     if outside:
-        raise UserError(f"{path}: names a file outside its folder ({outside[0]!r}): do not use it")
+        raise UserError(
+            f"{path}: names a file outside its folder ({outside[0]!r}). Fix: do not use it"
+        )
     check_frozen(path)
     if not manifest.keys() >= KEYS or not all(shard.keys() >= SHARD_KEYS for shard in shards):
         raise broken

@@ -1,4 +1,4 @@
-"""A waveform that comes in pieces: what is held of it between the steps that work on blocks."""
+"""A waveform that comes in pieces: a buffer between the steps that work on blocks."""
 
 from collections.abc import Iterable, Iterator
 

@@ -26,10 +26,10 @@ def resample(waveform: torch.Tensor, rate: float, target: int) -> torch.Tensor:
 
 
 def resampled(pieces: Iterable[torch.Tensor], rate: float, target: int) -> Iterator[torch.Tensor]:
-    """The same for a waveform that comes in pieces [C, n] of any length, at least one.
+    """Resample a waveform that comes in one or more pieces [C, n] of any length; see `resample`.
 
-    Work goes by blocks of BLOCK samples, each with the neighbours that its filter reaches, wherever
-    the pieces end: the numbers are those of the whole waveform.
+    It is resampled in blocks of BLOCK samples, each with the neighbours that its filter reaches,
+    so the numbers are those of the whole waveform, wherever the pieces end.
     """
     if not RATES[0] <= rate <= RATES[1]:
         raise ValueError(f"a sample rate lies between {RATES[0]} and {RATES[1]} Hz, not at {rate}")

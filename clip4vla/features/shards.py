@@ -77,9 +77,9 @@ def build_shard(
 ) -> pd.DataFrame:
     """Write the tar of one shard from its ledger rows (`rows_of`); give the index, a row per clip.
 
-    A clip that cannot be decoded, by whatever error, crash or delay, is left out of the tar and has
-    `cache` = decode_error in the index: it fails alone, in a process of its own. UserError when a
-    media file of the ledger is gone. The tar appears whole or not at all, with the same bytes for
+    Clips are decoded in a separate process. One that fails, crashes the process or exceeds its time
+    is left out of the tar and has `cache` = decode_error in the index. UserError when a media file
+    of the ledger is missing. The tar appears whole or not at all, with the same bytes for
     the same media. The decoders are those of `clip4vla.media.decode` unless others are given.
     `reuse` gives what is known of a clip (index row, members) and spares its media; None: decode.
     """
@@ -153,11 +153,11 @@ def sha256_of_members(members: Members) -> str:
 
 
 def _made(clip, apart: Isolated) -> tuple[dict, Members]:
-    """The index row of one clip without its position, and its tar members (none on an error)."""
+    """Return a clip's index row without its position, and its tar members ({} on an error)."""
     if not os.path.isfile(clip.path):
         raise UserError(
-            f"{clip.path}: the media file of clip {clip.clip_id} is gone: delete fetch.parquet of "
-            f"shard {clip.shard} and run the same command again"
+            f"{clip.path}: the media file of clip {clip.clip_id} is missing. Fix: delete "
+            f"fetch.parquet of shard {clip.shard} and run the same command again"
         )
     members: Members = {}
     apart.ask(SimpleNamespace(**clip._asdict()), patience(clip.path))
@@ -187,7 +187,7 @@ def _row(clip) -> dict:
 def _clip(
     clip, cache, front_end, decode_audio, decode_frames
 ) -> Iterator[tuple[str, bytes] | dict]:
-    """The tar members of one clip, one at a time as they may be large, then its index row."""
+    """Yield a clip's tar members, one at a time as they may be large, then its index row."""
     row = _row(clip)
     try:
         # A clip cut without re-encoding keeps some pictures beyond its end.

@@ -75,7 +75,7 @@ class Vectors:
             self._check(path)
 
     def _check(self, path: Path) -> None:
-        """UserError for a block that is not what was put there; older ones have no hash."""
+        """Raise UserError for a block that has changed; blocks of older versions have no hash."""
         note = path.with_suffix(NOTE)
         if note.is_file() and note.read_text(errors="replace").strip() != sha256_of_file(path):
             raise UserError(

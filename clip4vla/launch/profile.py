@@ -127,7 +127,7 @@ def _associations(user: str) -> list[str]:
 
 
 def _ask(*command: str) -> list[str]:
-    """The lines of an answer; none where Slurm cannot be asked, or says something in sentences."""
+    """Return the lines of Slurm's answer; [] where it cannot be asked or prints a message."""
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

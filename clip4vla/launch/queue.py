@@ -49,10 +49,10 @@ def living_job(name: str) -> str | None:
 
 
 def state_of(job_id: str) -> State | None:
-    """What became of a job; None where Slurm knows of none (sacct is up to two seconds late).
+    """Return the state of a job; None where Slurm knows none (sacct is up to two seconds late).
 
-    UserError when squeue does not answer, or answers otherwise than with jobs: a busy controller,
-    not a job that is gone.
+    Raises UserError when squeue fails or prints something else than jobs: then the controller is
+    busy, and the job may still exist.
     squeue comes first: after a node crash sacct says NODE_FAIL of a job that Slurm has requeued.
     Where there is no accounting, scontrol knows a job for some minutes after its end.
     """
@@ -106,15 +106,15 @@ def seconds_left() -> float | None:
 
 
 def _rows(told: str, form: re.Pattern, command: str) -> list[str]:
-    """The lines of an answer. UserError for text in their place, as wrappers and busy sites print.
+    """Return the lines of an answer. UserError for other text, as wrappers and busy sites print.
 
-    A job that is not seen would be submitted twice: so no line is left out.
+    No line is skipped, because a job that is overlooked would be submitted twice.
     """
     lines = [line.strip() for line in told.splitlines() if line.strip()]
     if odd := [line for line in lines if not form.fullmatch(line)]:
         raise UserError(
-            f"{command}: answers '{ascii(odd[0])[1:-1][:100]}' in place of jobs. Fix: see what it "
-            "prints here, and keep messages of the site out of its output"
+            f"{command}: printed '{ascii(odd[0])[1:-1][:100]}' in place of jobs. Fix: run it "
+            "here, and keep messages of the site out of its output"
         )
     return lines
 

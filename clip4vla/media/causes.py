@@ -1,4 +1,4 @@
-"""What lies behind a failed fetch: the errors that caused it, what the server said, whose fault."""
+"""The causes of a failed fetch: underlying errors, the server's answer, and which side failed."""
 
 import errno
 import math
@@ -20,9 +20,9 @@ _FFMPEG_CODE = re.compile(r"ffmpeg exited with code (-?\d+)", re.I)
 
 
 def local_failure(error: BaseException) -> OSError | None:
-    """The error of this machine's own disk or rights behind a failed fetch, if that is the reason.
+    """Return the error of this machine's disk or permissions that caused a failed fetch, or None.
 
-    Such an error belongs to the user and must not become the status of a clip.
+    The user must fix such an error; it must not become the status of a clip.
     """
     for link in causes(error):
         if isinstance(link, OSError) and link.errno in _OURS_TO_RAISE:
@@ -35,19 +35,19 @@ def local_failure(error: BaseException) -> OSError | None:
 
 
 def ffmpeg_code(error: BaseException) -> int | None:
-    """The exit code that ffmpeg gave, where a failed fetch says so."""
+    """Return the exit code of ffmpeg in the message of a failed fetch, or None."""
     code = _FFMPEG_CODE.search(str(error))
     return int(code[1]) if code else None
 
 
 def ffmpeg_failure(code: int) -> OSError | None:
-    """The same for the exit code of ffmpeg: 256 - errno, or death by a file size limit's signal."""
+    """Return the same for ffmpeg's exit code: 256 - errno, or the signal of a file size limit."""
     number = errno.EFBIG if code == -signal.SIGXFSZ else 256 - code
     return OSError(number, os.strerror(number)) if number in _OURS_TO_RAISE else None
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds for which a server that said Retry-After wants to be left alone, or None."""
+    """Return the seconds of a server's Retry-After, or None."""
     for link in causes(error):
         headers = getattr(getattr(link, "response", None), "headers", None)
         said = headers.get("Retry-After") if headers is not None else None
@@ -65,7 +65,7 @@ def retry_after(error: BaseException) -> float | None:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and everything it came from, each once (yt-dlp keeps causes in its own fields)."""
+    """Yield an error and all its causes, each once (yt-dlp keeps causes in fields of its own)."""
     waiting, seen = [error], set()
     while waiting:
         link = waiting.pop(0)
@@ -79,7 +79,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def http_status(error: BaseException) -> int | None:
-    """The HTTP status, 300 to 599, behind a failed fetch, or None if no server answered."""
+    """Return the HTTP status, 300 to 599, of a failed fetch, or None if no server answered."""
     chain = list(causes(error))
     for link in chain:
         status = getattr(link, "status", None)
@@ -90,7 +90,7 @@ def http_status(error: BaseException) -> int | None:
 
 
 def was_answered(error: BaseException) -> bool:
-    """Whether a server is there behind a failed fetch: it said something, or data began to come."""
+    """Return whether a server answered a failed fetch with a status or the beginning of data."""
     begun = (
         "[download]",
         "data blocks",
@@ -102,9 +102,9 @@ def was_answered(error: BaseException) -> bool:
 
 
 def is_of_server(error: BaseException) -> bool:
-    """Whether a failure may be one of all clips: nobody answered in time, or with a status of 5xx.
+    """Return whether a failure may concern all clips: no answer in time, or a status of 5xx.
 
-    What breaks off once it has begun may be the clip's own fault.
+    A download that breaks off after its beginning may concern its clip only.
     """
     status = http_status(error)
     stalled = "not done in" in str(error)
@@ -112,9 +112,9 @@ def is_of_server(error: BaseException) -> bool:
 
 
 def is_no_http(chain: list[BaseException]) -> bool:
-    """Whether a server answered, but not in a way that HTTP knows: it will do so again.
+    """Return whether a server's answer was not valid HTTP, which another attempt cannot change.
 
-    A connection that ends early is none of these, though Python counts it among them.
+    A connection that ends early does not count, although Python's exception for it is one of these.
     """
     early = (RemoteDisconnected, IncompleteRead)
     return any(isinstance(one, HTTPException) and not isinstance(one, early) for one in chain)

@@ -1,9 +1,8 @@
 """The containers and protocols that libav may open: one list for PyAV and for the ffmpeg binary.
 
-A file, or the body that a server sends, may be a playlist, a manifest, a concat script or a session
-description whatever its name says. All of these name other files and addresses, and libav would
-open those. It looks at the content first and compares the container's name with this list before
-it reads on.
+A file or the body of a response may be a playlist, a manifest, a concat script or a session
+description, whatever its name. All of these name other files and addresses, which libav would open.
+libav detects the container from the content and compares it with this list before it reads on.
 """
 
 CONTAINERS = (

@@ -1,4 +1,4 @@
-"""coverage.csv as others read it: whole, or refused."""
+"""Read coverage.csv, and refuse a truncated or damaged one."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ COUNTS = ["expected", "planned", "fetched", "with_video", "with_sound", "silent"
 def read_coverage(path: str | Path) -> pd.DataFrame:
     """Return a coverage.csv with its counts as numbers; `expected` may be missing.
 
-    UserError when a column is missing, a count is none, or a split of the splits.parquet beside it
-    has no line: half a file has whole lines, too.
+    Raises UserError when a column is missing, a count is not a number, or a split of the
+    splits.parquet beside it has no line, which reveals a file truncated between two lines.
     """
     path = Path(path)
     fix = f"delete it and run {command_for(path)}"
@@ -33,5 +33,5 @@ def read_coverage(path: str | Path) -> pd.DataFrame:
         repair = f"delete it and run {command_for(lists)}"
         splits = read_columns(lists, repair, ["split"])["split"].unique().to_pylist()
         if lacking := sorted(set(splits) - set(table.split)):
-            raise UserError(f"{path}: no line of split {lacking[0]}: cut off. Fix: {fix}")
+            raise UserError(f"{path}: truncated: no line of split {lacking[0]}. Fix: {fix}")
     return table

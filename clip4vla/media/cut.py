@@ -1,4 +1,4 @@
-"""Cutting a clip out of a longer source: by ffmpeg, without re-encoding, and the cut is checked."""
+"""Cut a clip out of a longer source with ffmpeg, without re-encoding, and check the cut."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -23,9 +23,9 @@ _MEANING = {  # of exit codes, which are 256 less ffmpeg's error number
 
 
 class CutFailed(Exception):
-    """What ffmpeg cut out is not the clip, or nothing.
+    """The file that ffmpeg cut is not the clip, or is empty.
 
-    final: another attempt cannot give more, as the source has nothing in the range.
+    final: another attempt cannot succeed, because the source has nothing in the range.
     """
 
     def __init__(self, why: str, final: bool = False):
@@ -134,7 +134,7 @@ class Packets:
 
 
 def _listed(lines: Iterable[str], length: float) -> Packets:
-    """What a list of packets holds (ffmpeg's framecrc)."""
+    """Parse a list of packets (ffmpeg's framecrc)."""
     found = Packets()
     kind: dict[str, str] = {}
     base: dict[str, float] = {}

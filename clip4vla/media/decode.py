@@ -134,7 +134,7 @@ class Mixdown:
 
 
 def decode_audio(path: str | Path) -> tuple[np.ndarray, int]:
-    """The first sound track: (float32 [C, n] with C = 1 or 2, samples per second, not resampled).
+    """Return the first sound track, not resampled: (float32 [C, n], C = 1 or 2; sample rate).
 
     Raises as `sound_blocks` does.
     """
@@ -145,7 +145,7 @@ def decode_audio(path: str | Path) -> tuple[np.ndarray, int]:
 def sound_blocks(
     path: str | Path, longest: float = LONGEST_SECONDS
 ) -> tuple[Iterator[np.ndarray], int]:
-    """The same in blocks [C, n] as they are decoded, so that no file needs memory for all of it.
+    """Yield the same in blocks [C, n] as they are decoded, which bounds the memory of any file.
 
     Packets that cannot be decoded are left out; raises NoStream or DecodeError if nothing can be,
     and at the latest the blocks raise TooLong after `longest` seconds.
@@ -178,7 +178,7 @@ def decode_frames(
     seconds: float | None = None,
     longest: float = LONGEST_SECONDS,
 ) -> Iterator[np.ndarray]:
-    """Pictures on a grid: uint8 [H, W, 3] RGB, picture i being the one shown at i / fps seconds.
+    """Yield pictures on a grid, uint8 [H, W, 3] RGB; picture i is the one shown at i / fps seconds.
 
     Time counts from the first picture; there is at least one, and none at or after the end of the
     last, nor at or after `seconds`: a clip that was cut without re-encoding keeps some pictures
@@ -227,7 +227,7 @@ def frames_of(container, stream, broken: list[str] | None = None) -> Iterator:
 
 
 def packets_of(container, streams, broken: list[str] | None = None) -> Iterator:
-    """Packets of some streams and, at the end or where reading fails, their flush packets.
+    """Yield packets of some streams and, at the end or where reading fails, their flush packets.
 
     A transport stream asks to be read on (EAGAIN) after every 64 kB in which it finds nothing.
     """

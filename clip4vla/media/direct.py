@@ -1,7 +1,7 @@
-"""A media file at an address of `source: http`: what the server has there, and a clip cut from it.
+"""Download a media file of `source: http`, or cut a clip from it.
 
-A page, playlist or manifest could name any address and be of any size. None is read: the first
-bytes say whether an answer is text, and nothing else is asked of it.
+A page, playlist or manifest could name any address and have any size. None is read: a response
+whose first bytes are text is refused.
 """
 
 import contextlib

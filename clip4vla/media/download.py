@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from clip4vla.config.data import Dataset
 from clip4vla.media import direct
@@ -40,7 +41,7 @@ class Downloader:
 
     @property
     def warnings(self) -> list[str]:
-        """What yt-dlp warned of, at the start and with the last clip."""
+        """yt-dlp's warnings, at the start and for the last clip."""
         return [] if self.direct else [*self.log.lasting, *self.log.last]
 
     def get(self, address: str, clip_id: str, start: float | None, end: float | None) -> Path:
@@ -61,8 +62,8 @@ class Downloader:
             raise NoMediaFile("no media file came out of the download")
         return path
 
-    def _look_up(self, address: str):
-        """What is at an address; kept for the next clip, which often has the same."""
+    def _look_up(self, address: str) -> Any:
+        """Look up an address; keep the result for the next clip, which often has the same."""
         if self._found is None or self._found[0] != address:
             search = direct.look_up if self.direct else _of_youtube
             self._found = (address, search(self.youtube_dl, address))
@@ -99,7 +100,7 @@ class Downloader:
         return [{"start_time": start, "end_time": end}]
 
 
-def _of_youtube(youtube_dl, address: str) -> dict:
+def _of_youtube(youtube_dl: Any, address: str) -> dict:
     info = youtube_dl.extract_info(address, download=False, process=False) or {}
     if info.get("_type", "video") != "video":
         raise NoMediaFile("no media file: the address is a list, not a video")
@@ -107,7 +108,7 @@ def _of_youtube(youtube_dl, address: str) -> dict:
 
 
 def _kinds_of(info: dict) -> list[str]:
-    """Kinds of track that the formats have which were taken; unknown codecs promise nothing."""
+    """Return the kinds of track in the downloaded formats; unknown codecs do not count."""
     formats = info.get("requested_formats") or [info]
     codecs = {"video": "vcodec", "audio": "acodec"}
     return [

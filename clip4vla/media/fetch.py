@@ -67,8 +67,10 @@ def fetch_shard(
     with sole_owner(folder):
         shutil.rmtree(folder / ".part", ignore_errors=True)
         if dataset.source == "local":
-            given = {"media": dataset.media, "folder": folder, "cut_longer": dataset.cut_longer}
-            found = [fetch_local(row, **given) for row in track(rows, "fetch")]
+            found = [
+                fetch_local(row, dataset.media, folder, cut_longer=dataset.cut_longer)
+                for row in track(rows, "fetch")
+            ]
         else:
             found = _Remote(dataset, folder, network, frozen).fetch(rows, earlier)
     return pd.DataFrame(found, columns=list(FETCH_COLUMNS)).astype(FETCH_COLUMNS)

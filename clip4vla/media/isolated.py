@@ -1,4 +1,4 @@
-"""A function in a process of its own: what crashes or hangs there is one failed call, no more.
+"""Run a function in a separate process, where a crash or a hang is one failed call.
 
 Decoders are large C libraries that read files from strangers. One file that kills its process,
 never ends or takes all memory must not stop a shard of a thousand clips. The same bounds hold for
@@ -37,7 +37,7 @@ class Crashed(RuntimeError):
 
 
 def patience(path: str | os.PathLike) -> float:
-    """Seconds after which a file's decoder is taken to hang: far more than a slow machine needs."""
+    """Return after how many seconds a file's decoder counts as hung, on slow machines too."""
     try:
         size = os.stat(path).st_size
     except OSError:  # gone or unreadable: whoever opens it says so
@@ -107,8 +107,11 @@ class Isolated:
         return min(LOOK_SECONDS, max(0.0, self._deadline - time.monotonic()))
 
     def excess(self) -> str:
-        """Return which bound the child is beyond, or "": its memory is looked at, not limited, as
-        libav goes on with other results where it is refused some."""
+        """Return which limit the child exceeds, or "".
+
+        Its memory is measured, not limited, because libav gives other results when an allocation
+        fails.
+        """
         if time.monotonic() >= self._deadline:
             return f"no answer in {self._seconds:.0f} s"
         return _greed(self.process.pid, self.memory, self._inherited)
@@ -218,7 +221,7 @@ def _end_with(parent: int) -> None:
 
 
 def _serve(function: Callable, pipe, parent: int) -> None:
-    """The child's life: argument in, result or items out. It never returns to its parent's code."""
+    """Answer arguments until the pipe closes, then exit: the child never runs the parent's code."""
     try:
         _end_with(parent)
         _settle(pipe.fileno())

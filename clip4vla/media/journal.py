@@ -16,8 +16,8 @@ class Journal:
     """journal.jsonl in a folder, one record an attempt.
 
     Keys: clip_id, request, fetch, detail, again (not before this moment, in seconds since 1970, the
-    clip may be asked for again), file, bytes, sha256, tool; final (where it is there): nothing may
-    come of asking again, whatever the status says. A record is on the disk before the next
+    clip may be asked for again), file, bytes, sha256, tool; final (optional): asking again cannot
+    help, whatever the status says. A record is on the disk before the next
     clip begins. A torn last line, which a kill may leave, counts for nothing and is cut off before
     the next record is added; so do records of another request (other address or times) and of files
     that are gone from the folder or have another size. Reading changes nothing, so anybody may read

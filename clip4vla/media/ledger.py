@@ -131,7 +131,7 @@ def missing(ledger: pd.DataFrame) -> pd.DataFrame:
 
 
 def _details(flawed: pd.DataFrame) -> list[str]:
-    """What is said of each clip: why it was not fetched, or how long it is, and of which file."""
+    """Return the detail of each clip: why it was not fetched, or how long it is, and its file."""
     return [
         "; ".join(part for part in (row.detail, *described(row), row.path) if part)
         for row in flawed.itertuples()

@@ -1,7 +1,7 @@
-"""How long a clip's file is, against its annotation: whole videos under clip names, and stumps.
+"""Compare the length of a clip's file with its annotation: whole videos, and truncated files.
 
-Collections that are passed around hold files of the right name with the whole video in them, and
-files of which a download left a part. They decode, so only their length gives them away.
+Mirrors of datasets contain files with a clip's name and the whole video in them, and incomplete
+downloads. They decode, so only their length reveals them.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ TOLERANCE, LEAST_SECONDS = 0.2, 1.0  # of the annotated length, and never less t
 
 
 class Length(StrEnum):
-    """What the probed duration of a clip is against the annotated one."""
+    """Result of comparing the probed duration of a clip with the annotated one."""
 
     OK = "ok"
     LONGER = "longer_than_annotated"
@@ -29,12 +29,12 @@ FLAGS = (Length.LONGER, Length.SHORTER)
 
 
 def slack(annotated: float) -> float:
-    """Seconds by which a file may differ from its annotated length."""
+    """Return the seconds by which a file may differ from its annotated length."""
     return max(LEAST_SECONDS, TOLERANCE * annotated)
 
 
 def lengths(rows: pd.DataFrame) -> pd.Series:
-    """One Length for every row of a ledger, whole or so far."""
+    """Return a Length for every row of a ledger, complete or not."""
     annotated = rows["annotated_end"] - rows["annotated_start"]
     beyond = rows["duration"] - annotated
     allowed = (TOLERANCE * annotated).clip(lower=LEAST_SECONDS)
@@ -46,7 +46,7 @@ def lengths(rows: pd.DataFrame) -> pd.Series:
 
 
 def with_cuts(rows: pd.DataFrame, media: Path) -> pd.DataFrame:
-    """The rows of a dataset with `cut_longer`: those cut from a whole video get their times.
+    """Return the rows of a dataset with `cut_longer`, with times for those cut from a whole video.
 
     The cache ends the pictures of a cut clip where the clip ends.
     """
@@ -59,9 +59,9 @@ def with_cuts(rows: pd.DataFrame, media: Path) -> pd.DataFrame:
 
 
 def is_whole_video(path: Path, start: float, end: float) -> bool:
-    """Whether a file under a clip's name is longer than the clip and reaches to its end.
+    """Return whether a file under a clip's name is longer than the clip and reaches to its end.
 
-    By what its header says: the cut is compared with the annotation again when it is probed.
+    The header decides; the cut is compared with the annotation again when it is probed.
     """
     with Isolated(_header_seconds) as apart:
         try:
@@ -78,7 +78,7 @@ def _header_seconds(path: Path) -> float:
 
 
 def described(row) -> Iterator[str]:
-    """In words, what a ledger's row says of a file that is longer or shorter than annotated."""
+    """Yield a description of a file that is longer or shorter than annotated; else nothing."""
     if row.length in FLAGS:
         annotated = row.annotated_end - row.annotated_start
         yield f"{row.duration:.1f} s where {annotated:.1f} s are annotated"

@@ -17,7 +17,7 @@ TOOL = "local"
 
 
 def fetch_local(row, media: Path, folder: Path, cut_longer: bool = False) -> dict:
-    """The fetch record of one plan row.
+    """Return the fetch record of one plan row.
 
     A file that is the clip is used as it is, without a copy. A longer source is cut without
     re-encoding into `folder`/<clip_id>.mp4; so is, with `cut_longer`, a whole video under a clip's
@@ -46,10 +46,11 @@ def fetch_local(row, media: Path, folder: Path, cut_longer: bool = False) -> dic
 
 
 def has_changed(row, media: Path, folder: Path, since: float) -> bool:
-    """Whether a file of the user is another one than a fetched row (with `file`) says.
+    """Return whether a user's file has changed since its fetched row (with `file`) was written.
 
-    `since` is when the row was written. A file that is newer by one of its times (`cp -p` sets
-    only one back) is compared by its hash; there is none of a source that was cut into `folder`.
+    `since` is when the row was written. A file that is newer by one of its times (`cp -p` resets
+    only one) is compared by its hash; a source that was cut into `folder` has none and counts as
+    changed.
     """
     source = media / row.file
     try:
@@ -65,7 +66,7 @@ def has_changed(row, media: Path, folder: Path, since: float) -> bool:
 
 
 def _problem(source: Path) -> str:
-    """Why a file cannot be read; "" if it can. A link to itself or a closed folder is a reason."""
+    """Return why a file cannot be read, such as a link to itself or a closed folder; else ""."""
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):
             return "not a regular file"

@@ -87,7 +87,7 @@ def by_split(rows: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int])
 def by_status(
     rows: pd.DataFrame, source: str = "http", cut_longer: bool = False
 ) -> list[dict[str, Any]]:
-    """Every status that occurs, other than ok: {part, status, clips, advice}.
+    """Return every status that occurs, other than ok: {part, status, clips, advice}.
 
     `source` and `cut_longer` are the dataset's: a file that is not in a local folder may be put
     there, and one that is too long may be cut.
@@ -100,7 +100,7 @@ def by_status(
                 continue
             advice = _MORE_ADVICE.get(status)
             if source == "youtube" and status == FetchStatus.FORMAT_UNAVAILABLE:
-                advice = "`clip4vla doctor`, update yt-dlp, then `clip4vla data retry`"
+                advice = "run `clip4vla doctor`, update yt-dlp, then `clip4vla data retry`"
             if source == "local" and status == FetchStatus.GONE:
                 advice = "put the files into `media`, then `clip4vla data retry`"
             if advice is None:

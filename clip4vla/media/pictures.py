@@ -28,7 +28,7 @@ MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is not bel
 
 
 def credible_rate(stream) -> bool:
-    """Whether the header's frame rate can be true, in containers where it alone makes the time."""
+    """Return whether the header's frame rate is plausible, where it alone determines the times."""
     rate = stream.average_rate or stream.guessed_rate
     if not rate or stream.container.format.name not in HEADER_TIMED:
         return True
@@ -36,10 +36,10 @@ def credible_rate(stream) -> bool:
 
 
 def timed(frames: Iterable, stream) -> Iterator[tuple[float, float, av.VideoFrame]]:
-    """(begin, length, frame) of pictures, in seconds from the first.
+    """Yield (begin, length, frame) of pictures, in seconds from the first.
 
-    Where the time stamps jump, begin late or come of a rate that cannot be, the next picture
-    follows the last one at once.
+    Where time stamps jump, begin late or follow from an implausible rate, the next picture follows
+    the last one at once.
     """
     credible = credible_rate(stream)
     rate = stream.average_rate or stream.guessed_rate

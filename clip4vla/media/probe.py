@@ -70,10 +70,9 @@ PROBE_COLUMNS = {"clip_id": "string"} | {field.name: _DTYPES[field.type] for fie
 
 
 def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
-    """One row (PROBE_COLUMNS) per fetch row, in order; not_fetched where there is no file.
+    """Return one row (PROBE_COLUMNS) per fetch row, in order; not_fetched where there is no file.
 
-    A file that crashes the decoder, or that it never comes back from, is a decode_error, and so is
-    one that raises whatever it may be.
+    A file on which the decoder crashes, hangs or raises any exception is a decode_error.
     """
     found = []
     with Isolated(_probed) as probe_apart:
@@ -220,7 +219,7 @@ def _decode(container, picture, sound, seen: _Seen, heard: _Heard, ends) -> list
 
 
 def _left_out(container, picture, sound, ends: dict[int, int]) -> Iterator[str]:
-    """What of a file that was read to its end is not used, or not believed."""
+    """Yield the parts of a file that are not used and the claims that are not believed."""
     if picture and not credible_rate(picture):
         rate = float(picture.average_rate or picture.guessed_rate)
         yield f"a frame rate of {rate:g} in its header"
@@ -263,7 +262,7 @@ def _report_picture(probe: Probe, stream, seen: _Seen, heard: _Heard) -> None:
 
 
 def _frame_rate(stream, seen: _Seen) -> float:
-    """The header's frame rate, or that of the pictures where it is far from it."""
+    """Return the header's frame rate, or that of the pictures where the two differ widely."""
     counted = seen.frames / seen.end if seen.end else math.nan
     claimed = float(stream.average_rate) if stream.average_rate else math.nan
     return round(counted, 3) if not counted / 2 <= claimed <= counted * 2 else claimed

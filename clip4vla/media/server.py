@@ -26,8 +26,8 @@ def _until(path: Path) -> float:
         return 0.0
     except (ValueError, LookupError, TypeError):
         raise UserError(
-            f"{path}: damaged: it must say until when the server refuses. Fix: delete it; the "
-            "server is then asked at once"
+            f"{path}: corrupt: the time until which the server refuses is missing. Fix: "
+            "delete it; the server is then asked at once"
         ) from None
 
 

@@ -149,7 +149,7 @@ _FFMPEG_NETWORK = (
 
 
 def classify(error: BaseException, warnings: Sequence[str] = ()) -> tuple[FetchStatus, str]:
-    """Status and one line of detail for a failed fetch.
+    """Return the status and one line of detail for a failed fetch.
 
     Reads the whole chain of causes of a yt-dlp error: words that say more than an HTTP status,
     then that status, then the types of the causes, then all other words. Where that is not enough

@@ -1,4 +1,4 @@
-"""How yt-dlp is set up: what it may do, how gently, and where its warnings go."""
+"""Configuration of yt-dlp: permissions, download rate limits, and its warnings."""
 
 import io
 import os
@@ -27,10 +27,10 @@ class NoMediaFile(Exception):
 
 
 class Log:
-    """Keeps yt-dlp's warnings; its errors arrive as exceptions.
+    """A log that keeps yt-dlp's warnings; its errors arrive as exceptions.
 
-    yt-dlp says only once that it lacks a JavaScript runtime or its scripts, but that holds for
-    all videos that come after.
+    yt-dlp warns only once about a missing JavaScript runtime or missing scripts, but the warning
+    applies to all later videos.
     """
 
     def __init__(self):
@@ -70,7 +70,7 @@ def youtube_dl(dataset: Dataset, tools: Path, log: Log, ranges: Callable) -> Any
 
 
 def refused_why(youtube_dl: Any, url: str, headers: dict[str, str]) -> None:
-    """Ask for one byte where ffmpeg was refused, which does not say how; raises what is said."""
+    """Request one byte of a URL that ffmpeg was refused, to raise the error it did not report."""
     from yt_dlp.networking import Request
 
     youtube_dl.urlopen(Request(url, headers={**headers, "Range": "bytes=0-0"})).close()
@@ -167,7 +167,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _reach_loopback_directly() -> None:
-    """A proxy for the internet cannot reach a server on this machine."""
+    """Exclude this machine from the proxy, which cannot reach a server on it."""
     for name in ("no_proxy", "NO_PROXY"):
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
         added = [host for host in ("127.0.0.1", "localhost") if host not in hosts]

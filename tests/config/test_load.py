@@ -108,7 +108,7 @@ def test_a_mistake_in_the_config_is_one_line(project, change, expected):
         (("pretrain: null", "finetune: {}, modalities: [vision], model.fusion: query2sim"), "weighs vision against audio: give both"),
         (("pretrain: null", "model.fusion: cross"), "model.fusion: Input should be 'global_to_global'"),
         (("pretrain: null", "decoding.method: beam"), "decoding: task retrieval writes no captions"),
-        (("pretrain: null", "finetune: {}, task: classification, missing_audio: released_links"), "missing_audio: released_links compares captions; clips have a label"),
+        (("pretrain: null", "finetune: {}, task: classification, missing_audio: released_links"), "missing_audio: released_links compares captions"),
         (("pretrain: null", "inputs.extra_word: true"), "inputs.extra_word: task retrieval writes no captions"),
         (("pretrain: null", "pretrain: {sources: [{dataset: d, nonverbal_share: 1}], inputs.extra_word: true}"), "inputs.extra_word: pre-training writes no captions"),
         (("pretrain: null", "finetune: {}, task: captioning, decoding.beams: 3"), "decoding: beams is read by method: beam alone"),
@@ -291,5 +291,5 @@ def test_a_dataset_name_that_is_no_part_of_a_target_is_refused(tmp_path, name):
     """It stands in `data/<name>-<version>-<hash>/`, whose parts are told apart by hyphens."""
     path = tmp_path / "config.yaml"
     path.write_text(f'targets: [t]\ndatasets:\n  "{name}": {{reader: demo, annotations: notes}}\n')
-    with pytest.raises(UserError, match=r"config\.yaml:2: datasets: .* Fix: use lower-case"):
+    with pytest.raises(UserError, match=r"config\.yaml:2: datasets: .* Fix: use only lower-case"):
         load_config([path])

@@ -151,7 +151,7 @@ def test_a_failing_disk_is_no_decode_error(build, tmp_path):
 
 def test_missing_media_names_the_file(build, ledger, tmp_path):
     Path(ledger.path[1]).unlink()
-    with pytest.raises(UserError, match=r"bravo\.mp4: the media file of clip bravo is gone"):
+    with pytest.raises(UserError, match=r"bravo\.mp4: the media file of clip bravo is missing"):
         build(tmp_path / "0.tar")
 
 
@@ -274,9 +274,9 @@ def test_fork_reads_the_same(cache):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "no whole manifest"),
-        ('{"shards": [{"tar": "a.tar"}]}', "no whole manifest"),
-        ("[]", "no whole manifest"),
+        ("{", "corrupt manifest"),
+        ('{"shards": [{"tar": "a.tar"}]}', "corrupt manifest"),
+        ("[]", "corrupt manifest"),
         ('{"shards": [{"tar": "../a.tar", "index": "a"}], "files": {}}', "outside its folder"),
         ('{"shards": [], "files": {"/etc/passwd": ""}}', "outside its folder"),
     ],

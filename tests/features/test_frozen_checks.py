@@ -81,7 +81,7 @@ def test_a_manifest_that_lacks_a_part_is_named(manifest_path, key):
     manifest = json.loads(manifest_path.read_text())
     del manifest[key]
     manifest_path.write_text(json.dumps(manifest))
-    refused(ClipCache, manifest_path, match=r"manifest\.json: no whole manifest\. Fix: ")
+    refused(ClipCache, manifest_path, match=r"manifest\.json: corrupt manifest\. Fix: ")
 
 
 @pytest.fixture

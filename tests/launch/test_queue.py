@@ -76,7 +76,7 @@ def test_text_in_place_of_jobs_is_no_answer(slurm, told):
     """Were it taken for none, a second job would be submitted beside a living one."""
     slurm("squeue", told)
     with pytest.raises(
-        UserError, match="^squeue: answers '.*' in place of jobs. Fix: see what"
+        UserError, match="^squeue: printed '.*' in place of jobs. Fix: run it"
     ) as error:
         queue.living_job("clip4vla-x")
     assert str(error.value).isprintable()
@@ -86,7 +86,7 @@ def test_text_in_place_of_jobs_is_no_answer(slurm, told):
 def test_text_in_place_of_a_state_is_no_answer(slurm, told):
     slurm("squeue", told)
     slurm("sacct", "COMPLETED|0:0")
-    with pytest.raises(UserError, match="^squeue: answers"):
+    with pytest.raises(UserError, match="^squeue: printed"):
         queue.state_of("7")
 
 

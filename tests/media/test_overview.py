@@ -10,7 +10,7 @@ from clip4vla.media.overview import by_status
 @pytest.mark.parametrize(
     ("source", "status", "advice"),
     [
-        ("youtube", "format_unavailable", "`clip4vla doctor`, update yt-dlp"),
+        ("youtube", "format_unavailable", "run `clip4vla doctor`, update yt-dlp"),
         ("http", "format_unavailable", "read `detail` in missing.tsv"),
         ("local", "gone", "put the files into `media`"),
         ("http", "gone", "for good"),

@@ -85,7 +85,7 @@ def test_a_web_page_in_place_of_weights_stops_before_anything_runs(project):
     config = project.folder / "config.yaml"
     weights = "weights.mine.path: clip.pt\nrecipe:\n  model.weights: mine\n"
     config.write_text(config.read_text().replace("recipe:\n", weights, 1))
-    done = project.run("data")
+    done = project.run()
     assert done.returncode != 0
     assert (
         f"weights mine: {page}: is a web page (HTML or XML), not weights. Fix: download"

@@ -121,9 +121,9 @@ def test_memory_is_advised_only_where_it_lacked(monkeypatch, tmp_path):
     with pytest.raises(UserError) as error:
         ptb({"x": ["a"]})
     assert "memory" not in str(error.value)
-    assert "Fix: see whether `clip4vla doctor` finds Java" in str(error.value)
+    assert "Fix: run `clip4vla doctor`, which checks Java" in str(error.value)
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dnothing=1")
-    with pytest.raises(UserError, match="Fix: unset JAVA_TOOL_OPTIONS, from which") as error:
+    with pytest.raises(UserError, match="Fix: unset JAVA_TOOL_OPTIONS, which passes") as error:
         ptb({"x": ["a"]})
     assert "Picked up" not in str(error.value)
 

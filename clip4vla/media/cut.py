@@ -80,8 +80,8 @@ def cut(
     with open(packets, encoding="ascii", errors="replace") as lines:
         found = _listed(lines, length)
     packets.unlink()
+    found.check(found.kinds & {"video"}, length)  # first: behind the end comes what lies before it
     check_cut(target, length, largest)
-    found.check(found.kinds & {"video"}, length)
 
 
 def check_cut(path: Path, length: float, largest: int) -> None:

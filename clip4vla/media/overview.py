@@ -21,18 +21,30 @@ _ADVICE = {
     "later": "`clip4vla data retry` after a pause",
     "never": "for good",
 }
-_MORE_ADVICE = {
-    FetchStatus.AGE_RESTRICTED: "set `cookies`, then `clip4vla data retry --now`",
-    FetchStatus.LOGIN_OR_BOT_CHECK: "wait, or set `cookies`, then `clip4vla data retry --now`",
-    FetchStatus.CUT_FAILED: "`clip4vla data retry`, or cut it yourself and use `source: local`",
-    FetchStatus.FORMAT_UNAVAILABLE: "read `detail` in missing.tsv, then `clip4vla data retry`",
-    FetchStatus.UNKNOWN: "read `detail` in missing.tsv, then `clip4vla data retry`",
-    VideoStatus.DECODE_ERROR: "the file is damaged: not used",
-    VideoStatus.NO_VIDEO_STREAM: "not used",
-    VideoStatus.TOO_SHORT: "not used",
-    VideoStatus.TOO_LONG: "over an hour: cut it, or give its `start` and `end`",
-    AudioStatus.NO_AUDIO_STREAM: "silent: `missing_audio` decides",
-    AudioStatus.DIGITAL_SILENCE: "silent: `missing_audio` decides",
+_MORE_ADVICE = {  # by (part, status): two parts have statuses of one name
+    ("fetch", FetchStatus.AGE_RESTRICTED): "set `cookies`, then `clip4vla data retry --now`",
+    ("fetch", FetchStatus.LOGIN_OR_BOT_CHECK): (
+        "wait, or set `cookies`, then `clip4vla data retry --now`"
+    ),
+    ("fetch", FetchStatus.CUT_FAILED): (
+        "`clip4vla data retry`, or cut it yourself and use `source: local`"
+    ),
+    ("fetch", FetchStatus.FORMAT_UNAVAILABLE): (
+        "read `detail` in missing.tsv, then `clip4vla data retry`"
+    ),
+    ("fetch", FetchStatus.UNKNOWN): "read `detail` in missing.tsv, then `clip4vla data retry`",
+    ("video", VideoStatus.DECODE_ERROR): "the file is damaged: not used",
+    ("video", VideoStatus.NO_VIDEO_STREAM): "not used",
+    ("video", VideoStatus.TOO_SHORT): "not used",
+    ("video", VideoStatus.TOO_LONG): "over an hour: cut it, or give its `start` and `end`",
+    ("audio", AudioStatus.DECODE_ERROR): "damaged, so silent: `missing_audio` decides",
+    ("audio", AudioStatus.TOO_LONG): "over an hour: cut it, or give its `start` and `end`",
+}
+_LOCAL_ADVICE = {
+    FetchStatus.GONE: "put the files into `media`, then `clip4vla data retry`",
+    FetchStatus.CUT_FAILED: (
+        "read `detail` in missing.tsv, replace the file, then `clip4vla data retry`"
+    ),
 }
 _LENGTH_ADVICE = {  # (flag, whether it can be cut or replaced here)
     (Length.LONGER, True): "used as it is; whole videos under clip names? set `cut_longer: true`",
@@ -98,11 +110,11 @@ def by_status(
         for status in statuses:
             if status in ("ok", "not_fetched") or not counts.get(status, 0):
                 continue
-            advice = _MORE_ADVICE.get(status)
+            advice = _MORE_ADVICE.get((part, status))
             if source == "youtube" and status == FetchStatus.FORMAT_UNAVAILABLE:
                 advice = "run `clip4vla doctor`, update yt-dlp, then `clip4vla data retry`"
-            if source == "local" and status == FetchStatus.GONE:
-                advice = "put the files into `media`, then `clip4vla data retry`"
+            if source == "local" and part == "fetch":
+                advice = _LOCAL_ADVICE.get(status, advice)
             if advice is None:
                 silent = "silent: `missing_audio` decides"
                 advice = _ADVICE[status.retry] if part == "fetch" else silent

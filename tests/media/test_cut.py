@@ -32,6 +32,15 @@ def test_a_range_behind_the_end_is_no_clip(tmp_path, suffix):
     assert row.detail == f"cut failed: {long}: the source has nothing in the 1.0 s of the clip"
 
 
+def test_behind_the_end_there_is_nothing_however_long_the_last_pictures_are(tmp_path):
+    """With one key frame, at the beginning, the cut holds all pictures that lie before its clip."""
+    long, source = tmp_path / "long.mp4", make_clip(tmp_path / "source.mp4", seconds=4)
+    command = [ffmpeg(), "-v", "error", "-i", source, "-c:v", "libx264", "-sc_threshold", "0", long]
+    subprocess.run(command, check=True)
+    row = cut_locally(tmp_path, long, 50.0, 51.0)
+    assert row.detail == f"cut failed: {long}: the source has nothing in the 1.0 s of the clip"
+
+
 def test_a_stream_copy_that_loses_the_pictures_is_no_clip(tmp_path):
     """Transport streams are not cut at a key frame: what comes before the next one is lost."""
     long = make_clip(tmp_path / "long.ts", seconds=4, sound=("mono", 48000))

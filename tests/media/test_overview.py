@@ -14,6 +14,8 @@ from clip4vla.media.overview import by_status
         ("http", "format_unavailable", "read `detail` in missing.tsv"),
         ("local", "gone", "put the files into `media`"),
         ("http", "gone", "for good"),
+        ("http", "cut_failed", "`clip4vla data retry`, or cut it yourself"),
+        ("local", "cut_failed", "read `detail` in missing.tsv, replace the file"),
     ],
 )
 def test_advice_fits_the_source(source, status, advice):
@@ -23,3 +25,12 @@ def test_advice_fits_the_source(source, status, advice):
     })  # fmt: skip
     (found,) = by_status(rows, source)
     assert found["status"] == status and found["advice"].startswith(advice)
+
+
+def test_damaged_sound_is_not_called_unused():
+    """Pictures and sound have a status of the same name; only without pictures is a clip unused."""
+    rows = pd.DataFrame({"clip_id": ["a", "b"], "file": "a.mp4", "fetch": "ok"})
+    rows = rows.assign(video=["ok", "decode_error"], audio=["decode_error", "ok"], length="ok")
+    found = {one["part"]: one["advice"] for one in by_status(rows)}
+    assert found["video"] == "the file is damaged: not used"
+    assert found["audio"] == "damaged, so silent: `missing_audio` decides"

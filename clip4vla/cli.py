@@ -298,12 +298,27 @@ def fail(message: str, code: int) -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of the `clip4vla` command."""
     os.environ.setdefault("MPLBACKEND", "Agg")
+    _open_standard_streams()
     if not sys.stdout.isatty():  # a file of ours is UTF-8, wherever it is written
         sys.stdout.reconfigure(encoding="utf-8")
     if not sys.stderr.isatty():
         _print_command(arguments or sys.argv[1:])
     with one_line_errors():
         return app(args=arguments)
+
+
+def _open_standard_streams() -> None:
+    """Put the null device where a standard stream is closed (`clip4vla ... >&-`).
+
+    Else the next file that is opened takes its number, and libraries write their messages into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _print_command(arguments: list[str]) -> None:

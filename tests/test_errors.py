@@ -1,6 +1,9 @@
 """Failures of disks and folders are one line with a remedy; the rest keeps its traceback."""
 
 import errno
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -44,3 +47,14 @@ def test_control_characters_of_names_in_files_reach_no_terminal(capsys):
     with pytest.raises(SystemExit):
         fail(text, 78)
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(tmp_path, closed):
+    """Schedulers and daemons start programs without some of them."""
+    program = f"{shlex.quote(sys.executable)} -c 'from clip4vla.cli import main; main()'"
+    command = f"{program} data probe demo-v1-12345678 0 {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 78  # there is nothing to probe
+    assert "Traceback" not in done.stderr
+    assert ("fetch.parquet: missing" in done.stderr) == ("2>&-" not in closed)

@@ -1,4 +1,4 @@
-"""Tables that a stage reads: whole and with their columns, or one line with the remedy."""
+"""Read tables; a missing, corrupt or incomplete one is an error of one line with the remedy."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,7 +35,7 @@ def read_text_table(
 ) -> "pd.DataFrame":
     """Return a csv or tsv file as a pandas frame of texts; errors as for `read_frame`.
 
-    A last line without its end is a file that was cut off: our writers always end it.
+    A last line without a line break means a truncated file, because our writers always end it.
     """
     import pandas as pd
 
@@ -55,7 +55,7 @@ def _checked(
     read: Callable[[Path], Any],
     names: Callable[[Any], Iterable[str]] = lambda table: table.columns,
 ) -> Any:
-    """Return what `read` makes of the file, once it is known to be whole."""
+    """Read a file with `read`, and check that it is complete and has the columns."""
     path = Path(path)
     if not path.is_file():
         what = "is not a file" if path.exists() else "missing"

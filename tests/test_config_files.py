@@ -72,7 +72,7 @@ def test_runs_that_are_here_are_listed_beside_those_of_the_config(here):
     (here / "runs" / key / "state" / "step-000007.pt").write_text("")
     listed = said("runs", "ls", "-c", "mine.yaml")
     (line,) = [line for line in listed.splitlines() if key in line]
-    assert "saved at step 7" in line and "(of no row of this config)" in line
+    assert "saved at step 7" in line and "(not in this config)" in line
     assert key not in said("runs", "ls", "table5/scratch", "-c", "mine.yaml")
 
 
@@ -80,7 +80,7 @@ def test_data_that_are_here_are_told_beside_those_of_the_config(here):
     (here / "data" / "other-v1-0a1b2c").mkdir(parents=True)
     (here / "data" / "other-v1-0a1b2c" / "plan.parquet").write_text("")
     text = " ".join(said("data", "status", "-c", "mine.yaml").split())
-    assert "other-v1-0a1b2c: here, but no target of this config needs it" in text
+    assert "other-v1-0a1b2c: not part of any target of this config. Fix: " in text
     assert "here, but no target" not in said("data", "status", "msrvtt", "-c", "mine.yaml")
     assert "not planned yet" in said("data", "retry", "msrvtt", "-c", "mine.yaml")
 

@@ -48,7 +48,7 @@ def doubt(path: Path, sha256: str, archive: bool = False) -> str | None:
 def published_as(sha256: str, item: Weights) -> str | None:
     """Return whose file has this hash: OpenAI's, or that of the open_clip tag; None: unknown.
 
-    sha256: of the file that was read under the name of `item`, which may name another one by now.
+    sha256: of the file that was read as `item`, whose path may have another file by now.
     """
     known = known_openai()
     if sha256 in known:

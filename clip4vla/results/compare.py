@@ -20,8 +20,8 @@ OTHER_GALLERY = "other gallery"
 NOT_COMPARABLE = "not comparable"
 OTHER_PROTOCOL = "other protocol"
 NO_REFERENCE = "—"
-# What decides about a verdict: clips or captions that are missing at test, clips that are missing
-# in training, how the model differs from the paper's, and the readers of the scored clips.
+# What decides whether an entry gets a verdict: test clips or captions that are missing, training
+# clips that are missing, differences of the model from the paper's, readers of the scored clips.
 STATED = ("lacking", "training_lacks", "unlike", "readers")
 
 
@@ -253,7 +253,7 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
 
 
 def _lacking(lines: pd.DataFrame) -> str:
-    """Return what a run did not see: clips of the official split, or captions of its clips."""
+    """Describe the clips of the official split, or captions of its clips, that a run lacked."""
     clips = lines[(lines.n_usable != lines.n_expected).fillna(False).astype(bool)]
     if len(clips):
         worst = clips.loc[(clips.n_usable / clips.n_expected).idxmin()]
@@ -272,7 +272,7 @@ def _undeclared(lines: pd.DataFrame) -> str:
 
 
 def _judged(values: dict, stated: dict[str, str], theirs: str, *, first: bool) -> dict:
-    """Return difference and verdict of a measured entry; one that was not run keeps its verdict.
+    """Return the difference and verdict of a measured entry; others keep their verdict.
 
     stated: see `STATED`; theirs: protocol of the paper's number.
     """

@@ -1,4 +1,4 @@
-"""What a number was made with, in words, and whether that is what the paper's was made with."""
+"""Describe the model behind a number, and how it differs from the paper's."""
 
 from clip4vla.results.metrics_file import MadeWith, TrainedOn
 
@@ -21,10 +21,10 @@ COLUMNS = (
 
 
 def described(made: MadeWith | None) -> dict[str, str | None]:
-    """Return the values of `COLUMNS`: each a short text, or None where nothing is to be said."""
+    """Return the values of `COLUMNS`: each a short text, or None."""
     if made is None:
         unknown = dict.fromkeys(("model", "weights", "pretraining", "finetuning"), "not recorded")
-        why = "its metrics.json does not say what model it is of (an older version wrote it)"
+        why = "its metrics.json does not record the model (an older version wrote it)"
         return {**dict.fromkeys(COLUMNS), **unknown, "unlike_paper": why}
     return {
         "reader": made.reader,
@@ -50,7 +50,7 @@ def _weights(made: MadeWith) -> str:
 
 
 def _trained(made: MadeWith, stage: str) -> str | None:
-    """`run 1a2b… on DATA, then run …` for pre-training, `DATA` for fine-tuning (a run a seed)."""
+    """Return `run 1a2b… on DATA, then run …` of pre-training, `DATA` of fine-tuning, or None."""
     parts = []
     for training in made.trainings:
         if training.stage == stage:
@@ -80,7 +80,7 @@ def _differences(made: MadeWith) -> list[str]:
         theirs = " and ".join(PRETRAINING)
         found.append(f"pre-trained on {' and '.join(sources)}, the paper on {theirs}")
     unknown = (
-        f"trained on {item.dataset} {item.split}, of which no number of clips is declared"
+        f"trained on {item.dataset} {item.split}, whose number of clips is not declared"
         for item in _trained_on(made)
         if item.expected is None
     )
@@ -88,7 +88,7 @@ def _differences(made: MadeWith) -> list[str]:
 
 
 def _lacks(made: MadeWith) -> list[str]:
-    """Splits of training that are smaller than declared by more than their tolerance."""
+    """Describe training splits that are smaller than declared by more than their tolerance."""
     found = (
         f"trained on {item.usable:,} of {item.expected:,} clips of {item.dataset} {item.split}"
         for item in _trained_on(made)

@@ -110,9 +110,9 @@ class Metrics(Stated):
 
 
 def read_run_metrics(folder: Path, key: str) -> tuple[Metrics, bool]:
-    """Read the metrics.json of a run, and say whether it is known to be what the run left.
+    """Read the metrics.json of a run, and return whether record.json confirms its sha256.
 
-    Raises UserError where it is another run's, or another file than record.json names.
+    Raises UserError where it is another run's or its sha256 differs.
     """
     path = folder / "metrics.json"
     found = read_metrics(path)
@@ -121,7 +121,7 @@ def read_run_metrics(folder: Path, key: str) -> tuple[Metrics, bool]:
 
 
 def check_key(path: Path, found: Metrics, key: str) -> None:
-    """UserError where a metrics.json in the folder of a run is another run's."""
+    """Raise UserError where the metrics.json in the folder of a run is another run's."""
     if found.run_key != key:
         raise UserError(
             f"{path}: is of run {found.run_key}, not of {key}. Fix: {rerun('evaluate', key)}"

@@ -26,9 +26,9 @@ class Order:
 
 
 def orders(sheet: Sheet, entries: list[Entry]) -> dict[tuple[str, str], Order]:
-    """(dataset, column) -> its order; columns without a pair to compare have none.
+    """Return the order of each (dataset, column); columns without a comparable pair have none.
 
-    Nothing is said of entries that are not comparable to the paper's.
+    Entries that are not comparable to the paper's are left out.
     """
     found = {}
     judged = [e for e in entries if e.difference is not None and e.verdict != NOT_COMPARABLE]

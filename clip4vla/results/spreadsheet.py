@@ -8,10 +8,10 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a text that begins so is run as a
 
 
 def spreadsheet_csv(frame: pd.DataFrame, separator: str = ",", ids: tuple[str, ...] = ()) -> str:
-    """Return a frame as CSV in which no text is a formula: an apostrophe stands before such a text.
+    """Return a frame as CSV, with an apostrophe before each text that would be run as a formula.
 
-    Numbers stay as they are, negative ones too; so do the columns `ids`, whose texts are names that
-    programs read (an id of YouTube may begin with a minus).
+    Numbers are unchanged, negative ones too. So are the columns `ids`, whose texts are names that
+    programs read (a YouTube id may begin with a minus).
     """
     texts = frame.select_dtypes(["object", "string"]).columns.difference(ids)
     safe = frame.assign(**{name: frame[name].map(_no_formula) for name in texts})

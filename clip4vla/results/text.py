@@ -23,19 +23,19 @@ def signed(value: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text with every run of whitespace and line breaks as one space."""
+    """Collapse whitespace, line breaks too, to single spaces."""
     return " ".join(text.split())
 
 
 def markdown(text: str) -> str:
-    """Return a text of one line in GitHub Markdown: nothing in it but `code` is markup."""
+    """Escape a text of one line for GitHub Markdown; only `code` stays markup."""
     parts = CODE.split(text)  # plain text and code in turn
     parts[::2] = [MARKUP.sub(_escaped, part) for part in parts[::2]]
     return LEADING.sub(r"\1\\\2", "".join(parts))
 
 
 def markdown_cell(text: str) -> str:
-    """Return a text of one line as the cell of a table in Markdown, in which a bar parts cells."""
+    """Escape a text of one line for a cell of a Markdown table, where bars separate cells."""
     return markdown(text).replace("|", r"\|")
 
 

@@ -58,7 +58,7 @@ def build_tidy(sheets: Iterable[Sheet], runs: str | Path) -> pd.DataFrame:
     """Every metric of every finished evaluation of the sheets (columns: `COLUMNS`).
 
     `runs` is the folder with `<run_key>/metrics.json`. Evaluations that have not run are no
-    lines here; the tables name them. Raises UserError for a metrics file that is not one, is
+    lines here; the tables name them. Raises UserError for a metrics file that is invalid, is
     another run's, or has changed since its run wrote it.
     """
     lines: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ class _Read:
         self._known: dict[str, Metrics] = {}
 
     def __call__(self, key: str) -> tuple[Path, Metrics]:
-        """Return the metrics of a run, and where they stand."""
+        """Return the path of a run's metrics, and the metrics."""
         path = self.runs / key / "metrics.json"
         if key not in self._known:
             self._known[key], verified = read_run_metrics(path.parent, key)
@@ -158,7 +158,7 @@ def _selection(found: Metrics) -> str | None:
 
 
 def _small_batches(found: Metrics) -> str | None:
-    """Such as `finetune 60 in place of 128`; None: every batch was as large as asked for."""
+    """Return such as `finetune 60 in place of 128`; None where no batch was smaller than asked."""
     stages = (found.model_extra or {}).get("small_batches") or {}
     said = [f"{stage} {size['used']} in place of {size['asked']}" for stage, size in stages.items()]
     return ", ".join(said) or None

@@ -15,7 +15,7 @@ def compare(first: str, second: str) -> Comparison:
     folders = _folder(first), _folder(second)
     for folder, key in zip(folders, (first, second), strict=True):
         if (path := folder / "metrics.json").is_file():
-            found = read_metrics(path)  # whole, or refused by name
+            found = read_metrics(path)  # checks the file
             if folder == Path(layout.result_dir(key)):
                 check_key(path, found, key)
     return compare_runs(*folders)

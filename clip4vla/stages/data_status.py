@@ -36,7 +36,7 @@ def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: 
             lists.append(_missing_so_far(rows))
     for version in _others_here(plan) if dataset is None else ():
         console.print(
-            f"{version}: here, but no target of this config needs it; give its config with -c\n",
+            f"{version}: not part of any target of this config. Fix: pass its config with -c\n",
             soft_wrap=True,
         )
     if missing_file is not None:
@@ -46,7 +46,7 @@ def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: 
 
 
 def _others_here(plan: Plan) -> list[str]:
-    """Dataset versions that were planned in this folder, of other targets or configs."""
+    """Return dataset versions that were planned in this folder for other targets or configs."""
     planned = Path(layout.data_dir("x")).parent.glob(f"*/{layout.LISTS[0]}")
     return sorted(
         {path.parent.name for path in planned} - plan.versions.keys() - plan.listed.keys()
@@ -172,7 +172,7 @@ def _table(*headings: str, numbers: Collection[str]) -> Table:
 def retry(plan: Plan, dataset: str | None, at_once: bool = False) -> list[str]:
     """Mark the shards whose refused clips may be asked for again, by taking their table away.
 
-    Of local files, unusable ones are looked at again, and those that have changed.
+    Local files that are unusable or have changed are checked again.
     The ledger goes too, since Snakemake makes what is missing only where something asks for it. The
     next `snakemake` then runs just these shards again, and of these only what is not settled is
     asked for. Returns one line a version. Clips whose pause is not over wait, unless `at_once`
@@ -191,7 +191,7 @@ def retry(plan: Plan, dataset: str | None, at_once: bool = False) -> list[str]:
 
 
 class Frozen(UserError):
-    """A version that cannot change has clips that could be asked for again."""
+    """A frozen version, which cannot change, has clips that could be requested again."""
 
 
 def _retry(plan: Plan, version: str, at_once: bool) -> str:
@@ -235,7 +235,7 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
 
 
 def _due_local(table: Path, version: str, media: Path | None) -> int:
-    """Clips of a shard to look at again: unusable ones, and those whose file has changed."""
+    """Count the clips of a shard that are unusable or whose file has changed."""
     rows = read_table(table)
     planned = read_table(f"{layout.data_dir(version)}/plan.parquet")[["clip_id", "file"]]
     rows = rows.merge(planned, on="clip_id")

@@ -1,4 +1,4 @@
-"""What the number of an evaluation was made with: its towers, their first weights, all training."""
+"""The model behind an evaluation: its towers, their initial weights, all training."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from clip4vla.files import read_json
 
 
 def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str, Any]:
-    """Return what metrics.json says of the model that a run scores (docs/formats.md).
+    """Return the description of the scored model for metrics.json (docs/formats.md).
 
     first_weights: sha256 of the file that the evaluation itself reads under a name of the config's
     `weights`, where it reads one. That of a trained model stands in the train.json of its first
@@ -61,7 +61,7 @@ def _summary(key: str) -> dict[str, Any]:
 
 
 def _clips(plan: Plan, facts: dict[str, Any]) -> dict[str, Any]:
-    """How many clips of a split were trained on, and how many the config declares."""
+    """Return how many clips of a split were trained on, and how many the config declares."""
     _, dataset = plan.dataset_of(facts["dataset"])
     declared = dataset.expected.get(facts["split"])
     return {

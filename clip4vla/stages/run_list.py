@@ -152,7 +152,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def headline(key: str) -> str:
-    """The first number of an evaluation that is here; "" for any other run."""
+    """Return the first number of a finished evaluation; "" for any other run."""
     path = Path(layout.result_dir(key), METRICS)
     if not path.is_file():
         return ""

@@ -37,9 +37,9 @@ def unused(used: Collection[str]) -> list[Unused]:
 
 
 def others_here(plan: Plan) -> list[Listed]:
-    """Every run that is here and that no row of the plan needs: of other targets or configs."""
+    """Return the runs on disk that no row of the plan needs, of other targets or configs."""
     return [
-        Listed(run.key, run.stage, run.state, headline(run.key), "(of no row of this config)")
+        Listed(run.key, run.stage, run.state, headline(run.key), "(not in this config)")
         for run in unused(plan.runs)
     ]
 

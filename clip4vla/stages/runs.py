@@ -271,7 +271,7 @@ def _leaks(run):
 
 
 def _substitution(run, name: str = "substitution") -> Path | None:
-    """The donors of a run; name: of the field that has their run key."""
+    """Return the path of a run's donors. name: the field with the key of their run."""
     key = getattr(run, name, None)
     if key is None:
         return None
@@ -282,7 +282,7 @@ def _substitution(run, name: str = "substitution") -> Path | None:
 
 
 def _recorded(path: Path, key: str) -> Path:
-    """Return an output of another run. UserError when it is not what that run left."""
+    """Return an output of another run. UserError when it has changed since that run."""
     if not check_recorded(path, key):
         warn_unverified(path)
     return path

@@ -26,11 +26,11 @@ Point = tuple[str, float, int, int]  # name, value, step, time in ms
 
 
 class ChangedFile(UserError):
-    """A file of a stage is not the one that its record names: the stage is not sent."""
+    """A file of a stage differs from its record, so the stage is not sent."""
 
 
 class Contradiction(UserError):
-    """The run holds something that its record does not: it cannot be mended, only replaced."""
+    """The run contains something that its record does not: it cannot be fixed, only replaced."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Stage:
         return int(self.path.stat().st_mtime * 1000)
 
     def check_files(self) -> None:
-        """ChangedFile when a file of the record is gone or has another sha256."""
+        """Raise ChangedFile when a file of the record is missing or has another sha256."""
         for name in self.record.files:
             path = self.path.parent / name
             if problem := record_problem(self.record, name, path):
                 fix = rerun(self.record.kind, self.record.key)
                 raise ChangedFile(
-                    f"{path}: {problem}; MLflow does not get it. Fix: {fix}, then sync again"
+                    f"{path}: {problem}; not sent to MLflow. Fix: {fix}, then sync again"
                 )
 
 
@@ -91,7 +91,7 @@ def fill(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> 
 
 
 def send_artifacts(store: Store, run_id: str, stage: Stage) -> None:
-    """Send the files of a stage, over those that the run has."""
+    """Send the files of a stage, and overwrite those of the run."""
     for name in stage.record.artifacts:
         store.client.log_artifact(run_id, str(stage.path.parent / name), _place(name))
 

@@ -1,7 +1,7 @@
-"""Outputs of a stage, checked when another stage reads them: they must be what record.json names.
+"""Verify the outputs of a stage against its record.json when another stage reads them.
 
-Every stage writes the sha256 of its outputs into its record last. Stages of older versions, and
-files that came without their record, cannot be checked: they are read, and said to be unverified.
+Every stage writes the sha256 of its outputs into its record last. Outputs of older versions, and
+files that were copied without their record, cannot be verified: they are read with a warning.
 """
 
 import sys
@@ -13,10 +13,10 @@ from clip4vla.tracking.record import Record, read_record
 
 
 def check_recorded(path: str | Path, key: str | None = None) -> bool:
-    """Return whether an output is known to be what its stage left; False: no record names it.
+    """Return whether the record of an output confirms its sha256; False: no record names it.
 
-    `path`: lies beside its record.json. `key`: of the run that it should be of; None: any.
-    UserError when the record is damaged or another run's, or the file missing or another one.
+    `path`: beside its record.json. `key`: of the run that it must belong to; None: any.
+    Raises UserError when the record is damaged or another run's, or the file is missing or changed.
     """
     path = Path(path)
     place = path.with_name("record.json")
@@ -36,14 +36,14 @@ def check_recorded(path: str | Path, key: str | None = None) -> bool:
 def record_problem(record: Record, name: str, path: Path) -> str | None:
     """Return what is wrong with a file of a record; None for nothing."""
     if not path.is_file():
-        return "is missing, but record.json names it"
+        return "missing, although record.json names it"
     if sha256_of_file(path) != record.files[name]:
-        return "is not the file that record.json names (another sha256)"
+        return "its sha256 differs from the one in record.json"
     return None
 
 
 def rerun(kind: str, key: str) -> str:
-    """Return the command that makes the outputs of a stage and their record again."""
+    """Return the command that writes the outputs of a stage and their record again."""
     if kind == "data":
         version, _, cache_id = key.partition("/")
         freeze = f"`clip4vla data freeze {version} {cache_id}`"
@@ -55,10 +55,10 @@ def rerun(kind: str, key: str) -> str:
 
 
 def warn_unverified(path: str | Path, count: int = 1) -> None:
-    """Print that a file, and so many like it, cannot be checked."""
+    """Warn that a file, and `count` - 1 others, cannot be verified."""
     more = f" and {count - 1} more" if count > 1 else ""
     print(
-        f"clip4vla: warning: {path}{more}: not checked: no record.json beside it names its sha256",
+        f"clip4vla: warning: {path}{more}: not verified: no record.json beside it has its sha256",
         file=sys.stderr,
         flush=True,
     )

@@ -148,7 +148,7 @@ def _upgrade(path: Path) -> None:
     """Make the store, or bring it to the schema of this mlflow, as `mlflow db upgrade` does.
 
     A new store appears whole or not at all: a half-migrated file could never be opened again.
-    UserError for a damaged one; RetryLater for one that somebody else keeps locked.
+    UserError for a damaged one; RetryLater for one that another program keeps locked.
     """
     from mlflow.db import upgrade
 
@@ -165,7 +165,7 @@ def _upgrade(path: Path) -> None:
 
 
 def _wait_until_free(path: Path) -> None:
-    """Wait, for a bounded time, until the store may be written: a user interface may write it."""
+    """Wait, for a bounded time, while another program, such as MLflow's UI, locks the store."""
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as store:
             store.execute("BEGIN IMMEDIATE")
@@ -177,12 +177,12 @@ def _wait_until_free(path: Path) -> None:
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether an error, of sqlite or of MLflow's layers above it, is about a locked store."""
+    """Return whether an error of sqlite, or of MLflow's layers above it, means a locked store."""
     return re.search(r"database( table)? is locked", str(error)) is not None
 
 
 def locked(uri: str) -> RetryLater:
-    """What to say of it."""
+    """Return the error for a locked store."""
     return RetryLater(
         f"{uri}: another program keeps the store locked. Fix: end it (`fuser` names it), then run "
         "`clip4vla sync` again; runs lose nothing"

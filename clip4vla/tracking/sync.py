@@ -5,9 +5,9 @@ last. The next sync skips such runs, completes those without it (a live run, or 
 sync), and replaces runs that say something else than their record. Deleted runs can be restored
 in MLflow; `mlflow gc` removes them for good.
 
-A stage whose files are not those that its record names is not sent: the others are, then the sync
-says which. The tag `files_checked` marks runs whose files were compared; those of older versions
-lack it, and the next sync sends their files again.
+A stage whose files differ from its record is skipped; after all others are sent, the sync reports
+it. The tag `files_checked` marks runs whose files were compared. Runs of older versions lack it,
+and the next sync sends their files again.
 """
 
 import shlex
@@ -107,8 +107,7 @@ def _sync(stages: list[Stage], target: Target, report: SyncReport) -> SyncReport
 def bring(store: Store, stage: Stage, report: SyncReport) -> str:
     """Make sure that exactly one complete run stands for a record; return its id.
 
-    ChangedFile, before anything is changed, where files are to be sent that the record does not
-    name.
+    Raises ChangedFile, before anything is changed, where a file differs from the record.
     """
     kind, key = stage.identity
     with store.target.claim(kind, key):

@@ -18,7 +18,7 @@ from clip4vla.features.vectors import FrozenSamples
 
 
 def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
-    """(steps of an epoch, samples of a step).
+    """Return (steps of an epoch, samples of a step).
 
     The last incomplete batch of an epoch is left out; other samples are in it in the next epoch.
     With fewer samples than `batch_size` an epoch is one batch of all of them, which

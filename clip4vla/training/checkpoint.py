@@ -169,10 +169,10 @@ class Checkpoints:
 
 
 def _check_name(path: Path, number: int, expected: Path) -> None:
-    """UserError for a file of state under the name of another step or epoch."""
+    """Raise UserError for a file of state under the name of another step or epoch."""
     if path != expected:
         raise UserError(
-            f"{path}: holds what belongs into {expected.name} ({number}). Fix: restore a copy of "
+            f"{path}: contains the state of {expected.name} ({number}). Fix: restore a copy of "
             f"{path.name}, or remove {path.parent.parent} to train anew"
         )
 

@@ -1,7 +1,7 @@
 """Batches smaller than `optimiser.batch_size`, because an epoch has fewer samples.
 
-A contrastive loss depends on the size of its batch, so the size that was used stands in the log, in
-train.json, in the weights and under every table.
+A contrastive loss depends on the size of its batch, so the log, train.json, the weights and every
+table report the size that was used.
 """
 
 from clip4vla.config.run import Finetune, Pretrain
@@ -11,7 +11,7 @@ KEY = "small_batches"  # stage -> {"asked": batch_size, "used": samples of a ste
 
 
 def small_batches(run: Pretrain | Finetune, batches: Batches, before: dict) -> dict:
-    """Return the label of a model: its stages, and those it started from, with smaller batches.
+    """Return the stages of a model, earlier ones included, with smaller batches, as its label.
 
     `before`: the metadata of the weights that the run started from.
     """
@@ -42,6 +42,6 @@ def describe(run: Pretrain | Finetune, batches: Batches) -> list[str]:
 
 
 def _stage(run: Pretrain | Finetune) -> str:
-    """`finetune`, `pretrain`, or `second_stage` of a pre-training that goes on."""
-    goes_on = isinstance(run, Pretrain) and run.start is not None
-    return "second_stage" if goes_on else run.stage
+    """Return `finetune`, `pretrain`, or `second_stage` for one that continues a pre-training."""
+    continues = isinstance(run, Pretrain) and run.start is not None
+    return "second_stage" if continues else run.stage

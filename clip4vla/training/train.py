@@ -261,9 +261,9 @@ def _finish(
 
 
 def _check_final(final: Path) -> None:
-    """UserError where finished outputs have changed: they would be published, and recorded, anew.
+    """Raise UserError where finished outputs have changed since the training wrote them.
 
-    Trainings that an older version finished have no hashes and cannot be checked.
+    Trainings of older versions have no hashes and cannot be verified.
     """
     if not (final / FILES).is_file():
         return
@@ -277,7 +277,7 @@ def _check_final(final: Path) -> None:
 
 
 def _facts_of(path: Path) -> dict:
-    """A JSON file of a finished training. UserError for a damaged one."""
+    """Read a JSON file of a finished training. UserError for a damaged one."""
     try:
         return dict(read_json(path))
     except (ValueError, TypeError):

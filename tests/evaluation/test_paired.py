@@ -144,7 +144,7 @@ def test_a_file_that_its_record_does_not_name_is_refused(tmp_path, capsys, name)
         write_metrics(path.parent, ["c00"], task="retrieval", gallery="all", modalities=["vision"])
     code, _, error = compare(capsys, tmp_path / "a", tmp_path / "b")
     assert code == EXIT_USER_ERROR
-    assert f"{path}: is not the file that record.json names" in error
+    assert f"{path}: its sha256 differs from the one in record.json" in error
     assert "Fix: run `clip4vla evaluate b` again" in error
 
 

@@ -90,7 +90,7 @@ def trained_on(reader, stage="pretrain", **more):
         (
             {"trainings": [trained_on("msrvtt", "finetune", expected=None, tolerance=None)]},
             "not comparable",
-            "trained on msrvtt-v1-0a1b2c train, of which no number of clips is declared",
+            "trained on msrvtt-v1-0a1b2c train, whose number of clips is not declared",
         ),
     ],
 )
@@ -107,7 +107,7 @@ def test_metrics_of_an_older_version_get_no_verdict(tmp_path):
     _, entries, lines = table(tmp_path, None)
     assert [entry.verdict for entry in entries if entry.kind == "ours"] == ["not comparable"]
     assert "First weights: not recorded." in lines
-    assert any("does not say what model it is of" in line for line in lines)
+    assert any("does not record the model" in line for line in lines)
 
 
 def test_a_number_that_the_paper_does_not_have_is_not_held_against_the_papers_model(tmp_path):

@@ -52,7 +52,9 @@ def test_the_numbers_of_another_run_are_refused(tree):
 
 def test_an_edited_number_is_refused(tree):
     write_json(tree / "runs" / KEY / "metrics.json", metrics(KEY, 99.0, gallery=("all",)))
-    refused(tree, rf"{KEY}/metrics\.json: is not the file that record\.json names .* Fix: run ")
+    refused(
+        tree, rf"{KEY}/metrics\.json: its sha256 differs from the one in record\.json\. Fix: run "
+    )
 
 
 def test_a_damaged_record_is_named(tree):
@@ -65,13 +67,15 @@ def test_runs_without_a_record_are_read_and_said_to_be_unchecked(tree, capsys):
         (tree / "runs" / key / "record.json").unlink()
     assert len(build(tree))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("clip4vla: warning: ") and "metrics.json and 1 more: not checked" in line
+    assert (
+        line.startswith("clip4vla: warning: ") and "metrics.json and 1 more: not verified" in line
+    )
 
 
 def test_a_record_that_does_not_name_the_file_leaves_it_unchecked(tree, capsys):
     rewrite(tree / "runs" / KEY / "record.json", lambda found: found["files"].clear())
     assert len(build(tree))
-    assert f"{KEY}/metrics.json: not checked" in capsys.readouterr().err
+    assert f"{KEY}/metrics.json: not verified" in capsys.readouterr().err
 
 
 def test_the_train_json_behind_a_cost_is_checked(tree):

@@ -59,7 +59,7 @@ def test_outputs_of_other_runs_are_those_that_their_records_name(plan, tmp_path,
         path.parent.mkdir(parents=True)
         path.write_bytes(b"as it was made")
         assert read() == path
-        assert f"{path}: not checked" in capsys.readouterr().err
+        assert f"{path}: not verified" in capsys.readouterr().err
         record = path.with_name("record.json")
         write_record(record, kind=kind, key=key, name=name, artifacts=[path])
         assert read() == path and capsys.readouterr().err == ""
@@ -80,7 +80,7 @@ def test_a_manifest_that_nothing_vouches_for_is_said_to_be_unchecked(plan, tmp_p
         path.parent.mkdir(parents=True)
         path.write_text("{}")
     runs._manifests(run)
-    assert f"{layout.manifest(run.test.dataset, run.test.cache_id)}: not checked" in (
+    assert f"{layout.manifest(run.test.dataset, run.test.cache_id)}: not verified" in (
         capsys.readouterr().err
     )
     path = Path(layout.manifest(run.test.dataset, run.test.cache_id))

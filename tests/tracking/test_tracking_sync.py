@@ -171,9 +171,7 @@ def test_mistakes_are_named(world):
     with pytest.raises(UserError, match=r"z-data\.json: data demo-v1 is recorded in .*copy\.json"):
         world.sync([data, copy], "mistakes")
     (train.parent / "train.json").unlink()
-    with pytest.raises(
-        UserError, match=r"train\.json: is missing, .*run `clip4vla train k1` again"
-    ):
+    with pytest.raises(UserError, match=r"train\.json: missing, .*run `clip4vla train k1` again"):
         world.sync([train], "mistakes")
 
 
@@ -192,7 +190,7 @@ def test_files_that_contradict_their_record_are_said_and_sent_later(world, name)
     path.write_bytes(before + b" ")
     with pytest.raises(UserError) as error:
         world.sync([train, data], prefix)
-    assert str(error.value).startswith(f"{path}: is not the file that record.json names")
+    assert str(error.value).startswith(f"{path}: its sha256 differs from the one in record.json")
     assert "\n" not in str(error.value)
     assert str(error.value).endswith("Fix: run `clip4vla train k1` again, then sync again")
     assert len(world.runs(prefix, "data")) == 1 and not world.runs(prefix, "finetune")
@@ -213,7 +211,9 @@ def test_what_an_older_version_sent_unchecked_is_repaired(world):
     world.client.log_artifact(run.info.run_id, str(wrong))
     assert artifact(world, run) == "of another run"
     train.with_name("train.json").write_text("still wrong")
-    with pytest.raises(UserError, match=r"train\.json: is not the file that record\.json names"):
+    with pytest.raises(
+        UserError, match=r"train\.json: its sha256 differs from the one in record\.json"
+    ):
         world.sync([train, data], prefix)
     train.with_name("train.json").write_text("{}")
     assert world.sync([train, data], prefix) == (0, 1, 0, 1)

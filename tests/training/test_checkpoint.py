@@ -152,7 +152,7 @@ def test_best_weights_of_another_run_or_epoch_are_refused(tmp_path, model):
     mine.save_best(3, model)
     mine.load_best(3, model)
     (tmp_path / "state" / "best-0003.pt").rename(tmp_path / "state" / "best-0004.pt")
-    words = r"best-0004\.pt: holds what belongs into best-0003\.pt \(3\)\. Fix: "
+    words = r"best-0004\.pt: contains the state of best-0003\.pt \(3\)\. Fix: "
     with pytest.raises(UserError, match=words):
         mine.load_best(4, model)
 
@@ -168,7 +168,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path, model)
     checkpoints = Checkpoints(tmp_path / "state", IDENTITY)
     checkpoints.save(TrainState(step=1), model, updates_of(model))
     (tmp_path / "state" / "step-000001.pt").rename(tmp_path / "state" / "step-000500.pt")
-    words = r"step-000500\.pt: holds what belongs into step-000001\.pt \(1\)\. Fix: "
+    words = r"step-000500\.pt: contains the state of step-000001\.pt \(1\)\. Fix: "
     with pytest.raises(UserError, match=words) as error:
         checkpoints.load(model, updates_of(model))
     assert "\n" not in str(error.value)

@@ -35,6 +35,8 @@ def form_of(path: str | Path) -> str:
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder. Fix: name the weights file in it")
+    if path.exists() and not path.is_file():  # reading a named pipe would never end
+        raise UserError(f"{path}: is not a regular file. Fix: {FORMS}")
     with open(path, "rb") as stream:
         start = stream.read(HEAD)
     size = path.stat().st_size

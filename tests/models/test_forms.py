@@ -1,5 +1,6 @@
 """A file that cannot be one of weights is told before anything is spent on it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,13 @@ def test_a_web_page_under_the_name_of_weights_is_unfit(tmp_path):
     said = f"{path}: is a web page (HTML or XML), not weights. Fix: download the file itself"
     [line] = unfit_weights(plan)
     assert line.startswith(f"weights mine: {said}")
+
+
+def test_a_named_pipe_is_not_read(tmp_path):
+    path = tmp_path / "ViT-B-32.pt"
+    os.mkfifo(path)
+    [line] = unfit_weights(plan_with(path))
+    assert line.startswith(f"weights mine: {path}: is not a regular file. Fix: give a safetensors")
 
 
 @pytest.mark.parametrize("form", ["safetensors", "zip", "pickle"])

@@ -1,5 +1,6 @@
 """Embedding of texts, sounds and videos: `clip4vla.load` and `clip4vla embed`, on demo clips."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,11 +15,13 @@ from clip4vla.cli import main
 from clip4vla.config.data import Cache
 from clip4vla.config.sections import Inputs, Model
 from clip4vla.config.settings import Settings
+from clip4vla.embedding import reading
 from clip4vla.embedding.reading import pictures, sounds
 from clip4vla.embedding.table import read_description
 from clip4vla.errors import UserError
 from clip4vla.evaluation.features import embed_clips, embed_texts
 from clip4vla.features.cache import ClipCache
+from clip4vla.features.log_mel import LogMelFrontend
 from clip4vla.features.manifest import freeze
 from clip4vla.features.samples import ClipSamples
 from clip4vla.features.shards import build_shard
@@ -357,24 +360,143 @@ def test_a_window_is_a_clip_of_its_own(model):
     windows = list(sounds(PATHS[1], model.settings, 4.0))
     for index, clip in enumerate(windows):
         part = waveform[:, 4 * index * rate : 4 * (index + 1) * rate]
-        found = next(model.encode("audio", [clip], 0.5))[1]
+        found = next(model.encode("audio", [[clip]], 0.5))[1]
         alone = model.embed_audio([(part, rate)])
         mean = torch.nn.functional.normalize(found).mean(0)
         assert np.allclose(alone[0], mean / mean.norm(), **CLOSE)
     assert [len(clip.images) for clip in pictures(PATHS[1], model.settings, 4.0)] == [3, 3, 2]
 
 
+@pytest.mark.parametrize("kind", ["audio", "video"])
+@pytest.mark.parametrize("options", [[], ["--every", "4"]])
+def test_a_file_that_kills_the_decoder_fails_alone(
+    weights, tmp_path, capsys, monkeypatch, kind, options
+):
+    """It crashes at once or after some windows; what it gave before is kept."""
+    real, bad = reading.READERS[kind], tmp_path / "bad.mp4"
+    shutil.copy(PATHS[1], bad)
+
+    def fragile(path, **given):
+        for number, clip in enumerate(real(path, **given)):
+            if path == bad and number == bool(options):
+                os.abort()
+            yield clip
+
+    monkeypatch.setitem(reading.READERS, kind, fragile)
+    out = tmp_path / "out.parquet"
+    assert run(kind, weights, PATHS[0], bad, PATHS[1], "--out", out, *options) == 0
+    assert f"{bad}: the process died" in capsys.readouterr().err
+    table = pd.read_parquet(out)
+    failed = table[table.input == str(bad)]
+    assert failed.status.tolist() == ["ok"] * bool(options) + ["decode_error"]
+    assert failed.start.tolist()[-1] == (4 if options else 0)
+    others = table[table.input != str(bad)]
+    assert set(others.input) == {str(PATHS[0]), str(PATHS[1])} and set(others.status) == {"ok"}
+    assert run(kind, weights, bad, "--out", out) == (0 if options else 78)
+
+
+def test_speed_changes_no_bit(weights, tmp_path, monkeypatch):
+    """Vectors depend on their company in the last bits: it must not depend on the processes."""
+    import time
+
+    real = reading.READERS["video"]
+
+    def slow(path, **given):
+        for clip in real(path, **given):
+            time.sleep(0.3 if path == PATHS[0] else 0)
+            yield clip
+
+    tables = []
+    for options in ([], ["--every", "2"]):
+        for reader, threads in ((real, 1), (real, 2), (slow, 2)):
+            monkeypatch.setitem(reading.READERS, "video", reader)
+            out = tmp_path / "out.parquet"
+            assert run("video", weights, *PATHS, "--out", out, "--threads", threads, *options) == 0
+            tables.append(out.read_bytes())
+    assert tables[0] == tables[1] == tables[2] and tables[3] == tables[4] == tables[5]
+
+
+def test_windows_that_come_in_blocks_have_the_numbers_of_the_whole(model, monkeypatch):
+    """No block is kept for another one; a block that two windows share is cut."""
+    real, sizes = reading.sound_blocks, []
+
+    def blocks(path, longest):
+        found, rate = real(path, longest)
+        return (sizes.append(block.shape[1]) or block for block in found), rate
+
+    monkeypatch.setattr(reading, "sound_blocks", blocks)
+    waveform, rate = decode_audio(PATHS[1])
+    for every in (None, 4.0, 7.3):
+        sizes.clear()
+        clips = list(sounds(PATHS[1], model.settings, every))
+        assert len(sizes) > 100 and sum(sizes) == waveform.shape[1]
+        size = round((every or 99) * rate)
+        for number, clip in enumerate(clips):
+            part = waveform[:, number * size : (number + 1) * size]
+            front_end = LogMelFrontend(model.settings.cache.log_mel)
+            alone = reading.sound(iter([part]), rate, model.settings, front_end)
+            assert np.array_equal(clip.images, alone.images)
+            assert clip.end - clip.start == pytest.approx(part.shape[1] / rate)
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_more_than_an_hour_is_no_clip_but_has_windows(weights, tmp_path, capsys, monkeypatch, kind):
+    monkeypatch.setattr(reading, "LONGEST_SECONDS", 5.0)
+    out = tmp_path / "out.parquet"
+    assert run(kind, weights, PATHS[1], "--out", out) == 78
+    said = capsys.readouterr().err
+    assert f"{PATHS[1]}: " in said and "of more than 5 s" in said and "--every" in said
+    assert pd.read_parquet(out).status.tolist() == ["too_long"]
+    assert run(kind, weights, PATHS[1], "--out", out, "--every", "4") == 0
+    assert pd.read_parquet(out).status.tolist() == ["ok"] * 3
+
+
+def test_what_of_a_folder_is_passed_over_is_named(folder, capsys, monkeypatch):
+    """Looping and dead links, links to folders, closed folders, pipes, and files of others."""
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "dead.mp4").symlink_to("nowhere")
+    (folder / "again").symlink_to(folder)
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "closed").mkdir()
+    (folder / "mine").write_bytes(PATHS[1].read_bytes())
+    scandir, access = os.scandir, os.access
+
+    def refuse(path):
+        if str(path).endswith("closed"):  # root may read everything
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "access", lambda p, how: "mine" not in str(p) and access(p, how))
+    found = [path.name for path in stage.media_files([folder])]
+    assert found == ["b.mp4", "c.mp4", "a.anything"]
+    said = capsys.readouterr().err
+    for name, why in {
+        "loop.mp4": "Too many levels of symbolic links", "dead.mp4": "No such file or directory",
+        "again": "a link to a folder", "pipe.mp4": "not a regular file",
+        "closed": "Permission denied", "mine": "Permission denied",
+    }.items():  # fmt: skip
+        assert f"{folder / name}: passed over: {why}" in said
+    assert "notes.txt" not in said and ".hidden" not in said
+
+
+def test_a_file_of_a_folder_that_kills_its_opener_is_not_passed_over(folder, monkeypatch):
+    real = stage.is_media
+    monkeypatch.setattr(stage, "is_media", lambda p: os.abort() if "notes" in str(p) else real(p))
+    assert folder / "notes.txt" in stage.media_files([folder])
+
+
 def test_an_interrupted_run_goes_on(weights, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "FILES", 1)
-    out, real, seen = tmp_path / "audio.npz", stage.Clips, []
+    out, real, seen = tmp_path / "audio.npz", stage.read_groups, []
 
-    def clips(kind, files, *given):
+    def clips(kind, files, *given, **more):
         seen.append(files[0].name)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return real(kind, files, *given)
+        return real(kind, files, *given, **more)
 
-    monkeypatch.setattr(stage, "Clips", clips)
+    monkeypatch.setattr(stage, "read_groups", clips)
     command = "audio", weights, folder, "--threads", 1, "--out", out
     assert run(*command) != 0
     assert not out.exists()

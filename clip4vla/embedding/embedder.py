@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4vla.embedding.reading import Clip, pictures, sound, sounds
+from clip4vla.embedding.reading import Clip, grouped, pictures, sound, sounds
 from clip4vla.errors import UserError
 from clip4vla.evaluation.device import autocast, pick_device
 from clip4vla.evaluation.features import embed_texts
@@ -140,11 +140,11 @@ class Embedder(Checkpoint):
 
     @torch.no_grad()
     def encode(
-        self, kind: Kind, clips: Iterable[Clip], share: float | None
+        self, kind: Kind, groups: Iterable[list[Clip]], share: float | None
     ) -> Iterator[tuple[Clip, Tensor]]:
         """Each clip with its features, float32 [n, D], un-normalised, as the tower gives them."""
-        for group in _grouped(clips, self.batch_size):
-            images = _together([clip.images for clip in group])
+        for group in groups:
+            images = _together([torch.from_numpy(clip.images) for clip in group])
             parts = [self._tower(kind, part, share) for part in images.split(self.batch_size)]
             sizes = [len(clip.images) for clip in group]
             yield from zip(group, torch.cat(parts).split(sizes), strict=True)
@@ -160,7 +160,8 @@ class Embedder(Checkpoint):
             return self.model.audio(images, shares).float().cpu()
 
     def _pooled(self, kind: Kind, clips: Iterable[Clip], share: float | None) -> np.ndarray:
-        rows = [pooled(features) for _, features in self.encode(kind, clips, share)]
+        groups = grouped(clips, self.batch_size)
+        rows = [pooled(features) for _, features in self.encode(kind, groups, share)]
         return np.stack(rows) if rows else np.zeros((0, self.dim), dtype=np.float32)
 
     def _sound(self, item: Sound, row: int) -> Clip:
@@ -169,7 +170,8 @@ class Embedder(Checkpoint):
         try:
             samples, rate = item
             waveform = _waveform(samples, rate)
-            return sound(waveform, rate, self.settings, LogMelFrontend(self.settings.cache.log_mel))
+            front_end = LogMelFrontend(self.settings.cache.log_mel)
+            return sound(iter([waveform]), rate, self.settings, front_end)
         except (TypeError, ValueError) as error:
             raise UserError(f"sound {row}: {error}") from None
 
@@ -245,19 +247,6 @@ def _vectors(name: str, rows: np.ndarray, dim: int) -> Tensor:
             f"similarity: row {int(bad[0])} of {name} is NaN or infinite: leave that clip out"
         )
     return tensor
-
-
-def _grouped(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
-    """Clips in their order, in groups of about `size` images."""
-    group, count = [], 0
-    for clip in clips:
-        group.append(clip)
-        count += len(clip.images)
-        if count >= size:
-            yield group
-            group, count = [], 0
-    if group:
-        yield group
 
 
 def _together(images: list[Tensor]) -> Tensor:

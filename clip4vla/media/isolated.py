@@ -148,7 +148,8 @@ def isolated_each(
     seconds: Callable[[Any], float],
     processes: int,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (index of the argument, item) of what a generator function gives for each argument.
+    """Yield (index of the argument, item) of what a generator function gives for each argument, and
+    (index, None) when it has ended.
 
     `processes` children work at once, each on one argument; its items keep their order. An item is
     the exception where the function raises, and Crashed where its child dies or needs more than
@@ -174,6 +175,8 @@ def isolated_each(
                     idle.append(busy.pop(index))
                 if item is not None:
                     yield index, item
+                if last:
+                    yield index, None
 
 
 def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) -> int:

@@ -1,10 +1,12 @@
 """Vectors of a user's own texts, sounds and videos -> one table, npz or parquet."""
 
 import csv
+import errno
 import io
 import math
 import mimetypes
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,11 +19,12 @@ from pyarrow import Table
 from torch import Tensor
 
 from clip4vla.embedding.embedder import BATCH, Embedder, load, pooled
-from clip4vla.embedding.reading import Clip, Clips, is_media
+from clip4vla.embedding.reading import Clip, is_media, read_groups
 from clip4vla.embedding.table import check_format, finish, in_parts, owner
 from clip4vla.errors import UserError
 from clip4vla.evaluation.device import set_threads
 from clip4vla.files import sha256_of_file
+from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.status import AudioStatus
 from clip4vla.progress import track
 
@@ -96,10 +99,12 @@ def embed_media(
         )
 
     def rows(part: Sequence[Path]) -> list[dict]:
-        clips = Clips(kind, part, embedder.settings, options.every).read(threads)
+        groups = read_groups(
+            kind, part, embedder.settings, options.every, processes=threads, size=batch_size
+        )
         found = [
             (clip.file, _rows_of(part[clip.file], clip, features, options.pool))
-            for clip, features in embedder.encode(kind, clips, share)
+            for clip, features in embedder.encode(kind, groups, share)
         ]
         found.sort(key=lambda item: item[0])  # stable: the windows of a file are in order
         return [row for _, some in found for row in some]
@@ -177,19 +182,54 @@ def media_files(sources: Sequence[Path]) -> list[Path]:
         if not source.is_dir():
             found.append(source)
             continue
-        inside = sorted(path for path in source.rglob("*") if path.is_file())
-        shown = [p for p in inside if not any(x[0] == "." for x in p.relative_to(source).parts)]
-        media = [path for path in track(shown, f"look into {source}") if _claims(path)]
+        shown, passed_over = _inside(source)
+        _name({str(path): f"passed over: {why}" for path, why in passed_over.items()})
+        with Isolated(is_media) as apart:
+            media = [path for path in track(shown, f"look into {source}") if _claims(path, apart)]
         if not media:
             raise UserError(f"{source}: has no sound or video file in it")
-        print(f"{source}: {len(media)} media files of {len(inside)} files", file=sys.stderr)
+        print(f"{source}: {len(media)} media files of {len(shown)} files", file=sys.stderr)
         found += media
     return list(dict.fromkeys(found))
 
 
-def _claims(path: Path) -> bool:
+def _inside(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The files below a folder, sorted, and why others are passed over; hidden ones aside."""
+    files: list[Path] = []
+    passed_over: dict[Path, str] = {}
+
+    def closed(error: OSError) -> None:
+        passed_over[Path(error.filename)] = error.strerror or str(error)
+
+    for where, folders, names in os.walk(folder, onerror=closed):
+        folders[:] = [name for name in folders if name[0] != "."]
+        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
+        passed_over |= {Path(where, name): "a link to a folder" for name in links}
+        for path in (Path(where, name) for name in names if name[0] != "."):
+            if problem := _problem(path):
+                passed_over[path] = problem
+            else:
+                files.append(path)
+    return sorted(files), passed_over
+
+
+def _problem(path: Path) -> str:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "not a regular file"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
+
+
+def _claims(path: Path, apart: Isolated) -> bool:
     named = mimetypes.guess_type(path.name)[0] or ""
-    return named.startswith(("audio/", "video/")) or is_media(path)
+    if named.startswith(("audio/", "video/")):
+        return True
+    try:
+        return apart(path, patience(path))
+    except Crashed:  # it is named as a failure later
+        return True
 
 
 def _rows_of(path: Path, clip: Clip, features: Tensor, pool: Pool) -> list[dict]:
@@ -235,6 +275,15 @@ def _about(checkpoint: Path, embedder: Embedder, kind: str, options: dict) -> di
     }
 
 
+def _name(reasons: dict[str, str], where: str = "") -> None:
+    """Print the first of some inputs with what is said of each."""
+    for name, why in list(reasons.items())[:NAMED]:
+        said = why if name in why else f"{name}: {why}"
+        print(said if said.isprintable() else ascii(said), file=sys.stderr)
+    if len(reasons) > NAMED:
+        print(f"and {len(reasons) - NAMED} more{where}", file=sys.stderr)
+
+
 def _report(table: Table, out: Path) -> None:
     """Say on stderr what was not embedded. UserError if that is everything, silence aside."""
     inputs, statuses = table["input"].to_pylist(), table["status"].to_pylist()
@@ -247,11 +296,7 @@ def _report(table: Table, out: Path) -> None:
         for row in table.select(["input", "status", "detail"]).to_pylist()
         if row["status"] not in ("ok", *SILENT)
     }
-    for name, why in list(failed.items())[:NAMED]:
-        said = why if name in why else f"{name}: {why}"
-        print(said if said.isprintable() else ascii(said), file=sys.stderr)
-    if len(failed) > NAMED:
-        print(f"and {len(failed) - NAMED} more: see `status` in {out}", file=sys.stderr)
+    _name(failed, f": see `status` in {out}")
     if failed and not {"ok", *SILENT} & set(statuses):
         raise UserError(
             f"{out}: no input could be embedded; it has their statuses. Fix: name "

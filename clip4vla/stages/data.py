@@ -166,7 +166,7 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
     for index in indexes:
         if not index.is_file():
             command = layout.command_for(index)
-            raise UserError(f"{index}: not there yet; Snakemake makes it: {command}")
+            raise UserError(f"{index}: missing. Fix: run {command}")
     manifest = freeze_cache(
         read_table(f"{folder}/ledger.parquet"),
         read_table(f"{folder}/splits.parquet"),

@@ -430,7 +430,7 @@ def test_shards_and_caches_that_are_not_there_are_named(world):
     with pytest.raises(UserError, match="no cache 'deadbeef' in this config; known: [0-9a-f]{8}"):
         data.freeze(plan, version, "deadbeef")
     (cache_id,) = {cache_id for _, cache_id in plan.caches}
-    with pytest.raises(UserError, match=r"shards/0\.parquet: not there yet; Snakemake makes it"):
+    with pytest.raises(UserError, match=r"shards/0\.parquet: missing\. Fix: run"):
         data.freeze(plan, version, cache_id)
     Path(layout.data_dir(version), "ledger.parquet").write_bytes(b"cut off")
     with pytest.raises(

@@ -1,5 +1,7 @@
 """Which clips of a split are read, with which sound, and the loader that reads them."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,6 +124,21 @@ def samples_of(
     return samples
 
 
+class _Loader(DataLoader):
+    """A loader whose workers' UserErrors stay one line, without the traceback that torch adds."""
+
+    def __iter__(self) -> Iterator[dict]:
+        read = super().__iter__()
+        try:
+            yield from read
+        except UserError as error:
+            told = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2]
+            raise UserError(told.strip() or str(error)) from None
+        finally:
+            if self.num_workers:
+                read._shutdown_workers()  # at once: a traceback may keep `read` until exit
+
+
 def loader(samples: Dataset, batches: list, workers: int, device: torch.device) -> DataLoader:
     """A loader of given batches of indices. `workers` above 1 are processes, else it reads inline.
 
@@ -129,7 +146,7 @@ def loader(samples: Dataset, batches: list, workers: int, device: torch.device) 
     Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
     """
     inline = workers <= 1 or getattr(samples, "in_memory", False)
-    return DataLoader(
+    return _Loader(
         samples,
         batch_sampler=batches,
         collate_fn=getattr(samples, "collate", collate),
@@ -172,3 +189,12 @@ def _ignore_signals(worker: int) -> None:
     """Slurm and Ctrl-C signal the whole job: the parent decides when its workers end."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Kill workers that an error has left behind: they ignore SIGTERM, and exit would wait."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report the killed ones
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

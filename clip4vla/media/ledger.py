@@ -117,11 +117,13 @@ def check_lengths(ledger: pd.DataFrame, name: str, most: float) -> None:
 def missing(ledger: pd.DataFrame) -> pd.DataFrame:
     """Clips that are not fully ok (MISSING_COLUMNS), by clip_id: a list to send to others.
 
-    Usable clips are listed too that have no sound (`audio` says why) or not the annotated length.
+    Usable clips are listed too that have no sound (`audio` says why), not the annotated length, or
+    a part that is not used (`detail` says which).
     `retry` says whether another attempt to fetch makes sense: now, later, never, or "" for what was
     fetched.
     """
-    flawed = ~usable(ledger) | (ledger["audio"] != "ok") | ledger["length"].isin(FLAGS)
+    left_out = ledger["left_out"].fillna("") != ""
+    flawed = ~usable(ledger) | (ledger["audio"] != "ok") | ledger["length"].isin(FLAGS) | left_out
     rows = ledger[flawed.astype(bool)]
     retry = [
         "" if status == FetchStatus.OK else FetchStatus(status).retry for status in rows["fetch"]
@@ -130,9 +132,13 @@ def missing(ledger: pd.DataFrame) -> pd.DataFrame:
     return rows[list(MISSING_COLUMNS)].reset_index(drop=True)
 
 
+def _unused(rows: pd.DataFrame) -> list[str]:
+    return [f"not used: {what}" if what else "" for what in rows["left_out"].fillna("")]
+
+
 def _details(flawed: pd.DataFrame) -> list[str]:
     """Return the detail of each clip: why it was not fetched, or how long it is, and its file."""
     return [
-        "; ".join(part for part in (row.detail, *described(row), row.path) if part)
-        for row in flawed.itertuples()
+        "; ".join(part for part in (row.detail, *described(row), unused, row.path) if part)
+        for row, unused in zip(flawed.itertuples(), _unused(flawed), strict=True)
     ]

@@ -122,6 +122,9 @@ def by_status(
                 {"part": part, "status": status, "clips": int(counts[status]), "advice": advice}
             )
     good = rows[usable(rows.fillna({"fetch": "", "video": "", "audio": ""}))]
+    if count := int(good.get("left_out", pd.Series(dtype="string")).fillna("").ne("").sum()):
+        advice = "used without it: `detail` in missing.tsv says what"
+        found.append({"part": "file", "status": "left_out", "clips": count, "advice": advice})
     for flag in FLAGS:
         if count := int((good["length"] == flag).sum()):
             advice = _LENGTH_ADVICE[flag, source == "local" and not cut_longer]

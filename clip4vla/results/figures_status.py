@@ -84,7 +84,7 @@ def _draw_statuses(axis, by_status: list[dict]) -> None:
         axis.text(0.5, 0.5, "nothing amiss so far", ha="center", va="center", color=DARK)
         axis.set_axis_off()
         return
-    colours = {"fetch": VERMILION, "video": ORANGE, "audio": SKY, "length": PURPLE}
+    colours = {"fetch": VERMILION, "video": ORANGE, "audio": SKY, "file": BLUE, "length": PURPLE}
     clips = [row["clips"] for row in by_status]
     places = range(len(by_status))
     axis.barh(places, clips, height=0.6, color=[colours[row["part"]] for row in by_status])

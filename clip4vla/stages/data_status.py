@@ -131,7 +131,8 @@ def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
     """What is missing among the clips that are done: refused, or probed."""
     refused = rows["fetch"].notna() & (rows["fetch"] != FetchStatus.OK)
     done = rows[refused | rows["video"].notna()]
-    unknown = {"video": "not_fetched", "audio": "not_fetched", "detail": "", "path": ""}
+    unknown = {"video": "not_fetched", "audio": "not_fetched"}
+    unknown |= {"detail": "", "path": "", "left_out": ""}
     return missing(done.fillna(unknown))
 
 

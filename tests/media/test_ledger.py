@@ -12,6 +12,7 @@ from clip4vla.media.ledger import (
     missing,
     usable,
 )
+from clip4vla.media.overview import by_status
 from clip4vla.media.probe import PROBE_COLUMNS, Probe
 
 CASES = {  # clip: fetch, video, audio
@@ -91,3 +92,15 @@ def test_what_was_left_out_of_a_file_is_kept_and_older_tables_say_nothing_of_it(
     told = probe.assign(left_out=probe.clip_id.map({"a": "half"}).fillna(""))
     assert list(build_ledger(plan, fetch, told).left_out) == ["half", "", "", "", ""]
     assert list(build_ledger(plan, fetch, probe.drop(columns="left_out")).left_out) == [""] * 5
+
+
+def test_a_clip_of_whose_file_a_part_is_not_used_is_listed():
+    plan, fetch, probe = tables()
+    told = probe.assign(left_out=probe.clip_id.map({"a": "the sound in the last 9%"}).fillna(""))
+    ledger = build_ledger(plan, fetch, told)
+    found = missing(ledger)
+    assert list(found.clip_id) == ["a", "b", "c", "d"]
+    assert found.detail[0] == "why; not used: the sound in the last 9%"
+    rows = [row for row in by_status(ledger) if row["part"] == "file"]
+    assert [(row["status"], row["clips"]) for row in rows] == [("left_out", 1)]
+    assert not [row for row in by_status(build_ledger(*tables())) if row["part"] == "file"]

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 import pandas as pd
 
 from clip4vla.config.data import reads_test_captions
+from clip4vla.results.made_with import other_pretraining
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Cell, Column, Row, Sheet
 
@@ -133,6 +134,8 @@ def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> 
                 stated["unlike"] = f"clips are of {stated['readers']}, the paper's of {dataset}"
             elif any(map(reads_test_captions, values.get("policy", "").split())):
                 stated["unlike"] = "donors of sound were chosen by the test captions"
+            elif number and not stated["unlike"]:
+                stated["unlike"] = other_pretraining(number.row, values.get("pretraining", ""))
             # The paper has one gallery: the row's first. Another one is shown, never compared.
             first = gallery == galleries[0]
             values |= _judged(values, stated, number.protocol if number else "", first=first)

@@ -7,6 +7,10 @@ ARCHITECTURES = ("ViT-B-32", "ViT-B-32-quickgelu")
 ACTIVATION = "quick_gelu"
 WEIGHTS = ("OpenAI's ViT-B-32.pt", *(f"open_clip's {name}:openai" for name in ARCHITECTURES))
 PRETRAINING = ("audioset", "howto100m")
+# Rows of the paper's model, by whether they start from its pre-training (facts 13.1, 13.6).
+PRETRAINED = {"clip": False, "scratch": False, "initial": False} | dict.fromkeys(
+    ("clip4vla", "clip4vla_a", "clip4vla_av", "inter", "intra", "type_token"), True
+)
 SHOWN_DIGITS = 12  # of a sha256 in print
 COLUMNS = (
     "reader",
@@ -36,6 +40,17 @@ def described(made: MadeWith | None) -> dict[str, str | None]:
         "unlike_paper": "; ".join(_differences(made)) or None,
         "training_lacks": "; ".join(_lacks(made)) or None,
     }
+
+
+def other_pretraining(row: str, pretraining: str) -> str:
+    """Return how the pre-training of a number differs from that of the paper's row, or "".
+
+    pretraining: of `described`, "" for none.
+    """
+    if row not in PRETRAINED or PRETRAINED[row] == bool(pretraining):
+        return ""
+    ours, theirs = ("was", "was not") if pretraining else ("was not", "was")
+    return f"it {ours} pre-trained, the paper's row {theirs}"
 
 
 def _model(made: MadeWith) -> str:

@@ -133,7 +133,7 @@ def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
     done = rows[refused | rows["video"].notna()]
     unknown = {"video": "not_fetched", "audio": "not_fetched"}
     unknown |= {"detail": "", "path": "", "left_out": ""}
-    return missing(done.fillna(unknown))
+    return missing(done.astype(dict.fromkeys(unknown, object)).fillna(unknown))
 
 
 def _split_table(splits: pd.DataFrame) -> Table:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from results_tree import PAPER, made_with, metrics
+from results_tree import PAPER, made_with, metrics, trained_on
 
 from clip4vla.config.load import load_config
 from clip4vla.datasets import readers
@@ -11,7 +11,7 @@ from clip4vla.files import write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.footers import footers
-from clip4vla.results.made_with import described
+from clip4vla.results.made_with import PRETRAINED, described
 from clip4vla.results.metrics_file import MadeWith
 from clip4vla.results.order import orders
 from clip4vla.results.paper import read_paper
@@ -43,12 +43,6 @@ def table(tmp_path, made, rows=("clip",), policy="substitute"):
     return sheet, entries, footers(sheet, entries, read_paper(PAPER), {})
 
 
-def trained_on(reader, stage="pretrain", **more):
-    counts = {"usable": 99, "clips": 90, "expected": 100, "tolerance": 0.02, **more}
-    clips = {"dataset": f"{reader}-v1-0a1b2c", "split": "train", "reader": reader, **counts}
-    return {"stage": stage, "run_key": "f" * 12, "clips": [clips]}
-
-
 @pytest.mark.parametrize(
     ("more", "verdict", "reason"),
     [
@@ -77,18 +71,18 @@ def trained_on(reader, stage="pretrain", **more):
             "pre-trained on demo, the paper on audioset and howto100m",
         ),
         (
-            {"trainings": [trained_on("howto100m"), trained_on("audioset")]},
-            "above",
-            "",
+            {"trainings": [trained_on("howto100m", "audioset")]},
+            "not comparable",
+            "it was pre-trained, the paper's row was not",
         ),
         (
-            {"trainings": [trained_on("msrvtt", "finetune", usable=97)]},
+            {"trainings": [trained_on("msrvtt", stage="finetune", usable=97)]},
             "partial",
             "trained on 97 of 100 clips of msrvtt-v1-0a1b2c train",
         ),
-        ({"trainings": [trained_on("msrvtt", "finetune", usable=98)]}, "above", ""),
+        ({"trainings": [trained_on("msrvtt", stage="finetune", usable=98)]}, "above", ""),
         (
-            {"trainings": [trained_on("msrvtt", "finetune", expected=None, tolerance=None)]},
+            {"trainings": [trained_on("msrvtt", stage="finetune", expected=None, tolerance=None)]},
             "not comparable",
             "trained on msrvtt-v1-0a1b2c train, whose number of clips is not declared",
         ),
@@ -111,7 +105,7 @@ def test_metrics_of_an_older_version_get_no_verdict(tmp_path):
 
 
 def test_a_number_that_the_paper_does_not_have_is_not_held_against_the_papers_model(tmp_path):
-    few = trained_on("msrvtt", "finetune", usable=1)
+    few = trained_on("msrvtt", stage="finetune", usable=1)
     sheet, *_ = table(tmp_path, made_with(**RANDOM | {"trainings": [few, few]}), rows=("clip",))
     row = sheet.rows[0].model_copy(update={"row": "of_ours"})
     sheet = sheet.model_copy(update={"rows": [row]})
@@ -133,7 +127,7 @@ def test_random_towers_are_averaged_nowhere_and_every_picture_says_so(tmp_path):
 def test_what_a_number_was_made_with_stands_in_the_small_print(tmp_path):
     pretraining = [trained_on("howto100m"), trained_on("audioset")]
     pretraining[0]["clips"] += pretraining.pop()["clips"]
-    tuned = trained_on("msrvtt", "finetune", clips=1234)
+    tuned = trained_on("msrvtt", stage="finetune", clips=1234)
     _, _, lines = table(tmp_path, made_with(trainings=[*pretraining, tuned]))
     assert "Model: ViT-B-32 (quick_gelu)." in lines
     assert "First weights: openai (OpenAI's ViT-B-32.pt, sha256 40d365715913)." in lines
@@ -179,3 +173,27 @@ def test_a_number_that_reads_the_test_captions_is_not_judged(tmp_path):
         "donors of sound were chosen by the test captions",
     )
     assert any(judged.reason in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("row", "pretrained", "reason"),
+    [
+        ("clip4vla", True, ""),
+        ("clip4vla", False, "it was not pre-trained, the paper's row was"),
+        ("clip", False, ""),
+        ("clip", True, "it was pre-trained, the paper's row was not"),
+        ("clip4clip", True, ""),
+        ("clip4clip", False, ""),
+    ],
+)
+def test_a_verdict_needs_the_pretraining_of_the_row(tmp_path, row, pretrained, reason):
+    _, entries, _ = table(tmp_path, made_with(pretrained=pretrained), rows=(row,))
+    (judged,) = [e for e in entries if e.row == row]
+    assert judged.verdict == ("not comparable" if reason else "above")
+    assert judged.reason == reason
+
+
+def test_every_row_of_the_papers_model_says_whether_it_was_pretrained():
+    """A row that is added to paper.tsv under our model's name is judged with its pre-training."""
+    ours = {n.row for n in read_paper(PAPER) if n.row.startswith("clip4vla") or n.table == "table5"}
+    assert ours <= set(PRETRAINED)

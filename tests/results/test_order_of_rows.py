@@ -17,11 +17,13 @@ ROWS = ("scratch", "initial", "inter", "intra", "type_token")  # Table 5: R@1 2.
 def table5(folder, scores, usable=20, **more):
     """Table 5 on MSR-VTT, R@1 only. scores: row -> one value a seed."""
     rows = []
-    for row, values in scores.items():
+    for row, of_seeds in scores.items():
         cells = []
-        for seed, value in enumerate(values):
+        for seed, value in enumerate(of_seeds):
             key = f"{row}{seed}"
-            found = metrics(key, value, metrics_of={"t2a_R1": value}, usable=usable)
+            pretrained = row not in ("scratch", "initial")
+            values = {"t2a_R1": value}
+            found = metrics(key, value, metrics_of=values, usable=usable, pretrained=pretrained)
             write_json(folder / "runs" / key / "metrics.json", found)
             cells.append({"dataset": "msrvtt", "seed": seed, "run_key": key})
         rows.append({"row": row, "label": row, "cells": cells})

@@ -1,5 +1,6 @@
 """What can be said of the workflow without running it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,9 @@ RULES = sorted((REPO / "rules").glob("*.smk"))
 
 
 def run(*command: str, cwd: Path = REPO) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # rules call clip4vla
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
 
 
 def snakemake(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:

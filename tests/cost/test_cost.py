@@ -107,7 +107,7 @@ def test_what_is_frozen_is_counted_from_its_manifest(plan, manifest):
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
 def test_a_damaged_manifest_is_named(plan, manifest, text):
     manifest[1].write_text(text)
-    with pytest.raises(UserError, match=r"msrvtt-v1-\w+/cache-\w+/manifest.json: no whole"):
+    with pytest.raises(UserError, match=r"msrvtt-v1-\w+/cache-\w+/manifest.json: corrupt manifest"):
         estimate(plan, 1e12)
 
 

@@ -102,7 +102,7 @@ def test_outputs_that_were_changed_are_named_with_the_remedy(plan, here):
     write_json(folders[0] / "config.json", value)
     write_json(folders[0] / "metrics.json", metrics(here[0], 99.0))
     fix = f"Fix: run `clip4vla evaluate {here[0]}` again"
-    with pytest.raises(UserError, match=rf"metrics\.json: is not the file that .* {fix}"):
+    with pytest.raises(UserError, match=rf"metrics\.json: its sha256 differs .*{fix}"):
         run_list.show(here[0])
     (folders[0] / "metrics.json").write_bytes((folders[1] / "metrics.json").read_bytes())
     with pytest.raises(UserError, match=rf"is of run {here[1]}, not of {here[0]}\. {fix}"):

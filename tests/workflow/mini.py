@@ -81,7 +81,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-COST = re.compile(rb".*Cost(: | of the trainings).*")  # a line of a table, a figure of the page
+COST = re.compile(rb"Cost(: | of the trainings)")  # a line of a table, a figure of the page
 
 
 class Project:
@@ -140,7 +140,9 @@ class Project:
             for path in sorted((self.out / top).rglob("*")):
                 name = str(path.relative_to(self.out))
                 if path.is_file() and _is_stable(name):
-                    files[name] = hashlib.sha256(COST.sub(b"", path.read_bytes())).hexdigest()
+                    lines = path.read_bytes().split(b"\n")  # a pattern over long lines takes minutes
+                    kept = b"\n".join(line for line in lines if not COST.search(line))
+                    files[name] = hashlib.sha256(kept).hexdigest()
         return files
 
 

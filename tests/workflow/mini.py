@@ -140,7 +140,7 @@ class Project:
             for path in sorted((self.out / top).rglob("*")):
                 name = str(path.relative_to(self.out))
                 if path.is_file() and _is_stable(name):
-                    lines = path.read_bytes().split(b"\n")  # a pattern over long lines takes minutes
+                    lines = path.read_bytes().split(b"\n")
                     kept = b"\n".join(line for line in lines if not COST.search(line))
                     files[name] = hashlib.sha256(kept).hexdigest()
         return files

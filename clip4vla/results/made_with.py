@@ -7,7 +7,7 @@ ARCHITECTURES = ("ViT-B-32", "ViT-B-32-quickgelu")
 ACTIVATION = "quick_gelu"
 WEIGHTS = ("OpenAI's ViT-B-32.pt", *(f"open_clip's {name}:openai" for name in ARCHITECTURES))
 PRETRAINING = ("audioset", "howto100m")
-# Rows of the paper's model, by whether they start from its pre-training (facts 13.1, 13.6).
+# Rows of the paper's model, by whether they start from its pre-training (facts 13.1).
 PRETRAINED = {"clip": False, "scratch": False, "initial": False} | dict.fromkeys(
     ("clip4vla", "clip4vla_a", "clip4vla_av", "inter", "intra", "type_token"), True
 )

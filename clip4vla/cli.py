@@ -113,8 +113,10 @@ def plan(
     """Say what a target takes before anything is spent: runs, GPU hours, disk, downloads, gaps."""
     from clip4vla.config.targets import narrowed
     from clip4vla.cost.report import print_plan
+    from clip4vla.stages.runs import unfit_tags
 
-    print_plan(narrowed(checked_plan_of(config_files, values), target), tflops)
+    part = narrowed(checked_plan_of(config_files, values), target)
+    print_plan(part, tflops, unfit_tags=unfit_tags(part))
 
 
 @app.command()

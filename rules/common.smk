@@ -135,7 +135,7 @@ def coverages():
 
 
 def stop_for_unknown_names():
-    """Before the graph is built: a target or a rule that is none, with the nearest names."""
+    """Refuse unknown targets and rules, with the nearest names, before the graph is built."""
     called = Path(sys.argv[0])
     if not workflow.is_main_process or "snakemake" not in (
         called.name,
@@ -171,12 +171,9 @@ def planned_part():
 
 def stop_when_files_are_missing():
     """Before the first job of a real run: one line for each file that it needs and lacks."""
-    from clip4vla.datasets.ready import missing_files
-    from clip4vla.models.forms import unfit_weights
-    from clip4vla.stages.runs import unfit_tags
+    from clip4vla.stages.inputs import input_problems
 
-    part = planned_part()
-    if problems := missing_files(part) + unfit_weights(part) + unfit_tags(part):
+    if problems := input_problems(planned_part()):
         raise WorkflowError("\n".join(problems))
 
 

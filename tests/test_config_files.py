@@ -104,3 +104,13 @@ def test_a_part_of_a_plan_has_no_more_than_was_named():
     part = part_of(plan, keys={key, None}, versions={version})
     assert set(part.runs) == {key} and set(part.versions) == {version}
     assert not part.listed.keys() - {version}
+
+
+def test_a_plan_names_a_tag_that_open_clip_does_not_have(here):
+    """As `data check` does, and before anything is spent."""
+    tag = "weights.mine.open_clip: ViT-B-32:nonsense\nrecipe.model.weights: mine\n"
+    Path("tag.yaml").write_text(tag)
+    line = "weights.mine.open_clip: open_clip has no 'ViT-B-32:nonsense'"
+    assert f"unfit: {line}" in said("plan", "table1/clip", "-c", "tag.yaml")
+    problems = CliRunner().invoke(app, ["data", "check", "table1/clip", "-c", "tag.yaml"])
+    assert line in str(problems.exception)

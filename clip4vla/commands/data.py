@@ -30,12 +30,10 @@ def data_check(
 ) -> None:
     """Report missing and unusable files of a target, one line each, and where they belong."""
     from clip4vla.config.targets import narrowed
-    from clip4vla.datasets.ready import missing_files
-    from clip4vla.models.forms import unfit_weights
-    from clip4vla.stages.runs import unfit_tags
+    from clip4vla.stages.inputs import input_problems
 
     found = narrowed(plan_of(config_files, values), target)
-    if problems := missing_files(found) + unfit_weights(found) + unfit_tags(found):
+    if problems := input_problems(found):
         raise UserError("\n".join(problems))
     needed = "the targets need" if target == "all" else f"{target} needs"
     typer.echo(f"all files that {needed} are there")

@@ -1,5 +1,7 @@
 """A plan and its cost, printed."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from clip4vla.config.plan import Plan
@@ -13,10 +15,11 @@ from clip4vla.models.forms import unfit_weights
 STAGES = ("pretrain", "substitute", "finetune", "evaluate")
 
 
-def print_plan(plan: Plan, tflops: float | None) -> None:
+def print_plan(plan: Plan, tflops: float | None, unfit_tags: Sequence[str] = ()) -> None:
     """Print data, runs with their state and first row, what is missing, and the sums.
 
     tflops: effective speed of one GPU in 1e12 operations a second; None: that of the authors' V100.
+    unfit_tags: a line for each open_clip tag that does not fit.
     """
     out = console()
     cost = estimate(plan, v100_flops() if tflops is None else tflops * 1e12)
@@ -28,7 +31,7 @@ def print_plan(plan: Plan, tflops: float | None) -> None:
         out.print(f"{name}/{row}/{dataset}: not run ({reason})")
     for line in missing_files(plan):
         out.print(f"missing: {line}")
-    for line in unfit_weights(plan):
+    for line in (*unfit_weights(plan), *unfit_tags):
         out.print(f"unfit: {line}")
     for line in _sums(cost, tflops):
         out.print(line)

@@ -37,11 +37,11 @@ class NoStream(DecodeError):
 
 
 class TooLong(DecodeError):
-    """A stream that goes on for longer than a clip may have."""
+    """A stream that is longer than a clip may be."""
 
 
 def open_media(path: str | Path) -> av.container.InputContainer:
-    """Open a media file by its content. Raises DecodeError if it is none or cannot be read."""
+    """Open a media file by its content. Raises DecodeError if it is unreadable or no media file."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DecodeError(f"{path}: not a regular file")

@@ -33,10 +33,10 @@ def fetch_local(row, media: Path, folder: Path, cut_longer: bool = False) -> dic
         return _row(row, FetchStatus.GONE, f"{problem}: {source}")
     detail = ""
     if row.start is None:
-        times = row.annotated_start, row.annotated_end
-        if not cut_longer or times[0] is None or not is_whole_video(source, *times):
+        start, end = row.annotated_start, row.annotated_end
+        if not cut_longer or start is None or not is_whole_video(source, start=start, end=end):
             return _row(row, FetchStatus.OK, "", source)
-        row.start, row.end = times
+        row.start, row.end = start, end
         detail = f"cut from {source}, longer than annotated"
     try:
         return _row(row, FetchStatus.OK, detail, _cut(source, row, folder))

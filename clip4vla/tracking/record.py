@@ -100,10 +100,9 @@ def read_record(path: str | Path) -> tuple[Record, str]:
         value = read_json(path)
         value.setdefault("datasets", [])  # came later
         record = Record(**{item.name: value[item.name] for item in fields(Record)})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path}: not a record of a stage ({type(error).__name__}: {error}); "
-            "delete it and run its stage again"
+            f"{path}: not a record of a stage, or damaged. Fix: delete it and run its stage again"
         ) from None
     return record, sha256_of(json.dumps(value, sort_keys=True))
 

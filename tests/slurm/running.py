@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes for the tests of this folder; skipped, with a reason, where there is none."""
+"""A real Slurm of two nodes for the tests of this folder; skipped, with a reason, without Slurm."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Snakemake is asked for a target, a row or a rule that is none: refused, with the nearest names."""
+"""Snakemake refuses unknown targets, rows and rules, with the nearest names."""
 
 import pytest
 from test_static import REPO, snakemake

@@ -1,0 +1,11 @@
+"""The user's files and open_clip tags that a plan needs: checked before the first job starts."""
+
+from clip4vla.config.plan import Plan
+from clip4vla.datasets.ready import missing_files
+from clip4vla.models.forms import unfit_weights
+from clip4vla.stages.runs import unfit_tags
+
+
+def input_problems(plan: Plan) -> list[str]:
+    """Return one line for each missing file, each unusable file of weights and each unfit tag."""
+    return missing_files(plan) + unfit_weights(plan) + unfit_tags(plan)

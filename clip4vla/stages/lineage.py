@@ -1,5 +1,6 @@
 """The model behind an evaluation: its towers, their initial weights, all training."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import Evaluate, Finetune, Pretrain
 from clip4vla.errors import UserError
 from clip4vla.files import read_json
+from clip4vla.tracking.recorded import check_recorded, rerun
 
 
 def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str, Any]:
@@ -15,15 +17,16 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
 
     first_weights: sha256 of the file that the evaluation itself reads under a name of the config's
     `weights`, where it reads one. That of a trained model stands in the train.json of its first
-    training. Raises UserError when the train.json of a training is missing.
+    training. Raises UserError when the train.json of a training is missing, damaged, changed or
+    another run's.
     """
     from clip4vla.models.pretrained import published_as
 
     keys = _trainings(plan, run)
-    summaries = {key: _summary(key) for key in keys}
+    trainings = {key: _training(plan, key) for key in keys}
     first = plan.runs[keys[0]] if keys else run
     name = plan.weights_of(first)
-    sha256 = summaries[keys[0]]["parent"]["sha256"] if keys else first_weights
+    sha256 = trainings[keys[0]].first_weights if keys else first_weights
     return {
         "reader": plan.dataset_of(run.test.dataset)[1].reader,
         "architecture": run.model.architecture,
@@ -36,9 +39,9 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
             {
                 "stage": plan.runs[key].stage,
                 "run_key": key,
-                "clips": [_clips(plan, facts) for facts in summaries[key]["data"]["train"]],
+                "clips": training.clips,
             }
-            for key in keys
+            for key, training in trainings.items()
         ],
     }
 
@@ -53,11 +56,26 @@ def _trainings(plan: Plan, run: Evaluate) -> list[str]:
     return found[::-1]
 
 
-def _summary(key: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Training:
+    first_weights: str | None  # sha256 of the file that it started from
+    clips: list[dict[str, Any]]
+
+
+def _training(plan: Plan, key: str) -> _Training:
     path = Path(layout.result_dir(key), "train.json")
+    again = rerun("finetune", key)
     if not path.is_file():
-        raise UserError(f"{path}: missing. Fix: run `clip4vla train {key}`, which writes it again")
-    return read_json(path)
+        raise UserError(f"{path}: missing. Fix: {again}")
+    check_recorded(path, key)
+    try:
+        summary = read_json(path)
+        return _Training(
+            first_weights=summary["parent"]["sha256"],
+            clips=[_clips(plan, facts) for facts in summary["data"]["train"]],
+        )
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged, or of an older version. Fix: {again}") from None
 
 
 def _clips(plan: Plan, facts: dict[str, Any]) -> dict[str, Any]:

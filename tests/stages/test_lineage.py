@@ -10,6 +10,7 @@ from clip4vla.errors import UserError
 from clip4vla.files import write_json
 from clip4vla.results.metrics_file import MadeWith
 from clip4vla.stages.lineage import made_with
+from clip4vla.tracking import write_record
 
 REPO = Path(__file__).parents[2]
 OPENAI = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
@@ -91,4 +92,29 @@ def test_a_training_without_its_summary_is_named(here):
     plan = plan_of()
     run = evaluation(plan, "vision_only", "msrvtt")
     with pytest.raises(UserError, match=rf"{run.start}/train\.json: missing\. Fix: run `clip4vla"):
+        made_with(plan, run, None)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"parent": {"sha256": null}, "data": 3}'])
+def test_a_damaged_summary_of_a_training_is_named(here, text):
+    plan = plan_of()
+    run = evaluation(plan, "vision_only", "msrvtt")
+    path = Path(layout.result_dir(run.start), "train.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"{path}: damaged.*Fix: run `clip4vla train {run.start}`"):
+        made_with(plan, run, None)
+
+
+def test_an_edited_summary_of_a_training_makes_no_verdict(here):
+    """Its clips and first weights decide whether a number is compared with the paper."""
+    plan = plan_of()
+    trained(plan, "a" * 64)
+    run = evaluation(plan, "vision_only", "msrvtt")
+    path = Path(layout.result_dir(run.start), "train.json")
+    record = path.with_name("record.json")
+    write_record(record, kind="finetune", key=run.start, name="n", artifacts=[path])
+    made_with(plan, run, None)
+    path.write_text(path.read_text().replace("a" * 64, OPENAI))
+    with pytest.raises(UserError, match=r"train\.json: its sha256 differs from the one in record"):
         made_with(plan, run, None)

@@ -25,10 +25,10 @@ import time
 
 import torch
 
-from clip4vla.evaluation.device import autocast, half_type
-from clip4vla.models.architecture import EOT, PAD, VOCABULARY, resolve
-from clip4vla.models.clip4vla import CLIP4VLA
-from clip4vla.models.decoding import Decoding, decode
+from clip4vla.common.device import autocast, half_type
+from clip4vla.models.clip4vla.architecture import EOT, PAD, VOCABULARY, resolve
+from clip4vla.models.clip4vla.decoding import Decoding, decode
+from clip4vla.models.clip4vla.model import CLIP4VLA
 
 LAYERS, MAX_WORDS, FRAMES, SEGMENTS = 4, 32, 12, 6
 TARGET = 5.0

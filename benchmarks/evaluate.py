@@ -63,8 +63,13 @@ def measured(task, *given):
 def _child(pipe, task, given):
     torch.set_num_threads(1)
     prepare, run = TASKS[task]
-    for name in ("caption_metrics", "neighbours", "similarity", "text_clip"):
-        importlib.import_module(f"clip4vla.evaluation.{name}")
+    for name in (
+        "metrics.captions",
+        "inference.neighbours",
+        "inference.gallery",
+        "metrics.text_clip",
+    ):
+        importlib.import_module(f"clip4vla.{name}")
     ready = prepare(*given)
     before = peak()
     cpu, wall = cpu_seconds(), time.perf_counter()
@@ -104,14 +109,14 @@ def product(targets, texts, clips):
 
 
 def blocks_of(texts, clips):
-    from clip4vla.evaluation.similarity import product_blocks
+    from clip4vla.inference.gallery import product_blocks
 
     texts, clips = torch.from_numpy(texts), torch.from_numpy(clips)
     return product_blocks(texts, len(clips), lambda rows: 100.0 * rows @ clips.T)
 
 
 def ranked(targets, texts, clips):
-    from clip4vla.evaluation.text_clip import kept, score_retrieval
+    from clip4vla.metrics.text_clip import kept, score_retrieval
 
     ids = [str(i) for i in range(len(clips))]
     blocks = kept(blocks_of(texts, clips), len(texts), len(clips))
@@ -119,7 +124,7 @@ def ranked(targets, texts, clips):
 
 
 def whole_report(targets, texts, clips):
-    from clip4vla.evaluation.text_clip import report_retrieval
+    from clip4vla.metrics.text_clip import report_retrieval
 
     ids, blocks = [str(i) for i in range(len(clips))], blocks_of(texts, clips)
     return report_retrieval({"t_va": blocks}, targets, ids, ["vision", "audio"]).stated["metrics"]
@@ -160,7 +165,7 @@ def neighbour_data(queries, donors, *rest):
 
 
 def ours_nearest(queries, donors):
-    from clip4vla.evaluation.neighbours import nearest
+    from clip4vla.inference.neighbours import nearest
 
     return nearest(queries, donors)[0].tolist()
 
@@ -205,7 +210,7 @@ def caption_data(clips, references):
 
 
 def ours_captions(hypotheses, references):
-    from clip4vla.evaluation.caption_metrics import score_captions
+    from clip4vla.metrics.captions import score_captions
 
     return score_captions(hypotheses, references, {"all": list(hypotheses)})["all"]
 

@@ -23,10 +23,10 @@ import torch  # noqa: E402
 import torchaudio  # noqa: E402
 from torchaudio.compliance import kaldi  # noqa: E402
 
+from clip4vla.cache.log_mel import LogMelFrontend  # noqa: E402
 from clip4vla.config.data import LogMel  # noqa: E402
 from clip4vla.config.sections import Masking  # noqa: E402
-from clip4vla.features.log_mel import LogMelFrontend  # noqa: E402
-from clip4vla.features.masking import draw_masks  # noqa: E402
+from clip4vla.loading.masking import draw_masks  # noqa: E402
 
 RATE, SECONDS, CLIPS, ROUNDS = 16000, 10, 8, 5
 STEPS = 1251  # frames of 10 s

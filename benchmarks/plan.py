@@ -81,9 +81,9 @@ def write_audioset(folder, count):
 
 def plan_one(reader, folder, out, shards):
     """The work of rule plan_dataset, in this process; prints what it cost as JSON."""
+    from clip4vla.common.files import write_table
     from clip4vla.config.data import Dataset
     from clip4vla.datasets.plan import plan_tables
-    from clip4vla.files import write_table
 
     begin = time.perf_counter()
     dataset = Dataset(reader=reader, annotations=folder, media=folder, shards=shards)

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from clip4vla.cache.clips import SAMPLED, ClipCache
+from clip4vla.cache.manifest import freeze
+from clip4vla.cache.shards import build_shard
+from clip4vla.common.device import set_threads
+from clip4vla.common.files import write_parquet
 from clip4vla.config.data import Cache
 from clip4vla.config.sections import Inputs
-from clip4vla.evaluation.device import set_threads
-from clip4vla.features.cache import SAMPLED, ClipCache
-from clip4vla.features.collate import collate
-from clip4vla.features.manifest import freeze
-from clip4vla.features.samples import ClipSamples
-from clip4vla.features.shards import build_shard
-from clip4vla.files import write_parquet
+from clip4vla.loading.collate import collate
+from clip4vla.loading.samples import ClipSamples
 
 CLIPS, BATCH, ROUNDS = 32, 8, 15
 SECONDS, RATE, SIZE = 15, 16000, (240, 320)

@@ -30,18 +30,18 @@ import torchvision  # noqa: E402
 from PIL import Image  # noqa: E402
 from torchvision import transforms  # noqa: E402
 
+from clip4vla.cache.clips import ClipCache  # noqa: E402
+from clip4vla.cache.log_mel import resample  # noqa: E402
+from clip4vla.cache.manifest import freeze  # noqa: E402
+from clip4vla.cache.shards import build_shard  # noqa: E402
+from clip4vla.common.device import pick_device, set_threads  # noqa: E402
+from clip4vla.common.files import write_parquet  # noqa: E402
 from clip4vla.config.data import Cache  # noqa: E402
 from clip4vla.config.sections import Inputs  # noqa: E402
-from clip4vla.evaluation.device import pick_device, set_threads  # noqa: E402
-from clip4vla.features.cache import ClipCache  # noqa: E402
-from clip4vla.features.collate import collate  # noqa: E402
-from clip4vla.features.log_mel import resample  # noqa: E402
-from clip4vla.features.manifest import freeze  # noqa: E402
-from clip4vla.features.samples import ClipSamples  # noqa: E402
-from clip4vla.features.shards import build_shard  # noqa: E402
-from clip4vla.files import write_parquet  # noqa: E402
+from clip4vla.loading.collate import collate  # noqa: E402
+from clip4vla.loading.samples import ClipSamples  # noqa: E402
 from clip4vla.media.decode import DecodeError, decode_audio, decode_frames  # noqa: E402
-from clip4vla.models.towers import MEAN, STD  # noqa: E402
+from clip4vla.models.clip4vla.towers import MEAN, STD  # noqa: E402
 
 DEMO = Path(__file__).parents[1] / "demo" / "clips"
 CLIPS, BATCH, ROUNDS = 16, 8, 5

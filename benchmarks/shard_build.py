@@ -27,10 +27,10 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
+from clip4vla.cache.shards import build_shard  # noqa: E402
+from clip4vla.common.device import set_threads  # noqa: E402
+from clip4vla.common.files import write_parquet  # noqa: E402
 from clip4vla.config.data import Cache  # noqa: E402
-from clip4vla.evaluation.device import set_threads  # noqa: E402
-from clip4vla.features.shards import build_shard  # noqa: E402
-from clip4vla.files import write_parquet  # noqa: E402
 from clip4vla.media.probe import probe_shard  # noqa: E402
 
 DEMO = Path(__file__).parents[1] / "demo" / "clips"

@@ -24,13 +24,13 @@ import torch
 from step import share_of_peak
 from torch.utils.flop_counter import FlopCounterMode
 
+from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.common.device import half_type
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
-from clip4vla.evaluation.device import half_type
-from clip4vla.evaluation.start import starting_model
-from clip4vla.features.text import tokenize
-from clip4vla.models.architecture import resolve
-from clip4vla.models.clip4vla import set_trainable
+from clip4vla.loading.tokenizer import tokenize
+from clip4vla.models.clip4vla.architecture import resolve
+from clip4vla.models.clip4vla.model import set_trainable
 from clip4vla.training.gradients import backward
 from clip4vla.training.meter import GIB
 from clip4vla.training.optimiser import Updates

@@ -30,12 +30,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 from torch.utils.flop_counter import FlopCounterMode
 
+from clip4vla.common.device import half_type
 from clip4vla.config.run import Pretrain, Source
 from clip4vla.config.sections import Masking, Model
-from clip4vla.evaluation.device import half_type
-from clip4vla.features.text import tokenize
-from clip4vla.models.build import build_model
-from clip4vla.models.clip4vla import set_trainable
+from clip4vla.loading.tokenizer import tokenize
+from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.model import set_trainable
 from clip4vla.training.gradients import backward
 from clip4vla.training.task import PretrainTask
 

@@ -32,19 +32,19 @@ from step import FRAMES, SEGMENTS, PlainStep, print_times, share_of_peak
 from torch.nn.functional import pad
 from torch.utils.flop_counter import FlopCounterMode
 
+from clip4vla.cache.clips import ClipCache
+from clip4vla.cache.manifest import freeze
+from clip4vla.cache.shards import build_shard
+from clip4vla.common.device import half_type, pick_device, set_threads
+from clip4vla.common.files import write_parquet
 from clip4vla.config.data import Cache
 from clip4vla.config.run import Pretrain, Source
 from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
-from clip4vla.evaluation.device import half_type, pick_device, set_threads
-from clip4vla.features.cache import ClipCache
-from clip4vla.features.manifest import freeze
-from clip4vla.features.samples import ClipSamples
-from clip4vla.features.shards import build_shard
-from clip4vla.files import write_parquet
-from clip4vla.models.build import build_model
-from clip4vla.models.clip4vla import set_trainable
-from clip4vla.training.batches import ClipBatches
-from clip4vla.training.frozen import frozen_samples
+from clip4vla.inference.frozen import frozen_samples
+from clip4vla.loading.batches import ClipBatches
+from clip4vla.loading.samples import ClipSamples
+from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.model import set_trainable
 from clip4vla.training.gradients import backward
 from clip4vla.training.meter import GIB, Meter
 from clip4vla.training.optimiser import Updates
@@ -161,7 +161,7 @@ class Plain:
 
 def pixels_of(frames):
     """CLIP's input of uint8 frames [B, F, 3, H, W]."""
-    from clip4vla.models.towers import pixels
+    from clip4vla.models.clip4vla.towers import pixels
 
     return pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 

@@ -6,11 +6,11 @@ __version__ = "0.1.0"
 def load(path, device=None, batch_size=64):
     """The model of a file of weights that this project trained or imported, ready to embed.
 
-    Gives a `clip4vla.embedding.embedder.Embedder`: methods `embed_text`, `embed_audio`,
+    Gives a `clip4vla.search.embedder.Embedder`: methods `embed_text`, `embed_audio`,
     `embed_video` and `similarity`, and `model` (evaluation mode), `settings` and `metadata`.
     device: such as "cpu" or "cuda:1"; None: a GPU if there is one. batch_size: frames or segments
     that pass a tower at once. UserError, with the remedy, for any other file.
     """
-    from clip4vla.embedding.embedder import load  # torch is imported only here
+    from clip4vla.search.embedder import load  # torch is imported only here
 
     return load(path, device, batch_size)

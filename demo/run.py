@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE))
 
 from serve import DemoSite  # noqa: E402
 
-from clip4vla.errors import UserError, describe_os_error  # noqa: E402
+from clip4vla.common.errors import UserError, describe_os_error  # noqa: E402
 
 
 def main() -> int:

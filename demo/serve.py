@@ -19,8 +19,8 @@ from pathlib import Path
 
 import av
 
-from clip4vla.errors import UserError
-from clip4vla.files import whole_file
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import whole_file
 
 DEMO = Path(__file__).resolve().parent
 PORT = 8347

@@ -10,8 +10,8 @@ from clip4vla.config import layout
 from clip4vla.config.run import sources_of
 from clip4vla.config.targets import check_names, part_of
 from clip4vla.datasets import official_clips
-from clip4vla.errors import UserError
-from clip4vla.files import canonical_json, sha256_of
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import canonical_json, sha256_of
 from clip4vla.stages.planning import checked_plan
 from snakemake.cli import parse_args
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from clip4vla.cli import app
-from clip4vla.config.plan import make_plan
+from clip4vla.cli.main import app
+from clip4vla.config.planner import make_plan
 from clip4vla.config.targets import part_of
 
 REPO = Path(__file__).parents[1]

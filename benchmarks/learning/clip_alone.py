@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from clip4vla.files import whole_file
+from clip4vla.common.files import whole_file
 
 PARTS = ("text.", "vision.", "logit_scale")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from clip4vla.cache.manifest import freeze
+from clip4vla.cache.shards import build_shard
+from clip4vla.common.files import write_parquet
 from clip4vla.config import layout
 from clip4vla.config.data import Cache
-from clip4vla.features.manifest import freeze
-from clip4vla.features.shards import build_shard
-from clip4vla.files import write_parquet
 from learning import sounds
 from learning.world import Clip, clips
 

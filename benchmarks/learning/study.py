@@ -29,10 +29,11 @@ HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
 sys.path[:0] = [str(HERE.parent), str(REPO)]
 
+from clip4vla.common.errors import UserError, describe_os_error  # noqa: E402
+from clip4vla.common.files import read_json, write_text  # noqa: E402
 from clip4vla.config import layout  # noqa: E402
-from clip4vla.config.plan import Cell, Plan, make_plan  # noqa: E402
-from clip4vla.errors import UserError, describe_os_error  # noqa: E402
-from clip4vla.files import read_json, write_text  # noqa: E402
+from clip4vla.config.plan import Cell, Plan  # noqa: E402
+from clip4vla.config.planner import make_plan  # noqa: E402
 from clip4vla.stages import runs  # noqa: E402
 from learning.captions import told_apart  # noqa: E402
 from learning.clip_alone import write_clip  # noqa: E402

@@ -1,10 +1,9 @@
 """The chain of runs behind one row on one dataset: pre-training to evaluation."""
 
-from typing import TYPE_CHECKING
-
 from clip4vla.config import keys
 from clip4vla.config.base import Section
 from clip4vla.config.data import DONORS_BY, AudioPolicy
+from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import (
     Evaluate,
@@ -17,11 +16,6 @@ from clip4vla.config.run import (
 )
 from clip4vla.config.sections import Decoding
 from clip4vla.config.variant import Variant
-
-if TYPE_CHECKING:
-    from clip4vla.config.plan import Plan
-
-WEIGHTS = "weights:"  # prefix of a `start` that is a file of the config's `weights`
 
 
 def datasets_of(recipe: Recipe, dataset: str) -> list[str]:
@@ -44,7 +38,7 @@ def policies(recipe: Recipe) -> tuple[AudioPolicy, AudioPolicy]:
 
 
 def add_chain(
-    plan: "Plan", recipe: Recipe, dataset: str, seed: int | None, variants: list[Variant]
+    plan: Plan, recipe: Recipe, dataset: str, seed: int | None, variants: list[Variant]
 ) -> str:
     """Add the runs of a row on one dataset with one seed; return the key of its evaluation."""
 
@@ -139,7 +133,7 @@ def add_chain(
     )
 
 
-def _held_out(plan: "Plan", pretrain: PretrainRecipe) -> list[HeldOut]:
+def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
     """What pre-training must not see, of all enabled datasets: it serves tables on any of them."""
     found = []
     for name, dataset in plan.config.datasets.items() if pretrain.leaks == "drop" else ():
@@ -151,7 +145,7 @@ def _held_out(plan: "Plan", pretrain: PretrainRecipe) -> list[HeldOut]:
 
 
 def _add_pretraining(
-    plan: "Plan", pretrain: PretrainRecipe | None, source, add, shared
+    plan: Plan, pretrain: PretrainRecipe | None, source, add, shared
 ) -> str | None:
     """Key of the last pre-training run, `weights:NAME`, or None: CLIP itself."""
     if pretrain is None:

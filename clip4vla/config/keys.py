@@ -1,8 +1,8 @@
 """Names that follow from content: run keys, dataset versions, cache ids."""
 
+from clip4vla.common.files import canonical_json, sha256_of
 from clip4vla.config.base import Section
 from clip4vla.config.data import Cache, Dataset
-from clip4vla.files import canonical_json, sha256_of
 
 
 def run_key(run: Section) -> str:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.folds import filled, is_marked
 from clip4vla.config.load import Config, validated
 from clip4vla.config.presets import chain, preset_values
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Table
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
-from clip4vla.errors import UserError
 
 
 @dataclass(frozen=True)

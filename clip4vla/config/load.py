@@ -6,12 +6,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.base import BOOL, Name, Section, each_once, runtime
 from clip4vla.config.data import Dataset
 from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, command_line, merge, read_yaml
-from clip4vla.errors import UserError, did_you_mean
 
 DATASET_NAME = r"[a-z0-9_]+"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache, Neighbours
 from clip4vla.config.sections import (
@@ -23,7 +24,6 @@ from clip4vla.config.sections import (
     added,
 )
 from clip4vla.config.variant import Variant
-from clip4vla.errors import UserError
 
 CODE_VERSION = 2  # raised when a change of the code changes numbers, and with it every run key
 
@@ -163,7 +163,7 @@ def read_run(path, key: str) -> Pretrain | Substitute | Finetune | Evaluate:
     Raises UserError with file, field and remedy for an invalid config, and for one whose hash is
     not `key`: it was edited, or belongs to another run.
     """
-    from clip4vla.files import canonical_json, read_json, sha256_of
+    from clip4vla.common.files import canonical_json, read_json, sha256_of
 
     try:
         value = read_json(path)

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.base import Name, OneLine, Printable, Section, each_once
 from clip4vla.config.load import validated
 from clip4vla.config.presets import Preset
 from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, read_yaml
-from clip4vla.errors import UserError
 
 NO_PAPER = "none"  # the `paper_table` of a table that is compared with nothing
 # Rules of the workflow and figures over all tables: a table gives its name to rule and figure.
@@ -91,6 +91,11 @@ class Table(Section):
     rows: list[Row] = Field(min_length=1, description="see below")
 
     _once = field_validator("seeds", "together_with")(each_once)
+
+    def galleries_of(self, dataset: str) -> tuple[str, ...]:
+        """Return the names of the galleries that a dataset's cells show, the main one first."""
+        gallery = self.galleries.get(dataset, self.gallery)
+        return ("all", "with_sound") if gallery == "both" else (gallery,)
 
 
 def tables_in(folder: Path) -> list[Path]:

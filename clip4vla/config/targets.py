@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.layout import ROWS_DIR, all_outputs
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import Pretrain, sources_of
-from clip4vla.errors import UserError, did_you_mean
 
 FIXED = {
     "all": "everything: data, runs, tables, figures, page, report, MLflow",

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 
 KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"  # the place of what no file says

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clip4vla.cache.manifest import read_manifest
 from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.plan import Plan
@@ -16,7 +17,6 @@ from clip4vla.cost.assumptions import (
     typical,
 )
 from clip4vla.cost.runs import flops
-from clip4vla.features.manifest import read_manifest
 
 MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
 Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, those with sound

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from clip4vla.errors import UserError, did_you_mean
+from clip4vla.common.errors import UserError, did_you_mean
 
-OWN = Path(__file__).parents[1] / "models" / "architectures"
+OWN = Path(__file__).parents[1] / "models" / "clip4vla" / "architectures"
 IMAGE, CHANNELS, VOCABULARY = 224, 3, 49411
 
 

@@ -12,10 +12,10 @@ import pkgutil
 from functools import cache
 from types import ModuleType
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem
 from clip4vla.datasets.collect import Annotations
-from clip4vla.errors import UserError
 
 __all__ = [
     "Annotations",

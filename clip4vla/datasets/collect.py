@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clip4vla.common.errors import UserError
 from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
-from clip4vla.errors import UserError
 
 CLIP_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 SPLIT = re.compile(r"[A-Za-z0-9_]{1,50}")

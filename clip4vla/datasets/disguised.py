@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip4vla.signatures import HEAD, UNPACK, foreign_kind
+from clip4vla.common.signatures import HEAD, UNPACK, foreign_kind
 
 EXCEL_ROWS = 1_048_576  # a sheet has no more: Excel drops the rest of a longer list
 UNTOUCHED = "take the official file as published; a spreadsheet changes ids when it saves them"

@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_ids
+from clip4vla.common.parquet import read_columns
 from clip4vla.config.layout import command_for
 from clip4vla.config.run import HeldOut
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of_ids
-from clip4vla.parquet import read_columns
 
 Folder = Callable[[str], str | Path]  # of a planned dataset version: plan.parquet, splits.parquet
 

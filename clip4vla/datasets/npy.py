@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clip4vla.common.errors import UserError
 from clip4vla.datasets.clip import Where, shown
-from clip4vla.errors import UserError
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

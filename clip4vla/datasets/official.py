@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Where, shown
 from clip4vla.datasets.disguised import EXCEL_ROWS, UNTOUCHED, disguise_of, rewritten
-from clip4vla.errors import UserError
 
 _BLOCK = 1 << 20  # characters read at a time from a streamed JSON file
 _LARGEST = 1 << 28  # characters of one member; more is a file whose brackets do not close

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import Annotations, read_annotations, reader_of
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of
 
 PLAN_COLUMNS = {
     "clip_id": "string",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from clip4vla.common.errors import did_you_mean
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.datasets import readers
-from clip4vla.errors import did_you_mean
 
 LISTS = "as its lists were read; lists that have changed are another `version`"
 

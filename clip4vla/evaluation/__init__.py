@@ -1,1 +1,1 @@
-"""Scores of a model, and donors for silent clips. Training validates with it, not the reverse."""
+"""One checkpoint scored on one split, with its variants."""

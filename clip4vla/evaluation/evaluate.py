@@ -9,18 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clip4vla.checkpoints.initial_weights import start_hash, start_metadata, starting_model
+from clip4vla.common.device import pick_device, set_threads
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_json, write_parquet
 from clip4vla.config.data import reads_test_captions
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.datasets import Benchmark
-from clip4vla.errors import UserError
-from clip4vla.evaluation.caption_metrics import caption_scorer
-from clip4vla.evaluation.captioning import generate
-from clip4vla.evaluation.classification import predict, report_accuracy
-from clip4vla.evaluation.device import pick_device, set_threads
-from clip4vla.evaluation.intervals import INTERVAL_RULE
-from clip4vla.evaluation.probe_features import probe_features
-from clip4vla.evaluation.reading import (
+from clip4vla.evaluation.scoring import Scored, Scoring
+from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
+from clip4vla.inference.audio_controls import given_sounds
+from clip4vla.inference.captioning import generate
+from clip4vla.inference.feature_cache import SharedFeatures
+from clip4vla.inference.gallery import Gallery
+from clip4vla.inference.probe import predict
+from clip4vla.inference.probe_features import probe_features
+from clip4vla.loading.loader import (
     Caches,
     Manifests,
     clip_items,
@@ -29,22 +34,18 @@ from clip4vla.evaluation.reading import (
     samples_of,
     split_rows,
 )
-from clip4vla.evaluation.recalls import TIE_RULE
-from clip4vla.evaluation.scoring import Scored, Scoring
-from clip4vla.evaluation.shared import SharedFeatures
-from clip4vla.evaluation.similarity import Gallery
-from clip4vla.evaluation.sounds import given_sounds
-from clip4vla.evaluation.start import start_hash, start_metadata, starting_model
-from clip4vla.evaluation.text_clip import (
+from clip4vla.metrics.captions import caption_scorer
+from clip4vla.metrics.classification import report_accuracy
+from clip4vla.metrics.intervals import INTERVAL_RULE
+from clip4vla.metrics.recalls import TIE_RULE
+from clip4vla.metrics.text_clip import (
     among,
     captions_of,
     query_numbers,
     rank_columns,
     report_retrieval,
 )
-from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
-from clip4vla.files import write_json, write_parquet
-from clip4vla.models.decoding import Decoding
+from clip4vla.models.clip4vla.decoding import Decoding
 
 
 def evaluate(

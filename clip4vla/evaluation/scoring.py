@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from clip4vla.common.files import sha256_of_ids
 from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Modality
-from clip4vla.evaluation.shared import FeatureSamples
-from clip4vla.evaluation.sounds import Sounds
-from clip4vla.features.samples import ClipSamples
-from clip4vla.files import sha256_of_ids
-from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.inference.audio_controls import Sounds
+from clip4vla.inference.feature_cache import FeatureSamples
+from clip4vla.loading.samples import ClipSamples
+from clip4vla.models.clip4vla.model import CLIP4VLA
 
 
 @dataclass

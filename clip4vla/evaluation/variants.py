@@ -8,12 +8,12 @@ import pandas as pd
 from clip4vla.config.data import reads_test_captions
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
-from clip4vla.evaluation.gain import gain_examples, gain_metrics, gain_of
-from clip4vla.evaluation.reading import DonorTables, clip_items, read_donors, samples_of
 from clip4vla.evaluation.scoring import Scored, Scoring
-from clip4vla.evaluation.shared import SharedFeatures
-from clip4vla.evaluation.sounds import controlled, given_sounds
-from clip4vla.evaluation.text_clip import directions
+from clip4vla.inference.audio_controls import controlled, given_sounds
+from clip4vla.inference.feature_cache import SharedFeatures
+from clip4vla.loading.loader import DonorTables, clip_items, read_donors, samples_of
+from clip4vla.metrics.gain import gain_examples, gain_metrics, gain_of
+from clip4vla.metrics.text_clip import directions
 
 SHOWN = {  # of a variant's predictions, what stands beside those of the evaluation itself
     "retrieval": ("top5",),

@@ -12,9 +12,9 @@ import sys
 import time
 from types import FrameType
 
-from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError
+from clip4vla.common.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError
 
-COMMAND = [sys.executable, "-m", "clip4vla.cli"]
+COMMAND = [sys.executable, "-m", "clip4vla"]
 GRACE_SECONDS = 60.0  # for the other ranks, when one has failed
 
 

@@ -9,8 +9,8 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clip4vla.errors import UserError
-from clip4vla.files import write_text
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_text
 
 TEMPLATE = Path(__file__).parent / "profile.yaml"
 FIELD = re.compile(r"\{(\w+)\}")

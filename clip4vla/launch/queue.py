@@ -7,7 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 
 # A job in one of these states is over; any other one (PENDING, REQUEUED, a new one) is alive.
 FINAL = {

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import runpy
 import sys
 import time
 
 from submitit import JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
-from clip4vla.errors import EXIT_RETRY, EXIT_USER_ERROR
+from clip4vla.common.errors import EXIT_RETRY, EXIT_USER_ERROR
 from clip4vla.launch.queue import requeue
 
 REFUSED = "refused"  # file of a job's folder: the rank that met a mistake of the user's
@@ -27,14 +28,13 @@ class Rank(Checkpointable):
 
     def __call__(self) -> None:
         """Leaves by SystemExit unless the training is finished."""
-        from clip4vla.cli import main
-
         os.environ.update(self.variables)
         # Slurm shows every task the GPUs of its node; each takes the one of its local rank.
         ranks = TorchDistributedEnvironment()
         ranks.export(set_cuda_visible_devices=False, overwrite=True)
         try:
-            main(self.arguments)
+            sys.argv[1:] = self.arguments
+            runpy.run_module("clip4vla", run_name="__main__")
         except SystemExit as end:
             if end.code == EXIT_RETRY:
                 self._come_back(ranks.rank)

@@ -15,8 +15,8 @@ from typing import TypeVar
 import submitit
 from submitit.helpers import clean_env
 
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of, sole_owner
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of, sole_owner
 from clip4vla.launch.queue import State, living_job, state_of
 from clip4vla.launch.rank import REFUSED, Rank
 from clip4vla.launch.request import ANY, Request

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 
 _COOKIE_HEADER = re.compile(r"#( Netscape)? HTTP Cookie File")
 _COOKIE = re.compile(

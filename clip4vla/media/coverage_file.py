@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.parquet import read_columns, read_text_table
 from clip4vla.config.layout import command_for
-from clip4vla.errors import UserError
-from clip4vla.parquet import read_columns, read_text_table
 
 COUNTS = ["expected", "planned", "fetched", "with_video", "with_sound", "silent"]
 

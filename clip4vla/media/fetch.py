@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.files import canonical_json, sha256_of, sha256_of_file, sole_owner
+from clip4vla.common.progress import track
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.collect import check_names
-from clip4vla.errors import RetryLater, UserError
-from clip4vla.files import canonical_json, sha256_of, sha256_of_file, sole_owner
 from clip4vla.media.causes import is_of_server, local_failure, retry_after, was_answered
 from clip4vla.media.download import Downloader
 from clip4vla.media.journal import Journal
@@ -22,7 +23,6 @@ from clip4vla.media.local import fetch_local
 from clip4vla.media.server import Server
 from clip4vla.media.status import REFUSALS, FetchStatus, classify, with_warnings
 from clip4vla.media.ytdlp import TOOL
-from clip4vla.progress import track
 
 FETCH_COLUMNS = {
     "clip_id": "string",

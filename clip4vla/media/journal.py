@@ -5,8 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from clip4vla.errors import UserError
-from clip4vla.files import canonical_json, whole_file, write_text
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import canonical_json, whole_file, write_text
 from clip4vla.media.status import FetchStatus, Retry
 
 MAX_ATTEMPTS = 3  # at a stretch, for statuses that are worth trying again at once

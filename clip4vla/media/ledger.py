@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from clip4vla.common.errors import UserError
 from clip4vla.datasets.plan import PLAN_COLUMNS
-from clip4vla.errors import UserError
 from clip4vla.media.fetch import FETCH_COLUMNS
 from clip4vla.media.lengths import FLAGS, Length, described, lengths
 from clip4vla.media.probe import PROBE_COLUMNS

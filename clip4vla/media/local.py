@@ -5,8 +5,8 @@ import shutil
 import stat
 from pathlib import Path
 
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of_file
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
 from clip4vla.media.containers import FILE, ffmpeg_input
 from clip4vla.media.cut import CutFailed, FfmpegStopped, cut, most_bytes
 from clip4vla.media.isolated import Crashed, patience

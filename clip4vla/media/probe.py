@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pandas as pd
 
+from clip4vla.common.progress import track
 from clip4vla.media.decode import (
     DECODER,
     LONGEST_SECONDS,
@@ -24,7 +25,6 @@ from clip4vla.media.decode import (
 from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.pictures import as_shown, credible_rate, pixel_stretch, shown_size, timed
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
-from clip4vla.progress import track
 
 SILENT_PEAK = 2.0**-16  # half a step of 16 bits: the official wav file has only zeros (facts 10.1)
 NEAR_SILENCE_DBFS = -80.0  # RMS below this is flagged, not silent (facts 10.1)

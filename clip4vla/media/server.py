@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from clip4vla.errors import UserError
-from clip4vla.files import read_json, write_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, write_json
 
 POLL_SECONDS = 1.0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
-from clip4vla.errors import UserError
 from clip4vla.media.causes import FFMPEG_HTTP, ffmpeg_code
 from clip4vla.media.containers import CONTAINERS, FILE, HTTP, ffmpeg_input
 from clip4vla.media.cookies import checked_cookies, no_cookies

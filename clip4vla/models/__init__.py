@@ -1,1 +1,1 @@
-"""Towers, pooling, similarity, heads and weight files. Knows no data."""
+"""Model families and what they share. Knows no data."""

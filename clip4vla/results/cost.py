@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip4vla.errors import UserError
-from clip4vla.files import read_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json
 from clip4vla.results.sheet import Sheet
 from clip4vla.tracking.recorded import check_recorded, rerun
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clip4vla.errors import UserError
-from clip4vla.files import read_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json
 from clip4vla.tracking.recorded import check_recorded, rerun
 
 Interval = tuple[float, float]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from clip4vla.files import write_text
+from clip4vla.common.files import write_text
 from clip4vla.media.coverage_file import read_coverage
 from clip4vla.results.cost import read_costs
 from clip4vla.results.figures import encoded, save

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip4vla.common.errors import UserError, describe_os_error, did_you_mean
 from clip4vla.config.base import NAME
 from clip4vla.config.metrics import every_metric
-from clip4vla.errors import UserError, describe_os_error, did_you_mean
 from clip4vla.results.text import COSTS
 
 COLUMNS = ("table", "row", "label", "dataset", "protocol", "metric", "value", "source", "note")

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json
 from clip4vla.config.base import Section
-from clip4vla.errors import UserError
-from clip4vla.files import read_json
 
 Gallery = Literal["all", "with_sound"]
 

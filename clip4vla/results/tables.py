@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clip4vla.files import write_text
+from clip4vla.common.files import write_text
 from clip4vla.results.compare import Entry, as_frame, compare
 from clip4vla.results.cost import Cost, read_costs
 from clip4vla.results.figures import save

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from clip4vla.errors import UserError
-from clip4vla.files import write_text
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_text
 from clip4vla.results.made_with import COLUMNS as MADE_WITH
 from clip4vla.results.made_with import described
 from clip4vla.results.metrics_file import Metrics, Varied, read_run_metrics

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, sha256_of_file, write_json, write_text
 from clip4vla.config import layout
 from clip4vla.config.yaml import undotted
-from clip4vla.errors import UserError
-from clip4vla.files import read_json, sha256_of_file, write_json, write_text
 from clip4vla.tracking.recorded import check_recorded
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ WEIGHTS = {"ours": "model.safetensors", "released": "pytorch_model.bin"}
 
 def inspect(path: Path) -> dict[str, Any]:
     """What a file of weights is and holds; see `show` for the same as text."""
-    from clip4vla.models.archives import ARCHIVE, read_weight_file
-    from clip4vla.models.deduce import architecture_of
-    from clip4vla.models.importers import kind_of, to_our_names
-    from clip4vla.models.pretrained import doubt, known_openai
-    from clip4vla.models.weights import read_metadata
+    from clip4vla.models.clip4vla.deduce import architecture_of
+    from clip4vla.models.clip4vla.importers import kind_of, to_our_names
+    from clip4vla.models.clip4vla.pretrained import doubt, known_openai
+    from clip4vla.models.clip4vla.weights import read_metadata
+    from clip4vla.models.common.archives import ARCHIVE, read_weight_file
 
     file = read_weight_file(path)
     sha256 = sha256_of_file(path)
@@ -103,10 +103,10 @@ def import_(
 
     UserError where `out` is no safetensors file by its name, or is one of the files to read.
     """
-    from clip4vla.models.archives import ARCHIVE
-    from clip4vla.models.checkpoint import write_checkpoint
-    from clip4vla.models.convert import convert
-    from clip4vla.models.pretrained import doubt
+    from clip4vla.checkpoints.checkpoint import write_checkpoint
+    from clip4vla.checkpoints.convert import convert
+    from clip4vla.models.clip4vla.pretrained import doubt
+    from clip4vla.models.common.archives import ARCHIVE
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: name the output .safetensors")
@@ -150,9 +150,9 @@ def export(
     Nothing is written before all that is needed has been read. UserError for what cannot be read,
     and where files of the folder would be lost that are not of an earlier export.
     """
-    from clip4vla.models.checkpoint import read_checkpoint, write_checkpoint
-    from clip4vla.models.importers import to_released_names
-    from clip4vla.models.weights import save_torch
+    from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+    from clip4vla.models.clip4vla.importers import to_released_names
+    from clip4vla.models.clip4vla.weights import save_torch
     from clip4vla.results.metrics_file import read_metrics
     from clip4vla.stages.model_card import model_card
 
@@ -200,7 +200,7 @@ def _check_free(files: list[Path], source: Path) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    from clip4vla.models.checkpoint import read_settings
+    from clip4vla.checkpoints.checkpoint import read_settings
 
     config, card = folder / "config.json", folder / "README.md"
     try:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_parquet, write_text
+from clip4vla.common.parquet import read_frame
 from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.keys import dataset_version
 from clip4vla.config.plan import Plan
-from clip4vla.errors import UserError
-from clip4vla.files import write_parquet, write_text
 from clip4vla.media.coverage_file import read_coverage
-from clip4vla.parquet import read_frame
 
 TABLE_COLUMNS = {  # that every version of them has
     "plan.parquet": ("clip_id", "source_id", "file", "shard"),
@@ -24,10 +24,10 @@ TABLE_COLUMNS = {  # that every version of them has
 
 def plan(plan: Plan, version: str) -> None:
     """Annotation files -> plan.parquet and splits.parquet; says what differs from the official."""
+    from clip4vla.common.files import write_table
     from clip4vla.datasets.expected import differences
     from clip4vla.datasets.plan import plan_tables
     from clip4vla.datasets.splits import lacking
-    from clip4vla.files import write_table
 
     name, dataset = plan.dataset_of(version)
     clips, splits, notes = plan_tables(name, dataset)
@@ -142,7 +142,7 @@ def ledger(plan: Plan, version: str) -> None:
 
 def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
     """Usable clips of one shard -> a tar of frames and log-mel, and its index."""
-    from clip4vla.features.shards import build_shard, rows_of
+    from clip4vla.cache.shards import build_shard, rows_of
 
     _check_shard(version, shard, plan.dataset_of(version)[1])
     rows = rows_of(read_table(f"{layout.data_dir(version)}/ledger.parquet"), shard)
@@ -154,9 +154,9 @@ def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
 
 def freeze(plan: Plan, version: str, cache_id: str) -> None:
     """All shards of a cache -> the manifest that runs read and tables cite, and its record."""
-    from clip4vla.features.manifest import freeze as freeze_cache
-    from clip4vla.features.manifest import stay_frozen
-    from clip4vla.stages.summaries import numbers
+    from clip4vla.cache.manifest import freeze as freeze_cache
+    from clip4vla.cache.manifest import stay_frozen
+    from clip4vla.runs.summaries import numbers
     from clip4vla.tracking import write_record
 
     name, dataset = plan.dataset_of(version)
@@ -225,8 +225,8 @@ def verify(plan: Plan, dataset: str | None, repair: bool, workers: int) -> bool:
 
 
 def _verify_one(manifest: Path, repair: bool, workers: int) -> bool:
-    from clip4vla.features.repair import repair as mend
-    from clip4vla.features.verify import verify
+    from clip4vla.cache.repair import repair as mend
+    from clip4vla.cache.verify import verify
 
     damages = verify(manifest, workers)
     for damage in damages:

@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD as HEAD_ONLY
 from rich.console import Console
 from rich.table import Table
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sole_owner, whole_file, write_text
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
-from clip4vla.errors import UserError
-from clip4vla.files import sole_owner, whole_file, write_text
 from clip4vla.media.fetch import FETCH_COLUMNS, server_of
 from clip4vla.media.journal import Journal
 from clip4vla.media.ledger import IDS, MISSING_COLUMNS, missing, usable

@@ -18,15 +18,15 @@ from typing import Literal
 from pyarrow import Table
 from torch import Tensor
 
-from clip4vla.embedding.embedder import BATCH, Embedder, load, pooled
-from clip4vla.embedding.reading import Clip, is_media, read_groups
-from clip4vla.embedding.table import check_format, finish, in_parts, owner
-from clip4vla.errors import UserError
-from clip4vla.evaluation.device import set_threads
-from clip4vla.files import sha256_of_file
+from clip4vla.common.device import set_threads
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
+from clip4vla.common.progress import track
 from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.status import AudioStatus
-from clip4vla.progress import track
+from clip4vla.search.embedder import BATCH, Embedder, load, pooled
+from clip4vla.search.reading import Clip, is_media, read_groups
+from clip4vla.search.table import check_format, finish, in_parts, owner
 
 SILENT = (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)
 NAMED = 20  # inputs that could not be embedded, on stderr

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json
 from clip4vla.config import layout
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import Evaluate, Finetune, Pretrain
-from clip4vla.errors import UserError
-from clip4vla.files import read_json
 from clip4vla.tracking.recorded import check_recorded, rerun
 
 
@@ -20,7 +20,7 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
     training. Raises UserError when the train.json of a training is missing, damaged, changed or
     another run's.
     """
-    from clip4vla.models.pretrained import published_as
+    from clip4vla.models.clip4vla.pretrained import published_as
 
     keys = _trainings(plan, run)
     trainings = {key: _training(plan, key) for key in keys}

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from clip4vla.config.plan import Plan, make_plan
+from clip4vla.common.errors import UserError, did_you_mean
+from clip4vla.config.plan import Plan
+from clip4vla.config.planner import make_plan
 from clip4vla.config.table import NO_PAPER, tables_in
 from clip4vla.config.yaml import read_yaml
 from clip4vla.cost.work import work_of
 from clip4vla.datasets.splits import unknown_splits
-from clip4vla.errors import UserError, did_you_mean
 from clip4vla.results.paper import Published, read_paper
 
 PRINTED = tuple(f"table{number}" for number in range(1, 7))  # the paper's own

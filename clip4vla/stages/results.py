@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import json_text, whole_file, write_text
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.targets import narrowed
-from clip4vla.errors import UserError
-from clip4vla.files import json_text, whole_file, write_text
 
 RESULTS = Path("results")
 RUNS = RESULTS / "runs"

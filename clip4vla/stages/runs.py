@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, sha256_of_file, write_json
 from clip4vla.config import layout
 from clip4vla.config.load import Config
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import sources_of
-from clip4vla.errors import UserError
-from clip4vla.files import read_json, sha256_of_file, write_json
 from clip4vla.launch.request import Request
-from clip4vla.stages.summaries import numbers
+from clip4vla.runs.summaries import numbers
 from clip4vla.stages.tracking import coverage_of, datasets_of, tags_of, tracked
 from clip4vla.tracking import write_record
 from clip4vla.tracking.attempts import attempt
@@ -61,7 +61,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
 
 def switches_of(config: Config):
     """The config's switches of speed and memory."""
-    from clip4vla.features.cache import SAMPLED
+    from clip4vla.cache.clips import SAMPLED
     from clip4vla.training.switches import Switches
 
     return Switches(
@@ -89,7 +89,7 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
     elif launcher == "local" and request.nodes > 1:
         raise UserError(f"--nodes {request.nodes} needs --launcher slurm: this is one machine")
     elif launcher == "local":
-        from clip4vla.devices import claim
+        from clip4vla.common.gpus import claim
         from clip4vla.launch.local import run_here
 
         if request.gpus_per_node:
@@ -125,9 +125,9 @@ def _await(holds: Callable[[], bool], folder: Path) -> None:
 
 def substitute(plan: Plan, key: str, threads: int) -> None:
     """Find donors; leaves substitution.tsv, substitute.json and donors.html."""
-    from clip4vla.evaluation.substitution import substitute
-    from clip4vla.features.cache import ClipCache
-    from clip4vla.looking.donors import write_donors
+    from clip4vla.cache.clips import ClipCache
+    from clip4vla.inference.donors import substitute
+    from clip4vla.pages.donors import write_donors
 
     run = _expect(plan, key, "substitute")
     out = Path(layout.result_dir(key))
@@ -142,10 +142,10 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
     """Score a checkpoint; leaves metrics.json, predictions.parquet and examples.html."""
+    from clip4vla.cache.clips import ClipCache
     from clip4vla.datasets import benchmark_of, official_clips
     from clip4vla.evaluation.evaluate import evaluate
-    from clip4vla.features.cache import ClipCache
-    from clip4vla.looking.examples import write_examples
+    from clip4vla.pages.examples import write_examples
     from clip4vla.stages.lineage import made_with
 
     run = _expect(plan, key, "evaluate")
@@ -177,7 +177,7 @@ def _expect(plan: Plan, key: str, stage: str):
 
 
 def _manifests(run) -> dict[tuple[str, str], Path]:
-    from clip4vla.features.manifest import check_frozen
+    from clip4vla.cache.manifest import check_frozen
 
     pairs = {(source.dataset, source.cache_id) for source in sources_of(run)}
     manifests = {pair: Path(layout.manifest(*pair)) for pair in sorted(pairs)}
@@ -192,7 +192,7 @@ def _manifests(run) -> dict[tuple[str, str], Path]:
 
 def _weights(plan: Plan, run) -> dict[str, Path]:
     """The named weights that the run reads, with the hash that the config gives for them."""
-    from clip4vla.models.pretrained import doubt
+    from clip4vla.models.clip4vla.pretrained import doubt
 
     name = plan.weights_of(run)
     if name is None:
@@ -211,7 +211,7 @@ def _weights(plan: Plan, run) -> dict[str, Path]:
 
 def _weight_file(plan: Plan, name: str, run) -> Path:
     """The file behind a name; that of an open_clip tag is downloaded if it is not there yet."""
-    from clip4vla.models import pretrained
+    from clip4vla.models.clip4vla import pretrained
 
     item = plan.config.weights[name]
     if item.open_clip is not None:
@@ -237,7 +237,7 @@ def unfit_tags(plan: Plan) -> list[str]:
 
 
 def _check_tag(name: str, tagged: str, run) -> None:
-    from clip4vla.models.pretrained import check_tag
+    from clip4vla.models.clip4vla.pretrained import check_tag
 
     where = f"weights.{name}.open_clip"
     if getattr(run, "start", None) is not None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, sha256_of_file, write_json
+from clip4vla.common.provenance import surroundings
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import sources_of
-from clip4vla.errors import UserError
-from clip4vla.files import read_json, sha256_of_file, write_json
-from clip4vla.surroundings import surroundings
 from clip4vla.tracking.context import Context, Target, workspace
 from clip4vla.tracking.record import flat
 from clip4vla.tracking.sink import Sink

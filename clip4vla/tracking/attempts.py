@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clip4vla.surroundings import surroundings, usage
+from clip4vla.common.provenance import surroundings, usage
 
 NAME = "attempts.jsonl"
 USED = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.tracking.attempts import read_attempts, tags_of, usage_of
 from clip4vla.tracking.context import Context
 from clip4vla.tracking.curve import read_curve

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clip4vla.files import sha256_of, sole_owner, write_text
+from clip4vla.common.files import sha256_of, sole_owner, write_text
 
 RUN_ID = "mlflow_run_id"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 
 NOT_METRICS = ("step", "epoch", "timestamp_ms")
 TAIL = 65536  # bytes: more than a few rows

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from clip4vla.errors import RetryLater, UserError
-from clip4vla.files import read_json, write_json
+from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.files import read_json, write_json
 from clip4vla.tracking.content import Contradiction, Stage, joined, log_params, log_points, set_tags
 from clip4vla.tracking.context import read_run_id, write_run_id
 from clip4vla.tracking.curve import read_curve

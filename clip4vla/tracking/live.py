@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clip4vla.errors import RetryLater
+from clip4vla.common.errors import RetryLater
 from clip4vla.tracking.context import Context, Target
 from clip4vla.tracking.sink import Sink
 
@@ -115,7 +115,7 @@ def live(spec: Spec) -> Iterator[Sink]:
 
 
 def describe(tags: dict[str, Any]) -> dict[str, str]:
-    """Facts of `clip4vla.surroundings` as tags of a live run."""
+    """Facts of `clip4vla.common.provenance` as tags of a live run."""
     named = {
         "hosts": tags.get("host"),
         "slurm_job_ids": tags.get("slurm_job_id"),

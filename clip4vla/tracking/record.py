@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from clip4vla.errors import UserError
-from clip4vla.files import read_json, sha256_of, sha256_of_file, write_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, sha256_of, sha256_of_file, write_json
 
 Kind = Literal["data", "pretrain", "substitute", "finetune", "evaluate", "tables"]
 KINDS = get_args(Kind)

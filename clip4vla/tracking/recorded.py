@@ -7,8 +7,8 @@ files that were copied without their record, cannot be verified: they are read w
 import sys
 from pathlib import Path
 
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of_file
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
 from clip4vla.tracking.record import Record, read_record
 
 

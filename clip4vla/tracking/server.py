@@ -4,7 +4,7 @@ import logging
 import os
 import re
 
-from clip4vla.errors import RetryLater, UserError
+from clip4vla.common.errors import RetryLater, UserError
 
 SECONDS = 10  # for a server to answer a question
 LATER = "start it, or correct tracking.uri; runs lose nothing: `clip4vla sync` delivers them later"

@@ -6,8 +6,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from clip4vla.errors import RetryLater, UserError
-from clip4vla.files import whole_file
+from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.files import whole_file
 from clip4vla.tracking.context import Target
 from clip4vla.tracking.server import check_server, quiet_mlflow
 

@@ -14,8 +14,8 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clip4vla.errors import RetryLater, UserError
-from clip4vla.progress import track
+from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.progress import track
 from clip4vla.tracking.content import (
     ChangedFile,
     Contradiction,

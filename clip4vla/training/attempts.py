@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from clip4vla.errors import RetryLater, UserError
-from clip4vla.files import read_json, write_json
-from clip4vla.surroundings import surroundings, usage
+from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.files import read_json, write_json
+from clip4vla.common.provenance import surroundings, usage
 from clip4vla.training.checkpoint import TrainState, newest_step
 from clip4vla.training.meter import GIB, Meter
 from clip4vla.training.ranks import Ranks

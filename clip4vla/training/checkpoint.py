@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from clip4vla.errors import UserError
-from clip4vla.models.weights import save_torch
+from clip4vla.common.errors import UserError
+from clip4vla.models.clip4vla.weights import save_torch
 
 KEEP = 2
 

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from clip4vla.files import canonical_json, write_text
+from clip4vla.common.files import canonical_json, write_text
 
 
 class Curve:

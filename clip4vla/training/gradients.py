@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from clip4vla.evaluation.device import autocast, to_device
+from clip4vla.common.device import autocast, to_device
 from clip4vla.training.features import Features, joined
 from clip4vla.training.gather import gather, summed, world_size
 

@@ -17,11 +17,11 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from clip4vla.common.device import autocast, half_type
+from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.progress import track
+from clip4vla.common.seeds import seed_of
 from clip4vla.config.sections import Optimiser
-from clip4vla.errors import RetryLater, UserError
-from clip4vla.evaluation.device import autocast, half_type
-from clip4vla.features.seeds import seed_of
-from clip4vla.progress import track
 from clip4vla.tracking.sink import Sink
 from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints, TrainState

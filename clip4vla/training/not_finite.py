@@ -18,10 +18,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from clip4vla.errors import UserError
-from clip4vla.evaluation.device import half_type
-from clip4vla.files import read_json, write_json
-from clip4vla.models.weights import save_tensors
+from clip4vla.common.device import half_type
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, write_json
+from clip4vla.models.clip4vla.weights import save_tensors
 from clip4vla.training.features import joined
 from clip4vla.training.gradients import Task, backward
 from clip4vla.training.ranks import Ranks

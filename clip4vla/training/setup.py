@@ -5,11 +5,16 @@ from pathlib import Path
 
 import torch
 
+from clip4vla.cache.clips import ClipCache
+from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
-from clip4vla.errors import UserError
-from clip4vla.evaluation.probe_features import probe_features
-from clip4vla.evaluation.reading import (
+from clip4vla.inference.frozen import frozen_samples
+from clip4vla.inference.probe_features import probe_features
+from clip4vla.loading.batches import ClipBatches, FeatureBatches
+from clip4vla.loading.frozen import FrozenSamples
+from clip4vla.loading.loader import (
     Caches,
     Part,
     clip_items,
@@ -18,14 +23,9 @@ from clip4vla.evaluation.reading import (
     samples_of,
     split_rows,
 )
-from clip4vla.evaluation.start import starting_model
-from clip4vla.features.cache import ClipCache
-from clip4vla.features.samples import ClipSamples
-from clip4vla.features.vectors import FrozenSamples
-from clip4vla.models.clip4vla import CLIP4VLA, learning_parts, set_trainable
-from clip4vla.models.half import halve
-from clip4vla.training.batches import ClipBatches, FeatureBatches
-from clip4vla.training.frozen import frozen_samples
+from clip4vla.loading.samples import ClipSamples
+from clip4vla.models.clip4vla.half import halve
+from clip4vla.models.clip4vla.model import CLIP4VLA, learning_parts, set_trainable
 from clip4vla.training.gradients import Task
 from clip4vla.training.loop import Batches
 from clip4vla.training.ranks import Ranks

@@ -10,9 +10,9 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import nn
 
-from clip4vla.errors import UserError
-from clip4vla.features.cache import SAMPLED
-from clip4vla.models.bert import BertBlock, BertJointEncoder
+from clip4vla.cache.clips import SAMPLED
+from clip4vla.common.errors import UserError
+from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
 
 RECOMPILE_LIMIT = 64  # variants of a block: widths, masks, with and without gradients
 
@@ -22,7 +22,7 @@ class Switches:
     """What the config says at its top level.
 
     frozen_cache: what frozen towers say of a clip is computed once, for all epochs and runs
-    (`clip4vla.training.frozen`). activation_checkpointing: of a block only its input is kept, the
+    (`clip4vla.inference.frozen`). activation_checkpointing: of a block only its input is kept, the
     rest is computed again in the backward pass. compile: torch.compile of every block. check_every:
     of so many clips that are read, one is compared with its sha256 (`ClipCache.spot_check`).
     """

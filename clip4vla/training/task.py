@@ -10,24 +10,25 @@ from torch.nn.functional import cross_entropy
 
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import GATES, MIXING_FUSIONS, PARTS
-from clip4vla.evaluation.caption_metrics import score_captions
-from clip4vla.evaluation.captioning import generate
-from clip4vla.evaluation.classification import accuracy, predict, probe_inputs
-from clip4vla.evaluation.features import ClipFeatures, encode_clips
-from clip4vla.evaluation.reading import WHOLE, Part
-from clip4vla.evaluation.similarity import Gallery
-from clip4vla.evaluation.text_clip import (
+from clip4vla.inference.captioning import generate
+from clip4vla.inference.features import ClipFeatures, encode_clips
+from clip4vla.inference.gallery import Gallery
+from clip4vla.inference.probe import predict, probe_inputs
+from clip4vla.loading.loader import WHOLE, Part
+from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.loading.tokenizer import END, PAD
+from clip4vla.metrics.captions import score_captions
+from clip4vla.metrics.classification import accuracy
+from clip4vla.metrics.text_clip import (
     captions_of,
     directions,
     score_retrieval,
     similarity_name,
 )
-from clip4vla.features.samples import ClipSamples, Item
-from clip4vla.features.text import END, PAD
-from clip4vla.models.clip4vla import CLIP4VLA, INITIAL_SCALE, learning_parts
-from clip4vla.models.decoding import Decoding
-from clip4vla.models.pooling import normalise, pool
-from clip4vla.models.similarity import similarities
+from clip4vla.models.clip4vla.decoding import Decoding
+from clip4vla.models.clip4vla.model import CLIP4VLA, INITIAL_SCALE, learning_parts
+from clip4vla.models.common.pooling import normalise, pool
+from clip4vla.models.common.similarity import similarities
 from clip4vla.training.features import Features, numbers_of
 from clip4vla.training.gather import gather, own_rows
 from clip4vla.training.gradients import ContrastiveTask, Loss

@@ -16,15 +16,11 @@ from pathlib import Path
 
 import torch
 
-from clip4vla.config.keys import run_key
-from clip4vla.config.run import Finetune, Pretrain, sources_of
-from clip4vla.config.settings import settings_of
-from clip4vla.datasets.leaks import Leaks
-from clip4vla.errors import RetryLater, UserError
-from clip4vla.evaluation.device import pick_device, set_threads
-from clip4vla.evaluation.reading import Caches, Manifests
-from clip4vla.evaluation.start import start_hash, start_metadata
-from clip4vla.files import (
+from clip4vla.checkpoints.checkpoint import write_checkpoint
+from clip4vla.checkpoints.initial_weights import start_hash, start_metadata
+from clip4vla.common.device import pick_device, set_threads
+from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.files import (
     canonical_json,
     read_json,
     sha256_of,
@@ -33,7 +29,11 @@ from clip4vla.files import (
     whole_file,
     write_json,
 )
-from clip4vla.models.checkpoint import write_checkpoint
+from clip4vla.config.keys import run_key
+from clip4vla.config.run import Finetune, Pretrain, sources_of
+from clip4vla.config.settings import settings_of
+from clip4vla.datasets.leaks import Leaks
+from clip4vla.loading.loader import Caches, Manifests
 from clip4vla.tracking.sink import Sink
 from clip4vla.training.attempts import cost_of, recorded
 from clip4vla.training.checkpoint import Checkpoints, TrainState

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from clip4vla.commands.options import overrides_of
+from clip4vla.cli.options import overrides_of
+from clip4vla.common.errors import UserError
 from clip4vla.config.load import load_config
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.config.yaml import read_yaml
-from clip4vla.errors import UserError
 from clip4vla.results.sheet import Sheet
 
 BASE = """

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.metrics import CAPTIONS, GAINS, metric_names, own_name
-from clip4vla.config.plan import make_plan
-from clip4vla.errors import UserError
-from clip4vla.evaluation.caption_metrics import RELEASED
-from clip4vla.evaluation.gain import gain_metrics
-from clip4vla.evaluation.text_clip import report_retrieval
+from clip4vla.config.planner import make_plan
+from clip4vla.metrics.captions import RELEASED
+from clip4vla.metrics.gain import gain_metrics
+from clip4vla.metrics.text_clip import report_retrieval
 
 DEMO = [Path(__file__).parents[2] / name for name in ("config.yaml", "demo/config.yaml")]
 

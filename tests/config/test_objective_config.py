@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.keys import run_key
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.config.sections import Freeze, Objective, Optimiser
-from clip4vla.errors import UserError
 
 REPO = Path(__file__).parents[2]
 SOURCE = {"dataset": "d", "nonverbal_share": 0.0}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clip4vla.config.plan import make_plan
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
+from clip4vla.config.planner import make_plan
 
 REPO = Path(__file__).parents[2]
 BASE = {

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from clip4vla.config.base import Section
 from clip4vla.config.keys import cache_id, dataset_version, run_key
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.config.run import RUN, Evaluate, Source
 from clip4vla.config.sections import Decoding
 

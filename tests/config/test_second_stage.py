@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clip4vla.config.plan import make_plan
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
+from clip4vla.config.planner import make_plan
 
 REPO = Path(__file__).parents[2]
 DEMO = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]

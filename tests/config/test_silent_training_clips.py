@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.cost.runs import flops
 
 REPO = Path(__file__).parents[2]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clip4vla.config.plan import make_plan
+from clip4vla.common.errors import UserError
+from clip4vla.config.planner import make_plan
 from clip4vla.config.table import read_table
-from clip4vla.errors import UserError
 
 REPO = Path(__file__).parents[2]
 SHIPPED = ["figure4", "policies", "audio_controls", "table6"]

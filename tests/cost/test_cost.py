@@ -10,17 +10,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from clip4vla.cli import app
+from clip4vla.cli.main import app
+from clip4vla.common.errors import UserError
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.config.sections import Model
 from clip4vla.config.targets import narrowed
 from clip4vla.cost.estimate import _data_cost, clip_counts, estimate
 from clip4vla.cost.report import print_plan
 from clip4vla.cost.runs import flops, v100_flops
 from clip4vla.cost.work import work_of
-from clip4vla.errors import UserError
-from clip4vla.models.build import build_model
+from clip4vla.models.clip4vla.build import build_model
 
 REPO = Path(__file__).parents[2]
 
@@ -138,7 +138,7 @@ def test_downloads_take_at_least_their_pauses():
 
 def test_the_printed_plan_needs_no_torch_and_names_what_is_missing(tmp_path):
     code = (
-        "import sys; from clip4vla.cli import main\n"
+        "import sys; from clip4vla.cli.main import main\n"
         "try: main(['plan', 'table5/scratch', '-c', sys.argv[1]])\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"

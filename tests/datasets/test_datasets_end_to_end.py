@@ -10,11 +10,11 @@ import miniatures
 import pandas as pd
 import pytest
 
+from clip4vla.cache.clips import ClipCache
 from clip4vla.config import layout
 from clip4vla.config.data import Dataset
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.datasets.plan import plan as plan_clips
-from clip4vla.features.cache import ClipCache
 from clip4vla.stages import data as stages
 
 REPO = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ import zipfile
 import miniatures
 import pytest
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import official, read_annotations
 from clip4vla.datasets.disguised import rewritten
-from clip4vla.errors import UserError
 
 POINTER = (
     b"version https://git-lfs.github.com/spec/v1\n"

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clip4vla.cache.shards import build_shard
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Cache, Dataset
 from clip4vla.datasets.plan import PLAN_COLUMNS
-from clip4vla.errors import UserError
-from clip4vla.features.shards import build_shard
 from clip4vla.media.fetch import fetch_shard
 
 HOSTILE = {

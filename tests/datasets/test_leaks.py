@@ -6,13 +6,13 @@ import miniatures
 import pyarrow.parquet as pq
 import pytest
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_ids, write_table
 from clip4vla.config.data import Dataset
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.config.run import HeldOut
 from clip4vla.datasets.leaks import find_leaks
 from clip4vla.datasets.plan import plan_tables
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of_ids, write_table
 
 REPO = Path(__file__).parents[2]
 FILES = [REPO / "config.yaml"]

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset, Expected
 from clip4vla.datasets import read_annotations, readers
 from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where
 from clip4vla.datasets.collect import Collector
 from clip4vla.datasets.expected import compare, differences
 from clip4vla.datasets.plan import plan, plan_tables, shard_of
-from clip4vla.errors import UserError
 
 
 def dataset(reader, folder, **more):
@@ -326,7 +326,7 @@ def test_adding_ids_moves_no_other_id(tmp_path):
 
 
 def test_equal_lists_give_equal_bytes(made, tmp_path):
-    from clip4vla.files import write_table
+    from clip4vla.common.files import write_table
 
     section = made("howto100m", shards=3)
     for name in ("one", "two"):

@@ -6,10 +6,10 @@ import signal
 import miniatures
 import pytest
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import read_annotations
 from clip4vla.datasets.collect import CLIP_ID
-from clip4vla.errors import UserError
 
 HOSTILE = [
     b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"../../x", b"/etc/passwd", b"\xd0\xb5",  # Cyrillic e

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import read_annotations
 from clip4vla.datasets.collect import CLIP_ID
 from clip4vla.datasets.howto100m import MIN_SECONDS, MIN_WORDS, Caption, form_clip
 from clip4vla.datasets.official import json_members
 from clip4vla.datasets.plan import plan
-from clip4vla.errors import UserError
 
 REPO = Path(__file__).parents[2]
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import miniatures
 import pytest
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_table
 from clip4vla.config import layout
 from clip4vla.config.data import Dataset
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.datasets import readers
 from clip4vla.datasets.plan import plan_tables
 from clip4vla.datasets.ready import missing_files
 from clip4vla.datasets.splits import unknown_splits
-from clip4vla.errors import UserError
-from clip4vla.files import write_table
 from clip4vla.stages import data as stage
 
 REPO = Path(__file__).parents[2]

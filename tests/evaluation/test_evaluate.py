@@ -10,26 +10,26 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, sha256_of_file, sha256_of_ids
 from clip4vla.config.presets import PRESETS
 from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Decoding
 from clip4vla.config.yaml import undotted
 from clip4vla.datasets import Benchmark
-from clip4vla.errors import UserError
-from clip4vla.evaluation import captioning
 from clip4vla.evaluation import evaluate as module
-from clip4vla.evaluation.caption_metrics import (
+from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.inference import captioning
+from clip4vla.loading.tokenizer import END, PAD
+from clip4vla.metrics.captions import (
     CaptionScores,
     caption_scorer,
     score_captions,
 )
-from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.evaluation.recalls import names, rank_metrics
-from clip4vla.evaluation.retrieval import Ranks
-from clip4vla.features.text import END, PAD
-from clip4vla.files import read_json, sha256_of_file, sha256_of_ids
-from clip4vla.models import decoding
-from clip4vla.models.caption import VocabularyHead
+from clip4vla.metrics.recalls import names, rank_metrics
+from clip4vla.metrics.retrieval import Ranks
+from clip4vla.models.clip4vla import decoding
+from clip4vla.models.clip4vla.caption import VocabularyHead
 from clip4vla.results.metrics_file import read_metrics
 
 WAYS = {

@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny_world import INPUTS, MODEL, source
 
+from clip4vla.checkpoints.checkpoint import read_checkpoint
+from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.evaluation import evaluate as module
-from clip4vla.evaluation.features import embed_clips, embed_texts
-from clip4vla.evaluation.reading import Caches, clip_items, samples_of, split_rows
-from clip4vla.files import read_json
-from clip4vla.models.checkpoint import read_checkpoint
+from clip4vla.inference.features import embed_clips, embed_texts
+from clip4vla.loading.loader import Caches, clip_items, samples_of, split_rows
 from clip4vla.results.metrics_file import read_metrics
 
 pytestmark = pytest.mark.gpu

@@ -5,19 +5,19 @@ import pytest
 import torch
 from tiny_world import INPUTS, MODEL, finetune, pretrain, source
 
+from clip4vla.cache.clips import ClipCache
+from clip4vla.common.errors import UserError
 from clip4vla.config.run import Evaluate, Substitute
 from clip4vla.config.settings import head_of
-from clip4vla.errors import UserError
-from clip4vla.evaluation import captioning, features, sequences
-from clip4vla.evaluation.captioning import generate
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.evaluation.features import check_finite, embed_clips
-from clip4vla.evaluation.reading import clip_items, samples_of, split_rows
-from clip4vla.evaluation.sequences import sequence_batches
-from clip4vla.evaluation.similarity import Gallery
-from clip4vla.evaluation.substitution import substitute
-from clip4vla.features.cache import ClipCache
-from clip4vla.models.build import build_model
+from clip4vla.inference import captioning, features, sequences
+from clip4vla.inference.captioning import generate
+from clip4vla.inference.donors import substitute
+from clip4vla.inference.features import check_finite, embed_clips
+from clip4vla.inference.gallery import Gallery
+from clip4vla.inference.sequences import sequence_batches
+from clip4vla.loading.loader import clip_items, samples_of, split_rows
+from clip4vla.models.clip4vla.build import build_model
 from clip4vla.training.switches import Switches
 from clip4vla.training.train import train
 
@@ -137,7 +137,7 @@ def test_a_broken_clip_is_named_in_evaluation(manifests, trained, broken, tmp_pa
 
 def test_a_neighbour_of_nothing_is_refused(manifests, tmp_path, monkeypatch):
     """Substitution reads frames alone, which are bytes: only the weights can break it."""
-    from clip4vla.evaluation import substitution
+    from clip4vla.inference import donors as substitution
 
     _, model = built()
     model.vision.proj.data[0] = float("inf")

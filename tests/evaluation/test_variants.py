@@ -8,14 +8,14 @@ import pytest
 import torch
 from tiny_world import INPUTS, MODEL, SILENT, SPLITS, source
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, sha256_of_ids
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
-from clip4vla.errors import UserError
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.evaluation.gain import gain_examples, gain_metrics, gain_of
-from clip4vla.evaluation.sounds import controlled, given_sounds
-from clip4vla.files import read_json, sha256_of_ids
-from clip4vla.models.clip4vla import CLIP4VLA
+from clip4vla.inference.audio_controls import controlled, given_sounds
+from clip4vla.metrics.gain import gain_examples, gain_metrics, gain_of
+from clip4vla.models.clip4vla.model import CLIP4VLA
 
 TABLE = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt0\t0.5\tt1\n"
 BY_CAPTIONS = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt4\t0.9\tt1\n"
@@ -232,10 +232,10 @@ def test_gain_is_of_queries_that_both_have():
 
 @pytest.mark.parametrize("fusion", ["global_to_local", "tight", "local_to_local", "feat2sim"])
 def test_shared_features_serve_every_fusion(manifests, fusion):
-    from clip4vla.evaluation.reading import Caches, clip_items, samples_of, split_rows
-    from clip4vla.evaluation.shared import SharedFeatures
-    from clip4vla.evaluation.similarity import Gallery
-    from clip4vla.evaluation.start import starting_model
+    from clip4vla.checkpoints.initial_weights import starting_model
+    from clip4vla.inference.feature_cache import SharedFeatures
+    from clip4vla.inference.gallery import Gallery
+    from clip4vla.loading.loader import Caches, clip_items, samples_of, split_rows
 
     config = MODEL.model_copy(update={"fusion": fusion})
     run = Evaluate(start=None, task="retrieval", test=source("test"), model=config, inputs=INPUTS)

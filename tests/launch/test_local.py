@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from clip4vla.errors import RetryLater, UserError
+from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.launch import local
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.launch import profile
 from clip4vla.launch.profile import Cluster, install, render
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.launch import queue
 
 

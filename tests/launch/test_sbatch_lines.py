@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.launch import slurm
 from clip4vla.launch.profile import Cluster, render
 from clip4vla.launch.request import Request

@@ -14,7 +14,7 @@ from clip4vla.media import fetch
 SCRIPT = """
 import json, resource, sys
 import pandas
-from clip4vla.cli import one_line_errors
+from clip4vla.cli.main import one_line_errors
 from clip4vla.config.data import Dataset
 from clip4vla.media import fetch
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from synthetic import make_clip
 
-from clip4vla.features.waveform import as_waveform
+from clip4vla.cache.waveform import as_waveform
 from clip4vla.media.decode import DecodeError, decode_audio, decode_frames
 from clip4vla.media.probe import PROBE_COLUMNS, probe_file, probe_shard
 from clip4vla.media.tools import ffmpeg

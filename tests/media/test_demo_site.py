@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.plan import plan
-from clip4vla.errors import UserError
 from clip4vla.media.decode import decode_audio, decode_frames
 from clip4vla.media.fetch import fetch_shard
 from clip4vla.media.probe import probe_file

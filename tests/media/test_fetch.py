@@ -8,8 +8,8 @@ import pytest
 from fetching import http, hurry, journal, rows
 from synthetic import Misbehaving, make_clip
 
+from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.config.data import Dataset
-from clip4vla.errors import RetryLater, UserError
 from clip4vla.media import fetch
 from clip4vla.media.decode import decode_audio, decode_frames
 from clip4vla.media.download import Downloader

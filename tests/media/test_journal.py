@@ -2,8 +2,8 @@
 
 import pytest
 
-from clip4vla.errors import UserError
-from clip4vla.files import canonical_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import canonical_json
 from clip4vla.media.journal import Journal
 
 

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
+from clip4vla.common.errors import UserError
 from clip4vla.datasets.plan import PLAN_COLUMNS, SPLIT_COLUMNS
-from clip4vla.errors import UserError
 from clip4vla.media.fetch import FETCH_COLUMNS
 from clip4vla.media.ledger import (
     LEDGER_COLUMNS,

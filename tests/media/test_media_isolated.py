@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.media import probe
 from clip4vla.media.isolated import LOOK_SECONDS, Crashed, Isolated, isolated_each, run_bounded
 from clip4vla.media.probe import probe_shard

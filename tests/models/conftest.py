@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from clip4vla.config.sections import Inputs, Model
-from clip4vla.models.build import build_model
+from clip4vla.models.clip4vla.build import build_model
 
 TINY = Model(architecture="tiny", weights=None)
 SMALL = Inputs(max_frames=3, max_segments=3, max_words=8)

@@ -47,7 +47,7 @@ def released_file(layout, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sizes(layout):
-    from clip4vla.models.architecture import Architecture
+    from clip4vla.models.clip4vla.architecture import Architecture
 
     shapes = layout["layouts"]["pretrain"]
     positions, width = shapes["clip.positional_embedding"]
@@ -86,8 +86,8 @@ def clips(layout, vectors):
 @pytest.fixture(scope="session")
 def pretrained(sizes, released_file):
     """The checkpoint of pre-training."""
-    from clip4vla.models.clip4vla import CLIP4VLA
-    from clip4vla.models.weights import load_into
+    from clip4vla.models.clip4vla.model import CLIP4VLA
+    from clip4vla.models.clip4vla.weights import load_into
 
     model = CLIP4VLA(sizes).eval()
     load_into(model, released_file("pretrain"))
@@ -99,7 +99,7 @@ def pooled(pretrained, clips):
     """Pooled vectors of the pre-training checkpoint, one type token per clip."""
     import torch
 
-    from clip4vla.models.pooling import normalise, pool
+    from clip4vla.models.common.pooling import normalise, pool
 
     with torch.inference_mode():
         vision = pretrained.encode_vision(clips["frames"], clips["frame_mask"])

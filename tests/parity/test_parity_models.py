@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from clip4vla.models.clip4vla import CLIP4VLA
-from clip4vla.models.pairs import score_pairs
-from clip4vla.models.pooling import normalise, pool
-from clip4vla.models.similarity import similarities
-from clip4vla.models.weights import load_into
+from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.weights import load_into
+from clip4vla.models.common.pooling import normalise, pool
+from clip4vla.models.common.similarity import similarities
 from clip4vla.training.losses import contrast, intra_modal
 
 SCALE = 100.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from clip4vla.evaluation.device import autocast, to_device
+from clip4vla.common.device import autocast, to_device
 
 pytestmark = pytest.mark.gpu
 KEYS = ["text", "vision", "audio_per_sample_2"]

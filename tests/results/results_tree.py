@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from clip4vla.files import sha256_of, write_json
+from clip4vla.common.files import sha256_of, write_json
 
 PAPER = Path(__file__).parents[2] / "experiments" / "paper.tsv"
 

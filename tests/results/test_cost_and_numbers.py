@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from results_tree import PAPER, make_tree
 
-from clip4vla.config.plan import make_plan
-from clip4vla.errors import UserError
-from clip4vla.files import write_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_json
+from clip4vla.config.planner import make_plan
 from clip4vla.results.compare import compare
 from clip4vla.results.cost import cost_notes, read_costs
 from clip4vla.results.figures import COLOURS, MARKS, encoded

@@ -5,8 +5,8 @@ from statistics import stdev
 import pytest
 from results_tree import PAPER, metrics
 
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of, write_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of, write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.figures import encoded
 from clip4vla.results.figures_sweep import sweep

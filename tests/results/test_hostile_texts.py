@@ -10,8 +10,8 @@ import pytest
 import yaml
 from results_tree import PAPER, make_tree, rewrite
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.table import read_table
-from clip4vla.errors import UserError
 from clip4vla.results.figures import encoded
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.figures_data import curves

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from results_tree import PAPER, made_with, metrics, trained_on
 
+from clip4vla.common.files import write_json
 from clip4vla.config.load import load_config
 from clip4vla.datasets import readers
-from clip4vla.files import write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.footers import footers

@@ -3,7 +3,7 @@
 import pytest
 from results_tree import PAPER, metrics
 
-from clip4vla.files import write_json
+from clip4vla.common.files import write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.order import best_notes, order_notes, orders
 from clip4vla.results.paper import read_paper

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from results_tree import make_tree, metrics, rewrite
 
-from clip4vla.errors import UserError
-from clip4vla.files import write_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_json
 from clip4vla.results.cost import read_costs
 from clip4vla.results.sheet import read_sheet
 from clip4vla.results.tidy import build_tidy

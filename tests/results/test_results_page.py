@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from results_tree import PAPER
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.media.coverage_file import read_coverage
 from clip4vla.results.figures_data import coverage, read_curve
 from clip4vla.results.page import build_page

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 from results_tree import PAPER
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.results.paper import COLUMNS, read_paper
 
 

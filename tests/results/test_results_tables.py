@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from results_tree import PAPER, make_tree, metrics, rewrite
 
-from clip4vla.errors import UserError
-from clip4vla.files import write_json
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.footers import footers

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.results.paper import read_paper
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.tables import table_views

@@ -25,7 +25,7 @@ def undisturbed(frozen, tmp_path_factory):
     project = frozen.copy(tmp_path_factory.mktemp("undisturbed") / "project")
     ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     key = key_of(project)
-    project.run(sys.executable, *ranks, "-m", "clip4vla.cli", "train", key, "--threads", "1")
+    project.run(sys.executable, *ranks, "-m", "clip4vla", "train", key, "--threads", "1")
     return project.folder / "results" / "runs" / key
 
 

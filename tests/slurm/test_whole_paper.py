@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from paper import Paper
 
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 
 TABLES = [
     "table1",

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.stages import data, data_status
 
 REPO = Path(__file__).parents[2]

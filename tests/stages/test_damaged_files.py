@@ -15,21 +15,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from clip4vla.cache.manifest import freeze, read_manifest, stay_frozen
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_json, write_parquet
 from clip4vla.config.run import HeldOut, read_run
 from clip4vla.config.yaml import read_yaml
 from clip4vla.datasets.leaks import find_leaks
-from clip4vla.embedding.embedder import load
-from clip4vla.errors import UserError
-from clip4vla.evaluation.paired import compare_runs
-from clip4vla.evaluation.reading import read_donors
-from clip4vla.features.manifest import freeze, read_manifest, stay_frozen
-from clip4vla.files import write_json, write_parquet
+from clip4vla.loading.loader import read_donors
 from clip4vla.media.coverage_file import read_coverage
 from clip4vla.media.server import Server
-from clip4vla.models.weights import read_metadata, read_named
+from clip4vla.models.clip4vla.weights import read_metadata, read_named
 from clip4vla.results.cost import read_costs
 from clip4vla.results.metrics_file import read_metrics
 from clip4vla.results.sheet import read_sheet
+from clip4vla.runs.paired import compare_runs
+from clip4vla.search.embedder import load
 from clip4vla.stages.data import TABLE_COLUMNS, read_table
 from clip4vla.tracking.record import read_record
 from clip4vla.tracking.recorded import check_recorded

@@ -16,12 +16,12 @@ for folder in ("media", "datasets"):
 import miniatures  # noqa: E402
 from synthetic import make_clip  # noqa: E402
 
+from clip4vla.common.errors import UserError  # noqa: E402
 from clip4vla.config import layout  # noqa: E402
 from clip4vla.config.data import Dataset  # noqa: E402
 from clip4vla.config.keys import dataset_version  # noqa: E402
-from clip4vla.config.plan import make_plan  # noqa: E402
+from clip4vla.config.planner import make_plan  # noqa: E402
 from clip4vla.datasets.plan import plan as plan_clips  # noqa: E402
-from clip4vla.errors import UserError  # noqa: E402
 from clip4vla.media.decode import decode_frames  # noqa: E402
 from clip4vla.media.ledger import build_ledger  # noqa: E402
 from clip4vla.stages import data, data_status  # noqa: E402

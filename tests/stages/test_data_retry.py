@@ -10,10 +10,10 @@ from data_world import FILES, by_hand, by_snakemake, line
 from synthetic import make_clip
 from typer.testing import CliRunner
 
-from clip4vla.cli import app
+from clip4vla.cli.main import app
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
 from clip4vla.config import layout
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of_file
 from clip4vla.media.local import has_changed
 from clip4vla.stages import data, data_status
 

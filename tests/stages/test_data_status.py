@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from data_world import by_hand, line
 
+from clip4vla.common.errors import UserError
 from clip4vla.config import layout
-from clip4vla.errors import UserError
 from clip4vla.stages import data, data_status
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import write_json
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
-from clip4vla.errors import UserError
-from clip4vla.files import write_json
+from clip4vla.config.planner import make_plan
 from clip4vla.results.metrics_file import MadeWith
 from clip4vla.stages.lineage import made_with
 from clip4vla.tracking import write_record

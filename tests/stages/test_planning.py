@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.stages.planning import checked_plan
 
 REPO = Path(__file__).parents[2]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
-from clip4vla.errors import UserError
-from clip4vla.files import sha256_of
+from clip4vla.config.planner import make_plan
 from clip4vla.stages import runs
 from clip4vla.tracking import write_record
 

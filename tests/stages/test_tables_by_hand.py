@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from clip4vla.cli import app
+from clip4vla.cli.main import app
+from clip4vla.common.files import read_json, write_text
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
-from clip4vla.files import read_json, write_text
+from clip4vla.config.planner import make_plan
 
 REPO = Path(__file__).parents[2]
 CONFIG = ["--config", str(REPO / "config.yaml"), "--config", str(REPO / "demo" / "config.yaml")]

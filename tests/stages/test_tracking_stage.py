@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from clip4vla.common.errors import UserError
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
-from clip4vla.errors import UserError
+from clip4vla.config.planner import make_plan
 from clip4vla.stages import tracking
 from clip4vla.tracking.params import MAX_PARAMS, allowed
 from clip4vla.tracking.record import flat

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from clip4vla.errors import RetryLater
+from clip4vla.common.errors import RetryLater
 from clip4vla.tracking import Context, Target, sync, write_record
 from clip4vla.tracking.feed import Feeder, Inbox
 from clip4vla.tracking.live import Spec, live

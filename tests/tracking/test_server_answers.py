@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from mlflow_servers import free_port
 
-from clip4vla import doctor
+from clip4vla.cli import doctor
+from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.config.load import load_config
-from clip4vla.errors import RetryLater, UserError
 from clip4vla.tracking import Target, sync
 from clip4vla.tracking.server import check_server
 

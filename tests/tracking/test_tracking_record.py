@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.tracking import read_record, write_record
 
 

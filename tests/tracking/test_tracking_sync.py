@@ -11,7 +11,7 @@ import pytest
 from fake_training import Training, defer
 from live_checks import check_all, check_complete, start
 
-from clip4vla.errors import RetryLater, UserError
+from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.tracking import Target, sync, write_record
 from clip4vla.tracking import store as store_module
 from clip4vla.tracking.server import quiet_mlflow

@@ -5,10 +5,10 @@ import functools
 import torch
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 
+from clip4vla.checkpoints.initial_weights import starting_model
 from clip4vla.config.sections import Objective
-from clip4vla.evaluation.start import starting_model
-from clip4vla.features.text import tokenize
-from clip4vla.models.clip4vla import set_trainable
+from clip4vla.loading.tokenizer import tokenize
+from clip4vla.models.clip4vla.model import set_trainable
 from clip4vla.training.gradients import backward
 from clip4vla.training.task import CaptionTask, PretrainTask, RetrievalTask
 

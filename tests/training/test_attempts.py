@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from clip4vla.errors import RetryLater, UserError
+from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.training import attempts as module
 from clip4vla.training.attempts import FRUITLESS, NotFinite, attempts_of, cost_of, recorded
 from clip4vla.training.meter import Meter, Totals

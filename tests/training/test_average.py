@@ -5,8 +5,8 @@ import torch
 from test_loop import StubTask, run, trainer, weights
 from torch import nn
 
+from clip4vla.common.errors import RetryLater
 from clip4vla.config.sections import Optimiser
-from clip4vla.errors import RetryLater
 from clip4vla.training.average import Average
 from clip4vla.training.selection import Choice
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Optimiser
-from clip4vla.errors import UserError
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.optimiser import Updates
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_world import build_world, finetune, optimiser
 
-from clip4vla.errors import UserError
+from clip4vla.common.errors import UserError
 from clip4vla.training.train import train
 
 

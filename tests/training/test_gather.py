@@ -15,7 +15,7 @@ from clip4vla.training.gather import average_gradients, gather, own_rows, summed
 from clip4vla.training.optimiser import Updates
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["clip4vla.training.task", "clip4vla.evaluation.start"])
+PROCESSES.set_forkserver_preload(["clip4vla.training.task", "clip4vla.checkpoints.initial_weights"])
 WHOLE = (
     "stage 1",
     "stage 2, every term",

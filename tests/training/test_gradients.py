@@ -18,7 +18,7 @@ from gradient_cases import (
     unscaled,
 )
 
-from clip4vla.models import fusion
+from clip4vla.models.clip4vla import fusion
 from clip4vla.training import gradients as module
 from clip4vla.training.features import joined, numbers_of
 from clip4vla.training.gradients import backward

@@ -5,9 +5,9 @@ import json
 import pytest
 from tiny_world import SPLITS, VERSION, build_world, finetune, pretrain
 
+from clip4vla.checkpoints.initial_weights import start_metadata
+from clip4vla.common.errors import UserError
 from clip4vla.datasets.leaks import Leaks
-from clip4vla.errors import UserError
-from clip4vla.evaluation.start import start_metadata
 from clip4vla.training import train as train_module
 from clip4vla.training.train import train
 

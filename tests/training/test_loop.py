@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from clip4vla.common.errors import RetryLater
 from clip4vla.config.sections import Optimiser
-from clip4vla.errors import RetryLater
 from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints
 from clip4vla.training.curve import Curve, publish_curve

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Optimiser
-from clip4vla.errors import UserError
 from clip4vla.training.optimiser import Updates, parameter_groups
 from clip4vla.training.schedule import warmup_cosine
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 from tiny_world import INPUTS, SILENT, SPLITS, build_world, finetune, optimiser, source
 
+from clip4vla.cache.clips import ClipCache
+from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.evaluation.features import embed_clips
-from clip4vla.evaluation.probe_features import probe_features
-from clip4vla.evaluation.reading import Caches, clip_items, samples_of, split_rows
-from clip4vla.evaluation.start import starting_model
-from clip4vla.features.cache import ClipCache
-from clip4vla.files import read_json
-from clip4vla.models.pooling import masked_mean
+from clip4vla.inference.features import embed_clips
+from clip4vla.inference.probe_features import probe_features
+from clip4vla.loading.loader import Caches, clip_items, samples_of, split_rows
+from clip4vla.models.common.pooling import masked_mean
 from clip4vla.training.switches import Switches
 from clip4vla.training.train import train
 

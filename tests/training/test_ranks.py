@@ -14,8 +14,8 @@ from halting import halt_at
 from safetensors.torch import load_file
 from tiny_world import MODEL, build_world, finetune, optimiser, pretrain
 
-from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
-from clip4vla.models import joint
+from clip4vla.common.errors import EXIT_RETRY, RetryLater, UserError
+from clip4vla.models.clip4vla import joint
 from clip4vla.training.checkpoint import Checkpoints
 from clip4vla.training.ranks import Ranks, joined, ranks_of
 from clip4vla.training.train import OUTPUTS, train

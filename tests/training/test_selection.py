@@ -6,13 +6,13 @@ import pytest
 import torch
 from tiny_world import SILENT, build_world, finetune, optimiser, source
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Decoding
-from clip4vla.errors import UserError
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.evaluation.reading import Caches
-from clip4vla.files import read_json
-from clip4vla.models.weights import read_metadata
+from clip4vla.loading.loader import Caches
+from clip4vla.models.clip4vla.weights import read_metadata
 from clip4vla.training.selection import Choice, choice_of
 from clip4vla.training.setup import Surroundings, set_up
 from clip4vla.training.train import train

@@ -4,12 +4,12 @@ import pytest
 import torch
 from tiny_world import MODEL, SPLITS, build_world, finetune, optimiser, pretrain
 
+from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.files import read_json
-from clip4vla.models.weights import read_metadata
-from clip4vla.stages.summaries import numbers
-from clip4vla.training.batches import FeatureBatches
+from clip4vla.loading.batches import FeatureBatches
+from clip4vla.models.clip4vla.weights import read_metadata
+from clip4vla.runs.summaries import numbers
 from clip4vla.training.train import train
 
 LARGE = optimiser(epochs=1, batch_size=64)

@@ -12,10 +12,10 @@ from test_gradients import Kept
 from tiny_world import build_world, finetune, optimiser
 from torch import nn
 
-from clip4vla.errors import UserError
-from clip4vla.evaluation.reading import Caches
-from clip4vla.files import read_json
-from clip4vla.models.bert import BertBlock
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json
+from clip4vla.loading.loader import Caches
+from clip4vla.models.clip4vla.bert import BertBlock
 from clip4vla.training import switches as module
 from clip4vla.training import train as train_module
 from clip4vla.training.setup import Surroundings, set_up

@@ -6,11 +6,11 @@ from tiny_world import INPUTS, MODEL, finetune, pretrain
 from torch.nn.functional import cross_entropy, log_softmax
 
 from clip4vla.config.sections import Objective
-from clip4vla.evaluation.features import encode_clips
-from clip4vla.features.text import END, PAD, START, tokenize
-from clip4vla.models.build import build_model
-from clip4vla.models.clip4vla import set_trainable
-from clip4vla.models.pooling import normalise, pool
+from clip4vla.inference.features import encode_clips
+from clip4vla.loading.tokenizer import END, PAD, START, tokenize
+from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.common.pooling import normalise, pool
 from clip4vla.training.task import CaptionTask, PretrainTask, RetrievalTask
 
 WORDS = ["a dog", "two red cars", "rain"]

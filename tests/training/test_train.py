@@ -16,13 +16,13 @@ from halting import halt_at
 from safetensors.torch import load_file
 from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain, source
 
+from clip4vla.checkpoints.checkpoint import read_checkpoint
+from clip4vla.common.errors import EXIT_RETRY, RetryLater, UserError
+from clip4vla.common.files import read_json, sole_owner
 from clip4vla.config.sections import Freeze, Objective
-from clip4vla.errors import EXIT_RETRY, RetryLater, UserError
-from clip4vla.files import read_json, sole_owner
-from clip4vla.models.architecture import resolve
-from clip4vla.models.checkpoint import read_checkpoint
-from clip4vla.models.clip4vla import CLIP4VLA
-from clip4vla.models.weights import read_metadata
+from clip4vla.models.clip4vla.architecture import resolve
+from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.clip4vla.weights import read_metadata
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
 from clip4vla.training.ranks import Ranks

@@ -3,7 +3,7 @@
 import pytest
 from tiny_world import build_world, finetune
 
-from clip4vla.errors import RetryLater
+from clip4vla.common.errors import RetryLater
 from clip4vla.tracking.attempts import read_attempts
 from clip4vla.tracking.sink import Sink
 from clip4vla.training.train import train

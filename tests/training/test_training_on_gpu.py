@@ -13,10 +13,10 @@ from gradient_cases import assert_equal, chunks_of, gradients, make_batch, make_
 from safetensors.torch import load_file
 from tiny_world import build_world, finetune, optimiser, pretrain
 
-from clip4vla.devices import _gpus
-from clip4vla.errors import RetryLater
-from clip4vla.evaluation import device as device_module
-from clip4vla.files import read_json
+from clip4vla.common import device as device_module
+from clip4vla.common.errors import RetryLater
+from clip4vla.common.files import read_json
+from clip4vla.common.gpus import _gpus
 from clip4vla.training import gradients as gradients_module
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
@@ -228,7 +228,7 @@ def test_a_run_that_is_cut_off_goes_on(gpu, manifests, tmp_path, name):
 
 CLAIMING = """
 import torch
-from clip4vla.evaluation.device import pick_device
+from clip4vla.common.device import pick_device
 device = pick_device()
 torch.ones(1, device=device)
 print(torch.cuda.device_count(), flush=True)

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import MODEL, build_world, finetune, pretrain
 
-from clip4vla.config.plan import make_plan
-from clip4vla.evaluation.start import starting_model
-from clip4vla.files import read_json
-from clip4vla.models.weights import read_metadata
+from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.common.files import read_json
+from clip4vla.config.planner import make_plan
+from clip4vla.models.clip4vla.weights import read_metadata
 from clip4vla.training.train import train
 
 REPO = Path(__file__).parents[2]

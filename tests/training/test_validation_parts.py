@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_world import MODEL, build_world, finetune
 
-from clip4vla.evaluation import captioning, features, sequences
-from clip4vla.evaluation.reading import Caches
+from clip4vla.inference import captioning, features, sequences
+from clip4vla.loading.loader import Caches
 from clip4vla.training import task as task_module
 from clip4vla.training.setup import Surroundings, set_up
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from test_static import REPO, snakemake
 
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 
 TABLE = """
 table: other

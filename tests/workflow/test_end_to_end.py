@@ -13,7 +13,7 @@ import pytest
 from mini import CUT, GONE, REPO, Project
 
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 
 pytestmark = pytest.mark.workflow
 JOBS = {

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 import clip4vla.datasets
-from clip4vla.config.plan import make_plan
+from clip4vla.common.errors import UserError
+from clip4vla.config.planner import make_plan
 from clip4vla.config.targets import narrowed
 from clip4vla.datasets import readers
-from clip4vla.errors import UserError
-from clip4vla.models.architecture import resolve
+from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.stages import data as stage
 
 REPO = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def test_its_cost_is_as_the_docs_say():
 def test_another_cluster_is_one_command(tmp_path):
     words = example("Another cluster", "").strip().split()
     assert words[:2] == ["clip4vla", "setup"]
-    command = [sys.executable, "-m", "clip4vla.cli", *words[1:]]
+    command = [sys.executable, "-m", "clip4vla", *words[1:]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     profile = yaml.safe_load(done.stdout)

@@ -10,9 +10,9 @@ import pytest
 import typer
 import yaml
 
-from clip4vla.cli import app
+from clip4vla.cli.main import app
 from clip4vla.config import layout
-from clip4vla.config.plan import make_plan
+from clip4vla.config.planner import make_plan
 from clip4vla.config.table import TAKEN
 from clip4vla.config.targets import FIXED
 

@@ -4,8 +4,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from clip4vla.config.plan import make_plan
-from clip4vla.files import write_text
+from clip4vla.common.files import write_text
+from clip4vla.config.planner import make_plan
 from clip4vla.results.cost import read_costs
 from clip4vla.results.paper import read_paper
 from clip4vla.results.render import to_markdown

@@ -1,0 +1,222 @@
+"""Random access to the clips of a frozen dataset version, by byte position in its tars."""
+
+import io
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.lib.format import read_array_header_1_0, read_magic
+
+from clip4vla.cache.frames import sample_positions
+from clip4vla.cache.manifest import read_frozen, read_manifest
+from clip4vla.cache.shards import sha256_of_members
+from clip4vla.cache.verify import members_of
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
+from clip4vla.common.parquet import read_columns
+from clip4vla.config.data import Cache
+
+LARGEST_HEADER = 1024  # bytes of a log-mel's .npy header; ours have 128
+OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
+SAMPLED = 32  # of so many clips that training reads, one is checked: 1 % more time to read
+LISTS, NUMBERS = ["frame_offsets", "frame_sizes"], ["log_mel_offset", "log_mel_size"]
+READ_COLUMNS = ["clip_id", *LISTS, *NUMBERS, "channels", "T", "sha256"]
+# A shard of sound files has no frames at all, and then nothing in it says what its lists hold.
+_READ_SCHEMA = pa.schema(
+    [("clip_id", pa.string())]
+    + [(name, pa.list_(pa.int64())) for name in LISTS]
+    + [(name, pa.int64()) for name in (*NUMBERS, "channels", "T")]
+    + [("sha256", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """One clip as the cache holds it."""
+
+    clip_id: str
+    frames: list[bytearray]  # JPEG, in order
+    log_mel: torch.Tensor | None  # float16 [1 or 3, T, n_mels], dB or ln; None for a silent clip
+
+
+class ClipCache:
+    """The clips behind a manifest. Reads are positional: safe between threads and after a fork.
+
+    `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity,
+    `folder` is where they lie.
+    Opening checks the manifest, the tables and the indexes against their hashes. What is in a tar
+    is checked by `spot_check`: one call in `check_every` reads a whole clip and compares its sha256
+    (1: every call).
+    UserError at opening when something is not what the manifest names.
+    """
+
+    def __init__(self, manifest_path: str | Path, check_every: int = SAMPLED):
+        self._path, self.check_every = Path(manifest_path), check_every
+        self.manifest = read_manifest(self._path)
+        self.manifest_sha256 = sha256_of_file(self._path)
+        self.folder = folder = self._path.parent
+        self._settings = Cache.model_validate(self.manifest["cache"])
+        self.clips = read_frozen(self.manifest, folder / "clips.parquet")
+        self.splits = read_frozen(self.manifest, folder / "splits.parquet")
+        self.silent = frozenset(self.clips.clip_id[self.clips.silent])
+        self._tars = [folder / shard["tar"] for shard in self.manifest["shards"]]
+        self._open_tars: dict[int, _Tar] = {}
+        self._load_indexes(folder)
+
+    def __reduce__(self):
+        """Another process opens its own: file descriptors do not travel."""
+        return ClipCache, (self._path, self.check_every)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._row_of
+
+    def shard_of(self, clip_ids: list[str]) -> np.ndarray:
+        """int64 [N]: the shard of every clip, for `order.epoch_order`."""
+        numbers = np.array([shard["shard"] for shard in self.manifest["shards"]], dtype=np.int64)
+        return numbers[self._tar_of[[self._row(clip_id) for clip_id in clip_ids]]]
+
+    def read(self, clip_id: str, max_frames: int | None = None) -> RawClip:
+        """One clip, with at most `max_frames` frames, taken uniformly (all without a limit).
+
+        UserError for a clip that is not in this dataset version or a tar that was cut off.
+        """
+        return RawClip(clip_id, self.read_frames(clip_id, max_frames), self.read_log_mel(clip_id))
+
+    def read_frames(self, clip_id: str, max_frames: int | None = None) -> list[bytearray]:
+        """The frames alone, as JPEG."""
+        row = self._row(clip_id)
+        first, end = self._first_frame[row], self._first_frame[row + 1]
+        count = int(end - first)
+        picked = first + np.array(sample_positions(count, max_frames or count), dtype=np.int64)
+        tar = int(self._tar_of[row])
+        places = zip(self._frame_offsets[picked], self._frame_sizes[picked], strict=True)
+        return [self._bytes(tar, offset, size) for offset, size in places]
+
+    def read_log_mel(self, clip_id: str) -> torch.Tensor | None:
+        """The log-mel alone: float16 [1 or 3, T, n_mels], dB or ln; None for silence."""
+        return self._log_mel(self._row(clip_id))
+
+    def spot_check(self, clip_id: str) -> None:
+        """Compare a clip's bytes with the sha256 of the index, in one call of `check_every`.
+
+        The calls are drawn anew in every process, so that another epoch checks other clips.
+        UserError when they have changed since the version was frozen.
+        """
+        if self.check_every > 1 and secrets.randbelow(self.check_every):
+            return
+        row = self._row(clip_id)
+        frames = slice(self._first_frame[row], self._first_frame[row + 1])
+        places = [*zip(self._frame_offsets[frames], self._frame_sizes[frames], strict=True)]
+        about = {"clip_id": clip_id, "n_frames": len(places)}
+        about |= dict(zip(("channels", "T"), map(int, self._shapes[row]), strict=True))
+        if about["channels"]:
+            places.append(self._log_mels[row])
+        tar = int(self._tar_of[row])
+        pieces = [self._bytes(tar, offset, size) for offset, size in places]
+        digest = sha256_of_members(members_of(about, pieces, self._settings))
+        if bytes.fromhex(digest) != self._hashes[row].tobytes():
+            raise UserError(
+                f"{self._tars[tar]}: clip {clip_id}: its bytes have changed since the version was "
+                f"frozen. Fix: {self._fix}"
+            )
+
+    def _row(self, clip_id: str) -> int:
+        row = self._row_of.get(clip_id)
+        if row is None:
+            raise UserError(
+                f"{self._path}: no clip {clip_id} in this dataset version: take the ids of the "
+                "clips.parquet beside it"
+            )
+        return row
+
+    def _log_mel(self, row: int) -> torch.Tensor | None:
+        offset, size = self._log_mels[row]
+        if offset < 0:
+            return None
+        tar = int(self._tar_of[row])
+        data = np.empty(int(size), dtype=np.uint8)  # not zeroed first, as a bytearray would be
+        self._fill(tar, offset, data)
+        header = io.BytesIO(memoryview(data)[:LARGEST_HEADER])
+        try:
+            read_magic(header)
+            shape, _, dtype = read_array_header_1_0(header)
+            values = torch.frombuffer(data, dtype=torch.float16, offset=header.tell())
+            if dtype == np.float16:
+                return values.view(shape)  # the bytes that were read: nothing is copied
+        except (ValueError, RuntimeError):
+            pass
+        raise self._damaged(self._tars[tar])
+
+    def _bytes(self, tar: int, offset: int, size: int) -> bytearray:
+        data = bytearray(size)
+        self._fill(tar, offset, data)
+        return data
+
+    def _fill(self, tar: int, offset: int, data: bytearray | np.ndarray) -> None:
+        """Read as many bytes as `data` has. UserError when the tar ends before."""
+        handle = self._open_tars.get(tar)
+        if handle is None:
+            if len(self._open_tars) >= OPEN_TARS:
+                # The oldest one closes when the last reader lets go of it (see _Tar).
+                self._open_tars.pop(next(iter(list(self._open_tars))), None)
+            handle = self._open_tars[tar] = _Tar(self._tars[tar])
+        if os.preadv(handle.descriptor, [data], int(offset)) != len(data):
+            raise self._damaged(self._tars[tar])
+
+    def _damaged(self, path: Path) -> UserError:
+        return UserError(
+            f"{path}: missing, cut off or changed since the version was frozen. Fix: {self._fix}"
+        )
+
+    @property
+    def _fix(self) -> str:
+        return f"run `clip4vla data verify {self.manifest['dataset']} --repair`"
+
+    def _load_indexes(self, folder: Path) -> None:
+        """Check every shard against the manifest and read the positions of all clips."""
+        tables, tar_of = [], []
+        for number, shard in enumerate(self.manifest["shards"]):
+            tar, index = self._tars[number], folder / shard["index"]
+            if not tar.is_file() or tar.stat().st_size != shard["tar_bytes"]:
+                raise self._damaged(tar)
+            if not index.is_file() or sha256_of_file(index) != shard["index_sha256"]:
+                raise self._damaged(index)
+            if shard["clips"] == 0:
+                continue
+            table = read_columns(index, self._fix, [*READ_COLUMNS, "cache"])
+            kept = table.filter(pc.equal(table["cache"], "ok")).select(READ_COLUMNS)
+            tables.append(kept.cast(_READ_SCHEMA))
+            tar_of.append(np.full(len(tables[-1]), number))
+        if not tables:
+            raise UserError(f"{self._path}: this dataset version has no usable clip")
+        table = pa.concat_tables(tables)
+        ids = table["clip_id"].to_pylist()
+        self._row_of = {clip_id: row for row, clip_id in enumerate(ids)}
+        self._tar_of = np.concatenate(tar_of)
+        offsets = table["frame_offsets"].combine_chunks()
+        # Flat arrays instead of a list per clip: a million clips stay small.
+        self._first_frame = np.concatenate([[0], np.cumsum(offsets.value_lengths().to_numpy())])
+        self._frame_offsets = offsets.flatten().to_numpy()
+        self._frame_sizes = table["frame_sizes"].combine_chunks().flatten().to_numpy()
+        digests = "".join(table["sha256"].to_pylist())
+        self._hashes = np.frombuffer(bytes.fromhex(digests), dtype=np.uint8).reshape(-1, 32)
+        self._shapes = np.stack([table[name].to_numpy() for name in ("channels", "T")], axis=1)
+        self._log_mels = np.stack(
+            [table["log_mel_offset"].to_numpy(), table["log_mel_size"].to_numpy()], axis=1
+        )
+
+
+class _Tar:
+    """An open tar. It closes with its last reference, so never under a thread that reads it."""
+
+    def __init__(self, path: Path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)

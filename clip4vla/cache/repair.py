@@ -1,0 +1,201 @@
+"""Mending a frozen dataset version: it has the frozen bytes again, or is left as it is.
+
+A version is its manifest, and nothing here ever writes one. Of a damaged shard the intact clips are
+kept, so only the others need their media.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from clip4vla.cache.manifest import frozen_tables, read_manifest
+from clip4vla.cache.shards import (
+    CLIP_COLUMNS,
+    Members,
+    build_shard,
+    places_in,
+    positions_of,
+    rows_of,
+    sha256_of_members,
+)
+from clip4vla.cache.verify import (
+    Damage,
+    clip_problem,
+    clips_of,
+    file_problem,
+    indexed,
+    members_of,
+    places_of,
+)
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file, sole_owner, write_parquet
+from clip4vla.common.parquet import read_frame
+from clip4vla.config.data import Cache
+
+
+def repair(
+    manifest_path: str | Path, damages: list[Damage], ledger: pd.DataFrame, splits: pd.DataFrame
+) -> list[str]:
+    """Mend what `verify` found; one line for everything that could not be mended, and why.
+
+    ledger, splits: the tables that the version was frozen from.
+    """
+    manifest_path = Path(manifest_path)
+    version = _Version(manifest_path.parent, read_manifest(manifest_path), ledger, splits)
+    problems = []
+    for entry in version.manifest["shards"]:
+        if any(damage.shard == entry["shard"] for damage in damages):
+            problems += _tried(version.repair_shard, entry)
+    for damage in damages:
+        if damage.shard is None:
+            problems += _tried(version.repair_table, damage.path.name)
+    return problems
+
+
+def _tried(mend, what) -> list[str]:
+    try:
+        mend(what)
+    except UserError as error:
+        return [f"not repaired: {error}"]
+    return []
+
+
+@dataclass
+class _Version:
+    """A frozen version and what it was made from."""
+
+    folder: Path
+    manifest: dict
+    ledger: pd.DataFrame
+    splits: pd.DataFrame
+
+    def repair_shard(self, entry: dict) -> None:
+        """Build one shard again and put it in place. UserError saying why that cannot be done."""
+        cache = Cache.model_validate(self.manifest["cache"])
+        index, tar = self.folder / entry["index"], self.folder / entry["tar"]
+        rows = rows_of(self.ledger, entry["shard"])
+        # The lock of the builder; its folder is a place on the same disk.
+        with sole_owner(tar.with_name(f".{tar.stem}.lock")) as place:
+            intact = self._intact(entry, cache)
+            self._check_media(rows, intact, entry, tar)
+            new_tar, new_index = place / tar.name, place / index.name
+            try:
+                table = build_shard(rows, cache, new_tar, reuse=intact)
+                if sha256_of_file(new_tar) != entry["tar_sha256"]:
+                    raise self._other_bytes(tar, index, table)
+                if file_problem(index, entry["index_sha256"]):
+                    if not self._write_index(table, new_index, entry["index_sha256"]):
+                        raise self._other_bytes(index, index, table)
+                    os.replace(new_index, index)
+                os.replace(new_tar, tar)
+            finally:
+                new_tar.unlink(missing_ok=True)
+                new_index.unlink(missing_ok=True)
+
+    def repair_table(self, name: str) -> None:
+        """Write clips.parquet or splits.parquet again. UserError when it gets other bytes."""
+        fix = "repair the shards first"
+        indexes = [self.folder / entry["index"] for entry in self.manifest["shards"]]
+        tables = [read_frame(index, fix, ["clip_id", "cache"]) for index in indexes]
+        cached = pd.concat(tables)
+        usable = self.ledger[self.ledger.clip_id.isin(cached.clip_id[cached.cache == "ok"])]
+        new, path = self.folder / f".{name}.new", self.folder / name
+        try:
+            write_parquet(new, frozen_tables(usable, self.splits)[name])
+            if sha256_of_file(new) != self.manifest["files"][name]:
+                raise UserError(
+                    f"{path}: the ledger or the splits are not those it was frozen from, or pandas "
+                    f"and pyarrow are other versions: put them back and repair again"
+                )
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+
+    def _intact(self, entry: dict, cache: Cache) -> "_Intact":
+        """What can be kept of a damaged shard."""
+        index, tar = self.folder / entry["index"], self.folder / entry["tar"]
+        rows = {
+            clip_id: dict.fromkeys(CLIP_COLUMNS, 0)
+            | {"clip_id": clip_id, "cache": "decode_error", "detail": detail, "sha256": ""}
+            for clip_id, detail in self.manifest["not_decodable"].items()
+        }
+        if not tar.is_file():
+            return _Intact(tar, rows, cache)
+        if file_problem(index, entry["index_sha256"]) is None:
+            with open(tar, "rb") as stream:
+                for row, members in clips_of(stream, indexed(index), cache, hashlib.sha256()):
+                    if clip_problem(row, members, cache) is None:
+                        rows[row["clip_id"]] = row
+        elif sha256_of_file(tar) == entry["tar_sha256"]:
+            rows |= _scanned(tar, cache)
+        return _Intact(tar, rows, cache)
+
+    def _check_media(self, rows: pd.DataFrame, intact: "_Intact", entry: dict, tar: Path) -> None:
+        """UserError naming every clip that is broken here and whose media file is gone."""
+        needed = rows[~rows.clip_id.isin(intact.rows)]
+        gone = needed[[not Path(path).is_file() for path in needed.path]]
+        if len(gone):
+            raise UserError(
+                f"{tar}: lost {len(gone)} clips, their media are gone: {', '.join(gone.clip_id)} "
+                f"(first: {gone.path.iloc[0]}): put the files back, or fetch them again with "
+                f"`clip4vla data fetch {self.manifest['dataset']} {entry['shard']}`, and repair "
+                "again"
+            )
+
+    def _write_index(self, table: pd.DataFrame, path: Path, sha256: str) -> bool:
+        """Write the index so that it has its frozen bytes; it may name older versions of tools."""
+        for tools in self.manifest["tools"]["cache"] or [""]:
+            write_parquet(path, table.assign(tools=tools))
+            if sha256_of_file(path) == sha256:
+                return True
+        return False
+
+    def _other_bytes(self, path: Path, index: Path, table: pd.DataFrame) -> UserError:
+        now = ", ".join(table.tools.unique()) or "others"
+        return UserError(
+            f"{path}: media or tools give other bytes than when it was frozen with "
+            f"{' / '.join(self.manifest['tools']['cache'])} (now: {now}): put those back and "
+            f"repair again; or delete {index} and run the workflow, which freezes another version "
+            "of the data: runs that read this one then refuse to go on"
+        )
+
+
+@dataclass
+class _Intact:
+    """The clips that a damaged shard still holds, for `build_shard` to reuse."""
+
+    tar: Path
+    rows: dict[str, dict]  # index rows
+    cache: Cache
+
+    def __call__(self, clip_id: str) -> tuple[dict, Members] | None:
+        """Index row (without positions) and members of one clip; None where it is broken."""
+        row = self.rows.get(clip_id)
+        if row is None:
+            return None
+        known = {name: row[name] for name in CLIP_COLUMNS}
+        return known, _read(self.tar, row, self.cache) if row["cache"] == "ok" else {}
+
+
+def _read(tar: Path, row: dict, cache: Cache) -> Members:
+    """Members of one clip of a tar."""
+    with open(tar, "rb") as stream:
+        pieces = [os.pread(stream.fileno(), size, offset) for offset, size in places_of(row)]
+    return members_of(row, pieces, cache)
+
+
+def _scanned(tar: Path, cache: Cache) -> dict[str, dict]:
+    """Index rows of a whole tar whose index is lost, from its json members."""
+    places, rows = places_in(tar), {}
+    with open(tar, "rb") as stream:
+        for name, (offset, size) in places.items():
+            if name.endswith(".json"):
+                row = json.loads(os.pread(stream.fileno(), size, offset))
+                row |= {"cache": "ok", "detail": ""} | positions_of(row, places)
+                row["sha256"] = sha256_of_members(_read(tar, row, cache))
+                rows[row["clip_id"]] = row
+    return rows

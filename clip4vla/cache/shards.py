@@ -1,0 +1,235 @@
+"""Shards of the cache: every usable clip decoded once into JPEG frames and a log-mel, in one tar.
+
+A clip is one WebDataset sample: `<clip_id>.000000.jpg` ..., `<clip_id>.json` and, with sound,
+`<clip_id>.logmel.npy` (float16 [C, T, n_mels], dB). Equal content gives equal bytes. The index says
+where every member lies, so that readers seek and never scan.
+"""
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from av.error import FFmpegError
+from PIL import features as image_libraries
+from webdataset import TarWriter
+
+from clip4vla.cache.frames import encode
+from clip4vla.cache.log_mel import LogMelFrontend
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import canonical_json, sha256_of_file, sole_owner, whole_file
+from clip4vla.common.progress import track
+from clip4vla.config.data import Cache
+from clip4vla.datasets.collect import check_names
+from clip4vla.media.isolated import Crashed, Isolated, patience
+
+OWNER = "clip4vla"  # of the members; a fixed one, so that bytes do not depend on who builds
+INDEX_COLUMNS = [
+    "clip_id",
+    "cache",  # ok | decode_error (the clip is not in the tar)
+    "detail",  # why not
+    "frame_offsets",  # list: byte position in the tar of every frame's JPEG
+    "frame_sizes",  # list: bytes of every frame
+    "log_mel_offset",  # -1 for a silent clip
+    "log_mel_size",
+    "channels",  # of the log-mel: 0 (silent), 1 or 3
+    "T",  # frames of the log-mel
+    "n_frames",  # of the video
+    "sha256",  # of the clip's members: frames in order, json, log-mel
+    "tar_bytes",
+    "tar_sha256",
+    "tools",  # versions of what made the bytes
+]
+
+TOOLS = ("pillow", "torch", "torchaudio")  # whose versions can change bytes, beside the decoder
+SOUND_ALONE = "no_video_stream"  # the status of a sound file, whose clip has no frames
+
+CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_frames"]
+
+Members = dict[str, bytes]  # of one clip in the order of the tar: frames, json, log-mel
+Reuse = Callable[[str], tuple[dict, Members] | None]
+DecodeAudio = Callable[[str], tuple[np.ndarray | Iterator[np.ndarray], int]]
+DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
+
+
+def rows_of(ledger: pd.DataFrame, shard: int) -> pd.DataFrame:
+    """Ledger rows of the clips that one shard holds: usable, with pictures or sound alone."""
+    from clip4vla.media.ledger import usable
+
+    held = usable(ledger) & ledger.video.isin(["ok", SOUND_ALONE])
+    return ledger[held & (ledger.shard == shard)]
+
+
+def build_shard(
+    ledger_rows: pd.DataFrame,
+    cache: Cache,
+    tar_path: str | Path,
+    decode_audio: DecodeAudio | None = None,
+    decode_frames: DecodeFrames | None = None,
+    reuse: Reuse | None = None,
+) -> pd.DataFrame:
+    """Write the tar of one shard from its ledger rows (`rows_of`); give the index, a row per clip.
+
+    Clips are decoded in a separate process. One that fails, crashes the process or exceeds its time
+    is left out of the tar and has `cache` = decode_error in the index. UserError when a media file
+    of the ledger is missing. The tar appears whole or not at all, with the same bytes for
+    the same media. The decoders are those of `clip4vla.media.decode` unless others are given.
+    `reuse` gives what is known of a clip (index row, members) and spares its media; None: decode.
+    """
+    from clip4vla.media import decode
+
+    decode_audio = decode_audio or decode.sound_blocks
+    decode_frames = decode_frames or decode.decode_frames
+    check_names(ledger_rows.clip_id, (), ())
+    tar_path = Path(tar_path)
+    make = partial(
+        _clip,
+        cache=cache,
+        front_end=LogMelFrontend(cache.log_mel),
+        decode_audio=decode_audio,
+        decode_frames=decode_frames,
+    )
+    rows = []
+    with (
+        Isolated(make) as apart,
+        sole_owner(tar_path.with_name(f".{tar_path.stem}.lock")),
+        _one_tar(tar_path) as temporary,
+    ):
+        with open(temporary, "wb") as stream, _writer(stream) as writer:
+            clips = ledger_rows.sort_values("clip_id").itertuples()
+            for clip in track(clips, f"cache {tar_path.stem}", total=len(ledger_rows)):
+                known = reuse(clip.clip_id) if reuse else None
+                row, members = known or _made(clip, apart)
+                rows.append(row)
+                if members:
+                    writer.write({"__key__": clip.clip_id, **members})
+        places = places_in(temporary)
+        whole = {"tar_bytes": temporary.stat().st_size, "tar_sha256": sha256_of_file(temporary)}
+    versions = [f"{name} {version(name)}" for name in TOOLS]
+    jpeg = image_libraries.version("libjpeg_turbo") or image_libraries.version("jpg")
+    tools = ", ".join([decode.DECODER, *versions, f"libjpeg {jpeg}"])
+    return pd.DataFrame(
+        [{**row, **positions_of(row, places), **whole, "tools": tools} for row in rows],
+        columns=INDEX_COLUMNS,
+    )
+
+
+def _one_tar(tar_path: Path):
+    """The temporary path of `whole_file`; first clears away what a killed builder left."""
+    for stale in tar_path.parent.glob(f".{tar_path.name}.*.tmp"):
+        stale.unlink()
+    return whole_file(tar_path)
+
+
+def _writer(stream) -> TarWriter:
+    # PAX: a clip id may have 100 characters, more than plain tar headers hold with an extension.
+    return TarWriter(stream, encoder=False, mtime=0, user=OWNER, group=OWNER, format="PAX_FORMAT")
+
+
+def frame_name(position: int) -> str:
+    """Name of a frame in the tar, behind the clip's id."""
+    return f"{position:06d}.jpg"
+
+
+def about(row: dict, cache: Cache) -> bytes:
+    """The json member of a clip with this index row."""
+    named = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
+    return canonical_json(named | {"fps": cache.frames.fps}).encode()
+
+
+def sha256_of_members(members: Members) -> str:
+    """The `sha256` of the index: of all content in the order of the tar."""
+    digest = hashlib.sha256()
+    for content in members.values():
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _made(clip, apart: Isolated) -> tuple[dict, Members]:
+    """Return a clip's index row without its position, and its tar members ({} on an error)."""
+    if not os.path.isfile(clip.path):
+        raise UserError(
+            f"{clip.path}: the media file of clip {clip.clip_id} is missing. Fix: delete "
+            f"fetch.parquet of shard {clip.shard} and run the same command again"
+        )
+    members: Members = {}
+    apart.ask(SimpleNamespace(**clip._asdict()), patience(clip.path))
+    try:
+        while True:
+            _, item = apart.answer()
+            if isinstance(item, dict):
+                row = item
+                break
+            members |= dict([item])
+        apart.answer()  # the end of the items
+    except Crashed as crash:
+        return _failed(clip, str(crash)), {}
+    return row, members
+
+
+def _failed(clip, reason: str) -> dict:
+    text = " ".join(reason.split()).replace(str(clip.path), Path(clip.path).name)
+    return _row(clip) | {"cache": "decode_error", "detail": text}
+
+
+def _row(clip) -> dict:
+    row = dict.fromkeys(CLIP_COLUMNS, "") | {"clip_id": clip.clip_id, "cache": "ok"}
+    return row | {"channels": 0, "T": 0, "n_frames": 0}
+
+
+def _clip(
+    clip, cache, front_end, decode_audio, decode_frames
+) -> Iterator[tuple[str, bytes] | dict]:
+    """Yield a clip's tar members, one at a time as they may be large, then its index row."""
+    row = _row(clip)
+    try:
+        # A clip cut without re-encoding keeps some pictures beyond its end.
+        seconds = clip.end - clip.start if pd.notna(clip.end) else None
+        has_pictures = clip.video != SOUND_ALONE
+        decoded = decode_frames(clip.path, cache.frames.fps, seconds) if has_pictures else ()
+        images = [encode(frame, cache.frames) for frame in decoded]
+        if has_pictures and not images:
+            raise ValueError("the video has no frame")
+        log_mel = front_end(*decode_audio(clip.path)).numpy() if clip.audio == "ok" else None
+    except Exception as error:  # of this clip, whatever it is: the others go on
+        if isinstance(error, OSError) and not isinstance(error, FFmpegError):
+            raise  # a failing disk ends the job
+        yield _failed(clip, f"{type(error).__name__}: {error}")
+        return
+    row["n_frames"] = len(images)
+    members = {frame_name(position): image for position, image in enumerate(images)}
+    if log_mel is not None:
+        row["channels"], row["T"] = log_mel.shape[:2]
+    members["json"] = about(row, cache)
+    if log_mel is not None:
+        stream = io.BytesIO()
+        np.save(stream, log_mel, allow_pickle=False)
+        members["logmel.npy"] = stream.getvalue()
+    row["sha256"] = sha256_of_members(members)
+    yield from members.items()
+    yield row
+
+
+def places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
+    """Member name -> (byte position of its content, size)."""
+    with tarfile.open(tar_path) as tar:
+        return {member.name: (member.offset_data, member.size) for member in tar}
+
+
+def positions_of(row: dict, places: dict[str, tuple[int, int]]) -> dict:
+    """The index columns that say where a clip's members lie."""
+    names = [f"{row['clip_id']}.{frame_name(position)}" for position in range(row["n_frames"])]
+    offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))
+    return {
+        "frame_offsets": [places[name][0] for name in names],
+        "frame_sizes": [places[name][1] for name in names],
+        "log_mel_offset": offset,
+        "log_mel_size": size,
+    }

@@ -1,0 +1,56 @@
+"""The model that a run starts from: CLIP itself, or a checkpoint."""
+
+from pathlib import Path
+
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
+from clip4vla.config.sections import Inputs, Model, Task
+from clip4vla.config.settings import head_of
+from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.clip4vla.weights import load_into, read_metadata
+
+HEADS = ("captioner", "fusion", "gate", "probe")  # parts that a task adds to the towers
+
+
+def starting_model(
+    config: Model,
+    inputs: Inputs,
+    start: Path | None,
+    weights: dict[str, Path],
+    task: Task | None = None,
+    n_classes: int | None = None,
+    seed: int = 0,
+    trained_head: bool = False,
+) -> CLIP4VLA:
+    """Build a model and fill its towers from `start`, or from CLIP where that is None.
+
+    `task`: what it gets a head for; None: the towers alone. `trained_head`: the head comes from
+    `start` too (evaluation); otherwise it starts anew, and a head that the file holds is left.
+    Equal arguments give equal weights.
+    """
+    head = head_of(config, task)
+    if start is None:
+        return build_model(config, weights, head, n_classes, seed, inputs)
+    bare = config.model_copy(update={"weights": None})  # CLIP's own file is not needed
+    model = build_model(bare, {}, head, n_classes, seed, inputs)
+    kept = {part for part in HEADS if trained_head and getattr(model, part) is not None}
+    load_into(model, start, tuple(part for part in HEADS if part not in kept))
+    return model
+
+
+def start_hash(start: Path | None) -> str | None:
+    """sha256 of the start weights; None for CLIP itself. UserError when the file is missing."""
+    if start is None:
+        return None
+    if not Path(start).is_file():
+        raise UserError(f"{start}: no such weights to start from")
+    return sha256_of_file(start)
+
+
+def start_metadata(start: Path | None) -> dict:
+    """What our own file says of its training; nothing for CLIP itself and foreign files."""
+    try:
+        return {} if start is None else read_metadata(start)
+    except UserError:
+        return {}

@@ -1,0 +1,76 @@
+"""The commands `clip4vla checkpoint ...`: files of weights."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from clip4vla.common.errors import printable
+
+checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: look, take, hand out.")
+
+
+def _tell(line: str) -> None:
+    """Print a line that may contain names from a file."""
+    typer.echo(printable(line))
+
+
+@checkpoint.command("inspect")
+def checkpoint_inspect(
+    path: Annotated[Path, typer.Argument(help="A file of weights of any kind.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a file of weights is and holds. Nothing that is in it runs."""
+    from clip4vla.stages import checkpoints as stage
+
+    report = stage.inspect(path)
+    typer.echo(json.dumps(report, indent=2) if as_json else printable(stage.show(report)))
+
+
+@checkpoint.command("import")
+def checkpoint_import(
+    path: Annotated[Path, typer.Argument(help="CLIP, CLIP4VLA, MCLIP4VLA or an older file.")],
+    out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    fresh: Annotated[
+        list[str] | None, typer.Option(help="A part to start anew, such as audio; repeatable.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A part of the file to leave out; repeatable.")
+    ] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="A file of CLIP alone, for fresh text or vision.")
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option("--set", help='Settings as JSON, such as {"model.type_token": "both"}.'),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Names of a probe's classes, one a line, in its order.")
+    ] = None,
+) -> None:
+    """Take a file of weights over: every tensor finds its place, or nothing is written."""
+    from clip4vla.stages import checkpoints as stage
+
+    stage.import_(path, out, fresh or [], drop or [], clip, values, classes, _tell)
+
+
+@checkpoint.command("export")
+def checkpoint_export(
+    source: Annotated[str, typer.Argument(help="A run key, or a file of ours.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    names: Annotated[
+        Literal["ours", "released"], typer.Option(help="Ours, or of the released code.")
+    ] = "ours",
+    metrics: Annotated[
+        list[Path] | None,
+        typer.Option(help="A metrics.json for the card; without, those in results/ are found."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="What the card states, such as cc-by-4.0.")
+    ] = None,
+) -> None:
+    """Write weights, config.json and a model card into a folder."""
+    from clip4vla.stages import checkpoints as stage
+
+    stage.export(source, out, names, metrics or [], licence, _tell)

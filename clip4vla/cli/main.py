@@ -1,0 +1,332 @@
+"""The command line: every rule of the workflow is one of these commands, runnable by hand.
+
+Heavy libraries are imported inside the commands, so that `--help` and `plan` answer at once.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clip4vla import __version__
+from clip4vla.cli.checkpoint import checkpoint
+from clip4vla.cli.data import data
+from clip4vla.cli.embed import embed
+from clip4vla.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigFiles,
+    RunKey,
+    Threads,
+    Values,
+    checked_plan_of,
+    overrides_of,
+    plan_of,
+)
+from clip4vla.cli.runs import runs
+from clip4vla.cli.setup import setup
+from clip4vla.cli.tables import tables
+from clip4vla.common.errors import (
+    EXIT_RETRY,
+    EXIT_USER_ERROR,
+    RetryLater,
+    UserError,
+    describe_os_error,
+    exit_code_of,
+    printable,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Reproduce CLIP4VLA (AAAI 2023) from raw videos to its tables.\n\n"
+    "Snakemake calls these commands; each also works alone, from the folder that the workflow "
+    "runs in. Start with `clip4vla doctor`, then `clip4vla plan`.",
+)
+config = typer.Typer(no_args_is_help=True, help="Look at what the config resolves to.")
+app.add_typer(data, name="data")
+app.add_typer(config, name="config")
+app.add_typer(tables, name="tables")
+app.add_typer(runs, name="runs")
+app.add_typer(setup, name="setup")
+app.add_typer(embed, name="embed")
+app.add_typer(checkpoint, name="checkpoint")
+
+
+@app.callback(invoke_without_command=True)
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    if version:
+        typer.echo(f"clip4vla {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Where results shall go.")] = Path("."),
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+) -> None:
+    """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy.
+
+    Also check the MLflow server and the weights files of the config, and what YouTube needs where
+    it is a source.
+    """
+    from rich.console import Console
+
+    from clip4vla.cli.doctor import check, report
+    from clip4vla.config.load import load_config
+
+    tracking, from_youtube, weights = None, False, {}
+    if config_files != DEFAULT_CONFIG or DEFAULT_CONFIG[0].is_file():
+        config, _ = load_config(config_files, overrides_of(values))
+        tracking = config.tracking
+        used = [dataset for dataset in config.datasets.values() if dataset.enabled]
+        from_youtube = any(dataset.source == "youtube" for dataset in used)
+        weights = {name: item.path for name, item in config.weights.items() if item.path}
+    found = check(folder, tracking=tracking, from_youtube=from_youtube, weights=weights)
+    raise typer.Exit(report(found, Console()))
+
+
+@app.command()
+def plan(
+    target: Annotated[
+        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
+    ] = "all",
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1e6, help="Effective speed of your GPU; else a V100's."),
+    ] = None,
+) -> None:
+    """Say what a target takes before anything is spent: runs, GPU hours, disk, downloads, gaps."""
+    from clip4vla.config.targets import narrowed
+    from clip4vla.cost.report import print_plan
+    from clip4vla.stages.runs import unfit_tags
+
+    part = narrowed(checked_plan_of(config_files, values), target)
+    print_plan(part, tflops, unfit_tags=unfit_tags(part))
+
+
+@app.command()
+def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
+    """List what can be asked for by name: `snakemake TARGET`, `clip4vla plan TARGET`."""
+    from clip4vla.common.console import console
+    from clip4vla.config.targets import targets
+
+    found, width = targets(checked_plan_of(config_files, values)), console().width
+    indent = min(max(map(len, found)) + 2, width // 2)
+    for name, line in found.items():
+        given = {"initial_indent": name.ljust(indent), "subsequent_indent": " " * indent}
+        typer.echo(textwrap.fill(line, width, **given))
+
+
+@config.command("show")
+def config_show(
+    run_key: RunKey, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
+) -> None:
+    """Print the resolved config of a run."""
+    run = plan_of(config_files, values).run(run_key)
+    typer.echo(json.dumps(run.scientific(), indent=2))
+
+
+@config.command("reference")
+def config_reference(
+    repository: Annotated[Path, typer.Argument(help="A checkout of this project.")] = Path("."),
+) -> None:
+    """Write docs/config.md and workflow/schemas/*.json from the code."""
+    from clip4vla.common.files import write_json, write_text
+    from clip4vla.config.reference import markdown, schemas
+
+    if not (repository / "workflow" / "Snakefile").is_file():
+        raise UserError(
+            f"{repository}: not a checkout of this project. Fix: name the folder of one"
+        )
+    write_text(repository / "docs" / "config.md", markdown())
+    for name, schema in schemas().items():
+        write_json(repository / "workflow" / "schemas" / name, schema)
+
+
+@app.command()
+def train(
+    run_key: RunKey,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    threads: Threads = 2,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Save and stop (exit 75) before this many seconds.")
+    ] = None,
+) -> None:
+    """Pre-train or fine-tune one run. Killed at any moment, the same command goes on from there."""
+    from clip4vla.stages import runs as stage
+
+    stage.train(plan_of(config_files, values), run_key, threads, max_seconds)
+
+
+@app.command("not-finite")
+def not_finite(
+    folder: Annotated[Path, typer.Argument(help="runs/KEY/not-finite-step-...")],
+) -> None:
+    """Show what a training left when its loss or a gradient was NaN or infinite."""
+    from clip4vla.training.not_finite import show
+
+    typer.echo(show(folder))
+
+
+@app.command()
+def launch(
+    run_key: RunKey,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    launcher: Annotated[
+        str, typer.Option(help="local: on this machine. slurm: as one job over all nodes.")
+    ] = "local",
+    nodes: Annotated[int, typer.Option(min=1, help="slurm: machines.")] = 1,
+    gpus_per_node: Annotated[
+        int, typer.Option(min=0, help="One process each; 0: one process on the CPU.")
+    ] = 0,
+    gpu_model: Annotated[str, typer.Option(help="slurm: such as v100.")] = "any",
+    threads: Threads = 2,
+    mem_mb: Annotated[int, typer.Option(min=0, help="slurm: memory of every node.")] = 0,
+    minutes: Annotated[int, typer.Option(min=1, help="slurm: time limit of one job.")] = 60,
+    partition: Annotated[str, typer.Option(help="slurm: where to run.")] = "any",
+    account: Annotated[str, typer.Option(help="slurm: who pays.")] = "any",
+    constraint: Annotated[str, typer.Option(help="slurm: features of the nodes.")] = "any",
+    qos: Annotated[str, typer.Option(help="slurm: quality of service.")] = "any",
+    extra: Annotated[
+        str, typer.Option(help="slurm: more options, such as '--exclude=node7 --reservation=clip'.")
+    ] = "",
+) -> None:
+    """Train one run on several GPUs or nodes, and wait for its end.
+
+    Run again, it attaches to the Slurm job that is still there, or goes on from the checkpoint.
+    """
+    from clip4vla.launch.request import Request
+    from clip4vla.stages import runs as stage
+
+    request = Request(
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        gpu_model=gpu_model,
+        threads=threads,
+        mem_mb=mem_mb,
+        minutes=minutes,
+        partition=partition,
+        account=account,
+        constraint=constraint,
+        qos=qos,
+        extra=extra,
+    )
+    stage.launch(plan_of(config_files, values), run_key, launcher, request)
+
+
+@app.command()
+def substitute(
+    run_key: RunKey,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    threads: Threads = 2,
+) -> None:
+    """Find donors for silent clips: nearest vision neighbours with sound in the training split."""
+    from clip4vla.stages import runs as stage
+
+    stage.substitute(plan_of(config_files, values), run_key, threads)
+
+
+@app.command()
+def evaluate(
+    run_key: RunKey,
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    threads: Threads = 2,
+) -> None:
+    """Score one checkpoint on one split; write metrics with N, coverage and the hash of the ids."""
+    from clip4vla.stages import runs as stage
+
+    stage.evaluate(plan_of(config_files, values), run_key, threads)
+
+
+@app.command()
+def sync(
+    config_files: ConfigFiles = DEFAULT_CONFIG,
+    values: Values = None,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="http://HOST:PORT or sqlite:///PATH, instead of the config's."),
+    ] = None,
+) -> None:
+    """Replay the records of finished stages into MLflow; a second time adds nothing.
+
+    Live runs that lost their server are completed. Where: `tracking` in the config.
+    """
+    from clip4vla.stages import tracking as stage
+
+    stage.sync(plan_of(config_files, values), uri)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what users and machines do wrong into one line; anything else keeps its traceback."""
+    try:
+        yield
+    except UserError as error:
+        fail(str(error), EXIT_USER_ERROR)
+    except RetryLater as error:
+        fail(str(error), EXIT_RETRY)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        fail(describe_os_error(error), exit_code_of(error))
+
+
+def fail(message: str, code: int) -> None:
+    """Print the message and leave."""
+    for line in message.splitlines():
+        print(f"clip4vla: {printable(line)}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point of the `clip4vla` command."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    _open_standard_streams()
+    if not sys.stdout.isatty():  # a file of ours is UTF-8, wherever it is written
+        sys.stdout.reconfigure(encoding="utf-8")
+    if not sys.stderr.isatty():
+        _print_command(arguments or sys.argv[1:])
+    with one_line_errors():
+        return app(args=arguments)
+
+
+def _open_standard_streams() -> None:
+    """Put the null device where a standard stream is closed (`clip4vla ... >&-`).
+
+    Else the next file that is opened takes its number, and libraries write their messages into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _print_command(arguments: list[str]) -> None:
+    """The first line of every log: what to type to run the same by hand."""
+    names = ("CLIP4VLA_CONFIG", "CLIP4VLA_SET")
+    values = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
+    line = shlex.join(["clip4vla", *arguments])
+    shown = re.sub(r"://\S*@", "://...@", " ".join(["$", *values, line]))  # it may be a password
+    print(shown, file=sys.stderr, flush=True)

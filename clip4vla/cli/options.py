@@ -1,0 +1,91 @@
+"""Options that many commands share, and the plan that they lead to."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clip4vla.common.errors import UserError
+
+DEFAULT_CONFIG = [Path("config.yaml")]
+
+
+def _bases() -> list[Path]:
+    """Return the existing base configs: of this folder, a checkout around it, the installed one."""
+    here = Path.cwd()
+    outer = [*here.parents, Path(__file__).parents[2]]
+    checkouts = [folder for folder in (here, *outer) if (folder / "workflow/Snakefile").is_file()]
+    found = [folder / "config.yaml" for folder in (here, *checkouts)]
+    return [path for path in found if path.is_file()]
+
+
+def _with_base(
+    context: typer.Context, parameter: typer.CallbackParam, files: list[Path]
+) -> list[Path]:
+    """Put the base config before the given files, as the workflow does for its --configfile.
+
+    The environment variable, which the workflow sets for its jobs, includes the base already.
+    """
+    source = context.get_parameter_source(parameter.name or "")
+    origin = source.name if source else "DEFAULT"  # by name: newer typers bundle their own click
+    bases = _bases()
+    if origin == "ENVIRONMENT" or not bases:
+        return files
+    if origin == "DEFAULT":
+        return DEFAULT_CONFIG if DEFAULT_CONFIG[0].is_file() else bases[:1]
+    if any(path.exists() and path.samefile(base) for path in files for base in bases):
+        return files
+    return [*bases[:1], *files]
+
+
+ConfigFiles = Annotated[
+    list[Path],
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="CLIP4VLA_CONFIG",
+        callback=_with_base,
+        help="Overrides of the base config.yaml, which is found by itself; later files win.",
+    ),
+]
+Values = Annotated[
+    str | None,
+    typer.Option(
+        "--set", envvar="CLIP4VLA_SET", help='Overrides as JSON, such as {"targets": ["table5"]}.'
+    ),
+]
+Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0a1b2c.")]
+CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
+Shard = Annotated[int, typer.Argument(min=0, help="Shard number.")]
+RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla plan`.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of this process.")]
+
+
+def overrides_of(values: str | None) -> dict[str, Any]:
+    """What `--set` says."""
+    try:
+        found = json.loads(values) if values else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"--set: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f'--set: an object {{"key": value}} is wanted, not {values.strip()}')
+    return found
+
+
+def plan_of(files: list[Path], values: str | None):
+    """The plan of these config files, as jobs take it.
+
+    They read what they need and no more: a running training is put back into the queue and goes on,
+    whatever somebody writes into paper.tsv meanwhile.
+    """
+    from clip4vla.config.planner import make_plan
+
+    return make_plan(files, overrides_of(values))
+
+
+def checked_plan_of(files: list[Path], values: str | None):
+    """The same, with every name checked that the config alone cannot know: before anything runs."""
+    from clip4vla.stages.planning import checked_plan
+
+    return checked_plan(files, overrides_of(values))

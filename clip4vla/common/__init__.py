@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, console, progress, devices, seeds and provenance."""

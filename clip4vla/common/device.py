@@ -1,0 +1,96 @@
+"""Where and how precisely a run computes: CUDA where there is one, in half precision."""
+
+import contextlib
+import ctypes
+import os
+import sys
+
+import torch
+
+from clip4vla.common.gpus import claim_one_or_share
+
+
+def pick_device() -> torch.device:
+    """The CUDA device of this process's rank on its machine, a free one without ranks; else CPU."""
+    if not torch.cuda.is_initialized():  # CUDA reads the choice only once
+        claim_one_or_share()
+    if torch.cuda.is_available():
+        local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
+    _keep_freed_memory()
+    return torch.device("cpu")
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks instead of handing them back to the kernel.
+
+    Every batch has tensors of tens of MB; mapped anew each step they cost a page fault per 4 KB,
+    a fifth of the time of a small model. Where the C library is another one, nothing happens.
+    """
+    mmap_threshold, trim_threshold, most = -3, -1, 2**31 - 1
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, most)
+        libc.mallopt(trim_threshold, most)
+
+
+def set_threads(threads: int) -> None:
+    """Compute with this many CPU threads, or with fewer where OMP_NUM_THREADS says so.
+
+    Warn if this process is bound to fewer CPUs, because the threads would wait for each other.
+    """
+    _warn_if_bound(threads)
+    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # may be a list, by nesting
+    most = int(limit) if limit.isdigit() else threads
+    torch.set_num_threads(max(1, min(threads, most)))
+
+
+def _warn_if_bound(threads: int) -> None:
+    machine = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    if usable >= min(threads, machine):
+        return
+    if "SLURM_JOB_ID" in os.environ:
+        fix = f"pass --cpus-per-task={threads} to srun itself (Slurm 22.05 to 23.02 needs it there)"
+    else:
+        fix = "lower --threads, or give the process more CPUs (taskset, the container's cpuset)"
+    print(
+        f"clip4vla: warning: --threads {threads}: this process is bound to {usable} of {machine} "
+        f"CPUs. Fix: {fix}",
+        file=sys.stderr,
+    )
+
+
+def half_type(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the GPU has it, float16 on older GPUs (V100), None (float32) on CPU."""
+    if device.type != "cuda":
+        return None
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+def autocast(
+    device: torch.device, model: torch.nn.Module | None = None
+) -> contextlib.AbstractContextManager:
+    """Forward passes in `half_type`; weights stay in float32 (D12).
+
+    Without effect for a `model` with `half_weights`, whose towers say themselves what is computed
+    in half.
+    """
+    dtype = half_type(device)
+    if dtype is None or getattr(model, "half_weights", False):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """The batch with its tensors on `device`; lists of ids and captions stay as they are."""
+
+    def moved(value):
+        if isinstance(value, dict):
+            return to_device(value, device)
+        return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+
+    return {key: moved(value) for key, value in batch.items()}

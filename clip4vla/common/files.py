@@ -1,0 +1,134 @@
+"""Files that appear whole or not at all, canonical JSON, hashes, the lock on a folder."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from clip4vla.common.errors import RetryLater
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal text. NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_of(text: str) -> str:
+    """Hex sha256 of a text (UTF-8)."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_ids(ids) -> str:
+    """Hash that stands behind every N: sha256 of the sorted ids, one a line."""
+    return sha256_of("\n".join(sorted(ids)))
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it over `path` when the block ends well.
+
+    A reader never sees a half-written file, and a killed writer leaves only a `.tmp` file. An
+    OSError without a name, such as that of a full disk, gets the name of `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON with sorted keys: what our JSON files hold."""
+    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json_text(value))
+
+
+def write_parquet(path: str | Path, frame) -> None:
+    """Write a pandas frame as parquet, whole or not at all; equal frames give equal bytes."""
+    with whole_file(path) as temporary:
+        frame.to_parquet(temporary, index=False, compression="zstd")
+
+
+def write_table(path: str | Path, table) -> None:
+    """Write a pyarrow table as parquet, whole or not at all; equal tables give equal bytes."""
+    import pyarrow.parquet as parquet
+
+    with whole_file(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file. ValueError for invalid JSON and for one nested too deeply to be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+@contextlib.contextmanager
+def sole_owner(
+    folder: str | Path,
+    notify: Callable[[str], None] | None = None,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
+    """Hold the lock of a folder of state, waiting for another process that holds it.
+
+    RetryLater when `given_up`, which is asked at every look, ends the wait.
+
+    After `kill -9` of Snakemake its jobs live on; the next attempt must not write beside them.
+    The kernel frees the lock when its holder dies, however it dies.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    notify = notify or (lambda message: print(message, file=sys.stderr, flush=True))
+    with open(folder / ".lock", "a+") as stream:
+        told = False
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    stream.seek(0)
+                    owner = stream.read().strip() or "another process"
+                    notify(f"{folder}: held by {owner}; waiting for it to end")
+                    told = True
+                if given_up():
+                    raise RetryLater(f"{folder}: still held; stopped waiting for it") from None
+                time.sleep(0.2)
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"process {os.getpid()} on {os.uname().nodename}")
+        stream.flush()
+        yield folder

@@ -1,0 +1,175 @@
+"""From the user's config to every run: rows expanded, checked and named, before anything starts.
+
+A row on one dataset with one seed is a chain of runs (pretrain -> substitute -> finetune ->
+evaluate). Chains share the runs whose scientific config is equal: the run key is its hash.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from clip4vla.common.errors import UserError, did_you_mean
+from clip4vla.config.chain import add_chain, datasets_of
+from clip4vla.config.layers import Layers
+from clip4vla.config.load import Config, load_config, place_in
+from clip4vla.config.metrics import metric_names, own_name
+from clip4vla.config.plan import Cell, Plan
+from clip4vla.config.recipe import Recipe
+from clip4vla.config.run import sources_of
+from clip4vla.config.sections import GATES
+from clip4vla.config.table import Row, Table, read_table, tables_in
+from clip4vla.config.variant import Variant
+from clip4vla.config.yaml import Document
+
+
+def make_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Plan:
+    """Load the config, read the tables of its targets and expand every row.
+
+    Raises UserError (one line a mistake, with file, line and key) before anything is run.
+    """
+    return _planned(*load_config(files, overrides))
+
+
+def used_keys(files: list[Path], overrides: dict[str, Any] | None = None) -> set[str]:
+    """Run keys of every table in the config's folder, whether it is a target or not.
+
+    Those of rows are among them whose data are disabled: their runs may be from before. UserError:
+    as `make_plan`, also for a mistake in a table that is no target.
+    """
+    config, documents = load_config(files, overrides)
+    found = sorted({*config.targets, *(path.stem for path in tables_in(config.experiments))})
+    enabled = {k: v.model_copy(update={"enabled": True}) for k, v in config.datasets.items()}
+    keys: set[str] = set()
+    for datasets in (config.datasets, enabled):  # they decide what pre-training must not see
+        whole = config.model_copy(update={"targets": found, "datasets": datasets})
+        keys |= _planned(whole, documents).runs.keys()
+    return keys
+
+
+def _planned(config: Config, documents: list[Document]) -> Plan:
+    plan = Plan(config)
+    for target in config.targets:
+        table, document = read_table(config.experiments, target)
+        plan.tables[target], plan.files[target] = table, document
+        for index, row in enumerate(table.rows):
+            for dataset in dict.fromkeys(column.dataset for column in table.columns):
+                for fold in table.folds.get(dataset, [None]):
+                    layers = Layers(config, documents, table, document, index, dataset)
+                    _expand(plan, layers, row, fold)
+    for name in plan.listed.values():
+        place = place_in(documents, ("datasets", name, "held_out"))
+        for split in config.datasets[name].held_out:
+            plan.places.setdefault((name, split), f"{place}: datasets.{name}.held_out")
+    return plan
+
+
+def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
+    table, dataset = layers.table, layers.dataset
+    where = f"{layers.row_place}: {layers.name}"
+    recipe = layers.recipe(fold)
+    needed = datasets_of(recipe, dataset)
+    for name in needed:
+        if name not in plan.config.datasets:
+            known = ", ".join(plan.config.datasets) or "none"
+            raise UserError(f"{where}: no dataset {name!r} in the config; known: {known}")
+    for name in (recipe.model.weights, recipe.pretrain and recipe.pretrain.start_from):
+        if name and name not in plan.config.weights:
+            known = ", ".join(plan.config.weights) or "none"
+            raise UserError(f"{where}: no weights {name!r} in the config; known: {known}")
+    disabled = [name for name in needed if not plan.config.datasets[name].enabled]
+    if disabled:
+        reason = f"no data: {', '.join(disabled)} disabled"
+        plan.without_data[table.table, row.row, dataset] = reason
+        return
+    variants = _variants(plan, layers, recipe, fold)
+    variant = row.variant or Variant()
+    _check_metrics(layers, recipe, variant, bool(variants))
+    galleries = _galleries(table, recipe, variant, dataset, where)
+    for seed in (row.seeds or table.seeds) if recipe.finetune else [None]:
+        key = add_chain(plan, recipe, dataset, seed, variants)
+        known = table.table, row.row, dataset, seed, key
+        plan.cells.append(Cell(*known, fold, variant.name, galleries))
+    _note_places(plan, layers, recipe, key)
+
+
+def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: bool) -> None:
+    """Columns on the row's dataset are of metrics that its evaluation has."""
+    given = recipe.task, recipe.modalities, recipe.model.fusion, variant.frames
+    known = metric_names(*given, varied)
+    for index, column in enumerate(layers.table.columns):
+        metric = column.metric
+        if recipe.task == "retrieval":
+            metric = own_name(metric, recipe.modalities)
+        if column.dataset != layers.dataset or metric in known:
+            continue
+        hint = did_you_mean(metric, known)
+        if metric in metric_names(*given, varied=True):
+            hint = "; it is of rows of which one has a `variant`"
+        place = layers.document.place(("columns", index, "metric"))
+        raise UserError(
+            f"{place}: {layers.name}: task {recipe.task} has no metric {metric!r} here{hint}"
+        )
+
+
+def _note_places(plan: Plan, layers: Layers, recipe: Recipe, key: str) -> None:
+    """Note where the splits of a row's runs and their architecture are said; key: the last run."""
+    said = {(layers.dataset, recipe.test): ("test",)}
+    for name in ("train", "val") if recipe.finetune else ():
+        split = getattr(recipe.finetune, name)
+        said.setdefault((layers.dataset, split), ("finetune", name))
+    said.setdefault((layers.dataset, recipe.donor_split), ("donor_split",))
+    for index, source in enumerate(recipe.pretrain.sources if recipe.pretrain else ()):
+        at = ("pretrain", "sources", index, "split")
+        said.setdefault((source.dataset, source.split), at)
+    runs = [plan.runs[run] for run in plan.chain(key)]
+    read = {(plan.versions[s.dataset], s.split) for run in runs for s in sources_of(run)}
+    said = {what: at for what, at in said.items() if what in read}
+    said[recipe.model.architecture,] = ("model", "architecture")
+    for what, at in said.items():
+        if what not in plan.places:
+            named = ".".join(map(str, at))
+            plan.places[what] = f"{layers.place(at)}: {layers.name}: {named}"
+
+
+def _galleries(
+    table: Table, recipe: Recipe, variant: Variant, dataset: str, where: str
+) -> tuple[str, ...]:
+    """The galleries that a cell shows: of those that the table wants, those that there are."""
+    there = variant.galleries(recipe.modalities, recipe.missing_audio)
+    found = tuple(gallery for gallery in table.galleries_of(dataset) if gallery in there)
+    if not found:
+        raise UserError(
+            f"{where}: missing_audio: {variant.missing_audio or recipe.missing_audio} leaves only "
+            "clips with sound, but gallery is all; say gallery: with_sound in the table, or choose "
+            "another policy"
+        )
+    return found
+
+
+def _variants(plan: Plan, layers: Layers, recipe: Recipe, fold: int | None) -> list[Variant]:
+    """The variants of all rows of one recipe, in this table and those that go together with it."""
+    table, document, dataset = layers.table, layers.document, layers.dataset
+    tables = [(table, document)]
+    for name in table.together_with:
+        if name == table.table:
+            place = document.place(("together_with",))
+            raise UserError(f"{place}: together_with: {name} is the table itself")
+        tables.append(read_table(plan.config.experiments, name))
+    found: dict[str, Variant] = {}
+    for other, of in tables:
+        if dataset not in {column.dataset for column in other.columns}:
+            continue
+        for index, row in enumerate(other.rows):
+            if row.variant is None or not row.variant.name:
+                continue
+            given = plan.config, layers.documents, other, of, index, dataset
+            if Layers(*given).recipe(fold) != recipe:
+                continue
+            gated = recipe.model.fusion in GATES
+            try:
+                row.variant.check(recipe.modalities, recipe.model.type_token, gated, recipe.task)
+            except ValueError as error:
+                place = of.place(("rows", index, "variant"))
+                message = f"table {other.table}, row {row.row}: {error}"
+                raise UserError(f"{place}: {message}") from None
+            found[row.variant.name] = row.variant
+    return [found[name] for name in sorted(found)]

@@ -1,1 +1,0 @@
-"""From decoded media to tensors: audio front-end, frames, shards, cache, order and samples."""

@@ -1,0 +1,91 @@
+"""Whose sound every clip has: its own, a donor's, another clip's for a control, or none."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from clip4vla.common.errors import UserError
+from clip4vla.common.seeds import generator
+from clip4vla.config.variant import AudioControl
+
+Sounds = dict[str, str | None]  # clip -> the clip whose sound it has
+COMMON = 0.1  # a word in the captions of more clips than this share says nothing of one
+LEAST_TRIED = 200  # clips looked at for one without a common word, before the best is taken
+
+
+def given_sounds(clip_ids: Iterable[str], silent: Iterable[str], donors: dict[str, str]) -> Sounds:
+    """Own sounds, and those of donors for silent clips that have one."""
+    silent = set(silent)
+    return {clip: donors.get(clip) if clip in silent else clip for clip in clip_ids}
+
+
+def controlled(
+    sounds: Sounds, control: AudioControl, rows: pd.DataFrame, clips: pd.DataFrame
+) -> Sounds:
+    """The sounds under a control; what silent clips have is the policy's business and stays.
+
+    * `silent`: no clip has any sound, own or lent.
+    * `shuffled`: clips with a sound of their own hand it on in one ring, drawn once: each has that
+      of another clip of the gallery.
+    * `swapped`: each has the sound of a clip of another kind (`Kinds`), drawn for it.
+
+    rows: clip_id, captions, label of the split; clips: clip_id, sound of the dataset version.
+    A pure function of the clips, whatever their order. UserError where nothing can be exchanged.
+    """
+    if control == "own":
+        return sounds
+    if control == "silent":
+        return dict.fromkeys(sounds)
+    own = sorted(clip for clip, sound in sounds.items() if sound == clip)
+    if len(own) < 2:
+        raise UserError(f"audio: {control} needs two clips with sound; the split has {len(own)}")
+    if control == "shuffled":
+        ring = generator("shuffled sound").permutation(own).tolist()
+        return sounds | dict(zip(ring, [*ring[1:], ring[0]], strict=True))
+    kinds = Kinds(own, rows, clips)
+    return sounds | {clip: kinds.other(clip) for clip in own}
+
+
+class Kinds:
+    """What tells clips of another kind, by the first of these that the split has.
+
+    Labels (every clip has one, and there are two); sounds that are verbal and such that are not;
+    else captions: a clip that shares no word of its captions, words of more than a tenth of the
+    clips apart, or of 200 drawn ones the clip that shares the fewest.
+    """
+
+    def __init__(self, own: list[str], rows: pd.DataFrame, clips: pd.DataFrame):
+        self.own = own
+        labels = dict(zip(rows.clip_id, rows.label.fillna(""), strict=True))
+        sounds = dict(zip(clips.clip_id, clips.sound, strict=True))
+        self.kind: dict[str, str] | None = None
+        self.by = "captions"
+        for by, found in (("label", labels), ("sound", sounds)):
+            known = {clip: found.get(clip, "") for clip in own}
+            if len(set(known.values())) > 1 and not {"", "unknown"} & set(known.values()):
+                self.kind, self.by = known, by
+                return
+        words = {
+            clip: {word for caption in captions for word in caption.lower().split()}
+            for clip, captions in zip(rows.clip_id, rows.captions, strict=True)
+        }
+        counts = pd.Series([word for clip in own for word in words[clip]]).value_counts()
+        common = set(counts.index[counts > max(1, COMMON * len(own))])
+        self.words = {clip: words[clip] - common for clip in own}
+
+    def other(self, clip: str) -> str:
+        """A clip of another kind, drawn for this one."""
+        draws = generator("swapped sound", clip)
+        if self.kind is not None:
+            others = [one for one in self.own if self.kind[one] != self.kind[clip]]
+            return others[draws.integers(len(others))]
+        best, shared = "", np.inf
+        for index in draws.permutation(len(self.own))[:LEAST_TRIED]:
+            one = self.own[index]
+            found = len(self.words[one] & self.words[clip])
+            if one != clip and found < shared:
+                best, shared = one, found
+            if shared == 0:
+                break
+        return best

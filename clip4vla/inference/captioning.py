@@ -1,0 +1,58 @@
+"""Captions of clips: greedy, or as the run's `decoding` says (facts 8.3)."""
+
+from collections.abc import Sequence
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+
+from clip4vla.common.device import autocast, to_device
+from clip4vla.common.seeds import generator
+from clip4vla.config.sections import Modality
+from clip4vla.inference.features import CLIPS, check_finite, encode_clips
+from clip4vla.loading.loader import WHOLE, Part, batches_of
+from clip4vla.loading.samples import ClipSamples
+from clip4vla.loading.tokenizer import START
+from clip4vla.models.clip4vla.decoding import GREEDY, Decoding, decode
+from clip4vla.models.clip4vla.model import CLIP4VLA
+
+
+@torch.no_grad()
+def generate(
+    model: CLIP4VLA,
+    samples: ClipSamples,
+    modalities: Sequence[Modality],
+    device: torch.device,
+    workers: int,
+    decoding: Decoding = GREEDY,
+    part: Part = WHOLE,
+) -> dict[str, str]:
+    """A caption for every clip, or for those of one rank. The model is put into evaluation mode.
+
+    Sampling draws from a generator of its own for every clip: its caption depends on nothing else.
+    """
+    model.eval()
+    tokenizer = SimpleTokenizer()
+    captions = {}
+    given = samples, CLIPS, workers, device, part, "write captions"
+    for _, batch in batches_of(*given):
+        batch = to_device(batch, device)
+        with autocast(device, model):
+            seen = encode_clips(model, batch, modalities)
+            check_finite(batch["clip_id"], seen[0], seen[2])
+            found = decode(
+                model,
+                *seen,
+                decoding=decoding,
+                max_words=samples.inputs.caption_steps,  # as many as training predicts
+                generators=list(map(_draws, batch["clip_id"])),
+            )
+        for clip_id, caption in zip(batch["clip_id"], found, strict=True):
+            words = tokenizer.decode([token for token in caption.ids if token < START])
+            captions[clip_id] = " ".join(words.split())
+    return captions
+
+
+def _draws(clip_id: str) -> torch.Generator:
+    """What the words of a clip's caption are drawn with."""
+    number = generator("sampled caption", 0, clip_id).integers(2**63)
+    return torch.Generator().manual_seed(int(number))

@@ -1,0 +1,131 @@
+"""Features of frames and sounds, each made once and shared by all variants of an evaluation."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from clip4vla.common.device import autocast, to_device
+from clip4vla.common.progress import track
+from clip4vla.config.sections import Modality
+from clip4vla.inference.audio_controls import Sounds
+from clip4vla.inference.features import CLIPS, check_finite, encode_clips
+from clip4vla.loading.loader import in_order, loader
+from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.models.clip4vla.model import CLIP4VLA
+
+
+class SharedFeatures:
+    """Un-normalised frames [F, D] and segments [S, D] of clips, float32 on the CPU, by clip.
+
+    A sound is encoded once for each type token, whichever clips have it; of sounds only those of
+    the last token are kept. About 50 KB a clip at width 512.
+    """
+
+    def __init__(self, model: CLIP4VLA, samples: ClipSamples, device: torch.device, workers: int):
+        """`samples` says what is read, from where, and how."""
+        self.model, self.samples, self.device, self.workers = model, samples, device, workers
+        self.frames: dict[str, Tensor] = {}
+        self.segments: dict[str, Tensor] = {}
+        self.share: float | None = None
+
+    def of(
+        self,
+        items: list[Item],
+        sounds: Sounds,
+        modalities: Iterable[Modality],
+        nonverbal_share: float,
+        zeros: bool,
+    ) -> "FeatureSamples":
+        """Samples of items with given sounds. `zeros`: a clip without sound counts as having it."""
+        frames = segments = None
+        if "vision" in modalities:
+            self._add(self.frames, [clip for clip, _, _ in items], "vision", nonverbal_share)
+            frames = self.frames
+        if "audio" in modalities:
+            if nonverbal_share != self.share:
+                self.segments, self.share = {}, nonverbal_share
+            wanted = [sound for sound in sounds.values() if sound is not None]
+            self._add(self.segments, wanted, "audio", nonverbal_share)
+            segments = self.segments
+        width = self.model.sizes.embed_dim
+        return FeatureSamples(self.samples, items, frames, segments, sounds, zeros, width)
+
+    def _add(
+        self, known: dict[str, Tensor], clip_ids: list[str], modality: Modality, share: float
+    ) -> None:
+        missing = [clip_id for clip_id in dict.fromkeys(clip_ids) if clip_id not in known]
+        if not missing:
+            return
+        items = [(clip_id, "", "") for clip_id in missing]
+        given = self.samples.cache, items, self.samples.inputs, share
+        samples = ClipSamples(*given, modalities=(modality,))
+        batches = loader(samples, in_order(len(samples), CLIPS), self.workers, self.device)
+        self.model.eval()
+        for batch in track(batches, "encode frames" if modality == "vision" else "encode sounds"):
+            batch = to_device(batch, self.device)
+            with torch.no_grad(), autocast(self.device, self.model):
+                vision, seen, audio, heard = encode_clips(self.model, batch, [modality])
+            check_finite(batch["clip_id"], vision, audio)
+            features, mask = (vision, seen) if modality == "vision" else (audio, heard)
+            features, mask = features.float().cpu(), mask.cpu()
+            for clip_id, x, valid in zip(batch["clip_id"], features, mask, strict=True):
+                known[clip_id] = x[valid].clone()
+
+
+class FeatureSamples(torch.utils.data.Dataset):
+    """Samples that hold features in place of frames and sounds: what `encode_clips` gives back."""
+
+    in_memory = True  # read by `loader`: processes that read would only copy
+
+    def __init__(
+        self,
+        like: ClipSamples,
+        items: list[Item],
+        frames: dict[str, Tensor] | None,
+        segments: dict[str, Tensor] | None,
+        sounds: Sounds,
+        zeros: bool,
+        width: int,
+    ):
+        self.items, self.inputs, self.cache, self.width = items, like.inputs, like.cache, width
+        self.frames, self.segments, self.sounds, self.zeros = frames, segments, sounds, zeros
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        """One item: frames [F, D] and segments [S, D] of the sound it has; None: not asked for."""
+        clip_id, _, _ = self.items[index]
+        sound = self.sounds[clip_id]
+        segments = self.segments
+        if segments is not None:
+            segments = torch.zeros(0, self.width) if sound is None else segments[sound]
+        return {
+            "clip_id": clip_id,
+            "has_audio": sound is not None or self.zeros,
+            "frames": None if self.frames is None else self.frames[clip_id],
+            "segments": segments,
+        }
+
+    @staticmethod
+    def collate(samples: list[dict]) -> dict:
+        """A batch with `features`: vision [B, F, D] and audio [B, S, D], zero-padded, and masks."""
+        batch = {"clip_id": [sample["clip_id"] for sample in samples], "features": {}}
+        batch["has_audio"] = torch.tensor([sample["has_audio"] for sample in samples])
+        for name, of, mask in (
+            ("vision", "frames", "frame_mask"),
+            ("audio", "segments", "audio_mask"),
+        ):
+            pieces = [sample[of] for sample in samples]
+            if pieces[0] is None:
+                batch[mask] = torch.zeros(len(samples), 1, dtype=torch.bool)
+                continue
+            lengths = torch.tensor([len(piece) for piece in pieces])
+            longest = max(int(lengths.max()), 1)
+            batch["features"][name] = torch.stack(
+                [pad(piece, (0, 0, 0, longest - len(piece))) for piece in pieces]
+            )
+            batch[mask] = torch.arange(longest) < lengths[:, None]
+        return batch

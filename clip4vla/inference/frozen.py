@@ -1,0 +1,55 @@
+"""CLIP's vectors computed once, where CLIP is frozen and nothing augments its inputs (stage 1).
+
+The towers see the same frames and words in every epoch, and in every run on the same data: their
+pooled vectors lie beside the shards, in `frozen/`, which may be deleted at any time.
+"""
+
+import torch
+from torch import Tensor
+
+from clip4vla.cache.vectors import Vectors
+from clip4vla.common.device import half_type
+from clip4vla.config.run import CODE_VERSION
+from clip4vla.inference.features import embed_clips, embed_texts
+from clip4vla.loading.frozen import FrozenSamples
+from clip4vla.loading.samples import ClipSamples
+from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.clip4vla.tower_hash import tower_hash
+
+
+def frozen_samples(
+    model: CLIP4VLA, samples: ClipSamples, device: torch.device, workers: int
+) -> FrozenSamples:
+    """`samples` with the vectors of the model's vision and text tower in place of their frames.
+
+    What is not on disk yet is computed, on `device`, where the model must be; several processes
+    share the work. The vectors are those that the towers give during training, up to the rounding
+    of another composition of batches.
+    """
+    inputs, folder = samples.inputs, samples.cache.folder / "frozen"
+    shared = {"precision": str(half_type(device)), "code_version": CODE_VERSION}
+    meaning = shared | {
+        "tower": tower_hash(model, "vision"),
+        "manifest": samples.cache.manifest_sha256,
+        "max_frames": inputs.max_frames,
+    }
+    vision = Vectors(folder, sorted({clip_id for clip_id, _, _ in samples.items}), meaning)
+    vision.build(lambda clip_ids: _embed(model, samples, clip_ids, device, workers))
+    meaning = shared | {"tower": tower_hash(model, "text"), "max_words": inputs.max_words}
+    text = Vectors(folder, sorted({caption for _, caption, _ in samples.items}), meaning)
+    text.build(lambda captions: embed_texts(model, captions, inputs.max_words, device))
+    return FrozenSamples(samples.only("audio"), vision, text)
+
+
+def _embed(
+    model: CLIP4VLA,
+    samples: ClipSamples,
+    clip_ids: list[str],
+    device: torch.device,
+    workers: int,
+) -> Tensor:
+    """Pooled vision vectors of clips: [N, D]."""
+    items = [(clip_id, "", "") for clip_id in clip_ids]
+    share = samples.nonverbal_share
+    clips = ClipSamples(samples.cache, items, samples.inputs, share, modalities=("vision",))
+    return embed_clips(model, clips, ("vision",), device, workers).vision

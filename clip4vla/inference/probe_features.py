@@ -1,0 +1,87 @@
+"""Features for a probe: masked means of frozen towers, kept on disk for all folds (facts 9).
+
+The folds and seeds of a dataset have the same clips and the same towers: their vectors lie beside
+the shards, in `frozen/`, which may be deleted at any time.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from clip4vla.cache.vectors import Vectors
+from clip4vla.common.device import half_type
+from clip4vla.config.run import CODE_VERSION
+from clip4vla.config.sections import Modality
+from clip4vla.inference.feature_cache import FeatureSamples
+from clip4vla.inference.features import ClipFeatures, embed_clips
+from clip4vla.loading.samples import ClipSamples
+from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.clip4vla.tower_hash import tower_hash
+from clip4vla.models.common.pooling import masked_mean
+
+NOT_OF_SOUND = ("max_frames", "max_words")
+
+
+def probe_features(
+    model: CLIP4VLA,
+    samples: ClipSamples | FeatureSamples,
+    modalities: Iterable[Modality],
+    device: torch.device,
+    workers: int,
+    keep: bool,
+) -> ClipFeatures:
+    """Mean features of every sample, in order, un-normalised. The model is on `device`.
+
+    keep: those of all clips of the dataset version are computed, once, and read from disk after
+    that; up to the rounding of another composition of batches they are those computed here.
+    """
+    if not keep or isinstance(samples, FeatureSamples):
+        return embed_clips(model, samples, modalities, device, workers, reduce=masked_mean)
+    cache = samples.cache
+    clips = sorted(set(cache.splits.clip_id))
+    sounding = [clip for clip in clips if clip not in cache.silent]
+    ids = [clip_id for clip_id, _, _ in samples.items]
+    sounds = [clip if clip not in cache.silent else samples.donor_of.get(clip) for clip in ids]
+    heard = torch.tensor([sound is not None for sound in sounds])
+    found: dict[str, Tensor | None] = {"vision": None, "audio": None}
+    if "vision" in modalities:
+        vectors = _vectors(model, samples, "vision", clips, device, workers)
+        found["vision"] = torch.stack([vectors[clip] for clip in ids])
+    if "audio" in modalities:
+        vectors = _vectors(model, samples, "audio", sounding, device, workers)
+        nothing = torch.zeros(model.sizes.embed_dim)
+        found["audio"] = torch.stack([vectors[s] if s is not None else nothing for s in sounds])
+    return ClipFeatures(ids, **found, has_audio=heard | (samples.missing == "zeros"), heard=heard)
+
+
+def _vectors(
+    model: CLIP4VLA,
+    samples: ClipSamples,
+    modality: Modality,
+    clip_ids: list[str],
+    device: torch.device,
+    workers: int,
+) -> Vectors:
+    """One modality's means of clips, computed where they are not on disk yet."""
+    cache, inputs, share = samples.cache, samples.inputs, samples.nonverbal_share
+    of_sound = {k: v for k, v in inputs.scientific().items() if k not in NOT_OF_SOUND}
+    meaning = {
+        "what": f"masked mean of {modality}",
+        "tower": tower_hash(model, modality),
+        "manifest": cache.manifest_sha256,
+        "inputs": of_sound if modality == "audio" else {"max_frames": inputs.max_frames},
+        "nonverbal_share": share if modality == "audio" else None,
+        "precision": str(half_type(device)),
+        "code_version": CODE_VERSION,
+    }
+
+    def compute(names: list[str]) -> Tensor:
+        items = [(clip_id, "", "") for clip_id in names]
+        clips = ClipSamples(cache, items, inputs, share, modalities=(modality,))
+        given = model, clips, (modality,), device, workers
+        return getattr(embed_clips(*given, reduce=masked_mean), modality)
+
+    vectors = Vectors(cache.folder / "frozen", clip_ids, meaning)
+    vectors.build(compute)
+    return vectors

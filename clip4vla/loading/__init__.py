@@ -1,0 +1,1 @@
+"""Cached shards to batches: samples, order, masking, tokens and the loader."""

@@ -1,0 +1,138 @@
+"""Batches of clips and captions: which samples, in which order, and where a resumed epoch goes on.
+
+The order is a function of (seed, epoch) (`clip4vla.loading.order`); the position in it is all the
+state there is.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from clip4vla.common.errors import UserError
+from clip4vla.loading.frozen import FrozenSamples
+from clip4vla.loading.loader import loader
+from clip4vla.loading.order import dealt, epoch_order, mixed_order
+from clip4vla.loading.samples import ClipSamples, Sample
+
+
+def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
+    """Return (steps of an epoch, samples of a step).
+
+    The last incomplete batch of an epoch is left out; other samples are in it in the next epoch.
+    With fewer samples than `batch_size` an epoch is one batch of all of them, which
+    `clip4vla.training.small_batches` reports. Raises UserError for less than two: nothing can be
+    told apart.
+    """
+    if samples < 2:
+        raise UserError(f"{samples} training sample(s): contrast needs 2; look at coverage.csv")
+    size = min(batch_size, samples)
+    return samples // size, size
+
+
+def chunked(positions: range, chunk: int) -> list[range]:
+    """Positions of a batch in chunks of at most `chunk`."""
+    return [positions[i : i + chunk] for i in range(0, len(positions), chunk)]
+
+
+class MixedSamples(Dataset):
+    """Samples of several sources, by (source, index)."""
+
+    def __init__(self, sources: list[ClipSamples | FrozenSamples]):
+        self.sources = sources
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """One sample."""
+        source, index = key
+        return self.sources[source][index]
+
+
+class ClipBatches:
+    """Batches of every epoch from one source, or from several in equal parts.
+
+    `size` samples make a step, over all ranks; position p of an epoch belongs to rank p mod `world`
+    (`clip4vla.loading.order.dealt`), so neither ranks nor workers change what a step holds.
+
+    Samples are (clip, caption) pairs: two captions of a clip may meet in a batch, where each is a
+    false negative of the other, as in the released code.
+    """
+
+    def __init__(
+        self,
+        sources: list[ClipSamples | FrozenSamples],
+        seed: int,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        microbatch: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.sources, self.seed = sources, seed
+        self.workers, self.device = workers, device
+        self.rank, self.world = rank, world
+        self.shards = [
+            samples.cache.shard_of([clip_id for clip_id, _, _ in samples.items])
+            for samples in sources
+        ]
+        self.samples = len(self.order(0))
+        self.steps, self.size = batch_count(self.samples, batch_size)
+        if self.size % world:
+            raise UserError(
+                f"optimiser.batch_size: {self.size} samples a step cannot be dealt evenly to "
+                f"{world} ranks: take a multiple, or fewer ranks"
+            )
+        self.chunk = min(microbatch or self.size, self.size)
+
+    def order(self, epoch: int) -> list[tuple[int, int]]:
+        """(source, index) of every sample of an epoch."""
+        if len(self.shards) == 1:
+            return [(0, int(i)) for i in epoch_order(self.shards[0], self.seed, epoch)]
+        return mixed_order(self.shards, self.seed, epoch)
+
+    def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
+        """This rank's batches of an epoch (from 0) behind its first `consumed` samples, in chunks.
+
+        A chunk has at most `microbatch` clips, and only the padding that these need.
+        """
+        for samples in self.sources:
+            samples.set_epoch(epoch)
+        order = self.order(epoch)
+        starts = range(consumed, (self.steps - 1) * self.size + 1, self.size)
+        own = [dealt(range(start + self.size), self.rank, self.world, start) for start in starts]
+        batches = [chunked(positions, self.chunk) for positions in own]
+        rows = [[order[i] for i in chunk] for chunks in batches for chunk in chunks]
+        read = iter(loader(MixedSamples(self.sources), rows, self.workers, self.device))
+        for chunks in batches:
+            yield [next(read) for _ in chunks]
+
+
+class FeatureBatches:
+    """Batches of rows of features that were computed once, because their towers are frozen."""
+
+    def __init__(
+        self,
+        clip_ids: list[str],
+        targets: torch.Tensor,
+        seed: int,
+        batch_size: int,
+        microbatch: int | None = None,
+    ):
+        self.clip_ids, self.targets, self.seed = clip_ids, targets, seed
+        self.samples = len(clip_ids)
+        self.steps, self.size = batch_count(self.samples, batch_size)
+        self.chunk = min(microbatch or self.size, self.size)
+
+    def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
+        """Batches of an epoch (from 0): clip_id, index [B] of features, target [B], in chunks."""
+        order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
+        for start in range(consumed, self.steps * self.size, self.size):
+            chunks = chunked(range(start, start + self.size), self.chunk)
+            yield [
+                self._rows(torch.from_numpy(order[chunk.start : chunk.stop])) for chunk in chunks
+            ]
+
+    def _rows(self, index: torch.Tensor) -> dict:
+        clips = [self.clip_ids[i] for i in index.tolist()]
+        return {"clip_id": clips, "index": index, "target": self.targets[index]}

@@ -1,0 +1,105 @@
+"""Samples -> the tensors of a batch, each decoded straight into its place."""
+
+import numpy as np
+import torch
+
+from clip4vla.cache.frames import SIZE, to_pixels
+from clip4vla.common.errors import UserError
+from clip4vla.config.sections import Inputs
+from clip4vla.loading.masking import Masks
+from clip4vla.loading.samples import Sample
+from clip4vla.loading.segments import SEGMENT, kept_segments, split
+
+
+def collate(samples: list[Sample]) -> dict:
+    """A batch: frames uint8 [B, F, 3, 224, 224], audio float32 [B, S, C, 224, 224], tokens [B, L].
+
+    F and S are the batch's own maximum, at least 1; C is 1 when every clip is mono, which stands
+    for three equal channels, else 3. `frame_mask` [B, F] and `audio_mask` [B, S] are True where a
+    sample has content; the rest is zero. Padding changes no sample's own values.
+
+    With masks there is `masked_audio`, shaped like `audio`; where vectors stand in place of frames
+    (`clip4vla.cache.vectors`), these [B, D]. Also `has_audio` and `nonverbal_share` [B], and the
+    lists `clip_id`, `caption` and `label`.
+
+    UserError naming the clip whose cached content is broken.
+    """
+    shares = np.array([sample.nonverbal_share for sample in samples], dtype=np.float32)
+    batch = {
+        "clip_id": [sample.clip_id for sample in samples],
+        "caption": [sample.caption for sample in samples],
+        "label": [sample.label for sample in samples],
+        "tokens": torch.stack([sample.tokens for sample in samples]),
+        "has_audio": torch.tensor([sample.has_audio for sample in samples]),
+        "nonverbal_share": torch.from_numpy(shares),
+    }
+    for name in samples[0].vectors:
+        batch[name] = torch.stack([sample.vectors[name] for sample in samples])
+    return batch | _frames(samples) | _audio(samples)
+
+
+def _frames(samples: list[Sample]) -> dict:
+    if samples[0].jpegs is None:
+        return {}
+    counts = [len(sample.jpegs) for sample in samples]
+    frames = np.empty((len(samples), max(*counts, 1), 3, SIZE, SIZE), np.uint8)
+    for row, sample in zip(frames, samples, strict=True):
+        try:
+            for frame, jpeg in zip(row, sample.jpegs, strict=False):
+                frame[...] = to_pixels(jpeg)  # colours to the front: numpy is faster than torch
+        except OSError as error:
+            raise _broken(sample.clip_id, "a frame is no whole JPEG") from error
+        row[len(sample.jpegs) :] = 0
+    return {"frames": torch.from_numpy(frames), "frame_mask": _filled(counts)}
+
+
+def _audio(samples: list[Sample]) -> dict:
+    heard = [sample for sample in samples if sample.log_mel is not None]
+    channels = max((len(sample.log_mel) for sample in heard), default=1)
+    counts = [
+        0 if sample.log_mel is None else kept_segments(sample.log_mel.shape[1], sample.inputs)
+        for sample in samples
+    ]
+    shape = len(samples), max(*counts, 1), channels, SEGMENT, SEGMENT
+    batch = {"audio": torch.empty(shape), "audio_mask": _filled(counts)}
+    if samples[0].masks is not None:
+        batch["masked_audio"] = torch.empty(shape)
+    for place, (sample, count) in enumerate(zip(samples, counts, strict=True)):
+        _fill(batch["audio"][place], count, sample)
+        if "masked_audio" in batch:
+            _fill(batch["masked_audio"][place], count, sample, sample.masks)
+        if count and not _is_finite(batch["audio"][place, :count], sample.inputs):
+            raise _broken(sample.clip_id, "its log-mel holds NaN or infinity")
+    return batch
+
+
+def _fill(row: torch.Tensor, count: int, sample: Sample, masks: Masks | None = None) -> None:
+    """The first `count` segments of a row [S, C, 224, 224] are the sample's, the rest zero."""
+    if count:
+        own = row[:count, : len(sample.log_mel)]
+        split(sample.log_mel, sample.inputs, masks, out=own)
+        row[:count, len(sample.log_mel) :] = own[:, :1]  # a mono clip among stereo ones
+    row[count:] = 0
+
+
+def _filled(counts: list[int]) -> torch.Tensor:
+    """bool [B, N]: where each row has content, N the most of them, at least 1."""
+    return torch.arange(max(*counts, 1)) < torch.tensor(counts)[:, None]
+
+
+def _is_finite(images: torch.Tensor, inputs: Inputs) -> bool:
+    """Whether all that a sample takes from a log-mel is finite.
+
+    One NaN or infinity in the statistics of an image makes all of its values NaN: looking at one of
+    each is enough. Fixed statistics spread nothing; there a sum is finite only if all its terms
+    are.
+    """
+    if inputs.standardisation != "fixed":
+        images = images[..., 0, 0]
+    return bool(images.sum().isfinite())
+
+
+def _broken(clip_id: str, what: str) -> UserError:
+    return UserError(
+        f"clip {clip_id}: {what}: `clip4vla data verify --repair` builds its shard again"
+    )

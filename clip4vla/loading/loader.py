@@ -1,0 +1,200 @@
+"""Which clips of a split are read, with which sound, and the loader that reads them."""
+
+import atexit
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from clip4vla.cache.clips import ClipCache
+from clip4vla.common.errors import UserError
+from clip4vla.common.parquet import read_text_table
+from clip4vla.common.progress import track
+from clip4vla.config.data import DONORS_BY, AudioPolicy, Neighbours
+from clip4vla.config.layout import command_for
+from clip4vla.config.run import Source
+from clip4vla.config.sections import Inputs, Masking, Modality
+from clip4vla.datasets.leaks import Leaks
+from clip4vla.loading.collate import collate
+from clip4vla.loading.samples import ClipSamples, Item
+
+Manifests = dict[tuple[str, str], Path]
+DonorTables = Mapping[Neighbours, Path | None]  # substitution.tsv, by the space of neighbours
+DONOR_COLUMN = {name: "random_donor" if name == "random" else "donor" for name in DONORS_BY}
+DONOR_COLUMNS = ["clip_id", "donor", "cosine", "random_donor"]  # of substitution.tsv
+
+
+class Caches:
+    """The caches behind the manifests of a run, each opened once.
+
+    `leaks`: clips that pre-training leaves out, if the run is one. `check_every`: see `ClipCache`;
+    what reads every clip once checks each.
+    """
+
+    def __init__(self, manifests: Manifests, leaks: Leaks | None = None, check_every: int = 1):
+        self.manifests, self.leaks, self.check_every = manifests, leaks, check_every
+        self.opened: dict[tuple[str, str], ClipCache] = {}
+
+    def __getitem__(self, source: Source) -> ClipCache:
+        """The cache of a source. Raises UserError when no manifest was given for it."""
+        key = (source.dataset, source.cache_id)
+        if key not in self.opened:
+            if key not in self.manifests:
+                raise UserError(f"no manifest was given for {source.dataset} (cache {key[1]})")
+            self.opened[key] = ClipCache(self.manifests[key], self.check_every)
+        return self.opened[key]
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of every opened manifest: the data that a result stands on."""
+        return {
+            f"{version}/cache-{cache_id}": cache.manifest_sha256
+            for (version, cache_id), cache in sorted(self.opened.items())
+        }
+
+
+def split_rows(cache: ClipCache, source: Source) -> pd.DataFrame:
+    """clip_id, captions, label of the usable clips of a split. UserError when there are none."""
+    rows = cache.splits[cache.splits.split == source.split]
+    if rows.empty:
+        raise UserError(
+            f"{source.dataset}: split {source.split!r} has no usable clip; look at its coverage.csv"
+        )
+    return rows
+
+
+def clip_items(rows: pd.DataFrame) -> list[Item]:
+    """One item per clip, for features that do not depend on a caption."""
+    return [
+        (clip_id, "", label)
+        for clip_id, label in zip(rows.clip_id, rows.label.fillna(""), strict=True)
+    ]
+
+
+def pair_items(rows: pd.DataFrame, where: str) -> list[Item]:
+    """One item per (clip, caption). Raises UserError for a clip without a caption."""
+    for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True):
+        if len(captions) == 0:
+            raise UserError(f"{where}: clip {clip_id} has no caption; correct its annotation")
+    return [
+        (clip_id, caption, "")
+        for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True)
+        for caption in captions
+    ]
+
+
+def read_donors(tables: DonorTables, policy: AudioPolicy) -> dict[str, str]:
+    """Return the donor of every silent clip under a policy of `DONORS_BY`; {} for others.
+
+    Raises UserError when the policy needs a substitution and none was given, and for an invalid
+    file.
+    """
+    if policy not in DONOR_COLUMN:
+        return {}
+    substitution = tables.get(DONORS_BY[policy])
+    if substitution is None:
+        raise UserError(f"missing_audio: {policy} needs the substitution.tsv of a substitute run")
+    fix = f"delete it and run the substitution again: {command_for(substitution)}"
+    table = read_text_table(substitution, fix, DONOR_COLUMNS, separator="\t")
+    return dict(zip(table.clip_id, table[DONOR_COLUMN[policy]], strict=True))
+
+
+def samples_of(
+    cache: ClipCache,
+    items: list[Item],
+    source: Source,
+    inputs: Inputs,
+    modalities: Iterable[Modality],
+    policy: AudioPolicy,
+    donors: dict[str, str] | None = None,
+    masking: Masking | None = None,
+    seed: int = 0,
+) -> ClipSamples:
+    """Samples of a source under a policy for silent clips. UserError when none is left."""
+    given = cache, items, inputs, source.nonverbal_share, donors, policy, masking, seed
+    samples = ClipSamples(*given, modalities=tuple(modalities))
+    if not len(samples):
+        raise UserError(
+            f"{source.dataset}: no clip of split {source.split!r} has sound, and missing_audio "
+            "is filter; choose another policy"
+        )
+    return samples
+
+
+class _Loader(DataLoader):
+    """A loader whose workers' UserErrors stay one line, without the traceback that torch adds."""
+
+    def __iter__(self) -> Iterator[dict]:
+        read = super().__iter__()
+        try:
+            yield from read
+        except UserError as error:
+            told = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2]
+            raise UserError(told.strip() or str(error)) from None
+        finally:
+            if self.num_workers:
+                read._shutdown_workers()  # at once: a traceback may keep `read` until exit
+
+
+def loader(samples: Dataset, batches: list, workers: int, device: torch.device) -> DataLoader:
+    """A loader of given batches of indices. `workers` above 1 are processes, else it reads inline.
+
+    So it does for samples that are `in_memory`. They may have a `collate` of their own.
+    Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
+    """
+    inline = workers <= 1 or getattr(samples, "in_memory", False)
+    return _Loader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=getattr(samples, "collate", collate),
+        num_workers=0 if inline else workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),
+    )
+
+
+def in_order(count: int, size: int) -> list[list[int]]:
+    """Indices 0 .. count - 1 in batches."""
+    return [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+
+
+Part = tuple[int, int]  # (rank, world): every world-th batch, from number `rank` on
+WHOLE: Part = (0, 1)
+
+
+def batches_of(
+    samples: ClipSamples,
+    size: int,
+    workers: int,
+    device: torch.device,
+    part: Part = WHOLE,
+    description: str = "embed clips",
+) -> Iterator[tuple[int, dict]]:
+    """The samples in order, in numbered batches, or those batches that are one rank's part.
+
+    Whatever the number of ranks, a batch has the same samples, and so its features the same bits.
+    """
+    rank, world = part
+    batches = in_order(len(samples), size)
+    numbers = range(rank, len(batches), world)
+    read = loader(samples, batches[rank::world], workers, device)
+    yield from track(zip(numbers, read, strict=True), description, len(numbers))
+
+
+def _ignore_signals(worker: int) -> None:
+    """Slurm and Ctrl-C signal the whole job: the parent decides when its workers end."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Kill workers that an error has left behind: they ignore SIGTERM, and exit would wait."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report the killed ones
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

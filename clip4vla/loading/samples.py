@@ -1,0 +1,151 @@
+"""Clips of the cache with captions: what the training loop and the evaluators read."""
+
+import copy
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import torch
+
+from clip4vla.cache.clips import ClipCache
+from clip4vla.common.errors import UserError
+from clip4vla.common.seeds import generator
+from clip4vla.config.data import DONORS_BY, AudioPolicy
+from clip4vla.config.sections import Inputs, Masking, Modality
+from clip4vla.loading.masking import Masks, draw_masks
+from clip4vla.loading.segments import SEGMENT
+from clip4vla.loading.tokenizer import tokenize
+
+Item = tuple[str, str, str]  # clip id, caption, label; an absent caption or label is ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip, a caption and a label, with the clip's content still as the cache holds it.
+
+    Nothing is decoded before the batch is there to hold it (`clip4vla.loading.collate`): what a
+    sample has of its own would only be copied once more.
+    """
+
+    clip_id: str
+    caption: str
+    label: str
+    tokens: torch.Tensor  # int64 [L]
+    nonverbal_share: float
+    has_audio: bool
+    inputs: Inputs
+    jpegs: list[bytearray] | None  # None where `vectors` stand in their place
+    log_mel: torch.Tensor | None  # float16 [1 or 3, T, 224], dB or (fbank) ln; None for silence
+    masks: Masks | None  # None without masking
+    vectors: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> [D]
+
+
+class ClipSamples(torch.utils.data.Dataset):
+    """Items (clip id, caption, label) as samples, a pure function of (item, seed, epoch).
+
+    What becomes of a silent clip is the policy `missing` (facts 1.6):
+
+    * `filter`: its items are left out; `items` and `len` count what is kept.
+    * `substitute`, `random`, `released_links`: it gets the sound of its donor in `donor_of`, a
+      nearest neighbour by frames, a clip drawn at random, or a nearest neighbour by captions, as
+      the substitution says; UserError when one has none.
+    * `zeros`: it counts as having audio; its audio is zero and wholly masked.
+    * `none`: it has no audio: `has_audio` is False.
+
+    A donor in `donor_of` is used under any policy but `filter`. With `masking`, samples also hold
+    masks. A modality that is not among `modalities` is neither read nor decoded.
+    """
+
+    def __init__(
+        self,
+        cache: ClipCache,
+        items: list[Item],
+        inputs: Inputs,
+        nonverbal_share: float,
+        donor_of: dict[str, str] | None = None,
+        missing: AudioPolicy = "none",
+        masking: Masking | None = None,
+        seed: int = 0,
+        modalities: Collection[Modality] = ("vision", "audio"),
+    ):
+        self.modalities = frozenset(modalities)
+        self.cache, self.inputs, self.masking, self.seed = cache, inputs, masking, seed
+        self.nonverbal_share, self.missing = nonverbal_share, missing
+        self.donor_of = dict(donor_of or {})
+        self.items = [item for item in items if missing != "filter" or item[0] not in cache.silent]
+        self._check()
+        # Shared memory: workers that outlive an epoch see the next one too.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def _check(self) -> None:
+        """UserError for a clip that is not in the cache, or has no donor where one is needed."""
+        for clip_id in dict.fromkeys(item[0] for item in self.items):
+            if clip_id not in self.cache:
+                raise UserError(
+                    f"clip {clip_id}: not in {self.cache.manifest['dataset']}: take the items from "
+                    "its splits.parquet"
+                )
+            if clip_id not in self.cache.silent:
+                continue
+            donor = self.donor_of.get(clip_id)
+            if donor is None and self.missing in DONORS_BY:
+                raise UserError(
+                    f"clip {clip_id}: silent and without a donor: name its split among the queries "
+                    "of the substitution"
+                )
+            if donor is not None and (donor not in self.cache or donor in self.cache.silent):
+                raise UserError(
+                    f"clip {clip_id}: its donor {donor} is not a clip with sound in "
+                    f"{self.cache.manifest['dataset']}: run the substitution again"
+                )
+
+    def only(self, *modalities: Modality) -> "ClipSamples":
+        """The same samples with fewer modalities."""
+        fewer = copy.copy(self)
+        fewer.modalities = frozenset(modalities)
+        return fewer
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed masks with this epoch; call it before iterating a loader."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample as the cache holds it; `collate` makes a batch of several."""
+        clip_id, caption, label = self.items[index]
+        self.cache.spot_check(clip_id)
+        log_mel = self._log_mel(clip_id) if "audio" in self.modalities else None
+        return Sample(
+            clip_id=clip_id,
+            caption=caption,
+            label=label,
+            tokens=tokenize([caption], self.inputs.caption_tokens)[0],
+            nonverbal_share=self.nonverbal_share,
+            has_audio=log_mel is not None or self.missing == "zeros",
+            inputs=self.inputs,
+            jpegs=self._jpegs(clip_id),
+            log_mel=log_mel,
+            masks=self._masks(clip_id, log_mel),
+        )
+
+    def _jpegs(self, clip_id: str) -> list[bytearray]:
+        if "vision" not in self.modalities:
+            return []
+        return self.cache.read_frames(clip_id, self.inputs.max_frames)
+
+    def _log_mel(self, clip_id: str) -> torch.Tensor | None:
+        """Its own, else its donor's, else None."""
+        log_mel = self.cache.read_log_mel(clip_id)
+        donor = self.donor_of.get(clip_id)
+        if log_mel is None and donor is not None:
+            self.cache.spot_check(donor)
+            log_mel = self.cache.read_log_mel(donor)
+        return log_mel
+
+    def _masks(self, clip_id: str, log_mel: torch.Tensor | None) -> Masks | None:
+        if self.masking is None:
+            return None
+        steps, bands = (0, SEGMENT) if log_mel is None else log_mel.shape[1:]
+        rng = generator("mask", self.seed, int(self._epoch), clip_id)
+        return draw_masks(steps, bands, self.masking, rng)

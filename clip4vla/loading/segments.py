@@ -1,0 +1,100 @@
+"""A clip's log-mel -> standardised segments: the audio tower's images (facts 1.4-1.6)."""
+
+import math
+
+import numpy as np
+import torch
+
+from clip4vla.config.sections import Inputs
+from clip4vla.loading.masking import FILL, Masks
+
+SEGMENT = 224  # spectrogram frames of a segment: 1.792 s at a hop of 8 ms
+EPSILON = 1e-10
+
+
+def segment_count(steps: int, extra_segment: bool = False) -> int:
+    """Segments of a clip of T = `steps` frames: ceil(T / 224), or floor(T / 224) + 1 (D5)."""
+    return steps // SEGMENT + 1 if extra_segment else -(-steps // SEGMENT)
+
+
+def kept_segments(steps: int, inputs: Inputs) -> int:
+    """S: how many segments `split` gives of a clip of T = `steps` frames."""
+    return min(segment_count(steps, inputs.extra_segment), inputs.max_segments)
+
+
+def split(
+    log_mel: np.ndarray | torch.Tensor,
+    inputs: Inputs,
+    masks: Masks | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """float32 [S, C, 224, 224] of a log-mel [C, T, 224], S <= inputs.max_segments; into `out`.
+
+    The central segments are kept. Masks are laid over the log-mel before it is padded, and both are
+    laid before it is standardised, as `inputs.standardisation` says:
+
+    * `segment`: each segment and channel to mean 0 and (population) standard deviation 1 over its
+      own values, masks and padding included; a constant one becomes zeros.
+    * `clip`: each channel by mean and deviation of the whole clip's own values: masked cells count
+      as they were, padding does not count. A constant clip becomes zeros.
+    * `fixed`: by the given mean and deviation.
+
+    C is 1 for mono, which stands for three equal channels: the audio tower expands it.
+    """
+    log_mel = torch.as_tensor(log_mel)  # [C, T, 224]
+    channels, steps, bands = log_mel.shape
+    count = kept_segments(steps, inputs)
+    first = (segment_count(steps, inputs.extra_segment) - count) // 2
+    kept = slice(first * SEGMENT, min((first + count) * SEGMENT, steps))
+    whole, rest = divmod(kept.stop - kept.start, SEGMENT)  # segments, frames of one more
+    images = torch.empty(count, channels, SEGMENT, bands) if out is None else out
+    own = log_mel[:, kept]  # only the kept segments are converted, but for `clip`
+    images[:whole] = own[:, : whole * SEGMENT].unflatten(1, (whole, SEGMENT)).transpose(0, 1)
+    if whole < count:
+        images[whole, :, :rest] = own[:, whole * SEGMENT :]
+    if masks is not None:
+        hidden = np.zeros(count * SEGMENT, bool)
+        hidden[: kept.stop - kept.start] = masks.steps[kept]
+        hidden = hidden.reshape(count, 1, SEGMENT, 1) | masks.bands  # [S, 1, 224, 224]
+        images.masked_fill_(torch.from_numpy(hidden), FILL)
+    if whole < count:
+        padding = log_mel.amin(dim=(1, 2))[:, None, None] if inputs.pad_value == "min" else 0.0
+        images[whole, :, rest:] = padding
+    match inputs.standardisation:
+        case "segment":
+            return standardise(images)
+        case "clip":
+            return standardise(images, log_mel.float())
+        case "fixed":
+            return images.sub_(inputs.log_mel_mean).div_(inputs.log_mel_std)
+
+
+def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:
+    """(x - mean) / (std + 1e-10) of images [S, C, H, W], with the population's std; in place.
+
+    The statistics are those of every image, or of every channel of the `clip` [C, T, W]. Values are
+    first shifted by the first of them: that changes nothing but makes constant ones exactly zero,
+    where rounding in their mean would otherwise be blown up to values around 1.
+    """
+    shift = (images if clip is None else clip)[..., :1, :1].clone()
+    images -= shift
+    values = images if clip is None else clip - shift  # [S, C, H, W] or [C, T, W]
+    mean = _mean(values.flatten(-2))[..., None, None]
+    values -= mean
+    if clip is not None:
+        images -= mean
+    # One pass, a norm of norms of rows: torch.var_mean takes fifteen times as long.
+    norm = torch.linalg.vector_norm(torch.linalg.vector_norm(values, dim=-1), dim=-1)
+    deviation = norm / math.sqrt(values.shape[-2] * values.shape[-1])
+    return images.div_((deviation + EPSILON)[..., None, None])
+
+
+def _mean(rows: torch.Tensor) -> torch.Tensor:
+    """Means over the last dimension, the same for any number of threads.
+
+    A sum that is alone would be shared among threads, which changes its last bits; two are dealt
+    to them whole.
+    """
+    if rows.numel() == rows.shape[-1]:
+        return rows.expand(2, *rows.shape).mean(-1)[0]
+    return rows.mean(-1)

@@ -1,0 +1,1 @@
+"""Scores and their uncertainty: arrays in, numbers out. Knows no model."""

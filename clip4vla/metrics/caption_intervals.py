@@ -1,0 +1,83 @@
+"""Caption scores as functions of draws of clips: per clip, what adds up to that of a corpus."""
+
+import numpy as np
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+
+from clip4vla.metrics.intervals import Totals, mean
+
+SMALL, TINY = 1e-9, 1e-15  # of pycocoevalcap's BLEU
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75  # METEOR 1.5, English, ranking
+STAGES = np.array([1.0, 0.6, 0.8, 0.6])  # weight of a match: exact, stem, synonym, paraphrase
+
+
+def caption_statistics(
+    references: dict[str, list[str]],
+    hypotheses: dict[str, list[str]],
+    meteor: np.ndarray | None = None,
+) -> dict[str, Totals]:
+    """BLEU1..4, METEOR, ROUGE_L and CIDEr x 100 as functions of draws of clips.
+
+    hypotheses: one per clip of `references`, in the same order, both tokenised; meteor: [C, 23],
+    METEOR's own statistics of each clip, without which it is left out. CIDEr's n-grams keep the
+    weights that all references give.
+    """
+    scorer = BleuScorer(n=4)
+    for clip, (said,) in hypotheses.items():
+        scorer += (said, references[clip])
+    lengths = [
+        (
+            part["testlen"],
+            min((abs(length - part["testlen"]), length) for length in part["reflen"])[1],
+        )
+        for part in scorer.ctest
+    ]
+    counts = [(*part["correct"], *part["guess"]) for part in scorer.ctest]
+    sums = np.concatenate([counts, lengths], axis=1).astype(np.float64)  # [C, 10]
+    clip = np.arange(len(hypotheses))
+    found = {
+        f"BLEU{n}": Totals(sums, lambda x, n=n: 100.0 * bleu(x)[:, n - 1]) for n in (1, 2, 3, 4)
+    }
+    if meteor is not None:
+        found["METEOR"] = Totals(meteor_sums(meteor), lambda x: 100.0 * meteor_of(x))
+    for name, metric in (("ROUGE_L", Rouge()), ("CIDEr", Cider())):
+        each = metric.compute_score(references, hypotheses)[1]
+        found[name] = mean(100.0 * np.asarray(each), clip)
+    return found
+
+
+def bleu(sums: np.ndarray) -> np.ndarray:
+    """BLEU1..4 [B, 4] of summed counts [B, 10]: correct and all n-grams, both lengths."""
+    correct, guessed, length, wanted = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
+    precision = np.cumprod((correct + TINY) / (guessed + SMALL), axis=1)
+    ratio = (length + TINY) / (wanted + SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    return precision ** (1 / np.arange(1, 5)) * brevity[:, None]
+
+
+def meteor_sums(statistics: np.ndarray) -> np.ndarray:
+    """METEOR's statistics [C, 23] as it adds them up: the one chunk of a perfect clip is none."""
+    perfect = (statistics[:, 20] == 1) & (statistics[:, 21:23] == statistics[:, 0:2]).all(1)
+    sums = statistics.copy()
+    sums[perfect, 20] = 0.0
+    return sums
+
+
+def meteor_of(sums: np.ndarray) -> np.ndarray:
+    """METEOR 1.5 [B], in 0..1, of sums [B, 23] of `meteor_sums`, as its EVAL computes it.
+
+    Columns: words of hypothesis and reference, function words of both; for each stage matched
+    content words of both, then function words of both; chunks; matched words of both.
+    """
+    lengths, functions = sums[:, 0:2], sums[:, 2:4]
+    stages = sums[:, 4:20].reshape(len(sums), 4, 2, 2)  # stage, content or function, which side
+    chunks, matched = sums[:, 20], sums[:, 21:23]
+    kind = np.array([DELTA, 1 - DELTA])
+    weights = kind[0] * (lengths - functions) + kind[1] * functions  # [B, 2]
+    found = np.einsum("bske,s,k->be", stages, STAGES, kind)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall = (found / weights).T
+        mean_of_both = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+        penalty = GAMMA * (chunks / matched.mean(1)) ** BETA
+        return np.nan_to_num(mean_of_both * (1 - penalty), nan=0.0)

@@ -1,0 +1,174 @@
+"""BLEU, METEOR, ROUGE-L and CIDEr of captions, as pycocoevalcap computes them (facts 8.4).
+
+METEOR is a Java program that pycocoevalcap brings along. It is run here, and not through
+pycocoevalcap's wrapper: that needs a system Java, and leaves it running when something fails.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+
+from clip4vla.common.errors import UserError
+from clip4vla.metrics.caption_intervals import caption_statistics
+from clip4vla.metrics.caption_tokens import PACKAGE, Captions, ptb, retokenised, words
+from clip4vla.metrics.intervals import Totals, intervals
+from clip4vla.metrics.java import java
+
+METEOR = PACKAGE / "meteor" / "meteor-1.5.jar"
+HEAP = "-Xmx1500m"
+RELEASED = "whitespace"  # suffix of metrics in the released code's tokenisation
+Groups = dict[str, list[str]]  # name of the group -> its clips
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """By group: corpus scores x 100 by metric, their intervals, and CIDEr x 100 by clip."""
+
+    metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, list[float]]]
+    cider: dict[str, dict[str, float]]
+
+    def stated(self) -> dict[str, dict[str, dict]]:
+        """What metrics.json says of each group."""
+        both = {name: {"metrics": found} for name, found in self.metrics.items()}
+        for name, found in self.intervals.items():
+            both[name]["intervals"] = found
+        return both
+
+
+def score_captions(
+    hypotheses: dict[str, str], references: Captions, groups: Groups, with_meteor: bool = True
+) -> dict[str, dict[str, float]]:
+    """Corpus scores x 100 of each group of clips: BLEU1..BLEU4, METEOR, ROUGE_L, CIDEr.
+
+    hypotheses: one caption per clip; references: at least one for each of the same clips; an empty
+    group has no scores. METEOR takes ten seconds and 1.5 GB to start: training selects without it.
+    Raises UserError for a clip that is in one of them alone: else N would be a lie.
+    """
+    _check_same(references, hypotheses, "a reference but no hypothesis")
+    with caption_scorer(references, with_meteor, report=False) as score:
+        return score(hypotheses, groups).metrics
+
+
+@contextlib.contextmanager
+def caption_scorer(
+    references: Captions, with_meteor: bool = True, report: bool = True
+) -> Iterator[Callable[[dict[str, str], Groups], CaptionScores]]:
+    """A function of (hypotheses, groups) to scores: references are tokenised once, METEOR stays.
+
+    Every clip of a group needs a hypothesis, every hypothesis a reference; else UserError.
+    `report`: metrics in the released code's tokenisation too, named such as `BLEU4_whitespace`, and
+    intervals.
+    """
+    if bare := [clip for clip, many in references.items() if not many]:
+        raise UserError(f"clip {bare[0]} has no reference caption; correct its annotation")
+    wanted = ptb(references)
+    apart = retokenised(references) if report else {}
+    with meteor() if with_meteor else contextlib.nullcontext() as meteor_score:
+
+        def score(hypotheses: dict[str, str], groups: Groups) -> CaptionScores:
+            _check_same(hypotheses, references, "a hypothesis but no reference")
+            for clips in groups.values():
+                _check_same(clips, hypotheses, "to be scored, but without a hypothesis")
+            said = ptb({clip: [caption] for clip, caption in hypotheses.items()})
+            plain = {clip: [words(caption)] for clip, caption in hypotheses.items()}
+            metrics, ends, cider = {}, {}, {}
+            for name, clips in groups.items():
+                metrics[name], cider[name] = {}, {}
+                if not clips:
+                    continue
+                gts, res = _of(wanted, clips), _of(said, clips)
+                metrics[name], cider[name], sums = _scores(gts, res, meteor_score)
+                if report:
+                    ends[name] = intervals(caption_statistics(gts, res, sums), len(res))
+                    given = _equally_many(_of(apart, clips)), _of(plain, clips), meteor_score
+                    found, _, _ = _scores(*given)
+                    metrics[name] |= {f"{key}_{RELEASED}": value for key, value in found.items()}
+            return CaptionScores(metrics, ends, cider)
+
+        yield score
+
+
+def statistics_of(references: Captions, *runs: dict[str, str]) -> list[dict[str, Totals]]:
+    """For each run's hypotheses, its scores as functions of draws of clips in their order by id."""
+    wanted = ptb(references)
+    found = []
+    with meteor() as meteor_score:
+        for hypotheses in runs:
+            said = ptb({clip: [caption] for clip, caption in hypotheses.items()})
+            gts, res = _of(wanted, list(hypotheses)), _of(said, list(hypotheses))
+            found.append(caption_statistics(gts, res, meteor_score(gts, res)[1]))
+    return found
+
+
+def _check_same(all_of, be_in, else_has: str) -> None:
+    """UserError when a clip of the first is not in the second, saying what that one has."""
+    if found := set(all_of) - set(be_in):
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise UserError(f"captions: clip {min(found)}{more}: {else_has}; score the same clips")
+
+
+def _of(captions: Captions, clips: list[str]) -> Captions:
+    return {clip: captions[clip] for clip in sorted(clips)}
+
+
+def _equally_many(references: Captions) -> Captions:
+    """As the released code has them: each clip keeps as many as the clip with the fewest."""
+    least = min(map(len, references.values()))
+    return {clip: many[:least] for clip, many in references.items()}
+
+
+def _scores(
+    gts: Captions, res: Captions, meteor_score: Callable | None
+) -> tuple[dict[str, float], dict[str, float], np.ndarray | None]:
+    """Corpus scores x 100, CIDEr x 100 of every clip, and METEOR's statistics of every clip."""
+    with ThreadPoolExecutor(1) as beside:  # METEOR works in its own process, as long as all others
+        asked = beside.submit(meteor_score, gts, res) if meteor_score else None
+        bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
+        rouge, _ = Rouge().compute_score(gts, res)
+        cider_score, each = Cider().compute_score(gts, res)
+        meteor_value, sums = asked.result() if asked else (None, None)
+    scores = {f"BLEU{n}": value for n, value in enumerate(bleu, start=1)}
+    scores |= {} if asked is None else {"METEOR": meteor_value}
+    scores |= {"ROUGE_L": rouge, "CIDEr": cider_score}
+    cider = {clip: 100.0 * float(value) for clip, value in zip(res, each, strict=True)}
+    return {name: 100.0 * float(value) for name, value in scores.items()}, cider, sums
+
+
+@contextlib.contextmanager
+def meteor() -> Iterator[Callable[[Captions, Captions], tuple[float, np.ndarray]]]:
+    """A running METEOR: a function of (references, hypotheses) to the corpus score in 0..1, and
+    the statistics [C, 23] of each clip (`meteor_of`)."""
+    options = ["-", "-", "-stdio", "-l", "en", "-norm"]
+    with java([HEAP, "-jar", str(METEOR), *options]) as running:
+        process = running.process
+
+        def ask(line: str, about: str) -> str:
+            try:
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
+            except BrokenPipeError:
+                pass  # the empty answer below tells it
+            answer = process.stdout.readline().strip()
+            if not answer[:1].isdigit():
+                raise running.failure("METEOR", f"without an answer {about}", answer)
+            return answer
+
+        def score(gts: Captions, res: Captions) -> tuple[float, np.ndarray]:
+            """Statistics per clip, then the score of their sum: the last line of the answer."""
+            statistics = []
+            for clip, (hypothesis,) in res.items():
+                texts = [words(text.replace("|||", "")) for text in (*gts[clip], hypothesis)]
+                statistics.append(ask(" ||| ".join(["SCORE", *texts]), f"on clip {clip}"))
+            answer = ask(" ||| ".join(["EVAL", *statistics]), "on all clips together")
+            for _ in statistics:
+                answer = process.stdout.readline()
+            return float(answer), np.array([line.split() for line in statistics], float)
+
+        yield score

@@ -1,0 +1,104 @@
+"""Sizes of the towers, by name: our own files first, then open_clip's."""
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+
+from clip4vla.common.errors import UserError
+from clip4vla.config.sections import Activation
+
+FOLDER = Path(__file__).parent / "architectures"
+CLIP_VOCABULARY = 49408  # rows of CLIP's own token embedding
+VOCABULARY = CLIP_VOCABULARY + 3  # mask 49408, unk 49409, pad 49410 (facts 4.2)
+SOT, EOT, PAD = 49406, 49407, 49410
+IMAGE_SIZE = 224  # rows and columns of a frame and of an audio segment
+
+VISION_KEYS = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
+TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a plain CLIP: a ViT and a causal text transformer, and the activation of both.
+
+    QuickGELU is OpenAI's activation. Tensors do not tell which one they were trained with, and with
+    the wrong one they load and give wrong features.
+    """
+
+    embed_dim: int
+    patch_size: int
+    vision_layers: int
+    vision_width: int
+    vision_heads: int
+    text_layers: int
+    text_width: int
+    text_heads: int
+    context_length: int = 77
+    activation: Activation = "quick_gelu"
+
+    @property
+    def grid_positions(self) -> int:
+        """Positions of the vision tower: the class token and the patches (50 for ViT-B/32)."""
+        return (IMAGE_SIZE // self.patch_size) ** 2 + 1
+
+
+def known_names() -> list[str]:
+    """Every name that `resolve` looks up: ours and open_clip's."""
+    return sorted({path.stem for path in FOLDER.glob("*.json")} | set(open_clip.list_models()))
+
+
+def resolve(name: str, activation: Activation = "quick_gelu") -> Architecture:
+    """Sizes of the architecture called `name`, such as ViT-B-32 or tiny.
+
+    A name decides the activation only where it says quickgelu: the same sizes exist with both.
+    Raises UserError for an unknown name and for towers that are not a plain CLIP at 224 pixels.
+    """
+    own = FOLDER / f"{name}.json"
+    if name in {path.stem for path in FOLDER.glob("*.json")}:
+        config = json.loads(own.read_text(encoding="utf-8"))
+    else:
+        config = open_clip.get_model_config(name)
+    if config is None:
+        near = difflib.get_close_matches(name, known_names(), n=3, cutoff=0.4) or ["ViT-B-32"]
+        raise UserError(
+            f"model.architecture: {name!r} is not known; the nearest names are {', '.join(near)}"
+        )
+    if "quickgelu" in name and activation != "quick_gelu":
+        raise UserError(
+            f"model.architecture: {name} is with quick_gelu, and model.activation is {activation}; "
+            "correct one of them"
+        )
+    return _from_config(name, config, activation)
+
+
+def _from_config(name: str, config: dict, activation: Activation) -> Architecture:
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    unknown = sorted((set(vision) - VISION_KEYS) | (set(text) - TEXT_KEYS))
+    plain = (
+        not unknown
+        and isinstance(vision.get("layers"), int)
+        and vision.get("image_size") == IMAGE_SIZE
+        and text.get("vocab_size") == CLIP_VOCABULARY
+        and vision.get("mlp_ratio", 4.0) == text.get("mlp_ratio", 4.0) == 4.0
+    )
+    if not plain:
+        why = f"it sets {', '.join(unknown)}" if unknown else "its sizes differ"
+        raise UserError(
+            f"model.architecture: {name!r} is not a plain CLIP (ViT at 224 pixels, CLIP's own text "
+            f"tower): {why}; choose one like ViT-B-32, ViT-B-16 or ViT-L-14"
+        )
+    return Architecture(
+        embed_dim=config["embed_dim"],
+        patch_size=vision["patch_size"],
+        vision_layers=vision["layers"],
+        vision_width=vision["width"],
+        vision_heads=vision["width"] // vision.get("head_width", 64),
+        text_layers=text["layers"],
+        text_width=text["width"],
+        text_heads=text["heads"],
+        context_length=text["context_length"],
+        activation=activation,
+    )

@@ -1,0 +1,144 @@
+"""Retrieval through the joint encoder: the trained fusion methods (facts 7.1, 7.2).
+
+The paper's Global-Global needs no parameters: it is t_va of `similarity`. The others are here.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clip4vla.config.sections import MixingFusion
+from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
+from clip4vla.models.common.pooling import normalise
+
+PAIRS_AT_ONCE = 256  # in one pass: 2.6 GB of graph at 60 positions of width 512, in float32
+
+
+class Fusion(nn.Module):
+    """The joint encoder and, for the methods that score pairs, a linear similarity.
+
+    `tight` and `local_to_local` pass every pair with all its padding, as training does; to score
+    many pairs in evaluation, `pairs.score_pairs` gives the same numbers sooner.
+
+    Arguments shared by the methods: vision [N, F, D], audio [N, S, D], un-normalised outputs of the
+    towers; masks bool [N, F], [N, S]; None leaves a modality out.
+    """
+
+    def __init__(self, joint: JointEncoder, dim: int, max_words: int, max_frames: int):
+        super().__init__()
+        self.joint = joint
+        self.similarity = nn.Linear(dim, 1)
+        self.max_words = max_words
+        self.max_frames = max_frames
+
+    def global_to_local(
+        self,
+        vision: Tensor | None,
+        vision_mask: Tensor | None,
+        audio: Tensor | None,
+        audio_mask: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Let frames and segments read each other; gives both back, to be pooled and compared.
+
+        [N, F, D] and [N, S, D], None for a modality that is left out. The released name is
+        loose_seq; it is behind the paper's best retrieval numbers.
+        """
+        parts = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
+        mixed = dict(zip((part.kind for part in parts), self.joint(parts), strict=True))
+        return mixed.get(Kind.VISION), mixed.get(Kind.AUDIO)
+
+    def temporal(
+        self,
+        vision: Tensor,
+        vision_mask: Tensor,
+        audio: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Let frames read each other and add what they were: CLIP4Clip's seqTransf, a baseline.
+
+        The type embedding, one vector for all frames, is ours. Gives vision [N, F, D], and the
+        sound [N, S, D] as it came.
+        """
+        mixed, _ = self.global_to_local(vision, vision_mask, None, None)
+        return vision + mixed, audio
+
+    def mix(self, fusion: MixingFusion) -> Callable[..., tuple[Tensor | None, Tensor | None]]:
+        """The method of that name, which gives vision and audio back, to be pooled."""
+        return {"global_to_local": self.global_to_local, "temporal": self.temporal}[fusion]
+
+    def tight(
+        self,
+        text: Tensor,
+        vision: Tensor | None,
+        vision_mask: Tensor | None,
+        audio: Tensor | None,
+        audio_mask: Tensor | None,
+        scale: float | Tensor,
+    ) -> Tensor:
+        """Score each pair of a text and a clip from [end token; frames; segments] (tight_seq).
+
+        text: [Q, D], the end tokens. Gives [Q, N].
+        """
+        words = normalise(text).to(text.dtype)[:, None]  # [Q, 1, D]
+        clip = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
+        return self._pairs(words, words.new_ones(words.shape[:2]).bool(), 1, clip, scale)
+
+    def local_to_local(
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        vision: Tensor | None,
+        vision_mask: Tensor | None,
+        audio: Tensor | None,
+        audio_mask: Tensor | None,
+        scale: float | Tensor,
+    ) -> Tensor:
+        """Score each pair from [every token; frames; segments] (cross_align).
+
+        text: [Q, L, D]; text_mask: bool [Q, L]. Gives [Q, N].
+        """
+        clip = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
+        return self._pairs(text, text_mask, self.max_words, clip, scale)
+
+    def _pairs(
+        self, text: Tensor, mask: Tensor, room: int, clip: list[Part], scale: float | Tensor
+    ) -> Tensor:
+        """Score all pairs in blocks: [Q, N].
+
+        In training a block is computed again in the backward pass: what the joint encoder would
+        keep of all pairs of a batch fills any memory.
+        """
+        texts, clips = len(text), len(clip[0].features)
+        score = self._score
+        if torch.is_grad_enabled() and texts * clips > PAIRS_AT_ONCE:
+            score = partial(checkpoint, self._score, use_reentrant=False)
+        queries = max(1, PAIRS_AT_ONCE // clips)
+        columns = [slice(i, i + PAIRS_AT_ONCE) for i in range(0, clips, PAIRS_AT_ONCE)]
+        rows = []
+        for words, words_mask in zip(text.split(queries), mask.split(queries), strict=True):
+            part = Part(Kind.TEXT, words, words_mask, room)
+            rows.append(torch.cat([score(part, _chosen(clip, some)) for some in columns], dim=1))
+        return scale * torch.cat(rows)
+
+    def _score(self, text: Part, clip: list[Part]) -> Tensor:
+        """Every text with every clip, in one pass: [Q, N]."""
+        queries, clips = len(text.features), len(clip[0].features)
+        words, words_mask = (x.repeat_interleave(clips, dim=0) for x in (text.features, text.mask))
+        paired = [
+            part._replace(
+                features=part.features.repeat(queries, 1, 1), mask=part.mask.repeat(queries, 1)
+            )
+            for part in clip
+        ]
+        text = text._replace(features=words, mask=words_mask)
+        pooled = self.joint.pooled(self.joint([text, *paired])[0][:, 0])
+        with torch.autocast(pooled.device.type, enabled=False):  # 16 bits would make ties
+            scores = self.similarity(pooled.float())
+        return scores.view(queries, clips)
+
+
+def _chosen(clip: list[Part], rows: slice) -> list[Part]:
+    return [part._replace(features=part.features[rows], mask=part.mask[rows]) for part in clip]

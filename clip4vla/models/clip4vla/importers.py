@@ -1,0 +1,166 @@
+"""Names of other people's weight files, turned into ours and back (facts 12)."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from clip4vla.common.errors import UserError
+
+OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}  # not weights; archives only
+CLIP_KINDS = ("openai", "open_clip")  # text and vision alone, with CLIP's own vocabulary
+
+# Released CLIP4VLA code -> ours, longest prefix first.
+RELEASED = {
+    "clip.visual.": "vision.",
+    "clip.logit_scale": "logit_scale",
+    "clip.": "text.",
+    "audio.visual.bg_embedding": "audio.background_embedding",
+    "audio.visual.": "audio.",
+    "cross.positional_embedding": "JOINT.positional_embedding",
+    "cross.token_type_embeddings.": "JOINT.type_embedding.",
+    "cross.transformer.": "JOINT.transformer.",
+    "cross.embeddings.position_embeddings.weight": "JOINT.positional_embedding",
+    "cross.embeddings.token_type_embeddings.": "JOINT.type_embedding.",
+    "cross.embeddings.LayerNorm.": "JOINT.norm.",
+    "cross.encoder.layer.": "JOINT.layers.",
+    "cross.pooler.dense.": "JOINT.pooler.",
+    "cls.predictions.bias": "captioner.head.bias",
+    "cls.predictions.transform.dense.": "captioner.head.dense.",
+    "cls.predictions.transform.LayerNorm.": "captioner.head.norm.",
+    "similarity_dense.": "fusion.similarity.",
+    "moe_embd.": "gate.linear.",
+    "cls_linear.0.": "probe.norm.",
+    "cls_linear.1.": "probe.linear.",
+}
+# What follows "cross.encoder.layer.N" in BERT-style files (facts 7.3, 12.2).
+BERT = {
+    ".attention.self.": ".",
+    ".attention.output.dense.": ".output.",
+    ".attention.output.LayerNorm.": ".output_norm.",
+    ".intermediate.dense.": ".widen.",
+    ".output.dense.": ".narrow.",
+    ".output.LayerNorm.": ".norm.",
+}
+# Ours -> released, where one of ours has a name in each style of the joint encoder.
+BERT_POSITIONS = "cross.embeddings.position_embeddings.weight"
+BERT_TYPES = "cross.embeddings.token_type_embeddings."
+GATE = "moe_embd.weight"  # a convolution of width 1 where the text decides
+WORDS = "clip.token_embedding.weight"
+TIED = "cls.predictions.decoder.weight"  # a second name of WORDS
+MULTILINGUAL = "multilingualclip."
+
+
+def kind_of(path: Path, state: dict[str, Tensor]) -> str:
+    """What wrote the file, judged by its names.
+
+    ours; openai: plain CLIP, as open_clip's CLIP too; open_clip: its CustomTextCLIP; released:
+    CLIP4VLA's own code; mclip4vla: its multilingual sequel. UserError for any other.
+    """
+    if "vision.conv1.weight" in state:
+        return "ours"
+    if "clip.visual.conv1.weight" in state:
+        return "released"
+    if MULTILINGUAL + "visual.conv1.weight" in state:
+        return "mclip4vla"
+    if "visual.conv1.weight" in state and "token_embedding.weight" in state:
+        return "openai"
+    if "visual.conv1.weight" in state and "text.token_embedding.weight" in state:
+        return "open_clip"
+    found = ", ".join(sorted(state)[:3]) or "nothing"
+    raise UserError(
+        f"{path}: holds {found} ..., which are the names neither of this project, nor of a CLIP "
+        "with a ViT (OpenAI's or open_clip's), nor of the released CLIP4VLA or MCLIP4VLA; convert "
+        "it to one of them"
+    )
+
+
+def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `state` under the names of our model. Unknown names stay as they are.
+
+    UserError for a released file whose caption head is not tied to the words.
+    """
+    if kind == "openai":
+        return {_openai(k): v for k, v in state.items() if k not in OPENAI_SIZES}
+    if kind == "open_clip":
+        return {k if k.startswith("text.") else _openai(k): v for k, v in state.items()}
+    if kind == "mclip4vla":
+        return {_multilingual(k): v for k, v in state.items()}
+    if kind == "released":
+        state = dict(state)
+        tied = state.pop(TIED, None)
+        if tied is not None and not tied.equal(state.get(WORDS)):
+            raise UserError(
+                f"{path}: {TIED} must equal clip.token_embedding.weight, because the caption head "
+                "is tied to it; this file was not written by the released code"
+            )
+        if GATE in state and state[GATE].ndim == 3:
+            state[GATE] = state[GATE].squeeze(-1)
+        # the released name `cross` serves captioning and retrieval alike; the head tells which
+        joint = "captioner.joint" if "cls.predictions.bias" in state else "fusion.joint"
+        return {_released(k).replace("JOINT", joint): v for k, v in state.items()}
+    return state
+
+
+def to_released_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our model's parameters as the released code saves them: the inverse of `to_our_names`.
+
+    ValueError for a parameter that has no name there.
+    """
+    bert = any(".joint.layers." in name for name in state)
+    theirs = {_to_released(name, bert): value for name, value in state.items()}
+    if "cls.predictions.bias" in theirs:
+        theirs[TIED] = theirs[WORDS]
+    gate = theirs.get(GATE)  # the clip is judged by its two vectors, the text by its one
+    if gate is not None and gate.shape[1] == theirs["clip.text_projection"].shape[1]:
+        theirs[GATE] = gate.unsqueeze(-1)
+    return theirs
+
+
+def _openai(name: str) -> str:
+    if name.startswith("visual."):
+        return "vision." + name.removeprefix("visual.")
+    return name if name in ("logit_scale", "logit_bias") else "text." + name
+
+
+def _multilingual(name: str) -> str:
+    """Its text tower is M-BERT: what is neither vision nor audio stays a text that fits nowhere."""
+    if name.startswith("audio.visual."):
+        return _released(name)
+    return _openai(name.removeprefix(MULTILINGUAL)) if name.startswith(MULTILINGUAL) else name
+
+
+def _released(name: str) -> str:
+    for theirs, ours in RELEASED.items():
+        if name.startswith(theirs):
+            rest = name.removeprefix(theirs)
+            return ours + (_bert(rest) if ours == "JOINT.layers." else rest)
+    return name
+
+
+def _bert(rest: str) -> str:
+    for theirs, ours in BERT.items():
+        if theirs in rest:
+            return rest.replace(theirs, ours)
+    return rest
+
+
+def _to_released(name: str, bert: bool) -> str:
+    name = name.replace("captioner.joint.", "JOINT.").replace("fusion.joint.", "JOINT.")
+    if bert and name == "JOINT.positional_embedding":
+        return BERT_POSITIONS
+    if bert and name.startswith("JOINT.type_embedding."):
+        return BERT_TYPES + name.removeprefix("JOINT.type_embedding.")
+    for theirs, ours in RELEASED.items():
+        if name.startswith(ours):
+            rest = name.removeprefix(ours)
+            return theirs + (_to_bert(rest) if ours == "JOINT.layers." else rest)
+    raise ValueError(f"{name} has no name in the released code")
+
+
+def _to_bert(rest: str) -> str:
+    """`3.query.weight` to `3.attention.self.query.weight`."""
+    for theirs, ours in BERT.items():
+        layer, _, inner = rest.partition(ours)
+        if ours != "." and inner:
+            return layer + theirs + inner
+    return rest.replace(".", ".attention.self.", 1)

@@ -1,0 +1,150 @@
+"""The joint encoder over text, vision and audio, in CLIP's style (facts 7.2)."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import torch
+from open_clip.transformer import LayerNorm, QuickGELU, Transformer
+from torch import Tensor, nn
+
+from clip4vla.models.clip4vla.towers import TextTower
+from clip4vla.models.common.blocks import Block, ClipBlock
+
+DROPOUT = 0.1  # on the input, while training
+
+
+class Kind(IntEnum):
+    """Rows of the type embedding."""
+
+    TEXT = 0
+    VISION = 1
+    AUDIO = 2
+
+
+class Part(NamedTuple):
+    """One modality of the sequence."""
+
+    kind: Kind
+    features: Tensor  # [B, n, D], un-normalised outputs of a tower
+    mask: Tensor  # bool [B, n]
+    room: int  # positions kept for it, n or more: what follows starts after them
+
+
+class JointEncoder(nn.Module):
+    """Pre-LN blocks over the concatenated outputs of the towers; no LayerNorm at the end.
+
+    Each part adds its type embedding and learned positions: the indices in a sequence whose parts
+    fill all their room. So the positions, and with them the result of a clip, depend on the run's
+    settings and not on the lengths that a batch happens to have. Dropout draws from torch's
+    global generator: seed it per step.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        layers: int,
+        positions: int = 77,
+        activation: type[nn.Module] = QuickGELU,
+    ):
+        super().__init__()
+        self.heads = heads
+        self.activation = activation
+        self.positional_embedding = nn.Parameter(torch.zeros(positions, dim))
+        self.type_embedding = nn.Embedding(len(Kind), dim)
+        self.dropout = nn.Dropout(DROPOUT)
+        self._add_layers(dim, layers)
+
+    def _add_layers(self, dim: int, layers: int) -> None:
+        self.transformer = Transformer(
+            dim, layers, self.heads, act_layer=self.activation, norm_layer=LayerNorm
+        )
+
+    def forward(self, parts: list[Part], reads: Tensor | None = None) -> list[Tensor]:
+        """Encode one sequence per clip; gives the parts back, each [B, n, D].
+
+        reads: bool [L, L] over the concatenated sequence, true where row i may read column j (all,
+        if None). Padding is never read. A row that may read nothing reads itself, so that no
+        softmax is over nothing; it is itself padding, read by no other row.
+        """
+        x = torch.cat([self.placed(part, start) for part, start in starts(parts)], dim=1)
+        valid = torch.cat([part.mask for part in parts], dim=1)  # [B, L]
+        length = valid.shape[1]
+        attend = valid[:, None, :].expand(-1, length, -1)  # [B, L, L]
+        if reads is not None:
+            attend = attend & reads
+        x = self._encode(self.dropout(x), or_itself(attend))
+        return list(x.split([part.features.shape[1] for part in parts], dim=1))
+
+    def _encode(self, x: Tensor, attend: Tensor) -> Tensor:
+        """x [B, L, D] through all blocks; attend: bool [B, L, L]."""
+        mask = torch.zeros(attend.shape, device=x.device).masked_fill(~attend, float("-inf"))
+        return self.transformer(x, attn_mask=mask.repeat_interleave(self.heads, 0))
+
+    def placed(self, part: Part, start: int) -> Tensor:
+        """Input of the first block: features, positions from `start` on, and type. [B, n, D].
+
+        ValueError when the part exceeds its room, or the sequence the positions there are.
+        """
+        length, positions = part.features.shape[1], len(self.positional_embedding)
+        if length > part.room or start + length > positions:
+            raise ValueError(
+                f"{part.kind.name.lower()}: {length} positions after {start} do not fit: it has "
+                f"room for {part.room}, and the joint encoder has {positions} in all"
+            )
+        rows = self.positional_embedding[start : start + length]
+        return part.features + rows + self.type_embedding.weight[part.kind]
+
+    def pooled(self, first: Tensor) -> Tensor:
+        """What represents a sequence: the output of its first position, [..., D], as it is."""
+        return first
+
+    def blocks(self) -> list[Block]:
+        """The layers, taken apart. They leave dropout out: for evaluation only."""
+        return [ClipBlock(block) for block in self.transformer.resblocks]
+
+    @torch.no_grad()
+    def start_from(self, text: TextTower) -> None:
+        """Copy the positions and the first blocks of the text tower.
+
+        Blocks beyond those that the text tower has keep their random start.
+        """
+        self.positional_embedding.copy_(text.positional_embedding)
+        blocks = zip(self.transformer.resblocks, text.transformer.resblocks, strict=False)
+        for mine, theirs in blocks:
+            mine.load_state_dict(theirs.state_dict())
+
+
+def or_itself(attend: Tensor) -> Tensor:
+    """bool [..., L, L] in which a row that may read nothing reads itself."""
+    itself = torch.eye(attend.shape[-1], dtype=torch.bool, device=attend.device)
+    return attend | (itself & ~attend.any(dim=-1, keepdim=True))
+
+
+def clip_parts(
+    max_frames: int,
+    vision: Tensor | None,
+    vision_mask: Tensor | None,
+    audio: Tensor | None,
+    audio_mask: Tensor | None,
+) -> list[Part]:
+    """What is seen and heard, as parts of a sequence; nothing for what is None.
+
+    vision [B, F, D], audio [B, S, D], masks bool [B, F], [B, S]. Vision has `max_frames` positions,
+    audio those after it.
+    """
+    parts = []
+    if vision is not None:
+        parts.append(Part(Kind.VISION, vision, vision_mask, max_frames))
+    if audio is not None:
+        parts.append(Part(Kind.AUDIO, audio, audio_mask, audio.shape[1]))
+    return parts
+
+
+def starts(parts: list[Part]) -> list[tuple[Part, int]]:
+    """Each part with the position of its first row."""
+    start, placed = 0, []
+    for part in parts:
+        placed.append((part, start))
+        start += part.room
+    return placed

@@ -1,0 +1,203 @@
+"""CLIP4VLA: CLIP's text and vision towers, the audio tower, and the head of a task."""
+
+import math
+import re
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from clip4vla.common.errors import UserError
+from clip4vla.config.sections import Freeze, GateKind, JointStyle, TypeToken
+from clip4vla.models.clip4vla.architecture import Architecture
+from clip4vla.models.clip4vla.bert import BertJointEncoder
+from clip4vla.models.clip4vla.caption import CaptionGenerator, VocabularyHead
+from clip4vla.models.clip4vla.fusion import Fusion
+from clip4vla.models.clip4vla.gate import Gate
+from clip4vla.models.clip4vla.joint import JointEncoder
+from clip4vla.models.clip4vla.towers import ACTIVATIONS, AudioTower, TextTower, VisionTower
+from clip4vla.models.common.probe import Probe
+
+INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended: at its limit
+BLOCK = re.compile(r"(?:text|vision)\.transformer\.resblocks\.(\d+)\.")
+LAST_OF_CLIP = ("text.ln_final.", "text.text_projection", "vision.proj")  # after the last block
+
+
+class CLIP4VLA(nn.Module):
+    """Three towers that map words, frames and sounds into one space (paper, Method; facts 3, 4).
+
+    Features leave the towers un-normalised: `pooling` and `similarity` do the rest. `captioner`,
+    `fusion`, `gate` and `probe` are None unless the task adds them. `logit_scale` is CLIP's own:
+    losses use it where the temperature is learnable; else the scale is a constant (D9), and it
+    stays, frozen, so that CLIP's files are taken whole.
+    """
+
+    def __init__(
+        self,
+        sizes: Architecture,
+        type_token: TypeToken = "single",
+        audio_init: Literal["vision", "scratch"] = "vision",
+    ):
+        super().__init__()
+        self.sizes = sizes
+        self.audio_init = audio_init
+        self.half_weights = False  # see `clip4vla.models.clip4vla.half`
+        self.text = TextTower(sizes)
+        self.vision = VisionTower(sizes)
+        self.audio = AudioTower(sizes, type_token)
+        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_SCALE), requires_grad=False)
+        self.register_module("captioner", None)
+        self.register_module("fusion", None)
+        self.register_module("gate", None)
+        self.register_module("probe", None)
+
+    def add_captioner(
+        self, layers: int, max_words: int, max_frames: int, joint: JointStyle = "clip"
+    ) -> None:
+        """Attach a caption generator with `layers` joint layers (facts 8.1)."""
+        head = VocabularyHead(self.sizes.embed_dim, self.text.token_embedding)
+        self.captioner = CaptionGenerator(self._joint(layers, joint), head, max_words, max_frames)
+
+    def add_fusion(
+        self, layers: int, max_words: int, max_frames: int, joint: JointStyle = "clip"
+    ) -> None:
+        """Attach a joint encoder for retrieval with `layers` layers (facts 7.1-7.3)."""
+        encoder = self._joint(layers, joint)
+        self.fusion = Fusion(encoder, self.sizes.embed_dim, max_words, max_frames)
+
+    def add_gate(self, kind: GateKind) -> None:
+        """Attach a gate between vision and audio (facts 7.1)."""
+        self.gate = Gate(kind, self.sizes.embed_dim)
+
+    def _joint(self, layers: int, style: JointStyle) -> JointEncoder:
+        if style == "bert":
+            return BertJointEncoder(self.sizes.embed_dim, self.sizes.text_heads, layers)
+        if self.sizes.embed_dim != self.sizes.text_width:
+            raise UserError(
+                f"model.architecture: the joint encoder starts from the text tower, so its width "
+                f"({self.sizes.text_width}) must equal embed_dim ({self.sizes.embed_dim}); "
+                "choose one like ViT-B-32"
+            )
+        activation = ACTIVATIONS[self.sizes.activation]  # its blocks are copies of the text's
+        given = self.sizes.embed_dim, self.sizes.text_heads, layers, self.sizes.context_length
+        return JointEncoder(*given, activation)
+
+    def add_probe(self, n_classes: int) -> None:
+        """Attach a linear probe (facts 9)."""
+        self.probe = Probe(self.sizes.embed_dim, n_classes)
+
+    def restart(self, part: str) -> None:
+        """Start `audio`, `captioner` or `fusion` again from the CLIP towers as they are now.
+
+        The audio tower copies the vision tower (unless `audio_init` is scratch), a joint encoder
+        copies the text tower's first blocks (unless it is BERT-style). Other parts have nothing to
+        copy from.
+        """
+        if part == "audio" and self.audio_init == "vision":
+            self.audio.start_from(self.vision)
+        elif part in ("captioner", "fusion") and getattr(self, part) is not None:
+            getattr(self, part).joint.start_from(self.text)
+
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Token features [B, L, D] and the end token's [B, D] of token ids [B, L].
+
+        See `TextTower.forward`.
+        """
+        words, end = self.text(tokens)
+        return self._full(words), self._full(end)
+
+    def encode_vision(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
+        """Frame features; masked frames are not encoded and give zeros.
+
+        frames: [B, F, 3, 224, 224], uint8 RGB or floats already normalised as CLIP's; frame_mask:
+        bool [B, F]. Gives [B, F, D].
+        """
+        index = _valid(frame_mask)
+        features = self._full(self.vision(frames.flatten(0, 1)[index]))
+        return _scatter(features, index, frame_mask)
+
+    def encode_audio(self, audio: Tensor, audio_mask: Tensor, nonverbal_share: Tensor) -> Tensor:
+        """Segment features; masked segments are not encoded and give zeros.
+
+        audio: [B, S, C, 224, 224], C = 1 standing for three equal channels; audio_mask: bool
+        [B, S]; nonverbal_share: [B], one type token per clip for all its segments. Gives [B, S, D].
+        """
+        index = _valid(audio_mask)
+        share = nonverbal_share[:, None].expand(audio_mask.shape).flatten()[index]
+        features = self._full(self.audio(audio.flatten(0, 1)[index], share))
+        return _scatter(features, index, audio_mask)
+
+    def _full(self, features: Tensor) -> Tensor:
+        """What half weights give is handed on in float32, as the released code does."""
+        return features.float() if self.half_weights else features
+
+
+def set_trainable(
+    model: CLIP4VLA,
+    what: Literal["audio", "all", "head"],
+    freeze: Freeze | None = None,
+    temperature: Literal["fixed", "learnable"] = "fixed",
+) -> None:
+    """Say which parameters learn (facts 3.4, 9.1).
+
+    audio: stage 1, all of CLIP is frozen; all: every tower; head: towers frozen, as for a probe.
+    A head (captioner, fusion, gate, probe) always learns; the tied embedding of captions is the
+    text's. CLIP's logit_scale learns where the temperature is learnable. What `freeze` names is
+    then frozen; UserError when it names nothing.
+
+    Nothing else is needed to save the work of a frozen tower: autograd keeps no graph where neither
+    input nor parameters learn, and begins it at the first block that does.
+    """
+    learns = dict.fromkeys(("text", "vision"), what == "all") | {"audio": what != "head"}
+    learns["logit_scale"] = temperature == "learnable"
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(learns.get(name.split(".", 1)[0], True))
+    if freeze is not None:
+        _freeze(model, freeze)
+
+
+def learning_parts(model: CLIP4VLA) -> set[str]:
+    """The parts (text, vision, audio, ...) in which a parameter learns."""
+    return {name.split(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:
+    named = dict(model.named_parameters())
+    frozen = set()
+    if freeze.layer_num is not None:
+        blocks = {name: int(found[1]) for name in named if (found := BLOCK.match(name))}
+        depth = 1 + max(blocks.values())
+        if freeze.layer_num > depth:
+            raise UserError(
+                f"freeze.layer_num: {freeze.layer_num}, but CLIP's towers have {depth} blocks; to "
+                "freeze all of CLIP, say freeze.prefixes: [text, vision]"
+            )
+        clip = {name for name in named if name.startswith(("text.", "vision."))}
+        late = {name for name, index in blocks.items() if index >= freeze.layer_num}
+        frozen |= {name for name in clip - late if not name.startswith(LAST_OF_CLIP)}
+    for prefix in freeze.prefixes:
+        found = {name for name in named if name.startswith(prefix)}
+        if not found:
+            raise UserError(
+                f"freeze.prefixes: no parameter begins with {prefix!r}; the model has "
+                f"{', '.join(dict.fromkeys(name.split('.', 1)[0] for name in named))}"
+            )
+        frozen |= found
+    for name in frozen:
+        named[name].requires_grad_(False)
+
+
+def _valid(mask: Tensor) -> Tensor:
+    """Indices of the valid positions of a flattened mask [B, S]; position 0 if there is none.
+
+    So a batch without any sound still passes the tower once, and every parameter stays in the
+    graph (distributed training waits for the gradients of all of them).
+    """
+    index = mask.flatten().nonzero().squeeze(1)
+    return index if len(index) else index.new_zeros(1)
+
+
+def _scatter(features: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    """Put features [n, D] back to their positions: [B, S, D], zeros where the mask is false."""
+    flat = features.new_zeros(mask.numel(), features.shape[1]).index_copy(0, index, features)
+    return flat.unflatten(0, mask.shape).masked_fill(~mask.unsqueeze(-1), 0.0)

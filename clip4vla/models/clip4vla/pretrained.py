@@ -1,0 +1,132 @@
+"""CLIP as others publish it: open_clip's tags, and OpenAI's own files by their sha256.
+
+open_clip ships one table of both: for each architecture its tags, with addresses, hashes and what a
+tag was trained with. Nothing of it is repeated here.
+"""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+from open_clip import constants, pretrained
+
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
+from clip4vla.config.load import Weights
+from clip4vla.config.sections import Model
+from clip4vla.models.clip4vla.architecture import resolve
+from clip4vla.models.clip4vla.towers import MEAN, STD
+
+Download = Callable[[dict], str]
+
+
+def known_openai() -> dict[str, tuple[str, str]]:
+    """OpenAI's files: sha256 to (architecture, name of the file)."""
+    known = {}
+    for name in pretrained.list_pretrained_models_by_tag("openai"):
+        *_, sha256, file = pretrained.get_pretrained_url(name, "openai").split("/")
+        known.setdefault(sha256, (name, file))
+    return known
+
+
+def doubt(path: Path, sha256: str, archive: bool = False) -> str | None:
+    """A warning about a file that seems to be one of OpenAI's and is none of them.
+
+    It seems so by its name, or because it is a TorchScript `archive`.
+    """
+    known = known_openai()
+    seems = archive or Path(path).name in {file for _, file in known.values()}
+    if sha256 in known or not seems:
+        return None
+    return (
+        f"{path}: looks like OpenAI's file, but its sha256 {sha256} is none of OpenAI's: make sure "
+        "that it came whole and from where you think"
+    )
+
+
+def published_as(sha256: str, item: Weights) -> str | None:
+    """Return whose file has this hash: OpenAI's, or that of the open_clip tag; None: unknown.
+
+    sha256: of the file that was read as `item`, whose path may have another file by now.
+    """
+    known = known_openai()
+    if sha256 in known:
+        return f"OpenAI's {known[sha256][1]}"
+    if item.open_clip is not None:
+        cached = _cached(_config_of("weights", item.open_clip)[2])
+        if cached is not None and sha256_of_file(cached) == sha256:
+            return f"open_clip's {item.open_clip}"
+    return None
+
+
+def check_tag(where: str, tagged: str, model: Model) -> None:
+    """Refuse a tag (`ViT-B-32:laion2b_s34b_b79k`) that does not exist or does not fit the model.
+
+    where: the key of the config to name. No tensor tells how images were prepared or which
+    activation was used, so both are checked against open_clip's table. UserError says what differs.
+    """
+    name, tag, config = _config_of(where, tagged)
+    if resolve(name) != resolve(model.architecture):
+        raise UserError(
+            f"{where}: {tagged} is a {name}, and model.architecture is {model.architecture}; "
+            "correct one of them"
+        )
+    expected = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+    for key, value in expected.items():
+        if config[key] != value:
+            raise UserError(
+                f"{where}: {tagged} was trained on images prepared in another way ({key} "
+                f"{config[key]}, not {value}), as frames and spectrograms here are not; choose "
+                "another tag"
+            )
+    activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    if activation != model.activation:
+        raise UserError(
+            f"{where}: {tagged} was trained with {activation}, and model.activation is "
+            f"{model.activation}: set model.activation: {activation}"
+        )
+
+
+def tag_file(where: str, tagged: str, download: Download = pretrained.download_pretrained) -> Path:
+    """The file of a tag, in open_clip's cache; downloaded there if it is not there yet.
+
+    UserError for a tag that open_clip does not know, or that cannot be downloaded.
+    """
+    _, _, config = _config_of(where, tagged)
+    if (cached := _cached(config)) is not None:
+        return cached
+    try:
+        return Path(download(config))
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f"{where}: open_clip could not download {tagged} ({reason}); run this once where there "
+            "is network, or fetch the file yourself and give it as `path`"
+        ) from None
+
+
+def _config_of(where: str, tagged: str) -> tuple[str, str, dict]:
+    """Architecture, tag, and what open_clip knows of it."""
+    name, _, tag = tagged.partition(":")
+    config = pretrained.get_pretrained_cfg(name, tag)
+    if not config:
+        known = pretrained.list_pretrained(as_str=True)
+        near = difflib.get_close_matches(tagged, known, n=3, cutoff=0.4)
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        raise UserError(
+            f"{where}: open_clip has no {tagged!r}{hint} "
+            "(ARCHITECTURE:TAG, as open_clip.list_pretrained(as_str=True) prints them)"
+        )
+    return name, tag, config
+
+
+def _cached(config: dict) -> Path | None:
+    """The file of a hub's tag if it is in the cache: then the network is not asked at all."""
+    repository, _, file = config.get("hf_hub", "").rpartition("/")
+    names = [file] if file else [constants.HF_SAFE_WEIGHTS_NAME, constants.HF_WEIGHTS_NAME]
+    for name in names if repository else []:
+        found = huggingface_hub.try_to_load_from_cache(repository, name)
+        if isinstance(found, str):
+            return Path(found)
+    return None

@@ -1,0 +1,196 @@
+"""Choosing the words of captions: beam search (greedy is a beam of one) and sampling.
+
+Both advance all clips of a batch together and drop a clip once its caption is written. They know
+nothing of the model but `Steps`.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
+
+Stopping = Literal["frozen", "released"]
+Found = tuple[list[int], float]  # ids up to the end, score
+
+
+class Steps(Protocol):
+    """Gives the logits of the next token; B clips with k hypotheses each, one at the first step."""
+
+    def logits(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        """Logits [B, k, V] after the start token and the words so far, tokens int64 [B, k, t].
+
+        parents: int64 [B, k], the hypothesis of the step before that each one continues.
+        """
+
+    def keep(self, clips: Tensor) -> None:
+        """Go on with these clips alone: int64 indices into the present ones."""
+
+
+def beam_search(
+    steps: Steps,
+    clips: int,
+    beams: int,
+    max_words: int,
+    device: torch.device,
+    length_penalty: float = 0.0,
+    no_repeat_ngram: int = 0,
+    stopping: Stopping = "frozen",
+) -> list[Found]:
+    """The best hypothesis of each clip.
+
+    A hypothesis' score is its sum of log-probabilities, its end included, divided by its length
+    to the power of `length_penalty`. The `beams` best are kept at every step.
+
+    stopping: frozen: a hypothesis that has ended (by the end token, or the pad that a model trained
+    with `pad_loss` may give instead) keeps its place and score, and a clip is done when no other
+    can overtake its best one. released (facts 8.3): hypotheses go on past their end, words and
+    score alike, and a clip is done when the newest token of its best one is the end token.
+    """
+    # Hypotheses [B, k]: one at first, the start token, then `beams` of them.
+    tokens = torch.full((clips, 1, 1), SOT, device=device)  # [B, k, 1 + words so far]
+    parents = torch.zeros_like(tokens[..., 0])
+    sums = torch.zeros_like(parents, dtype=torch.float32)
+    lengths = torch.zeros_like(sums)
+    ended = torch.zeros_like(parents, dtype=torch.bool)
+    collect = _Collector(clips, device)
+    for _ in range(max_words):
+        logits = without_repeats(steps.logits(tokens, parents), tokens, no_repeat_ngram)
+        values, words = _best_continuations(logits, beams)  # [B, k, beams]
+        if stopping == "frozen":
+            values, words = _freeze(values, words, ended)
+            lengths = lengths + ~ended
+        else:
+            lengths = lengths + 1
+        sums = sums[..., None] + values
+        scores = (sums / lengths[..., None] ** length_penalty).flatten(1)  # [B, k * beams]
+        scores, chosen = scores.topk(beams)  # [B, k]
+        parents = chosen // beams
+        newest = words.flatten(1).gather(1, chosen)
+        sums = sums.flatten(1).gather(1, chosen)
+        lengths, ended = lengths.gather(1, parents), ended.gather(1, parents) | _is_end(newest)
+        rows = parents[..., None].expand(-1, -1, tokens.shape[-1])
+        tokens = torch.cat([tokens.gather(1, rows), newest[..., None]], dim=-1)
+        if stopping == "frozen":
+            hopes = sums.masked_fill(ended, float("-inf")) / max_words**length_penalty
+            done = ended[:, 0] & (hopes.amax(dim=1) <= scores[:, 0])
+        else:
+            done = newest[:, 0] == EOT
+        kept = collect(done, tokens[:, 0], scores[:, 0])
+        if kept is not None:
+            if not len(kept):
+                return collect.found
+            steps.keep(kept)
+            tokens, parents, sums = tokens[kept], parents[kept], sums[kept]
+            lengths, ended, scores = lengths[kept], ended[kept], scores[kept]
+    collect(torch.ones_like(ended[:, 0]), tokens[:, 0], scores[:, 0])
+    return collect.found
+
+
+def sample(
+    steps: Steps,
+    draws: Tensor,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    length_penalty: float = 0.0,
+    no_repeat_ngram: int = 0,
+) -> list[Found]:
+    """Draw one caption per clip.
+
+    draws: float64 [B, T], uniform in [0, 1): one per clip and word; T is the most words. Words come
+    from the smallest set of likeliest ones that has the probability `top_p` or more after the
+    logits are divided by `temperature`. The score is the model's own, as in `beam_search`.
+    """
+    clips, max_words = draws.shape
+    tokens = torch.full((clips, 1, 1), SOT, device=draws.device)  # [B, 1, 1 + words so far]
+    parents = torch.zeros_like(tokens[..., 0])
+    sums = torch.zeros_like(draws[:, 0])
+    collect = _Collector(clips, draws.device)
+    for index in range(max_words):
+        logits = without_repeats(steps.logits(tokens, parents), tokens, no_repeat_ngram)[:, 0]
+        newest = _draw(logits.double() / temperature, draws[:, index], top_p)  # [B]
+        sums = sums + logits.double().log_softmax(dim=-1).gather(1, newest[:, None])[:, 0]
+        tokens = torch.cat([tokens, newest[:, None, None]], dim=-1)
+        scores = sums / (index + 1) ** length_penalty
+        kept = collect(_is_end(newest), tokens[:, 0], scores)
+        if kept is not None:
+            if not len(kept):
+                return collect.found
+            steps.keep(kept)
+            tokens, parents, sums = tokens[kept], parents[kept], sums[kept]
+            draws, scores = draws[kept], scores[kept]
+    collect(torch.ones_like(parents[:, 0], dtype=torch.bool), tokens[:, 0], scores)
+    return collect.found
+
+
+class _Collector:
+    """Takes finished captions out of the batch; `found` has them in the order of the clips."""
+
+    def __init__(self, clips: int, device: torch.device):
+        self.found: list[Found | None] = [None] * clips
+        self.clips = torch.arange(clips, device=device)  # those still in the batch
+
+    def __call__(self, done: Tensor, tokens: Tensor, scores: Tensor) -> Tensor | None:
+        """Indices of the clips that go on; None for all of them.
+
+        done: bool [B]; tokens [B, 1 + words] and scores [B] of the best hypotheses.
+        """
+        if not done.any():
+            return None
+        rows = tokens[done, 1:].tolist(), scores[done].tolist()
+        for clip, ids, score in zip(self.clips[done].tolist(), *rows, strict=True):
+            ends = [index for index, token in enumerate(ids) if token in (EOT, PAD)]
+            self.found[clip] = ids[: ends[0]] if ends else ids, score
+        self.clips = self.clips[~done]
+        return (~done).nonzero().squeeze(1)
+
+
+def without_repeats(logits: Tensor, tokens: Tensor, size: int) -> Tensor:
+    """Forbid tokens that would repeat a run of `size` tokens of the hypothesis; 0 forbids none.
+
+    logits: [B, k, V]; tokens: [B, k, t], from the start token on. Gives [B, k, V], -inf where
+    forbidden.
+    """
+    words = tokens[..., 1:]
+    length = words.shape[-1]
+    if size == 0 or length < size:
+        return logits
+    runs = words.unfold(-1, size, 1)  # [B, k, runs, size]
+    tail = words[..., None, length - size + 1 :]  # [B, k, 1, size - 1]
+    repeats = (runs[..., :-1] == tail).all(dim=-1)  # [B, k, runs]
+    forbidden = runs[..., -1].masked_fill(~repeats, SOT)  # the start is no word of a caption
+    return logits.scatter(-1, forbidden, float("-inf"))
+
+
+def _best_continuations(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and ids of the likeliest next tokens: [B, k, V] to [B, k, number] each.
+
+    The `number` best continuations of a clip are among the `number` best of each hypothesis.
+    """
+    logits = logits.float()
+    words = logits.topk(number, dim=-1).indices
+    return logits.log_softmax(dim=-1).gather(-1, words), words
+
+
+def _freeze(values: Tensor, words: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+    """Let an ended hypothesis go on in one way: the end token again, at no cost."""
+    alone = torch.full_like(values, float("-inf"))
+    alone[..., 0] = 0.0
+    ended = ended[..., None]  # [B, k, 1]
+    return alone.where(ended, values), words.masked_fill(ended, EOT)
+
+
+def _is_end(tokens: Tensor) -> Tensor:
+    return (tokens == EOT) | (tokens == PAD)
+
+
+def _draw(logits: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """One token per row by inversion: logits float64 [B, V], draws float64 [B] to int64 [B]."""
+    values, words = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    total = values.cumsum(dim=-1)  # [B, V]
+    inside = (total - values < top_p) & (values > 0)  # the word that reaches top_p too
+    size = inside.sum(dim=-1, keepdim=True)
+    wanted = draws[:, None] * total.gather(1, size - 1)
+    index = (total <= wanted).sum(dim=-1, keepdim=True).minimum(size - 1)
+    return words.gather(1, index)[:, 0]

@@ -1,0 +1,160 @@
+"""The three towers: open_clip's text and vision transformers, and the audio tower over these."""
+
+import torch
+from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionTransformer
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from clip4vla.config.sections import TypeToken
+from clip4vla.models.clip4vla.architecture import EOT, IMAGE_SIZE, VOCABULARY, Architecture
+
+ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class TextTower(TextTransformer):
+    """CLIP's causal text transformer that gives projected features at every token (facts 4.2)."""
+
+    def __init__(self, sizes: Architecture):
+        super().__init__(
+            context_length=sizes.context_length,
+            vocab_size=VOCABULARY,
+            width=sizes.text_width,
+            heads=sizes.text_heads,
+            layers=sizes.text_layers,
+            output_dim=sizes.embed_dim,
+            act_layer=ACTIVATIONS[sizes.activation],
+            norm_layer=LayerNorm,
+        )
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of every token and of the end token.
+
+        tokens: int64 [B, L], L at most the context length. Gives [B, L, D] and [B, D], neither
+        normalised. The end token is found by its id, not by argmax, because the pad id is larger.
+        A row without one (the input of captioning) has zeros in the second result.
+        """
+        length = tokens.shape[1]
+        x, _ = self._embeds(tokens)  # [B, L, width]
+        x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
+        x = self.ln_final(x) @ self.text_projection  # [B, L, D]
+        is_end = tokens == EOT  # [B, L]
+        rows = torch.arange(len(tokens), device=tokens.device)
+        end = x[rows, is_end.int().argmax(dim=1)]  # [B, D]
+        return x, torch.where(is_end.any(dim=1, keepdim=True), end, torch.zeros_like(end))
+
+
+class PatchProjection(nn.Conv2d):
+    """CLIP's first layer, a convolution whose patches do not overlap: on a GPU one matrix product.
+
+    cuDNN's kernels took 11.7 of the 106 ms of a step on an H100 (benchmarks/RESULTS.md), for
+    operations that are worth half a millisecond of products there. A CPU's convolution is the
+    faster one. One channel instead of three for mono sound would save little more, and the bits of
+    a clip would depend on whether another one of its batch is stereo.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] to [N, D, rows, columns]."""
+        return super().forward(x) if x.device.type == "cpu" else self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The same as one product of patches [N, rows * columns, 3 * high * wide] and weights."""
+        high, wide = self.kernel_size
+        x = x.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [N, 3, rows, high, columns, wide]
+        rows, columns = x.shape[2], x.shape[4]
+        x = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), rows * columns, -1)
+        return linear(x, self.weight.flatten(1)).transpose(1, 2).unflatten(2, (rows, columns))
+
+
+class VisionTower(VisionTransformer):
+    """CLIP's ViT: one image to the projected feature of its class token (facts 4.1)."""
+
+    def __init__(self, sizes: Architecture):
+        super().__init__(
+            image_size=IMAGE_SIZE,
+            patch_size=sizes.patch_size,
+            width=sizes.vision_width,
+            layers=sizes.vision_layers,
+            heads=sizes.vision_heads,
+            mlp_ratio=4.0,
+            output_dim=sizes.embed_dim,
+            act_layer=ACTIVATIONS[sizes.activation],
+            norm_layer=LayerNorm,
+        )
+        self.conv1.__class__ = PatchProjection  # the same weights; a new layer would draw others
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature [N, D] of each image [N, 3, 224, 224], not normalised; see `pixels`."""
+        return super().forward(pixels(images).to(self.conv1.weight.dtype))
+
+
+def pixels(images: Tensor) -> Tensor:
+    """CLIP's input of uint8 RGB [N, 3, H, W]; floats are taken as already normalised."""
+    if images.dtype is not torch.uint8:
+        return images
+    scale, shift = (
+        images.new_tensor(values, dtype=torch.float32).view(3, 1, 1)
+        for values in (
+            [1 / (255 * s) for s in STD],
+            [m / s for m, s in zip(MEAN, STD, strict=True)],
+        )
+    )
+    return images.float().mul_(scale).sub_(shift)  # in place: a batch of frames is large
+
+
+class AudioTower(VisionTower):
+    """A vision tower that reads log-mel segments and carries an audio type token (facts 3).
+
+    The sequence is [class, patches, type]. `type_token` says what stands at its end:
+    none: nothing (50 tokens for ViT-B/32); single: one token mixed from [VB] and [NB] (51);
+    both: the two of them (52), where the last positional row serves both (facts 3.2); background:
+    one token for all clips (51), as early released files have.
+    Row 0 of `control_embedding` is [VB] (verbal), row 1 is [NB] (nonverbal).
+    """
+
+    def __init__(self, sizes: Architecture, type_token: TypeToken):
+        super().__init__(sizes)
+        self.type_token = type_token
+        if type_token != "none":
+            width = sizes.vision_width
+            positions = torch.cat([self.positional_embedding.data, torch.zeros(1, width)])
+            self.positional_embedding = nn.Parameter(positions)  # [grid + 2, width]
+            if type_token == "background":
+                self.background_embedding = nn.Parameter(torch.zeros(width))
+            else:
+                self.control_embedding = nn.Parameter(torch.zeros(2, width))
+
+    def _embeds(self, x: Tensor, nonverbal_share: Tensor) -> Tensor:
+        """Tokens that enter the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
+        x = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [N, grid, width]
+        parts = [self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x]
+        positions = self.positional_embedding
+        if self.type_token == "single":
+            share = nonverbal_share.to(self.control_embedding.dtype)[:, None, None]  # [N, 1, 1]
+            verbal, nonverbal = self.control_embedding
+            parts.append(((1 - share) * verbal + share * nonverbal).to(x.dtype))
+        elif self.type_token == "both":
+            parts.append(self.control_embedding.to(x.dtype).expand(len(x), -1, -1))
+            positions = torch.cat([positions, positions[-1:]])
+        elif self.type_token == "background":
+            parts.append(self.background_embedding.to(x.dtype).expand(len(x), 1, -1))
+        x = torch.cat(parts, dim=1) + positions.to(x.dtype)
+        return self.ln_pre(x)
+
+    def forward(self, segments: Tensor, nonverbal_share: Tensor) -> Tensor:
+        """Feature of each segment, not normalised.
+
+        segments: [N, 1 or 3, 224, 224], standardised log-mel; nonverbal_share: [N] in 0..1, the
+        share of [NB] in the type token (read by `single` only). Gives [N, D].
+        """
+        segments = segments.expand(-1, 3, -1, -1)  # mono: left, mean and right are the same
+        x = self.transformer(self._embeds(segments, nonverbal_share))  # [N, tokens, width]
+        return self.ln_post(x[:, 0]) @ self.proj
+
+    @torch.no_grad()
+    def start_from(self, vision: VisionTower) -> None:
+        """Copy every tensor of the vision tower; the type token's position keeps its own start."""
+        mine = self.state_dict()
+        for name, value in vision.state_dict().items():
+            mine[name][: len(value)].copy_(value)

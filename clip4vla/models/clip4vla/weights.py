@@ -1,0 +1,201 @@
+"""Weight files: written as safetensors, read strictly."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import canonical_json, whole_file
+from clip4vla.config.type_tokens import can_follow
+from clip4vla.models.clip4vla.coverage import Coverage, compare
+from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
+from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.common.archives import read_tensors
+from clip4vla.models.common.forms import SAFETENSORS, form_of
+
+METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
+PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "probe", "fusion", "gate")
+
+
+def save_model(path: str | Path, model: CLIP4VLA, metadata: dict[str, Any]) -> None:
+    """Write every parameter once, whole or not at all; equal inputs give equal bytes.
+
+    metadata: anything that JSON can hold; `read_metadata` gives it back.
+    """
+    tensors = {k: v.detach() for k, v in model.named_parameters()}
+    save_tensors(path, tensors, {METADATA: canonical_json(metadata)})
+
+
+def save_tensors(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, whole or not at all. A disk that fails is an OSError."""
+    there = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as temporary:
+        try:
+            save_file(there, temporary, metadata=metadata)
+        except safetensors.SafetensorError as error:
+            code = re.search(r"\(os error (\d+)\)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
+
+
+def save_torch(path: str | Path, content: dict[str, Any]) -> None:
+    """Write what torch saves, whole or not at all. A disk that fails is an OSError."""
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # of closing its archive, on top of the disk's own
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a file that `save_model` wrote. UserError for any other."""
+    form, metadata = form_of(path), None
+    if form == SAFETENSORS:
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})[METADATA])
+        except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
+            pass
+    if not isinstance(metadata, dict):
+        raise UserError(
+            f"{path}: was not written by this project: it has no metadata; "
+            f"run `clip4vla checkpoint import {path} OUT.safetensors`"
+        )
+    return metadata
+
+
+def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) -> None:
+    """Fill the model from a file of ours, of OpenAI's CLIP or of the released CLIP4VLA.
+
+    Every tensor of the model must be in the file in its shape, and every tensor of the file must
+    have a place, except in the parts named in `fresh` (of `PARTS`): these take nothing from the
+    file and start again from the towers just loaded (`CLIP4VLA.restart`). Half precision is widened
+    exactly. Nothing is changed unless all fits; otherwise UserError says what was expected, found,
+    missing, left over, misshapen and not finite. ValueError for a name in `fresh` that is no part.
+    """
+    unknown = sorted(set(fresh) - set(PARTS))
+    if unknown:
+        raise ValueError(f"fresh: {unknown} are not parts; choose from {PARTS}")
+    path = Path(path)
+    kind, state = read_named(path)
+    if kind == "ours":
+        section = _model_section(path)
+        _check_activation(model, section, path)
+        if "audio" not in fresh:
+            _check_type_token(model, section, path)
+    _fill(model, path, kind, state, fresh)
+
+
+def load_clip(model: CLIP4VLA, path: str | Path) -> None:
+    """Fill text and vision from a file that holds CLIP alone; start the rest from them.
+
+    As strict as `load_into`. A whole CLIP4VLA is refused: taking half of it would go unseen.
+    UserError for both.
+    """
+    path = Path(path)
+    kind, state = read_named(path)
+    if any(name.startswith("audio.") for name in state):
+        raise UserError(
+            f"{path}: holds a whole CLIP4VLA, not CLIP alone: give it as `start: weights:NAME`, "
+            "and OpenAI's CLIP as model.weights"
+        )
+    _fill(model, path, kind, state, ("audio", "captioner", "fusion", "gate", "probe"))
+
+
+def read_named(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """What wrote a file, and its tensors under the names of our model."""
+    state = read_tensors(path)
+    kind = kind_of(path, state)
+    return kind, to_our_names(path, kind, state)
+
+
+def coverage_of(
+    model: CLIP4VLA, given: dict[str, Tensor], fresh: tuple[str, ...], kind: str
+) -> Coverage:
+    """Hold tensors under our names against all of the model but its `fresh` parts."""
+    wanted = without(dict(model.named_parameters()), fresh)
+    return compare(wanted, without(given, fresh), grows=kind in CLIP_KINDS)
+
+
+@torch.no_grad()
+def fill(model: CLIP4VLA, given: dict[str, Tensor], fresh: tuple[str, ...]) -> None:
+    """Copy tensors whose coverage is complete into the model; start the `fresh` parts again."""
+    for name, parameter in without(dict(model.named_parameters()), fresh).items():
+        value = given[name]
+        parameter[: len(value)].copy_(value) if value.ndim else parameter.copy_(value)
+    for part in fresh:
+        model.restart(part)
+
+
+def without(tensors: dict[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of the other parts."""
+    return {name: value for name, value in tensors.items() if not below(name, parts)}
+
+
+def below(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether a tensor belongs to one of the parts, such as `fusion` or `fusion.similarity`."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def _fill(
+    model: CLIP4VLA, path: Path, kind: str, state: dict[str, Tensor], fresh: tuple[str, ...]
+) -> None:
+    coverage = coverage_of(model, state, fresh, kind)
+    if not coverage.complete:
+        raise UserError(
+            f"{path} ({kind} names): {coverage.summary()}; check model.architecture, "
+            "model.type_token, model.joint_layers, the style of the joint encoder and what the "
+            f"file was trained for: `clip4vla checkpoint inspect {path}` shows what it holds"
+        )
+    fill(model, state, fresh)
+
+
+def _model_section(path: Path) -> dict[str, Any]:
+    """Return the `model` section in a file's metadata; {} where only the names are ours."""
+    try:
+        section = read_metadata(path).get("model")
+    except UserError:
+        return {}
+    return section if isinstance(section, dict) else {}
+
+
+def _check_activation(model: CLIP4VLA, section: dict[str, Any], path: Path) -> None:
+    """Refuse one of our files whose metadata names another activation: no tensor would tell."""
+    found = section.get("activation")
+    if found not in (None, model.sizes.activation):
+        raise UserError(
+            f"{path}: was trained with model.activation: {found}, and the run says "
+            f"{model.sizes.activation}: correct model.activation"
+        )
+
+
+def _check_type_token(model: CLIP4VLA, section: dict[str, Any], path: Path) -> None:
+    """Refuse type tokens that the model's cannot follow: [VB] and [NB] mixed or both look alike.
+
+    The step from one token to both is reported, because nothing else would show it.
+    """
+    before, after = section.get("type_token"), model.audio.type_token
+    if before in (None, after):
+        return
+    if not can_follow(before, after):
+        raise UserError(
+            f"{path}: was trained with type_token: {before}, and the run has {after}. "
+            f"Fix: set model.type_token: {before}"
+        )
+    print(
+        f"{path}: trained with one type token for each clip ({before}); from here on every clip "
+        "carries [VB] and [NB], and the position of the one token serves both",
+        file=sys.stderr,
+        flush=True,
+    )

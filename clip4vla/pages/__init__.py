@@ -1,0 +1,1 @@
+"""Pages of examples: what an evaluation got right and wrong, and whose audio silent clips have."""

@@ -1,0 +1,64 @@
+"""The contact sheet of a substitution: silent clips beside the clips whose sound they get."""
+
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from clip4vla.cache.clips import ClipCache
+from clip4vla.common.files import read_json, write_text
+from clip4vla.pages.sampling import choose, counts
+from clip4vla.pages.shell import card, cards, page
+from clip4vla.pages.thumbnails import LEGEND, Thumbnails
+
+FOUND_BY = {
+    "vision": "The neighbour is found by the mean over all frames.",
+    "text": "The neighbour is the clip whose longest caption is nearest to the silent clip's own: "
+    "of a test clip that is what it is scored by.",
+}
+
+
+def write_donors(cache: ClipCache, folder: Path) -> None:
+    """Write folder/donors.html from substitution.tsv and substitute.json: nearest and farthest.
+
+    Silent clips and donors are of one dataset version, that of `cache`.
+    """
+    summary = read_json(folder / "substitute.json")
+    pairs = pd.read_csv(folder / "substitution.tsv", sep="\t", dtype={"clip_id": str, "donor": str})
+    thumbnails = Thumbnails(cache)
+    chosen = choose(pairs.cosine.to_numpy(dtype=float), names=("nearest", "farthest"))
+    some = []
+    for position, groups in chosen.items():
+        pair = pairs.iloc[position]
+        figures = [
+            f"<figure>{thumbnails.html(clip)}<figcaption>{escape(what)} {escape(clip)}</figcaption>"
+            "</figure>"
+            for what, clip in (("silent:", pair.clip_id), ("donor:", pair.donor))
+        ]
+        body = f'<div class="row">{"".join(figures)}<b>cosine {pair.cosine:.3f}</b></div>'
+        some.append(card(groups, {"cosine": pair.cosine}, body))
+    asked = ", ".join(f"{split} {count}" for split, count in sorted(summary["queries"].items()))
+    facts = [
+        f"Run {summary['run_key']}: {summary['silent']} silent clips ({asked}; one of two "
+        f"splits counts in both) and their nearest {summary['neighbours']} neighbours among "
+        f"{summary['donors']} clips with sound of {summary['donors_dataset']}, split "
+        f"{summary['donors_split']}. "
+        f"{summary['donors_used']} of them lend their sound.",
+        _spread(pairs.cosine),
+        f"{LEGEND} {FOUND_BY[summary['neighbours']]}",
+    ]
+    orders = {"cosine, nearest first": "cosine -1", "cosine, farthest first": "cosine 1"}
+    body = cards(some, counts(chosen), orders, "pairs") if some else "<p>No clip is silent.</p>"
+    write_text(
+        folder / "donors.html", page("Silent clips and their donors", facts, body, thumbnails)
+    )
+
+
+def _spread(cosine: pd.Series) -> str:
+    if cosine.empty:
+        return "No donor was needed."
+    low, middle, high = cosine.quantile([0.05, 0.5, 0.95])
+    return (
+        f"Cosine of silent clip and donor: {cosine.min():.3f} least, {low:.3f} at 5 %, "
+        f"{middle:.3f} median, {high:.3f} at 95 %, {cosine.max():.3f} most."
+    )

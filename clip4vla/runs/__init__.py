@@ -1,0 +1,1 @@
+"""The runs of a working folder: listed, compared, removed."""

@@ -1,0 +1,120 @@
+"""The paired test of two evaluations: which is better, clip by clip, on the same queries."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json
+from clip4vla.common.parquet import read_frame
+from clip4vla.metrics.intervals import Difference, Median, Totals, mean, paired
+from clip4vla.metrics.recalls import rank_statistics
+from clip4vla.metrics.retrieval import Ranks
+from clip4vla.metrics.text_clip import directions
+from clip4vla.tracking.recorded import check_recorded, rerun, warn_unverified
+
+COLUMNS = {
+    "retrieval": ["clip_id", "caption", "rank_best", "rank_worst", "text_rank_copies"],
+    "captioning": ["clip_id", "hypothesis", "references", "CIDEr"],
+    "classification": ["clip_id", "label", "predicted"],
+}
+
+
+class Comparison(NamedTuple):
+    """Two runs on the same clips: differences by metric, second minus first."""
+
+    dataset: str
+    protocol: str
+    n_queries: int
+    n_clips: int
+    ids_sha256: str
+    differences: dict[str, Difference]
+
+
+def compare_runs(first: Path, second: Path) -> Comparison:
+    """Compare the evaluations in two folders, each with metrics.json and predictions.parquet.
+
+    Raises UserError, naming both, when they are not of one task, the same clips or queries.
+    """
+    (one, rows), (two, others) = _read(first), _read(second)
+    if one["task"] != two["task"]:
+        raise UserError(f"{first} is of task {one['task']} and {second} of {two['task']}")
+    main, other = (found["galleries"][found["gallery"]] for found in (one, two))
+    if main["ids_sha256"] != other["ids_sha256"]:
+        raise UserError(
+            f"{first} and {second} scored different clips: {main['n_gallery']} "
+            f"({one['gallery']}, ids {main['ids_sha256'][:12]}) and {other['n_gallery']} "
+            f"({two['gallery']}, ids {other['ids_sha256'][:12]}); evaluate both under policies "
+            "that score the same gallery"
+        )
+    if not _asked(one, rows).equals(_asked(two, others)):
+        raise UserError(f"{first} and {second} scored different queries of the same clips")
+    ids, clip = np.unique(rows.clip_id.to_numpy(), return_inverse=True)
+    if one["task"] == "captioning":
+        statistics = _of_captions(rows, others)
+    else:
+        statistics = _statistics(one, rows, clip), _statistics(two, others, clip)
+    if not set(statistics[0]) & set(statistics[1]):
+        raise UserError(
+            f"{first} and {second} have no metric in common: {', '.join(statistics[0])} and "
+            f"{', '.join(statistics[1])}"
+        )
+    given = one["dataset"], main["protocol"], len(rows), len(ids), main["ids_sha256"]
+    return Comparison(*given, paired(*statistics, len(ids)))
+
+
+def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
+    paths = [folder / name for name in ("metrics.json", "predictions.parquet")]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: not there; give the key of a finished evaluation")
+    found = read_json(paths[0])
+    verified = [check_recorded(path, found["run_key"]) for path in paths]
+    if not all(verified):
+        warn_unverified(paths[0], len(paths))
+    columns = COLUMNS.get(found["task"], ["clip_id"])
+    rows = read_frame(paths[1], rerun("evaluate", found["run_key"]), columns)
+    if found["task"] == "captioning":  # hypotheses of every clip, CIDEr of the main gallery's
+        rows = rows[rows.CIDEr.notna()].reset_index(drop=True)
+    return found, rows
+
+
+def _asked(found: dict, rows: pd.DataFrame) -> pd.DataFrame:
+    """The questions behind the rows, which two runs must share."""
+    match found["task"]:
+        case "retrieval":
+            return rows[["clip_id", "caption"]]
+        case "captioning":
+            return rows[["clip_id"]].assign(references=rows.references.map(list))
+        case _:
+            return rows[["clip_id"]]
+
+
+def _of_captions(first: pd.DataFrame, second: pd.DataFrame) -> list[dict[str, Totals]]:
+    """The caption scores of both, by clips in the order of their ids, in PTB's tokens."""
+    from clip4vla.metrics.captions import statistics_of
+
+    references = {row.clip_id: list(row.references) for row in first.itertuples()}
+    said = (dict(zip(rows.clip_id, rows.hypothesis, strict=True)) for rows in (first, second))
+    return statistics_of(references, *said)
+
+
+def _statistics(found: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, Totals | Median]:
+    """The metrics of a run's rows, as functions of draws of clips. clip: [n], of each row."""
+    match found["task"]:
+        case "retrieval":
+            forward, backward = directions(found["modalities"])
+            ones = np.ones(len(rows), dtype=np.int64)
+            to_clip = Ranks(rows.rank_best.to_numpy(), rows.rank_worst.to_numpy(), ones)
+            first = rows.drop_duplicates("clip_id").sort_values("clip_id")
+            names = ("text_rank_best", "text_rank_worst", "text_rank_copies")
+            to_text = Ranks(*(first[name].to_numpy() for name in names))
+            statistics = rank_statistics(to_clip, clip, forward)
+            return statistics | rank_statistics(to_text, np.arange(len(first)), backward)
+        case "classification":
+            right = (rows.label == rows.predicted).to_numpy()
+            return {"accuracy": mean(100.0 * right, clip)}
+        case task:
+            raise UserError(f"no paired test for {task}; give evaluations of one of the tasks")

@@ -1,0 +1,235 @@
+"""Media files as what the towers read: whole, or in windows of equal length.
+
+The same steps as the cache's (`features.shards`) and a sample's (`features.samples`): a file gives
+the numbers here that it gives in training and evaluation. Nothing that a file holds raises: it
+becomes a status. No more of a file is held than its pictures as JPEG and its log-mel.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from clip4vla.cache.frames import SIZE, encode, sample_positions, to_pixels
+from clip4vla.cache.log_mel import LogMelFrontend
+from clip4vla.config.settings import Settings
+from clip4vla.loading.segments import SEGMENT, segment_count, split
+from clip4vla.media.decode import (
+    LONGEST_SECONDS,
+    DecodeError,
+    NoStream,
+    TooLong,
+    decode_frames,
+    open_media,
+    sound_blocks,
+)
+from clip4vla.media.isolated import isolated_each, patience
+from clip4vla.media.status import AudioStatus, VideoStatus
+
+SHORTEST = 0.1  # seconds; what is left after the last whole window is dropped below it
+WINDOWS = ": cut it, or embed it in windows (`clip4vla embed --every`)"
+NO_IMAGES = np.zeros((0, 3, SIZE, SIZE), np.float32)
+
+
+class Clip(NamedTuple):
+    """One file, or one window of it."""
+
+    start: float  # seconds from the beginning of the file
+    end: float
+    status: str  # of `media.status.AudioStatus` or `VideoStatus`
+    detail: str = ""  # what a decoder said
+    images: np.ndarray = NO_IMAGES  # [n, C, 224, 224]: frames uint8 RGB, or segments float32
+    times: np.ndarray = np.zeros((0, 2))  # float64 [n, 2]: where in the file each one lies, seconds
+    file: int = 0  # its index in a list of files
+
+
+def sounds(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
+    """What is heard in a file: one clip, or one for each `every` seconds.
+
+    A clip that is digital silence, or a file without sound, has a status and no images. So has a
+    file of more than an hour that is to be one clip.
+    """
+    front_end, start = LogMelFrontend(settings.cache.log_mel), 0.0
+    try:
+        blocks, rate = sound_blocks(path, math.inf if every else LONGEST_SECONDS)
+        for window in _windows(blocks, round(every * rate) if every else math.inf):
+            clip = sound(window, rate, settings, front_end, start)
+            if start and round((clip.end - start) * rate) < SHORTEST * rate:
+                break
+            yield clip
+            start = clip.end
+    except NoStream:
+        yield Clip(start, start, AudioStatus.NO_AUDIO_STREAM)
+    except TooLong as error:
+        yield Clip(start, start, AudioStatus.TOO_LONG, _said(error, path) + WINDOWS)
+    except Exception as error:  # of this file, whatever it is
+        yield Clip(start, start, AudioStatus.DECODE_ERROR, _said(error, path))
+
+
+def _windows(blocks: Iterable[np.ndarray], size: float) -> Iterator[Iterator[np.ndarray]]:
+    """Blocks [C, n] of a waveform as the blocks of each `size` samples of it."""
+
+    def pieces() -> Iterator[tuple[int, np.ndarray]]:
+        window, room = 0, size
+        for block in blocks:
+            while block.shape[1] > room:
+                yield window, block[:, :room]
+                window, block, room = window + 1, block[:, room:], size
+            if block.shape[1]:
+                yield window, block
+                room -= block.shape[1]
+
+    for _, group in groupby(pieces(), lambda piece: piece[0]):
+        yield (block for _, block in group)
+
+
+def sound(
+    blocks: Iterable[np.ndarray],
+    rate: int,
+    settings: Settings,
+    front_end: LogMelFrontend,
+    start: float = 0,
+) -> Clip:
+    """A waveform at `rate` Hz, in blocks [C, n]. ValueError for samples that are no numbers."""
+    samples, silent = 0, True
+
+    def listened() -> Iterator[np.ndarray]:
+        nonlocal samples, silent
+        for block in blocks:
+            samples += block.shape[1]
+            silent = silent and not block.any()
+            yield block
+
+    log_mel = front_end(listened(), rate)  # float16, as in the cache: [C, T, 224] in dB
+    seconds = samples / rate
+    if silent:
+        return Clip(start, start + seconds, AudioStatus.DIGITAL_SILENCE)
+    images = split(log_mel, settings.inputs).numpy()
+    config, steps = settings.cache.log_mel, log_mel.shape[1]
+    count = segment_count(steps, settings.inputs.extra_segment)
+    first = max(count - len(images), 0) // 2  # the central ones are kept
+    length = SEGMENT * config.hop / config.sample_rate  # seconds of a segment
+    begins = (first + np.arange(len(images))) * length
+    times = start + np.stack([begins, begins + length], axis=1).clip(max=seconds)
+    return Clip(start, start + seconds, AudioStatus.OK, "", images, times)
+
+
+def pictures(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
+    """What is seen in a file: one clip, or one for each `every` seconds.
+
+    A clip's frames are spread evenly over it, at most `max_frames` of those the cache would keep.
+    A file of more than an hour that is to be one clip has a status and no images.
+    """
+    config, start = settings.cache.frames, 0.0
+    window, longest = (every, math.inf) if every else (math.inf, LONGEST_SECONDS)
+    try:
+        shown = enumerate(decode_frames(path, config.fps, longest=longest))
+        for _, group in groupby(shown, lambda pair: int(pair[0] / config.fps / window + 1e-9)):
+            jpegs = {position: encode(frame, config) for position, frame in group}
+            positions = list(jpegs)
+            kept = [positions[i] for i in sample_positions(len(jpegs), settings.inputs.max_frames)]
+            images = torch.stack([to_pixels(jpegs[position]) for position in kept]).numpy()
+            begins = np.array(kept) / config.fps
+            times = np.stack([begins, begins + 1 / config.fps], axis=1)
+            start, end = positions[0] / config.fps, (positions[-1] + 1) / config.fps
+            yield Clip(start, end, VideoStatus.OK, "", images, times)
+            start = end
+    except NoStream:
+        yield Clip(start, start, VideoStatus.NO_VIDEO_STREAM)
+    except TooLong as error:
+        yield Clip(start, start, VideoStatus.TOO_LONG, _said(error, path) + WINDOWS)
+    except Exception as error:  # of this file, whatever it is
+        yield Clip(start, start, VideoStatus.DECODE_ERROR, _said(error, path))
+
+
+READERS: dict[str, Callable[..., Iterator[Clip]]] = {"audio": sounds, "video": pictures}
+
+
+def read_groups(
+    kind: str,
+    files: Sequence[Path],
+    settings: Settings,
+    every: float | None,
+    processes: int,
+    size: int,
+) -> Iterator[list[Clip]]:
+    """The clips of many files in groups of about `size` images; one that kills its process fails
+    alone.
+
+    A group has windows of one file, or files in their order: which process is faster changes
+    nothing, not even the last bits that depend on a clip's company.
+    """
+    reader = partial(READERS[kind], settings=settings, every=every)
+    found = isolated_each(reader, files, patience, min(processes, len(files)))
+    clips = _named(found, files)
+    return _by_file(clips, size) if every else grouped(_in_order(clips), size)
+
+
+def _named(found: Iterable[tuple[int, Any]], files: Sequence[Path]) -> Iterator[tuple[int, Any]]:
+    """(file, clip) and (file, None) at its end; what a process died of becomes a clip too."""
+    ends = [0.0] * len(files)
+    for file, item in found:
+        if isinstance(item, Exception):
+            at = ends[file]
+            item = Clip(at, at, AudioStatus.DECODE_ERROR, _said(item, files[file]))
+        if item is not None:
+            ends[file] = item.end
+            item = item._replace(file=file)
+        yield file, item
+
+
+def _in_order(clips: Iterable[tuple[int, Clip | None]]) -> Iterator[Clip]:
+    """The first clip of every file, in the order of the files."""
+    held: dict[int, Clip] = {}
+    following = 0
+    for file, clip in clips:
+        if clip is not None:
+            held.setdefault(file, clip)
+        while following in held:
+            yield held.pop(following)
+            following += 1
+
+
+def _by_file(clips: Iterable[tuple[int, Clip | None]], size: int) -> Iterator[list[Clip]]:
+    held: dict[int, list[Clip]] = {}
+    for file, clip in clips:
+        group = held.setdefault(file, [])
+        group += [] if clip is None else [clip]
+        if group and (clip is None or _images(group) >= size):
+            yield held.pop(file)
+
+
+def grouped(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
+    """Clips in their order, in groups of about `size` images."""
+    group: list[Clip] = []
+    for clip in clips:
+        group.append(clip)
+        if _images(group) >= size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _images(group: Sequence[Clip]) -> int:
+    return sum(len(clip.images) for clip in group)
+
+
+def is_media(path: str | Path) -> bool:
+    """Whether a file is a media file by its content."""
+    try:
+        open_media(path).close()
+    except (OSError, DecodeError):
+        return False
+    return True
+
+
+def _said(error: Exception, path: str | Path) -> str:
+    """One line, without the path, which has a column of its own."""
+    text = str(getattr(error, "strerror", None) or error)
+    return " ".join(text.replace(f"{path}: ", "").split())[:200]

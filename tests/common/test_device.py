@@ -1,0 +1,97 @@
+"""Half precision by what a GPU can: no GPU is needed to be asked."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from clip4vla.common.device import autocast, half_type, set_threads
+from clip4vla.config.sections import Optimiser
+from clip4vla.training.loop import Trainer
+from clip4vla.training.optimiser import Updates
+
+GPU = torch.device("cuda")
+
+
+@pytest.fixture
+def capability(monkeypatch):
+    """A machine whose GPU has this compute capability."""
+
+    def pretend(major, minor):
+        properties = SimpleNamespace(major=major, minor=minor)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda device=None: properties)
+        monkeypatch.setattr("torch.version.hip", None)
+        monkeypatch.setattr("torch.version.cuda", "12.6")
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    "major, minor, half",
+    [
+        (7, 0, torch.float16),  # V100
+        (7, 5, torch.float16),  # T4
+        (8, 0, torch.bfloat16),  # A100
+        (9, 0, torch.bfloat16),  # H100
+    ],
+)
+def test_half_precision_is_what_the_gpu_has(capability, major, minor, half):
+    capability(major, minor)
+    assert half_type(GPU) is half
+    assert autocast(GPU).fast_dtype is half
+
+
+def test_a_cpu_computes_in_float32():
+    assert half_type(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("major, scaled", [(7, True), (8, False)])
+def test_float16_alone_gets_a_loss_scale(capability, monkeypatch, major, scaled, tmp_path):
+    """The trainer's own choice, up to where it would touch the GPU."""
+    capability(major, 0)
+    model = torch.nn.Linear(2, 1)
+    made = []
+
+    def updates(*arguments):
+        made.append(Updates(*arguments))
+        return made[0]
+
+    class Enough(Exception):
+        pass
+
+    def stop(self):
+        raise Enough
+
+    monkeypatch.setattr("clip4vla.training.loop.Updates", updates)
+    monkeypatch.setattr(Trainer, "_resume", stop)
+    config = Optimiser(lr=1e-3, epochs=1, batch_size=2)
+    task, batches = SimpleNamespace(model=model, heads=()), SimpleNamespace(steps=1)
+    trainer = Trainer(task, batches, config, None, tmp_path, GPU)
+    with pytest.raises(Enough):
+        trainer.run(stop=None)
+    assert made[0].scaler.is_enabled() is scaled
+
+
+@pytest.mark.parametrize(
+    "threads, bound_to, job, told",
+    [
+        (8, 1, "7", "bound to 1 of 16 CPUs. Fix: pass --cpus-per-task=8 to srun itself"),
+        (8, 1, None, "bound to 1 of 16 CPUs. Fix: lower --threads, or give the process more"),
+        (8, 8, "7", ""),
+        (99, 16, None, ""),  # more than the machine has, all of which it may use
+    ],
+)
+def test_a_process_that_is_bound_to_fewer_cpus_than_threads_says_so(
+    monkeypatch, capsys, threads, bound_to, job, told
+):
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(bound_to)))
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    set_threads(threads)
+    err = capsys.readouterr().err
+    assert told in err and bool(err) == bool(told)

@@ -1,0 +1,60 @@
+"""Failures of disks and folders are one line with a remedy; the rest keeps its traceback."""
+
+import errno
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from clip4vla.cli.main import fail, one_line_errors
+from clip4vla.common.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, printable
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UserError("a.yaml:3: key: wrong; do this"), EXIT_USER_ERROR, "a.yaml:3: key: wrong"),
+        (RetryLater("stopped at step 3, saved"), EXIT_RETRY, "stopped at step 3"),
+        (OSError(errno.ENOSPC, "No space left"), EXIT_USER_ERROR, "the disk is full: free some"),
+        (OSError(errno.EROFS, "Read-only", "out/x"), EXIT_USER_ERROR, "out/x: the file system is"),
+        (PermissionError(errno.EACCES, "Denied", "out"), EXIT_USER_ERROR, "out: no permission"),
+        (FileNotFoundError(errno.ENOENT, "None", "in"), EXIT_USER_ERROR, "in: no such file"),
+        (OSError(errno.EFBIG, "File too large", "out"), EXIT_USER_ERROR, "out: File too large"),
+        (OSError(errno.ESTALE, "Stale file handle", "x.tar"), 1, "x.tar: Stale file handle"),
+        (OSError(errno.EIO, "Input/output error", "x.tar"), 1, "x.tar: Input/output error"),
+        (ConnectionResetError(errno.ECONNRESET, "Reset", "x"), 1, "x: Reset"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory", "x"), 1, "x: Cannot allocate memory"),
+    ],
+)
+def test_what_a_user_or_a_machine_does_wrong_is_one_line(capsys, error, code, words):
+    with pytest.raises(SystemExit) as left, one_line_errors():
+        raise error
+    assert left.value.code == code
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert printed.startswith("clip4vla: ") and printed.count("\n") == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError("bug")
+
+
+def test_control_characters_of_names_in_files_reach_no_terminal(capsys):
+    text = "a\x1b[2Jb\x07\u202ec\ttab \u72ac\nsecond line"
+    assert printable(text) == "a\\x1b[2Jb\\x07\\u202ec\\ttab \u72ac\nsecond line"
+    with pytest.raises(SystemExit):
+        fail(text, 78)
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(tmp_path, closed):
+    """Schedulers and daemons start programs without some of them."""
+    program = f"{shlex.quote(sys.executable)} -c 'from clip4vla.cli.main import main; main()'"
+    command = f"{program} data probe demo-v1-12345678 0 {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 78  # there is nothing to probe
+    assert "Traceback" not in done.stderr
+    assert ("fetch.parquet: missing" in done.stderr) == ("2>&-" not in closed)

@@ -1,0 +1,249 @@
+"""Beam search and sampling over a written table of probabilities, without a model."""
+
+import itertools
+import zlib
+
+import pytest
+import torch
+
+from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
+from clip4vla.models.clip4vla.search import beam_search, sample, without_repeats
+
+WORDS = [5, 6, 7, EOT]
+VOCABULARY = PAD + 1
+CPU = torch.device("cpu")
+
+
+class Table:
+    """The next token depends on the clip and on the words so far, by a seeded draw."""
+
+    def __init__(self, clips, spread=1.0, words=WORDS):
+        self.clips, self.spread, self.words, self.calls = clips, spread, words, 0
+
+    def row(self, clip, history):
+        seed = zlib.crc32(repr((clip, history)).encode())
+        generator = torch.Generator().manual_seed(seed)
+        return self.spread * torch.randn(len(self.words), generator=generator)
+
+    def logits(self, tokens, parents):
+        self.calls += 1
+        out = torch.full((*tokens.shape[:2], VOCABULARY), -1e4)
+        for b, k in itertools.product(*map(range, tokens.shape[:2])):
+            history = tokens[b, k, 1:].tolist()
+            out[b, k, self.words] = self.row(self.clips[b], history)
+        return out
+
+    def keep(self, clips):
+        self.clips = [self.clips[i] for i in clips.tolist()]
+
+
+def every_caption(table, clip, max_words, length_penalty):
+    """Score and ids of every caption, by enumeration."""
+    found = []
+
+    def go_on(history, total):
+        for word, logp in zip(
+            WORDS, table.row(clip, history).log_softmax(-1).tolist(), strict=True
+        ):
+            ids, score = [*history, word], total + logp
+            if word == EOT or len(ids) == max_words:
+                kept = ids[:-1] if word == EOT else ids
+                found.append((score / len(ids) ** length_penalty, kept))
+            else:
+                go_on(ids, score)
+
+    go_on([], 0.0)
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_a_beam_wide_enough_finds_the_best_of_all_captions(length_penalty):
+    """Frozen ends: with room for all 27 + 13 hypotheses of 3 words nothing is lost, for each clip alike."""
+    table = Table([11, 12, 13])
+    found = beam_search(table, 3, 40, 4, CPU, length_penalty)
+    for clip, (ids, score) in zip([11, 12, 13], found, strict=True):
+        best = every_caption(table, clip, 4, length_penalty)[0]
+        assert ids == best[1]
+        assert score == pytest.approx(best[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("stopping", ["frozen", "released"])
+def test_a_clip_does_not_depend_on_its_batch(beams, stopping):
+    clips = list(range(6))
+    together = beam_search(Table(clips), 6, beams, 6, CPU, stopping=stopping)
+    alone = [beam_search(Table([c]), 1, beams, 6, CPU, stopping=stopping)[0] for c in clips]
+    backwards = beam_search(Table(clips[::-1]), 6, beams, 6, CPU, stopping=stopping)
+    for others in (alone, backwards[::-1]):
+        assert [ids for ids, _ in others] == [ids for ids, _ in together]
+        # A matrix product may round otherwise for another number of rows.
+        scores = [score for _, score in together]
+        assert [score for _, score in others] == pytest.approx(scores, abs=1e-5)
+
+
+def test_a_wider_beam_is_no_worse():
+    """Not so for every table: a narrow beam can be lucky. For these clips it is not."""
+    clips = list(range(8))
+    narrow, wide = (beam_search(Table(clips), 8, k, 5, CPU) for k in (1, 8))
+    assert all(w[1] >= n[1] for n, w in zip(narrow, wide, strict=True))
+    assert any(w[1] > n[1] for n, w in zip(narrow, wide, strict=True))
+
+
+def test_the_length_penalty_favours_long_captions():
+    clips = list(range(6))
+    lengths = []
+    for penalty in (0.0, 2.0):
+        found = beam_search(Table(clips), 6, 8, 5, CPU, penalty)
+        lengths.append(sum(len(ids) for ids, _ in found))
+    assert lengths[1] > lengths[0]
+
+
+class Script:
+    """Probabilities by the words so far, written out; anything else goes on with the word 9."""
+
+    def __init__(self, **probabilities):
+        self.table = {tuple(k): v for k, v in probabilities.pop("table").items()}
+
+    def logits(self, tokens, parents):
+        out = torch.full((*tokens.shape[:2], VOCABULARY), float("-inf"))
+        for k in range(tokens.shape[1]):
+            chances = self.table.get(tuple(tokens[0, k, 1:].tolist()), {9: 1.0})
+            for word, chance in chances.items():
+                out[0, k, word] = torch.tensor(chance).log()
+        return out
+
+    def keep(self, clips):
+        assert not len(clips)
+
+
+ENDED_SECOND = {
+    (): {5: 0.6, EOT: 0.4},  # an empty caption, 0.4, is second
+    (5,): {6: 0.5, 7: 0.5},  # all others fall below it
+    (EOT,): {8: 1.0},  # where the released search goes on
+    (EOT, 8): {8: 1.0},
+    (EOT, 8, 8): {EOT: 1.0},
+}
+
+
+def test_a_frozen_end_keeps_its_place():
+    ids, score = beam_search(Script(table=ENDED_SECOND), 1, 2, 5, CPU)[0]
+    assert ids == []
+    assert score == pytest.approx(torch.tensor(0.4).log().item())
+
+
+def test_the_released_search_goes_on_after_an_end():
+    """It stops when the top hypothesis' newest token is the end; that one may have ended before.
+
+    Had the end not been followed by certain words, it would have lost its place.
+    """
+    ids, score = beam_search(Script(table=ENDED_SECOND), 1, 2, 5, CPU, stopping="released")[0]
+    assert (ids, score) == ([], pytest.approx(torch.tensor(0.4).log().item()))
+    weak = ENDED_SECOND | {(EOT,): {8: 0.1, 9: 0.1}}
+    found = {s: beam_search(Script(table=weak), 1, 2, 5, CPU, stopping=s)[0][0]
+             for s in ("frozen", "released")}  # fmt: skip
+    assert found["frozen"] == []
+    assert found["released"][0] == 5
+
+
+def test_an_end_waits_for_those_that_can_still_overtake_it():
+    """Divided by its length, a likely long caption beats the likelier empty one: -0.92 / 3."""
+    table = {(): {EOT: 0.5, 5: 0.4, 6: 0.1}, (5,): {7: 1.0}, (5, 7): {EOT: 1.0}}
+    ids, score = beam_search(Script(table=table), 1, 2, 5, CPU, length_penalty=1.0)[0]
+    assert ids == [5, 7]
+    assert score == pytest.approx(torch.tensor(0.4).log().item() / 3)
+    assert beam_search(Script(table=table), 1, 2, 5, CPU)[0][0] == []
+
+
+class Words:
+    """Writes a fixed caption for each clip and counts how often it is asked."""
+
+    def __init__(self, captions):
+        self.captions, self.step = captions, 0
+
+    def logits(self, tokens, parents):
+        out = torch.zeros(*tokens.shape[:2], VOCABULARY)
+        for row, ids in enumerate(self.captions):
+            out[row, :, ids[min(self.step, len(ids) - 1)]] = 50.0
+        self.step += 1
+        return out
+
+    def keep(self, clips):
+        self.captions = [self.captions[i] for i in clips.tolist()]
+
+
+@pytest.mark.parametrize("stop", [EOT, PAD])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_each_caption_stops_at_its_end(stop, beams):
+    script = Words([[5, stop, 9], [6, 7, stop], [stop, 8, 8], [5, 5, stop]])
+    found = beam_search(script, 4, beams, 8, CPU)
+    assert [ids for ids, _ in found] == [[5], [6, 7], [], [5, 5]]
+    assert script.step == 3  # it does not go on when all have ended
+
+
+def test_no_run_of_words_comes_twice():
+    tokens = torch.tensor([[[SOT, 5, 6, 7, 5, 6], [SOT, 5, 5, 5, 8, 9]]])
+    logits = torch.zeros(1, 2, VOCABULARY)
+
+    def forbidden(size):
+        out = without_repeats(logits, tokens, size)
+        return [set(row.isinf().nonzero()[:, 0].tolist()) - {SOT} for row in out[0]]
+
+    assert forbidden(0) == [set(), set()]
+    assert forbidden(1) == [{5, 6, 7}, {5, 8, 9}]
+    assert forbidden(2) == [{7}, set()]
+    assert forbidden(3) == [{7}, set()]
+    assert forbidden(4) == [set(), set()]
+    assert torch.equal(without_repeats(logits, tokens[..., :2], 2), logits)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_captions_without_repeats(size):
+    clips = list(range(6))
+    words = [5, 6, 7, 8, 9, 10, 11, 12]
+    for ids, _ in beam_search(Table(clips, words=words), 6, 3, 7, CPU, no_repeat_ngram=size):
+        runs = list(zip(*(ids[i:] for i in range(size)), strict=False))
+        assert len(ids) == 7
+        assert len(set(runs)) == len(runs)
+
+
+def draws(clips, words, seed=0):
+    rows = [torch.Generator().manual_seed(seed + clip) for clip in clips]
+    return torch.stack([torch.rand(words, generator=g, dtype=torch.float64) for g in rows])
+
+
+def test_a_sampled_clip_does_not_depend_on_its_batch():
+    clips = list(range(6))
+    together = sample(Table(clips), draws(clips, 6))
+    assert together == [sample(Table([c]), draws([c], 6))[0] for c in clips]
+    assert together != sample(Table(clips), draws(clips, 6, seed=100))
+
+
+def test_samples_come_as_often_as_their_probability():
+    """100 evenly spaced draws of one word: exact to the spacing."""
+    table = Table([0] * 100)
+    even = (torch.arange(100, dtype=torch.float64) + 0.5)[:, None] / 100
+    found = [ids[0] if ids else EOT for ids, _ in sample(table, even)]
+    expected = Table([0]).row(0, []).softmax(-1)
+    for word, chance in zip(WORDS, expected.tolist(), strict=True):
+        assert found.count(word) / 100 == pytest.approx(chance, abs=0.01)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1e-3, 1.0), (1.0, 1e-6)])
+def test_cold_or_narrow_sampling_is_greedy(temperature, top_p):
+    clips = list(range(5))
+    greedy = beam_search(Table(clips), 5, 1, 6, CPU)
+    found = sample(Table(clips), draws(clips, 6), temperature, top_p)
+    assert [ids for ids, _ in found] == [ids for ids, _ in greedy]
+    assert [s for _, s in found] == pytest.approx([s for _, s in greedy], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "allowed"), [(0.45, {5}), (0.6, {5, 6}), (0.9, {5, 6, 7}), (1.0, {5, 6, 7})]
+)
+def test_top_p_draws_from_the_likeliest_words_only(top_p, allowed):
+    found = set()
+    for u in (0.0, 0.3, 0.62, 0.7, 0.99, 1 - 2**-53):
+        script = Script(table={(): {5: 0.5, 6: 0.3, 7: 0.2}})
+        drawn = sample(script, torch.tensor([[u]], dtype=torch.float64), 1.0, top_p)
+        found |= set(drawn[0][0])
+    assert found == allowed

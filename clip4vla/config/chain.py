@@ -1,7 +1,6 @@
 """The chain of runs behind one row on one dataset: pre-training to evaluation."""
 
 from clip4vla.config import keys
-from clip4vla.config.base import Section
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.recipe import PretrainRecipe, Recipe
@@ -10,6 +9,7 @@ from clip4vla.config.run import (
     Finetune,
     HeldOut,
     Pretrain,
+    Run,
     Source,
     Substitute,
     sources_of,
@@ -54,7 +54,7 @@ def add_chain(
     def own(split: str) -> Source:
         return source(dataset, split, recipe.nonverbal_share)
 
-    def add(run: Section) -> str:
+    def add(run: Run) -> str:
         key = keys.run_key(run)
         plan.runs[key] = run
         for item in sources_of(run):

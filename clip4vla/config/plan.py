@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.base import Section
-from clip4vla.config.data import Cache
+from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.load import Config
 from clip4vla.config.metrics import own_name
+from clip4vla.config.run import Evaluate, Run
 from clip4vla.config.table import Row, Table
 from clip4vla.config.yaml import Document
 
@@ -34,7 +34,7 @@ class Plan:
 
     config: Config
     tables: dict[str, Table] = field(default_factory=dict)
-    runs: dict[str, Section] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # (version, cache id)
     versions: dict[str, str] = field(default_factory=dict)  # dataset version -> dataset name
@@ -55,7 +55,7 @@ class Plan:
         """Run keys that a run starts from or takes donors from."""
         run = self.runs[key]
         names = ("start", "substitution", "text_substitution")
-        links = [getattr(run, name, None) for name in names]
+        links: list[str | None] = [getattr(run, name, None) for name in names]
         return [link for link in links if link is not None and not link.startswith(WEIGHTS)]
 
     def chain(self, key: str) -> list[str]:
@@ -119,7 +119,7 @@ class Plan:
                 for (of, own, dataset), reason in self.without_data.items()
                 if (of, own) == (name, row.row)
             ]
-            values = {"row": row.row, "label": row.label}
+            values: dict[str, Any] = {"row": row.row, "label": row.label}
             values["metrics"] = self._own_metrics(table, row)
             values["at"] = getattr(row.variant, table.sweep) if table.sweep else None
             if table.costs:
@@ -139,20 +139,20 @@ class Plan:
     def _own_metrics(self, table: Table, row: Row) -> dict[str, str]:
         """Column metric -> the row's, where its direction has another name: t2a_R1 for t2v_R1."""
         mine = [c.run_key for c in self.cells if (c.table, c.row) == (table.table, row.row)]
-        if not mine or self.runs[mine[0]].task != "retrieval":
+        run = self.runs[mine[0]] if mine else None
+        if not isinstance(run, Evaluate) or run.task != "retrieval":
             return {}
-        modalities = self.runs[mine[0]].modalities
-        own = {column.metric: own_name(column.metric, modalities) for column in table.columns}
+        own = {column.metric: own_name(column.metric, run.modalities) for column in table.columns}
         return {metric: name for metric, name in own.items() if name != metric}
 
-    def run(self, key: str) -> Section:
+    def run(self, key: str) -> Run:
         """The config of a run. Raises UserError for a key that no row of the targets uses."""
         if key not in self.runs:
             raise UserError(f"no run {key!r} in this config; `clip4vla plan` lists them")
         return self.runs[key]
 
-    def dataset_of(self, version: str):
-        """(name, Dataset) of a dataset version. Raises UserError when no run needs it."""
+    def dataset_of(self, version: str) -> tuple[str, Dataset]:
+        """Return (name, Dataset) of a dataset version. UserError when no run needs it."""
         known = self.listed | self.versions
         if version not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -160,12 +160,12 @@ class Plan:
         name = known[version]
         return name, self.config.datasets[name]
 
-    def weights_of(self, run: Section) -> str | None:
+    def weights_of(self, run: Run) -> str | None:
         """The name, in the config's `weights`, of what a run starts from; None: of nothing there.
 
         That is the model's CLIP, unless the run starts from another run or from other weights.
         """
-        start = getattr(run, "start", None)
+        start = run.start
         if start is None:
             return run.model.weights
         return start.removeprefix(WEIGHTS) if start.startswith(WEIGHTS) else None

@@ -3,6 +3,7 @@
 Four stages, each a section with a `stage` field: Pretrain, Substitute, Finetune, Evaluate.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -153,11 +154,11 @@ class Evaluate(Section):
     variants: list[Variant] = added([], "scored beside it, by name; without repetition")
 
 
-Run = Annotated[Pretrain | Substitute | Finetune | Evaluate, Field(discriminator="stage")]
-RUN = TypeAdapter(Run)
+Run = Pretrain | Substitute | Finetune | Evaluate
+RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="stage")])
 
 
-def read_run(path, key: str) -> Pretrain | Substitute | Finetune | Evaluate:
+def read_run(path: str | Path, key: str) -> Run:
     """Read the `config.json` of a run.
 
     Raises UserError with file, field and remedy for an invalid config, and for one whose hash is
@@ -179,7 +180,7 @@ def read_run(path, key: str) -> Pretrain | Substitute | Finetune | Evaluate:
     raise UserError(f"{path}: not the config of a run {why}; delete it and run the stage again")
 
 
-def sources_of(run: Pretrain | Substitute | Finetune | Evaluate) -> list[Source]:
+def sources_of(run: Run) -> list[Source]:
     """Every source of clips that a run reads."""
     match run:
         case Pretrain():

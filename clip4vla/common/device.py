@@ -3,11 +3,12 @@
 import contextlib
 import ctypes
 import os
-import sys
+from typing import Any
 
 import torch
 
 from clip4vla.common.gpus import claim_one_or_share
+from clip4vla.common.log import log
 
 
 def pick_device() -> torch.device:
@@ -56,10 +57,8 @@ def _warn_if_bound(threads: int) -> None:
         fix = f"pass --cpus-per-task={threads} to srun itself (Slurm 22.05 to 23.02 needs it there)"
     else:
         fix = "lower --threads, or give the process more CPUs (taskset, the container's cpuset)"
-    print(
-        f"clip4vla: warning: --threads {threads}: this process is bound to {usable} of {machine} "
-        f"CPUs. Fix: {fix}",
-        file=sys.stderr,
+    log.warning(
+        f"--threads {threads}: this process is bound to {usable} of {machine} CPUs. Fix: {fix}"
     )
 
 
@@ -85,10 +84,10 @@ def autocast(
     return torch.autocast(device.type, dtype=dtype)
 
 
-def to_device(batch: dict, device: torch.device) -> dict:
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on `device`; lists of ids and captions stay as they are."""
 
-    def moved(value):
+    def moved(value: object) -> object:
         if isinstance(value, dict):
             return to_device(value, device)
         return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

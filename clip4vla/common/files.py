@@ -5,13 +5,17 @@ import fcntl
 import hashlib
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip4vla.common.errors import RetryLater
+from clip4vla.common.log import log
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 def canonical_json(value: Any) -> str:
@@ -30,7 +34,7 @@ def sha256_of_file(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_of_ids(ids) -> str:
+def sha256_of_ids(ids: Iterable[str]) -> str:
     """Hash that stands behind every N: sha256 of the sorted ids, one a line."""
     return sha256_of("\n".join(sorted(ids)))
 
@@ -74,13 +78,13 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json_text(value))
 
 
-def write_parquet(path: str | Path, frame) -> None:
+def write_parquet(path: str | Path, frame: "pd.DataFrame") -> None:
     """Write a pandas frame as parquet, whole or not at all; equal frames give equal bytes."""
     with whole_file(path) as temporary:
         frame.to_parquet(temporary, index=False, compression="zstd")
 
 
-def write_table(path: str | Path, table) -> None:
+def write_table(path: str | Path, table: "pa.Table") -> None:
     """Write a pyarrow table as parquet, whole or not at all; equal tables give equal bytes."""
     import pyarrow.parquet as parquet
 
@@ -99,7 +103,7 @@ def read_json(path: str | Path) -> Any:
 @contextlib.contextmanager
 def sole_owner(
     folder: str | Path,
-    notify: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] = log.info,
     given_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Path]:
     """Hold the lock of a folder of state, waiting for another process that holds it.
@@ -111,7 +115,6 @@ def sole_owner(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    notify = notify or (lambda message: print(message, file=sys.stderr, flush=True))
     with open(folder / ".lock", "a+") as stream:
         told = False
         while True:

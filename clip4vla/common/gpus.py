@@ -8,11 +8,11 @@ lock tells of trainings that have not touched their GPU yet, and dies with the p
 import fcntl
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.log import log
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _held: list[int] = []  # open lock files, for the life of this process
@@ -53,7 +53,7 @@ def claim_one_or_share() -> None:
     try:
         claim(1)
     except UserError as error:
-        print(f"clip4vla: warning: sharing a GPU: {error}", file=sys.stderr)
+        log.warning(f"sharing a GPU: {error}")
 
 
 def _enough(asked: int, there: int, where: str) -> None:

@@ -2,8 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
+
+from clip4vla.common.log import log
 
 T = TypeVar("T")
 LOG_SECONDS = 60.0
@@ -22,7 +24,7 @@ def track(
     a minute, so that logs stay readable. `total` is needed only where `len()` does not work.
     status: gives what else to show, behind the bar or the line.
     """
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if sys.stderr.isatty():
         yield from _bar(iterable, description, total, status)
@@ -33,7 +35,7 @@ def track(
         if now - last > LOG_SECONDS:
             last = now
             more = f", {status()}" if status else ""
-            print(f"{description}: {done}/{total or '?'}{more}", file=sys.stderr, flush=True)
+            log.info(f"{description}: {done}/{total or '?'}{more}")
         yield item
 
 
@@ -43,7 +45,7 @@ def _bar(
     total: int | None,
     status: Callable[[], str] | None,
 ) -> Iterator[T]:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -56,7 +58,7 @@ def _bar(
     class Bar(Progress):
         shown = ""
 
-        def get_renderables(self):
+        def get_renderables(self) -> Iterable[RenderableType]:
             yield self.make_tasks_table(self.tasks)
             if self.shown:  # below the bar, where it has room
                 yield Text(self.shown, style="dim")

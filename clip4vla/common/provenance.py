@@ -48,8 +48,10 @@ def _git() -> tuple[tuple[str, Any], ...]:
     def git(*arguments: str) -> str:
         # Without the lock of the index, which a commit of the user's may want at this moment.
         command = ["git", "--no-optional-locks", "-C", str(package), *arguments]
-        given = {"capture_output": True, "text": True, "check": True, "timeout": GIT_SECONDS}
-        return subprocess.run(command, **given).stdout.strip()
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS
+        )
+        return answer.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # not merely below some repository

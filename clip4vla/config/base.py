@@ -65,7 +65,7 @@ class Section(BaseModel):
         """
         values = {}
         for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra or {}
+            extra = extra_of(field)
             value = getattr(self, name)
             if extra.get("runtime") or ("neutral" in extra and value == extra["neutral"]):
                 continue
@@ -122,17 +122,24 @@ NAME = r"^[a-z][a-z0-9_]{0,40}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]  # of a table, a row: of files and commands
 
 
-def each_once(values: list | None) -> list | None:
+def each_once(values: list[Any] | None) -> list[Any] | None:
     """ValueError for a list in which something stands twice."""
-    for value in values or ():
-        if values.count(value) > 1:
-            raise ValueError(f"{value} stands twice; name each once")
+    if values:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value} stands twice; name each once")
     return values
 
 
-def runtime(default: Any = ..., **options: Any) -> FieldInfo:
+def runtime(default: Any = ..., **options: Any) -> Any:
     """A field that says how or where something runs, never what is computed."""
     return Field(default, json_schema_extra={"runtime": True}, **options)
+
+
+def extra_of(field: FieldInfo) -> dict[str, Any]:
+    """Return the marks of a field: `runtime`, or `neutral` with its value."""
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
 
 
 def refuse_unread(section: Section, switch: str, reads: dict[str, tuple[str, ...]]) -> None:

@@ -1,9 +1,12 @@
 """The chain of runs behind one row on one dataset: pre-training to evaluation."""
 
+from collections.abc import Callable
+from typing import Literal
+
 from clip4vla.config import keys
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.plan import WEIGHTS, Plan
-from clip4vla.config.recipe import PretrainRecipe, Recipe
+from clip4vla.config.recipe import PretrainRecipe, Recipe, SecondStage
 from clip4vla.config.run import (
     Evaluate,
     Finetune,
@@ -64,9 +67,7 @@ def add_chain(
     for name in datasets_of(recipe, dataset):
         plan.versions[keys.dataset_version(name, plan.config.datasets[name])] = name
 
-    before = {"cache": recipe.cache, "model": recipe.model.towers()}
-    shared = {"cache": recipe.cache, "model": recipe.model}
-    start = _add_pretraining(plan, recipe.pretrain, source, add, before)
+    start = _add_pretraining(plan, recipe, source, add)
     train_policy, policy = policies(recipe)
     queries = [recipe.test]
     if recipe.finetune:
@@ -81,8 +82,9 @@ def add_chain(
                 donors=own(recipe.donor_split),
                 neighbours=neighbours,
                 mean=recipe.donor_mean if neighbours == "vision" else "masked",
+                cache=recipe.cache,
+                model=recipe.model.towers(),
                 inputs=recipe.inputs,
-                **before,
             )
         )
 
@@ -105,6 +107,8 @@ def add_chain(
                 selection=tuning.selection,
                 missing_audio=train_policy,
                 substitution=donors_for(train_policy, *([policy] if on_test else [])),
+                cache=recipe.cache,
+                model=recipe.model,
                 inputs=recipe.inputs,
                 objective=tuning.objective,
                 optimiser=tuning.optimiser,
@@ -113,7 +117,6 @@ def add_chain(
                 test=own(recipe.test) if on_test else None,
                 test_missing_audio=policy if on_test else None,
                 decoding=recipe.decoding if on_test else Decoding(),
-                **shared,
             )
         )
     return add(
@@ -125,10 +128,11 @@ def add_chain(
             missing_audio=policy,
             substitution=substitutions.get("vision"),
             text_substitution=substitutions.get("text"),
+            cache=recipe.cache,
+            model=recipe.model,
             inputs=recipe.inputs,
             decoding=recipe.decoding,
             variants=variants,
-            **shared,
         )
     )
 
@@ -145,44 +149,44 @@ def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
 
 
 def _add_pretraining(
-    plan: Plan, pretrain: PretrainRecipe | None, source, add, shared
+    plan: Plan,
+    recipe: Recipe,
+    source: Callable[[str, str, float], Source],
+    add: Callable[[Run], str],
 ) -> str | None:
     """Key of the last pre-training run, `weights:NAME`, or None: CLIP itself."""
+    pretrain = recipe.pretrain
     if pretrain is None:
         return None
+    model = recipe.model.towers()
     if pretrain.type_token is not None:
-        model = shared["model"].model_copy(update={"type_token": pretrain.type_token})
-        shared = {**shared, "model": model}
-    both = {
-        "seed": pretrain.seed,
-        "sources": [source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources],
-        "inputs": pretrain.inputs,
-        "masking": pretrain.masking,
-        **shared,
-    }
+        model = model.model_copy(update={"type_token": pretrain.type_token})
+    sources = [source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources]
+
+    def add_stage(
+        stage: PretrainRecipe | SecondStage, start: str | None, trainable: Literal["audio", "all"]
+    ) -> str:
+        return add(
+            Pretrain(
+                seed=pretrain.seed,
+                sources=sources,
+                cache=recipe.cache,
+                model=model,
+                inputs=pretrain.inputs,
+                masking=pretrain.masking,
+                objective=stage.objective,
+                optimiser=stage.optimiser,
+                trainable=trainable,
+                freeze=stage.freeze,
+                held_out=_held_out(plan, pretrain),
+                start=start,
+            )
+        )
+
     if pretrain.start_from:
         start = WEIGHTS + pretrain.start_from
     else:
-        start = add(
-            Pretrain(
-                objective=pretrain.objective,
-                optimiser=pretrain.optimiser,
-                trainable=pretrain.trainable,
-                freeze=pretrain.freeze,
-                held_out=_held_out(plan, pretrain),
-                **both,
-            )
-        )
+        start = add_stage(pretrain, None, pretrain.trainable)
     if second := pretrain.second_stage:
-        start = add(
-            Pretrain(
-                start=start,
-                objective=second.objective,
-                optimiser=second.optimiser,
-                trainable="all",
-                freeze=second.freeze,
-                held_out=_held_out(plan, pretrain),
-                **both,
-            )
-        )
+        start = add_stage(second, start, "all")
     return start

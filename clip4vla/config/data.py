@@ -10,7 +10,7 @@ from clip4vla.config.base import Section, refuse_unread, runtime
 AudioPolicy = Literal["filter", "substitute", "zeros", "random", "none", "released_links"]
 Neighbours = Literal["vision", "text"]
 # Policies that give a silent clip a donor's sound, and in which space its donors are neighbours.
-DONORS_BY: dict[AudioPolicy, Neighbours] = {
+DONORS_BY: dict[str, Neighbours] = {
     "substitute": "vision",
     "random": "vision",
     "released_links": "text",

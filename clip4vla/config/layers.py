@@ -34,7 +34,7 @@ class Layers:
         for _, _, patch in self._parts():
             value = merge(value, patch)
         preset = row.preset or self.config.preset
-        value = merge(preset_values(preset, value, known and known.reader), value)
+        value = merge(preset_values(preset, value, known.reader if known else None), value)
         if is_marked(value) != (fold is not None):
             place = self.document.place(("folds", self.dataset)) or self.row_place
             raise UserError(

@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.base import BOOL, Name, Section, each_once, runtime
@@ -13,6 +14,7 @@ from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, command_line, merge, read_yaml
 
+S = TypeVar("S", bound=Section)
 DATASET_NAME = r"[a-z0-9_]+"
 
 
@@ -101,7 +103,7 @@ def load_config(
     return validated(Config, value, documents), documents
 
 
-def validated(model: type[Section], value: Any, documents: list[Document], at: KeyPath = ()) -> Any:
+def validated(model: type[S], value: object, documents: list[Document], at: KeyPath = ()) -> S:
     """`model.model_validate`, with errors as one line each that name file, line and key."""
     try:
         return model.model_validate(value)
@@ -110,7 +112,9 @@ def validated(model: type[Section], value: Any, documents: list[Document], at: K
         raise UserError("\n".join(lines)) from None
 
 
-def _one_line(model: type[Section], error: Any, documents: list[Document], at: KeyPath) -> str:
+def _one_line(
+    model: type[Section], error: ErrorDetails, documents: list[Document], at: KeyPath
+) -> str:
     key = (*at, *error["loc"], *([error["ctx"]["key"]] if error["type"] == BOOL else []))
     named = ".".join(str(part) for part in key)
     message = error["msg"].removeprefix("Value error, ")
@@ -132,13 +136,13 @@ def place_in(documents: list[Document], key: KeyPath) -> str | None:
     return holder.place(key) if holder else None
 
 
-def _near(model: type[Section], loc: tuple) -> str:
+def _near(model: type[Section], loc: KeyPath) -> str:
     """`; did you mean X?` from the fields that the section at `loc` really has."""
     fields = section_fields(model, loc[:-1])
     return did_you_mean(str(loc[-1]), fields)
 
 
-def section_fields(model: type[Section], loc: tuple) -> list[str]:
+def section_fields(model: type[Section], loc: KeyPath) -> list[str]:
     """Names of the fields of the section that `loc` leads to."""
     for part in loc:
         if part in model.model_fields:

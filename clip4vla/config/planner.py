@@ -4,6 +4,8 @@ A row on one dataset with one seed is a chain of runs (pretrain -> substitute ->
 evaluate). Chains share the runs whose scientific config is equal: the run key is its hash.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from clip4vla.config.run import sources_of
 from clip4vla.config.sections import GATES
 from clip4vla.config.table import Row, Table, read_table, tables_in
 from clip4vla.config.variant import Variant
-from clip4vla.config.yaml import Document
+from clip4vla.config.yaml import Document, KeyPath
 
 
 def make_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Plan:
@@ -71,10 +73,11 @@ def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
         if name not in plan.config.datasets:
             known = ", ".join(plan.config.datasets) or "none"
             raise UserError(f"{where}: no dataset {name!r} in the config; known: {known}")
-    for name in (recipe.model.weights, recipe.pretrain and recipe.pretrain.start_from):
-        if name and name not in plan.config.weights:
+    start_from = recipe.pretrain.start_from if recipe.pretrain else None
+    for weights in (recipe.model.weights, start_from):
+        if weights and weights not in plan.config.weights:
             known = ", ".join(plan.config.weights) or "none"
-            raise UserError(f"{where}: no weights {name!r} in the config; known: {known}")
+            raise UserError(f"{where}: no weights {weights!r} in the config; known: {known}")
     disabled = [name for name in needed if not plan.config.datasets[name].enabled]
     if disabled:
         reason = f"no data: {', '.join(disabled)} disabled"
@@ -86,15 +89,30 @@ def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
     galleries = _galleries(table, recipe, variant, dataset, where)
     for seed in (row.seeds or table.seeds) if recipe.finetune else [None]:
         key = add_chain(plan, recipe, dataset, seed, variants)
-        known = table.table, row.row, dataset, seed, key
-        plan.cells.append(Cell(*known, fold, variant.name, galleries))
+        cell = Cell(
+            table=table.table,
+            row=row.row,
+            dataset=dataset,
+            seed=seed,
+            run_key=key,
+            fold=fold,
+            variant=variant.name,
+            galleries=galleries,
+        )
+        plan.cells.append(cell)
     _note_places(plan, layers, recipe, key)
 
 
 def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: bool) -> None:
     """Columns on the row's dataset are of metrics that its evaluation has."""
-    given = recipe.task, recipe.modalities, recipe.model.fusion, variant.frames
-    known = metric_names(*given, varied)
+    names = partial(
+        metric_names,
+        task=recipe.task,
+        modalities=recipe.modalities,
+        fusion=recipe.model.fusion,
+        frames=variant.frames,
+    )
+    known = names(varied=varied)
     for index, column in enumerate(layers.table.columns):
         metric = column.metric
         if recipe.task == "retrieval":
@@ -102,7 +120,7 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
         if column.dataset != layers.dataset or metric in known:
             continue
         hint = did_you_mean(metric, known)
-        if metric in metric_names(*given, varied=True):
+        if metric in names(varied=True):
             hint = "; it is of rows of which one has a `variant`"
         place = layers.document.place(("columns", index, "metric"))
         raise UserError(
@@ -112,14 +130,14 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
 
 def _note_places(plan: Plan, layers: Layers, recipe: Recipe, key: str) -> None:
     """Note where the splits of a row's runs and their architecture are said; key: the last run."""
-    said = {(layers.dataset, recipe.test): ("test",)}
+    said: dict[tuple[str, ...], KeyPath] = {(layers.dataset, recipe.test): ("test",)}
     for name in ("train", "val") if recipe.finetune else ():
         split = getattr(recipe.finetune, name)
         said.setdefault((layers.dataset, split), ("finetune", name))
     said.setdefault((layers.dataset, recipe.donor_split), ("donor_split",))
     for index, source in enumerate(recipe.pretrain.sources if recipe.pretrain else ()):
-        at = ("pretrain", "sources", index, "split")
-        said.setdefault((source.dataset, source.split), at)
+        path = ("pretrain", "sources", index, "split")
+        said.setdefault((source.dataset, source.split), path)
     runs = [plan.runs[run] for run in plan.chain(key)]
     read = {(plan.versions[s.dataset], s.split) for run in runs for s in sources_of(run)}
     said = {what: at for what, at in said.items() if what in read}
@@ -161,8 +179,8 @@ def _variants(plan: Plan, layers: Layers, recipe: Recipe, fold: int | None) -> l
         for index, row in enumerate(other.rows):
             if row.variant is None or not row.variant.name:
                 continue
-            given = plan.config, layers.documents, other, of, index, dataset
-            if Layers(*given).recipe(fold) != recipe:
+            others = replace(layers, table=other, document=of, index=index)
+            if others.recipe(fold) != recipe:
                 continue
             gated = recipe.model.fusion in GATES
             try:

@@ -121,7 +121,7 @@ def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) ->
 
 def _script(task: str, reader: str | None, recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """What the scripts of the released code set beyond the preset itself."""
-    found = [TASKS.get(task, {}), SCRIPTS.get((task, reader), {})]
+    found = [TASKS.get(task, {}), SCRIPTS.get((task, reader), {}) if reader else {}]
     fusion = recipe.get("model", {}).get("fusion")
     if fusion in JOINT_BATCH:
         epochs, batch = 10, JOINT_BATCH[fusion]

@@ -77,9 +77,11 @@ class PretrainRecipe(Section):
         if not self.sources and (self.start_from is None or self.second_stage is not None):
             or_weights = "" if self.second_stage else ", or `from` with the name of weights"
             raise ValueError(f"needs `sources` to train on{or_weights}")
-        for stage, objective in (("", self.objective), ("second_stage.", self.second_stage)):
-            objective = getattr(objective, "objective", objective)
-            if objective and not (objective.inter or objective.intra):
+        objectives = {"": self.objective}
+        if self.second_stage:
+            objectives["second_stage."] = self.second_stage.objective
+        for stage, objective in objectives.items():
+            if not (objective.inter or objective.intra):
                 both = f"{stage}objective.inter and {stage}objective.intra"
                 raise ValueError(f"{both} are both off: nothing to learn")
         if self.type_token is not None and not self.read_sources:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from clip4vla.config.base import Section
+from clip4vla.config.base import Section, extra_of
 from clip4vla.config.data import Dataset, Expected
 from clip4vla.config.load import Config, Weights, section_in
 from clip4vla.config.presets import PRESETS, SCRIPTS, TASKS
@@ -99,9 +99,8 @@ def _fields(
                 lines.append(f"| `{key}` | section or null | `null` |{kind} {meaning} |")
             lines += _fields(inner, f"{key}.", kinds, value if isinstance(value, inner) else None)
             continue
-        extra = field.json_schema_extra or {}
         default = "required" if value is PydanticUndefined else f"`{_text(value)}`"
-        kind = (" runtime |" if extra.get("runtime") else " science |") if kinds else ""
+        kind = (" runtime |" if extra_of(field).get("runtime") else " science |") if kinds else ""
         shown, meaning = (
             text.replace("|", "\\|") for text in (_type(field.annotation), field.description or "")
         )
@@ -120,7 +119,7 @@ def _is_collection(annotation: Any) -> bool:
 def _type(annotation: Any) -> str:
     if isinstance(annotation, type) and not getattr(annotation, "__args__", None):
         return {"NoneType": "null", "Path": "path"}.get(annotation.__name__, annotation.__name__)
-    arguments = getattr(annotation, "__args__", ())
+    arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
     origin = getattr(annotation, "__origin__", None)
     if origin in (list, dict):
         return f"{origin.__name__} of {_type(arguments[-1])}"

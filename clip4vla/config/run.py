@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.files import canonical_json, read_json, sha256_of
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache, Neighbours
 from clip4vla.config.sections import (
@@ -164,8 +165,6 @@ def read_run(path: str | Path, key: str) -> Run:
     Raises UserError with file, field and remedy for an invalid config, and for one whose hash is
     not `key`: it was edited, or belongs to another run.
     """
-    from clip4vla.common.files import canonical_json, read_json, sha256_of
-
     try:
         value = read_json(path)
         run = RUN.validate_python(value)

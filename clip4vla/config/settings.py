@@ -42,14 +42,13 @@ def head_of(model: Model, task: Task | None) -> Head:
 
 def settings_of(run: Pretrain | Finetune, classes: list[str] | None = None) -> Settings:
     """The settings of the model that a run trains."""
-    tuned = isinstance(run, Finetune)
     shares = {source.nonverbal_share for source in sources_of(run)}
     return Settings(
         model=run.model,
         inputs=run.inputs,
         cache=run.cache,
-        task=run.task if tuned else None,
-        modalities=run.modalities if tuned else ["vision", "audio"],
+        task=run.task if isinstance(run, Finetune) else None,
+        modalities=run.modalities if isinstance(run, Finetune) else ["vision", "audio"],
         nonverbal_share=shares.pop() if len(shares) == 1 else None,
         classes=classes,
     )

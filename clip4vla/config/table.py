@@ -10,7 +10,7 @@ from clip4vla.config.base import Name, OneLine, Printable, Section, each_once
 from clip4vla.config.load import validated
 from clip4vla.config.presets import Preset
 from clip4vla.config.variant import Variant
-from clip4vla.config.yaml import Document, read_yaml
+from clip4vla.config.yaml import Document, KeyPath, read_yaml
 
 NO_PAPER = "none"  # the `paper_table` of a table that is compared with nothing
 # Rules of the workflow and figures over all tables: a table gives its name to rule and figure.
@@ -146,11 +146,12 @@ def _check_datasets(table: Table, document: Document) -> None:
     """What is said by dataset is of a dataset that a column has, and folds are said once."""
     shown = {column.dataset for column in table.columns}
     said = {key: getattr(table, key) for key in ("datasets", "galleries", "folds")}
-    places = [(key, name) for key, of in said.items() for name in of]
+    places: list[KeyPath] = [(key, name) for key, of in said.items() for name in of]
     places += [("presets", preset, name) for preset, of in table.presets.items() for name in of]
-    for place in places:
-        if place[-1] not in shown:
-            raise UserError(f"{document.place(place)}: {'.'.join(place)}: no column has it")
+    for key_path in places:
+        if key_path[-1] not in shown:
+            named = ".".join(map(str, key_path))
+            raise UserError(f"{document.place(key_path)}: {named}: no column has it")
     for dataset, folds in table.folds.items():
         if not folds or len(set(folds)) < len(folds):
             place = document.place(("folds", dataset))

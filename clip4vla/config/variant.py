@@ -1,7 +1,7 @@
 """Variants of an evaluation: the same checkpoint and clips, with another sound at test."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -33,7 +33,7 @@ class Variant(Section):
         changed = {name: value for name, value in self if value != self._default(name)}
         return ", ".join(f"{name}={_text(value)}" for name, value in changed.items())
 
-    def _default(self, name: str):
+    def _default(self, name: str) -> Any:
         return type(self).model_fields[name].default
 
     def hears_only(self, modalities: Sequence[str]) -> bool:
@@ -69,7 +69,7 @@ class Variant(Section):
             raise ValueError(f"variant {self.name}: nothing is left to score")
 
 
-def _text(value) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -30,11 +30,11 @@ def run_here(arguments: list[str], processes: int) -> None:
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
-    ranks: list[subprocess.Popen] = []
-    told: list[int] = []  # signals so far: ranks that start later get them too
+    ranks: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []  # signals so far: ranks that start later get them too
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        received.append(number)
         _send(ranks, number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -42,8 +42,8 @@ def run_here(arguments: list[str], processes: int) -> None:
     for rank in range(processes):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         ranks.append(subprocess.Popen([*COMMAND, *arguments], env=common | own))
-    for number in told:
-        _send(ranks, number)
+    for earlier in received:
+        _send(ranks, earlier)
     codes = _wait(ranks)
     if EXIT_USER_ERROR in codes:
         raise UserError("the training was refused: see above")
@@ -53,7 +53,7 @@ def run_here(arguments: list[str], processes: int) -> None:
         raise RuntimeError(f"the ranks of the training ended with {codes}: see above")
 
 
-def _wait(ranks: list[subprocess.Popen]) -> list[int]:
+def _wait(ranks: list[subprocess.Popen[bytes]]) -> list[int]:
     """Exit codes of all ranks. When one fails, the others wait for it in vain: they are ended."""
     deadline = None
     while any(rank.poll() is None for rank in ranks):
@@ -65,7 +65,7 @@ def _wait(ranks: list[subprocess.Popen]) -> list[int]:
     return [rank.returncode for rank in ranks]
 
 
-def _send(ranks: list[subprocess.Popen], number: int) -> None:
+def _send(ranks: list[subprocess.Popen[bytes]], number: int) -> None:
     for rank in ranks:
         if rank.poll() is None:
             rank.send_signal(number)

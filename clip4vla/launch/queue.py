@@ -105,7 +105,7 @@ def seconds_left() -> float | None:
     return float(seconds + 86400 * int(days or 0))
 
 
-def _rows(told: str, form: re.Pattern, command: str) -> list[str]:
+def _rows(told: str, form: re.Pattern[str], command: str) -> list[str]:
     """Return the lines of an answer. UserError for other text, as wrappers and busy sites print.
 
     No line is skipped, because a job that is overlooked would be submitted twice.
@@ -123,9 +123,11 @@ def _ask(*command: str, missing: str | None = None) -> str:
     """Output of a Slurm command; `missing` where it fails or is not there, else UserError."""
     # SQUEUE_STATES and the like would hide jobs
     env = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
-    given = {"capture_output": True, "text": True, "timeout": SECONDS, "check": True, "env": env}
     try:
-        return subprocess.run(command, **given).stdout
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, check=True, env=env
+        )
+        return answer.stdout
     except (OSError, subprocess.SubprocessError) as error:
         if missing is not None:
             return missing

@@ -10,6 +10,7 @@ from submitit import JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
 from clip4vla.common.errors import EXIT_RETRY, EXIT_USER_ERROR
+from clip4vla.common.log import log
 from clip4vla.launch.queue import requeue
 
 REFUSED = "refused"  # file of a job's folder: the rank that met a mistake of the user's
@@ -51,6 +52,6 @@ class Rank(Checkpointable):
 
     def _come_back(self, rank: int) -> None:
         if rank == 0 and not requeue(os.environ["SLURM_JOB_ID"]):
-            print("Slurm does not requeue this job: it is submitted anew", file=sys.stderr)
+            log.info("Slurm does not requeue this job: it is submitted anew")
             return
         time.sleep(REQUEUE_SECONDS)

@@ -17,6 +17,7 @@ from submitit.helpers import clean_env
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of, sole_owner
+from clip4vla.common.log import log
 from clip4vla.launch.queue import State, living_job, state_of
 from clip4vla.launch.rank import REFUSED, Rank
 from clip4vla.launch.request import ANY, Request
@@ -217,4 +218,4 @@ def _report(job_id: str, end: State, folder: Path, fruitless: int) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"{time.strftime('%F %T')} slurm: {message}", file=sys.stderr, flush=True)
+    log.info(f"{time.strftime('%F %T')} slurm: {message}")

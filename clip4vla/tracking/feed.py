@@ -19,6 +19,7 @@ from pathlib import Path
 
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import read_json, write_json
+from clip4vla.common.log import log
 from clip4vla.tracking.content import Contradiction, Stage, joined, log_params, log_points, set_tags
 from clip4vla.tracking.context import read_run_id, write_run_id
 from clip4vla.tracking.curve import read_curve
@@ -229,7 +230,7 @@ class Feeder:
             text = str(explained(self.spec.target.uri, error))
         else:
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        print(f"clip4vla: warning: not in MLflow for now: {text}", file=sys.stderr, flush=True)
+        log.warning(f"not in MLflow for now: {text}")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4vla.common.errors import RetryLater
+from clip4vla.common.log import log
 from clip4vla.tracking.context import Context, Target
 from clip4vla.tracking.sink import Sink
 
@@ -101,7 +102,7 @@ def live(spec: Spec) -> Iterator[Sink]:
     try:
         sink, end = LiveSink(spec), "failed"
     except OSError as error:  # no memory for another process
-        print(f"clip4vla: warning: not live in MLflow: {error}", file=sys.stderr, flush=True)
+        log.warning(f"not live in MLflow: {error}")
         yield Sink()
         return
     try:

@@ -4,11 +4,11 @@ Every stage writes the sha256 of its outputs into its record last. Outputs of ol
 files that were copied without their record, cannot be verified: they are read with a warning.
 """
 
-import sys
 from pathlib import Path
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
+from clip4vla.common.log import log
 from clip4vla.tracking.record import Record, read_record
 
 
@@ -57,8 +57,4 @@ def rerun(kind: str, key: str) -> str:
 def warn_unverified(path: str | Path, count: int = 1) -> None:
     """Warn that a file, and `count` - 1 others, cannot be verified."""
     more = f" and {count - 1} more" if count > 1 else ""
-    print(
-        f"clip4vla: warning: {path}{more}: not verified: no record.json beside it has its sha256",
-        file=sys.stderr,
-        flush=True,
-    )
+    log.warning(f"{path}{more}: not verified: no record.json beside it has its sha256")

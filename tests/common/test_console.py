@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from clip4vla.cli.main import app
 from clip4vla.common.console import IN_A_PIPE, NARROWEST, console, table
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 NAME = "fusion/global_to_global/audiocaps/s1/" + "x" * 100
 
 

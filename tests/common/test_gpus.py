@@ -35,7 +35,7 @@ def other_process(tmp_path):
     """Another training of this machine asks for one GPU: what it got."""
     script = (
         f"import os, tempfile\ntempfile.tempdir = {str(tmp_path)!r}\n"
-        "from clip4vla import devices\ndevices.claim(1)\nprint(os.environ[devices.VISIBLE])"
+        "from clip4vla.common import gpus as devices\ndevices.claim(1)\nprint(os.environ[devices.VISIBLE])"
     )
     variables = {name: value for name, value in os.environ.items() if name != devices.VISIBLE}
     command = [sys.executable, "-c", script]

@@ -1,0 +1,32 @@
+"""The logger of all rooms. Its lines go to stderr: `clip4vla: warning: ...`, or plain text."""
+
+import logging
+import sys
+
+log = logging.getLogger("clip4vla")
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        return f"clip4vla: {record.levelname.lower()}: {text}"
+
+
+class _StderrHandler(logging.Handler):
+    """A handler that looks sys.stderr up at every line, because tests and notebooks replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+if not log.handlers:
+    _handler = _StderrHandler()
+    _handler.setFormatter(_Formatter())
+    log.addHandler(_handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # a library that configures the root logger would print lines twice

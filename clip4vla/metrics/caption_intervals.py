@@ -1,5 +1,7 @@
 """Caption scores as functions of draws of clips: per clip, what adds up to that of a corpus."""
 
+from collections.abc import Callable
+
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
@@ -35,16 +37,17 @@ def caption_statistics(
     ]
     counts = [(*part["correct"], *part["guess"]) for part in scorer.ctest]
     sums = np.concatenate([counts, lengths], axis=1).astype(np.float64)  # [C, 10]
-    clip = np.arange(len(hypotheses))
-    found = {
-        f"BLEU{n}": Totals(sums, lambda x, n=n: 100.0 * bleu(x)[:, n - 1]) for n in (1, 2, 3, 4)
-    }
+    found = {f"BLEU{n}": Totals(sums, _bleu_of(n)) for n in (1, 2, 3, 4)}
     if meteor is not None:
         found["METEOR"] = Totals(meteor_sums(meteor), lambda x: 100.0 * meteor_of(x))
     for name, metric in (("ROUGE_L", Rouge()), ("CIDEr", Cider())):
         each = metric.compute_score(references, hypotheses)[1]
-        found[name] = mean(100.0 * np.asarray(each), clip)
+        found[name] = mean(100.0 * np.asarray(each), np.arange(len(hypotheses)))
     return found
+
+
+def _bleu_of(n: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda sums: 100.0 * bleu(sums)[:, n - 1]
 
 
 def bleu(sums: np.ndarray) -> np.ndarray:

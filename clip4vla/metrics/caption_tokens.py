@@ -8,11 +8,15 @@ are words. Scores of the two differ by points and must not be compared.
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pycocoevalcap
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
 from clip4vla.metrics.java import java
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 PACKAGE = Path(next(iter(pycocoevalcap.__path__)))
 TOKENIZER = PACKAGE / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
@@ -49,7 +53,7 @@ def words(caption: str) -> str:
 
 
 @cache
-def _tokenizer():
+def _tokenizer() -> "SimpleTokenizer":
     from open_clip.tokenizer import SimpleTokenizer  # open_clip takes a second to import
 
     return SimpleTokenizer()

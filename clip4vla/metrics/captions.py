@@ -5,7 +5,7 @@ pycocoevalcap's wrapper: that needs a system Java, and leaves it running when so
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ METEOR = PACKAGE / "meteor" / "meteor-1.5.jar"
 HEAP = "-Xmx1500m"
 RELEASED = "whitespace"  # suffix of metrics in the released code's tokenisation
 Groups = dict[str, list[str]]  # name of the group -> its clips
+Meteor = Callable[[Captions, Captions], tuple[float, np.ndarray]]  # see `meteor`
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class CaptionScores:
 
     def stated(self) -> dict[str, dict[str, dict]]:
         """What metrics.json says of each group."""
-        both = {name: {"metrics": found} for name, found in self.metrics.items()}
+        both: dict[str, dict[str, dict]] = {
+            name: {"metrics": found} for name, found in self.metrics.items()
+        }
         for name, found in self.intervals.items():
             both[name]["intervals"] = found
         return both
@@ -78,7 +81,9 @@ def caption_scorer(
                 _check_same(clips, hypotheses, "to be scored, but without a hypothesis")
             said = ptb({clip: [caption] for clip, caption in hypotheses.items()})
             plain = {clip: [words(caption)] for clip, caption in hypotheses.items()}
-            metrics, ends, cider = {}, {}, {}
+            metrics: dict[str, dict[str, float]] = {}
+            ends: dict[str, dict[str, list[float]]] = {}
+            cider: dict[str, dict[str, float]] = {}
             for name, clips in groups.items():
                 metrics[name], cider[name] = {}, {}
                 if not clips:
@@ -87,8 +92,8 @@ def caption_scorer(
                 metrics[name], cider[name], sums = _scores(gts, res, meteor_score)
                 if report:
                     ends[name] = intervals(caption_statistics(gts, res, sums), len(res))
-                    given = _equally_many(_of(apart, clips)), _of(plain, clips), meteor_score
-                    found, _, _ = _scores(*given)
+                    gts, res = _equally_many(_of(apart, clips)), _of(plain, clips)
+                    found, _, _ = _scores(gts, res, meteor_score)
                     metrics[name] |= {f"{key}_{RELEASED}": value for key, value in found.items()}
             return CaptionScores(metrics, ends, cider)
 
@@ -107,7 +112,7 @@ def statistics_of(references: Captions, *runs: dict[str, str]) -> list[dict[str,
     return found
 
 
-def _check_same(all_of, be_in, else_has: str) -> None:
+def _check_same(all_of: Collection[str], be_in: Collection[str], else_has: str) -> None:
     """UserError when a clip of the first is not in the second, saying what that one has."""
     if found := set(all_of) - set(be_in):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -125,7 +130,7 @@ def _equally_many(references: Captions) -> Captions:
 
 
 def _scores(
-    gts: Captions, res: Captions, meteor_score: Callable | None
+    gts: Captions, res: Captions, meteor_score: Meteor | None
 ) -> tuple[dict[str, float], dict[str, float], np.ndarray | None]:
     """Corpus scores x 100, CIDEr x 100 of every clip, and METEOR's statistics of every clip."""
     with ThreadPoolExecutor(1) as beside:  # METEOR works in its own process, as long as all others
@@ -142,20 +147,19 @@ def _scores(
 
 
 @contextlib.contextmanager
-def meteor() -> Iterator[Callable[[Captions, Captions], tuple[float, np.ndarray]]]:
+def meteor() -> Iterator[Meteor]:
     """A running METEOR: a function of (references, hypotheses) to the corpus score in 0..1, and
     the statistics [C, 23] of each clip (`meteor_of`)."""
     options = ["-", "-", "-stdio", "-l", "en", "-norm"]
     with java([HEAP, "-jar", str(METEOR), *options]) as running:
-        process = running.process
 
         def ask(line: str, about: str) -> str:
             try:
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
+                running.stdin.write(line + "\n")
+                running.stdin.flush()
             except BrokenPipeError:
                 pass  # the empty answer below tells it
-            answer = process.stdout.readline().strip()
+            answer = running.stdout.readline().strip()
             if not answer[:1].isdigit():
                 raise running.failure("METEOR", f"without an answer {about}", answer)
             return answer
@@ -168,7 +172,7 @@ def meteor() -> Iterator[Callable[[Captions, Captions], tuple[float, np.ndarray]
                 statistics.append(ask(" ||| ".join(["SCORE", *texts]), f"on clip {clip}"))
             answer = ask(" ||| ".join(["EVAL", *statistics]), "on all clips together")
             for _ in statistics:
-                answer = process.stdout.readline()
+                answer = running.stdout.readline()
             return float(answer), np.array([line.split() for line in statistics], float)
 
         yield score

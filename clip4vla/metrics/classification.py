@@ -14,6 +14,6 @@ def report_accuracy(labels: np.ndarray, predicted: np.ndarray) -> dict[str, dict
     return stated | {"intervals": intervals({"accuracy": right}, len(labels))}
 
 
-def accuracy(labels: Sequence[str], predicted: Sequence[str]) -> float:
+def accuracy(labels: Sequence[str] | np.ndarray, predicted: Sequence[str] | np.ndarray) -> float:
     """Share of right labels in percent. A label that training never had counts as wrong."""
     return 100.0 * float(np.mean([a == b for a, b in zip(labels, predicted, strict=True)]))

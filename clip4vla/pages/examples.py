@@ -4,8 +4,10 @@ A function of metrics.json, predictions.parquet and the cache alone: equal files
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -77,16 +79,23 @@ def _measure(name: str) -> str:
     return name.removesuffix("_whitespace").removeprefix("t2v_").removeprefix("t2a_")
 
 
-def _control(predictions: pd.DataFrame, score: str) -> tuple[str | None, pd.Series | None]:
+class _Control(NamedTuple):
     """The control that says what sound is worth, and its score of every query."""
+
+    name: str
+    scores: pd.Series
+
+
+def _control(predictions: pd.DataFrame, score: str) -> _Control | None:
+    """The first control that was scored, on the larger gallery."""
     for control in CONTROLS:
         for gallery in ("all", "with_sound"):
             if (column := f"{score}/{gallery}/{control}") in predictions:
-                return control, predictions[column]
-    return None, None
+                return _Control(control, predictions[column])
+    return None
 
 
-def _sound(row, clip_id: str | None = None) -> str:
+def _sound(row: pd.Series) -> str:
     """Whose sound a clip had, in words."""
     text = {
         "own": "its own sound",
@@ -105,13 +114,15 @@ def _figure(thumbnails: Thumbnails, clip_id: str, words: str, kind: str = "") ->
 
 
 def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> str:
-    control, without = _control(predictions, "rank")
-    gain = None if without is None else (without - predictions["rank"]).to_numpy(dtype=float)
+    control = _control(predictions, "rank")
+    gain = None
+    if control is not None:
+        gain = (control.scores - predictions["rank"]).to_numpy(dtype=float)
     chosen = choose(-predictions["rank"].to_numpy(dtype=float), gain)
     clips = predictions.drop_duplicates("clip_id").set_index("clip_id")
     size = metrics["galleries"][_main(metrics)]["n_gallery"]
 
-    def answers(label: str, row, top, with_sounds: bool) -> str:
+    def answers(label: str, row: pd.Series, top: Iterable[str], with_sounds: bool) -> str:
         figures = []
         for place, clip_id in enumerate(top, start=1):
             known = clips.loc[clip_id] if clip_id in clips.index else None
@@ -126,15 +137,16 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
         row = predictions.iloc[position]
         worth = None if gain is None or np.isnan(gain[position]) else float(gain[position])
         meta = f"query {row.query}: rank <b>{row['rank']:g}</b> of {size}"
-        if worth is not None:
-            meta += f"; {escape(control)}: rank {without.iloc[position]:g}, own sound: {worth:+g}"
+        if control is not None and worth is not None:
+            without = f"rank {control.scores.iloc[position]:g}"
+            meta += f"; {escape(control.name)}: {without}, own sound: {worth:+g}"
         wanted = f"wanted: {escape(row.clip_id)}<br>{_sound(row)}"
         body = f'<p class="said">{escape(row.caption)}</p><p class="meta">{meta}</p>'
         body += f'<div class="with">{_figure(thumbnails, row.clip_id, wanted, "wanted")}<div>'
         body += answers("first answers (green: the right one)", row, row.top5, True)
-        other = row.get(f"top5/{control}")
-        if other is not None and not isinstance(other, float):
-            body += answers(f"the same under {escape(control)}", row, other, False)
+        other = None if control is None else row.get(f"top5/{control.name}")
+        if control is not None and other is not None and not isinstance(other, float):
+            body += answers(f"the same under {escape(control.name)}", row, other, False)
         some.append(card(groups, {"rank": row["rank"], "gain": worth}, body + "</div></div>"))
     orders = {"rank, best first": "rank 1", "rank, worst first": "rank -1"}
     if gain is not None:
@@ -143,8 +155,10 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
 
 
 def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> str:
-    control, without = _control(predictions, "CIDEr")
-    gain = None if without is None else (predictions.CIDEr - without).to_numpy(dtype=float)
+    control = _control(predictions, "CIDEr")
+    gain = None
+    if control is not None:
+        gain = (predictions.CIDEr - control.scores).to_numpy(dtype=float)
     chosen = choose(predictions.CIDEr.to_numpy(dtype=float), gain)
     some = []
     for position, groups in chosen.items():
@@ -154,9 +168,9 @@ def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) 
         body = f'<div class="with">{figure}<div>'
         body += f'<p class="said">{escape(row.hypothesis) or "(nothing)"}</p>'
         body += f'<p class="meta">CIDEr <b>{row.CIDEr:.1f}</b>; {_sound(row)}</p>'
-        if worth is not None:
-            said = f"{control}: “{row.get(f'hypothesis/{control}')}”"
-            said += f", CIDEr {without.iloc[position]:.1f}"
+        if control is not None and worth is not None:
+            said = f"{control.name}: “{row.get(f'hypothesis/{control.name}')}”"
+            said += f", CIDEr {control.scores.iloc[position]:.1f}"
             body += f'<p class="meta">{escape(said)}</p>'
         lines = [f"<li>{escape(text)}</li>" for text in row.references]
         body += f"<ul>{''.join(lines[:REFERENCES])}</ul>"

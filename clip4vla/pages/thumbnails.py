@@ -24,7 +24,7 @@ EMPTY = (222, 227, 232)  # where there is no frame or no sound
 class Thumbnails:
     """Pictures of clips as classes of a style sheet, each in the page once, however often shown."""
 
-    def __init__(self, cache: ClipCache):
+    def __init__(self, cache: ClipCache) -> None:
         self.cache = cache
         self.classes: dict[str, str] = {}
 

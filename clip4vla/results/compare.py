@@ -3,7 +3,7 @@
 A verdict speaks of performance: for ranks (MedR, MeanR) a smaller number is `above` the paper.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import mean, stdev
 
 import pandas as pd
@@ -21,9 +21,6 @@ OTHER_GALLERY = "other gallery"
 NOT_COMPARABLE = "not comparable"
 OTHER_PROTOCOL = "other protocol"
 NO_REFERENCE = "—"
-# What decides whether an entry gets a verdict: test clips or captions that are missing, training
-# clips that are missing, differences of the model from the paper's, readers of the scored clips.
-STATED = ("lacking", "training_lacks", "unlike", "readers")
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,19 @@ class Entry:
     run_keys: str = ""
 
 
+@dataclass(frozen=True)
+class Caveats:
+    """Facts about the runs behind an entry that decide whether it gets a verdict."""
+
+    lacking: str = ""  # test clips or captions that are missing
+    training_lacks: str = ""  # training clips that are missing
+    unlike: str = ""  # differences of the model from the paper's
+    readers: str = ""  # of the scored clips
+
+
+Numbers = dict[tuple[str, str, str], Published]  # by row, dataset and metric
+
+
 def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[Entry]:
     """All entries of a table, in the order of its rows; the paper's own baselines come first."""
     table = sheet.paper_table or sheet.table
@@ -105,7 +115,9 @@ def lower_is_better(metric: str) -> bool:
     return metric.endswith(("MedR", "MeanR"))
 
 
-def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> list[Entry]:
+def _column_entries(
+    sheet: Sheet, row: Row, column: Column, tidy: pd.DataFrame, published: Numbers
+) -> list[Entry]:
     cells = [cell for cell in row.cells if cell.dataset == column.dataset]
     galleries = list(dict.fromkeys(cell.gallery for cell in cells)) or ["all"]
     metric = row.metrics.get(column.metric, column.metric)
@@ -113,7 +125,7 @@ def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> 
     number = published.get((row.row, dataset, metric)) or _any_name(row, dataset, column, published)
     entries = []
     for gallery in galleries:
-        values = dict(
+        entry = Entry(
             table=sheet.table,
             row=row.row,
             label=row.label,
@@ -126,24 +138,35 @@ def _column_entries(sheet: Sheet, row: Row, column: Column, tidy, published) -> 
         )
         if row.kind == "ours":
             mine = [cell for cell in cells if cell.gallery == gallery]
-            values |= _measured(row, mine, tidy[tidy.table == sheet.table], metric)
-            stated = {name: values.pop(name, "") for name in STATED}
-            if not sheet.comparable:
-                stated["unlike"] = "other data or other towers than the paper's: see the note"
-            elif number and stated["readers"] not in ("", dataset):
-                stated["unlike"] = f"clips are of {stated['readers']}, the paper's of {dataset}"
-            elif any(map(reads_test_captions, values.get("policy", "").split())):
-                stated["unlike"] = "donors of sound were chosen by the test captions"
-            elif number and not stated["unlike"]:
-                stated["unlike"] = other_pretraining(number.row, values.get("pretraining", ""))
+            entry, caveats = _measured(entry, row, mine, tidy[tidy.table == sheet.table])
+            unlike = _unlike(sheet, entry, caveats, number, dataset)
             # The paper has one gallery: the row's first. Another one is shown, never compared.
-            first = gallery == galleries[0]
-            values |= _judged(values, stated, number.protocol if number else "", first=first)
-        entries.append(Entry(**values))
+            entry = _judged(
+                entry,
+                replace(caveats, unlike=unlike),
+                number.protocol if number else "",
+                first=gallery == galleries[0],
+            )
+        entries.append(entry)
     return entries
 
 
-def _any_name(row: Row, dataset: str, column: Column, published) -> Published | None:
+def _unlike(
+    sheet: Sheet, entry: Entry, caveats: Caveats, number: Published | None, dataset: str
+) -> str:
+    """Why a number of ours cannot be judged by the paper's, or ""."""
+    if not sheet.comparable:
+        return "other data or other towers than the paper's: see the note"
+    if number and caveats.readers not in ("", dataset):
+        return f"clips are of {caveats.readers}, the paper's of {dataset}"
+    if any(map(reads_test_captions, entry.policy.split())):
+        return "donors of sound were chosen by the test captions"
+    if number and not caveats.unlike:
+        return other_pretraining(number.row, entry.pretraining)
+    return caveats.unlike
+
+
+def _any_name(row: Row, dataset: str, column: Column, published: Numbers) -> Published | None:
     """A baseline's audio-only score stands in the text-to-video column of the same measure."""
     if row.kind != "paper" or "_" not in column.metric:
         return None
@@ -154,8 +177,10 @@ def _any_name(row: Row, dataset: str, column: Column, published) -> Published | 
     return None
 
 
-def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> dict:
-    """Mean and spread over seeds; a seed counts once all its folds are there."""
+def _measured(
+    entry: Entry, row: Row, cells: list[Cell], tidy: pd.DataFrame
+) -> tuple[Entry, Caveats]:
+    """An entry with mean and spread over seeds; a seed counts once all its folds are there."""
     # Without training no seed enters, and every seed points at one run: it counts once.
     once = {cell.run_key or cell: cell for cell in reversed(cells)}
     repeated = len(once) < len(cells)
@@ -163,15 +188,16 @@ def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> d
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
     refused = next((cell.no_data for cell in cells if cell.no_data), row.no_data)
     if all(cell.no_data for cell in cells) and refused:
-        return {"verdict": NO_DATA, "reason": refused, "seeds_planned": len(seeds)}
+        entry = replace(entry, verdict=NO_DATA, reason=refused, seeds_planned=len(seeds))
+        return entry, Caveats()
     if not cells:
-        return {"verdict": NOT_RUN, "reason": "not in the plan"}
+        return replace(entry, verdict=NOT_RUN, reason="not in the plan"), Caveats()
     scores, spreads, lines, missing = [], [], [], []
     for seed in seeds:
         keys = [cell.run_key for cell in cells if cell.seed == seed]
         found = tidy[
             (tidy.row == row.row)
-            & (tidy.metric == metric)
+            & (tidy.metric == entry.metric)
             & tidy.run_key.isin([key for key in keys if key])
             & (tidy.gallery == cells[0].gallery)
             & (tidy.dataset == cells[0].dataset)
@@ -183,43 +209,51 @@ def _measured(row: Row, cells: list[Cell], tidy: pd.DataFrame, metric: str) -> d
             scores.append(mean(found.value))
             spreads += [stdev(found.value)] if len(found) > 1 else []
             lines.append(found)
+    waiting = f"waiting for {', '.join(sorted(missing))}" if missing else ""
     if not scores:
-        waiting = f"waiting for {', '.join(sorted(missing))}"
-        return {"verdict": NOT_RUN, "reason": waiting, "seeds_planned": len(seeds)}
+        entry = replace(entry, verdict=NOT_RUN, reason=waiting, seeds_planned=len(seeds))
+        return entry, Caveats()
     if len({frozenset(line.ids_sha256) for line in lines}) > 1:
-        keys = sorted({key for line in lines for key in line.run_key})
-        reason = f"seeds were scored on different clips: {', '.join(keys)}"
-        return {"verdict": NOT_RUN, "reason": reason, "seeds_planned": len(seeds)}
-    return {
-        "ours": mean(scores),
-        "sd": stdev(scores) if len(scores) > 1 else None,
-        "seeds": len(scores),
-        "seeds_planned": len(seeds),
-        "folds": len(lines[0]),
-        "fold_sd": mean(spreads) if spreads else None,
-        "seeded": seeds != [None] and not repeated,
-        "reason": f"waiting for {', '.join(sorted(missing))}" if missing else "",
-        **_interval(lines),
-        **_bounds(lines),
-        **_counts(lines),
-    }
+        differing = sorted({key for line in lines for key in line.run_key})
+        reason = f"seeds were scored on different clips: {', '.join(differing)}"
+        entry = replace(entry, verdict=NOT_RUN, reason=reason, seeds_planned=len(seeds))
+        return entry, Caveats()
+    low, high = _interval(lines)
+    pessimistic, optimistic = _bounds(lines)
+    entry = replace(
+        entry,
+        ours=mean(scores),
+        sd=stdev(scores) if len(scores) > 1 else None,
+        seeds=len(scores),
+        seeds_planned=len(seeds),
+        folds=len(lines[0]),
+        fold_sd=mean(spreads) if spreads else None,
+        seeded=seeds != [None] and not repeated,
+        reason=waiting,
+        low=low,
+        high=high,
+        pessimistic=pessimistic,
+        optimistic=optimistic,
+    )
+    return _with_counts(entry, lines), _caveats(pd.concat(lines))
 
 
-def _interval(lines: list[pd.DataFrame]) -> dict[str, float]:
+def _interval(lines: list[pd.DataFrame]) -> tuple[float, float] | tuple[None, None]:
     """The interval of a single run; spread over seeds and folds is shown by `sd` instead."""
     if len(lines) > 1 or len(lines[0]) > 1 or lines[0].low.isna().any():
-        return {}
-    return {"low": float(lines[0].low.iloc[0]), "high": float(lines[0].high.iloc[0])}
+        return None, None
+    return float(lines[0].low.iloc[0]), float(lines[0].high.iloc[0])
 
 
-def _bounds(lines: list[pd.DataFrame]) -> dict[str, float]:
-    ends = {
-        name: mean(mean(line[name]) for line in lines) for name in ("pessimistic", "optimistic")
-    }
-    return ends if ends["pessimistic"] != ends["optimistic"] else {}
+def _bounds(lines: list[pd.DataFrame]) -> tuple[float, float] | tuple[None, None]:
+    """The ends of the means over seeds, all ties lost and all won, where they differ."""
+    pessimistic, optimistic = (
+        mean(mean(line[name]) for line in lines) for name in ("pessimistic", "optimistic")
+    )
+    return (pessimistic, optimistic) if pessimistic != optimistic else (None, None)
 
 
-def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
+def _with_counts(entry: Entry, lines: list[pd.DataFrame]) -> Entry:
     def span(column: str) -> str:
         sums = [int(line[column].sum()) for line in lines if not line[column].isna().any()]
         if not sums:
@@ -228,31 +262,41 @@ def _counts(lines: list[pd.DataFrame]) -> dict[str, str]:
 
     every = pd.concat(lines)
 
-    def listed(column: str, separator: str = " ") -> str:
-        return separator.join(sorted({str(value) for value in every[column].dropna()}))
+    return replace(
+        entry,
+        protocol=_listed(every, "protocol"),
+        queries=span("n_queries"),
+        gallery_size=span("n_gallery"),
+        expected=span("n_expected"),
+        scored=span("n_scored"),
+        silent=span("n_silent"),
+        policy=_listed(every, "policy"),
+        variant=_listed(every, "variant"),
+        selection=_listed(every, "selection"),
+        leaks_dropped=_listed(every, "n_leaks_dropped"),
+        small_batches=_listed(every, "small_batches", "; "),
+        tie_rule=_listed(every, "tie_rule"),
+        model=_listed(every, "model", "; "),
+        weights=_listed(every, "weights", "; "),
+        pretraining=_listed(every, "pretraining", "; "),
+        finetuning=_listed(every, "finetuning", "; "),
+        data_version=_listed(every, "data_version"),
+        ids_sha256=_listed(every, "ids_sha256"),
+        run_keys=_listed(every, "run_key"),
+    )
 
-    return {
-        "queries": span("n_queries"),
-        "gallery_size": span("n_gallery"),
-        "expected": span("n_expected"),
-        "scored": span("n_scored"),
-        "silent": span("n_silent"),
-        "policy": listed("policy"),
-        "variant": listed("variant"),
-        "selection": listed("selection"),
-        "leaks_dropped": listed("n_leaks_dropped"),
-        "small_batches": listed("small_batches", "; "),
-        "tie_rule": listed("tie_rule"),
-        "data_version": listed("data_version"),
-        "ids_sha256": listed("ids_sha256"),
-        "run_keys": listed("run_key"),
-        "protocol": listed("protocol"),
-        "lacking": _lacking(every),
-        "unlike": listed("unlike_paper", "; ") or _undeclared(every),
-        "training_lacks": listed("training_lacks", "; "),
-        "readers": listed("reader"),
-        **{name: listed(name, "; ") for name in ("model", "weights", "pretraining", "finetuning")},
-    }
+
+def _caveats(lines: pd.DataFrame) -> Caveats:
+    return Caveats(
+        lacking=_lacking(lines),
+        training_lacks=_listed(lines, "training_lacks", "; "),
+        unlike=_listed(lines, "unlike_paper", "; ") or _undeclared(lines),
+        readers=_listed(lines, "reader"),
+    )
+
+
+def _listed(lines: pd.DataFrame, column: str, separator: str = " ") -> str:
+    return separator.join(sorted({str(value) for value in lines[column].dropna()}))
 
 
 def _lacking(lines: pd.DataFrame) -> str:
@@ -274,37 +318,36 @@ def _undeclared(lines: pd.DataFrame) -> str:
     return "no official number of clips is declared for the split" if unknown else ""
 
 
-def _judged(values: dict, stated: dict[str, str], theirs: str, *, first: bool) -> dict:
-    """Return the difference and verdict of a measured entry; others keep their verdict.
+def _judged(entry: Entry, caveats: Caveats, theirs: str, *, first: bool) -> Entry:
+    """Return a measured entry with its difference and verdict; others keep their verdict.
 
-    stated: see `STATED`; theirs: protocol of the paper's number.
+    theirs: protocol of the paper's number.
     """
-    unlike, lacking = stated["unlike"], stated["lacking"]
-    ours, paper = values.get("ours"), values["paper"]
+    ours, paper, waiting = entry.ours, entry.paper, entry.reason
     if ours is None:
-        return {}
-    waiting = values["reason"]
+        return entry
     difference = None if paper is None or not first else ours - paper
-    if difference is not None and unlike:
-        reason = "; ".join(part for part in (unlike, waiting) if part)
-        return {"verdict": NOT_COMPARABLE, "difference": difference, "reason": reason}
+    if difference is not None and caveats.unlike:
+        reason = "; ".join(part for part in (caveats.unlike, waiting) if part)
+        return replace(entry, verdict=NOT_COMPARABLE, difference=difference, reason=reason)
     if waiting:
-        return {"verdict": "partial", "difference": difference}
+        return replace(entry, verdict="partial", difference=difference)
     if not first:
-        return {"verdict": OTHER_GALLERY, "reason": "not the gallery compared with the paper"}
-    if paper is None:
-        none = "no number in the paper"
-        return {"verdict": "partial" if lacking else NO_REFERENCE, "reason": lacking or none}
-    if _base(values["protocol"]) != _base(theirs):
-        reason = f"ours is {values['protocol']}, the paper's {theirs}"
-        return {"verdict": OTHER_PROTOCOL, "reason": reason}
-    if lacking := "; ".join(part for part in (lacking, stated["training_lacks"]) if part):
-        return {"verdict": "partial", "difference": difference, "reason": lacking}
-    allowed = max(2 * (values["sd"] or 0.0), TOLERANCE)
+        reason = "not the gallery compared with the paper"
+        return replace(entry, verdict=OTHER_GALLERY, reason=reason)
+    if difference is None:
+        verdict = "partial" if caveats.lacking else NO_REFERENCE
+        return replace(entry, verdict=verdict, reason=caveats.lacking or "no number in the paper")
+    if _base(entry.protocol) != _base(theirs):
+        reason = f"ours is {entry.protocol}, the paper's {theirs}"
+        return replace(entry, verdict=OTHER_PROTOCOL, reason=reason)
+    if lacking := "; ".join(filter(None, (caveats.lacking, caveats.training_lacks))):
+        return replace(entry, verdict="partial", difference=difference, reason=lacking)
+    allowed = max(2 * (entry.sd or 0.0), TOLERANCE)
     if abs(difference) <= allowed + 1e-9:
-        return {"verdict": "within", "difference": difference}
-    better = (difference < 0) == lower_is_better(values["metric"])
-    return {"verdict": "above" if better else "below", "difference": difference}
+        return replace(entry, verdict="within", difference=difference)
+    better = (difference < 0) == lower_is_better(entry.metric)
+    return replace(entry, verdict="above" if better else "below", difference=difference)
 
 
 def _base(protocol: str) -> str:

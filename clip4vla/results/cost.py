@@ -36,11 +36,17 @@ def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
         try:
             path = Path(runs, key, "cost.json")
             cost = read_json(path)
-            spent = cost["hours"], dict(cost["hardware"]), cost["attempts"]
+            hours, hardware, attempts = cost["hours"], dict(cost["hardware"]), cost["attempts"]
             path = Path(runs, key, "train.json")
             training = read_json(path)
             check_recorded(path, key)
-            found[key] = Cost(*spent, training["batch_size"], training["trainable_parameters"])
+            found[key] = Cost(
+                hours=hours,
+                hardware=hardware,
+                attempts=attempts,
+                batch_size=training["batch_size"],
+                trained_parameters=training["trainable_parameters"],
+            )
         except FileNotFoundError:
             continue
         except (ValueError, KeyError, TypeError) as error:

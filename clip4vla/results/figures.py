@@ -5,13 +5,21 @@ are those of Okabe and Ito, told apart by most colour-blind readers; marks and h
 """
 
 import io
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from clip4vla.common.files import whole_file
+
+if TYPE_CHECKING:  # since matplotlib 3.10
+    from matplotlib.typing import RcKeyType
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, GREY = (
     "#0072b2",
@@ -25,7 +33,7 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, GREY = (
 DARK = "#1c2733"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, GREY)
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "svg.hashsalt": "clip4vla",  # without it the ids in an SVG are random
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "font.size": 9,
@@ -40,6 +48,11 @@ STYLE = {
 }
 
 
+def style() -> AbstractContextManager[None]:
+    """Draw in the style of all figures."""
+    return matplotlib.rc_context(STYLE)
+
+
 def save(figure: Figure, stem: str | Path) -> None:
     """Write `<stem>.svg` and `<stem>.png`, without dates or versions in them."""
     for kind in ("svg", "png"):
@@ -51,7 +64,7 @@ def encoded(figure: Figure, kind: str) -> bytes:
     """A figure as the bytes of an svg or png file."""
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure.savefig(buffer, format=kind, metadata=metadata)
     return buffer.getvalue()
 
@@ -63,13 +76,20 @@ def blank(width: float, height: float) -> Figure:
     return figure
 
 
-def shared_legend(figure: Figure, axes, columns: int, **options) -> None:
+def shared_legend(
+    figure: Figure, axes: Iterable[Axes], columns: int, fontsize: int | None = None
+) -> None:
     """One legend below all axes, each label once; nothing where there is none."""
-    handles = {}
+    handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        columns = min(columns, len(handles))
-        given = {"loc": "outside lower center", "ncols": columns, "frameon": False, **options}
-        figure.legend(handles.values(), handles.keys(), **given)
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=min(columns, len(handles)),
+            frameon=False,
+            fontsize=fontsize,
+        )

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from clip4vla.results.compare import NOT_COMPARABLE, TOLERANCE, Entry, lower_is_better
-from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, STYLE, blank
+from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, blank, style
 from clip4vla.results.sheet import Sheet
 
 OTHER_DATA = " (not comparable: see the notes)"  # in the picture: it may be seen without its table
@@ -15,7 +15,7 @@ OTHER_DATA = " (not comparable: see the notes)"  # in the picture: it may be see
 
 def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
     """Ours beside the paper on the first metric of each dataset; a missing bar says why."""
-    with matplotlib.rc_context(STYLE):
+    with style():
         headline = {c.dataset: c for c in reversed(sheet.columns)}
         shown = [
             (d, headline[d])
@@ -46,7 +46,7 @@ def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
     return figure
 
 
-def _draw_bars(axis, entries: list[Entry | None]) -> None:
+def _draw_bars(axis: Axes, entries: list[Entry | None]) -> None:
     values = [v for e in entries if e for v in (e.paper, e.ours) if v is not None]
     pad = 0.015 * max([*values, 1.0])
     for place, entry in enumerate(entries):
@@ -74,7 +74,7 @@ def _draw_bars(axis, entries: list[Entry | None]) -> None:
 def differences(entries: list[Entry]) -> Figure:
     """Ours minus paper for every number in points; the band is what counts as `within`."""
     shown = [e for e in entries if e.difference is not None and not lower_is_better(e.metric)]
-    with matplotlib.rc_context(STYLE):
+    with style():
         places = list(dict.fromkeys(_place(e) for e in shown))
         names = {_place(e): f"{e.label} · {e.dataset} · {e.table}" for e in shown}
         measures = list(dict.fromkeys(_measure(e) for e in shown))
@@ -93,7 +93,7 @@ def differences(entries: list[Entry]) -> Figure:
                 shift = 0.7 * ((group.index(e) + 0.5) / len(group) - 0.5)
                 heights.append(places.index(_place(e)) + shift)
             axis.errorbar(
-                [e.difference for e in own],
+                [e.difference for e in own if e.difference is not None],
                 heights,
                 xerr=[e.sd or 0.0 for e in own],
                 fmt=MARKS[index % len(MARKS)],

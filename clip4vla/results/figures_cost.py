@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from clip4vla.results.cost import Cost
-from clip4vla.results.figures import BLUE, ORANGE, STYLE, blank, shared_legend
+from clip4vla.results.figures import BLUE, ORANGE, blank, shared_legend, style
 
 STAGES = {"pretrain": (BLUE, ""), "finetune": (ORANGE, "//")}
 SHOWN = 30  # rows of tables; the rest is one bar
@@ -28,14 +27,22 @@ def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
         others = {stage: sum(own[stage] for own in rest) for stage in STAGES}
         bars = [*bars[:SHOWN], (f"{len(rest)} more rows", others)]
     devices = sorted({d for runs in stages.values() for c in runs.values() for d in c.hardware})
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure = blank(8.0, 1.8 + 0.26 * max(len(bars), 2))
         axis = figure.subplots()
         begins = [0.0] * len(bars)
         for stage, (colour, hatch) in STAGES.items():
             widths = [own[stage] for _, own in bars]
-            look = {"color": colour, "hatch": hatch, "edgecolor": "white", "height": 0.6}
-            axis.barh(range(len(bars)), widths, left=begins, label=stage, **look)
+            axis.barh(
+                range(len(bars)),
+                widths,
+                left=begins,
+                label=stage,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                height=0.6,
+            )
             begins = [begin + width for begin, width in zip(begins, widths, strict=True)]
         for place, total in enumerate(begins):
             axis.text(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -16,10 +15,10 @@ from clip4vla.results.figures import (
     GREY,
     ORANGE,
     SKY,
-    STYLE,
     VERMILION,
     blank,
     shared_legend,
+    style,
 )
 from clip4vla.tracking.curve import read_rows
 
@@ -55,7 +54,7 @@ def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
         {n for frame in runs.values() for n in frame.name.unique() if is_headline(n)},
         key=lambda name: ("loss" not in name, name),
     )
-    with matplotlib.rc_context(STYLE):
+    with style():
         wide = min(3, max(len(names), 1))
         high = -(-max(len(names), 1) // wide)
         figure = blank(3.4 * wide + 0.4, 2.5 * high + 1.0 + 0.2 * -(-len(runs) // 3))
@@ -93,7 +92,7 @@ def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:
     `datasets`: dataset version -> its coverage.csv (split, expected, planned, fetched,
     with_video, with_sound, silent).
     """
-    with matplotlib.rc_context(STYLE):
+    with style():
         lines = [(name, row) for name, frame in datasets.items() for _, row in frame.iterrows()]
         figure = blank(8.0, 1.7 + 0.4 * max(len(lines), 1))
         axis = figure.subplots()

@@ -1,7 +1,7 @@
 """The figure of `clip4vla data status`: how far a dataset version is, split by split."""
 
-import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -12,9 +12,9 @@ from clip4vla.results.figures import (
     ORANGE,
     PURPLE,
     SKY,
-    STYLE,
     VERMILION,
     blank,
+    style,
 )
 
 LOOKS = {  # fate: colour, hatch
@@ -34,7 +34,7 @@ def status_figure(title: str, by_split: pd.DataFrame, by_status: list[dict]) -> 
     `by_split`, `by_status`: of `clip4vla.media.overview`.
     """
     lines = max(len(by_split), len(by_status), 1)
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure = blank(10.0, 1.9 + 0.36 * lines)
         left, right = figure.subplots(1, 2, width_ratios=[3, 2])
         _draw_splits(left, by_split)
@@ -48,7 +48,7 @@ def status_figure(title: str, by_split: pd.DataFrame, by_status: list[dict]) -> 
     return figure
 
 
-def _draw_splits(axis, by_split: pd.DataFrame) -> None:
+def _draw_splits(axis: Axes, by_split: pd.DataFrame) -> None:
     for place, row in enumerate(by_split.to_dict("records")):
         planned = row["planned"]
         total = planned if pd.isna(row["expected"]) else max(int(row["expected"]), planned)
@@ -56,8 +56,15 @@ def _draw_splits(axis, by_split: pd.DataFrame) -> None:
         begin = 0.0
         for name, (colour, hatch) in LOOKS.items():
             share = 100 * counts[name] / max(total, 1)
-            look = {"color": colour, "hatch": hatch, "edgecolor": "white"}
-            axis.barh(place, share, left=begin, height=0.6, **look)
+            axis.barh(
+                place,
+                share,
+                left=begin,
+                height=0.6,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+            )
             if share >= 7:
                 axis.text(
                     begin + share / 2,
@@ -79,7 +86,7 @@ def _draw_splits(axis, by_split: pd.DataFrame) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def _draw_statuses(axis, by_status: list[dict]) -> None:
+def _draw_statuses(axis: Axes, by_status: list[dict]) -> None:
     if not by_status:
         axis.text(0.5, 0.5, "nothing amiss so far", ha="center", va="center", color=DARK)
         axis.set_axis_off()

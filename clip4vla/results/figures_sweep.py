@@ -1,10 +1,10 @@
 """A table whose rows are points of a line, drawn: Figure 4 of the paper."""
 
-import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clip4vla.results.compare import Entry, lower_is_better
-from clip4vla.results.figures import COLOURS, MARKS, STYLE, blank, shared_legend
+from clip4vla.results.figures import COLOURS, MARKS, blank, shared_legend, style
 from clip4vla.results.sheet import Sheet
 
 AXES = {"nonverbal_share": "w, share of [NB]"}
@@ -19,7 +19,7 @@ def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
     """
     at = {row.row: row.at for row in sheet.rows if row.at is not None}
     headings = list(dict.fromkeys(column.label for column in sheet.columns))
-    with matplotlib.rc_context(STYLE):
+    with style():
         wide = min(4, len(headings))
         high = -(-len(headings) // wide)
         figure = blank(max(3.2 * wide + 0.3, 5.0), 2.8 * high + 1.1)
@@ -33,24 +33,25 @@ def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
     return figure
 
 
-def _panel(axis, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str, float]) -> None:
+def _panel(
+    axis: Axes, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str, float]
+) -> None:
     metrics = {c.dataset: c.metric for c in sheet.columns if c.label == heading}
     lower = any(lower_is_better(metric) for metric in metrics.values())
-    waiting = []
+    waiting: list[str] = []
     for index, (dataset, metric) in enumerate(metrics.items()):
         own = [e for e in entries if (e.dataset, e.column) == (dataset, metric)]
         galleries = list(dict.fromkeys(e.gallery for e in own))
         for nth, gallery in enumerate(galleries):
-            points = sorted(
-                (at[e.row], e) for e in own if e.gallery == gallery and e.ours is not None
-            )
+            scored = [e for e in own if e.gallery == gallery and e.ours is not None]
+            points = sorted(scored, key=lambda e: at[e.row])
             name = sheet.dataset_label(dataset)
             name += f", {gallery.replace('_', ' ')}" if len(galleries) > 1 else ""
             if not points:
                 waiting.append(name)
                 continue
-            x, y = [place for place, _ in points], [e.ours for _, e in points]
-            bars = [_bar(e) for _, e in points]
+            x, y = [at[e.row] for e in points], [e.ours for e in points if e.ours is not None]
+            bars = [_bar(e) for e in points]
             axis.errorbar(
                 x,
                 y,
@@ -91,7 +92,7 @@ def _panel(axis, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str,
 def _bar(entry: Entry) -> tuple[float, float]:
     """How far the bar of a point reaches below and above it."""
     sd = entry.sd if entry.fold_sd is None else entry.fold_sd
-    low, high = entry.low, entry.high
-    if sd is None and low is not None and high is not None:
-        return max(entry.ours - low, 0.0), max(high - entry.ours, 0.0)
+    ours, low, high = entry.ours, entry.low, entry.high
+    if sd is None and ours is not None and low is not None and high is not None:
+        return max(ours - low, 0.0), max(high - ours, 0.0)
     return sd or 0.0, sd or 0.0

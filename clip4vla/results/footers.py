@@ -128,13 +128,18 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
         and e.verdict not in (OTHER_GALLERY, OTHER_PROTOCOL)
     ]
     # A mean of differences to other data or models says nothing.
-    told = [e for e in measured if e.difference is not None and e.verdict != NOT_COMPARABLE]
-    compared = [e for e in told if not lower_is_better(e.metric)]
+    compared = [
+        e.difference
+        for e in measured
+        if e.difference is not None
+        and e.verdict != NOT_COMPARABLE
+        and not lower_is_better(e.metric)
+    ]
     text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"
     if not compared:
         return f"{text}."
-    bias = sum(e.difference for e in compared) / len(compared)
-    size = sum(abs(e.difference) for e in compared) / len(compared)
+    bias = sum(compared) / len(compared)
+    size = sum(map(abs, compared)) / len(compared)
     return (
         f"{text}; mean difference {signed(bias)}, mean size of a difference {size:.1f} "
         "(without ranks)."
@@ -170,13 +175,12 @@ def _shared(
 
 def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:
     """Numbers that ties leave open, from all lost to all won."""
-    open_ = [
-        f"{e.label} on {sheet.dataset_label(e.dataset)} {sheet.column_label(e.dataset, e.column)} "
-        f"{number(e.pessimistic, e.metric)} to {number(e.optimistic, e.metric)}"
-        for e in measured
-        if e.pessimistic is not None
-        and number(e.pessimistic, e.metric) != number(e.optimistic, e.metric)
-    ]
+    open_ = []
+    for e in measured:
+        if e.pessimistic is not None and e.optimistic is not None:
+            least, most = number(e.pessimistic, e.metric), number(e.optimistic, e.metric)
+            place = f"{sheet.dataset_label(e.dataset)} {sheet.column_label(e.dataset, e.column)}"
+            open_ += [f"{e.label} on {place} {least} to {most}"] if least != most else []
     return [f"All ties lost to all won: {'; '.join(open_)}."] if open_ else []
 
 
@@ -218,8 +222,9 @@ def _oddities(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> lis
     parts: dict[tuple[str, str], list[Entry]] = {}
     for entry in printed:
         note = notes.get((entry.row, in_paper[entry.dataset], entry.metric))
-        for part in note.note.split("; ") if note else ():
-            parts.setdefault((note.source, part), []).append(entry)
+        if note is not None:
+            for part in note.note.split("; "):
+                parts.setdefault((note.source, part), []).append(entry)
     lines: dict[str, list[str]] = {}
     for (source, part), found in parts.items():
         for place in _places(sheet, found, printed, "every row"):

@@ -4,6 +4,7 @@ Each row of a sheet becomes up to four lines under each other: the paper's numbe
 difference and the verdict. So numbers that belong together stand in one column.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from clip4vla.results.compare import NO_REFERENCE, Entry
@@ -67,14 +68,14 @@ def build_grid(
         lines.extend(_row_lines(sheet, entries, own, [e for e in took if e.row == row]))
     lines.extend(_order_line(sheet, entries))
     return Grid(
-        sheet.table,
-        one_line(sheet.title),
-        one_line(sheet.caption),
-        one_line(sheet.note),
-        tuple(groups),
-        tuple(headings),
-        tuple(lines),
-        tuple(map(one_line, footers(sheet, entries, paper, costs))),
+        name=sheet.table,
+        title=one_line(sheet.title),
+        caption=one_line(sheet.caption),
+        note=one_line(sheet.note),
+        groups=tuple(groups),
+        headings=tuple(headings),
+        lines=tuple(lines),
+        footers=tuple(map(one_line, footers(sheet, entries, paper, costs))),
     )
 
 
@@ -132,7 +133,7 @@ def _row_lines(
     sheet: Sheet, every: list[Entry], entries: list[Entry], took: list[Entry]
 ) -> list[Line]:
     first = entries[0]
-    primary = {}
+    primary: dict[tuple[str, str], Entry] = {}
     for entry in entries:
         primary.setdefault((entry.dataset, entry.column), entry)
     # A dataset's first gallery stands in the first line, and so on; a line is named by its gallery
@@ -143,7 +144,13 @@ def _row_lines(
             ranked[entry.dataset].append(entry.gallery)
     several = any(len(_galleries(every, dataset)) > 1 for dataset in sheet.datasets())
 
-    def line(source, pick, text, count=lambda entry: NO_REFERENCE, suffix="") -> Line:
+    def line(
+        source: str,
+        pick: Mapping[tuple[str, str], Entry],
+        text: Callable[[Entry], str],
+        count: Callable[[Entry], str] = lambda entry: NO_REFERENCE,
+        suffix: str = "",
+    ) -> Line:
         cells = list(cost_cells(took, source)) if sheet.costs else []
         for dataset in sheet.datasets():
             last = None

@@ -67,10 +67,10 @@ def best_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
     places = []
     for column in {c.dataset: c for c in reversed(sheet.columns)}.values():
         own = [e for e in entries if (e.dataset, e.column) == (column.dataset, column.metric)]
-        own = [e for e in own if e.ours is not None and e.gallery == own[0].gallery]
-        if own:
+        scored = [(e.ours, e) for e in own if e.ours is not None and e.gallery == own[0].gallery]
+        if scored:
             pick = min if lower_is_better(column.metric) else max
-            best = pick(own, key=lambda e: e.ours)
+            _, best = pick(scored, key=lambda item: item[0])
             places.append(f"{sheet.dataset_label(column.dataset)} {column.label}: {best.label}")
     return [f"Best of the sweep: {'; '.join(places)}."] if places else []
 
@@ -85,18 +85,26 @@ def _can_be_told(one: Entry, two: Entry) -> bool:
     return one.paper != two.paper and one.ids_sha256 == two.ids_sha256
 
 
+def _numbers(entry: Entry) -> tuple[float, float]:
+    """Ours and the paper's of an entry that has a difference."""
+    assert entry.ours is not None and entry.paper is not None
+    return entry.ours, entry.paper
+
+
 def _kept(one: Entry, two: Entry) -> bool:
-    return (one.ours - two.ours) * (one.paper - two.paper) > 0
+    (ours_one, paper_one), (ours_two, paper_two) = _numbers(one), _numbers(two)
+    return (ours_one - ours_two) * (paper_one - paper_two) > 0
 
 
 def _told(one: Entry, two: Entry) -> str:
     """A pair with its numbers, the paper's, and whether the spread over seeds is as large."""
+    (ours_one, paper_one), (ours_two, paper_two) = _numbers(one), _numbers(two)
     ours, paper = (
         " and ".join(number(value, one.metric) for value in values)
-        for values in ((one.ours, two.ours), (one.paper, two.paper))
+        for values in ((ours_one, ours_two), (paper_one, paper_two))
     )
     text = f"{one.label} and {two.label} are {ours} (paper {paper}"
     if one.sd is not None and two.sd is not None:
-        near = abs(one.ours - two.ours) <= 2 * hypot(one.sd, two.sd)
+        near = abs(ours_one - ours_two) <= 2 * hypot(one.sd, two.sd)
         text += "; closer to each other than 2 sd" if near else ""
     return f"{text})"

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from clip4vla.common.files import write_text
 from clip4vla.media.coverage_file import read_coverage
+from clip4vla.results.compare import Entry
 from clip4vla.results.cost import read_costs
 from clip4vla.results.figures import encoded, save
 from clip4vla.results.figures_compare import bars, differences
@@ -51,7 +52,8 @@ def build_page(
     trainings = trainings or {}
     costs = read_costs([key for keys in trainings.values() for key in keys], runs)
     write_tidy(out / "tidy.csv", tidy)
-    every, sections = [], []
+    every: list[Entry] = []
+    sections: list[tuple[str, str]] = []
     for sheet in contents:
         entries, grid = table_views(sheet, tidy, numbers, costs)
         every.extend(entries)
@@ -85,7 +87,11 @@ def build_page(
     write_text(out / "index.html", html_page(title, page))
 
 
-def _figures(entries, curve_files, coverage_files):
+def _figures(
+    entries: list[Entry],
+    curve_files: Mapping[str, Mapping[str, Path]],
+    coverage_files: Mapping[str, Path] | None,
+) -> Iterator[tuple[str, str, Figure]]:
     yield "difference", "Difference to the paper", differences(entries)
     for stage, files in sorted(curve_files.items()):
         there = {label: path for label, path in files.items() if Path(path).is_file()}

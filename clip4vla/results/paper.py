@@ -89,7 +89,18 @@ def _parse(line: str, number: int, where: str) -> Published:
         if not re.fullmatch(NAME, named[name]):
             raise UserError(f"{where}: {name} {named[name]!r}: only a-z, 0-9 and _, a letter first")
     _check_metric(named["metric"], value, where)
-    return Published(**{**named, "value": value}, line=number)
+    return Published(
+        table=named["table"],
+        row=named["row"],
+        label=named["label"],
+        dataset=named["dataset"],
+        protocol=named["protocol"],
+        metric=named["metric"],
+        value=value,
+        source=named["source"],
+        note=named["note"],
+        line=number,
+    )
 
 
 def _check_metric(metric: str, value: float, where: str) -> None:

@@ -4,8 +4,9 @@ A table shows it where its file says `costs: true`. Nothing is judged: devices d
 """
 
 import re
+from typing import NamedTuple
 
-from clip4vla.results.compare import NO_REFERENCE, NOT_RUN, Entry
+from clip4vla.results.compare import NO_REFERENCE, NOT_RUN, PAPER_ONLY, Entry
 from clip4vla.results.cost import Cost
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Row, Sheet
@@ -18,6 +19,14 @@ COLUMNS = {
     "batch_size": "batch size",
     "trained_params_M": "trained params (M)",
 }
+
+
+class _Ours(NamedTuple):
+    """What our runs took, as an entry states it."""
+
+    verdict: str = PAPER_ONLY
+    reason: str = ""
+    value: float | None = None
 
 
 def cost_entries(sheet: Sheet, paper: list[Published], costs: dict[str, Cost]) -> list[Entry]:
@@ -33,6 +42,7 @@ def cost_entries(sheet: Sheet, paper: list[Published], costs: dict[str, Cost]) -
     for row in dict.fromkeys([*printed, *ours]):
         theirs, mine = printed.get(row, {}), _ours(ours[row], costs) if row in ours else {}
         for metric in dict.fromkeys([*theirs, *mine]):
+            own = mine.get(metric, _Ours())
             entry = Entry(
                 table=sheet.table,
                 row=row,
@@ -43,7 +53,9 @@ def cost_entries(sheet: Sheet, paper: list[Published], costs: dict[str, Cost]) -
                 column=metric,
                 metric=metric,
                 paper=theirs[metric].value if metric in theirs else None,
-                **mine.get(metric, {}),
+                ours=own.value,
+                verdict=own.verdict,
+                reason=own.reason,
             )
             entries.append(entry)
     return entries
@@ -61,20 +73,21 @@ def cost_cells(entries: list[Entry], source: str) -> tuple[str, ...]:
     return tuple(cells.get(metric) or NO_REFERENCE for metric in COLUMNS)
 
 
-def _ours(row: Row, costs: dict[str, Cost]) -> dict[str, dict]:
+def _ours(row: Row, costs: dict[str, Cost]) -> dict[str, _Ours]:
     """Metric -> what its entry says: days of all of a row's pre-trainings, else the largest."""
     found = [costs[key] for key in row.pretrainings if key in costs]
     if len(found) < len(row.pretrainings):
-        return dict.fromkeys(COLUMNS, {"verdict": NOT_RUN, "reason": "its runs have not ended"})
+        return dict.fromkeys(COLUMNS, _Ours(NOT_RUN, "its runs have not ended"))
     values = {
         DAYS: sum(cost.device_hours for cost in found) / 24,
         "batch_size": max(cost.batch_size for cost in found),
         "trained_params_M": max(cost.trained_parameters for cost in found) / 1e6,
     }
     devices = ", ".join(sorted({device for cost in found for device in cost.hardware}))
-    told = {metric: {"verdict": NO_REFERENCE, "ours": value} for metric, value in values.items()}
-    told[DAYS]["reason"] = f"on {devices}"
-    return told
+    return {
+        metric: _Ours(NO_REFERENCE, f"on {devices}" if metric == DAYS else "", value)
+        for metric, value in values.items()
+    }
 
 
 def _measured(entry: Entry) -> str:

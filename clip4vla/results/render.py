@@ -1,6 +1,7 @@
 """A grid of texts as Markdown, HTML and LaTeX. Equal grids give equal text."""
 
 import re
+from collections.abc import Iterator
 from html import escape
 
 from clip4vla.results.layout import Grid, Line
@@ -163,14 +164,15 @@ def _own_title(grid: Grid) -> str:
     return f"{found[2].upper()}{found[3]} ({found[1]} of the paper)" if found else grid.title
 
 
-def _spans(grid: Grid):
+def _spans(grid: Grid) -> Iterator[tuple[tuple[str, int], int]]:
+    """Each group of columns, and the number of its first column."""
     start = 0
     for group in grid.groups:
         yield group, start
         start += group[1]
 
 
-def _labelled(grid: Grid):
+def _labelled(grid: Grid) -> Iterator[tuple[Line, str]]:
     """Lines with their label where a row begins, and an empty text below it."""
     last = None
     for line in grid.lines:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from clip4vla.common.files import write_text
 from clip4vla.results.compare import Entry, as_frame, compare
 from clip4vla.results.cost import Cost, read_costs
@@ -48,7 +50,10 @@ def row_text(sheet: Sheet, row: str, runs: str | Path, paper: str | Path) -> str
 
 
 def table_views(
-    sheet: Sheet, tidy, paper: list[Published], costs: dict[str, Cost] | None = None
+    sheet: Sheet,
+    tidy: pd.DataFrame,
+    paper: list[Published],
+    costs: dict[str, Cost] | None = None,
 ) -> tuple[list[Entry], Grid]:
     """The numbers of a table, costs that it shows among them, and its layout."""
     entries = compare(sheet, tidy, paper)

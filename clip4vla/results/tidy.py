@@ -81,8 +81,9 @@ def write_tidy(path: str | Path, frame: pd.DataFrame) -> None:
 class _Read:
     """The metrics below a folder of runs, each read and checked once."""
 
-    def __init__(self, runs: Path):
-        self.runs, self.unverified = runs, []
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self.unverified: list[Path] = []
         self._known: dict[str, Metrics] = {}
 
     def __call__(self, key: str) -> tuple[Path, Metrics]:
@@ -129,7 +130,7 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, read: _Read) -> list[dict[st
         "n_planned": found.coverage.planned,
         "n_usable": found.coverage.usable,
         "n_silent": found.coverage.silent,
-        "n_scored": scored.scored if cell.variant else found.coverage.scored,
+        "n_scored": scored.scored if isinstance(scored, Varied) else found.coverage.scored,
         "n_captions": found.coverage.captions_per_clip,
         "n_leaks_dropped": (found.model_extra or {}).get("leaks_dropped"),
         "small_batches": _small_batches(found),

@@ -9,7 +9,7 @@ import pandas as pd
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.common.parquet import read_frame
-from clip4vla.metrics.intervals import Difference, Median, Totals, mean, paired
+from clip4vla.metrics.intervals import Difference, Median, Statistics, Totals, mean, paired
 from clip4vla.metrics.recalls import rank_statistics
 from clip4vla.metrics.retrieval import Ranks
 from clip4vla.metrics.text_clip import directions
@@ -52,17 +52,25 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     if not _asked(one, rows).equals(_asked(two, others)):
         raise UserError(f"{first} and {second} scored different queries of the same clips")
     ids, clip = np.unique(rows.clip_id.to_numpy(), return_inverse=True)
+    mine: Statistics
+    theirs: Statistics
     if one["task"] == "captioning":
-        statistics = _of_captions(rows, others)
+        mine, theirs = _of_captions(rows, others)
     else:
-        statistics = _statistics(one, rows, clip), _statistics(two, others, clip)
-    if not set(statistics[0]) & set(statistics[1]):
+        mine, theirs = _statistics(one, rows, clip), _statistics(two, others, clip)
+    if not set(mine) & set(theirs):
         raise UserError(
-            f"{first} and {second} have no metric in common: {', '.join(statistics[0])} and "
-            f"{', '.join(statistics[1])}"
+            f"{first} and {second} have no metric in common: {', '.join(mine)} and "
+            f"{', '.join(theirs)}"
         )
-    given = one["dataset"], main["protocol"], len(rows), len(ids), main["ids_sha256"]
-    return Comparison(*given, paired(*statistics, len(ids)))
+    return Comparison(
+        dataset=one["dataset"],
+        protocol=main["protocol"],
+        n_queries=len(rows),
+        n_clips=len(ids),
+        ids_sha256=main["ids_sha256"],
+        differences=paired(mine, theirs, len(ids)),
+    )
 
 
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
@@ -92,13 +100,16 @@ def _asked(found: dict, rows: pd.DataFrame) -> pd.DataFrame:
             return rows[["clip_id"]]
 
 
-def _of_captions(first: pd.DataFrame, second: pd.DataFrame) -> list[dict[str, Totals]]:
+def _of_captions(
+    first: pd.DataFrame, second: pd.DataFrame
+) -> tuple[dict[str, Totals], dict[str, Totals]]:
     """The caption scores of both, by clips in the order of their ids, in PTB's tokens."""
     from clip4vla.metrics.captions import statistics_of
 
     references = {row.clip_id: list(row.references) for row in first.itertuples()}
-    said = (dict(zip(rows.clip_id, rows.hypothesis, strict=True)) for rows in (first, second))
-    return statistics_of(references, *said)
+    one, two = (dict(zip(rows.clip_id, rows.hypothesis, strict=True)) for rows in (first, second))
+    mine, theirs = statistics_of(references, one, two)
+    return mine, theirs
 
 
 def _statistics(found: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, Totals | Median]:

@@ -267,7 +267,7 @@ def mlflow_server(uri: str) -> Check:
     try:
         return Check("MLflow server", "ok", f"{uri}: MLflow {check_server(uri)}")
     except (UserError, RetryLater) as error:
-        found, _, remedy = str(error).partition("; ")
+        found, _, remedy = str(error).partition(". Fix: ")
         state = "warn" if isinstance(error, RetryLater) else "fail"
         return Check("MLflow server", state, found, remedy)
 

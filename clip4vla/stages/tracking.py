@@ -14,7 +14,7 @@ from clip4vla.config.plan import Plan
 from clip4vla.config.run import sources_of
 from clip4vla.tracking.context import Context, Target, workspace
 from clip4vla.tracking.record import flat
-from clip4vla.tracking.sink import Sink
+from clip4vla.tracking.tracker import Tracker
 
 FOLDER = Path("mlflow")
 SEEDED = ("finetune", "evaluate")  # stages whose runs are children of the run of their row
@@ -70,14 +70,14 @@ def _note(stage: str, key: str, places, dataset: str, seed: str | None) -> str:
 
 
 @contextmanager
-def tracked(plan: Plan, key: str) -> Iterator[Sink]:
-    """The sink of a stage that runs: a live one where the config says so, on the first rank."""
+def tracked(plan: Plan, key: str) -> Iterator[Tracker]:
+    """Yield the tracker of a running stage: a live one on the first rank if the config says so."""
     from clip4vla.tracking.live import Spec, describe, live
     from clip4vla.training.ranks import ranks_of
 
     tracking = plan.config.tracking
     if tracking.sink != "live" or not ranks_of(os.environ)[0].leads:
-        yield Sink()
+        yield Tracker()
         return
     run, context = plan.run(key), contexts_of(plan)[key]
     spec = Spec(

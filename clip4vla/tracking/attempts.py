@@ -1,6 +1,6 @@
-"""attempts.jsonl of a run: one line for every attempt that ended, by what it ran on and used.
+"""attempts.jsonl of a run: where each attempt ran, on which code, and how much it used.
 
-Records hold nothing volatile; what MLflow shows of hosts, jobs, commits and times is from here.
+MLflow gets hosts, jobs, commits and times from here, because records hold nothing volatile.
 """
 
 import json
@@ -17,7 +17,7 @@ USED = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 
 
 def note_attempt(state: Path, began: float, end: str, **facts: Any) -> None:
-    """Append the line of an attempt that began at `began` (seconds since 1970)."""
+    """Append the line of an attempt that began at `began` (seconds since 1970) and has ended."""
     row = {
         "started_ms": int(began * 1000),
         "seconds": round(time.time() - began, 1),
@@ -33,7 +33,7 @@ def note_attempt(state: Path, began: float, end: str, **facts: Any) -> None:
 
 @contextmanager
 def attempt(state: Path) -> Iterator[None]:
-    """Note the attempt of a stage that goes through at once."""
+    """Note the attempt of a stage that has no checkpoints."""
     began, end = time.time(), "error"
     try:
         yield
@@ -43,8 +43,8 @@ def attempt(state: Path) -> Iterator[None]:
 
 
 def read_attempts(state: Path | None) -> list[dict[str, Any]]:
-    """The attempts of a run, oldest first; a line that a full disk cut short is left out."""
-    rows = []
+    """Return the attempts of a run, oldest first, without lines that a full disk cut short."""
+    rows: list[dict[str, Any]] = []
     try:
         text = (state / NAME).read_text(encoding="utf-8") if state else ""
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def read_attempts(state: Path | None) -> list[dict[str, Any]]:
 
 
 def tags_of(attempts: list[dict[str, Any]]) -> dict[str, str]:
-    """Tags about where and on what a run was made."""
+    """Return tags for the hosts, jobs, commit and user of a run's attempts."""
     if not attempts:
         return {}
     last = attempts[-1]
@@ -77,7 +77,7 @@ def tags_of(attempts: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def usage_of(attempts: list[dict[str, Any]]) -> Iterator[tuple[str, float, int, int]]:
-    """(name, value, number of the attempt from 1, time in ms) of what each attempt used."""
+    """Yield (name, value, number of the attempt from 1, time in ms) of each attempt's usage."""
     for number, row in enumerate(attempts, start=1):
         ended = int(row["started_ms"] + 1000 * row["seconds"])
         for name in USED:

@@ -1,4 +1,4 @@
-"""What is known of a stage beside its record: names and links, which may change at any time."""
+"""Context of a stage in MLflow: names and links, which may change although its record does not."""
 
 import uuid
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ RUN_ID = "mlflow_run_id"
 
 @dataclass(frozen=True)
 class Context:
-    """Of one stage.
+    """Context of one stage.
 
-    name: readable; tags: of the rows of tables that need it; row: `table/row` of its parent run;
-    state: the folder of its attempts, its curve with times of day and its MLflow run id.
+    name: of the MLflow run; tags: of the table rows that need it; row: `table/row` of its parent
+    run; state: folder with its attempts, its curve with times, and its MLflow run id.
     """
 
     name: str
@@ -27,10 +27,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Target:
-    """Where runs go. `locks`: a folder that all jobs of the working directory share.
+    """The store that runs are sent to.
 
-    artifacts: of an sqlite store (a server has its own). owner: of a server that others use too,
-    only runs with this tag `workspace` are looked at, so that nobody's run is ever replaced.
+    locks: a folder that all jobs of the working directory share. artifacts: folder of an sqlite
+    store (a server has its own). owner: on a shared server, only runs with this tag `workspace` are
+    read, so that nobody else's run is ever replaced.
     """
 
     uri: str
@@ -41,14 +42,14 @@ class Target:
 
     @contextmanager
     def claim(self, *names: str) -> Iterator[None]:
-        """Be the only one who writes the run of a stage: else two would make it twice."""
+        """Hold the lock on the run of a stage, so that no two processes create it."""
         folder = self.locks / sha256_of("\n".join((self.uri, *names)))[:16]
-        with sole_owner(folder, notify=lambda message: None):  # it is a matter of seconds
+        with sole_owner(folder, notify=lambda message: None):  # waits last seconds
             yield
 
 
 def workspace(runs: Path) -> str:
-    """The random name of a working directory, made on first use; it stays when that is moved."""
+    """Return the random name of a working directory, which it keeps when it is moved."""
     path = runs / "workspace"
     with sole_owner(runs):
         if not path.exists():
@@ -57,7 +58,7 @@ def workspace(runs: Path) -> str:
 
 
 def read_run_id(state: Path | None) -> str | None:
-    """The MLflow run that a stage has had on a server."""
+    """Return the id of the MLflow run that a stage has on a server, if any."""
     try:
         return (state / RUN_ID).read_text(encoding="utf-8").strip() if state else None
     except FileNotFoundError:
@@ -65,6 +66,6 @@ def read_run_id(state: Path | None) -> str | None:
 
 
 def write_run_id(state: Path | None, run_id: str) -> None:
-    """Keep it, whole or not at all."""
+    """Write the id of the MLflow run of a stage, atomically."""
     if state is not None:
         write_text(state / RUN_ID, run_id + "\n")

@@ -1,4 +1,4 @@
-"""Reading a training curve, `metrics.jsonl`, for MLflow and for figures."""
+"""Read training curves, `metrics.jsonl`, for MLflow and for figures."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,10 @@ TAIL = 65536  # bytes: more than a few rows
 
 @dataclass(frozen=True)
 class Row:
-    """One line: the values of a step. `timestamp_ms`: None in published curves; `end`: byte."""
+    """The values of one step.
+
+    timestamp_ms: None in published curves; end: the byte after the line.
+    """
 
     step: int
     values: dict[str, float]
@@ -22,10 +25,10 @@ class Row:
 
 
 def read_curve(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-    """Every line between two bytes of the file, which begin and end lines.
+    """Yield the rows between two bytes of the file, which must be at ends of lines.
 
     A line is `{"step": int, "epoch": int, "timestamp_ms"?: int, <name>: number, ...}`; the numbers
-    may also stand together under `metrics`. Raises UserError with file:line (counted from start).
+    may also be nested under `metrics`. Raises UserError with file:line (counted from start).
     """
     path = Path(path)
     with open(path, "rb") as stream:
@@ -40,18 +43,18 @@ def read_curve(path: str | Path, start: int = 0, stop: int | None = None) -> Ite
                 yield _row(line, stream.tell())
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(
-                    f"{path}:{number}: not a line of metrics ({type(error).__name__}: {error}); "
-                    "run the training again"
+                    f"{path}:{number}: invalid line of metrics ({type(error).__name__}: {error}). "
+                    "Fix: run the training again"
                 ) from None
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, values by name) of every line."""
+    """Yield (step, values by name) of every line."""
     return ((row.step, row.values) for row in read_curve(path))
 
 
 def last_row(path: Path) -> Row | None:
-    """The last whole line of a curve that is being written; None when there is none."""
+    """Return the last complete line of a curve that is being written; None without one."""
     try:
         with open(path, "rb") as stream:
             size = stream.seek(0, 2)

@@ -1,8 +1,8 @@
-"""A live run, seen from the stage that runs: a child process does the talking to the server.
+"""The stage's side of a live run: a child process sends the run to the MLflow server.
 
-The child (`clip4vla.tracking.feed`) reads the run's own files; the stage only tells it, over a
-pipe that never blocks, how much of the curve is safe and how it ended. Neither a slow nor a dead
-server can slow a training down, and the child's end costs it a bounded time.
+The child (`clip4vla.tracking.live_worker`) reads the run's own files. Over a pipe that never
+blocks, the stage only reports how much of the curve is in a checkpoint and how it ended. So a slow
+or dead server cannot slow a training down, and waiting for the child takes a bounded time.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from typing import Any
 from clip4vla.common.errors import RetryLater
 from clip4vla.common.log import log
 from clip4vla.tracking.context import Context, Target
-from clip4vla.tracking.sink import Sink
+from clip4vla.tracking.tracker import Tracker
 
-CHILD = [sys.executable, "-m", "clip4vla.tracking.feed"]
+CHILD = [sys.executable, "-m", "clip4vla.tracking.live_worker"]
 PATIENCE = (15.0, 90.0)  # seconds for the rest of a curve; to complete a finished run, with files
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What the child must know; travels as JSON."""
+    """The settings of a child process; they travel as JSON."""
 
     target: Target
     kind: str
@@ -40,89 +40,91 @@ class Spec:
     pid: int = field(default_factory=os.getpid)
 
     def to_json(self) -> str:
-        """One line."""
+        """Return the spec as one line of JSON."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> "Spec":
-        """The same again."""
+        """Return the spec of a line of `to_json`."""
         value = json.loads(text)
         target, context = value.pop("target"), value.pop("context")
-        for place, name in (
+        for section, name in (
             (target, "locks"),
             (target, "artifacts"),
             (context, "state"),
             (value, "curve"),
         ):
-            place[name] = Path(place[name]) if place[name] is not None else None
+            section[name] = Path(section[name]) if section[name] is not None else None
         return cls(target=Target(**target), context=Context(**context), **value)
 
 
-class LiveSink(Sink):
-    """The stage's end of the pipe."""
+class LiveTracker(Tracker):
+    """A tracker that passes the reports on to a child process."""
 
     def __init__(self, spec: Spec):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self.patience, self.long_patience = spec.patience
-        # A session of its own: Ctrl-C in the terminal is for the stage, which then tells its end.
+        # In its own session, Ctrl-C in the terminal reaches only the stage, which reports its end.
         self.child = subprocess.Popen(
             CHILD, stdin=subprocess.PIPE, env=environment, start_new_session=True
         )
-        os.set_blocking(self.child.stdin.fileno(), False)
-        self._tell(spec.to_json())
+        assert self.child.stdin is not None
+        self.pipe = self.child.stdin
+        os.set_blocking(self.pipe.fileno(), False)
+        self._send(spec.to_json())
 
     def saved(self, curve_bytes: int) -> None:
-        """See Sink."""
-        self._tell(json.dumps({"saved": curve_bytes}))
+        """See Tracker."""
+        self._send(json.dumps({"saved": curve_bytes}))
 
     def finished(self, record: Path) -> None:
-        """See Sink."""
+        """See Tracker."""
         self.patience = self.long_patience
-        self._tell(json.dumps({"end": "finished", "record": str(record)}))
+        self._send(json.dumps({"end": "finished", "record": str(record)}))
 
     def close(self, end: str) -> None:
-        """Let the child bring its work to an end, for a bounded time."""
-        self._tell(json.dumps({"end": end}))
-        self.child.stdin.close()
+        """Report how the stage ended, and wait for the child for a bounded time."""
+        self._send(json.dumps({"end": end}))
+        self.pipe.close()
         try:
             self.child.wait(self.patience)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
 
-    def _tell(self, line: str) -> None:
-        # A child that hangs or has died is nothing to wait for: `clip4vla sync` delivers it all.
+    def _send(self, line: str) -> None:
+        # Do not wait for a child that hangs or has died: `clip4vla sync` sends the rest.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self.child.stdin.fileno(), (line + "\n").encode())
+            os.write(self.pipe.fileno(), (line + "\n").encode())
 
 
 @contextlib.contextmanager
-def live(spec: Spec) -> Iterator[Sink]:
-    """Feed a server while the block runs."""
+def live(spec: Spec) -> Iterator[Tracker]:
+    """Send a run to its server while the block runs."""
     try:
-        sink, end = LiveSink(spec), "failed"
+        tracker, end = LiveTracker(spec), "failed"
     except OSError as error:  # no memory for another process
         log.warning(f"not live in MLflow: {error}")
-        yield Sink()
+        yield Tracker()
         return
     try:
-        yield sink
+        yield tracker
         end = "stopped"  # without a record: another rank writes it, or nothing was to do
     except RetryLater:
         end = "stopped"
         raise
     finally:
-        sink.close(end)
+        tracker.close(end)
 
 
-def describe(tags: dict[str, Any]) -> dict[str, str]:
-    """Facts of `clip4vla.common.provenance` as tags of a live run."""
+def describe(provenance: dict[str, Any]) -> dict[str, str]:
+    """Return the facts of `clip4vla.common.provenance` as tags of a live run."""
     named = {
-        "hosts": tags.get("host"),
-        "slurm_job_ids": tags.get("slurm_job_id"),
-        "git_sha": tags.get("git_sha"),
-        "git_dirty": str(tags["git_dirty"]).lower() if "git_dirty" in tags else None,
-        "mlflow.user": tags.get("user"),
-        "mlflow.source.git.commit": tags.get("git_sha"),
+        "hosts": provenance.get("host"),
+        "slurm_job_ids": provenance.get("slurm_job_id"),
+        "git_sha": provenance.get("git_sha"),
+        "git_dirty": str(provenance["git_dirty"]).lower() if "git_dirty" in provenance else None,
+        "mlflow.user": provenance.get("user"),
+        "mlflow.source.git.commit": provenance.get("git_sha"),
     }
     return {name: str(value) for name, value in named.items() if value}

@@ -1,6 +1,6 @@
-"""Which scientific keys become MLflow params: what rows of tables differ in.
+"""Scientific keys that become MLflow params: those in which rows of tables differ.
 
-Everything else (cache ids, JPEG quality, keys of other runs) is in the artifact config.json.
+The artifact config.json has all others (cache ids, JPEG quality, keys of other runs).
 """
 
 MAX_PARAMS = 100
@@ -41,6 +41,6 @@ GROUPS = tuple(name for name in ALLOWED if name.endswith("."))
 
 
 def allowed(params: dict[str, str]) -> dict[str, str]:
-    """The params that MLflow is given, at most MAX_PARAMS, in the order of their names."""
+    """Return the params that MLflow gets, at most MAX_PARAMS, sorted by name."""
     chosen = [name for name in sorted(params) if name in EXACT or name.startswith(GROUPS)]
     return {name: params[name] for name in chosen[:MAX_PARAMS]}

@@ -1,7 +1,7 @@
-"""A record: what one finished stage tells MLflow, as a small JSON file beside its outputs.
+"""Records: small JSON files beside the outputs of finished stages, from which MLflow is filled.
 
-Nothing in it is volatile (no times, hosts or absolute paths): equal stages give equal bytes. Files
-are named relative to the record, with their sha256, so a changed file is a changed record.
+A record holds no times, hosts or absolute paths, so that equal stages give equal bytes. Files are
+named relative to the record, with their sha256, so that a changed file means a changed record.
 """
 
 import json
@@ -20,9 +20,10 @@ KINDS = get_args(Kind)
 
 @dataclass(frozen=True)
 class Record:
-    """The content of a record. `files`: path relative to the record -> sha256.
+    """Content of a record.
 
-    `datasets`: splits that were read, each with name, digest (32 hex digits), context, counts.
+    files: path relative to the record -> sha256. datasets: splits that were read, each with name,
+    digest (32 hex digits), context and counts.
     """
 
     kind: Kind
@@ -55,26 +56,27 @@ def write_record(
 ) -> None:
     """Write the record of a finished stage.
 
-    `key` identifies it within its kind (run key, dataset version, table); `inputs` are the keys
-    of the records it builds on. `params` may be nested: names are joined with dots. `curve` is a
-    metrics.jsonl; `model` a weights file that MLflow is told about but never copies; `datasets`
-    see `Record`. Raises UserError for an unknown kind, a number that is not finite, or a file that
-    is not there.
+    key: identifies the stage within its kind (run key, dataset version, table); inputs: keys of
+    the records that it builds on; params: may be nested, names are joined with dots; curve: a
+    metrics.jsonl; model: a weights file, which MLflow registers and does not copy; datasets: see
+    `Record`. Raises UserError for an unknown kind, a number that is not finite, or a missing file.
     """
     path = Path(path)
     if kind not in KINDS:
-        raise UserError(f"{path}: kind {kind!r}: must be one of {', '.join(KINDS)}")
+        raise UserError(f"{path}: unknown kind {kind!r}. Fix: use one of {', '.join(KINDS)}")
     for metric, value in (metrics or {}).items():
         if not math.isfinite(value):
-            raise UserError(f"{path}: metric {metric} is {value}: look at the run's own output")
+            raise UserError(
+                f"{path}: metric {metric} is {value}. Fix: look at the run's own output"
+            )
     files = {}
 
     def relative(file: str | Path) -> str:
         if not Path(file).is_file():
-            raise UserError(f"{path}: {file} is not there: run {kind} {key} again")
-        place = os.path.relpath(Path(file).resolve(), path.parent.resolve())
-        files[place] = sha256_of_file(file)
-        return place
+            raise UserError(f"{path}: {file} is missing. Fix: run {kind} {key} again")
+        name = os.path.relpath(Path(file).resolve(), path.parent.resolve())
+        files[name] = sha256_of_file(file)
+        return name
 
     record = Record(
         kind=kind,
@@ -94,26 +96,26 @@ def write_record(
 
 
 def read_record(path: str | Path) -> tuple[Record, str]:
-    """A record and the sha256 of its content. Raises UserError when the file is not one."""
+    """Return a record and the sha256 of its content. UserError for an invalid file."""
     path = Path(path)
     try:
         value = read_json(path)
-        value.setdefault("datasets", [])  # came later
+        value.setdefault("datasets", [])  # records of older versions lack it
         record = Record(**{item.name: value[item.name] for item in fields(Record)})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path}: not a record of a stage, or damaged. Fix: delete it and run its stage again"
+            f"{path}: not a record of a stage, or corrupt. Fix: delete it and run its stage again"
         ) from None
     return record, sha256_of(json.dumps(value, sort_keys=True))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values as `a.b.c` -> text; lists and nulls as JSON."""
-    found = {}
+    """Return nested values as `a.b.c` -> text, with lists and nulls as JSON."""
+    texts: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            texts |= flat(value, f"{prefix}{name}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-            found[f"{prefix}{name}"] = text
-    return found
+            texts[f"{prefix}{name}"] = text
+    return texts

@@ -1,26 +1,31 @@
-"""MLflow's client, kept quiet and patient for a bounded time, and its errors in one line."""
+"""Import MLflow quietly, check its server, and explain its errors in one line."""
 
 import logging
 import os
 import re
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import RetryLater, UserError
 
-SECONDS = 10  # for a server to answer a question
-LATER = "start it, or correct tracking.uri; runs lose nothing: `clip4vla sync` delivers them later"
+if TYPE_CHECKING:
+    from requests import Response
+
+SECONDS = 10  # timeout of a request
+LATER = "start it, or correct tracking.uri; runs lose nothing: `clip4vla sync` sends them later"
 LOGIN = (
     "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, here "
     "and where jobs are submitted"
 )
 HOST = "start it with --allowed-hosts 'NAME,NAME:*' for the name in tracking.uri (docs/tracking.md)"
-NOT_MLFLOW = "that is no MLflow server: look at host, port and path of tracking.uri"
-OLD = "logged models need MLflow 3: upgrade it (pip install -U mlflow; mlflow db upgrade URI)"
+NOT_MLFLOW = "correct host, port and path of tracking.uri"
+OLD = "upgrade it to MLflow 3 (pip install -U mlflow; mlflow db upgrade URI)"
 
 
-def quiet_mlflow(retries: int = 3):
-    """Import mlflow with its telemetry and chatter off, and return the module.
+def quiet_mlflow(retries: int = 3) -> ModuleType:
+    """Import mlflow without telemetry and log lines, and return the module.
 
-    retries: of a request that a server does not answer; variables that the user set win.
+    retries: of a request without an answer. Environment variables that the user set win.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -38,18 +43,18 @@ def quiet_mlflow(retries: int = 3):
 
 
 def check_server(uri: str) -> str:
-    """The version of the MLflow server at a URI, once it has answered a real question.
+    """Return the version of the MLflow server at a URI, once it has answered a search.
 
-    Raises RetryLater when nothing answers, UserError for what only the user can mend.
+    Raises RetryLater when nothing answers, UserError for errors that the user can fix.
     """
     quiet_mlflow()
     from mlflow.tracking._tracking_service.utils import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    def ask(place: str):
+    def request(path: str) -> "Response":
         answer = http_request(
             get_default_host_creds(uri),
-            place,
+            path,
             "GET",
             timeout=SECONDS,
             max_retries=0,
@@ -60,12 +65,12 @@ def check_server(uri: str) -> str:
         return answer
 
     try:
-        version = ask("/version").text.strip()
+        version = request("/version").text.strip()
         if not re.fullmatch(r"\d+\.\d+\S*", version):
-            raise UserError(f"{uri}: {NOT_MLFLOW}")
+            raise UserError(f"{uri}: not an MLflow server. Fix: {NOT_MLFLOW}")
         if int(version.split(".")[0]) < 3:
-            raise UserError(f"{uri}: MLflow {version}; {OLD}")
-        ask("/api/2.0/mlflow/experiments/search?max_results=1").json()
+            raise UserError(f"{uri}: MLflow {version} has no logged models. Fix: {OLD}")
+        request("/api/2.0/mlflow/experiments/search?max_results=1").json()
     except (UserError, RetryLater):
         raise
     except Exception as error:  # requests, urllib3 and MLflow have dozens
@@ -74,31 +79,31 @@ def check_server(uri: str) -> str:
 
 
 def explained(uri: str, error: Exception | str) -> Exception:
-    """What a failed request means, in one line with its remedy: a UserError, or RetryLater."""
+    """Return the UserError or RetryLater for a failed request: its cause and fix in one line."""
     if isinstance(error, (UserError, RetryLater)):
         return error
     text = " ".join(str(error).split())
-    for pattern, what, remedy in KNOWN:
+    for pattern, problem, fix in KNOWN:
         if re.search(pattern, text, re.IGNORECASE):
-            return (RetryLater if remedy is LATER else UserError)(f"{uri}: {what}; {remedy}")
+            return (RetryLater if fix is LATER else UserError)(f"{uri}: {problem}. Fix: {fix}")
     return UserError(f"{uri}: MLflow answers: {text[:200]}")
 
 
 KNOWN = (
-    ("invalid host header", "the server refuses requests to that name", HOST),
+    ("invalid host header", "the server refuses requests to this host name", HOST),
     (
         r"\b401\b|unauthenticated|not authenticated|customer_unauthorized",
         "a login is needed",
         LOGIN,
     ),
-    (r"error code 403|permission_?denied", "this login may not write there", LOGIN),
+    (r"error code 403|permission_?denied", "this login has no permission to write", LOGIN),
     (
         r"certificate|sslerror|wrong_version_number",
-        "no trusted https there",
+        "no trusted https certificate",
         "correct tracking.uri, or name its certificate in MLFLOW_TRACKING_SERVER_CERT_PATH",
     ),
     (r"name or service not known|name resolution|nodename nor", "no such host", LATER),
-    (r"error code 404|jsondecode|<html", "the answer is not MLflow's", NOT_MLFLOW),
+    (r"error code 404|jsondecode|<html", "not an MLflow server", NOT_MLFLOW),
     (
         r"refused|timed? ?out|timeout|max retries|unreachable|reset by peer|connection"
         r"|error code 50[0234]|error code 429",

@@ -1,26 +1,32 @@
-"""The MLflow store that runs go to, a server or an sqlite file: its experiments and runs."""
+"""Experiments and runs of an MLflow store, which is a server or an sqlite file."""
 
 import contextlib
 import re
 import sqlite3
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import whole_file
 from clip4vla.tracking.context import Target
 from clip4vla.tracking.server import check_server, quiet_mlflow
 
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment, Run
+
 SQLITE = "sqlite:///"
-MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the view that the UI opens
+MODEL_TRAINING = {
+    "mlflow.experimentKind": "custom_model_development"
+}  # opens the right view of the UI
 PARENT = "mlflow.parentRunId"
 ROW = "row_of_seeds"  # tag of a parent run: table/row
 OWNER = "workspace"
-LOCKED_SECONDS = 120.0  # that an sqlite store may be locked by others
+LOCKED_SECONDS = 120.0  # longest wait for an sqlite store that another program locks
 
 
 class Store:
-    """Runs of one store, as long as nobody else writes them (`Target.claim`)."""
+    """Client of one store; writing a run needs its claim (`Target.claim`)."""
 
     def __init__(self, target: Target, retries: int = 3):
         self.mlflow = quiet_mlflow(retries)
@@ -33,41 +39,41 @@ class Store:
         self.experiments: dict[str, str] = {}
 
     def experiment(self, kind: str) -> str:
-        """Id of the experiment of a kind; made when absent."""
+        """Return the id of the experiment of a kind; create it if it is missing."""
         if kind not in self.experiments:
             name = f"{self.target.experiment}/{kind}"
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                found = self._create_experiment(name, kind)
-            if found.lifecycle_stage == "deleted":  # its name cannot be used twice
-                self.client.restore_experiment(found.experiment_id)
-            self.experiments[kind] = found.experiment_id
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
+                experiment = self._create_experiment(name, kind)
+            if experiment.lifecycle_stage == "deleted":  # its name cannot be used twice
+                self.client.restore_experiment(experiment.experiment_id)
+            self.experiments[kind] = experiment.experiment_id
         return self.experiments[kind]
 
-    def _create_experiment(self, name: str, kind: str):
+    def _create_experiment(self, name: str, kind: str) -> "Experiment":
         folder = self.target.artifacts
-        place = None if folder is None else (folder / kind).as_uri()
+        location = None if folder is None else (folder / kind).as_uri()
         try:
-            self.client.create_experiment(name, place, tags=MODEL_TRAINING)
+            self.client.create_experiment(name, location, tags=MODEL_TRAINING)
         except self.mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise  # else another job was faster
+                raise  # otherwise another job was faster
         return self.client.get_experiment_by_name(name)
 
-    def runs(self) -> list:
-        """Every run of ours, oldest first; experiments that somebody deleted are restored."""
+    def runs(self) -> list["Run"]:
+        """Return all our runs, oldest first; restore experiments that somebody deleted."""
         view, start = self.mlflow.entities.ViewType.ALL, f"{self.target.experiment}/"
         every = self.client.search_experiments(view, filter_string=f"name LIKE '{start}%'")
         kinds = [item.name.removeprefix(start) for item in every if item.name.startswith(start)]
         ids = [self.experiment(kind) for kind in kinds]
         return self._search(ids) if ids else []
 
-    def runs_of(self, kind: str, key: str) -> list:
-        """The runs of ours that stand for one stage, oldest first."""
+    def runs_of(self, kind: str, key: str) -> list["Run"]:
+        """Return our runs of one stage, oldest first."""
         return self._search([self.experiment(kind)], f"tags.run_key = '{key}'")
 
     def inputs(self, keys: list[str]) -> dict[str, str]:
-        """Run ids of other stages, by their keys; those without a run are left out."""
+        """Return run ids by the keys of stages; stages without a run are left out."""
         return {
             run.data.tags["run_key"]: run.info.run_id
             for run in self.runs()
@@ -75,24 +81,24 @@ class Store:
         }
 
     def row(self, kind: str, row: str, tags: dict[str, str]) -> str:
-        """The parent run of the seeds of a table's row; made when absent."""
+        """Return the parent run of a row's seeds; create it if it is missing."""
         with self.target.claim("row", kind, row):
-            found = self._search([self.experiment(kind)], f"tags.{ROW} = '{row}'")
-            if found:
-                return found[0].info.run_id
+            runs = self._search([self.experiment(kind)], f"tags.{ROW} = '{row}'")
+            if runs:
+                return runs[0].info.run_id
             run_id = self.create(kind, row, {**tags, ROW: row, "stage": kind})
             self.client.set_terminated(run_id, "FINISHED")
             return run_id
 
     def create(self, kind: str, name: str, tags: dict[str, str], start: int | None = None) -> str:
-        """A new run of ours; its id. start: in ms, now if not given."""
+        """Create a run; return its id. start: in ms; None: now."""
         owned = {**tags, OWNER: self.target.owner} if self.target.owner else tags
         start = start or int(time.time() * 1000)
         created = self.client.create_run(self.experiment(kind), start, owned, name)
         return created.info.run_id
 
-    def get(self, run_id: str):
-        """A run by its id; None when the store does not have it, or somebody deleted it."""
+    def get(self, run_id: str) -> "Run | None":
+        """Return a run by its id; None if the store lacks it or somebody deleted it."""
         try:
             run = self.client.get_run(run_id)
         except self.mlflow.exceptions.MlflowException as error:
@@ -101,21 +107,21 @@ class Store:
             return None
         return None if run.info.lifecycle_stage == "deleted" else run
 
-    def delete(self, run) -> None:
-        """Delete a run and its models; MLflow can restore it until `mlflow gc`."""
+    def delete(self, run: "Run") -> None:
+        """Delete a run and its models; MLflow can restore them until `mlflow gc`."""
         own = f"source_run_id = '{run.info.run_id}'"
         for model in self.client.search_logged_models([run.info.experiment_id], own):
             self.client.delete_logged_model(model.model_id)
         self.client.delete_run(run.info.run_id)
 
-    def add_model(self, run, name: str, tags: dict[str, str]) -> None:
-        """Tell MLflow about weights that stay where they are, once a run."""
+    def add_model(self, run: "Run", name: str, tags: dict[str, str]) -> None:
+        """Register weights, which stay in their place, once per run."""
         info = run.info
         own = f"source_run_id = '{info.run_id}'"
         for model in self.client.search_logged_models([info.experiment_id], own):
             if str(model.status) == "READY":
                 return
-            self.client.delete_logged_model(model.model_id)  # of a job that was killed just here
+            self.client.delete_logged_model(model.model_id)  # a job was killed before the end
         before = self.mlflow.get_tracking_uri() if self.mlflow.is_tracking_uri_set() else None
         self.mlflow.set_tracking_uri(self.target.uri)
         try:
@@ -125,11 +131,12 @@ class Store:
         finally:
             self.mlflow.set_tracking_uri(before)
 
-    def _search(self, experiments: list[str], text: str = "") -> list:
+    def _search(self, experiments: list[str], text: str = "") -> list["Run"]:
         if self.target.owner:
             own = f"tags.{OWNER} = '{self.target.owner}'"
             text = f"{text} and {own}" if text else own
-        found, token = [], None
+        runs: list[Run] = []
+        token = None
         while True:
             page = self.client.search_runs(
                 experiments,
@@ -138,19 +145,21 @@ class Store:
                 order_by=["attributes.start_time ASC"],
                 page_token=token,
             )
-            found += page
+            runs += page
             token = page.token
             if not token:
-                return found
+                return runs
 
 
 def _upgrade(path: Path) -> None:
-    """Make the store, or bring it to the schema of this mlflow, as `mlflow db upgrade` does.
+    """Create the store, or migrate it to the schema of this mlflow, as `mlflow db upgrade` does.
 
-    A new store appears whole or not at all: a half-migrated file could never be opened again.
-    UserError for a damaged one; RetryLater for one that another program keeps locked.
+    A new store appears complete or not at all: a half-migrated file could never be opened again.
+    UserError for a corrupt store; RetryLater for one that another program keeps locked.
     """
     from mlflow.db import upgrade
+
+    assert upgrade.callback is not None
 
     if path.exists():
         _wait_until_free(path)
@@ -158,14 +167,14 @@ def _upgrade(path: Path) -> None:
         upgrade.callback(f"{SQLITE}{path}")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed sync
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # a killed sync left them
             left.unlink()
         with whole_file(path) as temporary:
             upgrade.callback(f"{SQLITE}{temporary}")
 
 
 def _wait_until_free(path: Path) -> None:
-    """Wait, for a bounded time, while another program, such as MLflow's UI, locks the store."""
+    """Wait for a bounded time while another program, such as MLflow's UI, locks the store."""
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as store:
             store.execute("BEGIN IMMEDIATE")
@@ -173,7 +182,7 @@ def _wait_until_free(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         if is_locked(error):
             raise locked(f"{SQLITE}{path}") from None
-        # damaged, or may not be opened: what comes next says so
+        # corrupt, or cannot be opened: the next step reports it
 
 
 def is_locked(error: Exception) -> bool:
@@ -190,16 +199,16 @@ def locked(uri: str) -> RetryLater:
 
 
 def _check_whole(path: Path) -> None:
-    """UserError for what is no sqlite file, and for a damaged one."""
+    """Raise UserError for a file that is not sqlite, and for a corrupt one."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as store:
-            damaged = store.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
-    except sqlite3.OperationalError:  # locked, or may not be opened: MLflow waits, or says why
-        damaged = False
+            corrupt = store.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+    except sqlite3.OperationalError:  # locked, or cannot be opened: MLflow waits, or reports it
+        corrupt = False
     except sqlite3.DatabaseError:
-        damaged = True
-    if damaged:
+        corrupt = True
+    if corrupt:
         raise UserError(
-            f"{path}: no whole sqlite store; move it away and run `clip4vla sync`, it is filled "
-            "again from the files"
+            f"{path}: corrupt or truncated sqlite store. Fix: move it away and run "
+            "`clip4vla sync`, which fills a new one from the files"
         )

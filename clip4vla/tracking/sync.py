@@ -1,34 +1,38 @@
-"""Replay records into an MLflow store: idempotent, and safe to kill at any moment.
+"""Replay records into an MLflow store. A sync is idempotent and can be killed at any time.
 
-A run carries the tag `record_sha256` only once everything of it is there, and that tag is set
-last. The next sync skips such runs, completes those without it (a live run, or one of a killed
-sync), and replaces runs that say something else than their record. Deleted runs can be restored
-in MLflow; `mlflow gc` removes them for good.
+The tag `record_sha256` is set last and marks a complete run. The next sync skips such runs,
+completes runs without it (a live run, or a run of a killed sync), and replaces runs that contradict
+their record. MLflow can restore deleted runs until `mlflow gc` removes them.
 
-A stage whose files differ from its record is skipped; after all others are sent, the sync reports
-it. The tag `files_checked` marks runs whose files were compared. Runs of older versions lack it,
+A sync skips a stage whose files differ from its record, and reports it after all other stages are
+sent. The tag `files_checked` marks runs whose files were compared. Runs of older versions lack it,
 and the next sync sends their files again.
 """
 
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.progress import track
-from clip4vla.tracking.content import (
+from clip4vla.tracking.context import Context, Target, read_run_id, write_run_id
+from clip4vla.tracking.mlflow_run import (
     ChangedFile,
     Contradiction,
     Stage,
     fill,
     links,
+    row_tags,
     send_artifacts,
     set_tags,
 )
-from clip4vla.tracking.context import Context, Target, read_run_id, write_run_id
 from clip4vla.tracking.record import read_record
 from clip4vla.tracking.server import explained
 from clip4vla.tracking.store import PARENT, ROW, SQLITE, Store, is_locked, locked
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 COMPLETE = "record_sha256"
 CHECKED = "files_checked"
@@ -36,13 +40,15 @@ CHECKED = "files_checked"
 
 @dataclass
 class SyncReport:
-    """What a sync did, and how to look at the store."""
+    """Counts of what a sync did, and the command that shows the store."""
 
     added: int = 0
     skipped: int = 0
-    completed: int = 0  # a live run, or an earlier sync was killed in the middle of it
-    replaced: int = 0  # it said something else than the record
-    changed: list[str] = field(default_factory=list)  # files that contradict their records
+    completed: int = 0  # of a live run, or of an earlier sync that was killed
+    replaced: int = 0  # contradicted the record
+    changed: list[str] = field(
+        default_factory=list
+    )  # error messages of files that differ from their records
     runs: dict[str, str] = field(default_factory=dict)  # key of a record -> its MLflow run
     uri: str = ""
     command: str = ""
@@ -51,14 +57,16 @@ class SyncReport:
 def sync(
     records: list[Path], target: Target, contexts: dict[str, Context] | None = None
 ) -> SyncReport:
-    """Bring the store (a server, or an sqlite file that is made when absent) up to date.
+    """Bring a store (a server, or an sqlite file, created if missing) up to date.
 
-    One experiment per kind, `<experiment>/<kind>`; a run per record, with params, tags, metrics,
-    the whole curve, artifacts, datasets and, for weights, a LoggedModel. A run links to those of
-    its inputs by the tags `parent.<key>`, and is a child of the run of its row. `contexts` (by key)
-    may change at any time. Raises UserError for a broken record, two records of one stage, files
-    that contradict their records (at the end: all other stages are sent), or a server that refuses;
-    RetryLater when none answers.
+    There is one experiment per kind, `<experiment>/<kind>`, and one run per record, with params,
+    tags, metrics, the whole curve, artifacts, datasets and, for weights, a LoggedModel. Tags
+    `parent.<key>` link a run to the runs of its inputs, and it is a child of the run of its row.
+    `contexts` (by key) may change at any time.
+
+    Raises UserError for a corrupt record, two records of one stage, files that differ from their
+    records (at the end, when all other stages are sent), or a server that refuses; RetryLater when
+    no server answers.
     """
     stages = _in_order(_read(records, contexts or {}))
     report = SyncReport(uri=target.uri)
@@ -105,31 +113,31 @@ def _sync(stages: list[Stage], target: Target, report: SyncReport) -> SyncReport
 
 
 def bring(store: Store, stage: Stage, report: SyncReport) -> str:
-    """Make sure that exactly one complete run stands for a record; return its id.
+    """Make sure that a record has exactly one complete run; return its id.
 
     Raises ChangedFile, before anything is changed, where a file differs from the record.
     """
     kind, key = stage.identity
     with store.target.claim(kind, key):
         runs = store.runs_of(kind, key)
-        good = [run for run in runs if run.data.tags.get(COMPLETE) == stage.digest]
+        complete = [run for run in runs if run.data.tags.get(COMPLETE) == stage.digest]
         begun = [run for run in runs if COMPLETE not in run.data.tags]
-        known = read_run_id(stage.context.state)
-        begun.sort(key=lambda run: run.info.run_id != known)
-        kept = (good or begun)[:1]
-        unchecked = not good or good[0].data.tags.get(CHECKED) != stage.digest
+        noted_id = read_run_id(stage.context.state)
+        begun.sort(key=lambda run: run.info.run_id != noted_id)
+        kept = (complete or begun)[:1]
+        unchecked = not complete or complete[0].data.tags.get(CHECKED) != stage.digest
         if unchecked:
             stage.check_files()
         for run in runs:
             if run not in kept:
                 store.delete(run)
-        run_id = _make(store, stage, kept[0] if kept else None, bool(good), report)
-        if good and unchecked:
+        run_id = _make(store, stage, kept[0] if kept else None, bool(complete), report)
+        if complete and unchecked:
             send_artifacts(store, run_id, stage)
             store.client.set_tag(run_id, CHECKED, stage.digest)
-    if good and unchecked:
+    if complete and unchecked:
         report.completed += 1
-    elif good:
+    elif complete:
         report.skipped += 1
     elif not runs:
         report.added += 1
@@ -141,16 +149,15 @@ def bring(store: Store, stage: Stage, report: SyncReport) -> str:
     return run_id
 
 
-def _make(store: Store, stage: Stage, run, complete: bool, report: SyncReport) -> str:
-    """Fill a run, or a new one; only names and links change where it is complete."""
+def _make(store: Store, stage: Stage, run: "Run | None", complete: bool, report: SyncReport) -> str:
+    """Fill a run, or a new one; of a complete run, update only names and links."""
     kind, key = stage.identity
     context = stage.context
-    row = {name: context.tags[name] for name in ("table", "row") if name in context.tags}
-    parent = store.row(kind, context.row, row) if context.row else None
+    parent = store.row(kind, context.row, row_tags(context.tags)) if context.row else None
     tags = links(stage, report.runs, parent)
     if run is not None and run.info.run_name != context.name:
         store.client.update_run(run.info.run_id, name=context.name)
-    if complete:
+    if run is not None and complete:
         set_tags(store, run, {**context.tags, **tags})
         if parent is None and PARENT in run.data.tags:
             store.client.delete_tag(run.info.run_id, PARENT)
@@ -169,24 +176,24 @@ def _make(store: Store, stage: Stage, run, complete: bool, report: SyncReport) -
     return _finish(store, store.client.get_run(run_id), stage, tags, fresh=True)
 
 
-def _finish(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> str:
+def _finish(store: Store, run: "Run", stage: Stage, tags: dict[str, str], fresh: bool) -> str:
     fill(store, run, stage, tags, fresh)
     run_id = run.info.run_id
     store.client.set_tag(run_id, CHECKED, stage.digest)
     store.client.set_tag(run_id, COMPLETE, stage.digest)
-    if store.target.owner:  # a server: where live runs go too
+    if store.target.owner:  # a server, which live runs use too
         write_run_id(stage.context.state, run_id)
     return run_id
 
 
-def _started(state: Path, otherwise: int) -> int:
+def _started(state: Path, default: int) -> int:
     from clip4vla.tracking.attempts import read_attempts
 
-    return min((int(row["started_ms"]) for row in read_attempts(state)), default=otherwise)
+    return min((int(row["started_ms"]) for row in read_attempts(state)), default=default)
 
 
 def _delete_empty_rows(store: Store) -> None:
-    """Parents whose rows were renamed or left out: all their children have another one."""
+    """Delete parent runs whose rows were renamed or removed: they have no children any more."""
     runs = store.runs()
     parents = {run.data.tags.get(PARENT) for run in runs}
     for run in runs:
@@ -195,35 +202,36 @@ def _delete_empty_rows(store: Store) -> None:
 
 
 def _read(paths: list[Path], contexts: dict[str, Context]) -> dict[tuple[str, str], Stage]:
-    found: dict[tuple[str, str], Stage] = {}
+    stages: dict[tuple[str, str], Stage] = {}
     for path in sorted(Path(path) for path in paths):
         record, digest = read_record(path)
         stage = Stage(path, record, digest, contexts.get(record.key) or Context(record.name))
-        if stage.identity in found:
+        if stage.identity in stages:
             raise UserError(
-                f"{path}: {record.kind} {record.key} is recorded in {found[stage.identity].path} "
-                "too; give one of them only"
+                f"{path}: {record.kind} {record.key} is recorded in {stages[stage.identity].path} "
+                "too. Fix: name only one of them"
             )
-        found[stage.identity] = stage
-    return found
+        stages[stage.identity] = stage
+    return stages
 
 
-def _in_order(found: dict[tuple[str, str], Stage]) -> list[Stage]:
-    """Inputs before what is built on them, else in the order of paths."""
+def _in_order(stages: dict[tuple[str, str], Stage]) -> list[Stage]:
+    """Return the stages with inputs before their users, otherwise in the order of paths."""
     by_key: dict[str, list[Stage]] = {}
-    for stage in found.values():
+    for stage in stages.values():
         by_key.setdefault(stage.record.key, []).append(stage)
-    ordered, seen = [], set()
+    ordered: list[Stage] = []
+    visited: set[Path] = set()
 
     def visit(stage: Stage) -> None:
-        if stage.path in seen:
+        if stage.path in visited:
             return
-        seen.add(stage.path)
+        visited.add(stage.path)
         for key in stage.record.inputs:
             for parent in by_key.get(key, []):
                 visit(parent)
         ordered.append(stage)
 
-    for stage in found.values():
+    for stage in stages.values():
         visit(stage)
     return ordered

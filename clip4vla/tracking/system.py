@@ -1,4 +1,4 @@
-"""Samples of the machine and of how far a run is, for the curves of a live run."""
+"""Samples of the machine and of a run's progress, for the curves of a live run."""
 
 import contextlib
 import os
@@ -10,14 +10,15 @@ from pathlib import Path
 from clip4vla.tracking.curve import last_row
 from clip4vla.tracking.server import quiet_mlflow
 
-KEPT = 2000  # samples that wait while the server is away; the oldest are dropped
+KEPT = 2000  # samples kept while the server is away; the oldest are dropped
 
 
 class Sampler:
-    """Samples every `seconds`; `waiting` holds those that no server has taken yet.
+    """A sampler of the machine, every `seconds`; `waiting` holds samples that are not sent yet.
 
-    The machine's numbers are MLflow's own (psutil; NVML where there is a GPU). `pid` is the stage's
-    process: the memory of it and of its children is a number of its own, since nodes are shared.
+    The numbers of the machine are MLflow's own (psutil; NVML where there is a GPU). pid: the
+    stage's process, whose memory and that of its children is a separate number, since nodes are
+    shared.
     """
 
     def __init__(self, seconds: float, curve: Path | None, pid: int):
@@ -40,11 +41,11 @@ class Sampler:
 
         values: dict[str, float] = {}
         for monitor in self.monitors:
-            with contextlib.suppress(Exception):  # a driver that hiccups costs this sample only
+            with contextlib.suppress(Exception):  # an error of a driver loses only this sample
                 monitor.collect_metrics()
                 values |= monitor.aggregate_metrics()
             monitor.clear_metrics()
-        with contextlib.suppress(psutil.Error):  # it may have ended
+        with contextlib.suppress(psutil.Error):  # the stage may have ended
             stage = psutil.Process(self.pid)
             family = [stage, *stage.children(recursive=True)]
             own = os.getpid()
@@ -53,7 +54,7 @@ class Sampler:
         return values
 
     def _progress(self) -> dict[str, float]:
-        """Where the run is now: rows that are not in a checkpoint yet are shown here alone."""
+        """Return the run's step and loss, also of rows that are not in a checkpoint yet."""
         row = last_row(self.curve) if self.curve else None
         if row is None:
             return {}

@@ -22,7 +22,7 @@ from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.progress import track
 from clip4vla.common.seeds import seed_of
 from clip4vla.config.sections import Optimiser
-from clip4vla.tracking.sink import Sink
+from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import Curve
@@ -66,7 +66,7 @@ class Trainer:
     ranks: Ranks = Ranks()
     state: TrainState = field(default_factory=TrainState)
     meter: Meter = field(default_factory=Meter)
-    sink: Sink = field(default_factory=Sink)
+    sink: Tracker = field(default_factory=Tracker)
     latest: dict[str, Tensor | float] = field(default_factory=dict)  # of the last step
 
     def run(self, stop: Stop) -> None:

@@ -34,7 +34,7 @@ from clip4vla.config.run import Finetune, Pretrain, sources_of
 from clip4vla.config.settings import settings_of
 from clip4vla.datasets.leaks import Leaks
 from clip4vla.loading.loader import Caches, Manifests
-from clip4vla.tracking.sink import Sink
+from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.attempts import cost_of, recorded
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import publish_curve
@@ -65,7 +65,7 @@ def train(
     save_seconds: float = SAVE_SECONDS,
     leaks: Leaks | None = None,
     switches: Switches = Switches(),
-    sink: Sink | None = None,
+    sink: Tracker | None = None,
 ) -> bool:
     """Train to the end, or until a time limit or signal, and write the outputs into `out`.
 
@@ -93,7 +93,7 @@ def train(
             caches = Caches(manifests, leaks, switches.check_every)
             given = caches, start, weights, substitution, device, workers, ranks, switches
             with recorded(state, stop, ranks, device) as (progress, meter):
-                around, told = Surroundings(*given), sink or Sink()
+                around, told = Surroundings(*given), sink or Tracker()
                 _train(run, around, checkpoints, state, stop, progress, meter, save_seconds, told)
         if ranks.leads:
             _check_final(final)
@@ -158,7 +158,7 @@ def _train(
     progress: TrainState,
     meter: Meter,
     save_seconds: float,
-    sink: Sink,
+    sink: Tracker,
 ) -> None:
     """Set up, train and finish; `progress` and `meter` follow for the line of this attempt."""
     job = None

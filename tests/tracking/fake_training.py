@@ -1,4 +1,4 @@
-"""A training without a model: rows, checkpoints and an end, told to a live sink.
+"""A training without a model: rows, checkpoints and an end, told to a live tracker.
 
 As a program it is a stage in a process of its own: fake_training.py FOLDER URI KEY HOW.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from clip4vla.common.errors import RetryLater
 from clip4vla.tracking import Context, Target, sync, write_record
-from clip4vla.tracking.feed import Feeder, Inbox
 from clip4vla.tracking.live import Spec, live
+from clip4vla.tracking.live_worker import Inbox, LiveWorker
 
 PARAMS = {"seed": "0", "optimiser.lr": "0.001", "cache.frames.jpeg_quality": "90"}
 PATIENCE = (300.0, 300.0)  # a machine that does other things beside
@@ -38,18 +38,27 @@ class Training:
 
     def spec(self) -> Spec:
         tags = {"hosts": f"node{self.attempt}", "git_sha": "abc"}
-        given = PARAMS, tags, self.curve, 1.0, PATIENCE
-        return Spec(self.target, "finetune", self.key, self.context, *given)
+        return Spec(
+            target=self.target,
+            kind="finetune",
+            key=self.key,
+            context=self.context,
+            params=PARAMS,
+            tags=tags,
+            curve=self.curve,
+            seconds=1.0,
+            patience=PATIENCE,
+        )
 
     def live(self):
-        """The sink of a stage, with a child process of its own."""
+        """The tracker of a stage, with a child process of its own."""
         return live(self.spec())
 
-    def feeder(self, saved: int) -> Feeder:
-        """What the child does, step by step in this process, for an attempt that goes on there."""
+    def worker(self, saved: int) -> LiveWorker:
+        """A worker to be run step by step in this process, for an attempt that resumes there."""
         inbox = Inbox(PATIENCE)
         inbox.first = inbox.saved = saved
-        return Feeder(self.spec(), inbox)
+        return LiveWorker(self.spec(), inbox)
 
     def rows(self, first: int, last: int) -> int:
         """Append rows of these steps; the length of the file."""
@@ -124,9 +133,9 @@ def main() -> None:
         defer(training)
         return
     try:
-        with training.live() as sink:
-            sink.saved(0)
-            sink.saved(training.rows(1, 5))
+        with training.live() as tracker:
+            tracker.saved(0)
+            tracker.saved(training.rows(1, 5))
             if how in ("killed", "stopped"):
                 training.rows(6, 9)  # beyond the checkpoint
                 sent = training.state / "mlflow_sent.json"
@@ -134,8 +143,8 @@ def main() -> None:
                 if how == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
                 raise RetryLater("stopped")
-            sink.saved(training.rows(6, 12))
-            sink.finished(training.record())
+            tracker.saved(training.rows(6, 12))
+            tracker.finished(training.record())
     except RetryLater:
         raise SystemExit(75) from None
 

@@ -1,4 +1,4 @@
-"""Live runs on a real server: fed while they run, through outages and resumes."""
+"""Live runs on a real server: updated while they run, through outages and resumes."""
 
 import dataclasses
 import socket
@@ -29,23 +29,23 @@ def test_killed_stopped_resumed_and_finished(server, tmp_path):
 
     training.cut(length)
     try:
-        with training.live() as sink:
-            sink.saved(length)
+        with training.live() as tracker:
+            tracker.saved(length)
             until(lambda: status() == "RUNNING", "it goes on")
-            sink.saved(training.rows(6, 8))
+            tracker.saved(training.rows(6, 8))
             training.rows(9, 9)
             until(lambda: len(steps_of(client, run_id)) == 8, "rows of a checkpoint arrive")
             raise RuntimeError("any error of the stage")
     except RuntimeError:
         assert status() == "FAILED"
     training.cut(training.rows(1, 0) - len(training.curve.read_text().splitlines(True)[-1]))
-    with training.live() as sink:
-        sink.saved(training.curve.stat().st_size)
-        sink.saved(training.rows(9, 12))
+    with training.live() as tracker:
+        tracker.saved(training.curve.stat().st_size)
+        tracker.saved(training.rows(9, 12))
         until(
             lambda: "system/cpu_utilization_percentage" in client.get_run(run_id).data.metrics, ""
         )
-        sink.finished(training.record())
+        tracker.finished(training.record())
     run = check_complete(client, training)
     assert run.info.run_id == run_id
     assert run.data.tags["hosts"] == "node0 node1 node2"
@@ -62,23 +62,23 @@ def test_a_lost_checkpoint_takes_back_what_was_sent(server, tmp_path):
     """The newest checkpoint was damaged: rows that were sent are trained again, in a new run."""
     client, training = server.client(), Training(tmp_path, server.uri)
     early = training.rows(1, 3)
-    feeder = training.feeder(0)
-    feeder.inbox.saved = training.rows(4, 8)
-    assert feeder.step("lost")
+    worker = training.worker(0)
+    worker.inbox.saved = training.rows(4, 8)
+    assert worker.step("lost")
     before = read_run_id(training.state)
     assert steps_of(client, before) == expected(8)
     training.cut(early)
-    feeder = training.feeder(early)
-    feeder.inbox.saved = training.rows(4, 12)
-    feeder.inbox.record = training.record()
-    assert feeder.step("finished")
+    worker = training.worker(early)
+    worker.inbox.saved = training.rows(4, 12)
+    worker.inbox.record = training.record()
+    assert worker.step("finished")
     assert check_complete(client, training).info.run_id != before
 
 
 def test_a_contradicting_run_is_replaced(server, tmp_path):
     """A point that the curve does not have, as another attempt's: the whole run is made anew."""
     client, training = server.client(), Training(tmp_path, server.uri)
-    assert training.feeder(training.rows(1, 12)).step("stopped")
+    assert training.worker(training.rows(1, 12)).step("stopped")
     before = read_run_id(training.state)
     assert client.get_run(before).info.status == "SCHEDULED"
     client.log_metric(before, "train/loss", 3.0, step=4)
@@ -87,45 +87,46 @@ def test_a_contradicting_run_is_replaced(server, tmp_path):
     assert check_complete(client, training).info.run_id != before
 
 
-def test_what_a_killed_feeder_sent_is_not_there_twice(server, tmp_path, monkeypatch):
-    """Sent, but not noted as sent; and a run whose id was not written down."""
+def test_points_that_a_killed_worker_sent_are_not_sent_twice(server, tmp_path, monkeypatch):
+    """The worker died before it noted what it had sent, and before it noted the run's id."""
     client, training = server.client(), Training(tmp_path, server.uri)
-    feeder = training.feeder(0)
-    assert feeder.step(None)
+    worker = training.worker(0)
+    assert worker.step(None)
     (training.state / "mlflow_run_id").unlink()  # killed before it was written
-    feeder = training.feeder(training.rows(1, 6))
-    noted = feeder._note
+    worker = training.worker(training.rows(1, 6))
+    note_sent = worker._note_sent
+
+    def interrupt(run, begun=None, done=None):
+        note_sent(run, begun=begun)
+        if done is not None:
+            raise KeyboardInterrupt
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(feeder, "_note", lambda done=None, **given: noted(**given) or stop(done))
-        feeder.step(None)
-    feeder = training.feeder(training.rows(7, 12))
-    feeder.inbox.record = training.record()
-    assert feeder.step("finished")
+        patch.setattr(worker, "_note_sent", interrupt)
+        worker.step(None)
+    worker = training.worker(training.rows(7, 12))
+    worker.inbox.record = training.record()
+    assert worker.step("finished")
     check_complete(client, training)
-
-
-def stop(done):
-    if done is not None:
-        raise KeyboardInterrupt
 
 
 def test_an_outage(server, tmp_path, capsys):
     """The server is down at the start, comes, dies in the middle, and comes back."""
     training = Training(tmp_path, server.uri)
     server.kill()
-    feeder = training.feeder(training.rows(1, 3))
-    assert not feeder.step(None)
+    worker = training.worker(training.rows(1, 3))
+    assert not worker.step(None)
     server.start()
-    assert feeder.step(None)
+    assert worker.step(None)
     server.kill()
-    feeder.inbox.saved = training.rows(4, 9)
-    assert not feeder.step(None) and not feeder.step(None)
+    worker.inbox.saved = training.rows(4, 9)
+    assert not worker.step(None) and not worker.step(None)
     told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(told) == 1 and "no MLflow server answers" in told[0]
     server.start()
     client, run_id = server.client(), read_run_id(training.state)
     assert steps_of(client, run_id) == expected(3)
-    assert feeder.step(None)
+    assert worker.step(None)
     assert steps_of(client, run_id) == expected(9)
     training.rows(10, 12)  # and here the job dies; the rest is for the replay
     context = {training.key: training.context}
@@ -137,24 +138,24 @@ def test_an_outage(server, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_server_that_comes_goes_and_comes_back(own_server, tmp_path, capfd):
     training = Training(tmp_path, own_server.uri)
-    with training.live() as sink:
-        sink.saved(training.rows(1, 3))
+    with training.live() as tracker:
+        tracker.saved(training.rows(1, 3))
         own_server.start()
         client = own_server.client()
         run_id = until(lambda: read_run_id(training.state), "found the server")
         until(lambda: len(steps_of(client, run_id)) == 3, "caught up")
         own_server.kill()
-        sink.saved(training.rows(4, 9))
+        tracker.saved(training.rows(4, 9))
     told = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
     assert len(told) == 1 and "no MLflow server answers" in told[0]
     own_server.start()
     training.attempt += 1
-    with training.live() as sink:
-        sink.saved(training.curve.stat().st_size)
+    with training.live() as tracker:
+        tracker.saved(training.curve.stat().st_size)
         until(lambda: len(steps_of(client, run_id)) == 9, "caught up again")
         own_server.kill()
-        sink.saved(training.rows(10, 12))
-        sink.finished(training.record())
+        tracker.saved(training.rows(10, 12))
+        tracker.finished(training.record())
     own_server.start()
     context = {training.key: training.context}
     assert sync([training.out / "record.json"], training.target, context).completed == 1
@@ -169,11 +170,11 @@ def test_a_server_that_hangs_holds_nobody_up(tmp_path):
         silent.listen()
         training = Training(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
         spec = dataclasses.replace(training.spec(), patience=(1.0, 1.0))
-        with live(spec) as sink:
+        with live(spec) as tracker:
             for _ in range(20000):  # more than a pipe holds
-                sink.saved(1)
-            sink.finished(training.out / "record.json")
-        assert sink.child.returncode is not None
+                tracker.saved(1)
+            tracker.finished(training.out / "record.json")
+        assert tracker.child.returncode is not None
 
 
 @pytest.mark.slow

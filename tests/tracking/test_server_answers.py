@@ -1,4 +1,4 @@
-"""Servers that do not answer, refuse, or are something else: one line with the remedy."""
+"""Servers that do not answer, refuse, or are not MLflow: one line with the fix."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,14 +13,17 @@ from clip4vla.tracking import Target, sync
 from clip4vla.tracking.server import check_server
 
 LOGIN = '{"error_code": "UNAUTHENTICATED", "message": "no"}'
-ANSWERS = {  # (status of /version, its text, status of the question, its text) -> what is said
-    "old": ((200, "2.9.2", 200, "{}"), "MLflow 2.9.2; logged models need MLflow 3"),
-    "another": ((200, "<html>hello</html>", 200, "{}"), "that is no MLflow server"),
-    "nothing": ((404, "<html>no</html>", 404, ""), "not MLflow's; that is no MLflow server"),
+ANSWERS = {  # (status of /version, its text, status of a search, its text), part of the message
+    "old": (
+        (200, "2.9.2", 200, "{}"),
+        "MLflow 2.9.2 has no logged models. Fix: upgrade it to MLflow 3",
+    ),
+    "another": ((200, "<html>hello</html>", 200, "{}"), "not an MLflow server. Fix: correct host"),
+    "nothing": ((404, "<html>no</html>", 404, ""), "not an MLflow server. Fix: correct host"),
     "login": ((200, "3.17.2", 401, LOGIN), "MLFLOW_TRACKING_USERNAME"),
-    "forbidden": ((200, "3.17.2", 403, "no"), "this login may not write there; export"),
+    "forbidden": ((200, "3.17.2", 403, "no"), "this login has no permission to write. Fix: export"),
     "host": ((200, "3.17.2", 403, "Invalid Host header - possible"), "--allowed-hosts 'NAME,"),
-    "broken": ((200, "3.17.2", 503, "Bad"), "no MLflow server answers; start it"),
+    "broken": ((200, "3.17.2", 503, "Bad"), "no MLflow server answers. Fix: start it"),
 }
 
 
@@ -52,16 +55,16 @@ def answering():
 
 @pytest.mark.parametrize("case", ANSWERS)
 def test_answers(answering, case):
-    given, said = ANSWERS[case]
+    answers, message = ANSWERS[case]
     with pytest.raises((UserError, RetryLater)) as caught:
-        check_server(answering(*given))
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+        check_server(answering(*answers))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
     assert isinstance(caught.value, RetryLater) == (case == "broken")
 
 
 def test_nobody_answers(tmp_path):
     uri = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(RetryLater, match="no MLflow server answers; start it, or correct"):
+    with pytest.raises(RetryLater, match=r"no MLflow server answers\. Fix: start it, or correct"):
         sync([], Target(uri, "test", tmp_path))
     found = doctor.mlflow_server(uri)
     assert (found.state, found.remedy[:8]) == ("warn", "start it")

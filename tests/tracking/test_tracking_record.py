@@ -47,7 +47,7 @@ def test_a_changed_file_is_a_changed_record(tmp_path):
     [
         ({"kind": "training"}, "kind 'training'"),
         ({"metrics": {"loss": float("nan")}}, "metric loss is nan"),
-        ({"curve": "nowhere.jsonl"}, "nowhere.jsonl is not there"),
+        ({"curve": "nowhere.jsonl"}, "nowhere.jsonl is missing"),
     ],
 )
 def test_mistakes(tmp_path, changes, message):

@@ -289,7 +289,9 @@ def test_a_damaged_store_is_named(world, tmp_path, damage):
     path = tmp_path / "mlflow.db"
     path.write_bytes(DAMAGES[damage](world.db.read_bytes()))
     target = Target(f"sqlite:///{path}", "p", tmp_path / "locks")
-    message = rf"{path}: no whole sqlite store; move it away and run `clip4vla sync`"
+    message = (
+        rf"{path}: corrupt or truncated sqlite store\. Fix: move it away and run `clip4vla sync`"
+    )
     with pytest.raises(UserError, match=message):
         sync([], target)
 

@@ -5,11 +5,11 @@ from tiny_world import build_world, finetune
 
 from clip4vla.common.errors import RetryLater
 from clip4vla.tracking.attempts import read_attempts
-from clip4vla.tracking.sink import Sink
+from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.train import train
 
 
-class Told(Sink):
+class SavedLengths(Tracker):
     def __init__(self):
         self.lengths = []
 
@@ -20,12 +20,12 @@ class Told(Sink):
 def test_only_what_a_checkpoint_holds_is_told(tmp_path):
     manifests = build_world(tmp_path / "world")
     given = finetune(), manifests, None, {}, None, tmp_path / "state", tmp_path / "out"
-    first = Told()
+    first = SavedLengths()
     with pytest.raises(RetryLater):
         train(*given, max_seconds=0, sink=first)
     stopped = (tmp_path / "state" / "metrics.jsonl").read_bytes()
     assert first.lengths[0] == 0 and first.lengths[-1] == len(stopped)
-    second = Told()
+    second = SavedLengths()
     train(*given, sink=second)
     curve = (tmp_path / "state" / "metrics.jsonl").read_bytes()
     assert second.lengths[0] == len(stopped) and second.lengths[-1] == len(curve)

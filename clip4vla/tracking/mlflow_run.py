@@ -1,4 +1,4 @@
-"""What of a record goes into its MLflow run. Filling a run twice changes nothing."""
+"""Fill the MLflow run of a record. Filling a run twice changes nothing."""
 
 import json
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
 from clip4vla.tracking.attempts import read_attempts, tags_of, usage_of
@@ -16,12 +17,15 @@ from clip4vla.tracking.record import Record
 from clip4vla.tracking.recorded import record_problem, rerun
 from clip4vla.tracking.store import PARENT, Store
 
-BATCH = 1000  # metrics of one log_batch
-MAX_TAGS = 90  # room for those of a sync itself within 100
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+BATCH = 1000  # metrics per call of log_batch
+MAX_TAGS = 90  # of 100 that MLflow takes at once; a sync adds its own
 MAX_PARAM = 6000
 MAX_TAG = 5000
 MAX_NAME = 250
-LIVE = ("system/", "progress/", "speed/")  # what a live run alone has: measured while it ran
+LIVE = ("system/", "progress/", "speed/")  # measured while a live run ran: only live runs have them
 Point = tuple[str, float, int, int]  # name, value, step, time in ms
 
 
@@ -30,12 +34,12 @@ class ChangedFile(UserError):
 
 
 class Contradiction(UserError):
-    """The run contains something that its record does not: it cannot be fixed, only replaced."""
+    """The run contains something that its record does not, so it must be replaced."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: its record, where that is, and what is known beside it."""
+    """A finished stage: its record, the path and digest of that, and its context."""
 
     path: Path
     record: Record
@@ -44,12 +48,12 @@ class Stage:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Kind and key."""
+        """Return kind and key."""
         return self.record.kind, self.record.key
 
     @property
     def ended_ms(self) -> int:
-        """The time of the record is the time that its stage ended."""
+        """Return when the stage ended, which is the time of its record."""
         return int(self.path.stat().st_mtime * 1000)
 
     def check_files(self) -> None:
@@ -63,30 +67,30 @@ class Stage:
                 )
 
 
-def fill(store: Store, run, stage: Stage, tags: dict[str, str], fresh: bool) -> None:
-    """Bring into a run what it lacks of its record.
+def fill(store: Store, run: "Run", stage: Stage, tags: dict[str, str], fresh: bool) -> None:
+    """Add everything to a run that it lacks of its record.
 
-    fresh: the run has just been made and holds no metric. Raises Contradiction.
+    fresh: the run has just been created and has no metrics. Raises Contradiction.
     """
     run_id, record, folder = run.info.run_id, stage.record, stage.path.parent
     log_params(store, run_id, record.params)
     attempts = read_attempts(stage.context.state)
-    made = tags_of(attempts)
-    for name in ("hosts", "slurm_job_ids"):  # a killed attempt noted them in the live run alone
-        made |= joined(name, run.data.tags.get(name, ""), made.get(name, ""))
-    facts = {**stage.context.tags, **_first(record.tags, MAX_TAGS - len(tags)), **made, **tags}
-    set_tags(store, run, facts)
+    provenance = tags_of(attempts)
+    for name in ("hosts", "slurm_job_ids"):  # only the live run has those of a killed attempt
+        provenance |= joined(name, run.data.tags.get(name, ""), provenance.get(name, ""))
+    own = _first(record.tags, MAX_TAGS - len(tags))
+    set_tags(store, run, {**stage.context.tags, **own, **provenance, **tags})
     points = [*_points(stage), *usage_of(attempts)]
     log_points(store, run_id, points if fresh else _missing(store, run_id, points))
     send_artifacts(store, run_id, stage)
     _log_datasets(store, run_id, record)
     if record.model:
-        about = {
+        model_tags = {
             "run_key": record.key,
             "sha256": record.files[record.model],
             "path": str((folder / record.model).resolve()),
         }
-        store.add_model(run, f"{record.kind}-{record.key}", about)
+        store.add_model(run, f"{record.kind}-{record.key}", model_tags)
     store.client.set_terminated(run_id, "FINISHED", end_time=stage.ended_ms)
 
 
@@ -97,13 +101,13 @@ def send_artifacts(store: Store, run_id: str, stage: Stage) -> None:
 
 
 def _place(name: str) -> str | None:
-    """The artifact's folder: all tables have a table.md. None: at the top."""
+    """Return the folder of an artifact in the run (every table has a table.md); None: the top."""
     parent = PurePosixPath(name).parent
     return None if parent == PurePosixPath() or ".." in parent.parts else str(parent)
 
 
 def log_params(store: Store, run_id: str, params: dict[str, str]) -> None:
-    """Log the allowed params; Contradiction when one is there with another value."""
+    """Log the allowed params. Raises Contradiction if the run has one with another value."""
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
@@ -117,8 +121,8 @@ def log_params(store: Store, run_id: str, params: dict[str, str]) -> None:
         raise
 
 
-def set_tags(store: Store, run, tags: dict[str, str]) -> None:
-    """Set the tags that the run does not have yet."""
+def set_tags(store: Store, run: "Run", tags: dict[str, str]) -> None:
+    """Set the tags that the run lacks or has with another value."""
     from mlflow.entities import RunTag
 
     cut = {name[:MAX_NAME]: value[:MAX_TAG] for name, value in tags.items() if value}
@@ -128,7 +132,7 @@ def set_tags(store: Store, run, tags: dict[str, str]) -> None:
 
 
 def log_points(store: Store, run_id: str, points: list[Point]) -> None:
-    """Send metrics, a batch at a time; a point that is there already is not added again."""
+    """Send metrics in batches; MLflow does not add a point again that it has."""
     from mlflow.entities import Metric
 
     queue = (Metric(metric_name(name), value, at, step) for name, value, step, at in points)
@@ -137,27 +141,32 @@ def log_points(store: Store, run_id: str, points: list[Point]) -> None:
 
 
 def metric_name(name: str) -> str:
-    """A name that MLflow takes: others than letters, digits and `_-. :/` become `_`."""
+    """Return a valid metric name: marks other than letters, digits and `_-. :/` become `_`."""
     allowed_marks = (mark if mark.isalnum() or mark in "_-. :/" else "_" for mark in name)
     return "".join(allowed_marks)[:MAX_NAME]
 
 
 def joined(name: str, *lists: str) -> dict[str, str]:
-    """A tag of words, each once: what is known from several places."""
+    """Return a tag with the words of several lists, each once; {} if there are none."""
     words = dict.fromkeys(word for text in lists for word in text.split())
     return {name: " ".join(words)} if words else {}
 
 
 def links(stage: Stage, run_ids: dict[str, str], parent: str | None) -> dict[str, str]:
-    """Tags that lead to the runs of the inputs, and to that of the row."""
-    found = {f"parent.{key}": run_ids[key] for key in stage.record.inputs if key in run_ids}
-    return found | ({PARENT: parent} if parent else {})
+    """Return tags that link to the runs of the inputs, and to the run of the row."""
+    inputs = {f"parent.{key}": run_ids[key] for key in stage.record.inputs if key in run_ids}
+    return inputs | ({PARENT: parent} if parent else {})
+
+
+def row_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Return the tags that the run of a row shares with its children."""
+    return {name: value for name, value in tags.items() if name in ("table", "row")}
 
 
 def _points(stage: Stage) -> Iterator[Point]:
-    """Metrics of the curve, with their times where the state still has them; those of the end."""
+    """Yield the metrics of the curve, with times if the state has them, then the final ones."""
     record, folder, now = stage.record, stage.path.parent, stage.ended_ms
-    step, names = 0, set()
+    step, names = 0, set[str]()
     if record.curve:
         times = _times(stage.context.state)
         for row in read_curve(folder / record.curve):
@@ -170,45 +179,52 @@ def _points(stage: Stage) -> Iterator[Point]:
 
 
 def _times(state: Path | None) -> dict[tuple[int, str], int]:
-    path = state and state / "metrics.jsonl"
+    path = state / "metrics.jsonl" if state else None
     if path is None or not path.is_file():
         return {}
-    rows = (row for row in read_curve(path) if row.timestamp_ms is not None)
-    return {(row.step, name): row.timestamp_ms for row in rows for name in row.values}
+    return {
+        (row.step, name): row.timestamp_ms
+        for row in read_curve(path)
+        if row.timestamp_ms is not None
+        for name in row.values
+    }
 
 
 def _missing(store: Store, run_id: str, points: list[Point]) -> list[Point]:
-    """The points that the run lacks. Raises Contradiction when it has others, or one twice."""
-    names = [name for name in store.client.get_run(run_id).data.metrics if _is_kept(name)]
-    there = Counter(
+    """Return the points that the run lacks. Contradiction if it has others, or one twice."""
+    metrics = store.client.get_run(run_id).data.metrics
+    names = [name for name in metrics if _is_of_record(name)]
+    present = Counter(
         (name, metric.value, metric.step)
         for name in names
         for metric in store.client.get_metric_history(run_id, name)
     )
     wanted = {(metric_name(name), value, step) for name, value, step, _ in points}
-    if there.keys() - wanted or max(there.values(), default=1) > 1:
+    if present.keys() - wanted or max(present.values(), default=1) > 1:
         raise Contradiction("it has points that the curve does not have")
-    return [point for point in points if (metric_name(point[0]), *point[1:3]) not in there]
+    return [point for point in points if (metric_name(point[0]), *point[1:3]) not in present]
 
 
-def _is_kept(name: str) -> bool:
+def _is_of_record(name: str) -> bool:
     return not name.startswith(LIVE) or name.startswith("system/attempt_")
 
 
 def _log_datasets(store: Store, run_id: str, record: Record) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    found = []
+    inputs = []
     for item in record.datasets:
         counts = {name: item[name] for name in ("planned", "usable", "silent") if name in item}
-        profile = {"num_rows": counts["usable"], **counts} if "usable" in counts else counts
+        rows = {"num_rows": counts["usable"]} if "usable" in counts else {}
         source = json.dumps({"uri": item["source"]})
-        dataset = Dataset(item["name"], item["digest"], "local", source, None, json.dumps(profile))
+        dataset = Dataset(
+            item["name"], item["digest"], "local", source, None, json.dumps({**rows, **counts})
+        )
         tags = [InputTag("mlflow.data.context", item["context"])]
         tags += [InputTag(name, str(value)) for name, value in counts.items()]
-        found.append(DatasetInput(dataset, tags))
-    if found:
-        store.client.log_inputs(run_id, found)
+        inputs.append(DatasetInput(dataset, tags))
+    if inputs:
+        store.client.log_inputs(run_id, inputs)
 
 
 def _first(values: dict[str, str], limit: int) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Where a training runs: in this process, in several on this machine, or as a Slurm job."""
+"""Launch a training: in this process, in several processes here, or as a Slurm job."""

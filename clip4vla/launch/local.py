@@ -1,7 +1,7 @@
-"""A training in several processes on this machine, one for each GPU.
+"""Run a training in several processes on this machine, one for each GPU.
 
-torchrun starts the same command as well; it is not used here because it hides how a rank ended,
-and a training that has to go on later says so by its exit code.
+torchrun could start the same command. It is not used because it hides the exit codes of the ranks,
+by which a training says that it has to be resumed later.
 """
 
 import os
@@ -19,9 +19,10 @@ GRACE_SECONDS = 60.0  # for the other ranks, when one has failed
 
 
 def run_here(arguments: list[str], processes: int) -> None:
-    """Run `clip4vla ARGUMENTS` as that many ranks, and pass SIGTERM, SIGINT and SIGUSR2 on to them.
+    """Run `clip4vla ARGUMENTS` as `processes` ranks, which get SIGTERM, SIGINT and SIGUSR2 too.
 
-    Raises RetryLater when the training stopped in good order, UserError when it refused or failed.
+    Raises RetryLater when the training saved itself and stopped, UserError when it refused to run,
+    RuntimeError when it failed.
     """
     common = {
         **os.environ,
@@ -46,15 +47,15 @@ def run_here(arguments: list[str], processes: int) -> None:
         _send(ranks, earlier)
     codes = _wait(ranks)
     if EXIT_USER_ERROR in codes:
-        raise UserError("the training was refused: see above")
+        raise UserError("the training refused to run. Fix: see the error above")
     if EXIT_RETRY in codes:
-        raise RetryLater("stopped in good order: run the same command again")
+        raise RetryLater("the training saved itself and stopped. Fix: run the same command again")
     if any(codes):
-        raise RuntimeError(f"the ranks of the training ended with {codes}: see above")
+        raise RuntimeError(f"the ranks of the training ended with {codes}. Fix: see errors above")
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> list[int]:
-    """Exit codes of all ranks. When one fails, the others wait for it in vain: they are ended."""
+    """Return the exit codes of all ranks. When one fails, end the others, which wait for it."""
     deadline = None
     while any(rank.poll() is None for rank in ranks):
         if deadline is None and any(rank.poll() for rank in ranks):

@@ -28,7 +28,7 @@ def test_a_job_that_was_lost_is_submitted_again(drive):
     assert drive([State("NODE_FAIL"), State("COMPLETED")], [None, None, None]) == 2
 
 
-def test_a_job_that_slurm_forgot_for_a_while_is_not_submitted_twice(drive):
+def test_a_job_that_slurm_did_not_know_for_a_while_is_not_submitted_twice(drive):
     assert drive([State("UNKNOWN to Slurm"), State("COMPLETED")], [None, "7"]) == 1
 
 
@@ -37,14 +37,16 @@ def test_a_job_that_was_cancelled_is_not_tried_again(drive):
         drive([State("CANCELLED")], [None, None])
 
 
-def test_a_training_that_was_refused_is_not_tried_again(drive, tmp_path):
+def test_a_training_that_refused_to_run_is_not_tried_again(drive, tmp_path):
     """Whatever the exit code: it may be that of the ranks that Slurm ended then."""
     job = tmp_path / "slurm" / "7"
     job.mkdir(parents=True)
     (job / "refused").write_text("1")
     (job / "7_0_log.err").write_text("slurmstepd: killed\n")
     (job / "7_1_log.err").write_text("clip4vla: no such data\n")
-    with pytest.raises(UserError, match="the training was refused.*\n.*\n +clip4vla: no such data"):
+    with pytest.raises(
+        UserError, match="the training refused to run.*\n.*\n +clip4vla: no such data"
+    ):
         drive([State("FAILED", exit_code=137)], [None, None])
 
 
@@ -53,12 +55,12 @@ def test_jobs_without_progress_come_to_an_end(drive):
         drive([State("TIMEOUT")] * 3, [None] * 6)
 
 
-def test_a_job_that_is_still_there_is_no_fruitless_one(drive):
+def test_a_job_that_still_exists_is_not_stalled(drive):
     ends = [State("UNKNOWN to Slurm")] * 4 + [State("COMPLETED")]
     assert drive(ends, [None] + ["7"] * 4) == 1
 
 
-SILENT = UserError("squeue: Unable to contact slurm controller; run this elsewhere")
+NO_ANSWER = UserError("squeue: Unable to contact slurm controller. Fix: run this elsewhere")
 
 
 @pytest.fixture
@@ -75,21 +77,23 @@ def answering(answers):
     left = list(answers)
 
     def ask(_):
-        told = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(told, UserError):
-            raise told
-        return told
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
 
     return ask
 
 
-def test_a_controller_that_is_away_for_long_ends_no_job(monkeypatch, clock, capsys):
+def test_a_controller_that_is_down_for_long_ends_no_job(monkeypatch, clock, capsys):
     done = State("COMPLETED")
-    states = [State("RUNNING"), None, *[SILENT] * 50, None, *[SILENT] * 50, done, done]
+    states = [State("RUNNING"), None, *[NO_ANSWER] * 50, None, *[NO_ANSWER] * 50, done, done]
     monkeypatch.setattr(slurm, "state_of", answering(states))
     assert slurm._wait("7") == done
-    said = capsys.readouterr().err
-    assert said.count("no answer, asking on: squeue: Unable to contact slurm controller\n") == 2
+    printed = capsys.readouterr().err
+    assert (
+        printed.count("no answer, asking again: squeue: Unable to contact slurm controller\n") == 2
+    )
 
 
 def test_a_job_that_slurm_does_not_know_is_lost_after_a_while(monkeypatch, clock):
@@ -103,4 +107,4 @@ def test_an_outage_behind_the_end_of_a_job_is_waited_for(drive, monkeypatch, clo
         ask = answering(living)
         return drive([State("NODE_FAIL"), State("COMPLETED")], iter(lambda: ask(""), "never"))
 
-    assert run_on([None, SILENT, SILENT, None]) == 2
+    assert run_on([None, NO_ANSWER, NO_ANSWER, None]) == 2

@@ -67,7 +67,7 @@ def test_snakemake_profile_slurm_all_survives_what_a_cluster_does(
     after = [job[1] for job in pretrainings(cluster)[earlier:]]
     assert after == before and len(before) == 1, "submitted once"
     log = next((project.folder / "logs" / "pretrain").glob("*.log")).read_text()
-    assert f"job {before[0]} is still there: waiting for it" in log
+    assert f"job {before[0]} still exists: waiting for it" in log
     attempts = attempts_of(state)
     assert len(attempts) >= 3 and {row["ranks"] for row in attempts} == {2}
     assert attempts[0]["end"] == "SIGUSR2" and attempts[-1]["end"] == "finished"
@@ -121,7 +121,7 @@ def test_a_training_that_is_refused_is_not_submitted_again(cluster, tmp_path):
     asked = ("--nodes", "2", "--gpus-per-node", "2", "--gpu-model", "v100", "--minutes", "7")
     asked += ("--partition", "v100", "--account", "v100", "--constraint", "v100", "--qos", "normal")
     told = launch(project, key, *asked, "--extra", "--comment=clip")
-    assert "is not frozen yet" in told and "the training was refused" in told
+    assert "is not frozen yet" in told and "the training refused to run" in told
     (job,) = (project.folder / "runs" / key / "slurm").glob("[0-9]*")
     form = "--format=NNodes,ReqTRES,TimelimitRaw,Partition,Account,Constraints,QOS,Comment"
     line = cluster.slurm("sacct", "-X", "--noheader", "--parsable2", "-j", job.name, form)

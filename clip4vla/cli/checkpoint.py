@@ -52,7 +52,16 @@ def checkpoint_import(
     """Take a file of weights over: every tensor finds its place, or nothing is written."""
     from clip4vla.stages import checkpoints as stage
 
-    stage.import_(path, out, fresh or [], drop or [], clip, values, classes, _tell)
+    stage.import_(
+        path,
+        out,
+        fresh=fresh or [],
+        drop=drop or [],
+        clip=clip,
+        values=values,
+        classes=classes,
+        tell=_tell,
+    )
 
 
 @checkpoint.command("export")
@@ -73,4 +82,4 @@ def checkpoint_export(
     """Write weights, config.json and a model card into a folder."""
     from clip4vla.stages import checkpoints as stage
 
-    stage.export(source, out, names, metrics or [], licence, _tell)
+    stage.export(source, out, names=names, metrics=metrics or [], licence=licence, tell=_tell)

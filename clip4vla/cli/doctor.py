@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Literal
 from clip4vla.common.errors import RetryLater, UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from clip4vla.config.tracking import Tracking
 
 GIB = 1024**3
@@ -28,6 +30,7 @@ INSTALL = "install the package again: pip install -e . -c constraints.txt"
 MATCHED = "torch, torchvision and torchaudio must be one matched set: " + INSTALL
 YT_DLP_DAYS = 90  # YouTube changes; an older yt-dlp fails on ever more videos
 TIMEOUT = 60  # seconds for a helper program to answer
+State = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Check:
     """One finding. `remedy` is empty only where nothing is to be done."""
 
     name: str
-    state: Literal["ok", "warn", "fail"]
+    state: State
     found: str
     remedy: str = ""
 
@@ -54,6 +57,7 @@ def check(
     weights: files of the config by name; those that are there must be files of weights.
     """
     folder, today = Path(folder), today or date.today()
+    server = _server(tracking)
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("Python", python),
         ("torch", torch_set),
@@ -67,7 +71,7 @@ def check(
         ("Snakemake", snakemake),
         ("Slurm", slurm),
         ("MLflow", lambda: installed("MLflow", "mlflow")),
-        *([("MLflow server", lambda: mlflow_server(tracking.uri))] if served(tracking) else []),
+        *([("MLflow server", lambda: mlflow_server(server))] if server else []),
         *([("weights", lambda: weight_files(weights))] if weights else []),
         ("CPU", cpu),
         ("memory", memory),
@@ -77,7 +81,7 @@ def check(
     return [_safely(name, run) for name, run in checks]
 
 
-def report(checks: list[Check], console=None) -> int:
+def report(checks: list[Check], console: "Console | None" = None) -> int:
     """Print the checks as a table; return the exit code: 1 when one fails, else 0."""
     from rich.console import Console
     from rich.table import Table
@@ -255,9 +259,10 @@ def slurm() -> Check:
     return Check("Slurm", "ok", f"partitions: {' '.join(answer.stdout.split())}")
 
 
-def served(tracking: "Tracking | None") -> bool:
-    """Whether runs go to a server."""
-    return tracking is not None and tracking.sink != "off" and tracking.is_server
+def _server(tracking: "Tracking | None") -> str | None:
+    """The address of the server that runs go to; None where they go to none."""
+    used = tracking is not None and tracking.sink != "off" and tracking.is_server
+    return tracking.uri if tracking is not None and used else None
 
 
 def mlflow_server(uri: str) -> Check:
@@ -268,7 +273,7 @@ def mlflow_server(uri: str) -> Check:
         return Check("MLflow server", "ok", f"{uri}: MLflow {check_server(uri)}")
     except (UserError, RetryLater) as error:
         found, _, remedy = str(error).partition(". Fix: ")
-        state = "warn" if isinstance(error, RetryLater) else "fail"
+        state: State = "warn" if isinstance(error, RetryLater) else "fail"
         return Check("MLflow server", state, found, remedy)
 
 
@@ -286,7 +291,9 @@ def weight_files(paths: Mapping[str, Path]) -> Check:
 
 def cpu() -> Check:
     """Cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     if cores < 2:
         return Check("CPU", "warn", "1 core", "decoding will be slow: give it 2 cores or more")
     return Check("CPU", "ok", f"{cores} cores")

@@ -44,7 +44,7 @@ def embed_text(
     """One vector for each sentence. Interrupted, the same command goes on from there."""
     from clip4vla.stages import embed as stage
 
-    stage.embed_texts(checkpoint, inputs, out, column, device, threads)
+    stage.embed_texts(checkpoint, inputs, out, column=column, device=device, threads=threads)
 
 
 @embed.command("audio")
@@ -65,8 +65,17 @@ def embed_audio(
     """Vectors of what is heard in sound and video files. Interrupted, run the same again."""
     from clip4vla.stages import embed as stage
 
-    options = stage.Options(pool, every, nonverbal_share)
-    stage.embed_media("audio", checkpoint, inputs, out, options, device, batch_size, threads)
+    options = stage.Options(pool=pool, every=every, nonverbal_share=nonverbal_share)
+    stage.embed_media(
+        "audio",
+        checkpoint,
+        inputs,
+        out,
+        options,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+    )
 
 
 @embed.command("video")
@@ -83,5 +92,14 @@ def embed_video(
     """Vectors of what is seen in video files. Interrupted, run the same again."""
     from clip4vla.stages import embed as stage
 
-    options = stage.Options(pool, every)
-    stage.embed_media("video", checkpoint, inputs, out, options, device, batch_size, threads)
+    options = stage.Options(pool=pool, every=every)
+    stage.embed_media(
+        "video",
+        checkpoint,
+        inputs,
+        out,
+        options,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+    )

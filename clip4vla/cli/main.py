@@ -4,6 +4,7 @@ Heavy libraries are imported inside the commands, so that `--help` and `plan` an
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -128,8 +129,10 @@ def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -
     found, width = targets(checked_plan_of(config_files, values)), console().width
     indent = min(max(map(len, found)) + 2, width // 2)
     for name, line in found.items():
-        given = {"initial_indent": name.ljust(indent), "subsequent_indent": " " * indent}
-        typer.echo(textwrap.fill(line, width, **given))
+        text = textwrap.fill(
+            line, width, initial_indent=name.ljust(indent), subsequent_indent=" " * indent
+        )
+        typer.echo(text)
 
 
 @config.command("show")
@@ -301,7 +304,8 @@ def main(arguments: list[str] | None = None) -> Any:
     """Entry point of the `clip4vla` command."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     _open_standard_streams()
-    if not sys.stdout.isatty():  # a file of ours is UTF-8, wherever it is written
+    # A file of ours is UTF-8, wherever it is written.
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
     if not sys.stderr.isatty():
         _print_command(arguments or sys.argv[1:])

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clip4vla.common.errors import UserError
+
+if TYPE_CHECKING:
+    from clip4vla.config.plan import Plan
 
 DEFAULT_CONFIG = [Path("config.yaml")]
 
@@ -69,11 +72,12 @@ def overrides_of(values: str | None) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"--set: not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise UserError(f'--set: an object {{"key": value}} is wanted, not {values.strip()}')
+        shown = (values or "").strip()
+        raise UserError(f'--set: an object {{"key": value}} is wanted, not {shown}')
     return found
 
 
-def plan_of(files: list[Path], values: str | None):
+def plan_of(files: list[Path], values: str | None) -> "Plan":
     """The plan of these config files, as jobs take it.
 
     They read what they need and no more: a running training is put back into the queue and goes on,
@@ -84,7 +88,7 @@ def plan_of(files: list[Path], values: str | None):
     return make_plan(files, overrides_of(values))
 
 
-def checked_plan_of(files: list[Path], values: str | None):
+def checked_plan_of(files: list[Path], values: str | None) -> "Plan":
     """The same, with every name checked that the config alone cannot know: before anything runs."""
     from clip4vla.stages.planning import checked_plan
 

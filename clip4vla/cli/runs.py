@@ -120,8 +120,8 @@ def runs_gc(
     rows = table("run key", "stage", "state", "of", "hours", "last changed", "size")
     for run in found:
         changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
-        facts = run.key, run.stage, run.state, run.about, f"{run.hours:.1f}", changed
-        rows.add_row(*facts, in_bytes(run.size))
+        hours, size = f"{run.hours:.1f}", in_bytes(run.size)
+        rows.add_row(run.key, run.stage, run.state, run.about, hours, changed, size)
     console().print(rows)
     whole = f"{len(found)} runs that no row uses, {in_bytes(sum(run.size for run in found))}"
     typer.echo(whole + ("" if delete else "; --delete removes them for good"))

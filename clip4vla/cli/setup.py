@@ -32,17 +32,17 @@ def setup_slurm(
     from clip4vla.launch.profile import Cluster, check, install, render
 
     cluster = Cluster(
-        account,
-        partition,
-        cpu_partition,
-        qos,
-        gpu_model,
-        constraint,
-        nodes,
-        gpus_per_node,
-        threads,
-        minutes,
-        mem_mb,
+        account=account,
+        partition=partition,
+        cpu_partition=cpu_partition,
+        qos=qos,
+        gpu_model=gpu_model,
+        constraint=constraint,
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        threads=threads,
+        minutes=minutes,
+        mem_mb=mem_mb,
     )
     text = render(cluster)
     if show:

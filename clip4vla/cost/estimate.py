@@ -16,10 +16,9 @@ from clip4vla.cost.assumptions import (
     STEPS_PER_SECOND,
     typical,
 )
-from clip4vla.cost.runs import flops
+from clip4vla.cost.runs import Counts, flops
 
 MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
-Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, those with sound
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,15 @@ def estimate(plan: Plan, flops_per_second: float) -> Estimate:
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             work = flops(plan, plan.runs[key], counts)
             hours = work / flops_per_second / 3600 if work > 0 else None
-            runs.append(RunCost(key, stage, names.get(key, ""), is_done(stage, key), hours))
-    data = [_data_cost(plan, *pair) for pair in sorted(plan.caches)]
+            cost = RunCost(
+                key=key,
+                stage=stage,
+                name=names.get(key, ""),
+                done=is_done(stage, key),
+                hours=hours,
+            )
+            runs.append(cost)
+    data = [_data_cost(plan, version, cache_id) for version, cache_id in sorted(plan.caches)]
     return Estimate(runs, data)
 
 

@@ -47,8 +47,8 @@ def _data(cost: Estimate) -> Table:
             fetched = f"{item.fetched:,} clips, {in_bytes(item.media_bytes)}"
             fetched += f", {item.fetch_hours:,.0f} h of pauses" if item.fetch_hours >= 1 else ""
         state = "frozen" if item.frozen else "to do"
-        row = (item.version, clips, str(item.shards), state, in_bytes(item.cache_bytes), fetched)
-        found.add_row(*row)
+        size = in_bytes(item.cache_bytes)
+        found.add_row(item.version, clips, str(item.shards), state, size, fetched)
     return found
 
 

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from clip4vla.config.base import Section
 from clip4vla.config.plan import Plan
-from clip4vla.config.run import Source
+from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Source, Substitute
 from clip4vla.config.sections import GATES, MIXING_FUSIONS
 from clip4vla.cost.assumptions import (
     CAPTION_WORDS,
@@ -22,6 +21,7 @@ from clip4vla.cost.work import Work, work_of
 
 SEGMENT_STEPS = 224
 POOLED = ("global_to_global", *GATES)
+Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, those with sound
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,21 @@ def v100_flops() -> float:
     return 3.0 * sample * LOG_BATCH / LOG_STEP_SECONDS / LOG_GPUS
 
 
-def flops(plan: Plan, run: Section, counts: dict) -> float:
-    """Operations of a run; `counts`: (dataset version, split) -> (clips, clips with sound)."""
+def flops(plan: Plan, run: Run, counts: Counts) -> float:
+    """Operations of a run."""
     work = work_of(run.model.architecture)
-    by_stage = {"pretrain": _pretrain, "finetune": _finetune}
-    by_stage |= {"substitute": _substitute, "evaluate": _evaluate}
-    return by_stage[run.stage](plan, run, counts, work)
+    match run:
+        case Pretrain():
+            return _pretrain(plan, run, counts, work)
+        case Substitute():
+            return _substitute(plan, run, counts, work)
+        case Finetune():
+            return _finetune(plan, run, counts, work)
+        case Evaluate():
+            return _evaluate(plan, run, counts, work)
 
 
-def clips_of(plan: Plan, run: Section, source: Source, counts: dict) -> Clips:
+def clips_of(plan: Plan, run: Run, source: Source, counts: Counts) -> Clips:
     """The clips of a split as a run reads them."""
     _, dataset = plan.dataset_of(source.dataset)
     usual: Typical = typical(dataset.reader)
@@ -61,7 +67,7 @@ def clips_of(plan: Plan, run: Section, source: Source, counts: dict) -> Clips:
     return Clips(count, sounding, frames, segments, usual.captions)
 
 
-def _pretrain(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+def _pretrain(plan: Plan, run: Pretrain, counts: Counts, work: Work) -> float:
     """Equal parts of all sources: an epoch is as many of each as the smallest one has."""
     sources = [clips_of(plan, run, source, counts) for source in run.sources]
     least = min(clips.sounding for clips in sources)
@@ -78,7 +84,7 @@ def _pretrain(plan: Plan, run: Section, counts: dict, work: Work) -> float:
     return total
 
 
-def _finetune(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+def _finetune(plan: Plan, run: Finetune, counts: Counts, work: Work) -> float:
     clips = clips_of(plan, run, run.train, counts)
     count = clips.sounding if run.missing_audio == "filter" else clips.count
     seen = _encoded(run, clips, work)
@@ -90,7 +96,7 @@ def _finetune(plan: Plan, run: Section, counts: dict, work: Work) -> float:
     return count * clips.captions * run.optimiser.epochs * sample
 
 
-def _head(run: Section, clips: Clips, work: Work, others: float) -> float:
+def _head(run: Finetune | Evaluate, clips: Clips, work: Work, others: float) -> float:
     """What stands on the towers, for one text and its clip among `others` clips."""
     seen = clips.frames * ("vision" in run.modalities) + clips.segments * (
         "audio" in run.modalities
@@ -106,19 +112,19 @@ def _head(run: Section, clips: Clips, work: Work, others: float) -> float:
     return others * work.joint(text + seen, layers)
 
 
-def _words(run: Section) -> int:
+def _words(run: Finetune | Evaluate) -> int:
     """Return the number of tokens of a text that the towers read."""
     return run.inputs.caption_steps if run.task == "captioning" else run.inputs.max_words
 
 
-def _encoded(run: Section, clips: Clips, work: Work) -> float:
+def _encoded(run: Finetune | Evaluate, clips: Clips, work: Work) -> float:
     """One clip through the towers of the run's modalities."""
     frames = clips.frames if "vision" in run.modalities else 0
     segments = clips.segments if "audio" in run.modalities else 0
     return (frames + segments) * work.image
 
 
-def _substitute(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+def _substitute(plan: Plan, run: Substitute, counts: Counts, work: Work) -> float:
     """Return the cost of encoding the frames, or one caption, of donors and silent clips."""
     donors = clips_of(plan, run, run.donors, counts)
     queries = [clips_of(plan, run, source, counts) for source in run.queries]
@@ -128,7 +134,7 @@ def _substitute(plan: Plan, run: Section, counts: dict, work: Work) -> float:
     return (donors.sounding + silent) * each
 
 
-def _evaluate(plan: Plan, run: Section, counts: dict, work: Work) -> float:
+def _evaluate(plan: Plan, run: Evaluate, counts: Counts, work: Work) -> float:
     clips = clips_of(plan, run, run.test, counts)
     count = clips.sounding if run.missing_audio == "filter" else clips.count
     total = count * _encoded(run, clips, work)

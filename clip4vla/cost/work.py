@@ -58,7 +58,9 @@ def work_of(architecture: str) -> Work:
     """The work of an architecture, by name: one of ours or of open_clip's. UserError: unknown."""
     folders = [OWN]
     if found := importlib.util.find_spec("open_clip"):
-        folders += [Path(place) / "model_configs" for place in found.submodule_search_locations]
+        folders += [
+            Path(place) / "model_configs" for place in found.submodule_search_locations or ()
+        ]
     names = [path.stem for folder in folders for path in folder.glob("*.json")]
     for folder in folders if architecture in names else ():
         path = folder / f"{architecture}.json"
@@ -67,12 +69,12 @@ def work_of(architecture: str) -> Work:
             vision, text = sizes["vision_cfg"], sizes["text_cfg"]
             try:
                 return Work(
-                    vision["width"],
-                    vision["layers"],
-                    vision["patch_size"],
-                    text["width"],
-                    text["layers"],
-                    sizes["embed_dim"],
+                    width=vision["width"],
+                    layers=vision["layers"],
+                    patch=vision["patch_size"],
+                    text_width=text["width"],
+                    text_layers=text["layers"],
+                    dim=sizes["embed_dim"],
                 )
             except KeyError:
                 break

@@ -113,10 +113,10 @@ def import_(
     for source in filter(None, (path, clip)):
         if out.exists() and source.exists() and out.samefile(source):
             raise UserError(f"{out}: is read here, and would be lost: name another output")
-    given = _settings(values)
+    settings = _settings(values)
     if classes is not None:
-        given["classes"] = _classes(classes)
-    found = convert(path, tuple(fresh), tuple(drop), clip, given)
+        settings["classes"] = _classes(classes)
+    found = convert(path, fresh=tuple(fresh), drop=tuple(drop), clip=clip, given=settings)
     coverage = found.coverage
     tell(f"{path}: {found.kind} names, {found.origin['imported']['form']}")
     imported = found.origin["imported"]
@@ -129,12 +129,12 @@ def import_(
         tell(f"{kind}: {len(names)}")
         for name in names:
             tell(f"  {name}")
-    for title, names in (
+    for title, listed in (
         ("started anew", found.fresh),
         ("left out", (*drop, *found.left_out)),
-        ("assumed", found.assumed),
+        ("assumed", tuple(found.assumed)),
     ):
-        for name in names:
+        for name in listed:
             tell(f"{title}: {name}")
     found.fill()
     write_checkpoint(out, found.model, found.settings, found.origin)
@@ -177,12 +177,12 @@ def export(
     parameters = sum(p.numel() for p in checkpoint.model.parameters())
     text = model_card(
         checkpoint.metadata,
-        names,
-        weights.name,
-        sha256_of_file(weights),
-        parameters,
-        scores,
-        licence,
+        names=names,
+        file=weights.name,
+        sha256=sha256_of_file(weights),
+        parameters=parameters,
+        scores=scores,
+        licence=licence,
     )
     write_text(card, text)
     for file in files:

@@ -127,7 +127,7 @@ def ledger(plan: Plan, version: str) -> None:
     rows = media.build_ledger(read_table(f"{folder}/plan.parquet"), fetched, probed)
     if dataset.cut_longer and dataset.media is not None:
         rows = with_cuts(rows, dataset.media)
-    official = {split: dataset.expected_clips(split) for split in dataset.expected}
+    official = {split: declared.clips for split, declared in dataset.expected.items()}
     coverage = compare(media.coverage(rows, splits, official), dataset.expected)
     for split, remark in zip(coverage.split, coverage.remark, strict=True):
         if remark:
@@ -238,10 +238,13 @@ def _verify_one(manifest: Path, repair: bool, workers: int) -> bool:
         print(f"{manifest}: {len(damages)} damages; --repair builds the damaged shards again")
         return False
     # The tables that this version was frozen from lie above the cache's folder.
-    given = (
-        read_table(str(manifest.parent.parent / f"{name}.parquet")) for name in ("ledger", "splits")
+    folder = manifest.parent.parent
+    problems = mend(
+        manifest,
+        damages,
+        ledger=read_table(folder / "ledger.parquet"),
+        splits=read_table(folder / "splits.parquet"),
     )
-    problems = mend(manifest, damages, *given)
     for problem in problems:
         print(problem)
     if not problems:

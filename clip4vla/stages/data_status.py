@@ -73,7 +73,7 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
         console.print(f"{version}: not planned yet: {command}\n", soft_wrap=True)
         return None
     rows, stages = _rows(version, dataset.shards)
-    expected = {split: getattr(n, "clips", n) for split, n in dataset.expected.items()}
+    expected = {split: declared.clips for split, declared in dataset.expected.items()}
     splits = by_split(rows, read_table(folder / "splits.parquet"), expected)
     statuses = by_status(rows, dataset.source, dataset.cut_longer)
     console.print(f"{version}: {stages}\n")
@@ -90,7 +90,8 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
 
 def _rows(version: str, shards: int) -> tuple[pd.DataFrame, str]:
     """The ledger so far, and in words how far that is."""
-    fetched, probed = [], []
+    fetched: list[pd.DataFrame] = []
+    probed: list[pd.DataFrame] = []
     for shard in range(shards):
         folder = Path(layout.shard_dir(version, shard))
         if not (folder / "fetch.parquet").is_file():

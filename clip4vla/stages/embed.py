@@ -15,12 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pyarrow import Table
 from torch import Tensor
 
 from clip4vla.common.device import set_threads
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
+from clip4vla.common.log import log
 from clip4vla.common.progress import track
 from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.status import AudioStatus
@@ -92,10 +94,9 @@ def embed_media(
     embedder = load(checkpoint, device, batch_size)
     share = embedder.share(options.nonverbal_share) if kind == "audio" else None
     if embedder.model.fusion is not None or embedder.model.gate is not None:
-        print(
+        log.info(
             f"{checkpoint}: trained with fusion {embedder.settings.model.fusion}; these are the "
-            "vectors of its towers, before the fusion",
-            file=sys.stderr,
+            "vectors of its towers, before the fusion"
         )
 
     def rows(part: Sequence[Path]) -> list[dict]:
@@ -109,8 +110,8 @@ def embed_media(
         found.sort(key=lambda item: item[0])  # stable: the windows of a file are in order
         return [row for _, some in found for row in some]
 
-    given = {"pool": options.pool, "every": options.every, "nonverbal_share": share}
-    about = _about(checkpoint, embedder, kind, given)
+    used = {"pool": options.pool, "every": options.every, "nonverbal_share": share}
+    about = _about(checkpoint, embedder, kind, used)
     identity = {**about, "inputs": [_fingerprint(path) for path in files]}
     with owner(out):
         table = in_parts(out, files, FILES, identity, rows, track)
@@ -139,7 +140,8 @@ def _column(source: str, text: str, separator: str, column: str | None) -> list[
     """One column of a table whose rows all have as many fields as its header."""
     csv.field_size_limit(sys.maxsize)  # else fields end at 128 KiB
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows, line = [], 1
+    rows: list[list[str]] = []
+    line = 1
     try:
         for row in reader:
             if rows and row and len(row) != len(rows[0]):
@@ -188,7 +190,7 @@ def media_files(sources: Sequence[Path]) -> list[Path]:
             media = [path for path in track(shown, f"look into {source}") if _claims(path, apart)]
         if not media:
             raise UserError(f"{source}: has no sound or video file in it")
-        print(f"{source}: {len(media)} media files of {len(shown)} files", file=sys.stderr)
+        log.info(f"{source}: {len(media)} media files of {len(shown)} files")
         found += media
     return list(dict.fromkeys(found))
 
@@ -245,7 +247,14 @@ def _rows_of(path: Path, clip: Clip, features: Tensor, pool: Pool) -> list[dict]
     ]
 
 
-def _row(text, status, vector=None, start=float("nan"), end=float("nan"), detail="") -> dict:
+def _row(
+    text: str,
+    status: str,
+    vector: np.ndarray | None = None,
+    start: float = math.nan,
+    end: float = math.nan,
+    detail: str = "",
+) -> dict:
     return {
         "input": text,
         "start": start,
@@ -279,9 +288,9 @@ def _name(reasons: dict[str, str], where: str = "") -> None:
     """Print the first of some inputs with what is said of each."""
     for name, why in list(reasons.items())[:NAMED]:
         said = why if name in why else f"{name}: {why}"
-        print(said if said.isprintable() else ascii(said), file=sys.stderr)
+        log.info(said if said.isprintable() else ascii(said))
     if len(reasons) > NAMED:
-        print(f"and {len(reasons) - NAMED} more{where}", file=sys.stderr)
+        log.info(f"and {len(reasons) - NAMED} more{where}")
 
 
 def _report(table: Table, out: Path) -> None:
@@ -290,7 +299,7 @@ def _report(table: Table, out: Path) -> None:
     bad = {(name, status) for name, status in zip(inputs, statuses, strict=True) if status != "ok"}
     counts = Counter(status for _, status in bad)
     listed = "".join(f", {count} {status}" for status, count in sorted(counts.items()))
-    print(f"{len(table)} rows of {len(set(inputs))} inputs{listed}", file=sys.stderr)
+    log.info(f"{len(table)} rows of {len(set(inputs))} inputs{listed}")
     failed = {
         row["input"]: row["detail"] or row["status"]
         for row in table.select(["input", "status", "detail"]).to_pylist()

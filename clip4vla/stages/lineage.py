@@ -8,7 +8,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.config import layout
 from clip4vla.config.plan import WEIGHTS, Plan
-from clip4vla.config.run import Evaluate, Finetune, Pretrain
+from clip4vla.config.run import Evaluate, Run
 from clip4vla.tracking.recorded import check_recorded, rerun
 
 
@@ -33,7 +33,7 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
         "activation": run.model.activation,
         "weights": name,
         "weights_sha256": sha256 if name else None,
-        "published": published_as(sha256, plan.config.weights[name]) if name else None,
+        "published": published_as(sha256, plan.config.weights[name]) if name and sha256 else None,
         "imported": bool(name and first.start),
         "trainings": [
             {
@@ -49,7 +49,7 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
 def _trainings(plan: Plan, run: Evaluate) -> list[str]:
     """Run keys of the trainings behind an evaluation, the first one first."""
     found: list[str] = []
-    link: Evaluate | Pretrain | Finetune = run
+    link: Run = run
     while link.start is not None and not link.start.startswith(WEIGHTS):
         found.append(link.start)
         link = plan.runs[link.start]

@@ -41,9 +41,9 @@ def model_card(
     """
     model, inputs = metadata["model"], metadata["inputs"]
     frames = metadata["cache"]["frames"]
-    front = {"license": licence} if licence else {}
+    stated = {"license": licence} if licence else {}
     tags = ["clip", "audio", "video", "text-video-retrieval"]
-    front = yaml.safe_dump({**front, "library_name": "clip4vla", "tags": tags}, sort_keys=False)
+    front = yaml.safe_dump({**stated, "library_name": "clip4vla", "tags": tags}, sort_keys=False)
     facts = {
         "file": f"`{file}`, sha256 `{sha256}`",
         "architecture": f"{model['architecture']}, {model['activation']}",

@@ -1,23 +1,28 @@
 """Training, substitution and evaluation of one run, by its key."""
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, write_json
+from clip4vla.common.log import log
 from clip4vla.config import layout
 from clip4vla.config.load import Config
 from clip4vla.config.plan import WEIGHTS, Plan
-from clip4vla.config.run import sources_of
+from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Substitute, sources_of
 from clip4vla.launch.request import Request
 from clip4vla.runs.summaries import numbers
 from clip4vla.stages.tracking import coverage_of, datasets_of, tags_of, tracked
 from clip4vla.tracking import write_record
 from clip4vla.tracking.attempts import attempt
 from clip4vla.tracking.recorded import check_recorded, warn_unverified
+
+if TYPE_CHECKING:
+    from clip4vla.datasets.leaks import Leaks
+    from clip4vla.training.switches import Switches
 
 OUTPUT_SECONDS = 120.0
 MARGIN = 0.1  # of a job's time, to finish a step and save in
@@ -33,21 +38,21 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
     from clip4vla.training.train import train
 
     run = plan.run(key)
-    if run.stage not in ("pretrain", "finetune"):
+    if not isinstance(run, Pretrain | Finetune):
         raise UserError(f"run {key} is of stage {run.stage}: use `clip4vla {run.stage} {key}`")
     out = Path(layout.result_dir(key))
-    given = {
-        "manifests": _manifests(run),
-        "start": _start(plan, run),
-        "weights": _weights(plan, run),
-        "substitution": _substitution(run),
-        "leaks": _leaks(run),
-        "switches": switches_of(plan.config),
-    }
+    manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
+    substitution = _donors(run.substitution) if isinstance(run, Finetune) else None
+    leaks = _leaks(run) if isinstance(run, Pretrain) else None
     with tracked(plan, key) as sink:
         leads = train(
             run,
-            **given,
+            manifests=manifests,
+            start=start,
+            weights=weights,
+            substitution=substitution,
+            leaks=leaks,
+            switches=switches_of(plan.config),
             state=Path(layout.state_dir(key)),
             out=out,
             workers=threads,
@@ -55,11 +60,18 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
             sink=sink,
         )
         if leads:
-            files = {"curve": "metrics.jsonl", "model": "model.safetensors"}
-            sink.finished(_finish(plan, key, out, "train.json", **files))
+            record = _finish(
+                plan,
+                key,
+                out,
+                summary="train.json",
+                curve="metrics.jsonl",
+                model="model.safetensors",
+            )
+            sink.finished(record)
 
 
-def switches_of(config: Config):
+def switches_of(config: Config) -> "Switches":
     """The config's switches of speed and memory."""
     from clip4vla.cache.clips import SAMPLED
     from clip4vla.training.switches import Switches
@@ -129,15 +141,19 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
     from clip4vla.inference.donors import substitute
     from clip4vla.pages.donors import write_donors
 
-    run = _expect(plan, key, "substitute")
+    run = plan.run(key)
+    if not isinstance(run, Substitute):
+        raise _other_stage(key, run, "substitute")
     out = Path(layout.result_dir(key))
-    given = _manifests(run), _start(plan, run), _weights(plan, run)
+    manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
     with tracked(plan, key) as sink:
         with attempt(Path(layout.state_dir(key))):
-            substitute(run, *given, out=out, workers=threads)
+            substitute(
+                run, manifests=manifests, start=start, weights=weights, out=out, workers=threads
+            )
             manifest = layout.manifest(run.donors.dataset, run.donors.cache_id)
             write_donors(ClipCache(manifest), out)
-        sink.finished(_finish(plan, key, out, "substitute.json"))
+        sink.finished(_finish(plan, key, out, summary="substitute.json"))
 
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
@@ -148,39 +164,50 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
     from clip4vla.pages.examples import write_examples
     from clip4vla.stages.lineage import made_with
 
-    run = _expect(plan, key, "evaluate")
+    run = plan.run(key)
+    if not isinstance(run, Evaluate):
+        raise _other_stage(key, run, "evaluate")
     out = Path(layout.result_dir(key))
     _, dataset = plan.dataset_of(run.test.dataset)
     weights = _weights(plan, run)
     first = next((sha256_of_file(path) for path in weights.values()), None)
-    known = {
-        "expected": official_clips(dataset, run.test.split),
-        "benchmark": benchmark_of(dataset, run.test.split),
-        "frozen_cache": plan.config.frozen_cache,
-        "text_substitution": _substitution(run, "text_substitution"),
-        "made_with": made_with(plan, run, first),
-    }
-    given = _manifests(run), _start(plan, run), weights, _substitution(run)
+    lineage = made_with(plan, run, first)
+    manifests, start = _manifests(run), _start(plan, run)
+    substitution, text_substitution = _donors(run.substitution), _donors(run.text_substitution)
     with tracked(plan, key) as sink:
         with attempt(Path(layout.state_dir(key))):
-            evaluate(run, *given, out=out, run_key=key, workers=threads, **known)
+            evaluate(
+                run,
+                manifests=manifests,
+                start=start,
+                weights=weights,
+                substitution=substitution,
+                text_substitution=text_substitution,
+                out=out,
+                run_key=key,
+                expected=official_clips(dataset, run.test.split),
+                benchmark=benchmark_of(dataset, run.test.split),
+                made_with=lineage,
+                frozen_cache=plan.config.frozen_cache,
+                workers=threads,
+            )
             manifest = layout.manifest(run.test.dataset, run.test.cache_id)
             write_examples(ClipCache(manifest), out)
-        sink.finished(_finish(plan, key, out, "metrics.json"))
+        sink.finished(_finish(plan, key, out, summary="metrics.json"))
 
 
-def _expect(plan: Plan, key: str, stage: str):
-    run = plan.run(key)
-    if run.stage != stage:
-        raise UserError(f"run {key} is of stage {run.stage}, not {stage}; see `clip4vla plan`")
-    return run
+def _other_stage(key: str, run: Run, wanted: str) -> UserError:
+    return UserError(f"run {key} is of stage {run.stage}, not {wanted}; see `clip4vla plan`")
 
 
-def _manifests(run) -> dict[tuple[str, str], Path]:
+def _manifests(run: Run) -> dict[tuple[str, str], Path]:
     from clip4vla.cache.manifest import check_frozen
 
     pairs = {(source.dataset, source.cache_id) for source in sources_of(run)}
-    manifests = {pair: Path(layout.manifest(*pair)) for pair in sorted(pairs)}
+    manifests = {
+        (version, cache_id): Path(layout.manifest(version, cache_id))
+        for version, cache_id in sorted(pairs)
+    }
     for (version, cache_id), path in manifests.items():
         if not path.is_file():
             command = layout.command_for("data")
@@ -190,7 +217,7 @@ def _manifests(run) -> dict[tuple[str, str], Path]:
     return manifests
 
 
-def _weights(plan: Plan, run) -> dict[str, Path]:
+def _weights(plan: Plan, run: Run) -> dict[str, Path]:
     """The named weights that the run reads, with the hash that the config gives for them."""
     from clip4vla.models.clip4vla.pretrained import doubt
 
@@ -205,11 +232,11 @@ def _weights(plan: Plan, run) -> dict[str, Path]:
             "again, or correct the config"
         )
     if warning := doubt(path, found):
-        print(f"clip4vla: warning: {warning}", file=sys.stderr)
+        log.warning(warning)
     return {name: path}
 
 
-def _weight_file(plan: Plan, name: str, run) -> Path:
+def _weight_file(plan: Plan, name: str, run: Run) -> Path:
     """The file behind a name; that of an open_clip tag is downloaded if it is not there yet."""
     from clip4vla.models.clip4vla import pretrained
 
@@ -217,6 +244,7 @@ def _weight_file(plan: Plan, name: str, run) -> Path:
     if item.open_clip is not None:
         _check_tag(name, item.open_clip, run)
         return pretrained.tag_file(f"weights.{name}.open_clip", item.open_clip)
+    assert item.path is not None, "a config names a file or a tag"
     if not item.path.is_file():
         raise UserError(f"{item.path}: weights {name} are missing; put the file there")
     return item.path
@@ -227,8 +255,7 @@ def unfit_tags(plan: Plan) -> list[str]:
     problems = []
     for run in plan.runs.values():
         name = plan.weights_of(run)
-        tagged = plan.config.weights[name].open_clip if name else None
-        if tagged is not None:
+        if name and (tagged := plan.config.weights[name].open_clip):
             try:
                 _check_tag(name, tagged, run)
             except UserError as error:
@@ -236,11 +263,11 @@ def unfit_tags(plan: Plan) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _check_tag(name: str, tagged: str, run) -> None:
+def _check_tag(name: str, tagged: str, run: Run) -> None:
     from clip4vla.models.clip4vla.pretrained import check_tag
 
     where = f"weights.{name}.open_clip"
-    if getattr(run, "start", None) is not None:
+    if run.start is not None:
         raise UserError(
             f"{where}: {tagged} is CLIP alone, and `from` needs a whole CLIP4VLA; name it in "
             "model.weights instead"
@@ -248,9 +275,9 @@ def _check_tag(name: str, tagged: str, run) -> None:
     check_tag(where, tagged, run.model)
 
 
-def _start(plan: Plan, run) -> Path | None:
+def _start(plan: Plan, run: Run) -> Path | None:
     """The weights that a run starts from; None: CLIP itself."""
-    if getattr(run, "start", None) is None:
+    if run.start is None:
         return None
     if run.start.startswith(WEIGHTS):
         return _weight_file(plan, run.start.removeprefix(WEIGHTS), run)
@@ -260,19 +287,18 @@ def _start(plan: Plan, run) -> Path | None:
     return _recorded(path, run.start)
 
 
-def _leaks(run):
+def _leaks(run: Pretrain) -> "Leaks | None":
     """Clips that pre-training leaves out; None for a run that leaves out none."""
     from clip4vla.datasets.leaks import find_leaks
 
-    if not getattr(run, "held_out", None):
+    if not run.held_out:
         return None
     versions = [source.dataset for source in run.sources]
     return find_leaks(run.held_out, versions, layout.data_dir)
 
 
-def _substitution(run, name: str = "substitution") -> Path | None:
-    """Return the path of a run's donors. name: the field with the key of their run."""
-    key = getattr(run, name, None)
+def _donors(key: str | None) -> Path | None:
+    """Return the path of the donors that a substitution has found; key: of its run."""
     if key is None:
         return None
     path = Path(layout.result_dir(key), "substitution.tsv")

@@ -1,17 +1,20 @@
 """The plan's side of MLflow: which row, seed and place each run has there."""
 
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, write_json
+from clip4vla.common.log import log
 from clip4vla.common.provenance import surroundings
 from clip4vla.config import layout
-from clip4vla.config.plan import Plan
-from clip4vla.config.run import sources_of
+from clip4vla.config.plan import Cell, Plan
+from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Source, Substitute, sources_of
 from clip4vla.tracking.context import Context, Target, workspace
 from clip4vla.tracking.record import flat
 from clip4vla.tracking.tracker import Tracker
@@ -25,16 +28,27 @@ def target_of(plan: Plan, uri: str | None = None) -> Target:
     tracking = plan.config.tracking
     if uri is not None:
         sink = "deferred" if tracking.sink == "off" else tracking.sink
+        changed = tracking.model_dump() | {"sink": sink, "uri": uri}
         try:
-            tracking = type(tracking)(**{**tracking.model_dump(), "sink": sink, "uri": uri})
-        except ValueError as error:
+            tracking = type(tracking).model_validate(changed)
+        except ValidationError as error:
             message = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise UserError(f"--uri: {message}") from None
     locks = FOLDER / "locks"
-    if tracking.is_server:
-        return Target(tracking.uri, tracking.experiment, locks, None, workspace(Path("runs")))
+    if tracking.uri is not None and tracking.is_server:
+        return Target(
+            uri=tracking.uri,
+            experiment=tracking.experiment,
+            locks=locks,
+            owner=workspace(Path("runs")),
+        )
     path = Path((tracking.uri or "sqlite:///mlflow/mlflow.db").removeprefix("sqlite:///")).resolve()
-    return Target(f"sqlite:///{path}", tracking.experiment, locks, path.parent / "artifacts")
+    return Target(
+        uri=f"sqlite:///{path}",
+        experiment=tracking.experiment,
+        locks=locks,
+        artifacts=path.parent / "artifacts",
+    )
 
 
 def contexts_of(plan: Plan) -> dict[str, Context]:
@@ -47,7 +61,7 @@ def contexts_of(plan: Plan) -> dict[str, Context]:
         places = dict.fromkeys(f"{item.table}/{item.row}" for item in rows[key])
         tags = {"table": cell.table, "row": cell.row, "dataset": cell.dataset}
         tags |= {"rows": ", ".join(places)}
-        seed = getattr(run, "seed", cell.seed if run.stage == "evaluate" else None)
+        seed = _seed(run, cell)
         if seed is not None:
             tags["seed"] = str(seed)
         tags["mlflow.note.content"] = _note(run.stage, key, places, cell.dataset, tags.get("seed"))
@@ -60,7 +74,17 @@ def contexts_of(plan: Plan) -> dict[str, Context]:
     return contexts
 
 
-def _note(stage: str, key: str, places, dataset: str, seed: str | None) -> str:
+def _seed(run: Run, cell: Cell) -> int | None:
+    match run:
+        case Pretrain() | Finetune():
+            return run.seed
+        case Evaluate():
+            return cell.seed
+        case Substitute():
+            return None
+
+
+def _note(stage: str, key: str, places: Iterable[str], dataset: str, seed: str | None) -> str:
     seeded = f", seed {seed}" if seed is not None else ""
     wanted = ", ".join(f"`{place}`" for place in places)
     return (
@@ -79,33 +103,33 @@ def tracked(plan: Plan, key: str) -> Iterator[Tracker]:
     if tracking.sink != "live" or not ranks_of(os.environ)[0].leads:
         yield Tracker()
         return
-    run, context = plan.run(key), contexts_of(plan)[key]
+    run, curve = plan.run(key), Path(layout.state_dir(key), "metrics.jsonl")
     spec = Spec(
         target=target_of(plan),
         kind=run.stage,
         key=key,
-        context=context,
+        context=contexts_of(plan)[key],
         params=flat(run.scientific()),
         tags={**tags_of(run), **describe(surroundings())},
-        curve=context.state / "metrics.jsonl" if run.stage in ("pretrain", "finetune") else None,
+        curve=curve if isinstance(run, Pretrain | Finetune) else None,
         seconds=tracking.seconds,
     )
     with live(spec) as sink:
         yield sink
 
 
-def tags_of(run) -> dict[str, str]:
+def tags_of(run: Run) -> dict[str, str]:
     """Tags that follow from the config of a run."""
     versions = dict.fromkeys(source.dataset for source in sources_of(run))
     tags = {"data_version": ", ".join(versions), "code_version": str(run.code_version)}
-    if getattr(run, "selection", None):
+    if isinstance(run, Finetune):
         tags["selection"] = run.selection
     return tags
 
 
-def datasets_of(run) -> list[dict]:
+def datasets_of(run: Run) -> list[dict[str, Any]]:
     """The splits that a run read: digest of the manifest, and how many clips each has."""
-    found = []
+    found: list[dict[str, Any]] = []
     for source in sources_of(run):
         place = layout.manifest(source.dataset, source.cache_id)
         counts = read_json(place)["splits"].get(source.split, {})
@@ -122,15 +146,19 @@ def datasets_of(run) -> list[dict]:
     return found
 
 
-def _context(run, source) -> str:
-    if run.stage == "evaluate":
-        return "test"
-    if run.stage == "substitute":
-        return "donors" if source == run.donors else "queries"
-    return "validation" if source == getattr(run, "val", None) else "train"
+def _context(run: Run, source: Source) -> str:
+    match run:
+        case Pretrain():
+            return "train"
+        case Substitute():
+            return "donors" if source == run.donors else "queries"
+        case Finetune():
+            return "validation" if source == run.val else "train"
+        case Evaluate():
+            return "test"
 
 
-def coverage_of(datasets: list[dict]) -> str:
+def coverage_of(datasets: list[dict[str, Any]]) -> str:
     """Usable of planned clips of every split, and how many of them are silent."""
     return "; ".join(
         f"{item['name']}: {item['usable']} of {item['planned']}, {item['silent']} silent"
@@ -158,4 +186,4 @@ def sync(plan: Plan, uri: str | None = None) -> None:
         write_json(FOLDER / "synced.json", {"runs": len(finished), "names": names})
     elif finished != records:
         left = len(records) - len(finished)
-        print(f"{left} of {len(records)} stages have not finished yet", file=sys.stderr)
+        log.info(f"{left} of {len(records)} stages have not finished yet")

@@ -53,7 +53,12 @@ def test_outputs_of_other_runs_are_those_that_their_records_name(plan, tmp_path,
     run = plan.runs[plan.stage("evaluate")[0]].model_copy(update=given)
     for name, key, kind, read in (
         ("model.safetensors", run.start, "finetune", lambda: runs._start(plan, run)),
-        ("substitution.tsv", run.substitution, "substitute", lambda: runs._substitution(run)),
+        (
+            "substitution.tsv",
+            run.substitution,
+            "substitute",
+            lambda: runs._donors(run.substitution),
+        ),
     ):
         path = Path(layout.result_dir(key), name)
         path.parent.mkdir(parents=True)

@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, console, progress, devices, seeds and provenance."""
+"""Modules that every room uses: errors, log, files, console, progress, device, provenance."""

@@ -1,4 +1,4 @@
-"""Where and how precisely a run computes: CUDA where there is one, in half precision."""
+"""Device and precision of a run: CUDA in half precision where there is a GPU, else CPU."""
 
 import contextlib
 import ctypes
@@ -12,8 +12,8 @@ from clip4vla.common.log import log
 
 
 def pick_device() -> torch.device:
-    """The CUDA device of this process's rank on its machine, a free one without ranks; else CPU."""
-    if not torch.cuda.is_initialized():  # CUDA reads the choice only once
+    """Return the CUDA device of this rank, or a free one without ranks; the CPU without CUDA."""
+    if not torch.cuda.is_initialized():  # CUDA reads CUDA_VISIBLE_DEVICES only once
         claim_one_or_share()
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
@@ -25,10 +25,10 @@ def pick_device() -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks instead of handing them back to the kernel.
+    """Make glibc keep large freed blocks instead of returning them to the kernel.
 
-    Every batch has tensors of tens of MB; mapped anew each step they cost a page fault per 4 KB,
-    a fifth of the time of a small model. Where the C library is another one, nothing happens.
+    Every batch has tensors of tens of MB. Mapped again at each step, they cost a page fault per
+    4 KB, a fifth of the time of a small model. With another C library this has no effect.
     """
     mmap_threshold, trim_threshold, most = -3, -1, 2**31 - 1
     with contextlib.suppress(OSError, AttributeError):
@@ -38,7 +38,7 @@ def _keep_freed_memory() -> None:
 
 
 def set_threads(threads: int) -> None:
-    """Compute with this many CPU threads, or with fewer where OMP_NUM_THREADS says so.
+    """Compute with this many CPU threads, or fewer if OMP_NUM_THREADS is lower.
 
     Warn if this process is bound to fewer CPUs, because the threads would wait for each other.
     """
@@ -63,7 +63,7 @@ def _warn_if_bound(threads: int) -> None:
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the GPU has it, float16 on older GPUs (V100), None (float32) on CPU."""
+    """Return bfloat16 if the GPU has it, float16 on older GPUs (V100), None (float32) on CPU."""
     if device.type != "cuda":
         return None
     native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -73,10 +73,9 @@ def half_type(device: torch.device) -> torch.dtype | None:
 def autocast(
     device: torch.device, model: torch.nn.Module | None = None
 ) -> contextlib.AbstractContextManager:
-    """Forward passes in `half_type`; weights stay in float32 (D12).
+    """Return a context for forward passes in `half_type`; weights stay in float32 (D12).
 
-    Without effect for a `model` with `half_weights`, whose towers say themselves what is computed
-    in half.
+    It has no effect for a `model` with `half_weights`, whose towers choose their precision.
     """
     dtype = half_type(device)
     if dtype is None or getattr(model, "half_weights", False):
@@ -85,7 +84,7 @@ def autocast(
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on `device`; lists of ids and captions stay as they are."""
+    """Return the batch with its tensors on `device`; lists of ids and captions are not changed."""
 
     def moved(value: object) -> object:
         if isinstance(value, dict):

@@ -1,15 +1,15 @@
-"""Errors that are the user's to mend: one line with the thing and the remedy, no stack trace."""
+"""Errors that the user can fix: one line with the place, the problem and the fix."""
 
 import difflib
 import errno
 import os
 from collections.abc import Iterable
 
-EXIT_USER_ERROR = 78  # EX_CONFIG of sysexits.h: only the user can mend it, retrying cannot help
-EXIT_FAILURE = 1  # of a machine or of the program: the same command may do better next time
-EXIT_RETRY = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, run the same command again
+EXIT_USER_ERROR = 78  # EX_CONFIG of sysexits.h: the user has to fix it, retrying cannot help
+EXIT_FAILURE = 1  # of a machine or of the program: a retry may succeed
+EXIT_RETRY = 75  # EX_TEMPFAIL of sysexits.h: saved and stopped, run the same command again
 
-MENDABLE = {  # what the user can do something about; a lost server or a broken disk is none of it
+FIXABLE = {  # errors that the user can fix, unlike a lost server or a broken disk
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.EMFILE, errno.EADDRINUSE),
@@ -17,24 +17,25 @@ MENDABLE = {  # what the user can do something about; a lost server or a broken 
 
 
 class UserError(ValueError):
-    """A mistake of the user or of their files. The message is one line: what, where, remedy."""
+    """An error in the user's input. Its message is one line: `PLACE: PROBLEM. Fix: ACTION.`"""
 
 
 class RetryLater(RuntimeError):
-    """Work stopped in good order and goes on when the same command runs again (exit code 75)."""
+    """Work saved itself and stopped; the same command resumes it (exit code 75)."""
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The end of a message on an unknown name: the nearest of those that there are, or all."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message on an unknown name: the nearest known name, or all of them."""
     known = list(known)
-    near = difflib.get_close_matches(given, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known) or 'none'}"
 
 
 def printable(text: str) -> str:
-    """Return a text with control characters escaped: names in files may hold what moves a cursor.
+    """Return a text with control characters escaped, except line ends.
 
-    Line ends stay. Applied to all that a terminal shows of a file's own names.
+    Names in files may contain sequences that move the cursor, so this is applied to all of them
+    that a terminal shows.
     """
     marks = (
         mark if mark == "\n" or mark.isprintable() else mark.encode("unicode_escape").decode()
@@ -44,20 +45,20 @@ def printable(text: str) -> str:
 
 
 def exit_code_of(error: OSError) -> int:
-    """Of a command that fails by it: 78 where the user can mend it, else 1, to be tried again."""
-    return EXIT_USER_ERROR if error.errno in MENDABLE else EXIT_FAILURE
+    """Return the exit code of a command with this error: 78 if the user can fix it, else 1."""
+    return EXIT_USER_ERROR if error.errno in FIXABLE else EXIT_FAILURE
 
 
 def describe_os_error(error: OSError) -> str:
-    """One line with a remedy for the failures of disks and folders that users meet."""
-    where = error.filename or f"below {os.getcwd()}"  # a full disk is reported without a name
-    remedies = {
-        "ENOSPC": "the disk is full: free some space and run the same command again",
-        "EDQUOT": "your disk quota is used up: free some space and run the same command again",
-        "EROFS": "the file system is read-only: choose another folder",
-        "EACCES": "no permission: make the folder writable or choose another one",
+    """Return one line with the problem and fix of an error of a disk or a folder."""
+    place = error.filename or f"below {os.getcwd()}"  # a full disk is reported without a name
+    problems = {
+        "ENOSPC": "the disk is full. Fix: free some space and run the same command again",
+        "EDQUOT": "your disk quota is used up. Fix: free some space and run the same command again",
+        "EROFS": "the file system is read-only. Fix: choose another folder",
+        "EACCES": "no permission. Fix: make the folder writable or choose another one",
         "ENOENT": "no such file or folder",
-        "EADDRINUSE": "the port is in use: choose another one",
+        "EADDRINUSE": "the port is in use. Fix: choose another one",
     }
     name = errno.errorcode.get(error.errno, "") if error.errno else ""
-    return f"{os.fspath(where)}: {remedies.get(name, error.strerror or str(error))}"
+    return f"{os.fspath(place)}: {problems.get(name, error.strerror or str(error))}"

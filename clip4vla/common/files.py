@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, canonical JSON, hashes, the lock on a folder."""
+"""Atomic writes of files, canonical JSON, hashes, and the lock on a folder."""
 
 import contextlib
 import fcntl
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal text. NaN is refused."""
+    """Return JSON with sorted keys and no blanks: equal values give equal text. NaN is an error."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def sha256_of(text: str) -> str:
-    """Hex sha256 of a text (UTF-8)."""
+    """Return the hex sha256 of a text (UTF-8)."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_of_file(path: str | Path) -> str:
-    """Hex sha256 of a file, read in blocks."""
+    """Return the hex sha256 of a file, read in blocks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_of_ids(ids: Iterable[str]) -> str:
-    """Hash that stands behind every N: sha256 of the sorted ids, one a line."""
+    """Return the hash that identifies a set of clips: sha256 of the sorted ids, one per line."""
     return sha256_of("\n".join(sorted(ids)))
 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it over `path` when the block ends well.
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
-    A reader never sees a half-written file, and a killed writer leaves only a `.tmp` file. An
-    OSError without a name, such as that of a full disk, gets the name of `path`.
+    A reader never sees a partial file, and a killed writer leaves only a `.tmp` file. An OSError
+    without a file name, such as that of a full disk, gets the name of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,29 +63,29 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON with sorted keys: what our JSON files hold."""
+    """Return indented JSON with sorted keys, the format of our JSON files."""
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n"
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write indented JSON with sorted keys, whole or not at all."""
+    """Write indented JSON with sorted keys atomically."""
     write_text(path, json_text(value))
 
 
 def write_parquet(path: str | Path, frame: "pd.DataFrame") -> None:
-    """Write a pandas frame as parquet, whole or not at all; equal frames give equal bytes."""
+    """Write a pandas frame as Parquet atomically; equal frames give equal bytes."""
     with whole_file(path) as temporary:
         frame.to_parquet(temporary, index=False, compression="zstd")
 
 
 def write_table(path: str | Path, table: "pa.Table") -> None:
-    """Write a pyarrow table as parquet, whole or not at all; equal tables give equal bytes."""
+    """Write a pyarrow table as Parquet atomically; equal tables give equal bytes."""
     import pyarrow.parquet as parquet
 
     with whole_file(path) as temporary:
@@ -93,7 +93,7 @@ def write_table(path: str | Path, table: "pa.Table") -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. ValueError for invalid JSON and for one nested too deeply to be read."""
+    """Read a JSON file. ValueError for invalid JSON and for JSON that is nested too deeply."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError:
@@ -106,29 +106,31 @@ def sole_owner(
     notify: Callable[[str], None] = log.info,
     given_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Path]:
-    """Hold the lock of a folder of state, waiting for another process that holds it.
+    """Hold the lock of a folder, after waiting for another process that holds it.
 
-    RetryLater when `given_up`, which is asked at every look, ends the wait.
+    given_up: polled while waiting; RetryLater when it returns true.
 
-    After `kill -9` of Snakemake its jobs live on; the next attempt must not write beside them.
-    The kernel frees the lock when its holder dies, however it dies.
+    After `kill -9` of Snakemake its jobs run on, and the next attempt must not write at the same
+    time. The kernel frees the lock when its holder dies.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as stream:
-        told = False
+        notified = False
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not told:
+                if not notified:
                     stream.seek(0)
                     owner = stream.read().strip() or "another process"
-                    notify(f"{folder}: held by {owner}; waiting for it to end")
-                    told = True
+                    notify(f"{folder}: locked by {owner}; waiting for it to end")
+                    notified = True
                 if given_up():
-                    raise RetryLater(f"{folder}: still held; stopped waiting for it") from None
+                    raise RetryLater(
+                        f"{folder}: locked by another process. Fix: run the same command later"
+                    ) from None
                 time.sleep(0.2)
         stream.seek(0)
         stream.truncate()

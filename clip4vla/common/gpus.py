@@ -1,8 +1,8 @@
-"""GPUs of this machine that nobody uses, for trainings that no scheduler gives theirs to.
+"""Claim free GPUs of this machine, for trainings that run without a scheduler.
 
-CUDA_VISIBLE_DEVICES, where it is set, is somebody's decision (Slurm's, a user's) and is kept. Else
-a GPU is free when no process computes on it and no other training of this user has locked it. The
-lock tells of trainings that have not touched their GPU yet, and dies with the process.
+If CUDA_VISIBLE_DEVICES is set (by Slurm or the user), it is respected. Otherwise a GPU is free when
+no process computes on it and no other training of this user has locked it. The lock covers
+trainings that have not touched their GPU yet, and ends with the process.
 """
 
 import fcntl
@@ -19,17 +19,17 @@ _held: list[int] = []  # open lock files, for the life of this process
 
 
 def claim(count: int) -> None:
-    """Keep `count` GPUs for this process and its children, by CUDA_VISIBLE_DEVICES.
+    """Reserve `count` GPUs for this process and its children, through CUDA_VISIBLE_DEVICES.
 
-    Raises UserError where there are not so many, or not so many free.
+    Raises UserError if the machine has fewer, or fewer are free.
     """
     if VISIBLE in os.environ:
         chosen = [name for name in os.environ[VISIBLE].split(",") if name.strip() not in ("", "-1")]
-        _enough(count, len(chosen), f"{VISIBLE}={os.environ[VISIBLE]} shows")
+        _check_count(count, len(chosen), f"{VISIBLE}={os.environ[VISIBLE]} shows")
         os.environ[VISIBLE] = ",".join(chosen[:count])
         return
     gpus = _gpus()
-    _enough(count, len(gpus), "this machine has")
+    _check_count(count, len(gpus), "this machine has")
     taken: dict[str, int] = {}
     for name, busy in gpus.items():
         if not busy and len(taken) < count and (lock := _lock(name)) is not None:
@@ -38,17 +38,17 @@ def claim(count: int) -> None:
         for lock in taken.values():
             os.close(lock)
         raise UserError(
-            f"{count} GPU(s) asked for, {len(taken)} of {len(gpus)} free here (`nvidia-smi`); "
-            f"wait, ask for fewer, or name those to use whatever runs on them: {VISIBLE}=0,1"
+            f"{count} GPU(s) requested, {len(taken)} of {len(gpus)} free here (`nvidia-smi`). Fix: "
+            f"wait, request fewer, or share busy ones by their numbers: {VISIBLE}=0,1"
         )
     _held.extend(taken.values())
     os.environ[VISIBLE] = ",".join(taken)
 
 
 def claim_one_or_share() -> None:
-    """Keep a free GPU where the choice is ours; say so where all are busy, and share the first."""
-    given = {VISIBLE, "LOCAL_RANK", "SLURM_JOB_ID"} & set(os.environ)
-    if given or not _gpus():
+    """Reserve a free GPU unless a scheduler or the user chose one; if all are busy, warn."""
+    assigned = {VISIBLE, "LOCAL_RANK", "SLURM_JOB_ID"} & set(os.environ)
+    if assigned or not _gpus():
         return
     try:
         claim(1)
@@ -56,18 +56,18 @@ def claim_one_or_share() -> None:
         log.warning(f"sharing a GPU: {error}")
 
 
-def _enough(asked: int, there: int, where: str) -> None:
-    if asked > there:
+def _check_count(requested: int, available: int, place: str) -> None:
+    if requested > available:
         raise UserError(
-            f"{asked} GPU(s) asked for, and {where} {there}: lower --gpus-per-node "
+            f"{requested} GPU(s) requested, but {place} {available}. Fix: lower --gpus-per-node "
             "(`gpus_per_node` in the profile); 0 is one process on the CPU"
         )
 
 
 def _gpus() -> dict[str, bool]:
-    """Every GPU, and whether somebody computes on it.
+    """Return every GPU and whether a process computes on it.
 
-    By UUID: nvidia-smi and CUDA count in different orders. By number where nvidia-smi is missing.
+    Keys are UUIDs, because nvidia-smi and CUDA number GPUs differently; numbers without nvidia-smi.
     """
     names = _ask("--query-gpu=uuid")
     if names is None:
@@ -81,14 +81,14 @@ def _gpus() -> dict[str, bool]:
 def _ask(query: str) -> list[str] | None:
     command = ["nvidia-smi", query, "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.split()
+    return answer.stdout.split()
 
 
 def _lock(name: str) -> int | None:
-    """The open lock file of a GPU; None where another process holds it."""
+    """Return the open lock file of a GPU; None if another process holds the lock."""
     folder = Path(tempfile.gettempdir(), f"clip4vla-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     lock = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

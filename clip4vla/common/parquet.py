@@ -1,4 +1,4 @@
-"""Read tables; a missing, corrupt or incomplete one is an error of one line with the remedy."""
+"""Read tables; a missing, corrupt or incomplete table is a UserError with the fix."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ def read_frame(path: str | Path, fix: str, columns: Iterable[str] = ()) -> "pd.D
     """Return a parquet table as a pandas frame.
 
     UserError, ending in `fix`, when the file is missing, corrupt or lacks one of `columns`. An
-    OSError of the disk itself stays one.
+    OSError of the disk itself is raised unchanged.
     """
     import pandas as pd
 

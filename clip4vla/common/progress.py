@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, one line a minute in a log."""
+"""Show the progress of long work: a bar on a terminal, one line a minute in a log."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from clip4vla.common.log import log
 
 T = TypeVar("T")
 LOG_SECONDS = 60.0
-BAR_SECONDS = 0.5  # between two looks at the status, which may have to wait for a GPU
+BAR_SECONDS = 0.5  # between updates of the status, which may have to wait for a GPU
 
 
 def track(
@@ -18,11 +18,11 @@ def track(
     total: int | None = None,
     status: Callable[[], str] | None = None,
 ) -> Iterator[T]:
-    """Yield the items of `iterable` and show how far they are.
+    """Yield the items of `iterable` and show the progress.
 
-    On a terminal a rich bar with rate and remaining time; elsewhere (logs of jobs) a plain line
-    a minute, so that logs stay readable. `total` is needed only where `len()` does not work.
-    status: gives what else to show, behind the bar or the line.
+    A terminal gets a rich bar with the remaining time; the log of a job gets one plain line a
+    minute. total: needed only where `len()` does not work. status: returns text to show with the
+    bar or the line.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
@@ -60,7 +60,7 @@ def _bar(
 
         def get_renderables(self) -> Iterable[RenderableType]:
             yield self.make_tasks_table(self.tasks)
-            if self.shown:  # below the bar, where it has room
+            if self.shown:  # below the bar, where there is room
                 yield Text(self.shown, style="dim")
 
     columns = (

@@ -1,6 +1,6 @@
-"""Files under a wrong name, recognised by their first bytes: archives, web pages, pointers."""
+"""Recognise archives, web pages and pointers under a wrong name by their first bytes."""
 
-HEAD = 4096  # bytes that tell what a file is
+HEAD = 4096  # bytes that identify a file
 UNPACK = "unpack it and use the file inside"
 _PACKED: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip file"),
@@ -15,10 +15,10 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def foreign_kind(head: bytes) -> tuple[str, str] | None:
-    """Return what a file is and the remedy, where it is neither a list nor weights.
+    """Return the kind of a file and the fix, if it is neither a list nor weights.
 
-    head: the first bytes of the file. None: nothing that is known here; a zip file is not, because
-    torch writes its weights as one.
+    head: the first bytes of the file. None: unknown; a zip file is too, because torch writes
+    weights as one.
     """
     for start, kind in _PACKED:
         if head.startswith(start):

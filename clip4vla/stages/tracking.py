@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, write_json
 from clip4vla.common.log import log
-from clip4vla.common.provenance import surroundings
+from clip4vla.common.provenance import provenance
 from clip4vla.config import layout
 from clip4vla.config.plan import Cell, Plan
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Source, Substitute, sources_of
@@ -110,7 +110,7 @@ def tracked(plan: Plan, key: str) -> Iterator[Tracker]:
         key=key,
         context=contexts_of(plan)[key],
         params=flat(run.scientific()),
-        tags={**tags_of(run), **describe(surroundings())},
+        tags={**tags_of(run), **describe(provenance())},
         curve=curve if isinstance(run, Pretrain | Finetune) else None,
         seconds=tracking.seconds,
     )

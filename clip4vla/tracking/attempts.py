@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clip4vla.common.provenance import surroundings, usage
+from clip4vla.common.provenance import provenance, usage
 
 NAME = "attempts.jsonl"
 USED = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
@@ -23,7 +23,7 @@ def note_attempt(state: Path, began: float, end: str, **facts: Any) -> None:
         "seconds": round(time.time() - began, 1),
         "end": end,
         **facts,
-        **surroundings(),
+        **provenance(),
         **usage(),
     }
     state.mkdir(parents=True, exist_ok=True)

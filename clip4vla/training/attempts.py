@@ -20,7 +20,7 @@ import torch
 
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import read_json, write_json
-from clip4vla.common.provenance import surroundings, usage
+from clip4vla.common.provenance import provenance, usage
 from clip4vla.training.checkpoint import TrainState, newest_step
 from clip4vla.training.meter import GIB, Meter
 from clip4vla.training.ranks import Ranks
@@ -58,7 +58,7 @@ def recorded(
         "ranks": ranks.world,
         "gpus": ranks.world if device.type == "cuda" else 0,
         "device": _name_of(device),
-        **surroundings(),
+        **provenance(),
     }
 
     def row(end: str) -> dict:

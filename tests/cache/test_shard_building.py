@@ -85,7 +85,7 @@ def test_a_full_disk(ledger, tmp_path, monkeypatch, capsys, small_disk, full_at)
     space = os.statvfs(small_disk)
     filler.write_bytes(bytes(space.f_bavail * space.f_bsize - free))
     code, said = build_or_say(capsys)
-    assert code == 78 and said.count("\n") == 1 and "the disk is full: free some space" in said
+    assert code == 78 and said.count("\n") == 1 and "the disk is full. Fix: free some space" in said
     assert set(files(small_disk)) <= {"0.tar"}
     assert files(small_disk).items() <= expected.items()
     assert ("0.tar" in files(small_disk)) == (full_at == "index")

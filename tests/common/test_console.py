@@ -1,4 +1,4 @@
-"""What commands print: names whole at any width, a user's text as it is, one line a target."""
+"""Output of commands: full names at any width, literal texts, one line per target."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_the_rows_of_a_plan_can_be_told_apart_in_a_pipe(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["/data/[/x]/vid", "/data/[red]/vid", "/data/:smile:/vid"])
-def test_a_path_is_printed_as_it_is(tmp_path, monkeypatch, folder):
+def test_a_path_is_printed_literally(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
     values = f'{{"datasets": {{"msrvtt": {{"media": "{folder}"}}}}}}'
     assert f"its media in {folder} missing" in printed("plan", "table3", "--set", values)

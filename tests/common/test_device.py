@@ -1,4 +1,4 @@
-"""Half precision by what a GPU can: no GPU is needed to be asked."""
+"""Half precision by the capability of a GPU; the tests need no GPU."""
 
 from types import SimpleNamespace
 
@@ -48,7 +48,7 @@ def test_a_cpu_computes_in_float32():
 
 
 @pytest.mark.parametrize("major, scaled", [(7, True), (8, False)])
-def test_float16_alone_gets_a_loss_scale(capability, monkeypatch, major, scaled, tmp_path):
+def test_only_float16_gets_a_loss_scale(capability, monkeypatch, major, scaled, tmp_path):
     """The trainer's own choice, up to where it would touch the GPU."""
     capability(major, 0)
     model = torch.nn.Linear(2, 1)
@@ -83,7 +83,7 @@ def test_float16_alone_gets_a_loss_scale(capability, monkeypatch, major, scaled,
         (99, 16, None, ""),  # more than the machine has, all of which it may use
     ],
 )
-def test_a_process_that_is_bound_to_fewer_cpus_than_threads_says_so(
+def test_a_process_bound_to_fewer_cpus_than_threads_warns(
     monkeypatch, capsys, threads, bound_to, job, told
 ):
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)

@@ -1,4 +1,4 @@
-"""Failures of disks and folders are one line with a remedy; the rest keeps its traceback."""
+"""Errors of disks and folders are one line with the fix; other errors keep their traceback."""
 
 import errno
 import shlex
@@ -14,9 +14,13 @@ from clip4vla.common.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, User
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (UserError("a.yaml:3: key: wrong; do this"), EXIT_USER_ERROR, "a.yaml:3: key: wrong"),
+        (UserError("a.yaml:3: key: wrong. Fix: do this"), EXIT_USER_ERROR, "a.yaml:3: key: wrong"),
         (RetryLater("stopped at step 3, saved"), EXIT_RETRY, "stopped at step 3"),
-        (OSError(errno.ENOSPC, "No space left"), EXIT_USER_ERROR, "the disk is full: free some"),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            EXIT_USER_ERROR,
+            "the disk is full. Fix: free some",
+        ),
         (OSError(errno.EROFS, "Read-only", "out/x"), EXIT_USER_ERROR, "out/x: the file system is"),
         (PermissionError(errno.EACCES, "Denied", "out"), EXIT_USER_ERROR, "out: no permission"),
         (FileNotFoundError(errno.ENOENT, "None", "in"), EXIT_USER_ERROR, "in: no such file"),
@@ -27,7 +31,7 @@ from clip4vla.common.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, User
         (OSError(errno.ENOMEM, "Cannot allocate memory", "x"), 1, "x: Cannot allocate memory"),
     ],
 )
-def test_what_a_user_or_a_machine_does_wrong_is_one_line(capsys, error, code, words):
+def test_errors_of_users_and_machines_are_one_line(capsys, error, code, words):
     with pytest.raises(SystemExit) as left, one_line_errors():
         raise error
     assert left.value.code == code
@@ -36,7 +40,7 @@ def test_what_a_user_or_a_machine_does_wrong_is_one_line(capsys, error, code, wo
     assert printed.startswith("clip4vla: ") and printed.count("\n") == 1
 
 
-def test_a_mistake_of_ours_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     with pytest.raises(KeyError), one_line_errors():
         raise KeyError("bug")
 

@@ -1,4 +1,4 @@
-"""GPUs that nobody uses, as a stand-in for nvidia-smi tells of them."""
+"""Free GPUs, with a stand-in for nvidia-smi."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def machine(tmp_path, monkeypatch):
 
 
 def other_process(tmp_path):
-    """Another training of this machine asks for one GPU: what it got."""
+    """Let another training of this machine claim one GPU; its output is the GPU."""
     script = (
         f"import os, tempfile\ntempfile.tempdir = {str(tmp_path)!r}\n"
         "from clip4vla.common import gpus as devices\ndevices.claim(1)\nprint(os.environ[devices.VISIBLE])"
@@ -56,21 +56,23 @@ def test_two_trainings_take_different_gpus_before_either_computes(machine, tmp_p
     assert other_process(tmp_path).stdout.strip() == "GPU-b"  # a lock ends with its process
 
 
-def test_too_few_free_gpus_are_one_line_and_nothing_is_kept(machine, tmp_path):
+def test_too_few_free_gpus_are_an_error_and_none_is_reserved(machine, tmp_path):
     machine(["GPU-a", "GPU-b"], busy=["GPU-b"])
-    with pytest.raises(UserError, match="2 GPU.* asked for, 1 of 2 free here"):
+    with pytest.raises(UserError, match="2 GPU.* requested, 1 of 2 free here"):
         devices.claim(2)
     assert devices.VISIBLE not in os.environ
     assert other_process(tmp_path).stdout.strip() == "GPU-a"
 
 
-def test_more_than_there_are_is_one_line(machine):
+def test_more_gpus_than_the_machine_has_are_an_error(machine):
     machine(["GPU-a"])
-    with pytest.raises(UserError, match="4 GPU.* asked for, and this machine has 1: .*gpus_per"):
+    with pytest.raises(
+        UserError, match="4 GPU.* requested, but this machine has 1. Fix: .*gpus_per"
+    ):
         devices.claim(4)
 
 
-def test_a_choice_that_was_made_is_kept(machine, monkeypatch):
+def test_cuda_visible_devices_is_respected(machine, monkeypatch):
     machine(["GPU-a", "GPU-b"], busy=["GPU-b"])
     monkeypatch.setenv(devices.VISIBLE, "1,0")
     devices.claim(1)
@@ -87,7 +89,7 @@ def test_ranks_and_jobs_do_not_choose(machine, monkeypatch, variable):
     assert devices.VISIBLE not in os.environ
 
 
-def test_where_all_are_busy_a_single_process_shares_and_says_so(machine, capsys):
+def test_a_single_process_shares_a_busy_gpu_with_a_warning(machine, capsys):
     machine(["GPU-a"], busy=["GPU-a"])
     devices.claim_one_or_share()
     assert devices.VISIBLE not in os.environ

@@ -54,7 +54,7 @@ def test_a_full_disk(small_disk, large):
     plan = rows(*(f"ok/{n}.mp4" for n in range(5)))
     with site.serving() as url:
         line, there = resumes_after(plan, media, url, site, start(plan, media, url))
-        assert "the disk is full: free some space and run the same command again" in line
+        assert "the disk is full. Fix: free some space and run the same command again" in line
         assert 1 <= len(there) < 5
         subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
         table = fetch_shard(plan, http(url), media)

@@ -71,7 +71,7 @@ def test_a_full_disk_is_named_by_the_output(parts, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended, one_line_errors():
         finish(parts.out, table, {})
     assert ended.value.code == 78
-    assert capsys.readouterr().err.startswith(f"clip4vla: {parts.out}: the disk is full: free")
+    assert capsys.readouterr().err.startswith(f"clip4vla: {parts.out}: the disk is full. Fix: free")
 
 
 def test_an_output_is_no_folder(tmp_path):

@@ -300,7 +300,7 @@ def test_killed_20_times_it_ends_with_the_same_bits(manifests, tmp_path):
 
 def test_a_training_that_waits_for_its_folder_can_be_stopped(manifests, tmp_path):
     held = sole_owner(tmp_path / "state")
-    with held, pytest.raises(RetryLater, match="state: still held; .* .time limit."):
+    with held, pytest.raises(RetryLater, match="state: locked by another process.*time limit"):
         go(selecting(), manifests, tmp_path, max_seconds=0.0)
 
 

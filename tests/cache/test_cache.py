@@ -8,6 +8,7 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import features_fakes
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,7 +83,7 @@ def test_killed_builder_leaves_nothing_that_counts(build, ledger, tmp_path):
     ledger.to_parquet(tmp_path / "ledger.parquet")
     code = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(features_fakes.__file__).parent)!r})
 import pandas as pd
 from clip4vla.config.data import Cache
 from clip4vla.cache.shards import build_shard

@@ -18,19 +18,19 @@ import shard_jobs
 from features_fakes import CLIPS
 from shard_jobs import SHARDS, files, put_ledger
 
-from clip4vla import cli
 from clip4vla.cache.manifest import freeze
 from clip4vla.cache.shards import build_shard
+from clip4vla.cli import main as cli
 from clip4vla.common.files import sha256_of_file, write_parquet
 from clip4vla.config.data import Cache, Frames
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(ledger, tmp_path, kills):
     ledger.to_parquet(tmp_path / "ledger.parquet")
-    command = [sys.executable, HERE / "shard_jobs.py", tmp_path, str(kills), str(kills)]
+    command = [sys.executable, HELPERS / "shard_jobs.py", tmp_path, str(kills), str(kills)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) > 0, "no kill came in time: the test shows nothing"
@@ -125,7 +125,6 @@ def test_equal_bytes_whatever_surrounds_the_builder(ledger, tmp_path, monkeypatc
         "LC_ALL": "C",
         "PYTHONPATH": ":".join(sys.path),
     }
-    around["PYTHONPATH"] += f":{HERE}"
     subprocess.run(
         [sys.executable, "-c", code], cwd=home, env=os.environ | around, check=True, timeout=120
     )

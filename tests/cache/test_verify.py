@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from features_fakes import CLIPS, fake_audio, fake_frames
 
-from clip4vla import cli
 from clip4vla.cache.manifest import freeze, read_manifest
 from clip4vla.cache.repair import repair
 from clip4vla.cache.verify import Damage, clip_problem, verify
+from clip4vla.cli import main as cli
 from clip4vla.common.files import sha256_of_file, write_parquet
 from clip4vla.config import layout
 from clip4vla.config.data import Cache

@@ -11,7 +11,7 @@ from clip4vla.loading.loader import loader
 
 MESSAGE = "0.tar: clip bravo: its bytes have changed. Fix: run `clip4vla data verify`"
 LEFT_BEHIND = """
-from test_reading_workers import Changed, loader, torch
+from test_loader_workers import Changed, loader, torch
 
 kept = iter(loader(Changed(), [[0]] * 8, 2, torch.device("cpu")))
 try:

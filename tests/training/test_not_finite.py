@@ -7,7 +7,7 @@ import torch
 from gradient_cases import CPU, chunks_of, make_batch, make_task
 from safetensors.torch import load_file
 
-from clip4vla import cli
+from clip4vla.cli import main as cli
 from clip4vla.training import not_finite
 from clip4vla.training.not_finite import dump
 from clip4vla.training.ranks import Ranks

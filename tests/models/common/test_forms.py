@@ -13,7 +13,7 @@ from clip4vla.cli import doctor
 from clip4vla.config.planner import make_plan
 from clip4vla.models.common.forms import form_of, unfit_weights
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 WORDS = {"visual.conv1.weight": torch.arange(6.0)}
 
 

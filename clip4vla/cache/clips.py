@@ -68,7 +68,7 @@ class ClipCache:
         self._open_tars: dict[int, _Tar] = {}
         self._load_indexes(folder)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["ClipCache"], tuple[Path, int]]:
         """Another process opens its own: file descriptors do not travel."""
         return ClipCache, (self._path, self.check_every)
 
@@ -140,8 +140,8 @@ class ClipCache:
             return None
         tar = int(self._tar_of[row])
         data = np.empty(int(size), dtype=np.uint8)  # not zeroed first, as a bytearray would be
-        self._fill(tar, offset, data)
-        header = io.BytesIO(memoryview(data)[:LARGEST_HEADER])
+        self._fill(tar, offset, data.data)
+        header = io.BytesIO(data.data[:LARGEST_HEADER])
         try:
             read_magic(header)
             shape, _, dtype = read_array_header_1_0(header)
@@ -154,10 +154,10 @@ class ClipCache:
 
     def _bytes(self, tar: int, offset: int, size: int) -> bytearray:
         data = bytearray(size)
-        self._fill(tar, offset, data)
+        self._fill(tar, offset, memoryview(data))
         return data
 
-    def _fill(self, tar: int, offset: int, data: bytearray | np.ndarray) -> None:
+    def _fill(self, tar: int, offset: int, data: memoryview) -> None:
         """Read as many bytes as `data` has. UserError when the tar ends before."""
         handle = self._open_tars.get(tar)
         if handle is None:
@@ -217,6 +217,6 @@ class _Tar:
     def __init__(self, path: Path):
         self.descriptor = os.open(path, os.O_RDONLY)
 
-    def __del__(self):
+    def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)

@@ -57,7 +57,7 @@ class Fbank:
     floor = torch.finfo(torch.float32).eps  # digital silence is -15.94
     unit = math.log(10.0)  # of log10: the natural logarithm
     lead = 0
-    top_db = None  # no floor of a clip's own
+    top_db: float | None = None  # no floor of a clip's own
 
     def __init__(self, config: LogMel):
         self.n_fft = 1 << (config.n_fft - 1).bit_length()  # the window, filled up with zeros
@@ -80,4 +80,4 @@ class Fbank:
 
 
 WINDOWS = {"hann": torch.hann_window, "hamming": torch.hamming_window}
-KINDS = {"mel": Mel, "fbank": Fbank}
+KINDS: dict[str, type[Mel | Fbank]] = {"mel": Mel, "fbank": Fbank}

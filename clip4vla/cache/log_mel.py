@@ -56,7 +56,8 @@ class LogMelFrontend:
     def _spectrogram(self, samples: Samples, rate: float, dtype: torch.dtype) -> torch.Tensor:
         blocks = samples if isinstance(samples, Iterator) else iter([samples])
         waveform = resampled(self._waveform(blocks), rate, self.config.sample_rate)
-        found, peak = [], None
+        found: list[torch.Tensor] = []
+        peak: torch.Tensor | None = None
         for spectra in self._spectra(waveform):
             out = torch.empty(len(spectra), len(spectra[0]), self.config.n_mels, dtype=dtype)
             if peak is None:
@@ -67,7 +68,7 @@ class LogMelFrontend:
                 out[channel] = values
             found.append(out)
         out = found[0] if len(found) == 1 else torch.cat(found, dim=1)
-        if self._kind.top_db is None:
+        if self._kind.top_db is None or peak is None:
             return out
         return torch.maximum(out, (peak - self._kind.top_db).to(dtype), out=out)
 

@@ -8,7 +8,7 @@ import torch
 class Held:
     """The samples [C, n] of a waveform that are still needed, by their place in it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.end = 0  # samples that have come so far
         self._begin = 0  # of the first one in `_pieces`
         self._pieces: list[torch.Tensor] = []

@@ -4,11 +4,12 @@ A version is its manifest, and nothing here ever writes one. Of a damaged shard 
 kept, so only the others need their media.
 """
 
-import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from clip4vla.cache.manifest import frozen_tables, read_manifest
 from clip4vla.cache.shards import (
     CLIP_COLUMNS,
     Members,
+    Row,
     build_shard,
     places_in,
     positions_of,
@@ -35,6 +37,8 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file, sole_owner, write_parquet
 from clip4vla.common.parquet import read_frame
 from clip4vla.config.data import Cache
+
+Part = TypeVar("Part")  # of a version: the manifest's entry of a shard, or a table's name
 
 
 def repair(
@@ -56,9 +60,9 @@ def repair(
     return problems
 
 
-def _tried(mend, what) -> list[str]:
+def _tried(mend: Callable[[Part], None], part: Part) -> list[str]:
     try:
-        mend(what)
+        mend(part)
     except UserError as error:
         return [f"not repaired: {error}"]
     return []
@@ -69,11 +73,11 @@ class _Version:
     """A frozen version and what it was made from."""
 
     folder: Path
-    manifest: dict
+    manifest: dict[str, Any]
     ledger: pd.DataFrame
     splits: pd.DataFrame
 
-    def repair_shard(self, entry: dict) -> None:
+    def repair_shard(self, entry: dict[str, Any]) -> None:
         """Build one shard again and put it in place. UserError saying why that cannot be done."""
         cache = Cache.model_validate(self.manifest["cache"])
         index, tar = self.folder / entry["index"], self.folder / entry["tar"]
@@ -115,10 +119,10 @@ class _Version:
         finally:
             new.unlink(missing_ok=True)
 
-    def _intact(self, entry: dict, cache: Cache) -> "_Intact":
+    def _intact(self, entry: dict[str, Any], cache: Cache) -> "_Intact":
         """What can be kept of a damaged shard."""
         index, tar = self.folder / entry["index"], self.folder / entry["tar"]
-        rows = {
+        rows: dict[str, Row] = {
             clip_id: dict.fromkeys(CLIP_COLUMNS, 0)
             | {"clip_id": clip_id, "cache": "decode_error", "detail": detail, "sha256": ""}
             for clip_id, detail in self.manifest["not_decodable"].items()
@@ -127,14 +131,16 @@ class _Version:
             return _Intact(tar, rows, cache)
         if file_problem(index, entry["index_sha256"]) is None:
             with open(tar, "rb") as stream:
-                for row, members in clips_of(stream, indexed(index), cache, hashlib.sha256()):
+                for row, members in clips_of(stream, indexed(index), cache):
                     if clip_problem(row, members, cache) is None:
                         rows[row["clip_id"]] = row
         elif sha256_of_file(tar) == entry["tar_sha256"]:
             rows |= _scanned(tar, cache)
         return _Intact(tar, rows, cache)
 
-    def _check_media(self, rows: pd.DataFrame, intact: "_Intact", entry: dict, tar: Path) -> None:
+    def _check_media(
+        self, rows: pd.DataFrame, intact: "_Intact", entry: dict[str, Any], tar: Path
+    ) -> None:
         """UserError naming every clip that is broken here and whose media file is gone."""
         needed = rows[~rows.clip_id.isin(intact.rows)]
         gone = needed[[not Path(path).is_file() for path in needed.path]]
@@ -169,10 +175,10 @@ class _Intact:
     """The clips that a damaged shard still holds, for `build_shard` to reuse."""
 
     tar: Path
-    rows: dict[str, dict]  # index rows
+    rows: dict[str, Row]  # of the index
     cache: Cache
 
-    def __call__(self, clip_id: str) -> tuple[dict, Members] | None:
+    def __call__(self, clip_id: str) -> tuple[Row, Members] | None:
         """Index row (without positions) and members of one clip; None where it is broken."""
         row = self.rows.get(clip_id)
         if row is None:
@@ -181,14 +187,14 @@ class _Intact:
         return known, _read(self.tar, row, self.cache) if row["cache"] == "ok" else {}
 
 
-def _read(tar: Path, row: dict, cache: Cache) -> Members:
+def _read(tar: Path, row: Row, cache: Cache) -> Members:
     """Members of one clip of a tar."""
     with open(tar, "rb") as stream:
         pieces = [os.pread(stream.fileno(), size, offset) for offset, size in places_of(row)]
     return members_of(row, pieces, cache)
 
 
-def _scanned(tar: Path, cache: Cache) -> dict[str, dict]:
+def _scanned(tar: Path, cache: Cache) -> dict[str, Row]:
     """Index rows of a whole tar whose index is lost, from its json members."""
     places, rows = places_in(tar), {}
     with open(tar, "rb") as stream:

@@ -10,10 +10,12 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -53,10 +55,23 @@ SOUND_ALONE = "no_video_stream"  # the status of a sound file, whose clip has no
 
 CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_frames"]
 
-Members = dict[str, bytes]  # of one clip in the order of the tar: frames, json, log-mel
-Reuse = Callable[[str], tuple[dict, Members] | None]
+Row = dict[str, Any]  # of an index, or of CLIP_COLUMNS
+Content = bytes | bytearray
+Members = dict[str, Content]  # of one clip in the order of the tar: frames, json, log-mel
+Reuse = Callable[[str], tuple[Row, Members] | None]
 DecodeAudio = Callable[[str], tuple[np.ndarray | Iterator[np.ndarray], int]]
 DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A clip's media file and what to decode of it; `seconds`: of a clip that was cut."""
+
+    clip_id: str
+    path: str
+    has_pictures: bool
+    has_sound: bool
+    seconds: float | None
 
 
 def rows_of(ledger: pd.DataFrame, shard: int) -> pd.DataFrame:
@@ -106,7 +121,7 @@ def build_shard(
             clips = ledger_rows.sort_values("clip_id").itertuples()
             for clip in track(clips, f"cache {tar_path.stem}", total=len(ledger_rows)):
                 known = reuse(clip.clip_id) if reuse else None
-                row, members = known or _made(clip, apart)
+                row, members = known or _made(_source_of(clip), clip.shard, apart)
                 rows.append(row)
                 if members:
                     writer.write({"__key__": clip.clip_id, **members})
@@ -121,14 +136,14 @@ def build_shard(
     )
 
 
-def _one_tar(tar_path: Path):
+def _one_tar(tar_path: Path) -> AbstractContextManager[Path]:
     """The temporary path of `whole_file`; first clears away what a killed builder left."""
     for stale in tar_path.parent.glob(f".{tar_path.name}.*.tmp"):
         stale.unlink()
     return whole_file(tar_path)
 
 
-def _writer(stream) -> TarWriter:
+def _writer(stream: BinaryIO) -> TarWriter:
     # PAX: a clip id may have 100 characters, more than plain tar headers hold with an extension.
     return TarWriter(stream, encoder=False, mtime=0, user=OWNER, group=OWNER, format="PAX_FORMAT")
 
@@ -138,7 +153,7 @@ def frame_name(position: int) -> str:
     return f"{position:06d}.jpg"
 
 
-def about(row: dict, cache: Cache) -> bytes:
+def about(row: Row, cache: Cache) -> bytes:
     """The json member of a clip with this index row."""
     named = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
     return canonical_json(named | {"fps": cache.frames.fps}).encode()
@@ -152,15 +167,27 @@ def sha256_of_members(members: Members) -> str:
     return digest.hexdigest()
 
 
-def _made(clip, apart: Isolated) -> tuple[dict, Members]:
+def _source_of(row: Any) -> _Source:
+    """Return the source of a ledger row, a named tuple of pandas."""
+    return _Source(
+        clip_id=row.clip_id,
+        path=str(row.path),
+        has_pictures=row.video != SOUND_ALONE,
+        has_sound=row.audio == "ok",
+        # A clip cut without re-encoding keeps some pictures beyond its end.
+        seconds=row.end - row.start if pd.notna(row.end) else None,
+    )
+
+
+def _made(clip: _Source, shard: int, apart: Isolated) -> tuple[Row, Members]:
     """Return a clip's index row without its position, and its tar members ({} on an error)."""
     if not os.path.isfile(clip.path):
         raise UserError(
             f"{clip.path}: the media file of clip {clip.clip_id} is missing. Fix: delete "
-            f"fetch.parquet of shard {clip.shard} and run the same command again"
+            f"fetch.parquet of shard {shard} and run the same command again"
         )
     members: Members = {}
-    apart.ask(SimpleNamespace(**clip._asdict()), patience(clip.path))
+    apart.ask(clip, patience(clip.path))
     try:
         while True:
             _, item = apart.answer()
@@ -174,37 +201,45 @@ def _made(clip, apart: Isolated) -> tuple[dict, Members]:
     return row, members
 
 
-def _failed(clip, reason: str) -> dict:
-    text = " ".join(reason.split()).replace(str(clip.path), Path(clip.path).name)
+def _failed(clip: _Source, reason: str) -> Row:
+    text = " ".join(reason.split()).replace(clip.path, Path(clip.path).name)
     return _row(clip) | {"cache": "decode_error", "detail": text}
 
 
-def _row(clip) -> dict:
-    row = dict.fromkeys(CLIP_COLUMNS, "") | {"clip_id": clip.clip_id, "cache": "ok"}
-    return row | {"channels": 0, "T": 0, "n_frames": 0}
+def _row(clip: _Source) -> Row:
+    row: Row = dict.fromkeys(CLIP_COLUMNS, "")
+    row |= {"clip_id": clip.clip_id, "cache": "ok", "channels": 0, "T": 0, "n_frames": 0}
+    return row
 
 
 def _clip(
-    clip, cache, front_end, decode_audio, decode_frames
-) -> Iterator[tuple[str, bytes] | dict]:
+    clip: _Source,
+    *,
+    cache: Cache,
+    front_end: LogMelFrontend,
+    decode_audio: DecodeAudio,
+    decode_frames: DecodeFrames,
+) -> Iterator[tuple[str, Content] | Row]:
     """Yield a clip's tar members, one at a time as they may be large, then its index row."""
     row = _row(clip)
+    log_mel = None
     try:
-        # A clip cut without re-encoding keeps some pictures beyond its end.
-        seconds = clip.end - clip.start if pd.notna(clip.end) else None
-        has_pictures = clip.video != SOUND_ALONE
-        decoded = decode_frames(clip.path, cache.frames.fps, seconds) if has_pictures else ()
-        images = [encode(frame, cache.frames) for frame in decoded]
-        if has_pictures and not images:
-            raise ValueError("the video has no frame")
-        log_mel = front_end(*decode_audio(clip.path)).numpy() if clip.audio == "ok" else None
+        images = []
+        if clip.has_pictures:
+            frames = decode_frames(clip.path, cache.frames.fps, clip.seconds)
+            images = [encode(frame, cache.frames) for frame in frames]
+            if not images:
+                raise ValueError("the video has no frame")
+        if clip.has_sound:
+            samples, rate = decode_audio(clip.path)
+            log_mel = front_end(samples, rate).numpy()
     except Exception as error:  # of this clip, whatever it is: the others go on
         if isinstance(error, OSError) and not isinstance(error, FFmpegError):
             raise  # a failing disk ends the job
         yield _failed(clip, f"{type(error).__name__}: {error}")
         return
     row["n_frames"] = len(images)
-    members = {frame_name(position): image for position, image in enumerate(images)}
+    members: Members = {frame_name(i): image for i, image in enumerate(images)}
     if log_mel is not None:
         row["channels"], row["T"] = log_mel.shape[:2]
     members["json"] = about(row, cache)
@@ -223,7 +258,7 @@ def places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
         return {member.name: (member.offset_data, member.size) for member in tar}
 
 
-def positions_of(row: dict, places: dict[str, tuple[int, int]]) -> dict:
+def positions_of(row: Row, places: dict[str, tuple[int, int]]) -> Row:
     """The index columns that say where a clip's members lie."""
     names = [f"{row['clip_id']}.{frame_name(position)}" for position in range(row["n_frames"])]
     offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class Vectors:
                 f"Fix: delete {self.folder}; it is computed again"
             )
 
-    def _build_missing(self, compute: Compute, locks, wait: bool) -> None:
+    def _build_missing(self, compute: Compute, locks: BinaryIO, wait: bool) -> None:
         for number, path in enumerate(self._paths()):
             if path.is_file():
                 continue
@@ -102,7 +103,7 @@ class Vectors:
 
     def _blocks(self) -> list[np.ndarray]:
         if self._maps is None:
-            self._maps = [self._mapped(*item) for item in enumerate(self._paths())]
+            self._maps = [self._mapped(number, path) for number, path in enumerate(self._paths())]
         return self._maps
 
     def _mapped(self, number: int, path: Path) -> np.ndarray:
@@ -117,7 +118,7 @@ class Vectors:
 
 
 @contextlib.contextmanager
-def _claimed(locks, number: int, wait: bool) -> Iterator[bool]:
+def _claimed(locks: BinaryIO, number: int, wait: bool) -> Iterator[bool]:
     """Whether block `number` is this process's now. The kernel frees what a dead one held."""
     flags = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
     try:

@@ -2,18 +2,20 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from clip4vla.cache.manifest import read_manifest
-from clip4vla.cache.shards import Members, about, frame_name, sha256_of_members
+from clip4vla.cache.shards import Content, Members, Row, about, frame_name, sha256_of_members
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.progress import track
 from clip4vla.config.data import Cache
@@ -50,11 +52,11 @@ def verify(manifest_path: str | Path, workers: int = 1) -> list[Damage]:
         if (problem := file_problem(folder / name, sha256))
     ]
     cache = Cache.model_validate(manifest["cache"])
-    jobs = [(folder, entry, cache) for entry in manifest["shards"]]
-    workers = min(workers, len(jobs))  # a pool forks all of its processes at once
+    check, entries = partial(_check_shard, folder=folder, cache=cache), manifest["shards"]
+    workers = min(workers, len(entries))  # a pool forks all of its processes at once
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
-        checked = (pool.map if pool else map)(_check_shard, jobs)
-        for damages in track(checked, f"verify {manifest['dataset']}", len(jobs)):
+        checked = pool.map(check, entries) if pool else map(check, entries)
+        for damages in track(checked, f"verify {manifest['dataset']}", len(entries)):
             found += damages
     return found
 
@@ -66,16 +68,16 @@ def file_problem(path: Path, sha256: str) -> str | None:
     return None if sha256_of_file(path) == sha256 else "has changed since the version was frozen"
 
 
-def _check_shard(job: tuple[Path, dict, Cache]) -> list[Damage]:
+def _check_shard(entry: dict[str, Any], *, folder: Path, cache: Cache) -> list[Damage]:
     """Damages of one shard, its tar read once from front to end."""
-    folder, entry, cache = job
     index, tar, shard = folder / entry["index"], folder / entry["tar"], entry["shard"]
     problem = file_problem(index, entry["index_sha256"])
     found = [Damage(index, problem, shard)] if problem else []
     rows = [] if problem else indexed(index)
     if not tar.is_file():
         return [*found, Damage(tar, "is missing", shard)]
-    digest, broken = hashlib.sha256(), []
+    digest = hashlib.sha256()
+    broken: list[Damage] = []
     with open(tar, "rb") as stream:
         for row, members in clips_of(stream, rows, cache, digest):
             if problem := clip_problem(row, members, cache):
@@ -93,27 +95,30 @@ def _check_shard(job: tuple[Path, dict, Cache]) -> list[Damage]:
     return found
 
 
-def indexed(index: Path) -> list[dict]:
+def indexed(index: Path) -> list[Row]:
     """Index rows of the clips that are in the tar, in the order of the tar."""
     table = pd.read_parquet(index)
     rows = table[table.cache == "ok"].to_dict("records")
     return sorted(rows, key=lambda row: min(places_of(row), default=(0, 0)))
 
 
-def clips_of(stream, rows: list[dict], cache: Cache, digest) -> Iterator[tuple[dict, Members]]:
+def clips_of(
+    stream: BinaryIO, rows: list[Row], cache: Cache, digest: "hashlib._Hash | None" = None
+) -> Iterator[tuple[Row, Members]]:
     """Every row with its members as they lie in the tar; all bytes that pass go into `digest`."""
     start = 0
     for row in rows:
         places = places_of(row)  # none of a sound file that is digital silence
         end = max((offset + size for offset, size in places), default=start)
         block = stream.read(end - start)
-        digest.update(block)
+        if digest is not None:
+            digest.update(block)
         pieces = [block[offset - start : offset - start + size] for offset, size in places]
         yield row, members_of(row, pieces, cache)
         start = end
 
 
-def places_of(row: dict) -> list[tuple[int, int]]:
+def places_of(row: Row) -> list[tuple[int, int]]:
     """(byte position, size) of a clip's frames, if any, and, with sound, its log-mel."""
     places = list(zip(row["frame_offsets"], row["frame_sizes"], strict=True))
     if row["channels"]:
@@ -121,7 +126,7 @@ def places_of(row: dict) -> list[tuple[int, int]]:
     return [(int(offset), int(size)) for offset, size in places]
 
 
-def members_of(row: dict, pieces: list[bytes], cache: Cache) -> Members:
+def members_of(row: Row, pieces: Sequence[Content], cache: Cache) -> Members:
     """Members in the order of the tar, from the bytes at `places_of`.
 
     The json, which the index does not place, is made anew: it holds what the index holds too.
@@ -132,7 +137,7 @@ def members_of(row: dict, pieces: list[bytes], cache: Cache) -> Members:
     return members | ({"logmel.npy": pieces[-1]} if row["channels"] else {})
 
 
-def clip_problem(row: dict, members: Members, cache: Cache) -> str | None:
+def clip_problem(row: Row, members: Members, cache: Cache) -> str | None:
     """What is wrong with one clip; None for nothing."""
     for name, content in members.items():
         if name.endswith(".jpg") and (problem := _jpeg_problem(content, cache.frames.short_side)):
@@ -144,7 +149,7 @@ def clip_problem(row: dict, members: Members, cache: Cache) -> str | None:
     return None if sha256_of_members(members) == row["sha256"] else "its bytes have changed"
 
 
-def _jpeg_problem(content: bytes, short_side: int) -> str | None:
+def _jpeg_problem(content: Content, short_side: int) -> str | None:
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if min(image.size) != short_side:  # seen before anything is allocated for it
@@ -155,7 +160,7 @@ def _jpeg_problem(content: bytes, short_side: int) -> str | None:
     return None
 
 
-def _array_problem(content: bytes, shape: tuple[int, ...]) -> str | None:
+def _array_problem(content: Content, shape: tuple[int, ...]) -> str | None:
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError):

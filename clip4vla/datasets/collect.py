@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -76,7 +77,7 @@ class Annotations:
     @property
     def clips(self) -> list[Clip]:
         """The clips as objects; for small datasets."""
-        return [Clip(*row.values()) for row in self.clip_table.to_pylist()]
+        return [Clip(**row) for row in self.clip_table.to_pylist()]
 
     @property
     def splits(self) -> list[SplitItem]:
@@ -98,10 +99,10 @@ class Collector:
     folder: Path
     notes: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._clips, self._items = _Columns(CLIP_SCHEMA), _Columns(ITEM_SCHEMA)
 
-    def fail(self, where: Where | Path, what: str) -> None:
+    def fail(self, where: Where | Path, what: str) -> NoReturn:
         """Raise the UserError for a wrong row."""
         raise UserError(f"{self.name}: {where}: {what}")
 
@@ -192,15 +193,16 @@ class Collector:
             )
 
     def _check_times(self, clip: Clip, where: Where) -> None:
-        if (clip.start is None) != (clip.end is None):
-            self.fail(where, f"clip {clip.clip_id} needs both start and end, or neither")
-        if clip.start is None:
+        start, end = clip.start, clip.end
+        if start is None and end is None:
             return
-        for what, seconds in (("start", clip.start), ("end", clip.end)):
+        if start is None or end is None:
+            self.fail(where, f"clip {clip.clip_id} needs both start and end, or neither")
+        for what, seconds in (("start", start), ("end", end)):
             if not math.isfinite(seconds) or seconds < 0:
                 self.fail(where, f"{what} is {seconds}: use seconds, 0 or more")
-        if clip.end <= clip.start:
-            self.fail(where, f"end {clip.end} must be after start {clip.start}")
+        if end <= start:
+            self.fail(where, f"end {end} must be after start {start}")
 
 
 class _Columns:

@@ -69,7 +69,7 @@ def rewritten(cells: Sequence[str]) -> str | None:
     """
     for cell in cells:
         found = _REWRITTEN.fullmatch(cell)
-        if found:
+        if found and found.lastgroup:
             made = {"error": "an error", "power": "a number", "date": "a date"}[found.lastgroup]
             return f"{ascii(cell.strip())} is {made} that a spreadsheet made of a text"
     return None

@@ -44,8 +44,8 @@ def read(name: str, dataset: Dataset) -> Collector:
                 into.fail(
                     where, f"{column} is {shown(row[column])}, but filename says {parts[number]}"
                 )
-        _one_each(into, where, "target", row["target"], "category", row["category"], targets)
-        _one_each(into, where, "src_file", row["src_file"], "fold", row["fold"], recordings)
+        _check_same(into, where, row, key="target", of="category", earlier=targets)
+        _check_same(into, where, row, key="src_file", of="fold", earlier=recordings)
         clip_id = row["filename"].removesuffix(".wav")
         source = f"freesound_{row['src_file']}"
         into.clip(Clip(clip_id, source, f"audio/{row['filename']}", None, None, "nonverbal"), where)
@@ -66,8 +66,21 @@ def _splits(fold: int) -> list[str]:
     return found
 
 
-def _one_each(into: Collector, where: Where, key: str, value, of: str, other, seen: dict) -> None:
-    """A class has one name, and a recording is in one fold: else the folds would leak."""
-    known, place = seen.setdefault(value, (other, where))
-    if known != other:
-        into.fail(where, f"{key} {shown(value)} has {of} {shown(other)}, but {known} in {place}")
+def _check_same(
+    into: Collector,
+    where: Where,
+    row: dict[str, str],
+    *,
+    key: str,
+    of: str,
+    earlier: dict[str, tuple[str, Where]],
+) -> None:
+    """Refuse a row whose `of` is not that of an earlier row with the same `key`.
+
+    A class has one name, and a recording is in one fold: else the folds would leak.
+    """
+    known, place = earlier.setdefault(row[key], (row[of], where))
+    if known != row[of]:
+        into.fail(
+            where, f"{key} {shown(row[key])} has {of} {shown(row[of])}, but {known} in {place}"
+        )

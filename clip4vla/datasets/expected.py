@@ -40,11 +40,12 @@ def compare(coverage: pd.DataFrame, expected: dict[str, Expected]) -> pd.DataFra
     remarks = []
     for row, official in zip(coverage.to_dict("records"), known, strict=True):
         parts = []
-        for count, field in _COUNTED.items() if official else ():
-            wanted = getattr(official, field)
-            share = (row[count] - wanted) / max(wanted, 1) if wanted is not None else 0.0
-            if abs(share) > official.tolerance:
-                parts.append(f"{count} {share:+.1%}")
+        if official is not None:
+            for count, field in _COUNTED.items():
+                wanted = getattr(official, field)
+                share = (row[count] - wanted) / max(wanted, 1) if wanted is not None else 0.0
+                if abs(share) > official.tolerance:
+                    parts.append(f"{count} {share:+.1%}")
         remarks.append(", ".join(parts))
     sound = [official.with_sound if official else None for official in known]
     tolerance = [official.tolerance if official else None for official in known]

@@ -17,7 +17,8 @@ clip count once. Clip ids are `v_<video_id>_<start>_<end>`, seconds. Split: trai
 import hashlib
 import math
 import random
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
@@ -39,6 +40,10 @@ _CAPTIONS = (
     ("caption.json", "HowTo100M's captions"),
 )
 _OPTIONAL = ("feature_file", "category_1", "category_2", "rank", "task_id")
+
+
+# Plain tuples: there are 136 million captions, and all but a few only pass through here.
+Track = Sequence[tuple[float, float, str]]  # (start, end, text) of every caption, by start
 
 
 class Caption(NamedTuple):
@@ -90,7 +95,7 @@ def read(name: str, dataset: Dataset) -> Collector:
     return into
 
 
-def form_clip(track: list[Caption], index: int) -> Caption:
+def form_clip(track: Track, index: int) -> Caption:
     """Grow caption `index` with its neighbours to MIN_WORDS words and MIN_SECONDS seconds.
 
     `track` is sorted by start. Stops early when all of it is taken. Times and text of the result
@@ -116,41 +121,39 @@ def form_clip(track: list[Caption], index: int) -> Caption:
     return Caption(start, end, " ".join(spoken.split()))
 
 
-def _drawn(video: str, track: list[Caption], number: int, seed: int) -> list[Caption]:
+def _drawn(video: str, track: Track, number: int, seed: int) -> list[Caption]:
     """The clips formed from `number` captions of a track, drawn without replacement."""
     digest = hashlib.sha256(f"{seed}:{video}".encode()).hexdigest()
     chance = random.Random(int(digest[:16], 16))
     chosen = chance.sample(range(len(track)), min(number, len(track)))
-    clips = {}
+    clips: dict[tuple[int, int], Caption] = {}
     for index in sorted(chosen):
         clip = form_clip(track, index)
         clips.setdefault((math.floor(clip.start), math.ceil(clip.end)), clip)
     return list(clips.values())
 
 
-def _track(into: Collector, where: Where, track: object) -> list[tuple[float, float, str]]:
+def _track(into: Collector, where: Where, track: object) -> Track:
     """The captions of a video in order, without blank and empty ones (automatic tracks have both).
 
     Raises UserError when the lists do not belong together or hold no times.
     """
-    lists = [
+    columns: list[Any] = [
         track.get(key) if isinstance(track, dict) else None for key in ("start", "end", "text")
     ]
-    if not all(isinstance(column, list) for column in lists):
+    if not all(isinstance(column, list) for column in columns):
         into.fail(where, "lists `start`, `end` and `text` are wanted")
-    if len({len(column) for column in lists}) > 1:
+    starts, ends, texts = columns
+    if not len(starts) == len(ends) == len(texts):
         into.fail(where, "`start`, `end` and `text` have different lengths")
-    times, texts = lists[0] + lists[1], lists[2]
+    times = starts + ends
     if set(map(type, times)) - {float} or not math.isfinite(sum(times)):
-        lists[0] = [
-            seconds(into, where, f"start of caption {n}", t) for n, t in enumerate(lists[0])
-        ]
-        lists[1] = [seconds(into, where, f"end of caption {n}", t) for n, t in enumerate(lists[1])]
+        starts = [seconds(into, where, f"start of caption {n}", t) for n, t in enumerate(starts)]
+        ends = [seconds(into, where, f"end of caption {n}", t) for n, t in enumerate(ends)]
     if set(map(type, texts)) - {str}:
-        lists[2] = [text if isinstance(text, str) else "" for text in texts]
-    # Plain tuples: there are 136 million captions, and all but a few only pass through here.
+        texts = [text if isinstance(text, str) else "" for text in texts]
     return sorted(
         caption
-        for caption in zip(*lists, strict=True)
+        for caption in zip(starts, ends, texts, strict=True)
         if 0 <= caption[0] < caption[1] and caption[2] and not caption[2].isspace()
     )

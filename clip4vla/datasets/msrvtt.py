@@ -12,6 +12,7 @@ each; caption_train/val/test, the official 6,513/497/2,990. The captioning split
 retrieval splits; a model trained for one must not be scored on the other.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -116,7 +117,7 @@ def _sentences(
         captions.setdefault(video, []).append(caption.strip())
 
 
-def _list_of(path: Path, content: dict, into: Collector, key: str):
+def _list_of(path: Path, content: dict, into: Collector, key: str) -> Iterator[tuple[Where, dict]]:
     """Members of a list of objects, as (where, member)."""
     value = content.get(key)
     if not isinstance(value, list):

@@ -1,5 +1,6 @@
 """Seconds and YouTube ids as annotation files write them."""
 
+import contextlib
 import math
 import re
 
@@ -11,12 +12,10 @@ _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 def seconds(into: Collector, where: Where, what: str, value: object) -> float:
     """A finite number of seconds from a cell or a JSON value; UserError if it is none."""
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = math.nan
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
     if not math.isfinite(number):
         into.fail(where, f"{what} is {shown(value)}: use seconds")
     return number

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
@@ -89,7 +89,13 @@ def rows(
         raise UserError(f"{name}: {path} has no row: put the whole file there")
 
 
-def _check_header(name: str, where: Where, header: list[str], columns, optional) -> None:
+def _check_header(
+    name: str,
+    where: Where,
+    header: list[str],
+    columns: tuple[str, ...],
+    optional: tuple[str, ...],
+) -> None:
     found = shown(", ".join(header))
     if missing := [column for column in columns if column not in header]:
         raise UserError(
@@ -198,7 +204,7 @@ def json_members(name: str, path: Path) -> Iterator[tuple[Where, str, Any]]:
 class _Text:
     """A window on a stream of text that grows only while one JSON value needs it."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO):
         self.stream = stream
         self.window = ""
         self.at = 0

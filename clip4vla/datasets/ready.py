@@ -40,7 +40,8 @@ def missing_files(plan: Plan) -> list[str]:
                 f"not see: put them there (docs/data.md), set datasets.{name}.enabled: false"
                 f"{NOT_HELD_OUT}, or recipe.pretrain.leaks: keep"
             )
-    for name in sorted({plan.weights_of(run) for run in plan.runs.values()} - {None}):
+    weights = (plan.weights_of(run) for run in plan.runs.values())
+    for name in sorted({name for name in weights if name is not None}):
         path = plan.config.weights[name].path  # None: open_clip fetches it on first use
         if path is not None and not path.is_file():
             problems.append(f"weights {name}: {path} is missing: put the file there (docs/data.md)")

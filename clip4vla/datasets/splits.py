@@ -82,7 +82,7 @@ def _named(plan: Plan, name: str) -> Iterator[tuple[str, str]]:
 def _of_reader(name: str) -> list[str]:
     """The splits of a reader that names them all; else none."""
     reader = readers().get(name)
-    if not getattr(reader, "NAMES_ALL_SPLITS", False):
+    if reader is None or not getattr(reader, "NAMES_ALL_SPLITS", False):
         return []
     splits = [split for protocol in reader.PROTOCOLS.values() for split in protocol.splits()]
     return list(dict.fromkeys(splits))

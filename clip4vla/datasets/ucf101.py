@@ -70,7 +70,9 @@ def _classes(name: str, path: Path, into: Collector) -> dict[str, str]:
     return numbers
 
 
-def _video(into: Collector, where: Where, line: str, numbers: dict[str, str]):
+def _video(
+    into: Collector, where: Where, line: str, numbers: dict[str, str]
+) -> tuple[str, str, int]:
     """(class, video, group) of a line of a list; the number behind it must be the class's."""
     file, _, number = line.partition(" ")
     parts = _VIDEO.fullmatch(file)

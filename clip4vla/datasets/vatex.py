@@ -52,7 +52,10 @@ _HALVES = {
 
 def read(name: str, dataset: Dataset) -> Collector:
     """Read the five files; every item has all English captions of its video (10 officially)."""
-    lists = {split: official_file(name, dataset, *file) for split, file in _LISTS.items()}
+    lists = {
+        split: official_file(name, dataset, filename, what)
+        for split, (filename, what) in _LISTS.items()
+    }
     halves = {split: first_present(name, dataset, files)[0] for split, files in _HALVES.items()}
     into = Collector(name, dataset.annotations)
     captions = {split: _captions(name, path, split, into) for split, path in lists.items()}
@@ -66,12 +69,11 @@ def read(name: str, dataset: Dataset) -> Collector:
 
 
 def _captions(name: str, path: Path, split: str, into: Collector) -> dict[str, tuple[str, ...]]:
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(json_file(name, path, list)):
         where = Where(path, "entry", number)
         video = entry.get("videoID") if isinstance(entry, dict) else None
-        parts = _VIDEO_ID.fullmatch(video) if isinstance(video, str) else None
-        if parts is None:
+        if not isinstance(video, str) or (parts := _VIDEO_ID.fullmatch(video)) is None:
             into.fail(where, f"videoID is {shown(video)}: <YouTube id>_<start>_<end> is wanted")
         captions = entry.get("enCap")
         if not isinstance(captions, list):

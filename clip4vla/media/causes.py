@@ -66,7 +66,8 @@ def retry_after(error: BaseException) -> float | None:
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and all its causes, each once (yt-dlp keeps causes in fields of its own)."""
-    waiting, seen = [error], set()
+    waiting: list[object] = [error]
+    seen: set[int] = set()
     while waiting:
         link = waiting.pop(0)
         if not isinstance(link, BaseException) or id(link) in seen:

@@ -7,13 +7,17 @@ other files or addresses), whatever the suffix says, and only regular files.
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
-from av.stream import Disposition
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 
 from clip4vla.media.containers import FILE, input_options
 from clip4vla.media.pictures import MOST_PIXELS, as_shown, pixel_stretch, progressive, timed
@@ -28,6 +32,9 @@ DECODER = f"pyav {av.__version__}, libavcodec " + ".".join(
 )
 
 
+Frame = TypeVar("Frame", av.VideoFrame, av.AudioFrame)
+
+
 class DecodeError(RuntimeError):
     """A file, or the stream that was asked for, cannot be decoded."""
 
@@ -40,7 +47,7 @@ class TooLong(DecodeError):
     """A stream that is longer than a clip may be."""
 
 
-def open_media(path: str | Path) -> av.container.InputContainer:
+def open_media(path: str | Path) -> InputContainer:
     """Open a media file by its content. Raises DecodeError if it is unreadable or no media file."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -54,7 +61,7 @@ def open_media(path: str | Path) -> av.container.InputContainer:
         raise DecodeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def picture_stream(container) -> av.video.stream.VideoStream | None:
+def picture_stream(container: InputContainer) -> VideoStream | None:
     """The first video stream that moves: cover pictures of sound files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
@@ -64,7 +71,7 @@ def picture_stream(container) -> av.video.stream.VideoStream | None:
     return None
 
 
-def sound_stream(container) -> av.audio.stream.AudioStream | None:
+def sound_stream(container: InputContainer) -> AudioStream | None:
     """The first audio stream that a decoder exists for."""
     for stream in container.streams.audio:
         if stream.codec_context is not None:
@@ -81,11 +88,11 @@ class Mixdown:
     says 1 Hz makes a day of a kilobyte) and for what cannot be mixed at all.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rate = 0
         self._layout = ""
-        self._resampler = None
-        self._format = None
+        self._resampler: av.AudioResampler | None = None
+        self._format: tuple[str, str, int] | None = None  # sample format, layout, rate
 
     def add(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
         """Blocks [C, n] that one more frame gives."""
@@ -118,6 +125,7 @@ class Mixdown:
             self._resampler = self._format = None
 
     def _resampled(self, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+        assert self._resampler is not None
         try:
             for done in self._resampler.resample(frame):
                 yield self._block(done)
@@ -164,12 +172,13 @@ def _sound(path: str | Path, mix: Mixdown, longest: float) -> Iterator[np.ndarra
         stream = sound_stream(container)
         if stream is None:
             raise NoStream(f"{path}: no audio stream")
-        for frame in chain(frames_of(container, stream), [None]):
-            for block in mix.rest() if frame is None else mix.add(frame):
-                samples += block.shape[1]
-                if samples > longest * mix.rate:
-                    raise TooLong(f"{path}: sound of more than {longest:.0f} s")
-                yield block
+        frames = frames_of(container, stream, av.AudioFrame)
+        added = (block for frame in frames for block in mix.add(frame))
+        for block in chain(added, mix.rest()):
+            samples += block.shape[1]
+            if samples > longest * mix.rate:
+                raise TooLong(f"{path}: sound of more than {longest:.0f} s")
+            yield block
 
 
 def decode_frames(
@@ -190,17 +199,18 @@ def decode_frames(
     if fps <= 0:
         raise ValueError(f"fps is {fps}: use a number above 0")
     limit = math.inf if seconds is None else seconds - 1e-6
-    given, shown = 0, None
+    count = 0  # of pictures so far
+    shown: av.VideoFrame | None = None
     with open_media(path) as container:
         stream = picture_stream(container)
         if stream is None:
             raise NoStream(f"{path}: no video stream")
         stretch = pixel_stretch(stream)
-        frames = progressive(frames_of(container, stream))
+        frames = progressive(frames_of(container, stream, av.VideoFrame))
         for begin, length, frame in timed(frames, stream):
-            while shown is not None and given / fps < min(begin - 1e-6, limit):
+            while shown is not None and count / fps < min(begin - 1e-6, limit):
                 yield _converted(shown, stretch)
-                given += 1
+                count += 1
             shown, end = frame, begin + length
             if begin >= limit:
                 break
@@ -208,9 +218,9 @@ def decode_frames(
                 raise TooLong(f"{path}: pictures of more than {longest:.0f} s")
         if shown is None:
             raise DecodeError(f"{path}: no picture could be decoded")
-        while given / fps < min(end - 1e-6, limit) or given == 0:
+        while count / fps < min(end - 1e-6, limit) or count == 0:
             yield _converted(shown, stretch)
-            given += 1
+            count += 1
 
 
 def _converted(frame: av.VideoFrame, stretch: float) -> np.ndarray:
@@ -220,13 +230,20 @@ def _converted(frame: av.VideoFrame, stretch: float) -> np.ndarray:
         raise DecodeError(f"a picture that cannot be converted: {error.strerror}") from None
 
 
-def frames_of(container, stream, broken: list[str] | None = None) -> Iterator:
+def frames_of(
+    container: InputContainer,
+    stream: Stream,
+    kind: type[Frame],
+    broken: list[str] | None = None,
+) -> Iterator[Frame]:
     """Frames of one stream. What cannot be read or decoded is skipped and noted in `broken`."""
     for packet in packets_of(container, [stream], broken):
-        yield from decoded(packet, broken)
+        yield from decoded(packet, kind, broken)
 
 
-def packets_of(container, streams, broken: list[str] | None = None) -> Iterator:
+def packets_of(
+    container: InputContainer, streams: Sequence[Stream], broken: list[str] | None = None
+) -> Iterator["av.Packet[Stream]"]:
     """Yield packets of some streams and, at the end or where reading fails, their flush packets.
 
     A transport stream asks to be read on (EAGAIN) after every 64 kB in which it finds nothing.
@@ -250,16 +267,20 @@ def packets_of(container, streams, broken: list[str] | None = None) -> Iterator:
         yield packet
     for stream in streams:
         flush = av.Packet()
-        flush.stream, flush.time_base = stream, stream.time_base
+        flush.stream = stream
+        if stream.time_base is not None:
+            flush.time_base = stream.time_base
         yield flush
 
 
-def decoded(packet, broken: list[str] | None = None) -> list:
+def decoded(
+    packet: "av.Packet[Stream]", kind: type[Frame], broken: list[str] | None = None
+) -> list[Frame]:
     """Frames that one packet completes; a broken packet completes none and is noted."""
     if packet.is_corrupt:
         _note(broken, "a damaged packet")
     try:
-        return packet.decode()
+        return [frame for frame in packet.decode() if isinstance(frame, kind)]
     except av.FFmpegError as error:
         if not isinstance(error, EOFError):
             _note(broken, f"decoding: {error.strerror}")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from clip4vla.media.causes import FFMPEG_HTTP
 from clip4vla.media.containers import FILE, HTTP, ffmpeg_input
 from clip4vla.media.cut import FfmpegStopped, cut, most_bytes
+from clip4vla.media.planned import Section
 from clip4vla.media.ytdlp import NoMediaFile, refused_why, timeout
 
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
@@ -79,29 +80,28 @@ def download(youtube_dl: Any, file: MediaFile, target: Path) -> Path:
 
 
 def cut_clip(
-    youtube_dl: Any, file: MediaFile, target: Path, start: float, end: float, patience: float
+    youtube_dl: Any, file: MediaFile, target: Path, *, section: Section, patience: float
 ) -> Path:
-    """Cut from `start` to `end` into `target`, an mp4 file, and return that path.
+    """Cut a section into `target`, an mp4 file, and return that path.
 
-    Where a server gives whole files only, ffmpeg could not go to `start`: the file is downloaded
+    Where a server gives whole files only, ffmpeg could not go to its start: the file is downloaded
     first. ffmpeg shall stop with an error where reading does (-xerror), not end with half a clip.
     """
     headers = dict(youtube_dl.params["http_headers"])
-    seek = ["-ss", str(start)] if start else []
+    seek = ["-ss", str(section.start)] if section.start else []
     if file.in_parts:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         source = [*ffmpeg_input(HTTP), *timeout(), "-headers", lines, *seek, "-i", file.url]
     else:
         whole = download(youtube_dl, file, target.parent / "whole" / "source")
         source = [*ffmpeg_input(FILE), *seek, "-i", f"file:{whole}"]
-    length = end - start
     try:
         cut(
             source,
             target,
-            length,
+            section.length,
             patience=patience,
-            largest=most_bytes(length),
+            largest=most_bytes(section.length),
             output=["-xerror"],
         )
     except FfmpegStopped as stop:

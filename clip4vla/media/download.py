@@ -11,6 +11,7 @@ from typing import Any
 from clip4vla.config.data import Dataset
 from clip4vla.media import direct
 from clip4vla.media.cut import CutFailed, check_cut, check_tracks
+from clip4vla.media.planned import Section
 from clip4vla.media.ytdlp import Log, NoMediaFile, youtube_dl
 
 
@@ -28,14 +29,14 @@ class Downloader:
         self.direct = dataset.source == "http"
         self.rate = dataset.rate
         self.log = Log()
-        self._section: tuple[float, float] | None = None
+        self._section: Section | None = None
         self._found: tuple[str, direct.MediaFile | dict] | None = None
         self.youtube_dl = youtube_dl(dataset, folder / ".tools", self.log, self._ranges)
 
     def __enter__(self) -> "Downloader":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.youtube_dl.close()
         shutil.rmtree(self.part, ignore_errors=True)
 
@@ -44,8 +45,8 @@ class Downloader:
         """yt-dlp's warnings, at the start and for the last clip."""
         return [] if self.direct else [*self.log.lasting, *self.log.last]
 
-    def get(self, address: str, clip_id: str, start: float | None, end: float | None) -> Path:
-        """Download one clip; the path of the one file, in .part, named by clip_id.
+    def get(self, address: str, clip_id: str, section: Section | None) -> Path:
+        """Download one clip, or a section of it, and return the file in .part, named by clip_id.
 
         Raises whatever yt-dlp raises (`status.classify` reads it), NoMediaFile, CutFailed,
         FfmpegStopped, or TimeoutError when it takes longer than `rate.clip_seconds`.
@@ -53,7 +54,7 @@ class Downloader:
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
         self.log.last.clear()
-        self._section = None if start is None else (start, end)
+        self._section = section
         with deadline(self.rate.clip_seconds):
             found = self._look_up(address)
             got = self._direct if self.direct else self._youtube
@@ -74,7 +75,9 @@ class Downloader:
             return direct.download(self.youtube_dl, found, target)
         clip = target.with_name(f"{target.name}.mp4")
         patience = 2 * self.rate.clip_seconds  # the alarm of `get` rings first
-        return direct.cut_clip(self.youtube_dl, found, clip, *self._section, patience)
+        return direct.cut_clip(
+            self.youtube_dl, found, clip, section=self._section, patience=patience
+        )
 
     def _youtube(self, found: dict, target: Path) -> Path:
         outputs = self.youtube_dl.params["outtmpl"]
@@ -86,18 +89,16 @@ class Downloader:
         if self._section is None:
             return files[0]
         clip = files[0].rename(target.with_name(f"{target.name}.mp4"))
-        length = self._section[1] - self._section[0]
-        check_cut(clip, length, self.rate.clip_bytes)
-        check_tracks(clip, _kinds_of(info or {}), length)
+        check_cut(clip, self._section.length, self.rate.clip_bytes)
+        check_tracks(clip, _kinds_of(info or {}), self._section.length)
         return clip
 
-    def _ranges(self, info: dict, _) -> list[dict]:
+    def _ranges(self, info: dict[str, Any], _: object) -> list[dict[str, float]]:
         if self._section is None:
             return [{}]
-        start, end = self._section
-        if (info.get("duration") or end) <= start:
+        if (info.get("duration") or self._section.end) <= self._section.start:
             raise CutFailed("the video ends before the clip begins", final=True)
-        return [{"start_time": start, "end_time": end}]
+        return [{"start_time": self._section.start, "end_time": self._section.end}]
 
 
 def _of_youtube(youtube_dl: Any, address: str) -> dict:
@@ -128,7 +129,7 @@ def deadline(seconds: float) -> Iterator[None]:
     over = TimeoutError(f"timed out: not done in {seconds:.0f} s")
     rung = False
 
-    def ring(*_):
+    def ring(*_: object) -> None:
         nonlocal rung
         rung = True
         raise over

@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import pandas as pd
@@ -20,6 +20,7 @@ from clip4vla.media.causes import is_of_server, local_failure, retry_after, was_
 from clip4vla.media.download import Downloader
 from clip4vla.media.journal import Journal
 from clip4vla.media.local import fetch_local
+from clip4vla.media.planned import PlannedClip, planned_clips
 from clip4vla.media.server import Server
 from clip4vla.media.status import REFUSALS, FetchStatus, classify, with_warnings
 from clip4vla.media.ytdlp import TOOL
@@ -62,18 +63,19 @@ def fetch_shard(
     """
     folder = Path(folder)
     check_names(plan_rows.clip_id, plan_rows.source_id, plan_rows.file)
-    rows = sorted((_plain(row) for row in plan_rows.itertuples()), key=lambda row: row.clip_id)
+    clips = planned_clips(plan_rows)
     _check_source(dataset)
     with sole_owner(folder):
         shutil.rmtree(folder / ".part", ignore_errors=True)
         if dataset.source == "local":
-            found = [
-                fetch_local(row, dataset.media, folder, cut_longer=dataset.cut_longer)
-                for row in track(rows, "fetch")
+            assert dataset.media is not None  # _check_source
+            rows = [
+                fetch_local(clip, dataset.media, folder, cut_longer=dataset.cut_longer)
+                for clip in track(clips, "fetch")
             ]
         else:
-            found = _Remote(dataset, folder, network, frozen).fetch(rows, earlier)
-    return pd.DataFrame(found, columns=list(FETCH_COLUMNS)).astype(FETCH_COLUMNS)
+            rows = _Remote(dataset, folder, network, frozen).fetch(clips, earlier)
+    return pd.DataFrame(rows, columns=list(FETCH_COLUMNS)).astype(FETCH_COLUMNS)
 
 
 @dataclass
@@ -97,54 +99,65 @@ class _Remote:
         self.failing, self.refused = 0, 0  # in a row: network failures, refusals to talk to us
         self.answered: bool | None = None  # None: nobody was asked
 
-    def fetch(self, rows: list, earlier: str | Path | None) -> list[dict]:
-        asked = {row.clip_id: self._request(row) for row in rows}
+    def fetch(self, clips: list[PlannedClip], earlier: str | Path | None) -> list[dict[str, Any]]:
         if earlier is not None:
             before = Journal(earlier)
-            for row in rows:
-                self.journal.carry_over(before, row.clip_id, asked[row.clip_id])
+            for clip in clips:
+                self.journal.carry_over(before, clip.clip_id, self._request(clip))
         for pause in BACKOFF_SECONDS:
-            waiting = [row for row in rows if self._is_open(row.clip_id, asked[row.clip_id])]
+            waiting = [clip for clip in clips if self._is_open(clip)]
             if not waiting:
                 break
             with self.server.slot(self.dataset.rate.slots):
                 time.sleep(pause)
-                self._round(self._in_order(waiting, asked), asked)
-        final = [self.journal.last(row.clip_id, asked[row.clip_id]) for row in rows]
-        transient = [record["fetch"] == FetchStatus.NETWORK_TRANSIENT for record in final]
-        if final and all(transient) and self.answered is False:
-            self._outage(final[0]["detail"])
-        return [self._table_row(record) for record in final]
+                self._round(self._in_order(waiting))
+        return self._table(clips)
 
-    def _in_order(self, waiting: list, asked: dict[str, str]) -> list:
+    def _table(self, clips: list[PlannedClip]) -> list[dict[str, Any]]:
+        """Return the rows of the last attempts. RetryLater if the server never answered."""
+        records = []
+        for clip in clips:
+            record = self._last(clip)
+            assert record is not None, f"{clip.clip_id}: no attempt in {self.journal.path}"
+            records.append(record)
+        transient = [record["fetch"] == FetchStatus.NETWORK_TRANSIENT for record in records]
+        if records and all(transient) and self.answered is False:
+            self._outage(records[0]["detail"])
+        return [self._table_row(record) for record in records]
+
+    def _last(self, clip: PlannedClip) -> dict[str, Any] | None:
+        return self.journal.last(clip.clip_id, self._request(clip))
+
+    def _in_order(self, waiting: list[PlannedClip]) -> list[PlannedClip]:
         """Clips refused before come last: five of them in a row would keep the others waiting."""
 
-        def key(row):
-            last = self.journal.last(row.clip_id, asked[row.clip_id])
+        def key(clip: PlannedClip) -> tuple[bool, str, str]:
+            last = self._last(clip)
             refused = last is not None and last["detail"] != _UNASKED
-            return refused, row.source_id, row.clip_id
+            return refused, clip.source_id, clip.clip_id
 
         return sorted(waiting, key=key)
 
-    def _is_open(self, clip_id: str, request: str) -> bool:
+    def _is_open(self, clip: PlannedClip) -> bool:
         if self.frozen:
-            return self.journal.last(clip_id, request) is None
-        return not self.journal.settled(clip_id, request, time.time() + SHORT_SECONDS)
+            return self._last(clip) is None
+        now = time.time() + SHORT_SECONDS
+        return not self.journal.settled(clip.clip_id, self._request(clip), now)
 
-    def _round(self, waiting: list, asked: dict[str, str]) -> None:
+    def _round(self, waiting: list[PlannedClip]) -> None:
         with Downloader(self.folder, self.dataset) as downloader:
-            for row in track(waiting, "fetch"):
+            for clip in track(waiting, "fetch"):
                 until = self.server.refused_until()
                 if until - time.time() > SHORT_SECONDS:
                     outcome = _Outcome(FetchStatus.RATE_LIMITED, _UNASKED, again=until)
                 else:
                     time.sleep(max(0.0, until - time.time()))
-                    outcome = self._attempt(downloader, row)
+                    outcome = self._attempt(downloader, clip)
                 path = outcome.path
                 self.journal.add(
                     {
-                        "clip_id": row.clip_id,
-                        "request": asked[row.clip_id],
+                        "clip_id": clip.clip_id,
+                        "request": self._request(clip),
                         "fetch": outcome.status,
                         "detail": outcome.detail,
                         "again": math.ceil(outcome.again),
@@ -160,9 +173,9 @@ class _Remote:
                     }
                 )
 
-    def _attempt(self, downloader: Downloader, row) -> "_Outcome":
+    def _attempt(self, downloader: Downloader, clip: PlannedClip) -> _Outcome:
         try:
-            part = downloader.get(self._address(row), row.clip_id, row.start, row.end)
+            part = downloader.get(self._address(clip), clip.clip_id, clip.section)
         except Exception as error:  # yt-dlp and its extractors raise anything: all become a status
             ours = local_failure(error)
             if ours is not None:
@@ -176,7 +189,7 @@ class _Remote:
         os.replace(part, final)
         return _Outcome(FetchStatus.OK, with_warnings("", downloader.warnings), path=final)
 
-    def _failed(self, error: Exception, warnings: list[str]) -> "_Outcome":
+    def _failed(self, error: Exception, warnings: list[str]) -> _Outcome:
         status, detail = classify(error, warnings)
         about_us = status in (*REFUSALS, FetchStatus.NETWORK_TRANSIENT)  # not about one clip
         after = retry_after(error) if about_us else None
@@ -193,42 +206,33 @@ class _Remote:
         closed = final or status.retry == "never"
         return _Outcome(status, detail, again=0.0 if closed else again, final=final)
 
-    def _outage(self, detail: str) -> None:
+    def _outage(self, detail: str) -> NoReturn:
         self.journal.forget(FetchStatus.NETWORK_TRANSIENT)
         raise RetryLater(
             f"{self.folder}: the server cannot be reached ({detail}): "
             "run the same command again when it can"
         )
 
-    def _address(self, row) -> str:
+    def _address(self, clip: PlannedClip) -> str:
         if self.dataset.source == "youtube":
-            return f"{YOUTUBE}/watch?v={quote(row.source_id, safe='')}"
-        url = self.dataset.url.replace("{source_id}", quote(row.source_id, safe=""))
-        return url.replace("{file}", quote(row.file, safe="/"))
+            return f"{YOUTUBE}/watch?v={quote(clip.source_id, safe='')}"
+        assert self.dataset.url is not None  # _check_source
+        url = self.dataset.url.replace("{source_id}", quote(clip.source_id, safe=""))
+        return url.replace("{file}", quote(clip.file, safe="/"))
 
-    def _request(self, row) -> str:
-        return sha256_of(canonical_json([self._address(row), row.start, row.end]))[:16]
+    def _request(self, clip: PlannedClip) -> str:
+        """Return the hash of everything that is asked of the server for a clip."""
+        start, end = clip.section or (None, None)
+        return sha256_of(canonical_json([self._address(clip), start, end]))[:16]
 
-    def _table_row(self, record: dict) -> dict:
+    def _table_row(self, record: dict[str, Any]) -> dict[str, Any]:
         path = str(self.folder / record["file"]) if record["file"] else ""
         return {name: record[name] for name in FETCH_COLUMNS if name != "path"} | {"path": path}
 
 
 def server_of(dataset: Dataset, network: str | Path | None) -> Server:
     """The server that a dataset's media come from."""
-    return Server(dataset.url if dataset.source == "http" else YOUTUBE, network)
-
-
-def _plain(row) -> SimpleNamespace:
-    """A plan row with None for a missing time."""
-    times = ("start", "end", "annotated_start", "annotated_end")
-    known = {time: getattr(row, time, math.nan) for time in times}  # old plans lack the annotated
-    return SimpleNamespace(
-        clip_id=row.clip_id,
-        source_id=row.source_id,
-        file=row.file,
-        **{time: None if math.isnan(seconds) else seconds for time, seconds in known.items()},
-    )
+    return Server((dataset.url or "") if dataset.source == "http" else YOUTUBE, network)
 
 
 def _check_source(dataset: Dataset) -> None:

@@ -18,8 +18,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,15 @@ def patience(path: str | os.PathLike) -> float:
     return PATIENCE_SECONDS * (1 + size / 10_000_000)
 
 
+@dataclass
+class _Child:
+    """A started process, its pipe, and how many bytes of its parent's it began with."""
+
+    process: ForkProcess
+    pipe: Connection
+    inherited: int
+
+
 class Isolated:
     """`function` called in one child process, which may take `memory` bytes; a context manager.
 
@@ -56,13 +67,13 @@ class Isolated:
 
     def __init__(self, function: Callable[[Any], Any], memory: int = MEMORY):
         self.function, self.memory = function, memory
-        self.process, self.pipe = None, None
-        self._seconds, self._deadline, self._inherited = 0.0, 0.0, 0
+        self._child: _Child | None = None
+        self._seconds, self._deadline = 0.0, 0.0
 
     def __enter__(self) -> "Isolated":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     def __call__(self, argument: Any, seconds: float) -> Any:
@@ -75,11 +86,17 @@ class Isolated:
 
     def ask(self, argument: Any, seconds: float) -> None:
         """Send an argument; each answer must then come within `seconds` of the one before."""
-        if self.process is None:
-            self._start()
+        if self._child is None:
+            self._child = self._start()
         self._seconds, self._deadline = seconds, time.monotonic() + seconds
         with contextlib.suppress(OSError):  # a child that has died: `answer` says so
-            self.pipe.send(argument)
+            self._child.pipe.send(argument)
+
+    @property
+    def pipe(self) -> Connection:
+        """The pipe on which answers to the last argument come."""
+        assert self._child is not None, "nothing was asked"
+        return self._child.pipe
 
     def answer(self) -> tuple[bool, Any]:
         """Return (whether it is the last, value), and raise as a call does.
@@ -114,32 +131,33 @@ class Isolated:
         """
         if time.monotonic() >= self._deadline:
             return f"no answer in {self._seconds:.0f} s"
-        return _greed(self.process.pid, self.memory, self._inherited)
+        assert self._child is not None, "nothing was asked"
+        return _greed(self._child.process.pid, self.memory, self._child.inherited)
 
-    def _start(self) -> None:
+    def _start(self) -> _Child:
         context = multiprocessing.get_context("fork")
         with _STARTING:
-            self.pipe, theirs = context.Pipe()
+            pipe, theirs = context.Pipe()
             process = context.Process(
                 target=_serve, args=(self.function, theirs, os.getpid()), daemon=True
             )
             try:
                 process.start()
             except OSError:
-                self.pipe.close()
+                pipe.close()
                 raise
             finally:
                 theirs.close()
-        self.process, self._inherited = process, _held(process.pid)
+        return _Child(process, pipe, inherited=_held(process.pid))
 
     def end(self) -> None:
         """Kill the child; the next call starts another."""
-        if self.process is not None:
-            self.pipe.close()
-            self.process.kill()
-            self.process.join()
-            self.process.close()
-            self.process = self.pipe = None
+        if self._child is not None:
+            child, self._child = self._child, None
+            child.pipe.close()
+            child.process.kill()
+            child.process.join()
+            child.process.close()
 
 
 def isolated_each(
@@ -155,7 +173,8 @@ def isolated_each(
     the exception where the function raises, and Crashed where its child dies or needs more than
     `seconds(argument)` for one item; nothing more comes of that argument.
     """
-    waiting, busy = deque(enumerate(arguments)), {}
+    waiting = deque(enumerate(arguments))
+    busy: dict[int, Isolated] = {}
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(Isolated(function)) for _ in range(processes)]
         while waiting or busy:
@@ -202,12 +221,12 @@ def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) ->
         process.wait()
 
 
-def _greed(pid: int, memory: int, inherited: int = 0) -> str:
+def _greed(pid: int | None, memory: int, inherited: int = 0) -> str:
     """Say that a process has taken more memory than it may, or ""."""
     return f"more than {memory >> 20} MB of memory" if _held(pid) > memory + inherited else ""
 
 
-def _held(pid: int) -> int:
+def _held(pid: int | None) -> int:
     """Return how many bytes a process has in memory, pages that it shares among them."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
@@ -223,7 +242,7 @@ def _end_with(parent: int) -> None:
             os._exit(0)
 
 
-def _serve(function: Callable, pipe, parent: int) -> None:
+def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
     """Answer arguments until the pipe closes, then exit: the child never runs the parent's code."""
     try:
         _end_with(parent)
@@ -236,7 +255,8 @@ def _serve(function: Callable, pipe, parent: int) -> None:
         os._exit(0)  # the buffers are copies of the parent's: they are not this process's to flush
 
 
-def _answer(function: Callable, argument: Any, pipe) -> None:
+def _answer(function: Callable[[Any], Any], argument: Any, pipe: Connection) -> None:
+    message: tuple[str, Any]
     try:
         result = function(argument)
         if inspect.isgenerator(result):

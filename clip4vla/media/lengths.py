@@ -7,11 +7,13 @@ downloads. They decode, so only their length reveals them.
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 
 from clip4vla.media.decode import DecodeError, open_media
 from clip4vla.media.isolated import Crashed, Isolated, patience
+from clip4vla.media.planned import Section
 
 TOLERANCE, LEAST_SECONDS = 0.2, 1.0  # of the annotated length, and never less than a second
 
@@ -26,6 +28,15 @@ class Length(StrEnum):
 
 
 FLAGS = (Length.LONGER, Length.SHORTER)
+
+
+class ComparedRow(Protocol):
+    """The columns of a ledger row that tell its length from the annotated one."""
+
+    length: str
+    duration: float
+    annotated_start: float
+    annotated_end: float
 
 
 def slack(annotated: float) -> float:
@@ -58,7 +69,7 @@ def with_cuts(rows: pd.DataFrame, media: Path) -> pd.DataFrame:
     )
 
 
-def is_whole_video(path: Path, start: float, end: float) -> bool:
+def is_whole_video(path: Path, clip: Section) -> bool:
     """Return whether a file under a clip's name is longer than the clip and reaches to its end.
 
     The header decides; the cut is compared with the annotation again when it is probed.
@@ -68,8 +79,8 @@ def is_whole_video(path: Path, start: float, end: float) -> bool:
             seconds = apart(path, patience(path))
         except (Crashed, DecodeError):
             return False
-    annotated = end - start
-    return seconds > annotated + slack(annotated) and seconds >= end - slack(annotated)
+    allowed = slack(clip.length)
+    return seconds > clip.length + allowed and seconds >= clip.end - allowed
 
 
 def _header_seconds(path: Path) -> float:
@@ -77,7 +88,7 @@ def _header_seconds(path: Path) -> float:
         return (container.duration or 0) / 1_000_000
 
 
-def described(row) -> Iterator[str]:
+def described(row: ComparedRow) -> Iterator[str]:
     """Yield a description of a file that is longer or shorter than annotated; else nothing."""
     if row.length in FLAGS:
         annotated = row.annotated_end - row.annotated_start

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any, Protocol
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
@@ -11,41 +12,53 @@ from clip4vla.media.containers import FILE, ffmpeg_input
 from clip4vla.media.cut import CutFailed, FfmpegStopped, cut, most_bytes
 from clip4vla.media.isolated import Crashed, patience
 from clip4vla.media.lengths import is_whole_video
+from clip4vla.media.planned import PlannedClip, Section
 from clip4vla.media.status import FetchStatus
 
 TOOL = "local"
 
 
-def fetch_local(row, media: Path, folder: Path, cut_longer: bool = False) -> dict:
-    """Return the fetch record of one plan row.
+class FetchedRow(Protocol):
+    """A fetched clip: the columns of a fetch row, and `file` of the plan."""
+
+    file: str
+    path: str
+    bytes: int
+    sha256: str
+
+
+def fetch_local(
+    clip: PlannedClip, media: Path, folder: Path, cut_longer: bool = False
+) -> dict[str, Any]:
+    """Return the fetch record of one planned clip.
 
     A file that is the clip is used as it is, without a copy. A longer source is cut without
     re-encoding into `folder`/<clip_id>.mp4; so is, with `cut_longer`, a whole video under a clip's
     name. Raises UserError for a path that leads out of `media`.
     """
-    source = media / row.file
+    source = media / clip.file
     if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(media)):
         raise UserError(
-            f"{row.clip_id}: {source} leads out of {media}: "
+            f"{clip.clip_id}: {source} leads out of {media}: "
             "set `media` to the folder that really holds the files"
         )
     if problem := _problem(source):
-        return _row(row, FetchStatus.GONE, f"{problem}: {source}")
-    detail = ""
-    if row.start is None:
-        start, end = row.annotated_start, row.annotated_end
-        if not cut_longer or start is None or not is_whole_video(source, start=start, end=end):
-            return _row(row, FetchStatus.OK, "", source)
-        row.start, row.end = start, end
+        return _row(clip.clip_id, FetchStatus.GONE, f"{problem}: {source}")
+    detail, section = "", clip.section
+    if section is None:
+        section = clip.annotated
+        if not cut_longer or section is None or not is_whole_video(source, section):
+            return _row(clip.clip_id, FetchStatus.OK, "", source)
         detail = f"cut from {source}, longer than annotated"
     try:
-        return _row(row, FetchStatus.OK, detail, _cut(source, row, folder))
+        path = _cut(source, folder, clip.clip_id, section)
     except (Crashed, CutFailed, FfmpegStopped) as error:
         why = str(error).removeprefix("cut failed: ")
-        return _row(row, FetchStatus.CUT_FAILED, f"cut failed: {source}: {why}")
+        return _row(clip.clip_id, FetchStatus.CUT_FAILED, f"cut failed: {source}: {why}")
+    return _row(clip.clip_id, FetchStatus.OK, detail, path)
 
 
-def has_changed(row, media: Path, folder: Path, since: float) -> bool:
+def has_changed(row: FetchedRow, media: Path, folder: Path, since: float) -> bool:
     """Return whether a user's file has changed since its fetched row (with `file`) was written.
 
     `since` is when the row was written. A file that is newer by one of its times (`cp -p` resets
@@ -79,18 +92,18 @@ def _problem(source: Path) -> str:
     return ""
 
 
-def _cut(source: Path, row, folder: Path) -> Path:
+def _cut(source: Path, folder: Path, clip_id: str, section: Section) -> Path:
     part = folder / ".part"
     part.mkdir(parents=True, exist_ok=True)
-    made, final = part / f"{row.clip_id}.mp4", folder / f"{row.clip_id}.mp4"
-    options = [*ffmpeg_input(FILE), "-ss", str(row.start), "-i", f"file:{source}"]
+    made, final = part / f"{clip_id}.mp4", folder / f"{clip_id}.mp4"
+    options = [*ffmpeg_input(FILE), "-ss", str(section.start), "-i", f"file:{source}"]
     try:
         cut(
             options,
             made,
-            row.end - row.start,
+            section.length,
             patience=patience(source),
-            largest=most_bytes(row.end - row.start) + source.stat().st_size,
+            largest=most_bytes(section.length) + source.stat().st_size,
         )
         os.replace(made, final)
     finally:
@@ -98,9 +111,9 @@ def _cut(source: Path, row, folder: Path) -> Path:
     return final
 
 
-def _row(row, fetch: FetchStatus, detail: str, path: Path | None = None) -> dict:
+def _row(clip_id: str, fetch: FetchStatus, detail: str, path: Path | None = None) -> dict[str, Any]:
     return {
-        "clip_id": row.clip_id,
+        "clip_id": clip_id,
         "fetch": fetch,
         "detail": detail,
         "path": str(path) if path else "",

@@ -21,7 +21,8 @@ _ADVICE = {
     "later": "`clip4vla data retry` after a pause",
     "never": "for good",
 }
-_MORE_ADVICE = {  # by (part, status): two parts have statuses of one name
+# By part and status, as two parts have statuses of one name.
+_MORE_ADVICE: dict[tuple[str, str], str] = {
     ("fetch", FetchStatus.AGE_RESTRICTED): "set `cookies`, then `clip4vla data retry --now`",
     ("fetch", FetchStatus.LOGIN_OR_BOT_CHECK): (
         "wait, or set `cookies`, then `clip4vla data retry --now`"
@@ -40,7 +41,7 @@ _MORE_ADVICE = {  # by (part, status): two parts have statuses of one name
     ("audio", AudioStatus.DECODE_ERROR): "damaged, so silent: `missing_audio` decides",
     ("audio", AudioStatus.TOO_LONG): "over an hour: cut it, or give its `start` and `end`",
 }
-_LOCAL_ADVICE = {
+_LOCAL_ADVICE: dict[str, str] = {
     FetchStatus.GONE: "put the files into `media`, then `clip4vla data retry`",
     FetchStatus.CUT_FAILED: (
         "read `detail` in missing.tsv, replace the file, then `clip4vla data retry`"
@@ -110,14 +111,10 @@ def by_status(
         for status in statuses:
             if status in ("ok", "not_fetched") or not counts.get(status, 0):
                 continue
-            advice = _MORE_ADVICE.get((part, status))
-            if source == "youtube" and status == FetchStatus.FORMAT_UNAVAILABLE:
-                advice = "run `clip4vla doctor`, update yt-dlp, then `clip4vla data retry`"
-            if source == "local" and part == "fetch":
-                advice = _LOCAL_ADVICE.get(status, advice)
-            if advice is None:
-                silent = "silent: `missing_audio` decides"
-                advice = _ADVICE[status.retry] if part == "fetch" else silent
+            if isinstance(status, FetchStatus):
+                advice = _fetch_advice(status, source)
+            else:
+                advice = _MORE_ADVICE.get((part, status), "silent: `missing_audio` decides")
             found.append(
                 {"part": part, "status": status, "clips": int(counts[status]), "advice": advice}
             )
@@ -130,3 +127,12 @@ def by_status(
             advice = _LENGTH_ADVICE[flag, source == "local" and not cut_longer]
             found.append({"part": "length", "status": flag, "clips": count, "advice": advice})
     return found
+
+
+def _fetch_advice(status: FetchStatus, source: str) -> str:
+    """Return what can be done about clips with one fetch status from one kind of source."""
+    if source == "local" and status in _LOCAL_ADVICE:
+        return _LOCAL_ADVICE[status]
+    if source == "youtube" and status == FetchStatus.FORMAT_UNAVAILABLE:
+        return "run `clip4vla doctor`, update yt-dlp, then `clip4vla data retry`"
+    return _MORE_ADVICE.get(("fetch", status), _ADVICE[status.retry])

@@ -6,10 +6,12 @@ phones note how they were held is applied, and colours follow the file's own mat
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import av
 import numpy as np
 from av.filter import Graph
+from av.video.stream import VideoStream
 
 MOST_PIXELS = 1 << 26  # 8192 x 8192; a header that claims more is not believed
 LONGEST_SHOWN = 600.0  # seconds; a time stamp that jumps further is damage, as is one that
@@ -27,7 +29,7 @@ _TURNS = {  # degrees, as libav counts them: see `_orientation`
 MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is not believed
 
 
-def credible_rate(stream) -> bool:
+def credible_rate(stream: VideoStream) -> bool:
     """Return whether the header's frame rate is plausible, where it alone determines the times."""
     rate = stream.average_rate or stream.guessed_rate
     if not rate or stream.container.format.name not in HEADER_TIMED:
@@ -35,7 +37,9 @@ def credible_rate(stream) -> bool:
     return FRAME_RATES[0] <= rate <= FRAME_RATES[1]
 
 
-def timed(frames: Iterable, stream) -> Iterator[tuple[float, float, av.VideoFrame]]:
+def timed(
+    frames: Iterable[av.VideoFrame], stream: VideoStream
+) -> Iterator[tuple[float, float, av.VideoFrame]]:
     """Yield (begin, length, frame) of pictures, in seconds from the first.
 
     Where time stamps jump, begin late or follow from an implausible rate, the next picture follows
@@ -44,14 +48,17 @@ def timed(frames: Iterable, stream) -> Iterator[tuple[float, float, av.VideoFram
     credible = credible_rate(stream)
     rate = stream.average_rate or stream.guessed_rate
     usual = 1.0 / float(rate) if rate and credible else USUAL_SECONDS
-    origin, before, until = None, 0.0, 0.0  # before: when the last picture began
+    origin: float | None = None
+    before, until = 0.0, 0.0  # before: when the last picture began
     for frame in frames:
-        time = frame.time if credible else None
-        if time is not None and origin is None:
-            origin = time - until
-        at = until if time is None else time - origin
-        if not before - FURTHEST_BACK <= at <= until + LONGEST_SHOWN:
-            origin, at = time - until, until
+        time: float | None = frame.time if credible else None
+        at = until
+        if time is not None:
+            if origin is None:
+                origin = time - until
+            at = time - origin
+            if not before - FURTHEST_BACK <= at <= until + LONGEST_SHOWN:
+                origin, at = time - until, until
         at = max(at, 0.0)
         length = usual
         if frame.duration and frame.time_base and credible:
@@ -95,7 +102,7 @@ def _deinterlacer(frame: av.VideoFrame) -> Graph:
 def _pulled(graph: Graph) -> Iterator[av.VideoFrame]:
     while True:
         try:
-            yield graph.pull()
+            yield graph.vpull()
         except (BlockingIOError, EOFError):
             return
 
@@ -106,7 +113,7 @@ def _rest(graph: Graph | None) -> Iterator[av.VideoFrame]:
         yield from _pulled(graph)
 
 
-def pixel_stretch(stream) -> float:
+def pixel_stretch(stream: VideoStream) -> float:
     """Width of a pixel of this stream over its height; 1 where the file says nothing credible."""
     aspect = stream.sample_aspect_ratio
     stretch = float(aspect) if aspect else 1.0
@@ -125,7 +132,7 @@ def as_shown(frame: av.VideoFrame, stretch: float = 1.0) -> np.ndarray:
 
     Raises libav's FFmpegError for pixels that it cannot convert.
     """
-    size = {"threads": 1}  # a thread that cannot start is an error of libav's
+    size: dict[str, Any] = {"threads": 1}  # a thread that cannot start is an error of libav's
     if stretch != 1.0:
         size |= {"width": max(1, round(frame.width * stretch)), "interpolation": "BICUBIC"}
     try:
@@ -148,7 +155,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     quarter turn is taken as the nearest one: nobody crops a tilted video.
     """
     try:
-        data = frame.side_data.get("DISPLAYMATRIX")
+        data: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's types know one kind only
     except ValueError:  # the frame carries data of a kind that PyAV has no name for
         return _TURNS.get(frame.rotation, (False, False, False))
     if data is None:

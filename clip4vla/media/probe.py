@@ -2,12 +2,17 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import av
 import numpy as np
 import pandas as pd
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
 
 from clip4vla.common.progress import track
 from clip4vla.media.decode import (
@@ -65,7 +70,7 @@ class Probe:
     decoder: str = DECODER
 
 
-_DTYPES = {str: "string", float: "float64", int: "int64", bool: "bool"}
+_DTYPES: dict[object, str] = {str: "string", float: "float64", int: "int64", bool: "bool"}
 PROBE_COLUMNS = {"clip_id": "string"} | {field.name: _DTYPES[field.type] for field in fields(Probe)}
 
 
@@ -103,7 +108,7 @@ def _unusable(reason: str) -> Probe:
     )
 
 
-def probe_file(path) -> Probe:
+def probe_file(path: str | Path) -> Probe:
     """Decode all of a file once, up to LONGEST_SECONDS. Never raises for what is in the file."""
     probe = Probe(video=VideoStatus.DECODE_ERROR, audio=AudioStatus.DECODE_ERROR)
     try:
@@ -117,7 +122,9 @@ def probe_file(path) -> Probe:
         seen, heard = _Seen(picture), _Heard()
         if picture or sound:
             ends = {stream.index: 0 for stream in container.streams}
-            broken = _decode(container, picture, sound, seen, heard, ends)
+            broken = _decode(
+                container, picture=picture, sound=sound, seen=seen, heard=heard, ends=ends
+            )
             stops = [f"what follows an error of {what}" for what in broken if "reading" in what]
             probe.left_out = "; ".join([*stops, *_left_out(container, picture, sound, ends)])
             probe.damaged = len(broken)
@@ -133,7 +140,7 @@ def probe_file(path) -> Probe:
 class _Seen:
     """Running facts about the pictures."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: VideoStream | None):
         self.stretch = pixel_stretch(stream) if stream else 1.0
         self.frames, self.end, self.size, self.interlaced = 0, 0.0, (0, 0), False
         self.convertible = True
@@ -142,7 +149,7 @@ class _Seen:
     def too_long(self) -> bool:
         return self.end > LONGEST_SECONDS
 
-    def add(self, begin: float, length: float, frame) -> None:
+    def add(self, begin: float, length: float, frame: av.VideoFrame) -> None:
         if not self.frames:
             try:
                 as_shown(frame, self.stretch)
@@ -157,8 +164,9 @@ class _Seen:
 class _Heard:
     """Running facts about the sound: sums, never all samples at once."""
 
-    def __init__(self):
-        self.mix, self.packets, self.broken, self.senseless = Mixdown(), 0, [], False
+    def __init__(self) -> None:
+        self.mix, self.packets, self.senseless = Mixdown(), 0, False
+        self.broken: list[str] = []
         self.samples, self.values, self.squares, self.peak = 0, 0, 0.0, 0.0
 
     @property
@@ -169,15 +177,15 @@ class _Heard:
     def too_long(self) -> bool:
         return self.seconds > LONGEST_SECONDS
 
-    def add(self, packet) -> None:
+    def add(self, packet: "av.Packet[Stream]") -> None:
         self.packets += 1
-        for frame in decoded(packet, self.broken):
+        for frame in decoded(packet, av.AudioFrame, self.broken):
             self._count(self.mix.add(frame))
 
     def finish(self) -> None:
         self._count(self.mix.rest())
 
-    def _count(self, blocks) -> None:
+    def _count(self, blocks: Iterable[np.ndarray]) -> None:
         try:
             for block in blocks:
                 self._measure(block)
@@ -195,7 +203,15 @@ class _Heard:
         self.senseless |= self.peak > LOUDEST  # the front-end takes none of it
 
 
-def _decode(container, picture, sound, seen: _Seen, heard: _Heard, ends) -> list[str]:
+def _decode(
+    container: InputContainer,
+    *,
+    picture: VideoStream | None,
+    sound: AudioStream | None,
+    seen: _Seen,
+    heard: _Heard,
+    ends: dict[int, int],
+) -> list[str]:
     """Feed both, each until it is too long; why packets could not be read or decoded.
 
     `ends` learns where in the file the last packet of each stream ends.
@@ -206,10 +222,11 @@ def _decode(container, picture, sound, seen: _Seen, heard: _Heard, ends) -> list
     for packet in packets_of(container, list(container.streams), broken):
         index = packet.stream.index
         ends[index] = max(ends[index], (packet.pos or 0) + packet.size)
-        if picture and index == picture.index and not seen.too_long:
-            for frame in decoded(packet, broken):
+        if picture and timeline and index == picture.index and not seen.too_long:
+            for frame in decoded(packet, av.VideoFrame, broken):
                 pictures.put(frame)
-                seen.add(*next(timeline))
+                begin, length, _ = next(timeline)
+                seen.add(begin, length, frame)
         elif sound and index == sound.index and not heard.too_long:
             heard.add(packet)
         if (not picture or seen.too_long) and (not sound or heard.too_long):
@@ -218,10 +235,15 @@ def _decode(container, picture, sound, seen: _Seen, heard: _Heard, ends) -> list
     return broken + heard.broken
 
 
-def _left_out(container, picture, sound, ends: dict[int, int]) -> Iterator[str]:
+def _left_out(
+    container: InputContainer,
+    picture: VideoStream | None,
+    sound: AudioStream | None,
+    ends: dict[int, int],
+) -> Iterator[str]:
     """Yield the parts of a file that are not used and the claims that are not believed."""
     if picture and not credible_rate(picture):
-        rate = float(picture.average_rate or picture.guessed_rate)
+        rate = float(picture.average_rate or picture.guessed_rate or 0)
         yield f"a frame rate of {rate:g} in its header"
     size, last = container.size, max(ends.values())
     if not last or size <= 0:  # libav does not say where packets lie
@@ -238,15 +260,15 @@ def _left_out(container, picture, sound, ends: dict[int, int]) -> Iterator[str]:
 class _Inbox:
     """Feeds frames one by one to a generator that expects an iterable."""
 
-    def put(self, frame) -> None:
+    def put(self, frame: av.VideoFrame) -> None:
         self.frame = frame
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[av.VideoFrame]:
         while True:
             yield self.frame
 
 
-def _report_picture(probe: Probe, stream, seen: _Seen, heard: _Heard) -> None:
+def _report_picture(probe: Probe, stream: VideoStream, seen: _Seen, heard: _Heard) -> None:
     probe.video_codec = stream.codec_context.name
     probe.fps = _frame_rate(stream, seen)
     probe.width, probe.height = seen.size
@@ -261,20 +283,22 @@ def _report_picture(probe: Probe, stream, seen: _Seen, heard: _Heard) -> None:
         probe.video = VideoStatus.OK
 
 
-def _frame_rate(stream, seen: _Seen) -> float:
+def _frame_rate(stream: VideoStream, seen: _Seen) -> float:
     """Return the header's frame rate, or that of the pictures where the two differ widely."""
     counted = seen.frames / seen.end if seen.end else math.nan
     claimed = float(stream.average_rate) if stream.average_rate else math.nan
     return round(counted, 3) if not counted / 2 <= claimed <= counted * 2 else claimed
 
 
-def _report_sound(probe: Probe, stream, heard: _Heard) -> None:
+def _report_sound(probe: Probe, stream: AudioStream, heard: _Heard) -> None:
     context = stream.codec_context
     probe.audio_codec = context.name
     probe.sample_rate = heard.mix.rate or context.sample_rate or 0
     probe.channels = context.layout.nb_channels
-    says = stream.container.format.name.split(",")[0] in SAY_LENGTHS and stream.duration
-    declared = float(stream.duration * stream.time_base) if says else 0.0
+    declared = 0.0
+    container = stream.container.format.name.split(",")[0]
+    if container in SAY_LENGTHS and stream.duration and stream.time_base:
+        declared = float(stream.duration * stream.time_base)
     if declared > LONGEST_SECONDS:  # an hour of sound would have been found
         declared = 0.0
     if heard.samples:

@@ -33,7 +33,7 @@ class Log:
     applies to all later videos.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lasting: list[str] = []
         self.last: list[str] = []
 
@@ -65,6 +65,8 @@ def youtube_dl(dataset: Dataset, tools: Path, log: Log, ranges: Callable) -> Any
     try:
         made.cookiejar  # noqa: B018  (read now, not at the first request)
     except Exception:  # its text may have a cookie in it
+        if dataset.cookies is None:
+            raise
         raise UserError(no_cookies(dataset.cookies, "yt-dlp cannot read it")) from None
     return made
 
@@ -83,7 +85,9 @@ def _asking(options: dict[str, Any]) -> Any:
     class Asking(YoutubeDL):
         """yt-dlp, which asks again by itself where ffmpeg was refused."""
 
-        def dl(self, name, info, subtitle=False, test=False):
+        def dl(
+            self, name: str, info: dict[str, Any], subtitle: bool = False, test: bool = False
+        ) -> Any:
             try:
                 return super().dl(name, info, subtitle, test)
             except DownloadError as error:

@@ -1,1 +1,1 @@
-"""Scores and their uncertainty: arrays in, numbers out. Knows no model."""
+"""Metrics and their confidence intervals, computed from arrays. Imports no model."""

@@ -1,4 +1,4 @@
-"""Caption scores as functions of draws of clips: per clip, what adds up to that of a corpus."""
+"""Caption metrics that can be bootstrapped: counts per clip whose sums give the corpus score."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from clip4vla.metrics.intervals import Totals, mean
 
-SMALL, TINY = 1e-9, 1e-15  # of pycocoevalcap's BLEU
+SMALL, TINY = 1e-9, 1e-15  # smoothing constants of pycocoevalcap's BLEU
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75  # METEOR 1.5, English, ranking
 STAGES = np.array([1.0, 0.6, 0.8, 0.6])  # weight of a match: exact, stem, synonym, paraphrase
 
@@ -19,15 +19,15 @@ def caption_statistics(
     hypotheses: dict[str, list[str]],
     meteor: np.ndarray | None = None,
 ) -> dict[str, Totals]:
-    """BLEU1..4, METEOR, ROUGE_L and CIDEr x 100 as functions of draws of clips.
+    """Return BLEU1..4, METEOR, ROUGE_L and CIDEr x 100 as functions of bootstrap draws.
 
     hypotheses: one per clip of `references`, in the same order, both tokenised; meteor: [C, 23],
-    METEOR's own statistics of each clip, without which it is left out. CIDEr's n-grams keep the
-    weights that all references give.
+    METEOR's statistics of each clip; None leaves METEOR out. CIDEr's n-gram weights are those of
+    all references in every draw.
     """
     scorer = BleuScorer(n=4)
-    for clip, (said,) in hypotheses.items():
-        scorer += (said, references[clip])
+    for clip, (hypothesis,) in hypotheses.items():
+        scorer += (hypothesis, references[clip])
     lengths = [
         (
             part["testlen"],
@@ -37,13 +37,13 @@ def caption_statistics(
     ]
     counts = [(*part["correct"], *part["guess"]) for part in scorer.ctest]
     sums = np.concatenate([counts, lengths], axis=1).astype(np.float64)  # [C, 10]
-    found = {f"BLEU{n}": Totals(sums, _bleu_of(n)) for n in (1, 2, 3, 4)}
+    statistics = {f"BLEU{n}": Totals(sums, _bleu_of(n)) for n in (1, 2, 3, 4)}
     if meteor is not None:
-        found["METEOR"] = Totals(meteor_sums(meteor), lambda x: 100.0 * meteor_of(x))
+        statistics["METEOR"] = Totals(meteor_sums(meteor), lambda x: 100.0 * meteor_of(x))
     for name, metric in (("ROUGE_L", Rouge()), ("CIDEr", Cider())):
         each = metric.compute_score(references, hypotheses)[1]
-        found[name] = mean(100.0 * np.asarray(each), np.arange(len(hypotheses)))
-    return found
+        statistics[name] = mean(100.0 * np.asarray(each), np.arange(len(hypotheses)))
+    return statistics
 
 
 def _bleu_of(n: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -51,16 +51,16 @@ def _bleu_of(n: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def bleu(sums: np.ndarray) -> np.ndarray:
-    """BLEU1..4 [B, 4] of summed counts [B, 10]: correct and all n-grams, both lengths."""
-    correct, guessed, length, wanted = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
+    """Return BLEU1..4 [B, 4] of summed counts [B, 10]: matched and all n-grams, both lengths."""
+    correct, guessed, length, reference = sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9]
     precision = np.cumprod((correct + TINY) / (guessed + SMALL), axis=1)
-    ratio = (length + TINY) / (wanted + SMALL)
+    ratio = (length + TINY) / (reference + SMALL)
     brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
     return precision ** (1 / np.arange(1, 5)) * brevity[:, None]
 
 
 def meteor_sums(statistics: np.ndarray) -> np.ndarray:
-    """METEOR's statistics [C, 23] as it adds them up: the one chunk of a perfect clip is none."""
+    """Return METEOR's statistics [C, 23] to be summed: a perfect clip's one chunk counts as 0."""
     perfect = (statistics[:, 20] == 1) & (statistics[:, 21:23] == statistics[:, 0:2]).all(1)
     sums = statistics.copy()
     sums[perfect, 20] = 0.0
@@ -68,7 +68,7 @@ def meteor_sums(statistics: np.ndarray) -> np.ndarray:
 
 
 def meteor_of(sums: np.ndarray) -> np.ndarray:
-    """METEOR 1.5 [B], in 0..1, of sums [B, 23] of `meteor_sums`, as its EVAL computes it.
+    """Return METEOR 1.5 [B], in 0..1, of sums [B, 23] of `meteor_sums`, as its EVAL computes it.
 
     Columns: words of hypothesis and reference, function words of both; for each stage matched
     content words of both, then function words of both; chunks; matched words of both.
@@ -78,9 +78,9 @@ def meteor_of(sums: np.ndarray) -> np.ndarray:
     chunks, matched = sums[:, 20], sums[:, 21:23]
     kind = np.array([DELTA, 1 - DELTA])
     weights = kind[0] * (lengths - functions) + kind[1] * functions  # [B, 2]
-    found = np.einsum("bske,s,k->be", stages, STAGES, kind)
+    matches = np.einsum("bske,s,k->be", stages, STAGES, kind)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision, recall = (found / weights).T
+        precision, recall = (matches / weights).T
         mean_of_both = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
         penalty = GAMMA * (chunks / matched.mean(1)) ** BETA
         return np.nan_to_num(mean_of_both * (1 - penalty), nan=0.0)

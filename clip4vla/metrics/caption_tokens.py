@@ -1,9 +1,9 @@
-"""The two tokenisations that caption scores are printed in (facts 8.4).
+"""The two tokenisations under which caption scores are reported (facts 8.4).
 
 `ptb` is the standard: Stanford's Penn Treebank tokenizer, lower case, no punctuation, as in the
-COCO evaluation. `whitespace` is that of the released code (nlg-eval): words between blanks, where
-references pass CLIP's tokenizer and back first, so that they are lower case and punctuation marks
-are words. Scores of the two differ by points and must not be compared.
+COCO evaluation. `whitespace` is that of the released code (nlg-eval): words between blanks, after
+references went through CLIP's tokenizer and back, which makes them lower case and separates
+punctuation marks. Scores under the two differ by points and must not be compared.
 """
 
 from functools import cache
@@ -24,7 +24,7 @@ Captions = dict[str, list[str]]  # clip id -> captions
 
 
 def ptb(captions: Captions) -> Captions:
-    """PTB tokens in lower case without punctuation, joined by blanks."""
+    """Return captions as lower-case PTB tokens without punctuation, joined by blanks."""
     lines = [words(caption) for many in captions.values() for caption in many]
     command = ["-cp", str(TOKENIZER), "edu.stanford.nlp.process.PTBTokenizer"]
     with java([*command, "-preserveLines", "-lowerCase"]) as running:
@@ -38,7 +38,7 @@ def ptb(captions: Captions) -> Captions:
 
 
 def retokenised(captions: Captions) -> Captions:
-    """Captions through CLIP's tokenizer and back: lower case, punctuation marks as words."""
+    """Return captions after CLIP's tokenizer and back: lower case, punctuation marks as words."""
     tokenizer = _tokenizer()
 
     def again(caption: str) -> str:
@@ -48,7 +48,7 @@ def retokenised(captions: Captions) -> Captions:
 
 
 def words(caption: str) -> str:
-    """The caption on one line, with single blanks: newlines and tabs part words."""
+    """Collapse whitespace, line breaks too, to single spaces."""
     return " ".join(caption.split())
 
 

@@ -1,7 +1,7 @@
 """BLEU, METEOR, ROUGE-L and CIDEr of captions, as pycocoevalcap computes them (facts 8.4).
 
-METEOR is a Java program that pycocoevalcap brings along. It is run here, and not through
-pycocoevalcap's wrapper: that needs a system Java, and leaves it running when something fails.
+METEOR is a Java program that comes with pycocoevalcap. It is not run through pycocoevalcap's
+wrapper, which needs a system Java and leaves it running after an error.
 """
 
 import contextlib
@@ -29,30 +29,30 @@ Meteor = Callable[[Captions, Captions], tuple[float, np.ndarray]]  # see `meteor
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """By group: corpus scores x 100 by metric, their intervals, and CIDEr x 100 by clip."""
+    """Scores of groups of clips: metrics x 100, their intervals, and CIDEr x 100 of each clip."""
 
     metrics: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, list[float]]]
     cider: dict[str, dict[str, float]]
 
     def stated(self) -> dict[str, dict[str, dict]]:
-        """What metrics.json says of each group."""
-        both: dict[str, dict[str, dict]] = {
-            name: {"metrics": found} for name, found in self.metrics.items()
+        """Return the part of metrics.json for each group."""
+        groups: dict[str, dict[str, dict]] = {
+            name: {"metrics": metrics} for name, metrics in self.metrics.items()
         }
-        for name, found in self.intervals.items():
-            both[name]["intervals"] = found
-        return both
+        for name, ends in self.intervals.items():
+            groups[name]["intervals"] = ends
+        return groups
 
 
 def score_captions(
     hypotheses: dict[str, str], references: Captions, groups: Groups, with_meteor: bool = True
 ) -> dict[str, dict[str, float]]:
-    """Corpus scores x 100 of each group of clips: BLEU1..BLEU4, METEOR, ROUGE_L, CIDEr.
+    """Return corpus scores x 100 of each group of clips: BLEU1..BLEU4, METEOR, ROUGE_L, CIDEr.
 
     hypotheses: one caption per clip; references: at least one for each of the same clips; an empty
-    group has no scores. METEOR takes ten seconds and 1.5 GB to start: training selects without it.
-    Raises UserError for a clip that is in one of them alone: else N would be a lie.
+    group has no scores. METEOR takes ten seconds and 1.5 GB to start, so training selects without
+    it. Raises UserError for a clip that only one of them has, since N would be wrong.
     """
     _check_same(references, hypotheses, "a reference but no hypothesis")
     with caption_scorer(references, with_meteor, report=False) as score:
@@ -63,23 +63,23 @@ def score_captions(
 def caption_scorer(
     references: Captions, with_meteor: bool = True, report: bool = True
 ) -> Iterator[Callable[[dict[str, str], Groups], CaptionScores]]:
-    """A function of (hypotheses, groups) to scores: references are tokenised once, METEOR stays.
+    """Yield a function that scores (hypotheses, groups); METEOR keeps running between its calls.
 
-    Every clip of a group needs a hypothesis, every hypothesis a reference; else UserError.
-    `report`: metrics in the released code's tokenisation too, named such as `BLEU4_whitespace`, and
-    intervals.
+    References are tokenised once. Raises UserError for a clip of a group without a hypothesis, and
+    for a hypothesis without a reference. `report`: adds intervals, and metrics in the released
+    code's tokenisation, named such as `BLEU4_whitespace`.
     """
     if bare := [clip for clip, many in references.items() if not many]:
-        raise UserError(f"clip {bare[0]} has no reference caption; correct its annotation")
-    wanted = ptb(references)
-    apart = retokenised(references) if report else {}
+        raise UserError(f"clip {bare[0]}: no reference caption. Fix: correct its annotation")
+    tokenised = ptb(references)
+    released = retokenised(references) if report else {}
     with meteor() if with_meteor else contextlib.nullcontext() as meteor_score:
 
         def score(hypotheses: dict[str, str], groups: Groups) -> CaptionScores:
             _check_same(hypotheses, references, "a hypothesis but no reference")
             for clips in groups.values():
                 _check_same(clips, hypotheses, "to be scored, but without a hypothesis")
-            said = ptb({clip: [caption] for clip, caption in hypotheses.items()})
+            spoken = ptb({clip: [caption] for clip, caption in hypotheses.items()})
             plain = {clip: [words(caption)] for clip, caption in hypotheses.items()}
             metrics: dict[str, dict[str, float]] = {}
             ends: dict[str, dict[str, list[float]]] = {}
@@ -88,35 +88,37 @@ def caption_scorer(
                 metrics[name], cider[name] = {}, {}
                 if not clips:
                     continue
-                gts, res = _of(wanted, clips), _of(said, clips)
+                gts, res = _of(tokenised, clips), _of(spoken, clips)
                 metrics[name], cider[name], sums = _scores(gts, res, meteor_score)
                 if report:
                     ends[name] = intervals(caption_statistics(gts, res, sums), len(res))
-                    gts, res = _equally_many(_of(apart, clips)), _of(plain, clips)
-                    found, _, _ = _scores(gts, res, meteor_score)
-                    metrics[name] |= {f"{key}_{RELEASED}": value for key, value in found.items()}
+                    gts, res = _equally_many(_of(released, clips)), _of(plain, clips)
+                    values, _, _ = _scores(gts, res, meteor_score)
+                    metrics[name] |= {f"{key}_{RELEASED}": value for key, value in values.items()}
             return CaptionScores(metrics, ends, cider)
 
         yield score
 
 
 def statistics_of(references: Captions, *runs: dict[str, str]) -> list[dict[str, Totals]]:
-    """For each run's hypotheses, its scores as functions of draws of clips in their order by id."""
-    wanted = ptb(references)
-    found = []
+    """Return the `caption_statistics` of each run's hypotheses, with clips sorted by id."""
+    tokenised = ptb(references)
+    statistics = []
     with meteor() as meteor_score:
         for hypotheses in runs:
-            said = ptb({clip: [caption] for clip, caption in hypotheses.items()})
-            gts, res = _of(wanted, list(hypotheses)), _of(said, list(hypotheses))
-            found.append(caption_statistics(gts, res, meteor_score(gts, res)[1]))
-    return found
+            spoken = ptb({clip: [caption] for clip, caption in hypotheses.items()})
+            gts, res = _of(tokenised, list(hypotheses)), _of(spoken, list(hypotheses))
+            statistics.append(caption_statistics(gts, res, meteor_score(gts, res)[1]))
+    return statistics
 
 
-def _check_same(all_of: Collection[str], be_in: Collection[str], else_has: str) -> None:
-    """UserError when a clip of the first is not in the second, saying what that one has."""
-    if found := set(all_of) - set(be_in):
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise UserError(f"captions: clip {min(found)}{more}: {else_has}; score the same clips")
+def _check_same(clips: Collection[str], others: Collection[str], problem: str) -> None:
+    """Raise UserError with the problem of the clips that the others lack."""
+    if missing := set(clips) - set(others):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(
+            f"captions: clip {min(missing)}{more}: {problem}. Fix: score the same clips"
+        )
 
 
 def _of(captions: Captions, clips: list[str]) -> Captions:
@@ -124,7 +126,7 @@ def _of(captions: Captions, clips: list[str]) -> Captions:
 
 
 def _equally_many(references: Captions) -> Captions:
-    """As the released code has them: each clip keeps as many as the clip with the fewest."""
+    """Cut every clip to the number of references of the clip with the fewest, as released."""
     least = min(map(len, references.values()))
     return {clip: many[:least] for clip, many in references.items()}
 
@@ -132,15 +134,15 @@ def _equally_many(references: Captions) -> Captions:
 def _scores(
     gts: Captions, res: Captions, meteor_score: Meteor | None
 ) -> tuple[dict[str, float], dict[str, float], np.ndarray | None]:
-    """Corpus scores x 100, CIDEr x 100 of every clip, and METEOR's statistics of every clip."""
-    with ThreadPoolExecutor(1) as beside:  # METEOR works in its own process, as long as all others
-        asked = beside.submit(meteor_score, gts, res) if meteor_score else None
+    """Return corpus scores x 100, CIDEr x 100 and METEOR's statistics of every clip."""
+    with ThreadPoolExecutor(1) as pool:  # METEOR's own process takes as long as all other metrics
+        pending = pool.submit(meteor_score, gts, res) if meteor_score else None
         bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
         rouge, _ = Rouge().compute_score(gts, res)
         cider_score, each = Cider().compute_score(gts, res)
-        meteor_value, sums = asked.result() if asked else (None, None)
+        meteor_value, sums = pending.result() if pending else (None, None)
     scores = {f"BLEU{n}": value for n, value in enumerate(bleu, start=1)}
-    scores |= {} if asked is None else {"METEOR": meteor_value}
+    scores |= {} if pending is None else {"METEOR": meteor_value}
     scores |= {"ROUGE_L": rouge, "CIDEr": cider_score}
     cider = {clip: 100.0 * float(value) for clip, value in zip(res, each, strict=True)}
     return {name: 100.0 * float(value) for name, value in scores.items()}, cider, sums
@@ -148,8 +150,10 @@ def _scores(
 
 @contextlib.contextmanager
 def meteor() -> Iterator[Meteor]:
-    """A running METEOR: a function of (references, hypotheses) to the corpus score in 0..1, and
-    the statistics [C, 23] of each clip (`meteor_of`)."""
+    """Run METEOR, and yield a function of (references, hypotheses).
+
+    It returns the corpus score in 0..1, and the statistics [C, 23] of each clip (`meteor_of`).
+    """
     options = ["-", "-", "-stdio", "-l", "en", "-norm"]
     with java([HEAP, "-jar", str(METEOR), *options]) as running:
 
@@ -158,14 +162,14 @@ def meteor() -> Iterator[Meteor]:
                 running.stdin.write(line + "\n")
                 running.stdin.flush()
             except BrokenPipeError:
-                pass  # the empty answer below tells it
+                pass  # the answer below is empty, which raises
             answer = running.stdout.readline().strip()
             if not answer[:1].isdigit():
                 raise running.failure("METEOR", f"without an answer {about}", answer)
             return answer
 
         def score(gts: Captions, res: Captions) -> tuple[float, np.ndarray]:
-            """Statistics per clip, then the score of their sum: the last line of the answer."""
+            # One line of statistics per clip; the score of their sum is the last line of EVAL.
             statistics = []
             for clip, (hypothesis,) in res.items():
                 texts = [words(text.replace("|||", "")) for text in (*gts[clip], hypothesis)]

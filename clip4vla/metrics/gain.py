@@ -1,19 +1,19 @@
-"""What its own sound is worth to a model: every query with it, against the same query without."""
+"""Per-query gain from a clip's own audio."""
 
 import numpy as np
 import pandas as pd
 
-EXAMPLES = 10  # queries named on either side
+EXAMPLES = 10  # queries listed for gain, and for loss
 
 
 def gain_of(own: pd.Series, other: pd.Series, lower_is_better: bool) -> pd.Series:
-    """By how much each query is better off with its own sound; queries that both have."""
+    """Return how much better each query does with the clip's own audio; queries that both have."""
     own, other = own.align(other, join="inner")
     return other - own if lower_is_better else own - other
 
 
 def gain_metrics(gain: pd.Series, what: str) -> dict[str, float]:
-    """Mean gain, and shares of queries in percent that own sound helps or hurts.
+    """Return the mean gain, and the shares of queries in percent that own audio helps or hurts.
 
     `what`: such as `t2v_rank`, which gives t2v_rank_gain, t2v_rank_helped and t2v_rank_hurt.
     """
@@ -25,7 +25,7 @@ def gain_metrics(gain: pd.Series, what: str) -> dict[str, float]:
 
 
 def gain_examples(gain: pd.Series) -> dict[str, list]:
-    """The queries with the largest gain and loss, first the largest; ties in order."""
+    """Return the queries with the largest gain and loss, largest first; ties keep their order."""
     values, index = gain.to_numpy(), gain.index.to_numpy()
     order = np.argsort(-values, kind="stable")
     helped = [index[i].item() if hasattr(index[i], "item") else index[i] for i in order]

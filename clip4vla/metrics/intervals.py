@@ -1,8 +1,8 @@
 """Bootstrap intervals of metrics, and the paired test of two runs on the same clips.
 
-Clips are drawn, not queries: the captions of one clip stand or fall together, so five captions are
-not five independent observations. A draw is a vector of weights, how often each clip is in it, and
-a metric is a function of weights; so nothing is copied.
+Clips are drawn, not queries: the captions of one clip are correlated, so five captions are not
+five independent observations. A draw is a vector of weights, the number of times each clip is in
+it, and a metric is a function of these weights; so nothing is copied.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,20 +25,20 @@ WEIGHTS = 1 << 22  # draws x clips in memory at once
 
 @dataclass(frozen=True)
 class Totals:
-    """A metric of sums over clips: a mean, or a score of a whole corpus.
+    """A metric computed from sums over clips: a mean, or a corpus score.
 
-    sums: [C, S] of each clip; score: from the sums of B draws [B, S] to their metric [B].
+    sums: [C, S], of each clip; score: maps the sums of B draws [B, S] to the metric [B].
     """
 
     sums: np.ndarray
     score: Callable[[np.ndarray], np.ndarray]
 
     def drawn(self, weights: np.ndarray) -> np.ndarray:
-        """The metric [B] when clip c counts weights[b, c] times."""
+        """Return the metric [B] when clip c counts weights[b, c] times."""
         return self.score(weights @ self.sums)
 
     def exchanged(self, other: "Totals", swap: np.ndarray) -> np.ndarray:
-        """other's metric minus this one's [B] after exchanging the clips where swap [B, C] is 1."""
+        """Return other's metric less this one's [B], clips exchanged where swap [B, C] is 1."""
         moved = swap @ (other.sums - self.sums)
         return other.score(other.sums.sum(0) - moved) - self.score(self.sums.sum(0) + moved)
 
@@ -55,39 +55,39 @@ class Median:
         object.__setattr__(self, "order", np.argsort(self.values, kind="stable"))
 
     def drawn(self, weights: np.ndarray) -> np.ndarray:
-        """The metric [B] when clip c counts weights[b, c] times (whole numbers)."""
+        """Return the metric [B] when clip c counts weights[b, c] times (whole numbers)."""
         values, clip = self.values[self.order], self.clip[self.order]
-        found = np.empty(len(weights))
+        medians = np.empty(len(weights))
         for i, row in enumerate(weights):
             places = np.cumsum(row[clip])
             middle = (places[-1] - 1) // 2, places[-1] // 2  # places count from 0
-            found[i] = values[np.searchsorted(places, middle, side="right")].mean()
-        return found
+            medians[i] = values[np.searchsorted(places, middle, side="right")].mean()
+        return medians
 
     def exchanged(self, other: "Median", swap: np.ndarray) -> np.ndarray:
-        """other's metric minus this one's [B] after exchanging the clips where swap [B, C] is 1."""
-        found = np.empty(len(swap))
+        """Return other's metric less this one's [B], clips exchanged where swap [B, C] is 1."""
+        differences = np.empty(len(swap))
         for i, row in enumerate(swap):
             moved = row[self.clip] != 0
             first = np.where(moved, other.values, self.values)
             second = np.where(moved, self.values, other.values)
-            found[i] = np.median(second) - np.median(first)
-        return found
+            differences[i] = np.median(second) - np.median(first)
+        return differences
 
 
 Statistics = Mapping[str, Totals | Median]
 
 
 def mean(values: np.ndarray, clip: np.ndarray) -> Totals:
-    """The mean of one value per row; values [n], clip [n] (0 .. C - 1)."""
+    """Return the mean of one value per row; values [n], clip [n] (0 .. C - 1)."""
     sums = np.bincount(clip, weights=values), np.bincount(clip)
     return Totals(np.stack(sums, axis=1).astype(np.float64), lambda x: x[:, 0] / x[:, 1])
 
 
 def intervals(statistics: Statistics, clips: int) -> dict[str, list[float]]:
-    """[low, high] of every metric of so many clips: percentiles over draws.
+    """Return [low, high] of every metric: percentiles over bootstrap draws of `clips` clips.
 
-    The draws depend on the number of clips alone, so equal data give equal intervals.
+    The draws depend only on the number of clips, so equal data give equal intervals.
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
     for weights in _draws(clips):
@@ -97,7 +97,7 @@ def intervals(statistics: Statistics, clips: int) -> dict[str, list[float]]:
 
 
 class Difference(NamedTuple):
-    """Second run minus first, its interval, and p, the chance of one as large by exchange."""
+    """Second run minus first, its interval, and the p-value of the permutation test."""
 
     first: float
     second: float
@@ -107,9 +107,9 @@ class Difference(NamedTuple):
 
 
 def paired(first: Statistics, second: Statistics, clips: int) -> dict[str, Difference]:
-    """Difference of every metric that both have, on the same clips in the same order.
+    """Return the difference of every metric that both have, on the same clips in the same order.
 
-    Both are drawn with the same weights, so what is hard for both cancels out.
+    Both are drawn with the same weights, so clips that are hard for both cancel out.
     """
     names = [name for name in first if name in second]
     draws: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -120,14 +120,20 @@ def paired(first: Statistics, second: Statistics, clips: int) -> dict[str, Diffe
     for swap in _exchanges(clips):
         for name in names:
             exchanges[name].append(_exchanged(first[name], second[name], swap))
-    whole, found = np.ones((1, clips)), {}
+    once, differences = np.ones((1, clips)), {}
     for name in names:
-        one, two = (float(side[name].drawn(whole)[0]) for side in (first, second))
+        one, two = (float(run[name].drawn(once)[0]) for run in (first, second))
         others = np.abs(np.concatenate(exchanges[name]))
         extreme = np.count_nonzero(others >= abs(two - one) - 1e-9 * max(1.0, abs(one), abs(two)))
         p = (1 + extreme) / (1 + len(others))
-        found[name] = Difference(one, two, two - one, _middle(np.concatenate(draws[name])), p)
-    return found
+        differences[name] = Difference(
+            first=one,
+            second=two,
+            difference=two - one,
+            interval=_middle(np.concatenate(draws[name])),
+            p=p,
+        )
+    return differences
 
 
 def _exchanged(one: Totals | Median, two: Totals | Median, swap: np.ndarray) -> np.ndarray:
@@ -140,20 +146,20 @@ def _exchanged(one: Totals | Median, two: Totals | Median, swap: np.ndarray) -> 
 
 
 def _middle(draws: np.ndarray) -> list[float]:
-    """The middle `LEVEL` of draws [B] as [low, high]."""
+    """Return the central `LEVEL` of draws [B] as [low, high]."""
     tail = 50.0 * (1.0 - LEVEL)
     return [float(value) for value in np.percentile(draws, [tail, 100.0 - tail])]
 
 
 def _parts(clips: int) -> Iterator[int]:
-    """`RESAMPLES` in parts that fit in memory."""
+    """Split `RESAMPLES` into parts that fit in memory."""
     size = max(1, WEIGHTS // clips)
     for start in range(0, RESAMPLES, size):
         yield min(size, RESAMPLES - start)
 
 
 def _draws(clips: int) -> Iterator[np.ndarray]:
-    """How often each clip is drawn: whole numbers [b, C], `RESAMPLES` rows in all."""
+    """Yield how often each clip is drawn: whole numbers [b, C], `RESAMPLES` rows in all."""
     rng = generator("bootstrap", clips)
     for size in _parts(clips):
         weights = np.empty((size, clips))
@@ -163,7 +169,7 @@ def _draws(clips: int) -> Iterator[np.ndarray]:
 
 
 def _exchanges(clips: int) -> Iterator[np.ndarray]:
-    """Which clips are exchanged: 0 or 1, [b, C], `RESAMPLES` rows in all."""
+    """Yield which clips are exchanged: 0 or 1, [b, C], `RESAMPLES` rows in all."""
     rng = generator("permutation", clips)
     for size in _parts(clips):
         yield rng.integers(2, size=(size, clips)).astype(np.float64)

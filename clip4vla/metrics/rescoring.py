@@ -1,7 +1,7 @@
-"""What other papers do to similarities before they rank them. Extra columns, never the metric.
+"""Rescoring of similarities before ranking, as in other papers. For extra columns only.
 
-Both use more than a query and the gallery: dual softmax looks at all other test queries, which a
-search engine does not have.
+Both methods use more than a query and the gallery: dual softmax looks at all other test queries,
+which a search engine does not have.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ CANDIDATES = 50  # clips that are ranked again
 
 
 def dual_softmax(blocks: Blocks, targets: np.ndarray, n_clips: int) -> tuple[Ranks, Ranks]:
-    """Ranks of both directions by s * softmax(s), over the other side's candidates (CAMoE, 2021).
+    """Return ranks of both directions by s * softmax(s) over the other side (CAMoE, 2021).
 
     Text -> clip multiplies each similarity by the softmax over all queries of its clip, clip ->
     text by that over all clips of its text; similarities come with the run's scale. blocks: rows of
@@ -48,11 +48,10 @@ def dual_softmax(blocks: Blocks, targets: np.ndarray, n_clips: int) -> tuple[Ran
 
 
 def reranked(first: Blocks, second: Blocks, targets: np.ndarray, top: int = CANDIDATES) -> Ranks:
-    """Text -> clip ranks when the `top` clips of one similarity are ranked again by another.
+    """Return text -> clip ranks with the `top` clips of one similarity reranked by another.
 
     first, second: rows of [Q, N], finite. Clips as similar as the last candidate are candidates
-    too; the others keep their order behind them. (The released code has this as `sim_rerank`,
-    which nothing calls.)
+    too; the others keep their order behind them. (`sim_rerank` in the released code, unused there.)
     """
     better, least = [], []
     start = 0

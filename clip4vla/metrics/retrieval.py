@@ -1,7 +1,7 @@
 """Ranks of text -> clip and clip -> text retrieval, several captions per clip, in bounded memory.
 
-A similarity matrix [Q, N] is never whole: it comes in blocks of rows, and ranks are counts of what
-is better and of what is equal, so nothing is sorted. What they make of ties: `recalls.py`.
+A similarity matrix [Q, N] comes in blocks of rows and is never kept whole. Ranks are counts of
+better and of equal similarities, so nothing is sorted. Ties are handled in `recalls.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +12,15 @@ import numpy as np
 from clip4vla.common.errors import UserError
 
 Blocks = Callable[[], Iterable[np.ndarray]]
-CELLS = 1 << 16  # of a block compared at once: they stay in the cache of a core
+CELLS = 1 << 16  # compared at once, so that they stay in the cache of a core
 
 
 class Ranks(NamedTuple):
-    """Places of n answers, from 1. Equal similarities leave a range: best and worst are its ends.
+    """Ranks of n answers, from 1. Equal similarities leave a range: best and worst are its ends.
 
-    best, worst: int [n]; worst - best others are as similar as the answer. copies: int [n], how
-    many right answers share that similarity (captions of one clip may be equal); the first counts.
+    best, worst: int [n]; worst - best others are as similar as the answer. copies: int [n], the
+    number of right answers with that similarity (captions of one clip may be equal); the first
+    one counts.
     """
 
     best: np.ndarray
@@ -28,31 +29,31 @@ class Ranks(NamedTuple):
 
     @property
     def expected(self) -> np.ndarray:
-        """Expected place [n] of the first right answer when equals stand in random order."""
+        """Return the expected rank [n] of the first right answer when ties are random."""
         return self.best + (self.worst - self.best) / (self.copies + 1)
 
     @property
     def tied(self) -> int:
-        """How many answers share their similarity with a wrong one."""
+        """Return the number of answers whose similarity a wrong one shares."""
         return int((self.worst > self.best).sum())
 
 
 def blocks_of(similarity: np.ndarray, size: int = 1024) -> Blocks:
-    """The rows of a whole similarity matrix [Q, N] in blocks."""
+    """Split the rows of a similarity matrix [Q, N] into blocks."""
     return lambda: (similarity[i : i + size] for i in range(0, len(similarity), size))
 
 
 def retrieval_ranks(
     blocks: Blocks, targets: np.ndarray, clip_ids: list[str], top: int = 5
 ) -> tuple[Ranks, Ranks, np.ndarray]:
-    """Ranks of both directions, and the best clips of each query.
+    """Return ranks of both directions, and the best clips of each query.
 
     blocks: called twice, yields the rows of the similarity matrix [Q, N] in order, the same values
     each time. targets [Q]: the clip (column) of each query. Clips without a query are distractors.
-    Gives text -> clip ranks [Q]; clip -> text ranks of the clips that have a query, in the order of
-    columns, where a clip's best caption counts and its competitors are the captions of other clips;
-    the columns of the `top` best clips [Q, top], equal ones in the order of columns.
-    Raises UserError for a similarity that is not finite, naming the clip.
+    Returned are text -> clip ranks [Q]; clip -> text ranks of the clips that have a query, in the
+    order of columns, where a clip's best caption counts and its competitors are the captions of
+    other clips; the columns of the `top` best clips [Q, top], ties in the order of columns.
+    Raises UserError, with the clip, for a similarity that is not finite.
     """
     to_clip, own, best_columns = clip_ranks(_checked(blocks, targets, clip_ids), targets, top)
     return to_clip, text_ranks(blocks(), targets, own, len(clip_ids)), best_columns
@@ -61,7 +62,7 @@ def retrieval_ranks(
 def clip_ranks(
     blocks: Iterable[np.ndarray], targets: np.ndarray, top: int = 0
 ) -> tuple[Ranks, np.ndarray, np.ndarray]:
-    """Text -> clip ranks [Q], the similarity of each query with its own clip [Q], the top columns.
+    """Return text -> clip ranks [Q], similarities with the own clip [Q], and the top columns.
 
     blocks: the rows of [Q, N], finite.
     """
@@ -79,22 +80,23 @@ def clip_ranks(
         parts["least"].append(least)
         parts["own"].append(own)
         parts["best"].append(best_columns(block, top))
-    found = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    copies = np.ones_like(found["better"])
-    return Ranks(1 + found["better"], found["least"], copies), found["own"], found["best"]
+    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    better = whole["better"]
+    ranks = Ranks(best=1 + better, worst=whole["least"], copies=np.ones_like(better))
+    return ranks, whole["own"], whole["best"]
 
 
 def text_ranks(
     blocks: Iterable[np.ndarray], targets: np.ndarray, own: np.ndarray, n_clips: int
 ) -> Ranks:
-    """Clip -> text ranks of the clips that have a query.
+    """Return clip -> text ranks of the clips that have a query.
 
     blocks: the rows of [Q, N], finite; own [Q]: the similarity of each query with its own clip.
     """
     own_best = np.full(n_clips, -np.inf, dtype=own.dtype)
     np.maximum.at(own_best, targets, own)
     asked = np.bincount(targets, minlength=n_clips) > 0
-    # A clip's own captions are never better than its best one; those that equal it are taken off.
+    # A clip's own captions never exceed its best one; those that equal it are subtracted.
     copies = np.bincount(targets[own == own_best[targets]], minlength=n_clips)
     better, least = np.zeros((2, n_clips), dtype=np.int64)
     for block in blocks:
@@ -107,7 +109,7 @@ def text_ranks(
 
 
 def own_scores(blocks: Iterable[np.ndarray], targets: np.ndarray) -> np.ndarray:
-    """The similarity of each query with its own clip [Q]."""
+    """Return the similarity of each query with its own clip [Q]."""
     parts, start = [], 0
     for block in blocks:
         parts.append(block[np.arange(len(block)), targets[start : start + len(block)]])
@@ -116,9 +118,9 @@ def own_scores(blocks: Iterable[np.ndarray], targets: np.ndarray) -> np.ndarray:
 
 
 def best_columns(block: np.ndarray, top: int) -> np.ndarray:
-    """Columns of the `top` largest of each row [q, top], equal ones in the order of columns.
+    """Return the columns of the `top` largest of each row [q, top], ties in the order of columns.
 
-    The `top` largest of the maxima of some columns each are a bound that few values reach.
+    The `top`-th largest of maxima over groups of columns is a bound that few values reach.
     """
     number, top = block.shape[1], min(top, block.shape[1])
     if not top:
@@ -133,34 +135,35 @@ def best_columns(block: np.ndarray, top: int) -> np.ndarray:
 
 
 def _pieces(block: np.ndarray) -> Iterator[slice]:
-    """Rows of a block that fit in a core's cache; at most 255, the largest count of a byte."""
+    """Split a block into rows that fit in a core's cache; at most 255, so that a byte can count."""
     size = min(255, max(1, CELLS // max(block.shape[1], 1)))
     return (slice(i, min(i + size, len(block))) for i in range(0, len(block), size))
 
 
 def _count_rows(mask: np.ndarray) -> np.ndarray:
-    """True ones of each row; a row at a time where rows are long, which is the fast path."""
+    """Count True in each row; a row at a time where rows are long, which is faster."""
     if mask.shape[1] >= 256:
         return np.array([np.count_nonzero(row) for row in mask], dtype=np.int64)
     return mask.sum(axis=1)
 
 
 def _count_columns(mask: np.ndarray) -> np.ndarray:
-    """True ones of each column, of at most 255 rows: bytes add up sixteen times as fast."""
+    """Count True in each column of at most 255 rows: bytes add up sixteen times as fast."""
     return mask[0] if len(mask) == 1 else mask.view(np.uint8).sum(axis=0, dtype=np.uint8)
 
 
 def _checked(blocks: Blocks, targets: np.ndarray, clip_ids: list[str]) -> Iterator[np.ndarray]:
-    """The blocks; refuses values that are not finite, naming the clip."""
+    """Yield the blocks; refuse values that are not finite, with the clip."""
     start = 0
     for block in blocks():
         finite = np.isfinite(block)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             raise UserError(
-                f"similarity of clip {clip_ids[column]} and caption {start + row} (of clip "
-                f"{clip_ids[targets[start + row]]}) is not finite: the weights or this clip's "
-                "features are broken; check the training curve and the clip's cache entry"
+                f"clip {clip_ids[column]} and caption {start + row} (of clip "
+                f"{clip_ids[targets[start + row]]}): their similarity is not finite: the weights "
+                "or the clip's features are corrupt. Fix: check the training curve, and run "
+                "`clip4vla data verify`"
             )
         yield block
         start += len(block)

@@ -1,4 +1,4 @@
-"""Text-clip retrieval: which similarity is ranked, among which clips, and its metrics' names."""
+"""Text-clip retrieval: the similarity to rank, the clips to rank, and the names of the metrics."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from clip4vla.metrics.recalls import (
 from clip4vla.metrics.rescoring import dual_softmax, reranked
 from clip4vla.metrics.retrieval import Blocks, Ranks, retrieval_ranks
 
-KEPT = 1 << 29  # bytes: a smaller similarity matrix is computed once, a larger one again a pass
+KEPT = 1 << 29  # bytes; a larger similarity matrix is computed again for every pass
 
 
 def similarity_name(modalities: Sequence[Modality]) -> str:
-    """`t_va`, `t_v` or `t_a`: the similarity that the modalities of a run stand for."""
+    """Return the similarity that a run with these modalities ranks: `t_va`, `t_v` or `t_a`."""
     return "t_va" if set(modalities) == {"vision", "audio"} else f"t_{modalities[0][0]}"
 
 
 def directions(modalities: Sequence[Modality]) -> tuple[str, str]:
-    """Prefixes of metrics: t2v and v2t, or t2a and a2t where audio stands alone."""
+    """Return the prefixes of metrics: t2v and v2t, or t2a and a2t for audio alone."""
     letter = "a" if list(modalities) == ["audio"] else "v"
     return f"t2{letter}", f"{letter}2t"
 
@@ -33,7 +33,7 @@ def directions(modalities: Sequence[Modality]) -> tuple[str, str]:
 def score_retrieval(
     blocks: Blocks, targets: np.ndarray, clip_ids: list[str], modalities: Sequence[Modality]
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Metrics of both directions, the expected rank of every query and its best clips.
+    """Return metrics of both directions, and the expected rank and best clips of every query.
 
     blocks: rows of the similarities [Q, N], see `retrieval_ranks`; targets [Q]: index of each
     text's clip in `clip_ids`.
@@ -46,9 +46,9 @@ def score_retrieval(
 
 @dataclass(frozen=True)
 class Retrieval:
-    """All that is known of one gallery. `stated`: its part of metrics.json, metrics and beyond.
+    """Results of one gallery. `stated`: its part of metrics.json.
 
-    to_clip [Q]; to_text of the clips that have a query, `asked`; best: columns [Q, 5].
+    to_clip [Q]; to_text: of the clips that have a query, `asked`; best: columns [Q, 5].
     """
 
     stated: dict[str, dict]
@@ -65,12 +65,12 @@ def report_retrieval(
     modalities: Sequence[Modality],
     names: Sequence[Modality] | None = None,
 ) -> Retrieval:
-    """Metrics of both directions with intervals and bounds, and, apart from them, extras.
+    """Return metrics of both directions with intervals and bounds, and extras apart from them.
 
     heads: blocks of similarities [Q, N] by name, among them that of the modalities, which is
-    ranked; targets [Q]: index of each text's clip in `clip_ids` [N]. A run of both modalities whose
-    t_v is given has it ranked again by t_va as an extra. names: the modalities that metrics are
-    named by, if not the same.
+    ranked; targets [Q]: index of each text's clip in `clip_ids` [N]. For a run of both modalities
+    with a t_v, ranks by t_v, reranked by t_va, are an extra. names: the modalities that metrics
+    are named by, if not the same.
     """
     name = similarity_name(modalities)
     blocks = kept(heads[name], len(targets), len(clip_ids))
@@ -98,18 +98,19 @@ def report_retrieval(
     return Retrieval(stated, to_clip, to_text, asked, best)
 
 
-def rank_columns(found: Retrieval, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of predictions.parquet, each [Q]: the rank of each query, and of its clip's texts.
+def rank_columns(results: Retrieval, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Return columns of predictions.parquet, each [Q]: ranks of the query and of its clip's texts.
 
-    targets [Q]: index of each text's clip, as `report_retrieval` had them.
+    targets [Q]: index of each text's clip, as for `report_retrieval`.
     `rank` is the expected one, `rank_best` and `rank_worst` are its ends under ties; `text_rank`
     and so on: clip -> text, the same in every row of a clip.
     """
-    to_text = Ranks(*(column[np.searchsorted(found.asked, targets)] for column in found.to_text))
+    place = np.searchsorted(results.asked, targets)
+    to_text = Ranks(*(column[place] for column in results.to_text))
     return {
-        "rank": found.to_clip.expected,
-        "rank_best": found.to_clip.best,
-        "rank_worst": found.to_clip.worst,
+        "rank": results.to_clip.expected,
+        "rank_best": results.to_clip.best,
+        "rank_worst": results.to_clip.worst,
         "text_rank": to_text.expected,
         "text_rank_best": to_text.best,
         "text_rank_worst": to_text.worst,
@@ -118,7 +119,7 @@ def rank_columns(found: Retrieval, targets: np.ndarray) -> dict[str, np.ndarray]
 
 
 def kept(blocks: Blocks, queries: int, clips: int) -> Blocks:
-    """Blocks that are computed once, if the whole matrix takes at most `KEPT` bytes."""
+    """Keep the blocks in memory if the whole matrix takes at most `KEPT` bytes."""
     if 4 * queries * clips > KEPT:
         return blocks
     rows = list(blocks())
@@ -132,7 +133,7 @@ def _joined(parts: Iterable[dict]) -> dict:
 def among(
     kept: np.ndarray, blocks: Blocks, targets: np.ndarray, clip_ids: list[str]
 ) -> tuple[Blocks, np.ndarray, list[str]]:
-    """The part of a retrieval problem that concerns some clips: bool [N]."""
+    """Restrict a retrieval problem to the clips where kept, bool [N], is true."""
     if kept.all():
         return blocks, targets, clip_ids
     place = np.cumsum(kept) - 1
@@ -143,7 +144,7 @@ def among(
         for block in blocks():
             rows = asked[start : start + len(block)]
             start += len(block)
-            if rows.any():  # captions of silent clips alone may fill a block
+            if rows.any():  # a block may hold nothing but captions of other clips
                 yield block[rows][:, kept]
 
     return part, place[targets[asked]], [x for x, keep in zip(clip_ids, kept, strict=True) if keep]
@@ -152,13 +153,13 @@ def among(
 def captions_of(
     pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]
 ) -> tuple[list[str], np.ndarray]:
-    """Captions [Q] and the index of each one's clip [Q], for the clips given."""
+    """Return captions [Q] and the index of each one's clip [Q], of the clips with these ids."""
     place = {clip_id: i for i, clip_id in enumerate(clip_ids)}
     kept = [(caption, place[clip_id]) for clip_id, caption, _ in pairs if clip_id in place]
     return [caption for caption, _ in kept], np.array([target for _, target in kept])
 
 
 def query_numbers(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]) -> np.ndarray:
-    """Numbers of the queries [Q] of `captions_of`: a query has the same one in any gallery."""
+    """Return numbers [Q] of the queries of `captions_of`, the same in every gallery."""
     known = set(clip_ids)
     return np.array([number for number, (clip_id, _, _) in enumerate(pairs) if clip_id in known])

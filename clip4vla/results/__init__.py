@@ -1,1 +1,1 @@
-"""From metrics of runs to the tables, figures and the page that readers see. Reads files only."""
+"""Tables, figures and the results page, made from the metrics files of runs."""

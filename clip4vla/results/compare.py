@@ -1,4 +1,4 @@
-"""Ours against the paper, number by number: mean, spread, difference, verdict and its reason.
+"""Comparison of ours with the paper, number by number: mean, spread, difference and verdict.
 
 A verdict speaks of performance: for ranks (MedR, MeanR) a smaller number is `above` the paper.
 """
@@ -25,7 +25,7 @@ NO_REFERENCE = "—"
 
 @dataclass(frozen=True)
 class Entry:
-    """One metric of one row on one dataset and gallery: what we have and what the paper has."""
+    """One metric of one row on one dataset and gallery: ours and the paper's."""
 
     table: str
     row: str
@@ -33,14 +33,14 @@ class Entry:
     kind: str  # ours | paper
     dataset: str
     gallery: str
-    column: str  # metric of the column: where the number stands
-    metric: str  # metric of the row: what the number is
+    column: str  # metric of the column that the number is printed in
+    metric: str  # metric of the number itself, which the row may replace
     ours: float | None = None  # mean over seeds
     sd: float | None = None  # sample standard deviation over seeds; None for one seed
     seeds: int = 0  # seeds with a number
     seeds_planned: int = 0
     folds: int = 1  # evaluations behind one seed, of which it is the mean
-    fold_sd: float | None = None  # over them: sample standard deviation, mean over seeds
+    fold_sd: float | None = None  # sample standard deviation over folds, mean over seeds
     seeded: bool = True
     paper: float | None = None
     difference: float | None = None  # ours - paper
@@ -85,7 +85,7 @@ Numbers = dict[tuple[str, str, str], Published]  # by row, dataset and metric
 
 
 def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[Entry]:
-    """All entries of a table, in the order of its rows; the paper's own baselines come first."""
+    """Return all entries of a table, in the order of its rows; the paper's baselines come first."""
     table = sheet.paper_table or sheet.table
     published = {(n.row, n.dataset, n.metric): n for n in paper if n.table == table}
     listed = {row.row for row in sheet.rows}
@@ -104,14 +104,14 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
 
 
 def as_frame(entries: list[Entry]) -> pd.DataFrame:
-    """Entries as a frame, one line each (the CSV view of a table)."""
+    """Return entries as a frame, one line each (the CSV view of a table)."""
     return pd.DataFrame(
         [asdict(entry) for entry in entries], columns=[field.name for field in fields(Entry)]
     )
 
 
 def lower_is_better(metric: str) -> bool:
-    """Ranks get better as they get smaller; every other metric as it grows."""
+    """Return whether smaller is better, which holds for ranks alone."""
     return metric.endswith(("MedR", "MeanR"))
 
 
@@ -154,7 +154,7 @@ def _column_entries(
 def _unlike(
     sheet: Sheet, entry: Entry, caveats: Caveats, number: Published | None, dataset: str
 ) -> str:
-    """Why a number of ours cannot be judged by the paper's, or ""."""
+    """Return why a number of ours cannot be judged by the paper's, or ""."""
     if not sheet.comparable:
         return "other data or other towers than the paper's: see the note"
     if number and caveats.readers not in ("", dataset):
@@ -167,7 +167,7 @@ def _unlike(
 
 
 def _any_name(row: Row, dataset: str, column: Column, published: Numbers) -> Published | None:
-    """A baseline's audio-only score stands in the text-to-video column of the same measure."""
+    """Return a baseline's score in a column that audio-only and other baselines share."""
     if row.kind != "paper" or "_" not in column.metric:
         return None
     measure = column.metric.split("_", 1)[1]
@@ -180,8 +180,8 @@ def _any_name(row: Row, dataset: str, column: Column, published: Numbers) -> Pub
 def _measured(
     entry: Entry, row: Row, cells: list[Cell], tidy: pd.DataFrame
 ) -> tuple[Entry, Caveats]:
-    """An entry with mean and spread over seeds; a seed counts once all its folds are there."""
-    # Without training no seed enters, and every seed points at one run: it counts once.
+    """Return an entry with mean and spread over seeds; a seed counts once all its folds ended."""
+    # Without training no seed enters and all seeds share one run, which counts once.
     once = {cell.run_key or cell: cell for cell in reversed(cells)}
     repeated = len(once) < len(cells)
     cells = [cell for cell in cells if once[cell.run_key or cell] is cell]
@@ -195,7 +195,7 @@ def _measured(
     scores, spreads, lines, missing = [], [], [], []
     for seed in seeds:
         keys = [cell.run_key for cell in cells if cell.seed == seed]
-        found = tidy[
+        scored = tidy[
             (tidy.row == row.row)
             & (tidy.metric == entry.metric)
             & tidy.run_key.isin([key for key in keys if key])
@@ -204,11 +204,11 @@ def _measured(
             & (tidy.variant == cells[0].variant)
             & (tidy.seed.isna() if seed is None else (tidy.seed == seed).fillna(False))
         ]
-        missing += [key or "no data" for key in keys if key not in set(found.run_key)]
-        if len(found) == len(keys):
-            scores.append(mean(found.value))
-            spreads += [stdev(found.value)] if len(found) > 1 else []
-            lines.append(found)
+        missing += [key or "no data" for key in keys if key not in set(scored.run_key)]
+        if len(scored) == len(keys):
+            scores.append(mean(scored.value))
+            spreads += [stdev(scored.value)] if len(scored) > 1 else []
+            lines.append(scored)
     waiting = f"waiting for {', '.join(sorted(missing))}" if missing else ""
     if not scores:
         entry = replace(entry, verdict=NOT_RUN, reason=waiting, seeds_planned=len(seeds))
@@ -239,14 +239,14 @@ def _measured(
 
 
 def _interval(lines: list[pd.DataFrame]) -> tuple[float, float] | tuple[None, None]:
-    """The interval of a single run; spread over seeds and folds is shown by `sd` instead."""
+    """Return the interval of a single run; `sd` shows the spread over seeds and folds instead."""
     if len(lines) > 1 or len(lines[0]) > 1 or lines[0].low.isna().any():
         return None, None
     return float(lines[0].low.iloc[0]), float(lines[0].high.iloc[0])
 
 
 def _bounds(lines: list[pd.DataFrame]) -> tuple[float, float] | tuple[None, None]:
-    """The ends of the means over seeds, all ties lost and all won, where they differ."""
+    """Return means over seeds with all ties lost and all won, where these differ."""
     pessimistic, optimistic = (
         mean(mean(line[name]) for line in lines) for name in ("pessimistic", "optimistic")
     )
@@ -300,7 +300,7 @@ def _listed(lines: pd.DataFrame, column: str, separator: str = " ") -> str:
 
 
 def _lacking(lines: pd.DataFrame) -> str:
-    """Describe the clips of the official split, or captions of its clips, that a run lacked."""
+    """Describe missing clips of the official split, or missing captions of its clips."""
     clips = lines[(lines.n_usable != lines.n_expected).fillna(False).astype(bool)]
     if len(clips):
         worst = clips.loc[(clips.n_usable / clips.n_expected).idxmin()]
@@ -318,10 +318,10 @@ def _undeclared(lines: pd.DataFrame) -> str:
     return "no official number of clips is declared for the split" if unknown else ""
 
 
-def _judged(entry: Entry, caveats: Caveats, theirs: str, *, first: bool) -> Entry:
+def _judged(entry: Entry, caveats: Caveats, protocol: str, *, first: bool) -> Entry:
     """Return a measured entry with its difference and verdict; others keep their verdict.
 
-    theirs: protocol of the paper's number.
+    protocol: of the paper's number.
     """
     ours, paper, waiting = entry.ours, entry.paper, entry.reason
     if ours is None:
@@ -338,8 +338,8 @@ def _judged(entry: Entry, caveats: Caveats, theirs: str, *, first: bool) -> Entr
     if difference is None:
         verdict = "partial" if caveats.lacking else NO_REFERENCE
         return replace(entry, verdict=verdict, reason=caveats.lacking or "no number in the paper")
-    if _base(entry.protocol) != _base(theirs):
-        reason = f"ours is {entry.protocol}, the paper's {theirs}"
+    if _base(entry.protocol) != _base(protocol):
+        reason = f"ours is {entry.protocol}, the paper's {protocol}"
         return replace(entry, verdict=OTHER_PROTOCOL, reason=reason)
     if lacking := "; ".join(filter(None, (caveats.lacking, caveats.training_lacks))):
         return replace(entry, verdict="partial", difference=difference, reason=lacking)
@@ -351,5 +351,5 @@ def _judged(entry: Entry, caveats: Caveats, theirs: str, *, first: bool) -> Entr
 
 
 def _base(protocol: str) -> str:
-    """A protocol without the choice of its gallery, which the table makes and states."""
+    """Return a protocol without its gallery, which the table chooses and states."""
     return protocol.removesuffix("-sound")

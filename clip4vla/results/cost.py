@@ -1,4 +1,4 @@
-"""What the trainings behind a table took: `cost.json` and `train.json` of those that have ended."""
+"""Cost of the trainings behind a table, read from their `cost.json` and `train.json`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from clip4vla.tracking.recorded import check_recorded, rerun
 
 @dataclass(frozen=True)
 class Cost:
-    """One training: hours of the clock, and hours times processes by device, over all attempts."""
+    """Cost of one training: wall-clock hours, and hours times processes by device."""
 
     hours: float
     hardware: dict[str, float]
@@ -21,17 +21,17 @@ class Cost:
 
     @property
     def device_hours(self) -> float:
-        """GPU hours, where every process has a GPU."""
+        """Return the sum over devices: GPU hours, where every process has a GPU."""
         return sum(self.hardware.values())
 
 
 def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
-    """Run key -> its cost; trainings that have not ended are not in it.
+    """Return the cost of each training that has ended, by run key.
 
     Raises UserError for a file that is not a cost.json or a train.json, and for a train.json that
     is another run's or has changed since. cost.json differs between equal runs: no record names it.
     """
-    found = {}
+    costs = {}
     for key in run_keys:
         try:
             path = Path(runs, key, "cost.json")
@@ -40,7 +40,7 @@ def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
             path = Path(runs, key, "train.json")
             training = read_json(path)
             check_recorded(path, key)
-            found[key] = Cost(
+            costs[key] = Cost(
                 hours=hours,
                 hardware=hardware,
                 attempts=attempts,
@@ -53,21 +53,21 @@ def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
             command = rerun("finetune", key)
             fix = f"delete it and {command}" if path.name == "cost.json" else command
             raise UserError(f"{path}: not a {path.name} ({error!r}). Fix: {fix}") from None
-    return found
+    return costs
 
 
 def cost_notes(sheet: Sheet, costs: dict[str, Cost]) -> list[str]:
-    """The small print: device hours of the trainings on the way to the table's numbers."""
-    mine = [costs[key] for key in sheet.trainings if key in costs]
-    if not mine:
+    """Return the footer on device hours of the trainings behind the table's numbers."""
+    ended = [costs[key] for key in sheet.trainings if key in costs]
+    if not ended:
         return []
     hardware: dict[str, float] = {}
-    for cost in mine:
+    for cost in ended:
         for device, hours in cost.hardware.items():
             hardware[device] = hardware.get(device, 0.0) + hours
     spent = "; ".join(f"{_time(hours)} on {device}" for device, hours in sorted(hardware.items()))
     return [
-        f"Cost: {len(mine)} of {len(sheet.trainings)} trainings behind the table have ended, with "
+        f"Cost: {len(ended)} of {len(sheet.trainings)} trainings behind the table have ended, with "
         f"{spent} (processes times hours, every attempt; tables share trainings, so costs of "
         "tables do not add up)."
     ]

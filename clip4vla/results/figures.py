@@ -1,7 +1,8 @@
-"""How every figure is drawn and saved.
+"""Style, colours and saving of all figures.
 
-Drawn with matplotlib's own Figure (no global state), the same bytes for the same input. Colours
-are those of Okabe and Ito, told apart by most colour-blind readers; marks and hatches repeat them.
+Figures use matplotlib's Figure without global state; equal input gives equal bytes. Colours are
+those of Okabe and Ito, which most colour-blind readers can tell apart; marks and hatches add to
+them.
 """
 
 import io
@@ -34,10 +35,10 @@ DARK = "#1c2733"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, GREY)
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE: "dict[RcKeyType, Any]" = {
-    "svg.hashsalt": "clip4vla",  # without it the ids in an SVG are random
+    "svg.hashsalt": "clip4vla",  # else the ids in an SVG are random
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "font.size": 9,
-    "text.parse_math": False,  # titles and labels are the user's: a $ in them is a dollar
+    "text.parse_math": False,  # a $ in a user's title or label is a dollar sign
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid.axis": "x",
@@ -49,7 +50,7 @@ STYLE: "dict[RcKeyType, Any]" = {
 
 
 def style() -> AbstractContextManager[None]:
-    """Draw in the style of all figures."""
+    """Return a context in which figures are drawn in the style of all."""
     return matplotlib.rc_context(STYLE)
 
 
@@ -61,7 +62,7 @@ def save(figure: Figure, stem: str | Path) -> None:
 
 
 def encoded(figure: Figure, kind: str) -> bytes:
-    """A figure as the bytes of an svg or png file."""
+    """Return a figure as the bytes of an svg or png file."""
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with style():
@@ -70,7 +71,7 @@ def encoded(figure: Figure, kind: str) -> bytes:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches; its parts are laid out without overlap."""
+    """Return an empty figure, sizes in inches, whose parts are laid out without overlap."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -79,7 +80,7 @@ def blank(width: float, height: float) -> Figure:
 def shared_legend(
     figure: Figure, axes: Iterable[Axes], columns: int, fontsize: int | None = None
 ) -> None:
-    """One legend below all axes, each label once; nothing where there is none."""
+    """Draw one legend below all axes, with each label once."""
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

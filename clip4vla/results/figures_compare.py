@@ -1,4 +1,4 @@
-"""Figures that set ours beside the paper."""
+"""Figures that compare ours with the paper."""
 
 from collections.abc import Iterable
 
@@ -10,11 +10,11 @@ from clip4vla.results.compare import NOT_COMPARABLE, TOLERANCE, Entry, lower_is_
 from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, blank, style
 from clip4vla.results.sheet import Sheet
 
-OTHER_DATA = " (not comparable: see the notes)"  # in the picture: it may be seen without its table
+OTHER_DATA = " (not comparable: see the notes)"  # the figure may be shown without its table
 
 
 def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
-    """Ours beside the paper on the first metric of each dataset; a missing bar says why."""
+    """Draw ours and the paper on the first metric of each dataset; missing bars give a reason."""
     with style():
         headline = {c.dataset: c for c in reversed(sheet.columns)}
         shown = [
@@ -72,7 +72,7 @@ def _draw_bars(axis: Axes, entries: list[Entry | None]) -> None:
 
 
 def differences(entries: list[Entry]) -> Figure:
-    """Ours minus paper for every number in points; the band is what counts as `within`."""
+    """Draw ours minus paper for every number, in points; the band is the range of `within`."""
     shown = [e for e in entries if e.difference is not None and not lower_is_better(e.metric)]
     with style():
         places = list(dict.fromkeys(_place(e) for e in shown))
@@ -125,7 +125,7 @@ def _place(entry: Entry) -> tuple[str, str, str]:
 
 
 def _measure(entry: Entry) -> str:
-    """R1 of t2v_R1 and of t2a_R1: a row has one of them."""
+    """Return R1 for t2v_R1 and for t2a_R1, since a row has one of them."""
     return (
         entry.metric.split("_", 1)[1] if entry.metric.startswith(("t2v_", "t2a_")) else entry.metric
     )

@@ -1,4 +1,4 @@
-"""What the trainings took, drawn: where the hours of the devices went."""
+"""Figure of the device hours of trainings."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,13 @@ from clip4vla.results.cost import Cost
 from clip4vla.results.figures import BLUE, ORANGE, blank, shared_legend, style
 
 STAGES = {"pretrain": (BLUE, ""), "finetune": (ORANGE, "//")}
-SHOWN = 30  # rows of tables; the rest is one bar
+SHOWN = 30  # rows of tables; all others share one bar
 
 
 def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
-    """Device hours by the row that needed a training first: one bar a row, pre-training apart.
+    """Draw device hours by the row that needed a training first, summed over datasets and seeds.
 
-    `stages`: stage -> run label (table/row/dataset/seed) -> its cost. Over datasets and seeds.
+    `stages`: stage -> run label (table/row/dataset/seed) -> its cost.
     """
     hours: dict[str, dict[str, float]] = {}
     for stage, runs in stages.items():

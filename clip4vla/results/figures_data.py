@@ -1,4 +1,4 @@
-"""Figures of what happened on the way: training curves, and what became of the clips."""
+"""Figures of training curves and of the coverage of the data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +32,10 @@ PARTS = (
 
 
 def read_curve(path: str | Path) -> pd.DataFrame:
-    """A `metrics.jsonl` as a frame: step, name, value, one line a number."""
-    rows = [(step, name, value) for step, found in read_rows(path) for name, value in found.items()]
+    """Read a `metrics.jsonl` as a frame: step, name, value, one line per number."""
+    rows = [
+        (step, name, value) for step, values in read_rows(path) for name, value in values.items()
+    ]
     return pd.DataFrame(rows, columns=["step", "name", "value"])
 
 
@@ -41,12 +43,12 @@ HEADLINES = ("_R1", "_R10", "_MedR", "/CIDEr", "/METEOR", "/accuracy")  # of val
 
 
 def is_headline(name: str) -> bool:
-    """Whether a curve is drawn: all of training, and of validation what the tables lead with."""
+    """Return whether a curve is drawn: all of training, and headline metrics of validation."""
     return not name.startswith(("val/", "test/")) or name.endswith(HEADLINES)
 
 
 def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Training curves: a panel for each loss and headline metric, a line for each run.
+    """Draw training curves: a panel for each loss and headline metric, a line for each run.
 
     `runs`: label -> frame with columns step, name, value (`read_curve`).
     """
@@ -87,7 +89,7 @@ def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
 
 
 def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:
-    """What became of the clips of every split: a bar a split, its parts add up to the official N.
+    """Draw the coverage of every split: the parts of a bar add up to the official N.
 
     `datasets`: dataset version -> its coverage.csv (split, expected, planned, fetched,
     with_video, with_sound, silent).
@@ -139,7 +141,7 @@ def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _parts(row: pd.Series) -> tuple[list[int], int]:
-    """Clips with sound, silent, without video, not fetched, not listed; and their sum."""
+    """Return clips with sound, silent, without video, not fetched, not listed; and their sum."""
     planned = int(row.planned)
     expected = planned if pd.isna(row.expected) else max(int(row.expected), planned)
     counts = [int(row.with_sound), int(row.silent)]

@@ -1,4 +1,4 @@
-"""The figure of `clip4vla data status`: how far a dataset version is, split by split."""
+"""Figure of `clip4vla data status`: progress of a dataset version by split."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from clip4vla.results.figures import (
     style,
 )
 
-LOOKS = {  # fate: colour, hatch
+LOOKS = {  # outcome of a clip: colour, hatch
     "with sound": (BLUE, ""),
     "silent": (SKY, "//"),
     "no usable video": (ORANGE, ".."),
@@ -29,7 +29,7 @@ LOOKS = {  # fate: colour, hatch
 
 
 def status_figure(title: str, by_split: pd.DataFrame, by_status: list[dict]) -> Figure:
-    """Left: a bar a split, its parts add up to the official N. Right: clips by status.
+    """Draw splits, the parts of whose bars add up to the official N, beside clips by status.
 
     `by_split`, `by_status`: of `clip4vla.media.overview`.
     """

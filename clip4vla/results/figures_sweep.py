@@ -1,4 +1,4 @@
-"""A table whose rows are points of a line, drawn: Figure 4 of the paper."""
+"""Figure of a sweep, a table whose rows are points of a line: Figure 4 of the paper."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,10 +12,10 @@ LINES = ("-", "--", "-.", ":")
 
 
 def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
-    """A panel for each heading of the columns, a line for each dataset and gallery.
+    """Draw a panel for each heading of the columns, a line for each dataset and gallery.
 
-    Bars are standard deviations over seeds or folds; of a single run its interval, where it has
-    one. The one best point of a line is ringed. What has not been run is named in its panel.
+    Bars are standard deviations over seeds or folds, or the interval of a single run. A single
+    best point of a line is ringed. Lines that have not been run are listed in their panel.
     """
     at = {row.row: row.at for row in sheet.rows if row.at is not None}
     headings = list(dict.fromkeys(column.label for column in sheet.columns))
@@ -90,7 +90,7 @@ def _panel(
 
 
 def _bar(entry: Entry) -> tuple[float, float]:
-    """How far the bar of a point reaches below and above it."""
+    """Return how far the bar of a point reaches below and above it."""
     sd = entry.sd if entry.fold_sd is None else entry.fold_sd
     ours, low, high = entry.ours, entry.low, entry.high
     if sd is None and ours is not None and low is not None and high is not None:

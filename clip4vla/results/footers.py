@@ -1,4 +1,4 @@
-"""The small print under a table: units, rules, data behind every N, and the claim as a whole."""
+"""Footers of a table: units, rules, the data behind every N, and a summary."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ from clip4vla.results.tidy import HALF_WEIGHTS
 
 LEAKS = "Clips left out of pre-training because their videos are held out"
 SMALL_BATCHES = "Batches smaller than asked for, because training had fewer samples"
-WARNINGS = (  # what a selection means, where it is not the usual one
+WARNINGS = (  # (text in `selection`, warning) for unusual selections
     (
         "best_test_as_paper",
         "Numbers selected by best_test_as_paper are those of the epoch that is best on the "
@@ -54,7 +54,7 @@ EXTRAS = {
 def footers(
     sheet: Sheet, entries: list[Entry], paper: list[Published], costs: dict[str, Cost]
 ) -> list[str]:
-    """All lines of small print, each a sentence or two."""
+    """Return all footers, each a sentence or two."""
     measured = [entry for entry in entries if entry.ours is not None]
     lines = [_units(sheet)]
     if measured:
@@ -127,7 +127,7 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
         and e.paper is not None
         and e.verdict not in (OTHER_GALLERY, OTHER_PROTOCOL)
     ]
-    # A mean of differences to other data or models says nothing.
+    # A mean of differences to other data or models is meaningless.
     compared = [
         e.difference
         for e in measured
@@ -147,17 +147,17 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
 
 
 def _data(sheet: Sheet, measured: list[Entry]) -> list[str]:
-    seen = {}
+    lines = {}
     for e in measured:
         ids = " ".join(digest[:12] for digest in e.ids_sha256.split())
         size = e.gallery_size
         key = (e.dataset, e.gallery, e.protocol, e.data_version, ids, size)
         gallery = "all clips" if e.gallery == "all" else "clips with sound"
-        seen[key] = (
+        lines[key] = (
             f"Data: {sheet.dataset_label(e.dataset)}, protocol {e.protocol}, {gallery}: version "
             f"{e.data_version}, N = {size}, ids sha256 {ids}."
         )
-    return list(seen.values())
+    return list(lines.values())
 
 
 def _shared(
@@ -174,7 +174,7 @@ def _shared(
 
 
 def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:
-    """Numbers that ties leave open, from all lost to all won."""
+    """List the numbers that depend on ties, from all lost to all won."""
     open_ = []
     for e in measured:
         if e.pessimistic is not None and e.optimistic is not None:
@@ -191,7 +191,7 @@ def _shows(sheet: Sheet, extra: str) -> bool:
 
 
 def _missing(sheet: Sheet, entries: list[Entry]) -> list[str]:
-    """Why numbers of ours are not there, or not judged."""
+    """List why numbers of ours are missing or not judged."""
     mine = [entry for entry in entries if entry.kind == "ours"]
     reasons: dict[str, list[Entry]] = {}
     for entry in mine:
@@ -204,16 +204,16 @@ def _missing(sheet: Sheet, entries: list[Entry]) -> list[str]:
             reasons.setdefault(f"{entry.verdict}, {reason}", []).append(entry)
     return [
         f"{_upper(why)}: {place}."
-        for why, found in reasons.items()
-        for place in _places(sheet, found, mine, "every row of ours")
+        for why, affected in reasons.items()
+        for place in _places(sheet, affected, mine, "every row of ours")
     ]
 
 
 def _oddities(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> list[str]:
-    """The notes of paper.tsv on the numbers shown.
+    """List the notes of paper.tsv on the numbers shown.
 
-    A note's parts stand between semicolons: a part that more numbers share is said of all of them
-    at once, and parts of the same numbers stay together.
+    A note's parts are separated by semicolons. A part that several numbers share is printed once
+    for all of them, and parts of the same numbers stay together.
     """
     table = sheet.paper_table or sheet.table
     notes = {(n.row, n.dataset, n.metric): n for n in paper if n.table == table and n.note}
@@ -226,30 +226,30 @@ def _oddities(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> lis
             for part in note.note.split("; "):
                 parts.setdefault((note.source, part), []).append(entry)
     lines: dict[str, list[str]] = {}
-    for (source, part), found in parts.items():
-        for place in _places(sheet, found, printed, "every row"):
+    for (source, part), noted in parts.items():
+        for place in _places(sheet, noted, printed, "every row"):
             lines.setdefault(f"{source} ({place})", []).append(part)
-    return [f"{where}: {'; '.join(said)}." for where, said in lines.items()]
+    return [f"{where}: {'; '.join(notes)}." for where, notes in lines.items()]
 
 
-def _places(sheet: Sheet, found: list[Entry], among: list[Entry], every_row: str) -> list[str]:
-    """Where entries stand, as `ROW; ROW on DATASET`; with the columns, where they are not all."""
+def _places(sheet: Sheet, entries: list[Entry], among: list[Entry], every_row: str) -> list[str]:
+    """Return the places of entries, as `ROW; ROW on DATASET`, with columns unless all are meant."""
     rows: dict[tuple[str, str], dict[str, str]] = {}  # (dataset, its columns) -> row -> label
-    for row, dataset in dict.fromkeys((entry.row, entry.dataset) for entry in found):
+    for row, dataset in dict.fromkeys((entry.row, entry.dataset) for entry in entries):
         some, every = (
             {e.column: e.label for e in of if (e.row, e.dataset) == (row, dataset)}
-            for of in (found, among)
+            for of in (entries, among)
         )
         names = [sheet.column_label(dataset, column) for column in some]
-        told = ", ".join(names) if len(some) < len(every) else ""
-        rows.setdefault((dataset, told), {})[row] = next(iter(some.values()))
+        columns = ", ".join(names) if len(some) < len(every) else ""
+        rows.setdefault((dataset, columns), {})[row] = next(iter(some.values()))
     places: dict[str, list[str]] = {}
-    for (dataset, told), labels in rows.items():
+    for (dataset, columns), labels in rows.items():
         all_of_them = len(labels) > 2 and labels.keys() == {
             e.row for e in among if e.dataset == dataset
         }
         text = every_row if all_of_them else "; ".join(labels.values())
-        places.setdefault(text, []).append(f"{sheet.dataset_label(dataset)} {told}".strip())
+        places.setdefault(text, []).append(f"{sheet.dataset_label(dataset)} {columns}".strip())
     return [f"{text} on {', '.join(where)}" for text, where in places.items()]
 
 

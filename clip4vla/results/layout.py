@@ -1,7 +1,7 @@
-"""A table as lines of text cells, before any markup: what every format of it shows.
+"""Layout of a table as lines of text cells, before any markup; all formats are made from it.
 
-Each row of a sheet becomes up to four lines under each other: the paper's numbers, ours, the
-difference and the verdict. So numbers that belong together stand in one column.
+Each row of a sheet becomes up to four lines: the paper's numbers, ours, the difference and the
+verdict, so that numbers to compare are in one column.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,10 +22,10 @@ ORDER = "(order)"  # in place of a row's name, which has no brackets
 
 @dataclass(frozen=True)
 class Line:
-    """One printed line: which row it belongs to, what it holds, a text for every column."""
+    """One printed line of a row, with a text for every column."""
 
     row: str
-    label: str  # printed once a row
+    label: str  # printed once per row
     source: str  # paper | ours | difference | verdict
     suffix: str  # gallery where a row has two, and seeds
     cells: tuple[str, ...]
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A whole table in plain text."""
+    """A table in plain text."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ def build_grid(
     paper: list[Published],
     costs: dict[str, Cost] | None = None,
 ) -> Grid:
-    """Lay a table out. Every cell has a text: a number, a reason, or an em dash."""
+    """Lay out a table. Every cell has a text: a number, a reason, or an em dash."""
     costs = costs or {}
     took = cost_entries(sheet, paper, costs)
     groups = [(sheet.dataset_label(DATASET), len(COLUMNS))] if sheet.costs else []
@@ -80,7 +80,7 @@ def build_grid(
 
 
 def measured(entry: Entry) -> str:
-    """Ours: mean ± sd (over folds where there are some, else over seeds), or why there is none."""
+    """Return ours as mean ± sd (over folds if any, else over seeds), or why it is missing."""
     if entry.ours is None:
         return entry.verdict
     sd = entry.sd if entry.fold_sd is None else entry.fold_sd
@@ -89,7 +89,7 @@ def measured(entry: Entry) -> str:
 
 
 def seeds(entry: Entry) -> str:
-    """How many seeds stand behind a number, and how many folds behind each."""
+    """Return the number of seeds behind a number, and of folds per seed."""
     folds = f"{entry.folds} folds" if entry.folds > 1 else ""
     if not entry.seeded:
         return folds or "1 run"
@@ -98,7 +98,7 @@ def seeds(entry: Entry) -> str:
 
 
 def counts(entry: Entry) -> str:
-    """The N behind a number: queries × clips; scored/expected clips; silent ones."""
+    """Return the N behind a number: queries × clips; scored/expected clips; silent ones."""
     if entry.ours is None:
         return NO_REFERENCE
     same = entry.queries == entry.gallery_size
@@ -119,7 +119,7 @@ def _galleries(entries: list[Entry], dataset: str) -> set[str]:
 
 
 def _order_line(sheet: Sheet, entries: list[Entry]) -> list[Line]:
-    """The table's last line, where two rows of it can be compared with two of the paper's."""
+    """Return the last line, on the order of rows, where two of them can be compared."""
     found = orders(sheet, entries)
     cells = list(cost_cells([], "verdict")) if sheet.costs else []
     for dataset in sheet.datasets():
@@ -136,8 +136,8 @@ def _row_lines(
     primary: dict[tuple[str, str], Entry] = {}
     for entry in entries:
         primary.setdefault((entry.dataset, entry.column), entry)
-    # A dataset's first gallery stands in the first line, and so on; a line is named by its gallery
-    # only where some dataset of the table has two.
+    # Line n shows the n-th gallery of each dataset; it names its gallery only where some dataset of
+    # the table has two.
     ranked: dict[str, list[str]] = {}
     for entry in entries:
         if entry.gallery not in ranked.setdefault(entry.dataset, []):
@@ -173,12 +173,12 @@ def _row_lines(
     if first.kind == "paper":
         return lines
     for index in range(max(map(len, ranked.values()))):
-        of = {dataset: found[index] for dataset, found in ranked.items() if index < len(found)}
+        of = {name: shown[index] for name, shown in ranked.items() if index < len(shown)}
         pick = {(e.dataset, e.column): e for e in entries if e.gallery == of.get(e.dataset)}
         names = dict.fromkeys(gallery.replace("_", " ") for gallery in of.values())
         suffix = ["; ".join(names)] if several else []
         behind = list(dict.fromkeys(seeds(e) for e in pick.values() if e.ours is not None))
-        # The number of seeds stands once where it is the same for the whole line.
+        # The number of seeds is printed once if it is the same for the whole line.
         text = measured if len(behind) < 2 else _measured_with_seeds
         suffix += behind if len(behind) == 1 else []
         lines.append(line("ours", pick, text, counts, ", ".join(suffix)))

@@ -79,37 +79,39 @@ def _clips(item: TrainedOn) -> str:
 
 
 def _differences(made: MadeWith) -> list[str]:
-    found = []
+    differences = []
     if made.architecture not in ARCHITECTURES or made.activation != ACTIVATION:
-        found.append(f"towers are {_model(made)}, the paper's {ARCHITECTURES[0]} ({ACTIVATION})")
+        differences.append(
+            f"towers are {_model(made)}, the paper's {ARCHITECTURES[0]} ({ACTIVATION})"
+        )
     if made.weights is None:
-        found.append(f"towers began with random weights, the paper's with {WEIGHTS[0]}")
+        differences.append(f"towers began with random weights, the paper's with {WEIGHTS[0]}")
     elif made.imported:
-        found.append(f"it began with {_weights(made)}, whose training is not recorded")
+        differences.append(f"it began with {_weights(made)}, whose training is not recorded")
     elif made.published not in WEIGHTS:
-        found.append(f"it began with {_weights(made)}, the paper's with {WEIGHTS[0]}")
+        differences.append(f"it began with {_weights(made)}, the paper's with {WEIGHTS[0]}")
     sources = sorted(
         {item.reader for t in made.trainings if t.stage == "pretrain" for item in t.clips}
     )
     if sources and tuple(sources) != PRETRAINING:
         theirs = " and ".join(PRETRAINING)
-        found.append(f"pre-trained on {' and '.join(sources)}, the paper on {theirs}")
+        differences.append(f"pre-trained on {' and '.join(sources)}, the paper on {theirs}")
     unknown = (
         f"trained on {item.dataset} {item.split}, whose number of clips is not declared"
         for item in _trained_on(made)
         if item.expected is None
     )
-    return [*found, *dict.fromkeys(unknown)]
+    return [*differences, *dict.fromkeys(unknown)]
 
 
 def _lacks(made: MadeWith) -> list[str]:
     """Describe training splits that are smaller than declared by more than their tolerance."""
-    found = (
+    lacking = (
         f"trained on {item.usable:,} of {item.expected:,} clips of {item.dataset} {item.split}"
         for item in _trained_on(made)
         if item.expected is not None and item.usable < item.expected * (1 - (item.tolerance or 0.0))
     )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(lacking))
 
 
 def _trained_on(made: MadeWith) -> list[TrainedOn]:

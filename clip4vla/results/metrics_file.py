@@ -1,4 +1,4 @@
-"""metrics.json: what every evaluation states of its numbers, whatever its task."""
+"""Format of metrics.json, the file that every evaluation writes about its numbers."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 
 class Stated(BaseModel):
-    """A part of the file. Every field must be there; a task may add more."""
+    """A part of the file. Every field is required; a task may add more."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -47,7 +47,7 @@ class Gallery(Stated):
 
 
 class Varied(Stated):
-    """The same checkpoint and clips under another sound."""
+    """Scores of the same checkpoint and clips with other audio."""
 
     missing_audio: str = Field(description="what silent clips have for a sound")
     protocol: str = Field(description="of the main gallery")
@@ -115,32 +115,32 @@ def read_run_metrics(folder: Path, key: str) -> tuple[Metrics, bool]:
     Raises UserError where it is another run's or its sha256 differs.
     """
     path = folder / "metrics.json"
-    found = read_metrics(path)
-    check_key(path, found, key)
-    return found, check_recorded(path, key)
+    metrics = read_metrics(path)
+    check_key(path, metrics, key)
+    return metrics, check_recorded(path, key)
 
 
-def check_key(path: Path, found: Metrics, key: str) -> None:
+def check_key(path: Path, metrics: Metrics, key: str) -> None:
     """Raise UserError where the metrics.json in the folder of a run is another run's."""
-    if found.run_key != key:
+    if metrics.run_key != key:
         raise UserError(
-            f"{path}: is of run {found.run_key}, not of {key}. Fix: {rerun('evaluate', key)}"
+            f"{path}: is of run {metrics.run_key}, not of {key}. Fix: {rerun('evaluate', key)}"
         )
 
 
 def read_metrics(path: str | Path) -> Metrics:
-    """Read and check a metrics.json. Raises UserError: file, field, remedy."""
+    """Read and check a metrics.json. Raises UserError with file, field and remedy."""
     path = Path(path)
     try:
         return Metrics.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UserError(
-            f"{path}: not the metrics of an evaluation of this version ({what}); delete it and run "
-            "the evaluation again"
+            f"{path}: not the metrics of an evaluation of this version ({problem}). Fix: delete it "
+            "and run the evaluation again"
         ) from None
     except ValueError as error:
         raise UserError(
-            f"{path}: not JSON ({error}); delete it and run the evaluation again"
+            f"{path}: not JSON ({error}). Fix: delete it and run the evaluation again"
         ) from None

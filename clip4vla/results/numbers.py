@@ -1,7 +1,7 @@
 r"""All numbers as LaTeX macros: `\valours{table5/type_token/msrvtt/t2a_R1}` in running text.
 
-One file to \input, so that a manuscript's numbers change with the runs. A name that is not there
-stops LaTeX with an error that says so; a number that has not been measured prints as a bold `??`.
+One file to \input, so that a manuscript's numbers follow the runs. An unknown name stops LaTeX
+with an error; a number that has not been measured prints as a bold `??`.
 """
 
 from clip4vla.results.compare import Entry
@@ -29,7 +29,7 @@ UNKNOWN = r"\textbf{??}"
 
 
 def to_numbers(entries: list[Entry]) -> str:
-    """The file's text. Equal entries give equal text."""
+    """Return the text of the file. Equal entries give equal text."""
     lines, named = [], set()
     for entry in entries:
         name = f"{entry.table}/{entry.row}/{entry.dataset}/{entry.metric}"

@@ -1,4 +1,4 @@
-"""Whether ours keeps the order that the paper gives to its rows: what an ablation claims."""
+"""Check of the order of rows, the claim of an ablation, against the paper's order."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,57 +11,57 @@ from clip4vla.results.text import number
 
 @dataclass(frozen=True)
 class Order:
-    """One column: pairs of rows that the paper tells apart and ours scored on the same clips."""
+    """Pairs of rows of one column that differ in the paper and that ours scored on equal clips."""
 
     pairs: int
-    broken: tuple[tuple[Entry, Entry], ...]  # pairs that stand the other way round, or equal
-    partial: bool  # whether clips or seeds are missing behind any of it
+    broken: tuple[tuple[Entry, Entry], ...]  # pairs in the opposite order, or equal
+    partial: bool  # whether clips or seeds of any pair are missing
 
     @property
     def verdict(self) -> str:
-        """`order kept 10/10`, or `order broken 9/10` with the pairs that are kept."""
+        """Return `order kept 10/10`, or `order broken 9/10` with the number of pairs kept."""
         kept = self.pairs - len(self.broken)
         word = "broken" if self.broken else "kept"
         return f"order {word} {kept}/{self.pairs}" + (", partial" if self.partial else "")
 
 
 def orders(sheet: Sheet, entries: list[Entry]) -> dict[tuple[str, str], Order]:
-    """Return the order of each (dataset, column); columns without a comparable pair have none.
+    """Return the order in each (dataset, column) that has a comparable pair.
 
     Entries that are not comparable to the paper's are left out.
     """
-    found = {}
+    checked = {}
     judged = [e for e in entries if e.difference is not None and e.verdict != NOT_COMPARABLE]
     for column in sheet.columns:
         place = (column.dataset, column.metric)
         rows = [e for e in judged if (e.dataset, e.column) == place]
-        pairs = [pair for pair in combinations(rows, 2) if _can_be_told(*pair)]
+        pairs = [pair for pair in combinations(rows, 2) if _comparable(*pair)]
         if pairs:
             broken = tuple(pair for pair in pairs if not _kept(*pair))
             partial = any(e.verdict == "partial" for pair in pairs for e in pair)
-            found[place] = Order(len(pairs), broken, partial)
-    return found
+            checked[place] = Order(len(pairs), broken, partial)
+    return checked
 
 
 def order_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
-    """The small print: what the verdict counts, and every pair that stands the other way round."""
-    found = orders(sheet, entries)
-    if not found:
+    """Return the footers on the order: its rule, and every pair in the opposite order."""
+    checked = orders(sheet, entries)
+    if not checked:
         return []
     lines = [
         "Order: of the pairs of rows that the paper tells apart and ours scored on the same "
         "clips, those that stand the same way round."
     ]
-    for (dataset, metric), order in found.items():
+    for (dataset, metric), order in checked.items():
         label = sheet.column_label(dataset, metric)
         if order.broken:
-            pairs = "; ".join(_told(one, two) for one, two in order.broken)
+            pairs = "; ".join(_described(one, two) for one, two in order.broken)
             lines.append(f"Order broken, {sheet.dataset_label(dataset)} {label}: {pairs}.")
     return lines
 
 
 def best_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
-    """Of a sweep: where each dataset is best; of equals the first."""
+    """Return the footer on the best row of a sweep for each dataset; the first one among equals."""
     if not sheet.sweep:
         return []
     places = []
@@ -76,17 +76,17 @@ def best_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
 
 
 def order_cell(order: Order | None) -> str:
-    """What stands in the table's last line."""
+    """Return a cell of the table's last line."""
     return order.verdict if order else NO_REFERENCE
 
 
-def _can_be_told(one: Entry, two: Entry) -> bool:
-    """The paper tells the two apart, and ours were scored on the same clips."""
+def _comparable(one: Entry, two: Entry) -> bool:
+    """Return whether the paper's numbers differ and ours were scored on the same clips."""
     return one.paper != two.paper and one.ids_sha256 == two.ids_sha256
 
 
 def _numbers(entry: Entry) -> tuple[float, float]:
-    """Ours and the paper's of an entry that has a difference."""
+    """Return ours and the paper's number of an entry that has a difference."""
     assert entry.ours is not None and entry.paper is not None
     return entry.ours, entry.paper
 
@@ -96,8 +96,8 @@ def _kept(one: Entry, two: Entry) -> bool:
     return (ours_one - ours_two) * (paper_one - paper_two) > 0
 
 
-def _told(one: Entry, two: Entry) -> str:
-    """A pair with its numbers, the paper's, and whether the spread over seeds is as large."""
+def _described(one: Entry, two: Entry) -> str:
+    """Describe a pair by ours, the paper's numbers, and whether they are within 2 sd."""
     (ours_one, paper_one), (ours_two, paper_two) = _numbers(one), _numbers(two)
     ours, paper = (
         " and ".join(number(value, one.metric) for value in values)

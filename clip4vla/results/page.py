@@ -1,4 +1,4 @@
-"""The one page with everything: tables, figures and curves in a single file that needs no other."""
+"""The results page: tables, figures and curves in one self-contained file."""
 
 import base64
 import re
@@ -41,9 +41,9 @@ def build_page(
 
     `curve_files`: stage -> run label -> metrics.jsonl; `coverage_files`: dataset version ->
     coverage.csv; `trainings`: stage -> run key -> run label, whose costs are summed up; `links`:
-    text -> address, relative to `out`, of pages to look at. Figures: `difference`, `coverage`,
-    `cost`, `curves-<stage>`, and one named after each table that sweeps. Files that are not there
-    yet are left out, as runs that have not ended are `not run` in the tables.
+    text -> address, relative to `out`, of example pages. Figures: `difference`, `coverage`,
+    `cost`, `curves-<stage>`, and one named after each table that sweeps. Missing files are left
+    out, as runs that have not ended are `not run` in the tables.
     """
     out = Path(out)
     contents = [read_sheet(path) for path in sheets]

@@ -1,7 +1,7 @@
 """The published numbers, `experiments/paper.tsv`: read and checked line by line.
 
-Columns: table, row, label, dataset, protocol, metric, value, source, note. Values stand as they
-are printed (recalls, accuracies and caption scores in percent); oddities of the print are notes.
+Columns: table, row, label, dataset, protocol, metric, value, source, note. Values are as printed
+(recalls, accuracies and caption scores in percent); misprints and the like are notes.
 """
 
 import math
@@ -20,7 +20,7 @@ CIDERS = ("CIDEr", "CIDEr_whitespace")
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number."""
+    """One published number."""
 
     table: str
     row: str
@@ -35,18 +35,19 @@ class Published:
 
 
 def read_paper(path: str | Path) -> list[Published]:
-    """All published numbers, in the file's order. Raises UserError with file:line."""
+    """Read all published numbers, in the file's order. Raises UserError with file:line."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UserError(f"{describe_os_error(error)}; `paper` of the config names it") from None
+        raise UserError(f"{describe_os_error(error)}. Fix: correct `paper` in the config") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
+        raise UserError(f"{path}: not UTF-8. Fix: save it as UTF-8") from None
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines or tuple(lines[0].split("\t")) != COLUMNS:
-        raise UserError(f"{path}:1: the header must be {' '.join(COLUMNS)}, separated by tabs")
+        header = " ".join(COLUMNS)
+        raise UserError(f"{path}:1: wrong header. Fix: write {header}, separated by tabs")
     numbers: list[Published] = []
     first_line: dict[tuple[str, ...], int] = {}
     labels: dict[tuple[str, str], str] = {}
@@ -56,14 +57,14 @@ def read_paper(path: str | Path) -> list[Published]:
         key = (entry.table, entry.row, entry.dataset, entry.metric)
         if key in first_line:
             raise UserError(
-                f"{where}: {' '.join(key)} stands in line {first_line[key]} already; keep one"
+                f"{where}: {' '.join(key)} is in line {first_line[key]} already. Fix: keep one"
             )
         first_line[key] = number
         label = labels.setdefault((entry.table, entry.row), entry.label)
         if label != entry.label:
             raise UserError(
-                f"{where}: row {entry.row} is labelled {label!r} above and {entry.label!r} here; "
-                "use one label"
+                f"{where}: row {entry.row} is labelled {label!r} above and {entry.label!r} "
+                "here. Fix: use one label"
             )
         numbers.append(entry)
     return numbers
@@ -73,21 +74,25 @@ def _parse(line: str, number: int, where: str) -> Published:
     fields = line.split("\t")
     if len(fields) != len(COLUMNS):
         raise UserError(
-            f"{where}: {len(fields)} fields instead of {len(COLUMNS)}; separate them by single tabs"
+            f"{where}: {len(fields)} fields instead of {len(COLUMNS)}. Fix: separate them by "
+            "single tabs"
         )
     named = dict(zip(COLUMNS, fields, strict=True))
     for name, text in named.items():
         if name != "note" and not text.strip():
-            raise UserError(f"{where}: {name} is empty; fill it in")
+            raise UserError(f"{where}: {name} is empty. Fix: fill it in")
     try:
         value = float(named["value"])
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: value {named['value']!r} is not a number such as 46.2")
+        raise UserError(f"{where}: value {named['value']!r} is not a number. Fix: write 46.2")
     for name in ("table", "row", "dataset"):  # parts of the names of numbers.tex
         if not re.fullmatch(NAME, named[name]):
-            raise UserError(f"{where}: {name} {named[name]!r}: only a-z, 0-9 and _, a letter first")
+            raise UserError(
+                f"{where}: {name} {named[name]!r} is not a valid name. Fix: begin with a letter, "
+                "and use only a-z, 0-9 and _"
+            )
     _check_metric(named["metric"], value, where)
     return Published(
         table=named["table"],
@@ -104,7 +109,7 @@ def _parse(line: str, number: int, where: str) -> Published:
 
 
 def _check_metric(metric: str, value: float, where: str) -> None:
-    """Its name is one of ours, or a cost, and the value can be one of it."""
+    """Raise UserError for an unknown metric, and for a value out of its range."""
     known = every_metric()
     if metric not in known and not metric.endswith(COSTS):
         raise UserError(f"{where}: no metric {metric!r}{did_you_mean(metric, known)}")
@@ -112,12 +117,12 @@ def _check_metric(metric: str, value: float, where: str) -> None:
     if not low <= value <= high:
         unit = "a percentage" if high == 100 else "a number"
         raise UserError(
-            f"{where}: {metric} is {value:g}: {unit} from {low:g} to {high:g} is wanted"
+            f"{where}: {metric} is {value:g}. Fix: write {unit} from {low:g} to {high:g}"
         )
 
 
 def _range(metric: str) -> tuple[float, float]:
-    """Least and largest value of a metric: ranks count from 1, a CIDEr of many may exceed 100."""
+    """Return the range of a metric: ranks count from 1, and CIDEr may exceed 100."""
     if metric.endswith("_gain"):
         return -math.inf, math.inf
     if metric.endswith(("MedR", "MeanR")):

@@ -1,6 +1,6 @@
-"""What pre-training took, beside a table's numbers: as the paper prints it, and as our runs did it.
+"""Cost of pre-training in a table, the paper's and ours.
 
-A table shows it where its file says `costs: true`. Nothing is judged: devices differ.
+Tables with `costs: true` show it. It gets no verdict, because devices differ.
 """
 
 import re
@@ -12,7 +12,7 @@ from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Row, Sheet
 from clip4vla.results.text import number
 
-DATASET = "pretraining"  # of these lines in paper.tsv
+DATASET = "pretraining"  # of the costs in paper.tsv
 DAYS = "device_days"  # ours; the paper's name their device, as v100_days
 COLUMNS = {
     DAYS: "device days",
@@ -22,7 +22,7 @@ COLUMNS = {
 
 
 class _Ours(NamedTuple):
-    """What our runs took, as an entry states it."""
+    """Our cost and its verdict, for an entry."""
 
     verdict: str = PAPER_ONLY
     reason: str = ""
@@ -30,7 +30,7 @@ class _Ours(NamedTuple):
 
 
 def cost_entries(sheet: Sheet, paper: list[Published], costs: dict[str, Cost]) -> list[Entry]:
-    """Every cost of a table that shows them: the paper's rows, and ours once they have ended."""
+    """Return the costs of a table that shows them: the paper's, and ours once runs have ended."""
     table = sheet.paper_table or sheet.table
     printed: dict[str, dict[str, Published]] = {}
     for item in paper if sheet.costs else ():
@@ -62,7 +62,7 @@ def cost_entries(sheet: Sheet, paper: list[Published], costs: dict[str, Cost]) -
 
 
 def cost_cells(entries: list[Entry], source: str) -> tuple[str, ...]:
-    """Texts for the columns, of one row's costs and one of its lines: `paper`, `ours` or other."""
+    """Return the cells of one line (`paper`, `ours` or other) of one row's costs."""
     if source == "paper":
         cells = {e.metric: number(e.paper, e.metric) for e in entries if e.paper is not None}
         cells[DAYS] = _printed_days(entries)
@@ -74,16 +74,16 @@ def cost_cells(entries: list[Entry], source: str) -> tuple[str, ...]:
 
 
 def _ours(row: Row, costs: dict[str, Cost]) -> dict[str, _Ours]:
-    """Metric -> what its entry says: days of all of a row's pre-trainings, else the largest."""
-    found = [costs[key] for key in row.pretrainings if key in costs]
-    if len(found) < len(row.pretrainings):
+    """Return our costs by metric: days summed over a row's pre-trainings, the largest of others."""
+    ended = [costs[key] for key in row.pretrainings if key in costs]
+    if len(ended) < len(row.pretrainings):
         return dict.fromkeys(COLUMNS, _Ours(NOT_RUN, "its runs have not ended"))
     values = {
-        DAYS: sum(cost.device_hours for cost in found) / 24,
-        "batch_size": max(cost.batch_size for cost in found),
-        "trained_params_M": max(cost.trained_parameters for cost in found) / 1e6,
+        DAYS: sum(cost.device_hours for cost in ended) / 24,
+        "batch_size": max(cost.batch_size for cost in ended),
+        "trained_params_M": max(cost.trained_parameters for cost in ended) / 1e6,
     }
-    devices = ", ".join(sorted({device for cost in found for device in cost.hardware}))
+    devices = ", ".join(sorted({device for cost in ended for device in cost.hardware}))
     return {
         metric: _Ours(NO_REFERENCE, f"on {devices}" if metric == DAYS else "", value)
         for metric, value in values.items()
@@ -98,11 +98,11 @@ def _measured(entry: Entry) -> str:
 
 
 def _printed_days(entries: list[Entry]) -> str:
-    """`48 V100`, `512–768 TPU`: the device stands in the metric's name."""
+    """Return `48 V100`, or `512–768 TPU`; the metric's name has the device."""
     days: dict[str, list[str]] = {}
     for entry in entries:
-        found = re.fullmatch(r"([a-z0-9]+)_days(_min|_max)?", entry.metric)
-        if found and entry.paper is not None:
+        named = re.fullmatch(r"([a-z0-9]+)_days(_min|_max)?", entry.metric)
+        if named and entry.paper is not None:
             value = number(entry.paper, entry.metric)
-            days.setdefault(found[1].upper(), []).append(value)
+            days.setdefault(named[1].upper(), []).append(value)
     return "; ".join(f"{'–'.join(values)} {device}" for device, values in days.items())

@@ -1,4 +1,4 @@
-"""A grid of texts as Markdown, HTML and LaTeX. Equal grids give equal text."""
+"""Markdown, HTML and LaTeX of a table. Equal grids give equal text."""
 
 import re
 from collections.abc import Iterator
@@ -50,12 +50,12 @@ BADGES = (
 
 
 def source_text(line: Line) -> str:
-    """What a line holds: `paper`, `ours (with sound)` and so on."""
+    """Return the label of a line: `paper`, `ours (with sound)` and so on."""
     return f"{line.source} ({line.suffix})" if line.suffix else line.source
 
 
 def to_markdown(grid: Grid) -> str:
-    """GitHub Markdown: one header row, dataset and metric in each heading."""
+    """Return GitHub Markdown with one header row, dataset and metric in each heading."""
     headings = [
         f"{group} {heading}"
         for (group, size), start in _spans(grid)
@@ -76,12 +76,12 @@ def to_markdown(grid: Grid) -> str:
 
 
 def to_html(grid: Grid) -> str:
-    """A whole HTML page that needs no other file."""
+    """Return a self-contained HTML page."""
     return html_page(grid.title, f"<h1>{escape(grid.title)}</h1>\n{html_fragment(grid)}")
 
 
 def html_page(title: str, body: str) -> str:
-    """A page with the style of all tables around a body."""
+    """Return a page with the style of all tables around a body."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -91,7 +91,7 @@ def html_page(title: str, body: str) -> str:
 
 
 def html_fragment(grid: Grid) -> str:
-    """Note, table and small print, without a heading."""
+    """Return note, table and footers, without a heading."""
     out = [f'<p class="note"><strong>Note.</strong> {escape(grid.note)}</p>'] if grid.note else []
     out.append('<div class="scroll"><table>')
     if grid.caption:
@@ -122,7 +122,7 @@ def html_fragment(grid: Grid) -> str:
 
 
 def to_latex(grid: Grid) -> str:
-    """A `table` with booktabs rules; the document needs booktabs and graphicx."""
+    """Return a `table` with booktabs rules; the document needs booktabs and graphicx."""
     columns = len(grid.headings)
     groups = [rf"\multicolumn{{{size}}}{{c}}{{{tex(name)}}}" for name, size in grid.groups]
     rules = [
@@ -139,7 +139,7 @@ def to_latex(grid: Grid) -> str:
         " & & " + " & ".join(tex(heading) for heading in grid.headings) + r" \\",
     ]
     ours = {line.row for line in grid.lines if line.source == "ours"}
-    above = True  # whether the row above has lines of ours: such rows stand between rules
+    above = True  # whether the row above has lines of ours; rules surround such rows
     for line, label in _labelled(grid):
         if label:
             if above or line.row in ours:
@@ -159,13 +159,13 @@ def to_latex(grid: Grid) -> str:
 
 
 def _own_title(grid: Grid) -> str:
-    """The title without the paper's number in front of it: LaTeX counts tables itself."""
-    found = re.fullmatch(r"((?:Table|Figure) \d+): (.)(.*)", grid.title)
-    return f"{found[2].upper()}{found[3]} ({found[1]} of the paper)" if found else grid.title
+    """Return the title without the paper's number before it, because LaTeX counts tables."""
+    parts = re.fullmatch(r"((?:Table|Figure) \d+): (.)(.*)", grid.title)
+    return f"{parts[2].upper()}{parts[3]} ({parts[1]} of the paper)" if parts else grid.title
 
 
 def _spans(grid: Grid) -> Iterator[tuple[tuple[str, int], int]]:
-    """Each group of columns, and the number of its first column."""
+    """Yield each group of columns with the number of its first column."""
     start = 0
     for group in grid.groups:
         yield group, start
@@ -173,7 +173,7 @@ def _spans(grid: Grid) -> Iterator[tuple[tuple[str, int], int]]:
 
 
 def _labelled(grid: Grid) -> Iterator[tuple[Line, str]]:
-    """Lines with their label where a row begins, and an empty text below it."""
+    """Yield lines with their label, which is empty below a row's first line."""
     last = None
     for line in grid.lines:
         yield line, line.label if line.row != last else ""

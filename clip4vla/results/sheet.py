@@ -1,6 +1,6 @@
-"""The sheet of a table: its rows and columns, and which evaluations fill the cells.
+"""The sheet of a table: its rows and columns, and the evaluations that fill its cells.
 
-The config room expands an experiment into `results/tables/<table>/rows.json`; this is its format.
+This is the format of `results/tables/<table>/rows.json`, into which an experiment is expanded.
 """
 
 from pathlib import Path
@@ -53,7 +53,7 @@ class Row(Section):
 
 
 class Sheet(Section):
-    """Everything about a table but its numbers."""
+    """A table without its numbers."""
 
     table: str
     title: str
@@ -72,15 +72,15 @@ class Sheet(Section):
     rows: list[Row] = Field(min_length=1)
 
     def datasets(self) -> list[str]:
-        """The datasets of the columns, in order."""
+        """Return the datasets of the columns, in order."""
         return list(dict.fromkeys(column.dataset for column in self.columns))
 
     def dataset_label(self, dataset: str) -> str:
-        """The printed name of a dataset."""
+        """Return the printed name of a dataset."""
         return self.dataset_labels.get(dataset, LABELS.get(dataset, dataset))
 
     def column_label(self, dataset: str, metric: str) -> str:
-        """The heading of a column."""
+        """Return the heading of a column."""
         return next(c.label for c in self.columns if (c.dataset, c.metric) == (dataset, metric))
 
 
@@ -96,41 +96,50 @@ LABELS = {
 
 
 def read_sheet(path: str | Path) -> Sheet:
-    """Read and check a `rows.json`. Raises UserError: file, field, what is wrong."""
+    """Read and check a `rows.json`. Raises UserError with file, field and problem."""
     path = Path(path)
     try:
         sheet = Sheet.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {place}: {first['msg']}; write the sheet again") from None
+        raise UserError(f"{path}: {place}: {first['msg']}. Fix: write the sheet again") from None
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); write the sheet again") from None
+        raise UserError(f"{path}: not JSON ({error}). Fix: write the sheet again") from None
     _check(path, sheet)
     return sheet
 
 
 def _check(path: Path, sheet: Sheet) -> None:
     if not sheet.comparable and not sheet.note:
-        raise UserError(f"{path}: comparable is false: say why in `note`")
+        raise UserError(
+            f"{path}: comparable is false without a reason. Fix: give the reason in `note`"
+        )
     known = set(sheet.datasets())
     rows: set[str] = set()
     for row in sheet.rows:
         where = f"{path}: row {row.row}"
         if row.row in rows:
-            raise UserError(f"{where}: stands twice; give each row its own name")
+            raise UserError(f"{where}: is there twice. Fix: give each row its own name")
         rows.add(row.row)
         if row.kind == "paper" and row.cells:
-            raise UserError(f"{where}: a paper row has no cells; make it `ours` or drop them")
+            raise UserError(f"{where}: a paper row has no cells. Fix: make it `ours` or drop them")
         if sheet.sweep and row.kind == "ours" and row.at is None:
-            raise UserError(f"{where}: the table sweeps over {sheet.sweep}, but this has no `at`")
-        seen: set[tuple] = set()
+            raise UserError(f"{where}: the table sweeps over {sheet.sweep}. Fix: give the row `at`")
+        identities: set[tuple] = set()
         for cell in row.cells:
             if cell.dataset not in known:
-                raise UserError(f"{where}: no column has the dataset {cell.dataset!r}")
+                raise UserError(
+                    f"{where}: no column has the dataset {cell.dataset!r}. Fix: add the column, or "
+                    "remove the cell"
+                )
             if (cell.run_key is None) == (cell.no_data is None):
-                raise UserError(f"{where}: a cell needs a run_key or a no_data reason, not both")
+                raise UserError(
+                    f"{where}: a cell has a run_key or a no_data reason. Fix: give one, not both"
+                )
             identity = (cell.dataset, cell.gallery, cell.seed, cell.run_key, cell.variant)
-            if cell.run_key and identity in seen:
-                raise UserError(f"{where}: run {cell.run_key} stands twice for one seed")
-            seen.add(identity)
+            if cell.run_key and identity in identities:
+                raise UserError(
+                    f"{where}: run {cell.run_key} is there twice for one seed. Fix: remove one cell"
+                )
+            identities.add(identity)

@@ -1,4 +1,4 @@
-"""One table of the paper in every format, from its sheet, the runs' metrics and paper.tsv."""
+"""One table in every format, made from its sheet, the runs' metrics and paper.tsv."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str
 
     Files: `tidy.csv` (every metric of its runs), `table.csv` (ours against the paper, number by
     number), `table.md`, `table.html`, `table.tex`, `bars.svg`, `bars.png`. Runs that have not
-    ended stand as `not run`. Raises UserError for a broken sheet, metrics file or paper.tsv.
+    ended are marked `not run`. Raises UserError for a broken sheet, metrics file or paper.tsv.
     """
     out = Path(out)
     content = read_sheet(sheet)
@@ -40,7 +40,7 @@ def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str
 
 
 def row_text(sheet: Sheet, row: str, runs: str | Path, paper: str | Path) -> str:
-    """The numbers of one row, ours and the paper's, as Markdown."""
+    """Return the numbers of one row, ours and the paper's, as Markdown."""
     only = sheet.model_copy(update={"rows": [item for item in sheet.rows if item.row == row]})
     numbers = read_paper(paper)
     entries = compare(only, build_tidy([only], runs), numbers)
@@ -55,7 +55,7 @@ def table_views(
     paper: list[Published],
     costs: dict[str, Cost] | None = None,
 ) -> tuple[list[Entry], Grid]:
-    """The numbers of a table, costs that it shows among them, and its layout."""
+    """Return the entries of a table, including its costs, and its layout."""
     entries = compare(sheet, tidy, paper)
     grid = build_grid(sheet, entries, paper, costs)
     return entries + cost_entries(sheet, paper, costs or {}), grid

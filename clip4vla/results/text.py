@@ -1,23 +1,23 @@
-"""How numbers and texts are written in every table."""
+"""Numbers and texts as all tables write them."""
 
 import re
 
 COSTS = ("batch_size", "trained_params_M", "_days", "_days_min", "_days_max")
 CODE = re.compile(r"(`[^`]+`)")
-# An underscore within a word and a lone bracket are no markup; a dollar begins a formula on GitHub.
+# Underscores within words and single brackets are not markup; a dollar begins a formula on GitHub.
 MARKUP = re.compile(r"[\\`*~$<]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]")
 LEADING = re.compile(r"^(\d*)([#>+=.)-])(?=\s|[=#-]|$)")  # headings, lists, quotes, underlines
 
 
 def number(value: float, metric: str) -> str:
-    """A value as the paper prints it: one decimal; of a cost none of zero, two digits below 1."""
+    """Format a value as the paper does: one decimal; costs without .0, with 2 digits below 1."""
     if metric.endswith(COSTS):
         return f"{value:.2g}" if value < 1 else f"{value:.1f}".removesuffix(".0")
     return f"{value:.1f}"
 
 
 def signed(value: float) -> str:
-    """A difference with its sign; the minus is a real one, and zero has none."""
+    """Format a difference with its sign, a real minus; zero has none."""
     text = f"{value:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
@@ -44,10 +44,12 @@ def _escaped(mark: re.Match[str]) -> str:
 
 
 def tex(text: str) -> str:
-    """A text in LaTeX: its special marks escaped, and those of the tables in math."""
+    """Escape a text for LaTeX, with the marks of the tables in math."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {mark: "\\" + mark for mark in "&%$#_{}"}
     special |= {"±": r"$\pm$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$"}
     special |= {"<": "$<$", ">": "$>$", "|": r"\textbar{}"}
-    found = "".join(special.get(mark, mark) for mark in text)
-    return f"{{}}{found}" if text.startswith(("[", "*")) else found  # else read as options of \\
+    escaped = "".join(special.get(mark, mark) for mark in text)
+    return (
+        f"{{}}{escaped}" if text.startswith(("[", "*")) else escaped
+    )  # else read as options of \\

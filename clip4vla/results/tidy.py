@@ -1,4 +1,4 @@
-"""The long table behind every view: one line per metric of an evaluation that a table uses."""
+"""The tidy table behind all views: one line per metric of an evaluation that a table uses."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,10 +22,10 @@ COLUMNS = (
     "label",
     "seed",
     "run_key",
-    "dataset",  # the table's name for it; data_version is what was really scored
+    "dataset",  # the table's name for it; data_version has the scored version
     "split",
     "protocol",
-    "variant",  # what was changed at test; empty: nothing
+    "variant",  # change at test; empty: none
     "gallery",
     "metric",  # extras as dual_softmax/t2v_R1
     "value",  # recalls, accuracies and caption scores in percent; ranks in clips
@@ -41,7 +41,7 @@ COLUMNS = (
     "n_usable",
     "n_silent",
     "n_scored",
-    "n_captions",  # per clip, as the protocol has them; empty where it says nothing
+    "n_captions",  # per clip, of the protocol; empty: none declared
     "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
     "small_batches",  # trainings whose batches had fewer samples than asked for; empty: none
     "policy",
@@ -55,11 +55,11 @@ INTEGERS = tuple(name for name in COLUMNS if name.startswith("n_")) + ("seed",)
 
 
 def build_tidy(sheets: Iterable[Sheet], runs: str | Path) -> pd.DataFrame:
-    """Every metric of every finished evaluation of the sheets (columns: `COLUMNS`).
+    """Return every metric of every finished evaluation of the sheets (columns: `COLUMNS`).
 
-    `runs` is the folder with `<run_key>/metrics.json`. Evaluations that have not run are no
-    lines here; the tables name them. Raises UserError for a metrics file that is invalid, is
-    another run's, or has changed since its run wrote it.
+    `runs` is the folder with `<run_key>/metrics.json`. Evaluations that have not run have no lines
+    here; the tables list them. Raises UserError for a metrics file that is invalid, is another
+    run's, or has changed since its run wrote it.
     """
     lines: list[dict[str, Any]] = []
     read = _Read(Path(runs))
@@ -74,12 +74,12 @@ def build_tidy(sheets: Iterable[Sheet], runs: str | Path) -> pd.DataFrame:
 
 
 def write_tidy(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write the tidy table as CSV; floats are written so that they read back exactly."""
+    """Write the tidy table as CSV; floats read back exactly."""
     write_text(path, spreadsheet_csv(frame))
 
 
 class _Read:
-    """The metrics below a folder of runs, each read and checked once."""
+    """Metrics files of a folder of runs, each read and checked once."""
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
@@ -98,18 +98,18 @@ class _Read:
 def _cell_lines(sheet: Sheet, row: Row, cell: Cell, read: _Read) -> list[dict[str, Any]]:
     if cell.run_key is None or not (read.runs / cell.run_key / "metrics.json").is_file():
         return []
-    path, found = read(cell.run_key)
-    scored = _scored(path, found, sheet, row, cell)
+    path, metrics = read(cell.run_key)
+    scored = _scored(path, metrics, sheet, row, cell)
     gallery = scored.galleries.get(cell.gallery)
     if gallery is None:
         raise UserError(
             f"{path}: no gallery {cell.gallery!r} (it has {', '.join(scored.galleries)}), "
-            f"but table {sheet.table}, row {row.row} asks for it; change the table's gallery"
+            f"but table {sheet.table}, row {row.row} needs it. Fix: change the table's gallery"
         )
     values = gallery.metrics | {
         f"{extra}/{name}": value
-        for extra, metrics in gallery.extras.items()
-        for name, value in metrics.items()
+        for extra, extras in gallery.extras.items()
+        for name, value in extras.items()
     }
     _check_metrics(path, sheet, row, cell, values)
     shared = {
@@ -119,27 +119,27 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, read: _Read) -> list[dict[st
         "seed": cell.seed,
         "run_key": cell.run_key,
         "dataset": cell.dataset,
-        "split": found.split,
+        "split": metrics.split,
         "protocol": gallery.protocol,
         "variant": cell.variant,
         "gallery": cell.gallery,
         "n_queries": gallery.n_queries,
         "n_gallery": gallery.n_gallery,
         "ids_sha256": gallery.ids_sha256,
-        "n_expected": found.coverage.expected,
-        "n_planned": found.coverage.planned,
-        "n_usable": found.coverage.usable,
-        "n_silent": found.coverage.silent,
-        "n_scored": scored.scored if isinstance(scored, Varied) else found.coverage.scored,
-        "n_captions": found.coverage.captions_per_clip,
-        "n_leaks_dropped": (found.model_extra or {}).get("leaks_dropped"),
-        "small_batches": _small_batches(found),
+        "n_expected": metrics.coverage.expected,
+        "n_planned": metrics.coverage.planned,
+        "n_usable": metrics.coverage.usable,
+        "n_silent": metrics.coverage.silent,
+        "n_scored": scored.scored if isinstance(scored, Varied) else metrics.coverage.scored,
+        "n_captions": metrics.coverage.captions_per_clip,
+        "n_leaks_dropped": (metrics.model_extra or {}).get("leaks_dropped"),
+        "small_batches": _small_batches(metrics),
         "policy": scored.missing_audio,
-        "selection": _selection(found),
-        "tie_rule": found.tie_rule,
-        "data_version": found.data_version,
-        "manifest_sha256": found.manifest_sha256,
-        **described(found.made_with),
+        "selection": _selection(metrics),
+        "tie_rule": metrics.tie_rule,
+        "data_version": metrics.data_version,
+        "manifest_sha256": metrics.manifest_sha256,
+        **described(metrics.made_with),
     }
     lines = []
     for name, value in sorted(values.items()):
@@ -150,39 +150,42 @@ def _cell_lines(sheet: Sheet, row: Row, cell: Cell, read: _Read) -> list[dict[st
     return lines
 
 
-def _selection(found: Metrics) -> str | None:
-    """How the checkpoint was chosen, with the label that keeps a study's numbers apart."""
-    stages = (found.model_extra or {}).get("half_weights")
+def _selection(metrics: Metrics) -> str | None:
+    """Return how the checkpoint was chosen, with the label of a half-weight study."""
+    stages = (metrics.model_extra or {}).get("half_weights")
     if not stages:
-        return found.selection
-    return f"{found.selection} in the {HALF_WEIGHTS} ({', '.join(stages)})"
+        return metrics.selection
+    return f"{metrics.selection} in the {HALF_WEIGHTS} ({', '.join(stages)})"
 
 
-def _small_batches(found: Metrics) -> str | None:
+def _small_batches(metrics: Metrics) -> str | None:
     """Return such as `finetune 60 in place of 128`; None where no batch was smaller than asked."""
-    stages = (found.model_extra or {}).get("small_batches") or {}
-    said = [f"{stage} {size['used']} in place of {size['asked']}" for stage, size in stages.items()]
-    return ", ".join(said) or None
+    stages = (metrics.model_extra or {}).get("small_batches") or {}
+    texts = (
+        f"{stage} {size['used']} in place of {size['asked']}" for stage, size in stages.items()
+    )
+    return ", ".join(texts) or None
 
 
-def _scored(path: Path, found: Metrics, sheet: Sheet, row: Row, cell: Cell) -> Metrics | Varied:
-    """The part of a metrics file that a cell shows: the evaluation itself, or a variant of it."""
+def _scored(path: Path, metrics: Metrics, sheet: Sheet, row: Row, cell: Cell) -> Metrics | Varied:
+    """Return the part of a metrics file that a cell shows: the evaluation, or a variant of it."""
     if not cell.variant:
-        return found
-    if cell.variant not in found.variants:
+        return metrics
+    if cell.variant not in metrics.variants:
+        known = ", ".join(metrics.variants) or "none"
         raise UserError(
-            f"{path}: no variant {cell.variant!r} (it has {', '.join(found.variants) or 'none'}), "
-            f"but table {sheet.table}, row {row.row} asks for it; write the sheet again"
+            f"{path}: no variant {cell.variant!r} (it has {known}), but table "
+            f"{sheet.table}, row {row.row} needs it. Fix: write the sheet again"
         )
-    return found.variants[cell.variant]
+    return metrics.variants[cell.variant]
 
 
-def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, found: dict) -> None:
-    """A column that its evaluation does not have is a mistake in the table, not an empty cell."""
+def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, metrics: dict) -> None:
+    """Raise UserError for a column whose metric the evaluation does not have."""
     for column in sheet.columns:
         metric = row.metrics.get(column.metric, column.metric)
-        if column.dataset == cell.dataset and metric not in found:
+        if column.dataset == cell.dataset and metric not in metrics:
             raise UserError(
-                f"{path}: no metric {metric!r} (it has {', '.join(sorted(found))}), but table "
-                f"{sheet.table}, row {row.row} asks for it; change the column or the row"
+                f"{path}: no metric {metric!r} (it has {', '.join(sorted(metrics))}), but table "
+                f"{sheet.table}, row {row.row} needs it. Fix: change the column or the row"
             )

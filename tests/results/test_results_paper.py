@@ -77,26 +77,29 @@ def line(**changes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("table\trow\n", ":1: the header"),
+        ("table\trow\n", ":1: wrong header. Fix: write table row"),
         ("\t".join(COLUMNS) + "\nt\tr\tl\n", ":2: 3 fields"),
         ("\t".join(COLUMNS) + "\n" + line(value="n/a"), ":2: value 'n/a' is not a number"),
         ("\t".join(COLUMNS) + "\n" + line(value="nan"), ":2: value 'nan' is not a number"),
-        ("\t".join(COLUMNS) + "\n" + line(value="46,2"), ":2: value '46,2' is not a number such"),
+        ("\t".join(COLUMNS) + "\n" + line(value="46,2"), ":2: value '46,2' is not a number. Fix"),
         (
             "\t".join(COLUMNS) + "\n" + line(value="462"),
-            ":2: t2v_R1 is 462: a percentage from 0 to",
+            ":2: t2v_R1 is 462. Fix: write a percentage from 0 to",
         ),
-        ("\t".join(COLUMNS) + "\n" + line(value="-1"), ":2: t2v_R1 is -1: a percentage from 0 to"),
+        (
+            "\t".join(COLUMNS) + "\n" + line(value="-1"),
+            ":2: t2v_R1 is -1. Fix: write a percentage from 0",
+        ),
         (
             "\t".join(COLUMNS) + "\n" + line(metric="t2v_MedR", value="0"),
-            ":2: t2v_MedR is 0: a number from 1 to inf",
+            ":2: t2v_MedR is 0. Fix: write a number from 1 to inf",
         ),
         (
             "\t".join(COLUMNS) + "\n" + line(metric="t2v_r1"),
             "no metric 't2v_r1'; did you mean t2v_R1",
         ),
         ("\t".join(COLUMNS) + "\n" + line(source=""), ":2: source is empty"),
-        ("\t".join(COLUMNS) + "\n" + line() + "\n" + line(), ":3: t r d t2v_R1 stands in line 2"),
+        ("\t".join(COLUMNS) + "\n" + line() + "\n" + line(), ":3: t r d t2v_R1 is in line 2"),
         (
             "\t".join(COLUMNS) + "\n" + line() + "\n" + line(metric="t2v_R5", label="Other"),
             ":3: row r is labelled 'Label'",
@@ -125,5 +128,5 @@ def test_what_editors_add_is_no_mistake(tmp_path):
 def test_another_encoding_is_one_line(tmp_path):
     path = tmp_path / "paper.tsv"
     path.write_bytes(("\t".join(COLUMNS) + "\n" + line(label="Müller")).encode("latin-1"))
-    with pytest.raises(UserError, match="paper.tsv: is not UTF-8; save it as UTF-8"):
+    with pytest.raises(UserError, match="paper.tsv: not UTF-8. Fix: save it as UTF-8"):
         read_paper(path)

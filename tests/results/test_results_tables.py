@@ -217,9 +217,9 @@ def test_audio_only_baselines_stand_in_the_shared_column():
         (lambda v: v.pop("title"), "title"),
         (lambda v: v["rows"][0]["cells"][0].update(dataset="x"), "no column has the dataset 'x'"),
         (lambda v: v["rows"][0]["cells"][0].update(no_data="why"), "not both"),
-        (lambda v: v["rows"].append(v["rows"][0]), "stands twice"),
+        (lambda v: v["rows"].append(v["rows"][0]), "is there twice"),
         (lambda v: v["rows"][0].update(kind="paper"), "a paper row has no cells"),
-        (lambda v: v.update(comparable=False), "say why in `note`"),
+        (lambda v: v.update(comparable=False), "Fix: give the reason in `note`"),
     ],
 )
 def test_broken_sheets_are_named(tmp_path, change, message):

@@ -1,1 +1,1 @@
-"""The config: what a user writes, checked; what a run reads, resolved. Imports no torch."""
+"""The config: files of a user, validated, and resolved configs of runs. Imports no torch."""

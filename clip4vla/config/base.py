@@ -1,7 +1,7 @@
-"""The base of every config section: unknown keys are refused, science is told from runtime.
+"""Base class of the config sections: strict keys, and scientific and runtime fields.
 
 A field is scientific unless it is marked `runtime`. Only scientific fields enter run keys
-(`clip4vla.config.keys`), so that paths, folders and gates can change without retraining anything.
+(`clip4vla.config.keys`), so that paths and limits can change without retraining.
 """
 
 import unicodedata
@@ -21,47 +21,47 @@ from pydantic_core import PydanticCustomError
 
 from clip4vla.config.yaml import merge
 
-BOOL = "bool_for_a_number"  # type of the error, whose context has the key
+BOOL = "bool_for_a_number"  # type of the error; its context has the key
 
 
 class Section(BaseModel):
-    """A part of the config. Unknown keys and wrong types are errors; instances are immutable."""
+    """Part of the config. Unknown keys and wrong types are errors; instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _keep_defaults(cls, given: Any) -> Any:
-        """A key of an inner section changes that key alone.
+    def _keep_defaults(cls, values: Any) -> Any:
+        """Merge the keys of an inner section into the outer section's default for it.
 
-        What the outer section has instead of the inner one's own defaults stays: one key of
-        `second_stage.optimiser` leaves the second stage's epochs and batch size as they are.
+        So one key of `second_stage.optimiser` does not reset the second stage's epochs and batch
+        size to the defaults of Optimiser.
         """
-        if not isinstance(given, dict):
-            return given
-        kept = dict(given)
+        if not isinstance(values, dict):
+            return values
+        merged = dict(values)
         for name, field in cls.model_fields.items():
             key = field.alias or name
-            if isinstance(field.default, Section) and isinstance(given.get(key), dict):
-                own = field.default.model_dump(exclude_defaults=True, by_alias=True)
-                kept[key] = merge(own, given[key])
-        return kept
+            if isinstance(field.default, Section) and isinstance(values.get(key), dict):
+                default = field.default.model_dump(exclude_defaults=True, by_alias=True)
+                merged[key] = merge(default, values[key])
+        return merged
 
     @model_validator(mode="before")
     @classmethod
-    def _has_no_bool_for_a_number(cls, given: Any) -> Any:
-        """Python takes true and false for 1 and 0; here a number is a number."""
-        for name in _number_fields(cls) if isinstance(given, dict) else ():
-            if _holds_bool(given.get(name)):
-                what = "a number is wanted, not true or false (YAML: yes, no, on, off)"
-                raise PydanticCustomError(BOOL, what, {"key": name})
-        return given
+    def _has_no_bool_for_a_number(cls, values: Any) -> Any:
+        """Refuse true and false for a number, which Python takes for 1 and 0."""
+        for name in _number_fields(cls) if isinstance(values, dict) else ():
+            if _holds_bool(values.get(name)):
+                problem = "must be a number, not true or false (YAML: yes, no, on, off)"
+                raise PydanticCustomError(BOOL, problem, {"key": name})
+        return values
 
     def scientific(self) -> dict[str, Any]:
-        """The JSON-ready values that decide a result.
+        """Return the JSON-ready values that decide a result.
 
-        Runtime fields are left out. So is a field that was added later, while it holds its
-        `neutral` value (the behaviour before it existed): old run keys stay valid.
+        Runtime fields are left out. So are fields that were added later, while they have their
+        `neutral` value (the behaviour before they existed): old run keys stay valid.
         """
         values = {}
         for name, field in type(self).model_fields.items():
@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _number_fields(section: type[Section]) -> list[str]:
-    """Fields of numbers, or of lists or mappings of them."""
+    """Return the names of fields of numbers, or of lists or mappings of them."""
     fields = section.model_fields.items()
     return [name for name, field in fields if _is_of_numbers(field.annotation)]
 
@@ -103,7 +103,7 @@ def _holds_bool(value: Any) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Refuse control characters and lone surrogates, which no page, figure or terminal can show."""
+    """Refuse control characters and lone surrogates, which pages and terminals cannot show."""
     for mark in text:
         if unicodedata.category(mark) in ("Cc", "Cs") and not mark.isspace():
             raise ValueError(f"{mark!r} is a control character. Fix: remove it")
@@ -112,27 +112,27 @@ def _printable(text: str) -> str:
 
 def _one_line(text: str) -> str:
     if len(text.strip().splitlines()) != 1:
-        raise ValueError("a text of one line is wanted")
+        raise ValueError("must be one line of text")
     return text.strip()
 
 
 Printable = Annotated[str, AfterValidator(_printable)]  # a text of one or more lines
-OneLine = Annotated[Printable, AfterValidator(_one_line)]  # what stands in a cell or a heading
+OneLine = Annotated[Printable, AfterValidator(_one_line)]  # of a cell or a heading
 NAME = r"^[a-z][a-z0-9_]{0,40}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]  # of a table, a row: of files and commands
 
 
 def each_once(values: list[Any] | None) -> list[Any] | None:
-    """ValueError for a list in which something stands twice."""
+    """Raise ValueError for a list with duplicates."""
     if values:
         for value in values:
             if values.count(value) > 1:
-                raise ValueError(f"{value} stands twice; name each once")
+                raise ValueError(f"duplicate {value}. Fix: name each once")
     return values
 
 
 def runtime(default: Any = ..., **options: Any) -> Any:
-    """A field that says how or where something runs, never what is computed."""
+    """Return a field that decides how or where something runs, not its results."""
     return Field(default, json_schema_extra={"runtime": True}, **options)
 
 
@@ -143,12 +143,15 @@ def extra_of(field: FieldInfo) -> dict[str, Any]:
 
 
 def refuse_unread(section: Section, switch: str, reads: dict[str, tuple[str, ...]]) -> None:
-    """ValueError for an option set away from its default that the switch's value does not read.
+    """Raise ValueError for an option that has no effect with the value of the switch.
 
-    `reads` maps values of the switch to the names of the options that they alone read.
+    reads: values of the switch -> names of the options that only they read. An option with its
+    default is not an error.
     """
     fields = type(section).model_fields
     for value, names in reads.items():
         for name in names:
             if getattr(section, switch) != value and getattr(section, name) != fields[name].default:
-                raise ValueError(f"{name} is read by {switch}: {value} alone; leave it out")
+                raise ValueError(
+                    f"{name} only has an effect with {switch}: {value}. Fix: remove it"
+                )

@@ -1,4 +1,4 @@
-"""The chain of runs behind one row on one dataset: pre-training to evaluation."""
+"""Build the chain of runs behind one row on one dataset, from pre-training to evaluation."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -22,7 +22,7 @@ from clip4vla.config.variant import Variant
 
 
 def datasets_of(recipe: Recipe, dataset: str) -> list[str]:
-    """Names of all datasets whose clips a row on `dataset` reads."""
+    """Return the names of all datasets whose clips a row on `dataset` reads."""
     read = recipe.pretrain.read_sources if recipe.pretrain else []
     return [dataset, *(source.dataset for source in read)]
 
@@ -72,9 +72,9 @@ def add_chain(
     queries = [recipe.test]
     if recipe.finetune:
         queries += [split for split in (recipe.finetune.train, recipe.finetune.val) if split]
-    heard = {policy, *(variant.missing_audio for variant in variants)}
+    policies_used = {policy, *(variant.missing_audio for variant in variants)}
     substitutions = {}  # by the space of the neighbours
-    for neighbours in sorted({DONORS_BY[name] for name in heard if name in DONORS_BY}):
+    for neighbours in sorted({DONORS_BY[name] for name in policies_used if name in DONORS_BY}):
         substitutions[neighbours] = add(
             Substitute(
                 start=start,
@@ -90,8 +90,8 @@ def add_chain(
 
     def donors_for(*names: str) -> str | None:
         """Return the key of the substitution that these policies need, or None."""
-        found = {substitutions[DONORS_BY[name]] for name in names if name in DONORS_BY}
-        return found.pop() if found else None
+        needed = {substitutions[DONORS_BY[name]] for name in names if name in DONORS_BY}
+        return needed.pop() if needed else None
 
     if recipe.finetune:
         tuning = recipe.finetune
@@ -138,14 +138,14 @@ def add_chain(
 
 
 def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
-    """What pre-training must not see, of all enabled datasets: it serves tables on any of them."""
-    found = []
+    """Return the held-out splits of all enabled datasets, since tables on any of them share it."""
+    held_out = []
     for name, dataset in plan.config.datasets.items() if pretrain.leaks == "drop" else ():
         if dataset.enabled and dataset.held_out:
             version = keys.dataset_version(name, dataset)
             plan.listed[version] = name
-            found.append(HeldOut(dataset=version, splits=sorted(set(dataset.held_out))))
-    return sorted(found, key=lambda held: held.dataset)
+            held_out.append(HeldOut(dataset=version, splits=sorted(set(dataset.held_out))))
+    return sorted(held_out, key=lambda item: item.dataset)
 
 
 def _add_pretraining(
@@ -154,7 +154,10 @@ def _add_pretraining(
     source: Callable[[str, str, float], Source],
     add: Callable[[Run], str],
 ) -> str | None:
-    """Key of the last pre-training run, `weights:NAME`, or None: CLIP itself."""
+    """Add the pre-training of a row.
+
+    Return the key of its last run, or `weights:NAME`; None: fine-tuning starts from CLIP itself.
+    """
     pretrain = recipe.pretrain
     if pretrain is None:
         return None

@@ -1,4 +1,4 @@
-"""What a dataset version is, and how its clips are cached."""
+"""Config sections of datasets, and of how their clips are cached."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -9,7 +9,7 @@ from clip4vla.config.base import Section, refuse_unread, runtime
 
 AudioPolicy = Literal["filter", "substitute", "zeros", "random", "none", "released_links"]
 Neighbours = Literal["vision", "text"]
-# Policies that give a silent clip a donor's sound, and in which space its donors are neighbours.
+# Policies that give a silent clip a donor's audio -> space in which donors are neighbours.
 DONORS_BY: dict[str, Neighbours] = {
     "substitute": "vision",
     "random": "vision",
@@ -18,12 +18,12 @@ DONORS_BY: dict[str, Neighbours] = {
 
 
 def reads_test_captions(policy: str) -> bool:
-    """Return whether the sound of a silent test clip is chosen by its caption, its query."""
+    """Return whether a policy chooses the audio of a silent test clip by its caption, the query."""
     return DONORS_BY.get(policy) == "text"
 
 
 def policy_text(policy: str) -> str:
-    """Return a policy as tables and pages show it, with a warning where it reads the queries."""
+    """Return a policy as tables and pages show it, with a warning if it reads the queries."""
     return f"{policy} (reads the test captions)" if reads_test_captions(policy) else policy
 
 
@@ -84,21 +84,21 @@ class Frames(Section):
 
 
 class Cache(Section):
-    """Everything that decides the bytes of the shards."""
+    """Settings that decide the bytes of the shards."""
 
     log_mel: LogMel = LogMel()
     frames: Frames = Frames()
 
 
 def _or_clips_alone(schema: dict[str, Any]) -> None:
-    """JSON schema: `train: 9000` is short for `train: {clips: 9000}`."""
+    """Allow `train: 9000`, short for `train: {clips: 9000}`, in the JSON schema."""
     section = dict(schema)
     schema.clear()
     schema["anyOf"] = [{"type": "integer", "minimum": 0}, section]
 
 
 class Expected(Section):
-    """How many clips a split officially has; a number alone is short for `clips`."""
+    """Official number of clips of a split; a plain number is short for `clips`."""
 
     model_config = ConfigDict(json_schema_extra=_or_clips_alone)
 
@@ -118,7 +118,7 @@ class Expected(Section):
 
 
 class Rate(Section):
-    """How gently a server is asked: all of it is here, and slow on purpose."""
+    """Download rate limits, which are low on purpose."""
 
     slots: int = runtime(
         2, ge=1, le=64, description="downloads at once from one server, over all jobs and runs"
@@ -142,7 +142,7 @@ class Rate(Section):
 
 
 class Dataset(Section):
-    """One dataset: where its annotations and media are, how it is split into shards."""
+    """One dataset: its annotations and media, and its shards."""
 
     reader: str = Field(description="module of clip4vla.datasets that reads its official files")
     version: str = Field("v1", pattern=r"^[A-Za-z0-9_]{1,20}$", description="your own name for it")
@@ -209,5 +209,5 @@ class Dataset(Section):
         return self
 
     def expected_clips(self, split: str) -> int | None:
-        """Clips of a split in the official list; None where the config says nothing."""
+        """Return the clips of a split in the official list; None if the config has no number."""
         return self.expected[split].clips if split in self.expected else None

@@ -1,4 +1,4 @@
-"""Folds of a dataset: `{fold}` in a table's values stands for each of them in turn."""
+"""Folds of a dataset: `{fold}` in a table's values is replaced by each of them in turn."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ MARK = "{fold}"
 
 
 def is_marked(value: Any) -> bool:
-    """Whether `{fold}` stands in a value, at any depth."""
+    """Return whether a value contains `{fold}`, at any depth."""
     if isinstance(value, dict):
         return any(map(is_marked, value.values()))
     if isinstance(value, list):
@@ -15,7 +15,7 @@ def is_marked(value: Any) -> bool:
 
 
 def filled(value: Any, fold: int) -> Any:
-    """The value with a fold's number in place of every `{fold}`."""
+    """Return the value with every `{fold}` replaced by a fold's number."""
     if isinstance(value, dict):
         return {key: filled(item, fold) for key, item in value.items()}
     if isinstance(value, list):

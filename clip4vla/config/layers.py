@@ -1,4 +1,4 @@
-"""The layers that a row's recipe is made of, and where each of its keys was set."""
+"""Merge the layers of a row's recipe, and find where each of its keys was set."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,10 @@ from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotte
 
 @dataclass(frozen=True)
 class Layers:
-    """What is said of a row on a dataset, lowest first: config, table, dataset in the table, row.
+    """Layers of a row on a dataset, lowest first: preset, config, table, dataset, preset, row.
 
-    The preset lies below all of them. What the table says of a dataset under the row's preset lies
-    above the dataset itself. documents: of the config; document: of the table.
+    The lower preset has the values of the code, the upper one those of the table for the dataset.
+    documents: of the config; document: of the table.
     """
 
     config: Config
@@ -28,18 +28,18 @@ class Layers:
     dataset: str
 
     def recipe(self, fold: int | None) -> Recipe:
-        """The layers put together. UserError: a line for each mistake, with file, row and key."""
-        row, known = self.table.rows[self.index], self.config.datasets.get(self.dataset)
+        """Return the merged layers. UserError: a line per error, with file, row and key."""
+        row, dataset = self.table.rows[self.index], self.config.datasets.get(self.dataset)
         value: dict[str, Any] = {}
         for _, _, patch in self._parts():
             value = merge(value, patch)
         preset = row.preset or self.config.preset
-        value = merge(preset_values(preset, value, known.reader if known else None), value)
+        value = merge(preset_values(preset, value, dataset.reader if dataset else None), value)
         if is_marked(value) != (fold is not None):
             place = self.document.place(("folds", self.dataset)) or self.row_place
             raise UserError(
                 f"{place}: {self.name}: a dataset with `folds` needs {{fold}} in the splits of its "
-                f"recipe, and {{fold}} needs folds.{self.dataset}; one is missing"
+                f"recipe, and {{fold}} needs folds.{self.dataset}. Fix: add the missing one"
             )
         if fold is not None:
             value = filled(value, fold)
@@ -57,26 +57,26 @@ class Layers:
 
     @property
     def name(self) -> str:
-        """Table and row, as they stand in messages."""
+        """Return table and row, as messages name them."""
         return f"table {self.table.table}, row {self.table.rows[self.index].row}"
 
     @property
     def row_place(self) -> str | None:
-        """Where the row stands."""
+        """Return file and line of the row."""
         return self.document.place(("rows", self.index))
 
     def place(self, key: KeyPath) -> str | None:
-        """Where a key of the recipe was set: the highest layer with the longest part of it."""
-        best, found = 0, None
+        """Return where a key was set: the highest layer that has the longest part of it."""
+        longest, place = 0, None
         for documents, prefix, _ in self._parts():
             for document in documents:
                 held = document.holds((*prefix, *key)) - len(prefix)
-                if held >= max(best, 1):
-                    best, found = held, document.place((*prefix, *key))
-        return found or self.row_place
+                if held >= max(longest, 1):
+                    longest, place = held, document.place((*prefix, *key))
+        return place or self.row_place
 
     def _parts(self) -> list[tuple[list[Document], KeyPath, dict[str, Any]]]:
-        """(documents, where in them, what stands there) of every layer."""
+        """Return (documents, key path in them, value) of every layer."""
         table, dataset, row = self.table, self.dataset, self.table.rows[self.index]
         own = [self.document]
         return [

@@ -1,4 +1,4 @@
-"""Where every file of the workflow is, relative to the working directory."""
+"""Paths of all files of the workflow, relative to the working directory."""
 
 from pathlib import Path
 
@@ -13,41 +13,41 @@ TABLE_FILES = (
 
 
 def data_dir(version: str) -> str:
-    """Folder of a dataset version."""
+    """Return the folder of a dataset version."""
     return f"data/{version}"
 
 
 def shard_dir(version: str, shard: int | str) -> str:
-    """Folder of one shard: what was fetched and probed."""
+    """Return the folder of one shard, with the results of fetching and probing."""
     return f"data/{version}/shards/{shard}"
 
 
 def cache_dir(version: str, cache_id: str) -> str:
-    """Folder of a cache: shards of frames and log-mel, and the frozen manifest."""
+    """Return the folder of a cache: shards of frames and log-mel, and the frozen manifest."""
     return f"data/{version}/cache-{cache_id}"
 
 
 def media_dir(version: str, shard: int) -> str:
-    """State: the fetched files of one shard, and the journal of their downloads."""
+    """Return the state folder with the fetched files of one shard and their download journal."""
     return f"{shard_dir(version, shard)}/media"
 
 
 def manifest(version: str, cache_id: str) -> str:
-    """The frozen dataset version that runs read and tables cite."""
+    """Return the manifest, the frozen dataset version that runs read and tables cite."""
     return f"{cache_dir(version, cache_id)}/manifest.json"
 
 
 ROWS_DIR = "results/rows"
-NETWORK_DIR = "network"  # state: what all jobs know of each server
+NETWORK_DIR = "network"  # state that all jobs share about each server
 
 
 def result_dir(run_key: str) -> str:
-    """Declared outputs of a run."""
+    """Return the folder of a run's declared outputs."""
     return f"results/runs/{run_key}"
 
 
 def state_dir(run_key: str) -> str:
-    """Resumable state of a run: undeclared, so that Snakemake never deletes it."""
+    """Return the folder of a run's resumable state, undeclared so that Snakemake keeps it."""
     return f"runs/{run_key}"
 
 
@@ -72,15 +72,16 @@ RUN_FILES = {
 
 
 def command_for(target: str | Path) -> str:
-    """What a person types so that Snakemake makes a file or a target.
+    """Return the command with which a user makes a file or target.
 
-    Profile and config are theirs: without them Snakemake would not start, or make something else.
+    It has `...` for their profile and config, without which Snakemake would not start, or would
+    make something else.
     """
     return f"`snakemake ... {target}` (`...`: the options that the workflow is run with)"
 
 
 def data_outputs(plan: Plan) -> list[str]:
-    """Everything the data rules leave for a reader."""
+    """Return all outputs of the data rules."""
     files = []
     for version in sorted(plan.versions):
         files += [f"{data_dir(version)}/{name}" for name in DATA_FILES]
@@ -103,12 +104,12 @@ CACHE_FILES = ("manifest.json", "clips.parquet", "splits.parquet", "record.json"
 
 
 def pretrained(plan: Plan) -> list[str]:
-    """The weights of every pre-training run."""
+    """Return the weights of every pre-training run."""
     return [f"{result_dir(key)}/model.safetensors" for key in plan.stage("pretrain")]
 
 
 def run_outputs(plan: Plan) -> list[str]:
-    """Outputs of every run, its resolved config among them."""
+    """Return the outputs of every run, including its resolved config."""
     return [
         f"{result_dir(key)}/{name}"
         for key, run in sorted(plan.runs.items())
@@ -117,7 +118,7 @@ def run_outputs(plan: Plan) -> list[str]:
 
 
 def records(plan: Plan) -> list[str]:
-    """What MLflow is told: one record per dataset version, run and table building."""
+    """Return the records for MLflow: of every cache and run, and of the tables."""
     return [
         *(
             f"{cache_dir(version, cache_id)}/record.json"
@@ -129,7 +130,7 @@ def records(plan: Plan) -> list[str]:
 
 
 def scores(plan: Plan, table: str | None = None, row: str | None = None) -> list[str]:
-    """Metrics behind all tables, one table or one row of it."""
+    """Return the metrics files behind all tables, one table or one row of it."""
     keys = {
         cell.run_key
         for cell in plan.cells
@@ -139,29 +140,29 @@ def scores(plan: Plan, table: str | None = None, row: str | None = None) -> list
 
 
 def table_files(table: str) -> list[str]:
-    """All files of one table."""
+    """Return all files of one table."""
     return [f"results/tables/{table}/{name}" for name in TABLE_FILES]
 
 
 def trained_stages(plan: Plan) -> list[str]:
-    """Stages of the plan that have a training curve."""
+    """Return the stages of the plan that have a training curve."""
     return [stage for stage in ("pretrain", "finetune") if plan.stage(stage)]
 
 
 def swept(plan: Plan) -> list[str]:
-    """Tables whose rows are points of a line: each has a figure of its name."""
+    """Return tables whose rows are points of a line; each has a figure of its name."""
     return [name for name, table in plan.tables.items() if table.sweep]
 
 
 def figures(plan: Plan, kind: str) -> list[str]:
-    """Figures over all tables; kind is png or svg."""
+    """Return the figures over all tables; kind: png or svg."""
     names = ["difference", "coverage", "cost", *swept(plan)]
     names += [f"curves-{stage}" for stage in trained_stages(plan)]
     return [f"results/figures/{name}.{kind}" for name in names]
 
 
 def table_outputs(plan: Plan) -> list[str]:
-    """Tables, figures and the page."""
+    """Return the files of tables and figures, and the page."""
     return [
         *(name for table in plan.tables for name in table_files(table)),
         *figures(plan, "png"),
@@ -173,7 +174,7 @@ def table_outputs(plan: Plan) -> list[str]:
 
 
 def all_outputs(plan: Plan) -> list[str]:
-    """Everything `all` asks for, by name, so that a deleted file is always rebuilt."""
+    """Return all outputs of `all`, each by name, so that a deleted file is always rebuilt."""
     return [
         *data_outputs(plan),
         *run_outputs(plan),

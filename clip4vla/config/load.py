@@ -1,4 +1,4 @@
-"""The user's config: files merged, paths resolved, everything checked in one place."""
+"""Load the user's config: merge its files, resolve paths, validate all of it."""
 
 import re
 from pathlib import Path
@@ -37,12 +37,14 @@ class Weights(Section):
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
         if (self.path is None) == (self.open_clip is None):
-            raise ValueError("needs `path` or `open_clip`, one of them; null takes one back")
+            raise ValueError(
+                "needs either `path` or `open_clip`. Fix: set one of them, and null for the other"
+            )
         return self
 
 
 class Config(Section):
-    """What a user edits: data, weights, and what `all` builds."""
+    """The file that a user edits: data, weights, and the tables that `all` builds."""
 
     preset: Preset = Field("ours", description="which reading of the paper: see docs/deviations.md")
     experiments: Path = runtime(Path("experiments"), description="folder of the table files")
@@ -88,7 +90,7 @@ class Config(Section):
 def load_config(
     files: list[Path], overrides: dict[str, Any] | None = None
 ) -> tuple[Config, list[Document]]:
-    """Merge the files (later ones win) and the overrides of the command line, and check them.
+    """Merge the files (later ones win) and the overrides of the command line; validate them.
 
     Paths in a file are relative to that file; paths in `overrides` to the working directory.
     Raises UserError: one line with file, line and key.
@@ -104,7 +106,7 @@ def load_config(
 
 
 def validated(model: type[S], value: object, documents: list[Document], at: KeyPath = ()) -> S:
-    """`model.model_validate`, with errors as one line each that name file, line and key."""
+    """Return `model.model_validate(value)`; UserError: a line per error with file, line and key."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -131,19 +133,19 @@ def _one_line(
 
 
 def place_in(documents: list[Document], key: KeyPath) -> str | None:
-    """Where a key of merged documents was set: of those that hold as much of it, in the last."""
+    """Return where a key of merged documents was set: the last that has most of its path."""
     holder = max(reversed(documents), key=lambda document: document.holds(key), default=None)
     return holder.place(key) if holder else None
 
 
 def _near(model: type[Section], loc: KeyPath) -> str:
-    """`; did you mean X?` from the fields that the section at `loc` really has."""
+    """Return `; did you mean X?` for an unknown field, from the fields of its section."""
     fields = section_fields(model, loc[:-1])
     return did_you_mean(str(loc[-1]), fields)
 
 
 def section_fields(model: type[Section], loc: KeyPath) -> list[str]:
-    """Names of the fields of the section that `loc` leads to."""
+    """Return the names of the fields of the section at `loc`."""
     for part in loc:
         if part in model.model_fields:
             model = section_in(model.model_fields[part].annotation) or model
@@ -151,7 +153,7 @@ def section_fields(model: type[Section], loc: KeyPath) -> list[str]:
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """The section that a type annotation holds, at any depth; None without one."""
+    """Return the section that a type annotation contains, at any depth; None without one."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
@@ -161,7 +163,7 @@ def section_in(annotation: Any) -> type[Section] | None:
 
 
 def _with_paths(value: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the paths of a config file absolute: they are relative to the file they stand in."""
+    """Make the paths of a config file absolute; they are relative to that file."""
     value = dict(value)
     for key in ("experiments", "paper"):
         if isinstance(value.get(key), str):

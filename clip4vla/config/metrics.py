@@ -1,4 +1,4 @@
-"""The names of an evaluation's metrics: what a column of a table can show."""
+"""Names of an evaluation's metrics, which columns of tables can show."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from clip4vla.config.sections import JOINT_FUSIONS, MIXING_FUSIONS, Fusion, Moda
 
 RANKS = ("R1", "R5", "R10", "R50", "MedR", "MeanR")
 CAPTIONS = ("BLEU1", "BLEU2", "BLEU3", "BLEU4", "METEOR", "ROUGE_L", "CIDEr")
-GAINS = ("gain", "helped", "hurt")  # of a query by its own sound
+GAINS = ("gain", "helped", "hurt")  # per query, from a clip's own audio
 
 
 def own_name(metric: str, modalities: Sequence[Modality]) -> str:
-    """A metric of retrieval as a row of these modalities names it: t2a_R1 for sound alone."""
+    """Return a retrieval metric as a row of these modalities names it: t2a_R1 for audio only."""
     letter = "a" if list(modalities) == ["audio"] else "v"
     metric = re.sub(r"(^|/)t2[av]_", rf"\g<1>t2{letter}_", metric)
     return re.sub(r"(^|/)[av]2t_", rf"\g<1>{letter}2t_", metric)
@@ -21,20 +21,23 @@ def own_name(metric: str, modalities: Sequence[Modality]) -> str:
 
 @cache
 def every_metric() -> tuple[str, ...]:
-    """The metrics of all tasks, by sound alone too."""
+    """Return the metrics of all tasks, including those of audio-only retrieval."""
     both = get_args(Modality)
-    given = [(task, both) for task in get_args(Task)] + [("retrieval", ("audio",))]
-    found = (metric_names(*one, "global_to_global", frames=True, varied=True) for one in given)
-    return tuple(name for names in found for name in names)
+    cases = [(task, both) for task in get_args(Task)] + [("retrieval", ("audio",))]
+    return tuple(
+        name
+        for task, modalities in cases
+        for name in metric_names(task, modalities, "global_to_global", frames=True, varied=True)
+    )
 
 
 def metric_names(
     task: Task, modalities: Sequence[Modality], fusion: Fusion, frames: bool, varied: bool
 ) -> list[str]:
-    """Every metric of an evaluation, or of a variant of it.
+    """Return every metric of an evaluation, or of a variant of it.
 
-    frames: whether the variant has them; varied: whether the evaluation has variants, and so says
-    what the own sound is worth. Extras have their rule before a slash (docs/evaluation.md).
+    frames: whether the variant has them; varied: whether the evaluation has variants, and with them
+    the gain from a clip's own audio. Extras have their rule before a slash (docs/evaluation.md).
     """
     if task == "classification":
         return ["accuracy", *(f"right_{gain}" for gain in GAINS if varied)]

@@ -1,4 +1,4 @@
-"""All runs of the targets: what they are called, lean on and are shown as."""
+"""The plan: all runs of the targets, their names and dependencies, and the cells of tables."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +11,17 @@ from clip4vla.config.run import Evaluate, Run
 from clip4vla.config.table import Row, Table
 from clip4vla.config.yaml import Document
 
-WEIGHTS = "weights:"  # prefix of a `start` that is a file of the config's `weights`
+WEIGHTS = "weights:"  # prefix of a `start` that names one of the config's `weights`
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: a row on a dataset with a seed, and the evaluation that gives it."""
+    """One number of a table: a row on a dataset with a seed, and the evaluation behind it."""
 
     table: str
     row: str
     dataset: str
-    seed: int | None  # None: nothing is trained, no seed enters
+    seed: int | None  # None: nothing is trained
     run_key: str
     fold: int | None = None  # None: the dataset has no folds in this table
     variant: str = ""  # name of the evaluation's variant; "": the evaluation itself
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass
 class Plan:
-    """All runs of the targets, by key, and what they need."""
+    """All runs of the targets, by key, and the data that they read."""
 
     config: Config
     tables: dict[str, Table] = field(default_factory=dict)
@@ -38,35 +38,35 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # (version, cache id)
     versions: dict[str, str] = field(default_factory=dict)  # dataset version -> dataset name
-    listed: dict[str, str] = field(default_factory=dict)  # the same, where the lists alone are read
-    # (table, row, dataset) -> why it cannot be run
+    listed: dict[str, str] = field(default_factory=dict)  # the same, if only its lists are read
+    # (table, row, dataset) -> reason why it cannot be run
     without_data: dict[tuple[str, str, str], str] = field(default_factory=dict)
     files: dict[str, Document] = field(default_factory=dict)  # of the tables
-    # (dataset, split) and (architecture,) that runs read -> where it is said first, and by what
+    # (dataset, split) and (architecture,) that runs read -> file, line and key that name it first
     places: dict[tuple[str, ...], str] = field(default_factory=dict)
-    # of a part of a plan: run key -> its name in the whole one
+    # for a part of a plan: run key -> its name in the whole plan
     whole_names: dict[str, str] = field(default_factory=dict)
 
     def stage(self, name: str) -> list[str]:
-        """Run keys of one stage, sorted."""
+        """Return the run keys of one stage, sorted."""
         return sorted(key for key, run in self.runs.items() if run.stage == name)
 
     def parents(self, key: str) -> list[str]:
-        """Run keys that a run starts from or takes donors from."""
+        """Return the keys of runs that a run starts from or takes donors from."""
         run = self.runs[key]
         names = ("start", "substitution", "text_substitution")
         links: list[str | None] = [getattr(run, name, None) for name in names]
         return [link for link in links if link is not None and not link.startswith(WEIGHTS)]
 
     def chain(self, key: str) -> list[str]:
-        """A run's key and those of all runs behind it."""
-        found = [key]
-        for link in found:
-            found += [parent for parent in self.parents(link) if parent not in found]
-        return found
+        """Return the keys of a run and of all its ancestors."""
+        keys = [key]
+        for link in keys:
+            keys += [parent for parent in self.parents(link) if parent not in keys]
+        return keys
 
     def rows(self) -> dict[str, list[Cell]]:
-        """The cells that need each run, for their number or on the way to it; in their order."""
+        """Return, for each run, the cells whose chain it is part of, in the order of cells."""
         rows: dict[str, list[Cell]] = {}
         for cell in self.cells:
             for key in self.chain(cell.run_key):
@@ -74,7 +74,7 @@ class Plan:
         return rows
 
     def trainings(self, table: str, row: str | None = None) -> list[str]:
-        """Run keys of everything that is trained on the way to a table's numbers, or a row's."""
+        """Return the keys of all training runs behind a table's numbers, or a row's."""
         return sorted(
             key
             for key, cells in self.rows().items()
@@ -83,7 +83,7 @@ class Plan:
         )
 
     def names(self) -> dict[str, str]:
-        """A readable name for every run: table/row/dataset/seed of the first cell that needs it."""
+        """Return a readable name of every run: table/row/dataset/seed of the first cell with it."""
         names = dict(self.whole_names)
         for key, (cell, *_) in self.rows().items():
             seeded = cell.seed is not None and self.runs[key].stage in ("finetune", "evaluate")
@@ -93,7 +93,7 @@ class Plan:
         return names
 
     def sheet(self, name: str) -> dict[str, Any]:
-        """A table's rows, columns and the runs behind its cells (`clip4vla.results.sheet`)."""
+        """Return a table's rows, columns and the runs behind its cells (`results.sheet`)."""
         table = self.tables[name]
         rows = []
         for row in table.rows:
@@ -137,7 +137,7 @@ class Plan:
         }
 
     def _own_metrics(self, table: Table, row: Row) -> dict[str, str]:
-        """Column metric -> the row's, where its direction has another name: t2a_R1 for t2v_R1."""
+        """Return column metric -> the row's metric where they differ, such as t2a_R1 for t2v_R1."""
         mine = [c.run_key for c in self.cells if (c.table, c.row) == (table.table, row.row)]
         run = self.runs[mine[0]] if mine else None
         if not isinstance(run, Evaluate) or run.task != "retrieval":
@@ -146,9 +146,9 @@ class Plan:
         return {metric: name for metric, name in own.items() if name != metric}
 
     def run(self, key: str) -> Run:
-        """The config of a run. Raises UserError for a key that no row of the targets uses."""
+        """Return the config of a run. UserError for a key that no row of the targets uses."""
         if key not in self.runs:
-            raise UserError(f"no run {key!r} in this config; `clip4vla plan` lists them")
+            raise UserError(f"no run {key!r} in this config. Fix: choose one of `clip4vla plan`")
         return self.runs[key]
 
     def dataset_of(self, version: str) -> tuple[str, Dataset]:
@@ -161,9 +161,9 @@ class Plan:
         return name, self.config.datasets[name]
 
     def weights_of(self, run: Run) -> str | None:
-        """The name, in the config's `weights`, of what a run starts from; None: of nothing there.
+        """Return the name in the config's `weights` of a run's initial weights; None: not there.
 
-        That is the model's CLIP, unless the run starts from another run or from other weights.
+        These are the model's CLIP, unless the run starts from another run or other weights.
         """
         start = run.start
         if start is None:

@@ -1,4 +1,4 @@
-"""From the user's config to every run: rows expanded, checked and named, before anything starts.
+"""Plan all runs of a user's config: expand and check the rows before anything starts.
 
 A row on one dataset with one seed is a chain of runs (pretrain -> substitute -> finetune ->
 evaluate). Chains share the runs whose scientific config is equal: the run key is its hash.
@@ -26,23 +26,23 @@ from clip4vla.config.yaml import Document, KeyPath
 def make_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Plan:
     """Load the config, read the tables of its targets and expand every row.
 
-    Raises UserError (one line a mistake, with file, line and key) before anything is run.
+    Raises UserError (one line per error, with file, line and key) before anything runs.
     """
     return _planned(*load_config(files, overrides))
 
 
 def used_keys(files: list[Path], overrides: dict[str, Any] | None = None) -> set[str]:
-    """Run keys of every table in the config's folder, whether it is a target or not.
+    """Return the run keys of every table in the config's folder, whether it is a target or not.
 
-    Those of rows are among them whose data are disabled: their runs may be from before. UserError:
-    as `make_plan`, also for a mistake in a table that is no target.
+    They include rows whose data are disabled, because their runs may be older. UserError: as
+    `make_plan`, also for an error in a table that is not a target.
     """
     config, documents = load_config(files, overrides)
-    found = sorted({*config.targets, *(path.stem for path in tables_in(config.experiments))})
+    tables = sorted({*config.targets, *(path.stem for path in tables_in(config.experiments))})
     enabled = {k: v.model_copy(update={"enabled": True}) for k, v in config.datasets.items()}
     keys: set[str] = set()
-    for datasets in (config.datasets, enabled):  # they decide what pre-training must not see
-        whole = config.model_copy(update={"targets": found, "datasets": datasets})
+    for datasets in (config.datasets, enabled):  # they decide which clips pre-training leaves out
+        whole = config.model_copy(update={"targets": tables, "datasets": datasets})
         keys |= _planned(whole, documents).runs.keys()
     return keys
 
@@ -66,18 +66,18 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
 
 def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
     table, dataset = layers.table, layers.dataset
-    where = f"{layers.row_place}: {layers.name}"
+    place = f"{layers.row_place}: {layers.name}"
     recipe = layers.recipe(fold)
     needed = datasets_of(recipe, dataset)
     for name in needed:
         if name not in plan.config.datasets:
-            known = ", ".join(plan.config.datasets) or "none"
-            raise UserError(f"{where}: no dataset {name!r} in the config; known: {known}")
+            hint = did_you_mean(name, plan.config.datasets)
+            raise UserError(f"{place}: no dataset {name!r} in the config{hint}")
     start_from = recipe.pretrain.start_from if recipe.pretrain else None
     for weights in (recipe.model.weights, start_from):
         if weights and weights not in plan.config.weights:
-            known = ", ".join(plan.config.weights) or "none"
-            raise UserError(f"{where}: no weights {weights!r} in the config; known: {known}")
+            hint = did_you_mean(weights, plan.config.weights)
+            raise UserError(f"{place}: no weights {weights!r} in the config{hint}")
     disabled = [name for name in needed if not plan.config.datasets[name].enabled]
     if disabled:
         reason = f"no data: {', '.join(disabled)} disabled"
@@ -86,7 +86,7 @@ def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
     variants = _variants(plan, layers, recipe, fold)
     variant = row.variant or Variant()
     _check_metrics(layers, recipe, variant, bool(variants))
-    galleries = _galleries(table, recipe, variant, dataset, where)
+    galleries = _galleries(table, recipe, variant, dataset, place)
     for seed in (row.seeds or table.seeds) if recipe.finetune else [None]:
         key = add_chain(plan, recipe, dataset, seed, variants)
         cell = Cell(
@@ -104,7 +104,7 @@ def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
 
 
 def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: bool) -> None:
-    """Columns on the row's dataset are of metrics that its evaluation has."""
+    """Check that the row's evaluation has the metrics of the columns on its dataset."""
     names = partial(
         metric_names,
         task=recipe.task,
@@ -121,7 +121,7 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
             continue
         hint = did_you_mean(metric, known)
         if metric in names(varied=True):
-            hint = "; it is of rows of which one has a `variant`"
+            hint = "; only tables in which a row has a `variant` have it"
         place = layers.document.place(("columns", index, "metric"))
         raise UserError(
             f"{place}: {layers.name}: task {recipe.task} has no metric {metric!r} here{hint}"
@@ -129,65 +129,65 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
 
 
 def _note_places(plan: Plan, layers: Layers, recipe: Recipe, key: str) -> None:
-    """Note where the splits of a row's runs and their architecture are said; key: the last run."""
-    said: dict[tuple[str, ...], KeyPath] = {(layers.dataset, recipe.test): ("test",)}
+    """Note which keys set the splits and the architecture of a row's runs; key: the last run."""
+    sources: dict[tuple[str, ...], KeyPath] = {(layers.dataset, recipe.test): ("test",)}
     for name in ("train", "val") if recipe.finetune else ():
         split = getattr(recipe.finetune, name)
-        said.setdefault((layers.dataset, split), ("finetune", name))
-    said.setdefault((layers.dataset, recipe.donor_split), ("donor_split",))
+        sources.setdefault((layers.dataset, split), ("finetune", name))
+    sources.setdefault((layers.dataset, recipe.donor_split), ("donor_split",))
     for index, source in enumerate(recipe.pretrain.sources if recipe.pretrain else ()):
-        path = ("pretrain", "sources", index, "split")
-        said.setdefault((source.dataset, source.split), path)
+        key_path = ("pretrain", "sources", index, "split")
+        sources.setdefault((source.dataset, source.split), key_path)
     runs = [plan.runs[run] for run in plan.chain(key)]
     read = {(plan.versions[s.dataset], s.split) for run in runs for s in sources_of(run)}
-    said = {what: at for what, at in said.items() if what in read}
-    said[recipe.model.architecture,] = ("model", "architecture")
-    for what, at in said.items():
-        if what not in plan.places:
-            named = ".".join(map(str, at))
-            plan.places[what] = f"{layers.place(at)}: {layers.name}: {named}"
+    sources = {item: path for item, path in sources.items() if item in read}
+    sources[recipe.model.architecture,] = ("model", "architecture")
+    for item, path in sources.items():
+        if item not in plan.places:
+            named = ".".join(map(str, path))
+            plan.places[item] = f"{layers.place(path)}: {layers.name}: {named}"
 
 
 def _galleries(
-    table: Table, recipe: Recipe, variant: Variant, dataset: str, where: str
+    table: Table, recipe: Recipe, variant: Variant, dataset: str, place: str
 ) -> tuple[str, ...]:
-    """The galleries that a cell shows: of those that the table wants, those that there are."""
-    there = variant.galleries(recipe.modalities, recipe.missing_audio)
-    found = tuple(gallery for gallery in table.galleries_of(dataset) if gallery in there)
-    if not found:
+    """Return the galleries of a cell: those of the table that the evaluation has."""
+    available = variant.galleries(recipe.modalities, recipe.missing_audio)
+    galleries = tuple(name for name in table.galleries_of(dataset) if name in available)
+    if not galleries:
         raise UserError(
-            f"{where}: missing_audio: {variant.missing_audio or recipe.missing_audio} leaves only "
-            "clips with sound, but gallery is all; say gallery: with_sound in the table, or choose "
-            "another policy"
+            f"{place}: missing_audio: {variant.missing_audio or recipe.missing_audio} leaves only "
+            "clips with sound, but gallery is all. Fix: set gallery: with_sound in the table, or "
+            "choose another policy"
         )
-    return found
+    return galleries
 
 
 def _variants(plan: Plan, layers: Layers, recipe: Recipe, fold: int | None) -> list[Variant]:
-    """The variants of all rows of one recipe, in this table and those that go together with it."""
+    """Return the variants of all rows with one recipe, in this table and its `together_with`."""
     table, document, dataset = layers.table, layers.document, layers.dataset
     tables = [(table, document)]
     for name in table.together_with:
         if name == table.table:
             place = document.place(("together_with",))
-            raise UserError(f"{place}: together_with: {name} is the table itself")
+            raise UserError(f"{place}: together_with: {name} is the table itself. Fix: remove it")
         tables.append(read_table(plan.config.experiments, name))
-    found: dict[str, Variant] = {}
-    for other, of in tables:
+    variants: dict[str, Variant] = {}
+    for other, other_document in tables:
         if dataset not in {column.dataset for column in other.columns}:
             continue
         for index, row in enumerate(other.rows):
             if row.variant is None or not row.variant.name:
                 continue
-            others = replace(layers, table=other, document=of, index=index)
+            others = replace(layers, table=other, document=other_document, index=index)
             if others.recipe(fold) != recipe:
                 continue
             gated = recipe.model.fusion in GATES
             try:
                 row.variant.check(recipe.modalities, recipe.model.type_token, gated, recipe.task)
             except ValueError as error:
-                place = of.place(("rows", index, "variant"))
+                place = other_document.place(("rows", index, "variant"))
                 message = f"table {other.table}, row {row.row}: {error}"
                 raise UserError(f"{place}: {message}") from None
-            found[row.variant.name] = row.variant
-    return [found[name] for name in sorted(found)]
+            variants[row.variant.name] = row.variant
+    return [variants[name] for name in sorted(variants)]

@@ -1,6 +1,6 @@
-"""Named sets of switches: what the paper says, what its code did, what we do by default.
+"""Presets: named values of switches for the paper, its released code, and our defaults.
 
-`ours` is the defaults of the sections themselves. Each switch is explained in docs/deviations.md.
+`ours` has the defaults of the sections themselves. Each switch is explained in docs/deviations.md.
 """
 
 from typing import Any, Literal
@@ -51,7 +51,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     },
 }
 
-# What the released scripts set for one task on one dataset, by its reader (facts 7.4, 8.2, 9.1).
+# Values of the released scripts by task and the dataset's reader (facts 7.4, 8.2, 9.1).
 SCRIPTS: dict[tuple[str, str], dict[str, Any]] = {
     ("retrieval", "msrvtt"): {"inputs.max_segments": 16},
     ("retrieval", "vatex"): {"inputs.max_segments": 6},
@@ -74,7 +74,7 @@ SCRIPTS: dict[tuple[str, str], dict[str, Any]] = {
         "finetune.optimiser.head_lr": 5e-3,
     },
 }
-TASKS: dict[str, dict[str, Any]] = {  # and for a task on any dataset
+TASKS: dict[str, dict[str, Any]] = {  # values by task on any dataset
     "retrieval": {"finetune.optimiser.epochs": 5, "finetune.optimiser.batch_size": 128},
     "captioning": {
         "inputs.extra_word": True,  # facts 8.2
@@ -87,15 +87,15 @@ JOINT_BATCH = {"global_to_local": 128, "tight": 64, "local_to_local": 32}  # fac
 
 
 def chain(preset: Preset) -> list[Preset]:
-    """The presets that one consists of, lowest first."""
+    """Return the presets that a preset consists of, lowest first."""
     return [*(chain(EXTENDS[preset]) if preset in EXTENDS else []), preset]
 
 
 def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) -> dict[str, Any]:
-    """What a preset says of a row, as a nested mapping that lies below the row's own `recipe`.
+    """Return the values of a preset for a row, nested, a layer below the row's own `recipe`.
 
-    It changes stages and captions that the row has, and never adds one. reader: of the row's
-    dataset; the released scripts differ by it.
+    They change only stages that the row has. reader: of the row's dataset, on which the released
+    scripts depend.
     """
     task = recipe.get("task", "retrieval")
     layers = [PRESETS[name] for name in chain(preset)]
@@ -109,7 +109,7 @@ def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) ->
             value.pop(stage, None)
     pretrain = recipe.get("pretrain") or {}
     only_weights = pretrain.get("from") is not None and pretrain.get("second_stage") is None
-    # A row that names a token has it in every stage.
+    # A row that sets a token has it in every stage.
     if only_weights or "type_token" in (recipe.get("model") or {}):
         value.get("pretrain", {}).pop("type_token", None)
     if pretrain.get("second_stage") is None:
@@ -120,18 +120,18 @@ def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) ->
 
 
 def _script(task: str, reader: str | None, recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the scripts of the released code set beyond the preset itself."""
-    found = [TASKS.get(task, {}), SCRIPTS.get((task, reader), {}) if reader else {}]
+    """Return the values of the released scripts beyond the preset itself."""
+    layers = [TASKS.get(task, {}), SCRIPTS.get((task, reader), {}) if reader else {}]
     fusion = recipe.get("model", {}).get("fusion")
     if fusion in JOINT_BATCH:
         epochs, batch = 10, JOINT_BATCH[fusion]
         if reader == "audiocaps":
             epochs, batch = 15, max(batch, 64)
         joint = {"epochs": epochs, "batch_size": batch, "lr": 1e-7}
-        found.append({"finetune.optimiser": joint})
+        layers.append({"finetune.optimiser": joint})
         if (reader, fusion) == ("msrvtt", "global_to_local"):
-            found.append({"model.joint": "bert"})  # of the published number (facts 7.3)
+            layers.append({"model.joint": "bert"})  # of the published number (facts 7.3)
     pretrain = recipe.get("pretrain") or {}
     if pretrain.get("trainable") == "all" and pretrain.get("objective", {}).get("inter", True):
-        found.append({"pretrain.objective.second_stage": "released"})  # facts 5.3
-    return found
+        layers.append({"pretrain.objective.second_stage": "released"})  # facts 5.3
+    return layers

@@ -1,4 +1,4 @@
-"""What one row of a table computes, before it is resolved into runs (`clip4vla.config.plan`)."""
+"""Recipe of a table's row, before it is resolved into runs (`clip4vla.config.chain`)."""
 
 from typing import Literal, Self
 
@@ -24,11 +24,11 @@ from clip4vla.config.sections import (
 )
 from clip4vla.config.type_tokens import can_follow
 
-JOINT_POSITIONS = {"clip": 77, "bert": 512}  # clip: the rows of CLIP's text positions
+JOINT_POSITIONS = {"clip": 77, "bert": 512}  # clip: CLIP's text positions
 
 
 class PretrainSource(Section):
-    """A split to pre-train on and the sound it stands for."""
+    """A split to pre-train on, and its kind of audio."""
 
     dataset: str = Field(description="name in `datasets` of the config")
     split: str = Field("train", description="split of it; only clips with sound are used")
@@ -36,9 +36,9 @@ class PretrainSource(Section):
 
 
 class SecondStage(Section):
-    """Pre-training that goes on from the first stage with all towers (facts 6.2, 6.3).
+    """Second stage of pre-training, of all towers (facts 6.2, 6.3).
 
-    Clips, inputs, masks and seed are the first stage's.
+    It has the clips, inputs, masks and seed of the first stage.
     """
 
     objective: Objective = Field(Objective(), description="of its own: not that of the first stage")
@@ -47,7 +47,7 @@ class SecondStage(Section):
 
 
 class PretrainRecipe(Section):
-    """Stage 1 of pre-training, or weights that stand in for it; then stage 2, if there is one."""
+    """Stage 1 of pre-training, or weights that replace it, and an optional stage 2."""
 
     start_from: str | None = Field(
         None, alias="from", description="name in `weights`: start from it, train nothing here"
@@ -76,42 +76,41 @@ class PretrainRecipe(Section):
     def _has_something_to_do(self) -> Self:
         if not self.sources and (self.start_from is None or self.second_stage is not None):
             or_weights = "" if self.second_stage else ", or `from` with the name of weights"
-            raise ValueError(f"needs `sources` to train on{or_weights}")
+            raise ValueError(f"nothing to train on. Fix: set `sources`{or_weights}")
         objectives = {"": self.objective}
         if self.second_stage:
             objectives["second_stage."] = self.second_stage.objective
         for stage, objective in objectives.items():
             if not (objective.inter or objective.intra):
                 both = f"{stage}objective.inter and {stage}objective.intra"
-                raise ValueError(f"{both} are both off: nothing to learn")
+                raise ValueError(f"{both} are both off. Fix: turn one on")
         if self.type_token is not None and not self.read_sources:
             raise ValueError(
-                "type_token: `from` stands in for pre-training, so nothing is trained. "
-                "Fix: leave it out"
+                "type_token: `from` replaces pre-training, so nothing is trained. Fix: remove it"
             )
         if self.inputs.extra_word:
-            raise ValueError(
-                "inputs.extra_word: pre-training writes no captions. Fix: leave it out"
-            )
+            raise ValueError("inputs.extra_word: pre-training writes no captions. Fix: remove it")
         if self.trainable == "audio":
             self._check_frozen_clip()
         return self
 
     @property
     def read_sources(self) -> list[PretrainSource]:
-        """What its own stages train on: nothing where weights stand in for all of them."""
+        """Return the sources of its stages; [] if weights replace all of them."""
         return self.sources if self.start_from is None or self.second_stage else []
 
     def _check_frozen_clip(self) -> None:
-        """What is about CLIP's own towers makes no sense while they are frozen."""
-        wanted = {
+        """Refuse settings of CLIP's towers, which are frozen."""
+        settings = {
             "objective.second_stage: released": self.objective.second_stage == "released",
             "objective.self_similarity": self.objective.self_similarity,
             "freeze.layer_num": self.freeze.layer_num is not None,
         }
-        for name, given in wanted.items():
-            if given:
-                raise ValueError(f"{name} is about CLIP's towers, which are frozen: trainable: all")
+        for name, is_set in settings.items():
+            if is_set:
+                raise ValueError(
+                    f"{name} concerns CLIP's towers, which are frozen. Fix: set trainable: all"
+                )
 
 
 class FinetuneRecipe(Section):
@@ -132,37 +131,43 @@ class FinetuneRecipe(Section):
     @model_validator(mode="after")
     def _selects_on_something(self) -> Self:
         if self.selection == "best_val" and self.val is None:
-            raise ValueError("selection: best_val needs a val split; name one or say `last`")
+            raise ValueError(
+                "selection: best_val needs a val split. Fix: name one, or set selection: last"
+            )
         if self.selection == "best_test_as_paper" and self.val is not None:
             raise ValueError(
-                f"selection: best_test_as_paper does not read val ({self.val!r}): say `val: null`, "
-                "and train on all clips that the paper trained on"
+                f"selection: best_test_as_paper does not read val ({self.val!r}). Fix: set `val: "
+                "null`, and train on all clips that the paper trained on"
             )
         for name in ("second_stage", "self_similarity"):
             if getattr(self.objective, name) != Objective.model_fields[name].default:
-                raise ValueError(f"objective.{name} is for pre-training; leave it out")
+                raise ValueError(f"objective.{name} is for pre-training. Fix: remove it")
         return self
 
     def check_task(self, task: Task) -> None:
-        """Refuse what the task would not read."""
+        """Refuse settings that have no effect for the task."""
         for name in ("temperature", "multi_positive"):
             default = Objective.model_fields[name].default
             if task != "retrieval" and getattr(self.objective, name) != default:
                 raise ValueError(
-                    f"finetune.objective.{name}: task {task} contrasts nothing; leave it out"
+                    f"finetune.objective.{name}: task {task} has no contrastive loss. "
+                    "Fix: remove it"
                 )
         first = first_scored_epoch(task, self.selection)
         if self.optimiser.epochs < first:
             raise ValueError(
                 f"finetune.selection: best_test_as_paper scores captions from epoch {first} on "
-                f"(facts 8.2), and finetune.optimiser.epochs is {self.optimiser.epochs}"
+                f"(facts 8.2), but finetune.optimiser.epochs is {self.optimiser.epochs}. "
+                "Fix: raise it"
             )
         if task == "classification" and self.freeze != Freeze():
-            raise ValueError("finetune.freeze: a probe has frozen towers anyway; leave it out")
+            raise ValueError(
+                "finetune.freeze: the towers of a probe are always frozen. Fix: remove it"
+            )
 
 
 class Recipe(Section):
-    """Everything that decides a row's number on one dataset, the seed apart."""
+    """All settings that decide a row's number on one dataset, except the seed."""
 
     task: Task = Field("retrieval", description="what the row does on its dataset")
     modalities: list[Modality] = Field(
@@ -203,11 +208,11 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if len(set(self.modalities)) != len(self.modalities):
-            raise ValueError("modalities: the same one twice")
+            raise ValueError("modalities: duplicates. Fix: name each once")
         if self.modalities == ["audio"] and self.missing_audio in ("none", "zeros"):
             raise ValueError(
                 f"missing_audio: {self.missing_audio} leaves silent clips with nothing to score "
-                "when audio is the only modality; use filter, substitute or random"
+                "when audio is the only modality. Fix: use filter, substitute or random"
             )
         if self.missing_audio == "released_links" and self.task == "classification":
             raise ValueError(
@@ -216,7 +221,8 @@ class Recipe(Section):
             )
         if self.finetune is None and self.task != "retrieval":
             raise ValueError(
-                f"task: {self.task} needs a `finetune` section; only retrieval is zero-shot"
+                f"task: {self.task} needs a `finetune` section, since only retrieval is zero-shot. "
+                "Fix: add one"
             )
         if self.finetune is not None:
             self.finetune.check_task(self.task)
@@ -228,26 +234,24 @@ class Recipe(Section):
         if joins and tokens > positions:
             raise ValueError(
                 f"inputs: max_words + max_frames + max_segments = {tokens}, but the joint encoder "
-                f"has {positions} positions; lower one of them"
+                f"has {positions} positions. Fix: lower one of them"
             )
         if self.task != "captioning":
-            for name, given in (
+            for name, is_set in (
                 ("decoding", self.decoding != Decoding()),
                 ("inputs.extra_word", self.inputs.extra_word),
             ):
-                if given:
-                    raise ValueError(
-                        f"{name}: task {self.task} writes no captions. Fix: leave it out"
-                    )
+                if is_set:
+                    raise ValueError(f"{name}: task {self.task} writes no captions. Fix: remove it")
         mel = self.cache.log_mel
         if mel.f_max > mel.sample_rate / 2:
-            raise ValueError("cache.log_mel.f_max is above half the sample rate")
+            raise ValueError("cache.log_mel.f_max is above half the sample rate. Fix: lower it")
         if mel.n_mels != 224:
             raise ValueError("cache.log_mel.n_mels must be 224: a segment is a 224 x 224 image")
         return self
 
     def _check_type_tokens(self) -> None:
-        """Check that pre-training tells [VB] and [NB] apart and that fine-tuning can follow."""
+        """Check that pre-training distinguishes [VB] and [NB] and that fine-tuning can follow."""
         if self.pretrain is None or not self.pretrain.read_sources:
             return
         after = self.model.type_token
@@ -266,17 +270,19 @@ class Recipe(Section):
             )
 
     def _check_fusion(self) -> None:
-        """A fusion with parameters is trained, for retrieval; a gate weighs two modalities."""
+        """Check that a fusion has its task, its training and its modalities."""
         fusion = self.model.fusion
         if fusion == "global_to_global":
             return
         if self.task != "retrieval":
-            raise ValueError(f"model.fusion: {fusion} is for task: retrieval; leave it out")
+            raise ValueError(f"model.fusion: {fusion} is for task: retrieval. Fix: remove it")
         if self.finetune is None:
-            raise ValueError(f"model.fusion: {fusion} has weights to train: add `finetune`")
+            raise ValueError(f"model.fusion: {fusion} has weights to train. Fix: add `finetune`")
         if fusion in GATES and len(self.modalities) < 2:
-            raise ValueError(f"model.fusion: {fusion} weighs vision against audio: give both")
+            raise ValueError(f"model.fusion: {fusion} weighs vision against audio. Fix: name both")
         if fusion == "temporal" and self.modalities != ["vision"]:
-            raise ValueError("model.fusion: temporal is over frames alone: modalities: [vision]")
+            raise ValueError(
+                "model.fusion: temporal reads only frames. Fix: set modalities: [vision]"
+            )
         if fusion == "temporal" and self.model.joint != "clip":
-            raise ValueError("model.fusion: temporal has CLIP's blocks: leave model.joint out")
+            raise ValueError("model.fusion: temporal has CLIP's blocks. Fix: remove model.joint")

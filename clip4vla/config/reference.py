@@ -1,4 +1,4 @@
-"""The config's reference page and JSON schemas, generated from the sections themselves."""
+"""Generate the config's reference page and JSON schemas from the sections."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ SCRIPT_NOTE = """* retrieval through a joint encoder: 10 epochs (AudioCaps 15), 
 
 
 def markdown() -> str:
-    """docs/config.md."""
+    """Return docs/config.md."""
     parts = [INTRO]
     parts += _section("The config file", Config, "")
     parts += _section("`datasets.NAME`", Dataset, "datasets.NAME.")
@@ -62,7 +62,7 @@ def markdown() -> str:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """JSON schemas for editors: config.yaml and the table files."""
+    """Return JSON schemas for editors, of config.yaml and the table files."""
     return {
         "config.schema.json": Config.model_json_schema(),
         "table.schema.json": Table.model_json_schema(),
@@ -86,7 +86,7 @@ def _rows(section: type[Section], prefix: str, kinds: bool = True) -> list[str]:
 def _fields(
     section: type[Section], prefix: str, kinds: bool, own: Section | None = None
 ) -> list[str]:
-    """A line for each key. own: the outer section's default, whose values may be its own."""
+    """Return a line for each key. own: the outer section's default, which may have other values."""
     lines = []
     for name, field in section.model_fields.items():
         value = getattr(own, name) if own else field.default

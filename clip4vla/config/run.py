@@ -1,4 +1,4 @@
-"""The resolved, scientific config of one run: the only input of its job beside data and weights.
+"""The resolved scientific config of one run, the only input of its job beside data and weights.
 
 Four stages, each a section with a `stage` field: Pretrain, Substitute, Finetune, Evaluate.
 """
@@ -27,7 +27,7 @@ from clip4vla.config.sections import (
 )
 from clip4vla.config.variant import Variant
 
-CODE_VERSION = 2  # raised when a change of the code changes numbers, and with it every run key
+CODE_VERSION = 2  # raised when the code changes numbers: all run keys change
 
 
 class Source(Section):
@@ -42,7 +42,7 @@ class Source(Section):
 
 
 class HeldOut(Section):
-    """Splits of a dataset version whose videos pre-training must not see."""
+    """Splits of a dataset version whose videos pre-training leaves out."""
 
     dataset: str = Field(description="dataset version; its lists are read, not its media")
     splits: list[str] = Field(min_length=1)
@@ -70,7 +70,7 @@ class Pretrain(Section):
 
 
 class Substitute(Section):
-    """Donors for silent clips: their nearest neighbours with sound in train (facts 10.2)."""
+    """Donors for silent clips: their nearest neighbours with audio in train (facts 10.2)."""
 
     stage: Literal["substitute"] = "substitute"
     code_version: int = CODE_VERSION
@@ -115,28 +115,30 @@ class Finetune(Section):
     def _selects_on_one_split(self) -> Self:
         on_test = self.selection == "best_test_as_paper"
         if on_test != (self.test is not None) or (on_test and self.val is not None):
-            raise ValueError("selection: best_test_as_paper needs `test`, not `val`; others `val`")
+            raise ValueError(
+                "selection: best_test_as_paper needs `test`, not `val`; others need `val`"
+            )
         return self
 
     @property
     def selected_on(self) -> tuple[Source, AudioPolicy] | None:
-        """The clips that are scored after each epoch, and the policy for the silent ones."""
+        """Return the clips that are scored after each epoch, and their policy for silent clips."""
         if self.test is not None:
             return self.test, self.test_missing_audio or self.missing_audio
         return None if self.val is None else (self.val, self.missing_audio)
 
 
 def first_scored_epoch(task: Task, selection: Selection) -> int:
-    """From which epoch on, counted from 1, one may be selected.
+    """Return the first epoch, counted from 1, that may be selected.
 
-    The authors score captions on the test split from the third epoch on (facts 8.2: epoch > 1,
-    counted from 0).
+    The released code scores captions on the test split from the third epoch on (facts 8.2:
+    epoch > 1, counted from 0).
     """
     return 3 if (task, selection) == ("captioning", "best_test_as_paper") else 1
 
 
 class Evaluate(Section):
-    """Scores of one checkpoint on one split, and its variants, which share its features."""
+    """Evaluation of one checkpoint on one split, with variants that share its features."""
 
     stage: Literal["evaluate"] = "evaluate"
     code_version: int = CODE_VERSION
@@ -170,17 +172,19 @@ def read_run(path: str | Path, key: str) -> Run:
         run = RUN.validate_python(value)
         if sha256_of(canonical_json(value))[: len(key)] == key:
             return run
-        why = f"with the key {key} (it was edited, or is another run's)"
+        reason = f"with the key {key} (it was edited, or belongs to another run)"
     except ValidationError as error:
         first = error.errors()[0]
-        why = f"of this version ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        reason = f"of this version ({'.'.join(map(str, first['loc']))}: {first['msg']})"
     except ValueError as error:
-        why = f"({error})"
-    raise UserError(f"{path}: not the config of a run {why}; delete it and run the stage again")
+        reason = f"({error})"
+    raise UserError(
+        f"{path}: not the config of a run {reason}. Fix: delete it and run the stage again"
+    )
 
 
 def sources_of(run: Run) -> list[Source]:
-    """Every source of clips that a run reads."""
+    """Return every source of clips that a run reads."""
     match run:
         case Pretrain():
             return list(run.sources)

@@ -27,7 +27,7 @@ FIXED_SCALE = 100.0
 
 
 def added(default: Any, description: str = "") -> Any:
-    """A field that came later: its default is the behaviour before it, and enters no run key."""
+    """Return a field that was added later: run keys leave out its default, the old behaviour."""
     extra = {"neutral": default}
     return Field(default, description=description, json_schema_extra=extra)
 
@@ -65,7 +65,7 @@ class Model(Section):
     )
 
     def towers(self) -> "Model":
-        """The model without what retrieval adds: stages before it do not depend on that."""
+        """Return the model without the parts for retrieval, which earlier stages do not read."""
         return self.model_copy(update={"joint": "clip", "fusion": "global_to_global"})
 
 
@@ -97,12 +97,12 @@ class Inputs(Section):
 
     @property
     def caption_tokens(self) -> int:
-        """Tokens of a caption with start and end."""
+        """Return the number of tokens of a caption with start and end."""
         return self.max_words + self.extra_word
 
     @property
     def caption_steps(self) -> int:
-        """Tokens that the captioner reads, and predicts: all but the last, all but the start."""
+        """Return the number of tokens that the captioner reads (and predicts): one fewer."""
         return self.caption_tokens - 1
 
     @model_validator(mode="after")
@@ -110,7 +110,9 @@ class Inputs(Section):
         refuse_unread(self, "standardisation", {"fixed": ("log_mel_mean", "log_mel_std")})
         if self.standardisation == "fixed":
             if self.log_mel_mean is None or self.log_mel_std is None:
-                raise ValueError("standardisation: fixed needs log_mel_mean and log_mel_std")
+                raise ValueError(
+                    "standardisation: fixed needs log_mel_mean and log_mel_std. Fix: set both"
+                )
             if self.log_mel_std <= 0:
                 raise ValueError(f"log_mel_std is {self.log_mel_std:g}: it must be above 0")
         return self
@@ -153,11 +155,13 @@ class Objective(Section):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.temperature == "learnable" and self.scale != FIXED_SCALE:
-            raise ValueError("scale is for temperature: fixed; leave it out")
+            raise ValueError("scale only has an effect with temperature: fixed. Fix: remove it")
         if not self.inter:
             for name in ("multi_positive", "second_stage", "self_similarity"):
                 if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} is about inter-modal terms; set inter: true")
+                    raise ValueError(
+                        f"{name} only has an effect with inter-modal terms. Fix: set inter: true"
+                    )
         return self
 
 
@@ -180,7 +184,9 @@ class Freeze(Section):
         for prefix in prefixes:
             first = prefix.split(".")[0]
             if not first or not any(part.startswith(first) for part in PARTS):
-                raise ValueError(f"{prefix!r} begins no parameter name: {', '.join(PARTS)}")
+                raise ValueError(
+                    f"no parameter name begins with {prefix!r}. Fix: begin with {', '.join(PARTS)}"
+                )
         return prefixes
 
 
@@ -232,9 +238,11 @@ class Optimiser(Section):
             raise ValueError(f"ema is {self.ema:g}: a decay lies between 0 and 1, such as 0.999")
         if self.precision == "half_weights":
             if self.kind != "bert_adam":
-                raise ValueError("precision: half_weights studies the released code: bert_adam")
+                raise ValueError(
+                    "precision: half_weights studies the released code. Fix: set kind: bert_adam"
+                )
             if self.ema is not None:
-                raise ValueError("ema: an average in float16 would not move: leave it out")
+                raise ValueError("ema: an average in float16 would not change. Fix: remove it")
         return self
 
 
@@ -266,7 +274,7 @@ class Decoding(Section):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.positions == "sliding" and self.cache:
-            raise ValueError("positions: sliding move with every word; set cache: false")
+            raise ValueError("positions: sliding cannot be cached. Fix: set cache: false")
         refuse_unread(self, "method", READ_BY)
         return self
 

@@ -1,4 +1,4 @@
-"""What a file of weights says of itself: enough to rebuild its model and to feed it."""
+"""Settings in a weights file, from which its model and inputs can be rebuilt."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ Head = Literal["captioning", "classification", "fusion", "gate"] | None
 
 
 class Settings(Section):
-    """How the model of a file is built, and how clips become its inputs."""
+    """Settings of a weights file: its model, and how clips become its inputs."""
 
     model: Model = Model()
     inputs: Inputs = Inputs()
@@ -27,12 +27,12 @@ class Settings(Section):
 
     @property
     def head(self) -> Head:
-        """What stands on the towers."""
+        """Return the head of the model."""
         return head_of(self.model, self.task)
 
 
 def head_of(model: Model, task: Task | None) -> Head:
-    """What a task adds to the towers; for retrieval its fusion decides (facts 7.1)."""
+    """Return the head that a task adds; for retrieval it depends on the fusion (facts 7.1)."""
     if task != "retrieval":
         return task
     if model.fusion in JOINT_FUSIONS:
@@ -41,7 +41,7 @@ def head_of(model: Model, task: Task | None) -> Head:
 
 
 def settings_of(run: Pretrain | Finetune, classes: list[str] | None = None) -> Settings:
-    """The settings of the model that a run trains."""
+    """Return the settings of the model that a run trains."""
     shares = {source.nonverbal_share for source in sources_of(run)}
     return Settings(
         model=run.model,

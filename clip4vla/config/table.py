@@ -12,9 +12,9 @@ from clip4vla.config.presets import Preset
 from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, KeyPath, read_yaml
 
-NO_PAPER = "none"  # the `paper_table` of a table that is compared with nothing
-# Rules of the workflow and figures over all tables: a table gives its name to rule and figure.
-TAKEN = frozenset(
+NO_PAPER = "none"  # `paper_table` of a table without published numbers
+# Rules of the workflow and figures over all tables; tables give their names to both.
+RESERVED_NAMES = frozenset(
     (
         *("all", "data", "pretrain", "tables", "report"),
         *("plan_dataset", "fetch_shard", "probe_shard", "ledger", "cache_shard", "freeze_dataset"),
@@ -36,7 +36,7 @@ class Column(Section):
 
 
 class Row(Section):
-    """One row: its name in files, its label in print, and what it changes."""
+    """One row: its name in files, its label in print, and its changes of the recipe."""
 
     row: Name = Field(description="name in files and commands")
     label: OneLine = Field(description="name in print")
@@ -51,7 +51,7 @@ class Row(Section):
 
 
 class Table(Section):
-    """A table: what its rows share, and the rows."""
+    """A table: its rows, and the settings that they share."""
 
     table: Name = Field(description="as the file is named")
     title: OneLine = Field(description="heading in print")
@@ -93,13 +93,13 @@ class Table(Section):
     _once = field_validator("seeds", "together_with")(each_once)
 
     def galleries_of(self, dataset: str) -> tuple[str, ...]:
-        """Return the names of the galleries that a dataset's cells show, the main one first."""
+        """Return the galleries that a dataset's cells show, the main one first."""
         gallery = self.galleries.get(dataset, self.gallery)
         return ("all", "with_sound") if gallery == "both" else (gallery,)
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """The files of tables; an editor's hidden ones are none."""
+    """Return the files of tables, without hidden files of editors."""
     return sorted(folder.glob("[!.]*.yaml"))
 
 
@@ -114,45 +114,52 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
         )
     document = read_yaml(path)
     if not document.value:
-        raise UserError(f"{path}: is empty; a table has title, columns and rows (docs/config.md)")
+        raise UserError(f"{path}: empty table. Fix: write title, columns and rows (docs/config.md)")
     table = validated(Table, document.value, [document])
     if table.table != name:
         raise UserError(
-            f"{document.place(('table',))}: table: must be {name!r}, as the file is named"
+            f"{document.place(('table',))}: table: {table.table!r} is not the name of the file. "
+            f"Fix: write {name!r}"
         )
-    if name in TAKEN:
+    if name in RESERVED_NAMES:
         raise UserError(
             f"{document.place(('table',))}: table: {name!r} is a target, a rule or a figure of the "
-            "workflow; choose another name for the file and the table"
+            "workflow. Fix: choose another name for the file and the table"
         )
-    seen: set[str] = set()
+    names: set[str] = set()
     for index, row in enumerate(table.rows):
-        if row.row in seen:
-            raise UserError(f"{document.place(('rows', index))}: rows: {row.row!r} stands twice")
-        seen.add(row.row)
+        if row.row in names:
+            place = document.place(("rows", index))
+            raise UserError(f"{place}: rows: duplicate row {row.row!r}. Fix: rename one")
+        names.add(row.row)
     if not table.comparable and not table.note:
-        raise UserError(f"{document.place(('comparable',))}: comparable: false: say why in `note`")
+        place = document.place(("comparable",))
+        raise UserError(f"{place}: comparable: false needs a reason. Fix: write it in `note`")
     _check_datasets(table, document)
     for index, row in enumerate(table.rows):
         if table.sweep and (row.variant is None or getattr(row.variant, table.sweep) is None):
             raise UserError(
                 f"{document.place(('rows', index))}: row {row.row}: its variant has no "
-                f"{table.sweep}, over which the table sweeps"
+                f"{table.sweep}, over which the table sweeps. Fix: add it"
             )
     return table, document
 
 
 def _check_datasets(table: Table, document: Document) -> None:
-    """What is said by dataset is of a dataset that a column has, and folds are said once."""
+    """Check that keys by dataset name datasets of columns, and that folds have no duplicates."""
     shown = {column.dataset for column in table.columns}
-    said = {key: getattr(table, key) for key in ("datasets", "galleries", "folds")}
-    places: list[KeyPath] = [(key, name) for key, of in said.items() for name in of]
-    places += [("presets", preset, name) for preset, of in table.presets.items() for name in of]
-    for key_path in places:
+    by_dataset = {key: getattr(table, key) for key in ("datasets", "galleries", "folds")}
+    paths: list[KeyPath] = [(key, name) for key, values in by_dataset.items() for name in values]
+    paths += [("presets", key, name) for key, values in table.presets.items() for name in values]
+    for key_path in paths:
         if key_path[-1] not in shown:
             named = ".".join(map(str, key_path))
-            raise UserError(f"{document.place(key_path)}: {named}: no column has it")
+            raise UserError(
+                f"{document.place(key_path)}: {named}: no column has this dataset. Fix: remove it"
+            )
     for dataset, folds in table.folds.items():
         if not folds or len(set(folds)) < len(folds):
             place = document.place(("folds", dataset))
-            raise UserError(f"{place}: folds.{dataset}: needs numbers, each of them once")
+            raise UserError(
+                f"{place}: folds.{dataset}: empty or duplicates. Fix: list each fold once"
+            )

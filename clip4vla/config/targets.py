@@ -1,4 +1,4 @@
-"""What can be asked for by name, and the part of a plan behind a name."""
+"""Names of targets, and the part of a plan that a target needs."""
 
 import difflib
 import os
@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.layout import ROWS_DIR, all_outputs
-from clip4vla.config.plan import Plan
-from clip4vla.config.run import Pretrain, sources_of
+from clip4vla.config.plan import Cell, Plan
+from clip4vla.config.run import Pretrain, Run, sources_of
 
 FIXED = {
     "all": "everything: data, runs, tables, figures, page, report, MLflow",
@@ -21,17 +21,17 @@ ROW = f"{ROWS_DIR}/"
 
 
 def targets(plan: Plan) -> dict[str, str]:
-    """Every target of `snakemake` and `clip4vla plan`, with one line each."""
-    found = dict(FIXED)
+    """Return every target of `snakemake` and `clip4vla plan`, with a line of description."""
+    lines = dict(FIXED)
     for name, table in plan.tables.items():
-        found[name] = table.title
+        lines[name] = table.title
     for name, table in plan.tables.items():
-        found |= {f"{ROW}{name}/{row.row}": row.label for row in table.rows}
-    return found
+        lines |= {f"{ROW}{name}/{row.row}": row.label for row in table.rows}
+    return lines
 
 
 def narrowed(plan: Plan, target: str) -> Plan:
-    """The part of a plan that a target needs; also by run key. UserError for an unknown one."""
+    """Return the part of a plan that a target or run key needs. UserError for an unknown one."""
     table, _, row = target.removeprefix(ROW).partition("/")
     if target in ("all", "tables", "report"):
         return plan
@@ -45,13 +45,13 @@ def narrowed(plan: Plan, target: str) -> Plan:
     if not rows or (row and row not in rows):
         raise _unknown(plan, target)
     cells = [c for c in plan.cells if c.table == table and row in ("", c.row)]
-    refused = {
-        place: why
-        for place, why in plan.without_data.items()
+    without_data = {
+        place: reason
+        for place, reason in plan.without_data.items()
         if place[0] == table and row in ("", place[1])
     }
     some = _with_runs(plan, {cell.run_key for cell in cells}, cells)
-    return replace(some, tables={table: plan.tables[table]}, without_data=refused)
+    return replace(some, tables={table: plan.tables[table]}, without_data=without_data)
 
 
 def check_names(
@@ -64,12 +64,12 @@ def check_names(
     """Check the targets and rules given to Snakemake. UserError for the first unknown one.
 
     targets: names of rules or files; rules: names of rules; known: all rules of the workflow;
-    is_made: whether some rule makes a file.
+    is_made: returns whether a rule makes a file.
     """
     for name in sorted(set(targets) - {*known}):
         file = os.path.relpath(name)
         if file.startswith(ROW):
-            narrowed(plan, file)  # one rule makes every row, so it would make an empty unknown one
+            narrowed(plan, file)  # the rule of rows would make an empty file for any name
         elif not is_made(file) and not os.path.exists(file):
             raise _unknown(plan, name, known)
     for name in sorted(set(rules) - {*known}):
@@ -83,8 +83,10 @@ def _unknown(plan: Plan, target: str, others: Iterable[str] = ()) -> UserError:
         known += all_outputs(plan)
     short = {name.removeprefix(ROW): name for name in known}
     near = difflib.get_close_matches(target.removeprefix(ROW), short, n=3)
-    hint = f"did you mean {', '.join(short[name] for name in near)}? " if near else ""
-    return UserError(f"no target {target!r} in this config; {hint}`clip4vla targets` lists them")
+    hint = f"; did you mean {', '.join(short[name] for name in near)}?" if near else "."
+    return UserError(
+        f"no target {target!r} in this config{hint} Fix: choose one of `clip4vla targets`"
+    )
 
 
 def part_of(plan: Plan, keys: Collection[str | None], versions: Collection[str | None]) -> Plan:
@@ -97,9 +99,10 @@ def part_of(plan: Plan, keys: Collection[str | None], versions: Collection[str |
     )
 
 
-def _with_runs(plan: Plan, keys: set[str], cells: list) -> Plan:
-    """Only these runs, what they start from, and the data that all of them read."""
-    todo, kept = list(keys), {}
+def _with_runs(plan: Plan, keys: set[str], cells: list[Cell]) -> Plan:
+    """Return the plan with only these runs, their ancestors, and the data that they read."""
+    todo = list(keys)
+    kept: dict[str, Run] = {}
     while todo:
         key = todo.pop()
         kept[key] = plan.runs[key]

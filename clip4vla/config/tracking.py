@@ -1,4 +1,4 @@
-"""Where runs are shown: the one block of the config about MLflow. None of it enters a run key."""
+"""Config of MLflow, which enters no run key."""
 
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -44,33 +44,41 @@ class Tracking(Section):
             return None
         if uri.startswith(SQLITE) and len(uri) > len(SQLITE):
             return uri
-        shown = "uri" if "@" in uri else repr(uri)  # what stands before an @ may be a password
+        shown = "uri" if "@" in uri else repr(uri)  # the text before an @ may be a password
         try:
             parts = urlsplit(uri)
-            given, _ = parts.hostname, parts.port  # a port that is no number raises here
+            host, _ = parts.hostname, parts.port  # a port that is not a number raises here
         except ValueError as error:
-            why = "" if "@" in uri else f"{error}; "
-            raise ValueError(f"{shown}: {why}write http://HOST:PORT") from None
+            reason = "" if "@" in uri else f" ({error})"
+            raise ValueError(f"{shown}: invalid uri{reason}. Fix: write http://HOST:PORT") from None
         if parts.username or parts.password:
             raise ValueError(
-                "leave user and password out: export MLFLOW_TRACKING_USERNAME and "
+                "a login in the uri. Fix: remove it, and export MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
-        if parts.scheme not in ("http", "https") or not given:
+        if parts.scheme not in ("http", "https") or not host:
             database = parts.scheme.startswith(("postgresql", "mysql", "mssql"))
-            remedy = "start `mlflow server` in front of the database and " if database else ""
-            raise ValueError(f"{shown}: {remedy}write http://HOST:PORT, or sqlite:///PATH")
+            fix = "start `mlflow server` in front of the database and " if database else ""
+            raise ValueError(
+                f"{shown}: invalid uri. Fix: {fix}write http://HOST:PORT, or sqlite:///PATH"
+            )
         if parts.query or parts.fragment:
-            raise ValueError("leave out what follows ? or #; a token: export MLFLOW_TRACKING_TOKEN")
+            raise ValueError(
+                "a query or fragment in the uri. Fix: remove ? or # and the text after it; for a "
+                "token, export MLFLOW_TRACKING_TOKEN"
+            )
         return uri.rstrip("/")
 
     @model_validator(mode="after")
     def _live_needs_a_server(self) -> Self:
         if self.sink == "live" and not self.is_server:
-            raise ValueError("sink: live needs uri: http://HOST:PORT; jobs cannot share an sqlite")
+            raise ValueError(
+                "sink: live needs uri: http://HOST:PORT, since jobs cannot share an sqlite file. "
+                "Fix: set uri"
+            )
         return self
 
     @property
     def is_server(self) -> bool:
-        """Whether runs go to a server over http."""
+        """Return whether runs are sent to a server."""
         return self.uri is not None and not self.uri.startswith(SQLITE)

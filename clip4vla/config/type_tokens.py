@@ -1,4 +1,4 @@
-"""Changes of the audio type token between two stages that are possible (facts 3.2)."""
+"""Possible changes of the audio type token between two stages (facts 3.2)."""
 
 from clip4vla.config.sections import TypeToken
 

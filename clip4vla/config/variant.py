@@ -1,4 +1,4 @@
-"""Variants of an evaluation: the same checkpoint and clips, with another sound at test."""
+"""Variants of an evaluation: the same checkpoint and clips, with other audio at test."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,11 +10,11 @@ from clip4vla.config.data import AudioPolicy
 from clip4vla.config.sections import Task
 
 AudioControl = Literal["own", "silent", "shuffled", "swapped"]
-DEAF = ("none", "zeros")  # policies that leave a silent clip without any sound
+NO_AUDIO_POLICIES = ("none", "zeros")  # silent clips stay without audio
 
 
 class Variant(Section):
-    """What one variant changes; what it does not name is as in the evaluation itself."""
+    """Changes of one variant; other settings are those of the evaluation itself."""
 
     missing_audio: AudioPolicy | None = Field(None, description="silent clips; null: as the row")
     audio: AudioControl = Field(
@@ -29,44 +29,49 @@ class Variant(Section):
 
     @property
     def name(self) -> str:
-        """What it changes, such as `audio=shuffled`: its name in metrics.json."""
+        """Return the name in metrics.json: its changes, such as `audio=shuffled`."""
         changed = {name: value for name, value in self if value != self._default(name)}
         return ", ".join(f"{name}={_text(value)}" for name, value in changed.items())
 
     def _default(self, name: str) -> Any:
         return type(self).model_fields[name].default
 
-    def hears_only(self, modalities: Sequence[str]) -> bool:
-        """Whether the sound alone stands for a clip."""
+    def is_audio_only(self, modalities: Sequence[str]) -> bool:
+        """Return whether clips are represented by their audio only."""
         return "vision" not in modalities or not self.frames
 
     def galleries(self, modalities: Sequence[str], missing_audio: AudioPolicy) -> tuple[str, ...]:
-        """Which galleries can be scored; `missing_audio`: of the evaluation."""
+        """Return the galleries that can be scored; missing_audio: of the evaluation."""
         policy = self.missing_audio or missing_audio
-        deaf = policy == "filter" or (policy in DEAF and self.hears_only(modalities))
-        return ("with_sound",) if deaf else ("all", "with_sound")
+        unscored = policy in NO_AUDIO_POLICIES and self.is_audio_only(modalities)
+        return ("with_sound",) if policy == "filter" or unscored else ("all", "with_sound")
 
     def check(
         self, modalities: Sequence[str], type_token: str, gated: bool, task: Task = "retrieval"
     ) -> None:
-        """ValueError for a variant that the evaluation cannot have. `gated`: fusion is a gate."""
+        """Raise ValueError for an impossible variant. gated: whether the fusion is a gate."""
         if self.missing_audio == "released_links" and task == "classification":
             raise ValueError(
                 f"variant {self.name}: compares captions, and the clips of a classification have "
                 "none. Fix: choose another policy"
             )
         if "audio" not in modalities:
-            raise ValueError(f"variant {self.name}: the row's modalities have no audio")
+            raise ValueError(
+                f"variant {self.name}: the row's modalities have no audio. Fix: remove it"
+            )
         if self.nonverbal_share is not None and type_token != "single":
             raise ValueError(
-                f"variant {self.name}: nonverbal_share is read by model.type_token: single alone"
+                f"variant {self.name}: nonverbal_share only has an effect with model.type_token: "
+                "single. Fix: remove it"
             )
         if not self.frames and "vision" not in modalities:
-            raise ValueError(f"variant {self.name}: the row's modalities have no vision")
+            raise ValueError(
+                f"variant {self.name}: the row's modalities have no vision. Fix: remove `frames`"
+            )
         if not self.frames and gated:
-            raise ValueError(f"variant {self.name}: a gate weighs vision against audio")
-        if self.audio == "silent" and self.hears_only(modalities):
-            raise ValueError(f"variant {self.name}: nothing is left to score")
+            raise ValueError(f"variant {self.name}: a gate needs frames. Fix: remove `frames`")
+        if self.audio == "silent" and self.is_audio_only(modalities):
+            raise ValueError(f"variant {self.name}: nothing is left to score. Fix: remove it")
 
 
 def _text(value: object) -> str:

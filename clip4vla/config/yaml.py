@@ -1,4 +1,4 @@
-"""YAML with places: every value knows its file and line, and a key that stands twice is refused."""
+"""YAML with the file and line of every key; duplicate keys are errors."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,50 +9,50 @@ import yaml
 from clip4vla.common.errors import UserError
 
 KeyPath = tuple[str | int, ...]
-COMMAND_LINE = "command line"  # the place of what no file says
+COMMAND_LINE = "command line"  # place of values that are in no file
 
 
 @dataclass
 class Document:
     """A YAML file: its value and the line of every key (1-based).
 
-    A dotted key `a.b: 1` counts as the nested one, in the value as in the lines. The command line
-    is one too, without lines.
+    A dotted key `a.b: 1` counts as nested, in the value and in the lines. The command line is a
+    document too, without lines.
     """
 
     path: Path
     value: dict[str, Any] = field(default_factory=dict)
     lines: dict[KeyPath, int | None] = field(default_factory=dict)
-    # of the keys that are written out: whether they hold keys of their own
+    # keys that are written out -> whether their value is a mapping
     hold_keys: dict[KeyPath, bool] = field(default_factory=dict)
 
     def place(self, key: KeyPath) -> str | None:
-        """`file:line` of a key or of its nearest parent that stands in this file."""
+        """Return `file:line` of a key, or of its nearest parent in this file; None without one."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.lines:
                 return self._at(self.lines[key[:length]])
         return None
 
     def holds(self, key: KeyPath) -> int:
-        """How many leading parts of a key stand in this file."""
+        """Return how many leading parts of a key this file has."""
         return max((n for n in range(len(key) + 1) if n == 0 or key[:n] in self.lines), default=0)
 
     def note(self, at: KeyPath, dotted: str, line: int | None, holds_keys: bool) -> KeyPath:
-        """Note a key of the mapping `at`; return its whole path.
+        """Note a key of the mapping `at`; return its full path.
 
-        UserError for one that stands twice, or both holds keys and has a value of its own.
+        UserError for a duplicate, and for a key that is both a mapping and another value.
         """
         key = (*at, *dotted.split("."))
         where = f"{self._at(line)}: {'.'.join(map(str, key))}"
         if key in self.hold_keys:
-            raise UserError(f"{where}: stands twice{self._first(key)}; remove one")
+            raise UserError(f"{where}: duplicate key{self._first(key)}. Fix: remove one")
         if not holds_keys and key in self.lines:
-            raise UserError(f"{where}: keys of it stand {self._on(key)}; remove one")
+            raise UserError(f"{where}: its nested keys are set {self._on(key)}. Fix: remove one")
         for length in range(len(at) + 1, len(key)):
             if self.hold_keys.get(key[:length]) is False:
                 outer = ".".join(map(str, key[:length]))
                 first = self._on(key[:length])
-                raise UserError(f"{where}: {outer} has a value {first}; remove one")
+                raise UserError(f"{where}: {outer} has a value {first}. Fix: remove one")
             self.lines.setdefault(key[:length], line)
         self.hold_keys[key] = holds_keys
         self.lines.setdefault(key, line)
@@ -101,28 +101,32 @@ def read_yaml(path: str | Path) -> Document:
         ) from None
     except UserError:
         raise
-    except ValueError as error:  # of a date, such as 2023-13-45
-        raise UserError(f"{path}: not valid YAML: {error}; quote a text that is no date") from None
+    except ValueError as error:  # an invalid date, such as 2023-13-45
+        raise UserError(
+            f"{path}: not valid YAML: {error}. Fix: quote text that is not a date"
+        ) from None
     if root is None:
         return document
     if not isinstance(value, dict):
-        raise UserError(f"{path}:1: a mapping `key: value` was expected at the top")
+        raise UserError(f"{path}:1: not a mapping. Fix: write `key: value` at the top level")
     document.value = undotted(value)
     return document
 
 
 def command_line(values: dict[str, Any]) -> Document:
-    """What the command line says, as a document. Raises UserError for keys that contradict."""
+    """Return the values of the command line as a document. UserError for contradicting keys."""
     document = Document(Path(COMMAND_LINE), undotted(values))
     _note_values(document, values, ())
     return document
 
 
-def _note_nodes(document: Document, node: yaml.Node, at: KeyPath, outer: tuple) -> None:
-    """Note the keys of a node. outer: the nodes that it stands in."""
+def _note_nodes(
+    document: Document, node: yaml.Node, at: KeyPath, outer: tuple[yaml.Node, ...]
+) -> None:
+    """Note the keys of a node. outer: the nodes that contain it."""
     if node in outer:
         where = f"{document.path}:{node.start_mark.line + 1}: {'.'.join(map(str, at))}"
-        raise UserError(f"{where}: an alias (*name) stands within what it names; write it out")
+        raise UserError(f"{where}: an alias (*name) contains itself. Fix: write out its value")
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
@@ -147,7 +151,7 @@ def _note_values(document: Document, value: Any, at: KeyPath) -> None:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge: mappings are joined, everything else is replaced. Neither argument changes."""
+    """Return a deep merge: mappings are joined, other values replaced; arguments do not change."""
     result = dict(base)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):
@@ -158,7 +162,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def undotted(value: Any) -> Any:
-    """`{"a.b": 1}` -> `{"a": {"b": 1}}` at any depth, so that rows name a switch in one line."""
+    """Return `{"a": {"b": 1}}` for `{"a.b": 1}`, at any depth; rows name a switch in one line."""
     if isinstance(value, list):
         return [undotted(item) for item in value]
     if not isinstance(value, dict):

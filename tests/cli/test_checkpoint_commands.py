@@ -292,11 +292,11 @@ def test_a_run_takes_its_clip_from_an_open_clip_tag(tmp_path, monkeypatch, capsy
 
 def test_weights_are_a_file_or_a_tag():
     for given in ({}, {"path": "x.pt", "open_clip": LAION}):
-        with pytest.raises(UserError, match="needs `path` or `open_clip`, one of them"):
+        with pytest.raises(UserError, match="needs either `path` or `open_clip`"):
             plan_with(**given)
     values = {"targets": ["demo_classification"], "weights.openai.open_clip": "ViT-B-32:openai"}
     files = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]
-    with pytest.raises(UserError, match="null takes one back"):
+    with pytest.raises(UserError, match="null for the other"):
         make_plan(files, values)
     plan = make_plan(files, values | {"weights.openai.path": None})
     assert plan.config.weights["openai"].path is None

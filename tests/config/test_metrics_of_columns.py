@@ -74,7 +74,7 @@ def plan_of(folder, metric, base=None, rows=None):
         ("t2a_R3", None, "row one: task retrieval has no metric 't2v_R3' here; did you mean t2v_R"),
         ("CIDEr", None, "task retrieval has no metric 'CIDEr' here; known: t2v_R1, "),
         ("released/t2v_r1", None, "did you mean released/t2v_R1?"),
-        ("t2v_rank_gain", None, "it is of rows of which one has a `variant`"),
+        ("t2v_rank_gain", None, "only tables in which a row has a `variant` have it"),
         ("reranked/t2v_R1", {"modalities": ["vision"]}, "no metric 'reranked/t2v_R1'"),
         ("cider", {"task": "captioning", "finetune": {}}, "task captioning has no metric 'cider'"),
         ("acuracy", {"task": "classification", "finetune": {}}, "did you mean accuracy?"),

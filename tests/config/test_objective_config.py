@@ -27,25 +27,25 @@ def finetune(task="retrieval", **given):
 @pytest.mark.parametrize(
     ("make", "given", "message"),
     [
-        (Objective, {"temperature": "learnable", "scale": 50.0}, "scale is for temperature: fixed"),
+        (Objective, {"temperature": "learnable", "scale": 50.0}, "scale only has an effect with temperature: fixed"),
         (Objective, {"inter": False, "multi_positive": True}, "set inter: true"),
         (Objective, {"inter": False, "self_similarity": True}, "set inter: true"),
         (Objective, {"inter": False, "second_stage": "released"}, "set inter: true"),
-        (Freeze, {"prefixes": ["clip.visual"]}, "'clip.visual' begins no parameter name: text, vision"),
-        (Freeze, {"prefixes": [""]}, "begins no parameter name"),
+        (Freeze, {"prefixes": ["clip.visual"]}, "no parameter name begins with 'clip.visual'. Fix: begin with text, vision"),
+        (Freeze, {"prefixes": [""]}, "no parameter name begins with"),
         (Freeze, {"layer_num": -1}, "greater than or equal to 0"),
         (Optimiser, {"microbatch": 0}, "greater than or equal to 1"),
-        (pretrain, {"objective": {"second_stage": "released"}}, "frozen: trainable: all"),
-        (pretrain, {"objective": {"self_similarity": True}}, "frozen: trainable: all"),
-        (pretrain, {"freeze": {"layer_num": 6}}, "frozen: trainable: all"),
+        (pretrain, {"objective": {"second_stage": "released"}}, "frozen. Fix: set trainable: all"),
+        (pretrain, {"objective": {"self_similarity": True}}, "frozen. Fix: set trainable: all"),
+        (pretrain, {"freeze": {"layer_num": 6}}, "frozen. Fix: set trainable: all"),
         (finetune, {"objective": {"self_similarity": True}}, "is for pre-training"),
         (finetune, {"objective": {"second_stage": "released"}}, "is for pre-training"),
-        (finetune, {"task": "captioning", "objective": {"temperature": "learnable"}}, "contrasts nothing"),
-        (finetune, {"task": "captioning", "objective": {"multi_positive": True}}, "contrasts nothing"),
-        (finetune, {"task": "classification", "freeze": {"prefixes": ["audio."]}}, "frozen towers anyway"),
+        (finetune, {"task": "captioning", "objective": {"temperature": "learnable"}}, "has no contrastive loss"),
+        (finetune, {"task": "captioning", "objective": {"multi_positive": True}}, "has no contrastive loss"),
+        (finetune, {"task": "classification", "freeze": {"prefixes": ["audio."]}}, "always frozen"),
     ],
 )  # fmt: skip
-def test_combinations_without_sense_are_refused(make, given, message):
+def test_impossible_combinations_are_refused(make, given, message):
     with pytest.raises(ValidationError) as caught:
         make(**given)
     assert message in str(caught.value)
@@ -53,7 +53,9 @@ def test_combinations_without_sense_are_refused(make, given, message):
 
 def test_a_refusal_names_table_row_and_key():
     values = {"recipe": {"finetune": {"freeze": {"prefixes": ["clip."]}}}}
-    with pytest.raises(UserError, match=r"freeze\.prefixes.*'clip\.' begins no parameter name"):
+    with pytest.raises(
+        UserError, match=r"freeze\.prefixes.*no parameter name begins with 'clip\.'"
+    ):
         make_plan([REPO / "config.yaml", REPO / "demo" / "config.yaml"], values)
 
 

@@ -198,7 +198,7 @@ def test_impossible_combinations_are_refused_in_one_line(tmp_path, base, message
 
 
 def test_a_preset_part_of_a_table_names_a_dataset_of_its_columns(tmp_path):
-    with pytest.raises(UserError, match="presets.released.vatex: no column has it"):
+    with pytest.raises(UserError, match="presets.released.vatex: no column has this dataset"):
         planned(tmp_path, "released", presets={"released": {"vatex": {"test": "test"}}})
     with pytest.raises(UserError, match="presets.official"):
         planned(tmp_path, "released", presets={"official": {"msrvtt": {"test": "test_1k"}}})

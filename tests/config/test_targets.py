@@ -73,7 +73,7 @@ def test_an_unknown_target_is_refused_with_a_near_one(plan, asked, said):
 def test_a_target_like_no_other_is_refused_in_whole_sentences(plan):
     with pytest.raises(UserError) as caught:
         narrowed(plan, "nope")
-    expected = "no target 'nope' in this config; `clip4vla targets` lists them"
+    expected = "no target 'nope' in this config. Fix: choose one of `clip4vla targets`"
     assert str(caught.value) == expected
 
 

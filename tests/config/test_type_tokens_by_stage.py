@@ -83,7 +83,7 @@ def test_weights_in_place_of_pretraining_need_no_token_of_it_under_paper():
         (
             "single",
             {"from": "openai", "type_token": "single"},
-            "so nothing is trained. Fix: leave it out",
+            "so nothing is trained. Fix: remove it",
         ),
     ],
 )

@@ -97,7 +97,7 @@ def test_outputs_that_were_changed_are_named_with_the_remedy(plan, here):
     folders = [Path("results/runs", key) for key in here[:2]]
     value = json.loads((folders[0] / "config.json").read_text())
     write_json(folders[0] / "config.json", value | {"scale": 99.0})
-    with pytest.raises(UserError, match=r"config\.json: .*\(it was edited, or is another run's"):
+    with pytest.raises(UserError, match=r"config\.json: .*\(it was edited, or belongs to another"):
         run_list.show(here[0])
     write_json(folders[0] / "config.json", value)
     write_json(folders[0] / "metrics.json", metrics(here[0], 99.0))

@@ -67,7 +67,9 @@ def test_where_runs_go(tmp_path, monkeypatch):
     assert (one.uri, one.artifacts) == ("http://h:1", None)
     assert one.owner == two.owner == (tmp_path / "runs" / "workspace").read_text().strip()
     assert tracking.target_of(of_config(), "http://other:2").uri == "http://other:2"
-    with pytest.raises(UserError, match="^--uri: 'nowhere': write http://HOST:PORT"):
+    with pytest.raises(
+        UserError, match="^--uri: 'nowhere': invalid uri. Fix: write http://HOST:PORT"
+    ):
         tracking.target_of(of_config(), "nowhere")
     for uri in ("http://me:secret@h:1", "http://me:se/secret@h:1", "http://h/?token=secret"):
         with pytest.raises(UserError) as caught:

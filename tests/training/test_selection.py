@@ -49,7 +49,7 @@ def test_the_rule_of_each_selection():
 def test_a_run_selects_on_one_split_alone():
     with pytest.raises(ValueError, match="best_test_as_paper needs `test`, not `val`"):
         as_paper(val=source("val"))
-    with pytest.raises(ValueError, match="others `val`"):
+    with pytest.raises(ValueError, match="others need `val`"):
         finetune(test=source("test"))
 
 

@@ -13,7 +13,7 @@ import yaml
 from clip4vla.cli.main import app
 from clip4vla.config import layout
 from clip4vla.config.planner import make_plan
-from clip4vla.config.table import TAKEN
+from clip4vla.config.table import RESERVED_NAMES
 from clip4vla.config.targets import FIXED
 
 REPO = Path(__file__).parents[2]
@@ -74,8 +74,8 @@ def test_names_that_a_table_cannot_have_are_all_that_the_workflow_gives(rule_nam
     plan = make_plan([REPO / "config.yaml"])
     figures = {Path(name).stem for name in layout.figures(plan, "png")}
     figures -= {f"curves-{stage}" for stage in layout.trained_stages(plan)}  # no table's name
-    assert (rule_names | figures) - set(plan.tables) == TAKEN
-    assert FIXED.keys() <= TAKEN
+    assert (rule_names | figures) - set(plan.tables) == RESERVED_NAMES
+    assert FIXED.keys() <= RESERVED_NAMES
 
 
 def test_every_command_and_option_in_the_rules_exists():

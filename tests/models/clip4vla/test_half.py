@@ -177,7 +177,7 @@ def test_a_checkpoint_brings_back_half_weights_and_moments(tmp_path):
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match="studies the released code: bert_adam"):
+    with pytest.raises(ValueError, match="studies the released code"):
         Optimiser(precision="half_weights")
-    with pytest.raises(ValueError, match="an average in float16 would not move"):
+    with pytest.raises(ValueError, match="an average in float16 would not change"):
         Optimiser(kind="bert_adam", precision="half_weights", ema=0.99)

@@ -2,9 +2,9 @@
 
 A reader module has `read(name, dataset) -> Collector`, `PROTOCOLS` (splits that are used together,
 by name, and so must share no clip), `BENCHMARKS` (how splits are scored in the field, by split) and
-`FILES_ARE_CLIPS`: whether a file of its media folder is already the clip (as collections are passed
-around) or the whole source to cut from. `NAMES_ALL_SPLITS`, if it is there and true: PROTOCOLS name
-every split that there can be, so that another one is refused before the files are there.
+`FILES_ARE_CLIPS`: whether a file of its media folder is already the clip or the whole source to cut
+from. If `NAMES_ALL_SPLITS` is there and true, PROTOCOLS name every possible split, so an unknown
+one is refused before the annotation files are there.
 """
 
 import importlib
@@ -33,34 +33,35 @@ __all__ = [
 
 @cache
 def readers() -> dict[str, ModuleType]:
-    """Every reader by its name: the modules of this folder that have PROTOCOLS."""
+    """Return every reader by its name: the modules of this folder that have PROTOCOLS."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    found = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-    return {name: module for name, module in found.items() if hasattr(module, "PROTOCOLS")}
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "PROTOCOLS")}
 
 
 def reader_of(name: str, dataset: Dataset) -> ModuleType:
-    """The reader module of a dataset; UserError for a name that no module has."""
+    """Return the reader module of a dataset. Raises UserError for an unknown name."""
     if dataset.reader not in readers():
         raise UserError(
-            f"datasets.{name}.reader is {dataset.reader!r}: choose one of {', '.join(readers())}"
+            f"datasets.{name}.reader: unknown reader {dataset.reader!r}. "
+            f"Fix: choose one of {', '.join(readers())}"
         )
     return readers()[dataset.reader]
 
 
 def benchmark_of(dataset: Dataset, split: str) -> Benchmark:
-    """How a split is scored; one that the field does not know has its own name.
+    """Return how the field scores a split; for a split that it does not know, one of that name.
 
-    What is frozen needs no reader any more: without its module the same holds.
+    Works for frozen datasets even if the reader module was removed.
     """
     reader = readers().get(dataset.reader)
     return getattr(reader, "BENCHMARKS", {}).get(split, Benchmark(split))
 
 
 def official_clips(dataset: Dataset, split: str) -> int | None:
-    """Return how many clips a split officially has; None where neither source says.
+    """Return how many clips a split officially has, or None if unknown.
 
-    The protocol of a benchmark decides, whatever the config declares; other splits have `expected`.
+    The benchmark's number takes precedence over `expected` of the config.
     """
     return benchmark_of(dataset, split).clips or dataset.expected_clips(split)
 
@@ -68,7 +69,7 @@ def official_clips(dataset: Dataset, split: str) -> int | None:
 def read_annotations(name: str, dataset: Dataset) -> Annotations:
     """Read and check the annotation files of dataset `name`.
 
-    Raises UserError with one line that names dataset, file, line and remedy.
+    Raises UserError with one line that names dataset, file, line and fix.
     """
     reader = reader_of(name, dataset)
     return reader.read(name, dataset).annotations(reader.PROTOCOLS.values())

@@ -25,29 +25,30 @@ _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 def read(name: str, dataset: Dataset) -> Collector:
     """Read the three lists; the captions of a clip are in the order of the file."""
     into = Collector(name, dataset.annotations)
-    owner: dict[str, tuple[str, Where]] = {}  # audiocap_id -> split and place
-    placed: dict[str, tuple[str, Where]] = {}  # youtube_id -> the same
+    by_number: dict[str, Where] = {}  # audiocap_id -> its row
+    by_video: dict[str, tuple[str, Where]] = {}  # youtube_id -> split and first row
     for split in ("train", "val", "test"):
         path = official_file(name, dataset, f"{split}.csv", f"AudioCaps' {split} list")
         captions: dict[str, list[str]] = {}
         starts: dict[str, float] = {}
         for where, row in rows(name, path, _COLUMNS):
             number = row["audiocap_id"].strip()
-            if number in owner:
+            if number in by_number:
                 into.fail(
-                    where, f"audiocap_id {shown(number)} occurs twice (first in {owner[number][1]})"
+                    where,
+                    f"audiocap_id {shown(number)} occurs twice (first in {by_number[number]})",
                 )
-            owner[number] = split, where
+            by_number[number] = where
             video = youtube_id(into, where, row["youtube_id"].strip())
             start = seconds(into, where, "start_time", row["start_time"])
-            first, place = placed.setdefault(video, (split, where))
+            first, place = by_video.setdefault(video, (split, where))
             if first != split:
                 into.fail(where, f"video {video} is in {split} and in {first} ({place})")
             if starts.setdefault(video, start) != start:
                 into.fail(where, f"video {video} starts at {start} here, but not in {place}")
             captions.setdefault(video, []).append(row["caption"].strip())
         for video, texts in captions.items():
-            where, start = placed[video][1], starts[video]
+            where, start = by_video[video][1], starts[video]
             end = start + CLIP_SECONDS
             clip_id = f"v_{video}"
             into.clip(Clip(clip_id, video, f"{video}.mp4", start, end, "nonverbal"), where)

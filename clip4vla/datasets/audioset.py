@@ -25,7 +25,7 @@ _SEGMENTS = ("unbalanced_train_segments.csv", "balanced_train_segments.csv")
 
 
 def read(name: str, dataset: Dataset) -> Collector:
-    """Read the segment lists that are there; the label of a clip is its labels' names, joined."""
+    """Read the segment lists that exist; the label of a clip is its labels' names, joined."""
     classes = official_file(
         name, dataset, "class_labels_indices.csv", "AudioSet's table of class labels"
     )
@@ -49,7 +49,7 @@ def _names(name: str, path: Path, into: Collector) -> dict[str, str]:
     names = {}
     for where, row in rows(name, path, ("mid", "display_name"), ("index",)):
         if not row["display_name"].strip():
-            into.fail(where, "display_name is blank")
+            into.fail(where, "blank display_name")
         if row["mid"].strip() in names:
             into.fail(where, f"mid {shown(row['mid'])} occurs twice")
         names[row["mid"].strip()] = row["display_name"].strip()

@@ -1,4 +1,4 @@
-"""Clips, the items of splits, protocols, and where in which file something stands."""
+"""Clips, the items of splits, protocols, and places in annotation files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ class Clip:
     """One media unit: a whole file, or the seconds [start, end) of a longer source.
 
     `clip_id` names it everywhere (and its member in tar files, hence no dots); `source_id` names
-    what it is cut from (a YouTube id where there is one); `file` is its path in the user's media
-    folder. `start` and `end` are seconds, or None for the whole. `sound` chooses the type token
+    its source (a YouTube id where there is one); `file` is its path in the user's media folder.
+    `start` and `end` are seconds, or None for the whole file. `sound` chooses the audio type token
     (paper, Audio Encoder; facts 6.1): verbal, nonverbal or unknown.
     """
 
@@ -39,7 +39,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class SplitItem:
-    """A clip in a split, with its captions there (at least one) and its label ("" for none)."""
+    """A clip in a split, with at least one caption and its label ("" for none)."""
 
     split: str
     clip_id: str
@@ -48,22 +48,22 @@ class SplitItem:
 
 
 class Protocol(NamedTuple):
-    """Splits that are used together and therefore share no clip; None where there is none."""
+    """Splits that are used together and therefore share no clip."""
 
     train: str
     val: str | None = None
     test: str | None = None
 
     def splits(self) -> list[str]:
-        """The splits that there are."""
+        """Return the names of the splits that this protocol has."""
         return [split for split in self if split is not None]
 
 
 class Benchmark(NamedTuple):
-    """How the field scores a split: the name of its protocol, captions per clip in it, and clips.
+    """The field's way to score a split: the name of the protocol, captions per clip, and clips.
 
-    captions: None where clips have different numbers, or labels instead. clips: of the official
-    list; None for a split that the field does not score.
+    captions: None if clips have different numbers of them, or labels instead. clips: number in the
+    official list; None for a split that the field does not score.
     """
 
     name: str
@@ -72,6 +72,6 @@ class Benchmark(NamedTuple):
 
 
 def shown(value: object) -> str:
-    """A short, one-line form of any value for an error message."""
+    """Return a short, one-line form of any value for an error message."""
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."

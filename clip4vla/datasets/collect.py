@@ -1,6 +1,6 @@
-"""Gathers what a reader finds into columns, and refuses what is wrong with file and line.
+"""Collect a reader's clips and split items in columns, and refuse invalid ones by file and line.
 
-Columns, because HowTo100M and AudioSet have millions of clips: a row costs about 250 bytes here and
+Columns, because HowTo100M and AudioSet have millions of clips: a row takes about 250 bytes here and
 a kilobyte as Python objects.
 """
 
@@ -41,33 +41,35 @@ ITEM_SCHEMA = pa.schema(
         ("label", pa.string()),
     ]
 )
+CORRECT = "correct this row, or take the official file as published"
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9_-]{1,100}\.[a-z0-9]{1,5}")
 _BLOCK = 1 << 16  # rows held as Python objects before they become columns
+_PLAN_AGAIN = "Fix: run `clip4vla data plan` again"
 
 
 def check_names(clip_ids: Iterable[str], source_ids: Iterable[str], files: Iterable[str]) -> None:
-    """Refuse names that could leave their folder or tar, whoever wrote the plan they stand in.
+    """Refuse names that could lead out of their folder or tar, whoever wrote the plan.
 
-    The readers check them too; this is for the jobs that make paths of them. UserError names the
-    first.
+    The readers check them too; this is for the jobs that make paths of them. Raises UserError for
+    the first such name.
     """
     for clip_id in clip_ids:
         if not isinstance(clip_id, str) or not CLIP_ID.fullmatch(clip_id):
-            raise UserError(f"{shown(clip_id)} is no clip id: plan the dataset anew")
+            raise UserError(f"{shown(clip_id)}: invalid clip id. {_PLAN_AGAIN}")
     for source_id in source_ids:
         if not isinstance(source_id, str) or not SOURCE_ID.fullmatch(source_id):
-            raise UserError(f"{shown(source_id)} is no source id: plan the dataset anew")
+            raise UserError(f"{shown(source_id)}: invalid source id. {_PLAN_AGAIN}")
     for file in files:
         if not isinstance(file, str) or not _is_inside(file):
-            raise UserError(f"{shown(file)} leads out of the media folder: plan the dataset anew")
+            raise UserError(f"{shown(file)}: leads out of the media folder. {_PLAN_AGAIN}")
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What the official files of a dataset say: clips and who is in which split.
+    """The clips and splits of a dataset's official files.
 
     `clip_table` (CLIP_SCHEMA) is sorted by clip_id, `item_table` (ITEM_SCHEMA) by split and
-    clip_id. `notes`: what was left out and why, one line each.
+    clip_id. `notes`: one line for each kind of entry that was left out, and why.
     """
 
     clip_table: pa.Table
@@ -76,12 +78,12 @@ class Annotations:
 
     @property
     def clips(self) -> list[Clip]:
-        """The clips as objects; for small datasets."""
+        """Return the clips as objects; for small datasets."""
         return [Clip(**row) for row in self.clip_table.to_pylist()]
 
     @property
     def splits(self) -> list[SplitItem]:
-        """The items as objects; for small datasets."""
+        """Return the split items as objects; for small datasets."""
         return [
             SplitItem(row["split"], row["clip_id"], tuple(row["captions"]), row["label"])
             for row in self.item_table.to_pylist()
@@ -90,7 +92,7 @@ class Annotations:
 
 @dataclass
 class Collector:
-    """Takes clips and split items one by one. All methods raise UserError with one line.
+    """A collector of clips and split items, one by one. All methods raise UserError with one line.
 
     `name` is the dataset's name in the config, `folder` holds its annotation files.
     """
@@ -102,49 +104,53 @@ class Collector:
     def __post_init__(self) -> None:
         self._clips, self._items = _Columns(CLIP_SCHEMA), _Columns(ITEM_SCHEMA)
 
-    def fail(self, where: Where | Path, what: str) -> NoReturn:
-        """Raise the UserError for a wrong row."""
-        raise UserError(f"{self.name}: {where}: {what}")
+    def fail(self, where: Where | Path, problem: str, fix: str = CORRECT) -> NoReturn:
+        """Raise the UserError for an invalid row."""
+        raise UserError(f"{self.name}: {where}: {problem}. Fix: {fix}")
 
-    def note(self, what: str) -> None:
-        """Keep a line about what was left out: it is told when the dataset is planned."""
-        self.notes.append(f"{self.name}: {what}")
+    def note(self, note: str) -> None:
+        """Keep a line about entries that were left out; it is printed when a dataset is planned."""
+        self.notes.append(f"{self.name}: {note}")
 
     def clip(self, clip: Clip, where: Where) -> None:
         """Add a clip; ids must be well formed, times ordered, the file a relative path."""
         if not CLIP_ID.fullmatch(clip.clip_id):
             self.fail(
                 where,
-                f"{shown(clip.clip_id)} is no clip id: use 1 to 100 letters, digits, _ and -, "
-                "not beginning with -",
+                f"invalid clip id {shown(clip.clip_id)}",
+                "use 1 to 100 letters, digits, _ and -, not beginning with -",
             )
         if not SOURCE_ID.fullmatch(clip.source_id):
-            self.fail(where, f"{shown(clip.source_id)} is no source id: use letters, digits, _, -")
+            self.fail(
+                where, f"invalid source id {shown(clip.source_id)}", "use letters, digits, _ and -"
+            )
         if not _PLAIN_FILE.fullmatch(clip.file) and not _is_inside(clip.file):
-            self.fail(where, f"{shown(clip.file)} must be a relative path without '..'")
+            self.fail(where, f"invalid file {shown(clip.file)}", "use a relative path without '..'")
         self._check_times(clip, where)
         if clip.sound not in SOUNDS:
-            self.fail(where, f"sound is {shown(clip.sound)}: use verbal, nonverbal or unknown")
+            self.fail(
+                where, f"invalid sound {shown(clip.sound)}", "use verbal, nonverbal or unknown"
+            )
         row = (clip.clip_id, clip.source_id, clip.file, clip.start, clip.end, clip.sound)
         self._clips.add(row, where)
 
     def item(self, item: SplitItem, where: Where) -> None:
         """Add a split item; captions must be texts that are not blank."""
         if not SPLIT.fullmatch(item.split):
-            self.fail(where, f"{shown(item.split)} is no split name: use letters, digits and _")
+            self.fail(where, f"invalid split name {shown(item.split)}", "use letters, digits and _")
         if not item.captions:
             self.fail(where, f"clip {shown(item.clip_id)} has no caption")
         for caption in item.captions:
             if not isinstance(caption, str) or not caption.strip() or not _is_text(caption):
-                self.fail(where, f"{shown(caption)} is no caption: a text that is not blank")
+                self.fail(where, f"invalid caption {shown(caption)}", "use a text, not blank")
         if not _is_text(item.label):
-            self.fail(where, f"{shown(item.label)} is no label")
+            self.fail(where, f"invalid label {shown(item.label)}")
         if not CLIP_ID.fullmatch(item.clip_id):
             self.fail(where, f"split {item.split} names the unknown clip {shown(item.clip_id)}")
         self._items.add((item.split, item.clip_id, item.captions, item.label), where)
 
     def annotations(self, protocols: Iterable[Protocol] = ()) -> Annotations:
-        """Everything gathered, sorted, after the checks that need all of it.
+        """Return all clips and items, sorted, after the checks that need all of them.
 
         Clip ids must be unique, a clip at most once in a split, split items must name known clips,
         and the splits of a protocol must share no clip.
@@ -153,7 +159,8 @@ class Collector:
         items, item_rows = self._items.sorted(["split", "clip_id"])
         if not len(clips):
             raise UserError(
-                f"{self.name}: the files in {self.folder} hold no clip: check their contents"
+                f"{self.name}: {self.folder}: no clip in the annotation files. "
+                "Fix: check their contents"
             )
         if repeat := _first_repeat(clips, ["clip_id"], clip_rows):
             earlier, later = (self._clips.where(row) for row in repeat[1:])
@@ -189,7 +196,7 @@ class Collector:
             self.fail(
                 self._items.where(later),
                 f"clip {part['clip_id'][place]} is in split {splits[later]} and in split "
-                f"{splits[earlier]} ({self._items.where(earlier)}), which must share none",
+                f"{splits[earlier]} ({self._items.where(earlier)}), which must share no clip",
             )
 
     def _check_times(self, clip: Clip, where: Where) -> None:
@@ -198,15 +205,15 @@ class Collector:
             return
         if start is None or end is None:
             self.fail(where, f"clip {clip.clip_id} needs both start and end, or neither")
-        for what, seconds in (("start", start), ("end", end)):
+        for name, seconds in (("start", start), ("end", end)):
             if not math.isfinite(seconds) or seconds < 0:
-                self.fail(where, f"{what} is {seconds}: use seconds, 0 or more")
+                self.fail(where, f"invalid {name} {seconds}", "use seconds, 0 or more")
         if end <= start:
             self.fail(where, f"end {end} must be after start {start}")
 
 
 class _Columns:
-    """A growing table, and where each of its rows stands in the files."""
+    """A growing table, and the place of each of its rows in the files."""
 
     def __init__(self, schema: pa.Schema):
         self.schema = schema
@@ -227,7 +234,7 @@ class _Columns:
         return Where(file, unit, self._number[row])
 
     def sorted(self, by: list[str]) -> tuple[pa.Table, np.ndarray]:
-        """The table in the order of `by`, and each row's number in the order of the files."""
+        """Return the table in the order of `by`, and each row's number in the files' order."""
         self._close()
         table = pa.Table.from_batches(self._blocks, self.schema)
         self._blocks = []
@@ -244,7 +251,7 @@ class _Columns:
 
 
 def _first_repeat(table: pa.Table, by: list[str], rows: np.ndarray) -> tuple[int, int, int] | None:
-    """(place in the sorted table, earlier row, later row) of the first key that occurs again.
+    """Return (place in the sorted table, earlier row, later row) of the first repeated key.
 
     `rows` are the rows' numbers in the order of the files; first means: the earliest second row.
     """

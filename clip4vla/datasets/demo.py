@@ -34,7 +34,7 @@ class _Cut(NamedTuple):
 
 
 def read(name: str, dataset: Dataset) -> Collector:
-    """Read clips.tsv and, if it is there, film.tsv. Splits are those of the column `split`."""
+    """Read clips.tsv and, if it exists, film.tsv. Splits are those of the column `split`."""
     into = Collector(name, dataset.annotations)
     path = official_file(name, dataset, "clips.tsv", "the table of the demo clips")
     cuts, further = _film(name, dataset, into)
@@ -69,7 +69,7 @@ def _film(
 
 def _add(into: Collector, where: Where, row: dict[str, str], cut: _Cut | None = None) -> None:
     if row["spoken"] not in ("0", "1"):
-        into.fail(where, f"spoken is {shown(row['spoken'])}: use 0 or 1")
+        into.fail(where, f"invalid spoken {shown(row['spoken'])}", "use 0 or 1")
     sound: Sound = "verbal" if row["spoken"] == "1" else "nonverbal"
     clip = Clip(row["clip_id"], row["clip_id"], row["file"], sound=sound)
     if cut:
@@ -81,5 +81,5 @@ def _add(into: Collector, where: Where, row: dict[str, str], cut: _Cut | None = 
     except (ValueError, RecursionError):
         captions = None
     if not isinstance(captions, list):
-        into.fail(where, f"captions is {shown(row['captions'])}: use a JSON list of texts")
+        into.fail(where, f"invalid captions {shown(row['captions'])}", "use a JSON list of texts")
     into.item(SplitItem(row["split"], row["clip_id"], tuple(captions), row["category"]), where)

@@ -9,7 +9,7 @@ from clip4vla.common.signatures import HEAD, UNPACK, foreign_kind
 EXCEL_ROWS = 1_048_576  # a sheet has no more: Excel drops the rest of a longer list
 UNTOUCHED = "take the official file as published; a spreadsheet changes ids when it saves them"
 _AS_UTF8 = "convert it: iconv -f {0} -t UTF-8 {1} > new, then put the new file there"
-_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (  # (first bytes, what it is, what to do)
+_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (  # (first bytes, kind, fix)
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a workbook or document of old Office", UNTOUCHED),
     (b"{\\rtf", "a rich text document", "save it as plain text"),
     (b"%PDF-", "a PDF", "take the official file as published"),
@@ -33,16 +33,16 @@ _REWRITTEN = re.compile(rf"\s*(?:(?P<error>{_ERROR})|(?P<power>{_POWER})|(?P<dat
 
 
 def disguise_of(path: Path) -> tuple[str, str] | None:
-    """Return what a file is and the remedy; None where it may be a text or .npy list."""
+    """Return the kind of a file and the fix; None where it may be a text or .npy list."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
     if head.startswith(b"PK\x03\x04"):
         if b"xl/" in head or b"[Content_Types].xml" in head:
             return "an Excel workbook (.xlsx)", UNTOUCHED
         return "a zip archive", UNPACK
-    for begin, what, remedy in _SIGNATURES:
+    for begin, kind, fix in _SIGNATURES:
         if head.startswith(begin):
-            return what, remedy
+            return kind, fix
     if head.startswith(_NUMPY) and path.suffix != ".npy":
         return "a numpy file", "put the list there as plain text, one a line"
     if _ANNEX.fullmatch(head):

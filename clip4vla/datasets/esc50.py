@@ -37,7 +37,8 @@ def read(name: str, dataset: Dataset) -> Collector:
         if parts is None:
             into.fail(
                 where,
-                f"filename is {shown(row['filename'])}: <fold>-<src_file>-<take>-<target>.wav",
+                f"invalid filename {shown(row['filename'])}: "
+                "must be <fold>-<src_file>-<take>-<target>.wav",
             )
         for number, column in enumerate(("fold", "src_file", "take", "target"), 1):
             if row[column] != parts[number]:
@@ -56,14 +57,14 @@ def read(name: str, dataset: Dataset) -> Collector:
 
 
 def _splits(fold: int) -> list[str]:
-    """The splits that a sound of `fold` is in."""
-    found = []
+    """Return the splits that a sound of `fold` is in."""
+    splits = []
     for k in FOLDS:
         held_out = k % len(FOLDS) + 1
-        found.append(f"test_{k}" if fold == k else f"train_{k}")
+        splits.append(f"test_{k}" if fold == k else f"train_{k}")
         if fold != k:
-            found.append(f"val_ours_{k}" if fold == held_out else f"train_ours_{k}")
-    return found
+            splits.append(f"val_ours_{k}" if fold == held_out else f"train_ours_{k}")
+    return splits
 
 
 def _check_same(

@@ -1,4 +1,4 @@
-"""Planned clips against the official counts of the config: a difference is said, never hidden."""
+"""Compare the numbers of planned clips with the official counts of the config."""
 
 import pandas as pd
 import pyarrow as pa
@@ -9,10 +9,10 @@ _COUNTED = {"planned": "clips", "with_video": "clips", "with_sound": "with_sound
 
 
 def differences(name: str, dataset: Dataset, splits: pa.Table) -> list[str]:
-    """One line for every split whose number of planned clips is not the official one.
+    """Return one line for every split whose number of planned clips is not the official one.
 
-    `splits` has a column `split`. Nothing is refused: links and lists change, and what is scored is
-    counted wherever it is printed.
+    `splits` has a column `split`. No difference is an error, because links and lists change; every
+    table prints the number of clips that were scored.
     """
     counted = splits["split"].value_counts().to_pylist()
     planned = {row["values"]: row["counts"] for row in counted}
@@ -31,10 +31,10 @@ def differences(name: str, dataset: Dataset, splits: pa.Table) -> list[str]:
 
 
 def compare(coverage: pd.DataFrame, expected: dict[str, Expected]) -> pd.DataFrame:
-    """Add to the coverage table what the paper had, and a remark where ours is not that.
+    """Add the paper's counts to the coverage table, and a remark where ours differ.
 
-    New columns: expected_with_sound, tolerance (missing where the config says nothing) and remark,
-    such as "with_video -7.4%, with_sound -8.1%": counts that are off by more than the tolerance.
+    New columns: expected_with_sound, tolerance (missing where the config has none) and remark,
+    such as "with_video -7.4%, with_sound -8.1%": counts that differ by more than the tolerance.
     """
     known = [expected.get(split) for split in coverage["split"]]
     remarks = []

@@ -6,12 +6,12 @@ raw_caption.json, the captions as they were spoken {video_id: {"start": [...], "
 "text": [...]}}, or caption.json (the same without stop words). The captions are gigabytes and are
 read as a stream. Media are whole videos `<video_id>.mp4`; clips are cut from them.
 
-From each video `clips_per_video` captions are drawn by `clip_seed` and the video's id alone, so
+From each video `clips_per_video` captions are drawn by `clip_seed` and the video's id only, so
 that a change of the list changes no other video's clips. Each grows with its neighbours until it
 has MIN_WORDS words and MIN_SECONDS seconds, on the side that gives the shorter clip (left on a
-tie), as in the released code, which draws anew whenever a video is read; here clips are fixed when
-the dataset is planned, for then they can be cut once and counted. Two draws that grow into the same
-clip count once. Clip ids are `v_<video_id>_<start>_<end>`, seconds. Split: train.
+tie), as in the released code. That code draws again whenever a video is read; here clips are fixed
+when the dataset is planned, so that they can be cut once and counted. Two draws that grow into the
+same clip count once. Clip ids are `v_<video_id>_<start>_<end>`, seconds. Split: train.
 """
 
 import hashlib
@@ -122,7 +122,7 @@ def form_clip(track: Track, index: int) -> Caption:
 
 
 def _drawn(video: str, track: Track, number: int, seed: int) -> list[Caption]:
-    """The clips formed from `number` captions of a track, drawn without replacement."""
+    """Return the clips formed from `number` captions of a track, drawn without replacement."""
     digest = hashlib.sha256(f"{seed}:{video}".encode()).hexdigest()
     chance = random.Random(int(digest[:16], 16))
     chosen = chance.sample(range(len(track)), min(number, len(track)))
@@ -134,15 +134,15 @@ def _drawn(video: str, track: Track, number: int, seed: int) -> list[Caption]:
 
 
 def _track(into: Collector, where: Where, track: object) -> Track:
-    """The captions of a video in order, without blank and empty ones (automatic tracks have both).
+    """Return the captions of a video by start, without blank ones and ones without duration.
 
-    Raises UserError when the lists do not belong together or hold no times.
+    Automatic tracks have both. Raises UserError for lists of different lengths or invalid times.
     """
     columns: list[Any] = [
         track.get(key) if isinstance(track, dict) else None for key in ("start", "end", "text")
     ]
     if not all(isinstance(column, list) for column in columns):
-        into.fail(where, "lists `start`, `end` and `text` are wanted")
+        into.fail(where, "`start`, `end` and `text` must be lists")
     starts, ends, texts = columns
     if not len(starts) == len(ends) == len(texts):
         into.fail(where, "`start`, `end` and `text` have different lengths")

@@ -1,9 +1,9 @@
 """Clips of pre-training that come from the same videos as validation and test clips.
 
-AudioCaps is a part of AudioSet, and MSR-VTT, VATEX and HowTo100M are all cut from YouTube: a model
-must not have pre-trained on what it is scored on. Videos are compared by source id. Which splits
-must stay unseen is said by `held_out` of their dataset; only their lists are read, so that a clip
-counts whether or not its media are still there.
+AudioCaps is a part of AudioSet, and MSR-VTT, VATEX and HowTo100M are all cut from YouTube. A model
+must not be pre-trained on the videos that it is scored on. Videos are compared by source id.
+`held_out` of a dataset names the splits that pre-training must not see. Only their lists are read,
+so a clip counts whether or not its media still exist.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,10 +24,10 @@ Folder = Callable[[str], str | Path]  # of a planned dataset version: plan.parqu
 
 @dataclass(frozen=True)
 class Leaks:
-    """What a pre-training run leaves out.
+    """The clips that a pre-training run leaves out.
 
-    `clips`: dataset version -> its clips from held-out videos, in no split in particular; `facts`:
-    for train.json, what was compared.
+    `clips`: dataset version -> its clips from held-out videos, in any split; `facts`: the compared
+    splits and videos, for train.json.
     """
 
     clips: dict[str, frozenset[str]]
@@ -35,16 +35,16 @@ class Leaks:
 
 
 def find_leaks(held_out: Iterable[HeldOut], versions: Iterable[str], folder: Folder) -> Leaks:
-    """The clips of the dataset `versions` that are cut from videos of the `held_out` splits.
+    """Find the clips of the dataset `versions` that are cut from videos of the `held_out` splits.
 
     Raises UserError when a list is not planned yet or a split does not exist.
     """
     sources: set[str] = set()
     compared = {}
     for held in held_out:
-        found = _held_out_sources(Path(folder(held.dataset)), held)
-        compared[held.dataset] = {"splits": sorted(held.splits), "videos": len(found)}
-        sources |= found
+        videos = _held_out_sources(Path(folder(held.dataset)), held)
+        compared[held.dataset] = {"splits": sorted(held.splits), "videos": len(videos)}
+        sources |= videos
     clips = {
         version: _clips_from(Path(folder(version)), sources) for version in dict.fromkeys(versions)
     }
@@ -53,12 +53,12 @@ def find_leaks(held_out: Iterable[HeldOut], versions: Iterable[str], folder: Fol
 
 
 def _held_out_sources(folder: Path, held: HeldOut) -> set[str]:
-    """Source ids of the clips of the held-out splits of one dataset."""
+    """Return the source ids of the clips of the held-out splits of one dataset."""
     items = _read(folder / "splits.parquet", ["split", "clip_id"])
     if unknown := set(held.splits) - set(items["split"].unique().to_pylist()):
         raise UserError(
             f"{held.dataset}: held_out names split {sorted(unknown)[0]!r}, which its lists do not "
-            "have: correct it in the config"
+            "have. Fix: correct it in the config"
         )
     wanted = pc.is_in(items["split"], value_set=pa.array(held.splits, pa.string()))
     plan = _read(folder / "plan.parquet", ["clip_id", "source_id"])
@@ -67,7 +67,7 @@ def _held_out_sources(folder: Path, held: HeldOut) -> set[str]:
 
 
 def _clips_from(folder: Path, sources: set[str]) -> frozenset[str]:
-    """The clips of a planned dataset that are cut from one of these sources."""
+    """Return the clips of a planned dataset that are cut from one of these sources."""
     plan = _read(folder / "plan.parquet", ["clip_id", "source_id"])
     among = pc.is_in(plan["source_id"], value_set=pa.array(sorted(sources), pa.string()))
     return frozenset(plan.filter(among)["clip_id"].to_pylist())

@@ -2,13 +2,13 @@
 
 Files: MSRVTT_data.json (`videos`, `sentences`), or in its place the official pair
 train_val_videodatainfo.json and test_videodatainfo.json; MSRVTT_train.9k.csv (video_id) and
-MSRVTT_JSFUSION_test.csv (video_id, sentence); MSRVTT_train.7k.csv may be there too. Media are files
+MSRVTT_JSFUSION_test.csv (video_id, sentence); MSRVTT_train.7k.csv is optional. Media are files
 `<video_id>.mp4`, one per clip.
 
 Splits: train_9k, the 9,000 training videos of the paper (the official validation videos among
 them); train_ours and val_ours, the same without and only those, so that a checkpoint can be chosen
-without looking at the test set; train_7k, where its list is there; test_1k, one given sentence
-each; caption_train/val/test, the official 6,513/497/2,990. The captioning splits overlap with the
+without the test set; train_7k, if its list exists; test_1k, one fixed sentence each;
+caption_train/val/test, the official 6,513/497/2,990. The captioning splits overlap with the
 retrieval splits; a model trained for one must not be scored on the other.
 """
 
@@ -44,7 +44,7 @@ _TRAIN_7K = "MSRVTT_train.7k.csv"
 
 
 def read(name: str, dataset: Dataset) -> Collector:
-    """Read the files; every caption of a video is in its splits except test_1k."""
+    """Read the files. A video has all of its captions in every split except test_1k."""
     data = _data_files(name, dataset)
     train = official_file(name, dataset, "MSRVTT_train.9k.csv", "the list of 9,000 training videos")
     test = official_file(name, dataset, "MSRVTT_JSFUSION_test.csv", "the 1,000 test sentences")
@@ -60,8 +60,8 @@ def read(name: str, dataset: Dataset) -> Collector:
         into.item(SplitItem(_CAPTION_SPLITS[split], video, tuple(captions.get(video, ()))), where)
     lists = {"train_9k": train}
     if (dataset.annotations / _TRAIN_7K).exists():
-        what = "the list of 7,010 training videos"
-        lists["train_7k"] = official_file(name, dataset, _TRAIN_7K, what)
+        content = "the list of 7,010 training videos"
+        lists["train_7k"] = official_file(name, dataset, _TRAIN_7K, content)
     for split, path in lists.items():
         for where, row in rows(name, path, ("video_id",)):
             video = row["video_id"]
@@ -76,25 +76,27 @@ def read(name: str, dataset: Dataset) -> Collector:
 
 
 def _data_files(name: str, dataset: Dataset) -> list[Path]:
-    """The merged file that comes with the retrieval lists, or the two official ones."""
+    """Return the merged file that comes with the retrieval lists, or the two official ones."""
     merged = "MSRVTT_data.json"
     if (dataset.annotations / merged).exists() or not any(
         (dataset.annotations / file).exists() for file in _PAIR
     ):
-        what = f"MSR-VTT's videos and sentences (or {' and '.join(_PAIR)})"
-        return [official_file(name, dataset, merged, what)]
+        content = f"MSR-VTT's videos and sentences (or {' and '.join(_PAIR)})"
+        return [official_file(name, dataset, merged, content)]
     return [official_file(name, dataset, file, "MSR-VTT's videos and sentences") for file in _PAIR]
 
 
 def _videos(path: Path, content: dict, into: Collector) -> dict[str, tuple[str, Where]]:
-    """Official split and place of every video; adds its clip."""
+    """Add the clip of every video; return the videos' official splits and places."""
     official = {}
     for where, video in _list_of(path, content, into, "videos"):
         for key in ("video_id", "url", "split"):
             if not isinstance(video.get(key), str):
-                into.fail(where, f"{key} is {shown(video.get(key))}: a text is wanted")
+                into.fail(where, f"invalid {key} {shown(video.get(key))}: must be a text")
         if video["split"] not in _CAPTION_SPLITS:
-            into.fail(where, f"split is {shown(video['split'])}: train, validate or test is wanted")
+            into.fail(
+                where, f"invalid split {shown(video['split'])}: must be train, validate or test"
+            )
         start = seconds(into, where, "start time", video.get("start time"))
         end = seconds(into, where, "end time", video.get("end time"))
         source = youtube_id(into, where, _id_in(video["url"]))
@@ -113,19 +115,19 @@ def _sentences(
         if not isinstance(video, str) or video not in official:
             into.fail(where, f"video_id {shown(video)} is not among the videos")
         if not isinstance(caption, str):
-            into.fail(where, f"caption is {shown(caption)}: a text is wanted")
+            into.fail(where, f"invalid caption {shown(caption)}: must be a text")
         captions.setdefault(video, []).append(caption.strip())
 
 
 def _list_of(path: Path, content: dict, into: Collector, key: str) -> Iterator[tuple[Where, dict]]:
-    """Members of a list of objects, as (where, member)."""
+    """Yield the members of a list of objects, as (where, member)."""
     value = content.get(key)
     if not isinstance(value, list):
         into.fail(path, f"the list `{key}` is missing")
     for number, member in enumerate(value):
         where = Where(path, f"{key} entry", number)
         if not isinstance(member, dict):
-            into.fail(where, "an object {...} is wanted")
+            into.fail(where, "must be an object {...}")
         yield where, member
 
 

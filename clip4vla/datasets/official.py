@@ -1,4 +1,4 @@
-"""Opens annotation files as users have them; a mistake becomes one line with file and line."""
+"""Read annotation files as users have them; an error is one line that names file and line."""
 
 import codecs
 import csv
@@ -12,50 +12,54 @@ from typing import Any, TextIO
 from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Where, shown
+from clip4vla.datasets.collect import CORRECT
 from clip4vla.datasets.disguised import EXCEL_ROWS, UNTOUCHED, disguise_of, rewritten
 
 _BLOCK = 1 << 20  # characters read at a time from a streamed JSON file
 _LARGEST = 1 << 28  # characters of one member; more is a file whose brackets do not close
 
 
-def official_file(name: str, dataset: Dataset, filename: str, what: str) -> Path:
-    """Path of an annotation file of dataset `name`.
+_WHOLE = "Fix: put the whole file there"
 
-    Raises UserError (one line: dataset, path, what belongs there, remedy) if it is missing, is not
-    a file, cannot be opened, or is something else by its first bytes (a web page, an archive).
+
+def official_file(name: str, dataset: Dataset, filename: str, content: str) -> Path:
+    """Return the path of an annotation file of dataset `name`.
+
+    `content` describes the file. Raises UserError if it is missing, is not a file, cannot be
+    opened, or is something else by its first bytes (a web page, an archive).
     """
     path = dataset.annotations / filename
-    escape = f"or set datasets.{name}.enabled: false"
+    disable = f"or set datasets.{name}.enabled: false"
     if not dataset.annotations.exists():
         raise UserError(
-            f"{name}: the folder {dataset.annotations} is missing: "
-            f"make it and put {filename} ({what}) there, {escape}"
+            f"{name}: {dataset.annotations}: missing folder. "
+            f"Fix: make it and put {filename} ({content}) there, {disable}"
         )
     if not path.exists():
-        raise UserError(f"{name}: {path} is missing: put {what} there, {escape}")
+        raise UserError(f"{name}: {path}: missing. Fix: put {content} there, {disable}")
     if not path.is_file():
-        raise UserError(f"{name}: {path} is not a file: put {what} there, {escape}")
+        raise UserError(f"{name}: {path}: not a file. Fix: put {content} there, {disable}")
     if not os.access(path, os.R_OK):
-        raise UserError(f"{name}: {path} cannot be read: make it readable, {escape}")
+        raise UserError(f"{name}: {path}: not readable. Fix: make it readable, {disable}")
     if disguise := disguise_of(path):
-        found, remedy = disguise
-        raise UserError(f"{name}: {path} is {found}, in place of {what}. Fix: {remedy}")
+        kind, fix = disguise
+        raise UserError(f"{name}: {path} is {kind}, in place of {content}. Fix: {fix}")
     return path
 
 
 def first_present(
     name: str, dataset: Dataset, choices: tuple[tuple[str, str], ...]
 ) -> tuple[Path, str]:
-    """(path, file name) of the first of several (file name, what) that is there.
+    """Return (path, file name) of the first of several (file name, content) that exists.
 
-    Raises UserError as `official_file` does, for the first choice, when none is there.
+    Raises UserError as `official_file` does, for the first choice, if none exists.
     """
-    for filename, what in choices:
+    for filename, content in choices:
         if (dataset.annotations / filename).exists():
-            return official_file(name, dataset, filename, what), filename
+            return official_file(name, dataset, filename, content), filename
     others = ", ".join(filename for filename, _ in choices[1:])
-    filename, what = choices[0]
-    return official_file(name, dataset, filename, f"{what}, or {others}"), filename
+    filename, content = choices[0]
+    return official_file(name, dataset, filename, f"{content}, or {others}"), filename
 
 
 def rows(
@@ -65,11 +69,11 @@ def rows(
     optional: tuple[str, ...] = (),
     delimiter: str = ",",
 ) -> Iterator[tuple[Where, dict[str, str]]]:
-    """Rows of a table with a header, as (where, {column: text}).
+    """Yield the rows of a table with a header, as (where, {column: text}).
 
     The header must have all of `columns`, and beside them only names of `optional`. Raises
-    UserError for missing, unknown and repeated columns, rows that are too short or too long, and
-    text that is not UTF-8 or no table.
+    UserError for missing, unknown and repeated columns, rows that are too short or too long, text
+    that is not UTF-8, and invalid csv.
     """
     header: list[str] | None = None
     filled = False
@@ -81,12 +85,13 @@ def rows(
             continue
         if len(cells) != len(header):
             raise UserError(
-                f"{name}: {where}: {len(cells)} columns where the header has {len(header)}"
+                f"{name}: {where}: {len(cells)} columns where the header has {len(header)}. "
+                f"Fix: {CORRECT}"
             )
         filled = True
         yield where, dict(zip(header, cells, strict=True))
     if not filled:
-        raise UserError(f"{name}: {path} has no row: put the whole file there")
+        raise UserError(f"{name}: {path}: no row. {_WHOLE}")
 
 
 def _check_header(
@@ -96,25 +101,25 @@ def _check_header(
     columns: tuple[str, ...],
     optional: tuple[str, ...],
 ) -> None:
-    found = shown(", ".join(header))
+    names = shown(", ".join(header))
     if missing := [column for column in columns if column not in header]:
         raise UserError(
-            f"{name}: {where}: column {', '.join(missing)} is missing; it has {found}"
-            f"{_separated(header)}"
+            f"{name}: {where}: column {', '.join(missing)} is missing; the header has {names}"
+            f"{_separated(header) or f'. Fix: {UNTOUCHED}'}"
         )
     if header[0] in ("", "Unnamed: 0"):
         raise UserError(
-            f"{name}: {where}: the first column has no name, as when pandas writes its index: "
-            "write the table without it (index=False)"
+            f"{name}: {where}: the first column has no name, as when pandas writes its index. "
+            "Fix: write the table without it (index=False)"
         )
     official = (*columns, *optional)
     if unknown := [column for column in header if column not in official]:
         raise UserError(
-            f"{name}: {where}: unknown column {shown(unknown[0])}: remove it; the official table "
-            f"has {', '.join(official)}"
+            f"{name}: {where}: unknown column {shown(unknown[0])}. Fix: remove it; the official "
+            f"table has {', '.join(official)}"
         )
     if len(set(header)) != len(header):
-        raise UserError(f"{name}: {where}: a column stands twice: {found}")
+        raise UserError(f"{name}: {where}: repeated column in {names}. Fix: {UNTOUCHED}")
 
 
 def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Where, list[str]]]:
@@ -126,16 +131,17 @@ def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Whe
         where = Where(path, "line", line)
         if len(cells) != n_columns:
             raise UserError(
-                f"{name}: {where}: {len(cells)} columns instead of {n_columns}{_separated(cells)}"
+                f"{name}: {where}: {len(cells)} columns instead of {n_columns}"
+                f"{_separated(cells) or f'. Fix: {CORRECT}'}"
             )
         filled = True
         yield where, cells
     if not filled:
-        raise UserError(f"{name}: {path} has no row: put the whole file there")
+        raise UserError(f"{name}: {path}: no row. {_WHOLE}")
 
 
 def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
-    """The lines of a list that are not blank, as (where, text). UserError if there is none."""
+    """Yield the lines of a list that are not blank, as (where, text). UserError if it has none."""
     filled = False
     try:
         with open(path, encoding="utf-8-sig") as stream:
@@ -147,32 +153,32 @@ def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
     except UnicodeDecodeError:
         raise _not_text(name, path) from None
     if not filled:
-        raise UserError(f"{name}: {path} is empty: put the whole file there")
+        raise UserError(f"{name}: {path}: empty. {_WHOLE}")
 
 
 def json_file(name: str, path: Path, kind: type) -> Any:
-    """A JSON file whose top value is a `kind` (dict or list)."""
+    """Read a JSON file whose top value is a `kind` (dict or list)."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise _not_text(name, path) from None
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{name}: {path}, line {error.lineno}: no JSON: {error.msg}: put the whole file there"
+            f"{name}: {path}, line {error.lineno}: invalid JSON: {error.msg}. {_WHOLE}"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: {path} is no usable JSON: {shown(str(error))}") from None
+        raise UserError(f"{name}: {path}: invalid JSON: {shown(str(error))}. {_WHOLE}") from None
     if not isinstance(value, kind):
-        wanted = "an object {...}" if kind is dict else "a list [...]"
-        raise UserError(f"{name}: {path} must hold {wanted}")
+        needed = "an object {...}" if kind is dict else "a list [...]"
+        raise UserError(f"{name}: {path}: must hold {needed}. {_WHOLE}")
     return value
 
 
 def json_members(name: str, path: Path) -> Iterator[tuple[Where, str, Any]]:
-    """Members of a JSON object, one after another: (where, key, value).
+    """Yield the members of a JSON object as (where, key, value).
 
-    For files too large to hold (HowTo100M's captions are gigabytes); memory is one member and one
-    block. Raises UserError as `json_file` does, when it gets to the mistake.
+    For files too large for memory (HowTo100M's captions are gigabytes): it holds one member and one
+    block. Raises UserError as `json_file` does, when it gets to the error.
     """
     decoder = json.JSONDecoder()
     try:
@@ -197,7 +203,8 @@ def json_members(name: str, path: Path) -> Iterator[tuple[Where, str, Any]]:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{name}: {path}, line {text.line()}: no JSON object: {shown(str(error))}"
+            f"{name}: {path}, line {text.line()}: invalid JSON object: {shown(str(error))}. "
+            f"{_WHOLE}"
         ) from None
 
 
@@ -221,7 +228,7 @@ class _Text:
         return bool(more)
 
     def peek(self) -> str:
-        """The next character that is not white space; the window then begins there."""
+        """Return the next character that is not white space; the window then begins there."""
         while True:
             while self.at < len(self.window) and self.window[self.at] in " \t\r\n":
                 self.at += 1
@@ -243,7 +250,7 @@ class _Text:
                 if len(self.window) - self.at > _LARGEST or not self.grow():
                     raise
                 continue
-            # a number at the window's end may go on: 2.5 is a number, and so is 2.5e3
+            # A number at the window's end may continue: 2.5 is a number, and so is 2.5e3.
             if self.window[end : end + 1] in tuple(" \t\r\n,:}"):
                 self.at = end
                 return value
@@ -274,7 +281,9 @@ def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[
     except UnicodeDecodeError:
         raise _not_text(name, path) from None
     except csv.Error as error:
-        raise UserError(f"{name}: {path}, line {line}: no table: {shown(str(error))}") from None
+        raise UserError(
+            f"{name}: {path}, line {line}: invalid csv: {shown(str(error))}. Fix: {UNTOUCHED}"
+        ) from None
 
 
 def _separated(cells: list[str]) -> str:
@@ -292,7 +301,7 @@ def _check_cells(name: str, where: Where, cells: list[str]) -> None:
 
 
 def _not_text(name: str, path: Path) -> UserError:
-    """The error for a file that is not UTF-8, with the line of its first wrong byte."""
+    """Return the error for a file that is not UTF-8, with the line of its first invalid byte."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     with open(path, "rb") as stream:
         try:
@@ -301,4 +310,4 @@ def _not_text(name: str, path: Path) -> UserError:
                 line += block.count(b"\n")
         except UnicodeDecodeError as error:
             line += error.object.count(b"\n", 0, error.start)
-    return UserError(f"{name}: {path}, line {line}: not UTF-8 text: save the file as UTF-8")
+    return UserError(f"{name}: {path}, line {line}: not UTF-8 text. Fix: save the file as UTF-8")

@@ -24,7 +24,7 @@ SPLIT_COLUMNS = {"split": "string", "clip_id": "string", "captions": "object", "
 
 
 def plan(name: str, dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of `plan_tables` as frames, of types PLAN_COLUMNS and SPLIT_COLUMNS."""
+    """Return the tables of `plan_tables` as frames, of types PLAN_COLUMNS and SPLIT_COLUMNS."""
     clips, splits, _ = plan_tables(name, dataset)
     frame = splits.to_pandas()
     frame["captions"] = [list(captions) for captions in frame["captions"]]
@@ -32,21 +32,20 @@ def plan(name: str, dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[str]]:
-    """Tables of clips (by clip_id) and of splits (by split, clip_id), and the reader's notes.
+    """Return the tables of clips (by clip_id) and splits (by split, clip_id), and reader's notes.
 
-    `start` and `end` are the seconds to cut from what the dataset's source gives; they are missing
-    where the source gives the clip itself. `annotated_start` and `annotated_end` are those of the
+    `start` and `end` are the seconds to cut from the file that the dataset's source gives; they are
+    missing where it gives the clip itself. `annotated_start` and `annotated_end` are those of the
     lists, for comparison with the length of the file. All clips of a source are in one shard, so
-    that a source is looked up once; the shard depends on nothing but the source's id and the number
-    of shards.
-    Raises UserError as `read_annotations` does.
+    that a source is looked up once; the shard depends only on the source's id and the number of
+    shards. Raises UserError as `read_annotations` does.
     """
     annotations = read_annotations(name, dataset)
     clips = annotations.clip_table
     start, end = clips["start"], clips["end"]
     files_are_clips = reader_of(name, dataset).FILES_ARE_CLIPS
     if dataset.cut_longer and not (files_are_clips and start.null_count < len(start)):
-        why = "its lists say no times" if files_are_clips else "its clips are cut anyway"
+        why = "its lists have no times" if files_are_clips else "its clips are cut anyway"
         raise UserError(f"datasets.{name}.cut_longer: {why}. Fix: leave it out")
     if files_are_clips and _gives_files(dataset):
         for time in ("start", "end"):
@@ -60,7 +59,7 @@ def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[s
 
 
 def shard_of(source_id: str, shards: int) -> int:
-    """The shard of a source's clips: a hash of its id, independent of all others."""
+    """Return the shard of a source's clips: a hash of its id, independent of all others."""
     return int(sha256_of(source_id)[:8], 16) % shards
 
 
@@ -71,12 +70,12 @@ def _shards(annotations: Annotations, shards: int) -> pa.Array:
 
 
 def _pandas_metadata(columns: dict[str, str]) -> dict[bytes, bytes]:
-    """So that reading the file with pandas gives the types of `columns`."""
+    """Return the metadata with which pandas reads a file with the types of `columns`."""
     empty = pd.DataFrame(columns=list(columns)).astype(columns)
     return pa.Schema.from_pandas(empty, preserve_index=False).metadata
 
 
 def _gives_files(dataset: Dataset) -> bool:
-    """Whether the source hands out the files of the media folder, not the original uploads."""
+    """Return whether the source gives the files of the media folder, not the original uploads."""
     by_file = dataset.source == "http" and "{file}" in (dataset.url or "")
     return dataset.source == "local" or by_file

@@ -1,18 +1,18 @@
-"""What of the user's own files is missing, said before the first job starts."""
+"""Find missing annotations, media and weights before the first job starts."""
 
 from pathlib import Path
 
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 
-NOT_HELD_OUT = " (pre-training then sees its `held_out`, and is run anew)"
+NOT_HELD_OUT = " (pre-training then sees its `held_out` and is another run)"
 
 
 def missing_files(plan: Plan) -> list[str]:
-    """One line for each dataset without annotations or media and each missing file of weights.
+    """Return one line per dataset without annotations or media, and per missing file of weights.
 
-    Datasets that are already frozen need neither. The contents are checked by the first rule of a
-    dataset, `plan_dataset`; this only looks whether the files are there.
+    Datasets that are already frozen need neither. Only the existence of files is checked here;
+    their contents are checked by the first rule of a dataset, `plan_dataset`.
     """
     problems = []
     for version, name in sorted(plan.versions.items()):
@@ -27,7 +27,7 @@ def missing_files(plan: Plan) -> list[str]:
             lacking.append(f"its media in {dataset.media or f'datasets.{name}.media (not set)'}")
         if lacking:
             problems.append(
-                f"{name}: {' and '.join(lacking)} missing: put them there (docs/data.md), "
+                f"{name}: {' and '.join(lacking)} missing. Fix: put them there (docs/data.md), "
                 f"or set datasets.{name}.enabled: false"
                 + (NOT_HELD_OUT if version in plan.listed else "")
             )
@@ -36,13 +36,14 @@ def missing_files(plan: Plan) -> list[str]:
         planned = all(Path(layout.data_dir(version), table).is_file() for table in layout.LISTS)
         if version not in plan.versions and not planned and not folder.is_dir():
             problems.append(
-                f"{name}: its annotations in {folder} missing, which say what pre-training must "
-                f"not see: put them there (docs/data.md), set datasets.{name}.enabled: false"
+                f"{name}: its annotations in {folder} missing, which name the videos that "
+                "pre-training must not see. Fix: put them there (docs/data.md), set "
+                f"datasets.{name}.enabled: false"
                 f"{NOT_HELD_OUT}, or recipe.pretrain.leaks: keep"
             )
     weights = (plan.weights_of(run) for run in plan.runs.values())
     for name in sorted({name for name in weights if name is not None}):
         path = plan.config.weights[name].path  # None: open_clip fetches it on first use
         if path is not None and not path.is_file():
-            problems.append(f"weights {name}: {path} is missing: put the file there (docs/data.md)")
+            problems.append(f"weights {name}: {path}: missing. Fix: put it there (docs/data.md)")
     return problems

@@ -1,7 +1,7 @@
-"""Splits that runs read and config names, against those that a dataset has.
+"""Compare the splits that runs and config name with those that a dataset has.
 
-A misspelt one is refused before anything is trained: while planning where the reader names all
-splits (`NAMES_ALL_SPLITS`) or the lists are read already, else as soon as they are read.
+A misspelt split is refused before anything is trained: while planning, if the reader names all
+splits (`NAMES_ALL_SPLITS`) or the lists were read before, else as soon as they are read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,13 +14,13 @@ from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.datasets import readers
 
-LISTS = "as its lists were read; lists that have changed are another `version`"
+LISTS = "by its lists as they were read; if they have changed, set another `version`"
 
 
 def unknown_splits(plan: Plan) -> list[str]:
-    """One line for each split that its dataset cannot have, as far as that is known by now.
+    """Return one line for each split that its dataset cannot have, as far as is known by now.
 
-    What stands in `expected` is believed.
+    Splits of `expected` count as existing.
     """
     lines = []
     for version, name in (plan.versions | plan.listed).items():
@@ -38,7 +38,7 @@ def unknown_splits(plan: Plan) -> list[str]:
 
 
 def lacking(plan: Plan, name: str, known: Iterable[str], why: str) -> list[str]:
-    """One line for each split of a dataset that runs read and that is not among the known ones."""
+    """Return one line for each split of a dataset that runs read and that is not `known`."""
     known = list(dict.fromkeys(known))
     return [
         f"{where}: {name} has no split {split!r}{f', {why}' if why else ''}"
@@ -73,14 +73,14 @@ def _roles(plan: Plan, name: str) -> dict[str | None, set[str]]:
 
 
 def _named(plan: Plan, name: str) -> Iterator[tuple[str, str]]:
-    """(split, where it is said) of a dataset's splits."""
-    for what, where in plan.places.items():
-        if what[0] == name and len(what) == 2:
-            yield what[1], where
+    """Yield (split, place in the config) of a dataset's splits."""
+    for place, where in plan.places.items():
+        if place[0] == name and len(place) == 2:
+            yield place[1], where
 
 
 def _of_reader(name: str) -> list[str]:
-    """The splits of a reader that names them all; else none."""
+    """Return the splits of a reader that names them all; else an empty list."""
     reader = readers().get(name)
     if reader is None or not getattr(reader, "NAMES_ALL_SPLITS", False):
         return []
@@ -89,7 +89,7 @@ def _of_reader(name: str) -> list[str]:
 
 
 def _splits_in(path: Path) -> list[str] | None:
-    """The splits of a table; None for none yet, and for a damaged one, which who reads it names."""
+    """Return the splits of a table; None if it is missing, or corrupt: its reader reports that."""
     try:
         return pq.read_table(path, columns=["split"])["split"].unique().to_pylist()
     except (OSError, ValueError, LookupError):

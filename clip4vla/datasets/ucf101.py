@@ -35,20 +35,20 @@ def read(name: str, dataset: Dataset) -> Collector:
     into = Collector(name, dataset.annotations)
     index = official_file(name, dataset, "classInd.txt", "UCF101's list of classes")
     numbers = _classes(name, index, into)
-    seen: dict[str, Where] = {}
+    videos: set[str] = set()
     groups: dict[str, tuple[str, Where]] = {}
     for k in LISTS:
         for split in ("train", "test"):
-            what = f"the videos of {split} split {k}"
-            path = official_file(name, dataset, f"{split}list0{k}.txt", what)
+            content = f"the videos of {split} split {k}"
+            path = official_file(name, dataset, f"{split}list0{k}.txt", content)
             for where, line in lines(name, path):
                 action, video, group = _video(into, where, line, numbers)
                 source = f"{video.rpartition('_')[0]}"
                 known, place = groups.setdefault(f"{k} {source}", (split, where))
                 if known != split:
                     into.fail(where, f"group {source} is also in {known}list0{k} ({place})")
-                if video not in seen:
-                    seen[video] = where
+                if video not in videos:
+                    videos.add(video)
                     into.clip(Clip(video, source, f"{action}/{video}.avi"), where)
                 caption = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", action).lower()
                 ours = f"{'val' if group in HELD_OUT else 'train'}_ours_{k}"
@@ -58,12 +58,12 @@ def read(name: str, dataset: Dataset) -> Collector:
 
 
 def _classes(name: str, path: Path, into: Collector) -> dict[str, str]:
-    """Class name -> its number."""
+    """Return the number of every class, by its name."""
     numbers: dict[str, str] = {}
     for where, line in lines(name, path):
         parts = _CLASS.fullmatch(line)
         if parts is None:
-            into.fail(where, f"{shown(line)}: a line such as `1 ApplyEyeMakeup` is wanted")
+            into.fail(where, f"invalid line {shown(line)}: must be like `1 ApplyEyeMakeup`")
         if parts[2] in numbers or parts[1] in numbers.values():
             into.fail(where, f"class {shown(line)} or its number occurs twice")
         numbers[parts[2]] = parts[1]
@@ -73,12 +73,14 @@ def _classes(name: str, path: Path, into: Collector) -> dict[str, str]:
 def _video(
     into: Collector, where: Where, line: str, numbers: dict[str, str]
 ) -> tuple[str, str, int]:
-    """(class, video, group) of a line of a list; the number behind it must be the class's."""
+    """Return (class, video, group) of a line of a list, after comparing its class number."""
     file, _, number = line.partition(" ")
     parts = _VIDEO.fullmatch(file)
     # The archive itself writes HandstandPushups/v_HandStandPushups_g01_c01.avi.
     if parts is None or parts[1].lower() != parts[3].lower():
-        into.fail(where, f"{shown(file)} is no <class>/v_<class>_g<group>_c<clip>.avi")
+        into.fail(
+            where, f"invalid file {shown(file)}: must be <class>/v_<class>_g<group>_c<clip>.avi"
+        )
     if parts[1] not in numbers:
         into.fail(where, f"class {shown(parts[1])} is not in classInd.txt")
     if number and number != numbers[parts[1]]:

@@ -53,8 +53,8 @@ _HALVES = {
 def read(name: str, dataset: Dataset) -> Collector:
     """Read the five files; every item has all English captions of its video (10 officially)."""
     lists = {
-        split: official_file(name, dataset, filename, what)
-        for split, (filename, what) in _LISTS.items()
+        split: official_file(name, dataset, filename, content)
+        for split, (filename, content) in _LISTS.items()
     }
     halves = {split: first_present(name, dataset, files)[0] for split, files in _HALVES.items()}
     into = Collector(name, dataset.annotations)
@@ -69,17 +69,18 @@ def read(name: str, dataset: Dataset) -> Collector:
 
 
 def _captions(name: str, path: Path, split: str, into: Collector) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    """Add the clip and the item of every video; return the captions of each video."""
+    captions_of: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(json_file(name, path, list)):
         where = Where(path, "entry", number)
         video = entry.get("videoID") if isinstance(entry, dict) else None
         if not isinstance(video, str) or (parts := _VIDEO_ID.fullmatch(video)) is None:
-            into.fail(where, f"videoID is {shown(video)}: <YouTube id>_<start>_<end> is wanted")
+            into.fail(where, f"invalid videoID {shown(video)}: must be <YouTube id>_<start>_<end>")
         captions = entry.get("enCap")
         if not isinstance(captions, list):
-            into.fail(where, f"enCap is {shown(captions)}: a list of texts is wanted")
+            into.fail(where, f"invalid enCap {shown(captions)}: must be a list of texts")
         start, end = float(parts[2]), float(parts[3])
         into.clip(Clip(f"v_{video}", parts[1], f"{video}.mp4", start, end, "unknown"), where)
         into.item(SplitItem(split, f"v_{video}", tuple(captions)), where)
-        found[video] = tuple(captions)
-    return found
+        captions_of[video] = tuple(captions)
+    return captions_of

@@ -97,6 +97,6 @@ def test_no_name_in_a_ledger_becomes_a_tar_member(site, tmp_path, name):
     def frames(path, fps, seconds=None):
         yield np.zeros((8, 8, 3), np.uint8)
 
-    with pytest.raises(UserError, match="is no clip id"):
+    with pytest.raises(UserError, match="invalid clip id"):
         build_shard(ledger, Cache(), tmp_path / "out" / "0.tar", None, frames)
     assert not list(tmp_path.rglob("*.tar"))

@@ -43,6 +43,7 @@ def refused(section):
     with pytest.raises(UserError) as caught:
         read_annotations("mine", section)
     assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).count(". Fix: ") == 1
     return str(caught.value)
 
 
@@ -141,10 +142,10 @@ def test_vatex_reads_hgrs_arrays_and_never_a_pickle(made, tmp_path):
             return exec, (f"open({str(ran)!r}, 'w')",)
 
     path.write_bytes(pickle.dumps(Hostile()))
-    assert "is no numpy file" in refused(section)
+    assert "invalid numpy file" in refused(section)
     for wrong in (np.zeros((2, 2)), np.array([["a"]]), np.array("a")):
         np.save(path, wrong)
-        assert "one row of texts is wanted" in refused(section)
+        assert "not one row of texts" in refused(section)
     np.save(path, np.array(["é" * 11 + "_1_2"]))
     assert "is not in" in refused(section)
     assert not ran.exists()
@@ -174,23 +175,23 @@ WRONG = [
     ("audiocaps", "val.csv", "audiocap_id,", "", "line 1: column audiocap_id is missing"),
     ("audiocaps", "val.csv", "caption\n", "caption,mood\n", "line 1: unknown column 'mood'"),
     ("audiocaps", "val.csv", "audiocap_id,", ",audiocap_id,", "index=False"),
-    ("audiocaps", "val.csv", "caption\n", "caption,caption\n", "a column stands twice"),
+    ("audiocaps", "val.csv", "caption\n", "caption,caption\n", "repeated column in"),
     ("audiocaps", "test.csv", "\n16,", "\n17,", "audiocap_id '17' occurs twice (first in"),
     ("audiocaps", "test.csv", "s-_00000007", "s-_00000005", "is in test and in val ("),
     ("audiocaps", "test.csv", ",210,", ",211,", "starts at 210.0 here, but not in"),
-    ("audiocaps", "test.csv", ",210,", ",soon,", "line 2: start_time is 'soon': use seconds"),
-    ("audiocaps", "train.csv", ',0,"A', ',-5,"A', "line 2: start is -5.0: use seconds"),
-    ("audiocaps", "test.csv", ",210,", ",nan,", "line 2: start_time is 'nan'"),
-    ("audiocaps", "train.csv", "s-_00000000", "../../x", "is no YouTube id"),
+    ("audiocaps", "test.csv", ",210,", ",soon,", "line 2: invalid start_time 'soon'. Fix: use seconds"),
+    ("audiocaps", "train.csv", ',0,"A', ',-5,"A', "line 2: invalid start -5.0. Fix: use seconds"),
+    ("audiocaps", "test.csv", ",210,", ",nan,", "line 2: invalid start_time 'nan'"),
+    ("audiocaps", "train.csv", "s-_00000000", "../../x", "invalid YouTube id"),
     ("esc50", "meta/esc50.csv", "1-100100-A-0.wav,1", "1-100100-A-0.wav,2", "but filename says 1"),
-    ("esc50", "meta/esc50.csv", "1-100100-A-0.wav", "../1-100100-A-0.wav", "line 2: filename is"),
+    ("esc50", "meta/esc50.csv", "1-100100-A-0.wav", "../1-100100-A-0.wav", "line 2: invalid filename"),
     ("esc50", "meta/esc50.csv", ",0,dog", ",0,cat", "target '0' has category 'dog', but cat in"),
     ("ucf101", "classInd.txt", "101 YoYo", "1 YoYo", "or its number occurs twice"),
     ("ucf101", "trainlist01.txt", "g08_c01.avi 1", "g08_c01.avi 101", "line 1: class number is"),
     ("ucf101", "trainlist01.txt", "_g08_", "_g01_", "is also in trainlist01 ("),
-    ("ucf101", "testlist01.txt", "ApplyEyeMakeup/", "../", "line 1: '../v_ApplyEyeMakeup"),
+    ("ucf101", "testlist01.txt", "ApplyEyeMakeup/", "../", "line 1: invalid file '../v_ApplyEyeMakeup"),
     ("ucf101", "testlist01.txt", "YoYo/v_YoYo", "Yo/v_Yo", "class 'Yo' is not in classInd.txt"),
-    ("msrvtt", "MSRVTT_JSFUSION_test.csv", "video10", "video9", "which must share none"),
+    ("msrvtt", "MSRVTT_JSFUSION_test.csv", "video10", "video9", "which must share no clip"),
     ("msrvtt", "MSRVTT_train.9k.csv", "video9", "video8", "is twice in split"),
     ("msrvtt", "MSRVTT_data.json", '"start time": 137.72', '"start time": 999', "must be after"),
     ("vatex", "vatex_retrieval_val.txt", "b-_00000000_000000", "b-_00000002_000002", "is not in"),
@@ -199,7 +200,7 @@ WRONG = [
     ("audioset", "class_labels_indices.csv", "/m/05zppz", "/m/09x0r", "occurs twice"),
     ("audioset", "unbalanced_train_segments.csv", "10.000, 20.000", "20.000, 20.000", "line 5: end"),
     ("howto100m", "raw_caption.json", '"end": [', '"end": [1, ', "have different lengths"),
-    ("howto100m", "raw_caption.json", '"start": [0.0', '"start": [true', "start of caption 0 is"),
+    ("howto100m", "raw_caption.json", '"start": [0.0', '"start": [true', "invalid start of caption 0"),
 ]  # fmt: skip
 
 
@@ -225,7 +226,7 @@ def test_text_that_is_not_utf8_is_refused_with_its_line(made, tmp_path, reader, 
     whole = (tmp_path / file).read_bytes()
     (tmp_path / file).write_bytes(b"\n" * 3 + whole.rstrip() + "caf\xe9\n".encode("latin-1"))
     line = 3 + len(whole.rstrip().splitlines())
-    assert f"{file}, line {line}: not UTF-8 text: save the file as UTF-8" in refused(section)
+    assert f"{file}, line {line}: not UTF-8 text. Fix: save the file as UTF-8" in refused(section)
 
 
 def test_splits_of_a_protocol_share_no_clip_and_others_may(made, tmp_path):
@@ -252,7 +253,7 @@ def test_two_splits_without_a_third_share_no_clip_either(tmp_path, other):
         return into
 
     collected().annotations([Protocol("train")])  # alone, it has nothing to share with
-    with pytest.raises(UserError, match=rf"in split {other} and in split train .*share none"):
+    with pytest.raises(UserError, match=rf"in split {other} and in split train .*share no clip"):
         collected().annotations([Protocol("train", **{other: other})])
 
 

@@ -190,7 +190,7 @@ def test_grown_clips_are_long_enough_and_no_longer_than_needed(parts, data):
 
 @pytest.mark.parametrize("reader", MAKE)
 def test_a_missing_file_names_dataset_path_content_and_remedy(tmp_path, reader):
-    with pytest.raises(UserError, match=r"^mine: the folder .* is missing: make it and put .*"):
+    with pytest.raises(UserError, match=r"^mine: .*: missing folder. Fix: make it and put .*"):
         read_annotations("mine", dataset(reader, tmp_path / "none"))
     MAKE[reader](tmp_path)
     for path in sorted(tmp_path.iterdir()):
@@ -204,7 +204,7 @@ def test_a_missing_file_names_dataset_path_content_and_remedy(tmp_path, reader):
             assert path.name in message
         assert message.endswith("or set datasets.mine.enabled: false")
         path.mkdir()
-        with pytest.raises(UserError, match="is not a file"):
+        with pytest.raises(UserError, match="not a file"):
             read_annotations("mine", dataset(reader, tmp_path))
         path.rmdir()
         path.write_bytes(content)
@@ -245,22 +245,22 @@ def tsv(folder, **change):
     ("change", "what"),
     [
         ({"clip_id": "ok_1"}, "occurs twice"),
-        ({"clip_id": "-rf"}, "is no clip id"),
-        ({"clip_id": "a.b"}, "is no clip id"),
-        ({"clip_id": "../../etc/passwd"}, "is no clip id"),
-        ({"clip_id": "a" * 101}, "is no clip id"),
-        ({"clip_id": "ok_2\n"}, "is no clip id"),
-        ({"clip_id": "\u0661"}, "is no clip id"),
-        ({"file": "../x.mp4"}, "must be a relative path"),
-        ({"file": "/etc/passwd"}, "must be a relative path"),
-        ({"file": ""}, "must be a relative path"),
+        ({"clip_id": "-rf"}, "invalid clip id"),
+        ({"clip_id": "a.b"}, "invalid clip id"),
+        ({"clip_id": "../../etc/passwd"}, "invalid clip id"),
+        ({"clip_id": "a" * 101}, "invalid clip id"),
+        ({"clip_id": "ok_2\n"}, "invalid clip id"),
+        ({"clip_id": "\u0661"}, "invalid clip id"),
+        ({"file": "../x.mp4"}, "Fix: use a relative path"),
+        ({"file": "/etc/passwd"}, "Fix: use a relative path"),
+        ({"file": ""}, "Fix: use a relative path"),
         ({"captions": "[]"}, "has no caption"),
-        ({"captions": '[" "]'}, "is no caption"),
-        ({"captions": "[3]"}, "is no caption"),
-        ({"captions": '["\\ud800"]'}, "is no caption"),
+        ({"captions": '[" "]'}, "invalid caption"),
+        ({"captions": "[3]"}, "invalid caption"),
+        ({"captions": '["\\ud800"]'}, "invalid caption"),
         ({"captions": "A frog."}, "use a JSON list"),
         ({"spoken": "yes"}, "use 0 or 1"),
-        ({"split": "a/b"}, "is no split name"),
+        ({"split": "a/b"}, "invalid split name"),
     ],
 )
 def test_hostile_rows_are_refused_with_file_and_line(tmp_path, change, what):
@@ -298,7 +298,8 @@ def test_wrong_columns_and_reader_are_named(tmp_path):
     with pytest.raises(UserError, match=r"MSRVTT_train.9k.csv, line 1: column video_id is missing"):
         read_annotations("mine", dataset("msrvtt", tmp_path))
     with pytest.raises(
-        UserError, match=r"datasets.mine.reader is 'nope': choose one of audiocaps, audioset"
+        UserError,
+        match=r"datasets.mine.reader: unknown reader 'nope'. Fix: choose one of audiocaps, audioset",
     ):
         read_annotations("mine", dataset("nope", tmp_path))
 
@@ -351,6 +352,6 @@ def test_times_are_planned_only_where_there_is_something_to_cut(tmp_path, reader
 )
 def test_streamed_json_refuses_what_is_none(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UserError, match=r"x.json, line 1: no JSON object") as caught:
+    with pytest.raises(UserError, match=r"x.json, line 1: invalid JSON object") as caught:
         list(json_members("mine", tmp_path / "x.json"))
     assert len(str(caught.value).splitlines()) == 1

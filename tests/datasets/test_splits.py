@@ -107,7 +107,7 @@ def test_files_that_name_their_own_splits_are_believed_until_they_are_read(tmp_p
     write_table(Path(layout.data_dir(version), "splits.parquet"), splits)
     (line,) = unknown_splits(plan)
     assert line.startswith("command line: table demo_classification, row ")
-    assert "test: demo has no split 'tets', as its lists were read" in line
+    assert "test: demo has no split 'tets', by its lists as they were read" in line
 
 
 def test_who_disables_a_dataset_is_told_of_what_it_holds_out(tmp_path, monkeypatch):

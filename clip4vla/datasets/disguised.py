@@ -68,8 +68,8 @@ def rewritten(cells: Sequence[str]) -> str | None:
     No YouTube id (11 letters, digits, _ and -) has such a form.
     """
     for cell in cells:
-        found = _REWRITTEN.fullmatch(cell)
-        if found and found.lastgroup:
-            made = {"error": "an error", "power": "a number", "date": "a date"}[found.lastgroup]
-            return f"{ascii(cell.strip())} is {made} that a spreadsheet made of a text"
+        match = _REWRITTEN.fullmatch(cell)
+        if match and match.lastgroup:
+            kind = {"error": "an error", "power": "a number", "date": "a date"}[match.lastgroup]
+            return f"{ascii(cell.strip())} is {kind} that a spreadsheet made of a text"
     return None

@@ -50,14 +50,14 @@ def retry_after(error: BaseException) -> float | None:
     """Return the seconds of a server's Retry-After, or None."""
     for link in causes(error):
         headers = getattr(getattr(link, "response", None), "headers", None)
-        said = headers.get("Retry-After") if headers is not None else None
-        if said is None:
+        value = headers.get("Retry-After") if headers is not None else None
+        if value is None:
             continue
         try:
-            seconds = float(said)
+            seconds = float(value)
         except ValueError:
             try:
-                seconds = parsedate_to_datetime(said).timestamp() - time.time()
+                seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except ValueError:
                 return None
         return min(max(0.0, seconds), LONGEST_REFUSAL) if math.isfinite(seconds) else None
@@ -67,15 +67,15 @@ def retry_after(error: BaseException) -> float | None:
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and all its causes, each once (yt-dlp keeps causes in fields of its own)."""
     waiting: list[object] = [error]
-    seen: set[int] = set()
+    yielded: set[int] = set()
     while waiting:
         link = waiting.pop(0)
-        if not isinstance(link, BaseException) or id(link) in seen:
+        if not isinstance(link, BaseException) or id(link) in yielded:
             continue
-        seen.add(id(link))
+        yielded.add(id(link))
         yield link
-        kept = getattr(link, "exc_info", None)
-        waiting += [kept[1] if isinstance(kept, tuple) and len(kept) == 3 else None]
+        exc_info = getattr(link, "exc_info", None)
+        waiting += [exc_info[1] if isinstance(exc_info, tuple) and len(exc_info) == 3 else None]
         waiting += [getattr(link, "cause", None), link.__cause__, link.__context__]
 
 
@@ -86,19 +86,14 @@ def http_status(error: BaseException) -> int | None:
         status = getattr(link, "status", None)
         if isinstance(status, int) and 300 <= status < 600:
             return status
-    found = _HTTP.search("\n".join(map(str, chain)))
-    return int(found[1]) if found else None
+    match = _HTTP.search("\n".join(map(str, chain)))
+    return int(match[1]) if match else None
 
 
 def was_answered(error: BaseException) -> bool:
     """Return whether a server answered a failed fetch with a status or the beginning of data."""
-    begun = (
-        "[download]",
-        "data blocks",
-        "not done in",
-        "broke off",
-        "ffmpeg exited",
-    )  # ffmpeg asks last
+    # ffmpeg is only started after an answer.
+    begun = ("[download]", "data blocks", "not done in", "broke off", "ffmpeg exited")
     return http_status(error) is not None or any(words in str(error) for words in begun)
 
 

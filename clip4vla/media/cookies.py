@@ -12,29 +12,29 @@ _COOKIE = re.compile(
 
 
 def checked_cookies(path: Path) -> str:
-    """The text of a cookies.txt. Checked here, as yt-dlp prints a line that it cannot read.
+    """Return the text of a cookies.txt. Checked here, as yt-dlp prints a line that it cannot read.
 
-    Raises UserError, which names the line but never says what is in it: that is a secret.
+    Raises UserError, which names the line but never quotes it: it holds a secret.
     """
-    text, found = path.read_text(errors="replace"), 0
+    text, cookies = path.read_text(errors="replace"), 0
     if not _COOKIE_HEADER.match(text):
-        raise UserError(no_cookies(path, "line 1 must be `# Netscape HTTP Cookie File`"))
+        raise UserError(invalid_cookies(path, "line 1 must be `# Netscape HTTP Cookie File`"))
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removeprefix("#HttpOnly_")  # a mark before a cookie, not a comment
         if not line.strip() or line.startswith("#"):
             continue
         if not _COOKIE.fullmatch(line):
-            right = (
+            columns = (
                 "domain, TRUE or FALSE (TRUE where the domain begins with a dot), path, TRUE or "
+                "FALSE, a number, name and value, with tabs between them"
             )
-            right += "FALSE, a number, name and value, with tabs between them"
-            raise UserError(no_cookies(path, f"line {number} must have {right}"))
-        found += 1
-    if not found:
-        raise UserError(no_cookies(path, "it holds no cookie"))
+            raise UserError(invalid_cookies(path, f"line {number} must have {columns}"))
+        cookies += 1
+    if not cookies:
+        raise UserError(invalid_cookies(path, "it holds no cookie"))
     return text
 
 
-def no_cookies(path: Path, why: str) -> str:
-    """The message for a file that is no cookies.txt."""
-    return f"cookies: {path} is no cookies.txt in Netscape's format: {why}: export the file again"
+def invalid_cookies(path: Path, why: str) -> str:
+    """Return the message for a file that is not a valid cookies.txt."""
+    return f"cookies: {path}: not in Netscape's format: {why}. Fix: export the file again"

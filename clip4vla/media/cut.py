@@ -78,9 +78,10 @@ def cut(
     if code:
         raise ffmpeg_failure(code) or FfmpegStopped(code)
     with open(packets, encoding="ascii", errors="replace") as lines:
-        found = _listed(lines, length)
+        listed = _listed(lines, length)
     packets.unlink()
-    found.check(found.kinds & {"video"}, length)  # first: behind the end comes what lies before it
+    # First, as after the end of a track ffmpeg copies packets from before the clip.
+    listed.check(listed.kinds & {"video"}, length)
     check_cut(target, length, largest)
 
 
@@ -102,14 +103,14 @@ def check_cut(path: Path, length: float, largest: int) -> None:
 
 def check_tracks(path: Path, kinds: Iterable[str], length: float) -> None:
     """Raise CutFailed unless a file that was cut has a packet of every kind within its clip."""
-    found = Packets()
+    listed = Packets()
     with open_media(path) as container:
         for packet in packets_of(container, list(container.streams)):
             if packet.size and packet.pts is not None:
                 begin = float(packet.pts * packet.time_base)
                 seconds = float((packet.duration or 0) * packet.time_base)
-                found.add(packet.stream.type, begin, seconds, length)
-    found.check(set(kinds), length)
+                listed.add(packet.stream.type, begin, seconds, length)
+    listed.check(set(kinds), length)
 
 
 @dataclass
@@ -135,7 +136,7 @@ class Packets:
 
 def _listed(lines: Iterable[str], length: float) -> Packets:
     """Parse a list of packets (ffmpeg's framecrc)."""
-    found = Packets()
+    listed = Packets()
     kind: dict[str, str] = {}
     base: dict[str, float] = {}
     for line in lines:
@@ -147,6 +148,6 @@ def _listed(lines: Iterable[str], length: float) -> Packets:
         elif not line.startswith("#") and len(fields := line.split(",")) >= 5:
             track, _, at, lasts, size = (one.strip() for one in fields[:5])
             if at != "NOPTS" and int(size):
-                found.add(kind[track], int(at) * base[track], int(lasts) * base[track], length)
-    found.kinds = set(kind.values())
-    return found
+                listed.add(kind[track], int(at) * base[track], int(lasts) * base[track], length)
+    listed.kinds = set(kind.values())
+    return listed

@@ -1,7 +1,7 @@
-"""Decoding with PyAV: the whole sound at its own rate, and the pictures on a regular grid.
+"""Decode with PyAV: all sound at its own rate, and the pictures on a regular grid.
 
-Files come from anywhere, so only media containers are opened (never playlists or scripts that name
-other files or addresses), whatever the suffix says, and only regular files.
+Files come from anywhere. Only regular files and media containers are opened, whatever the suffix:
+never playlists or scripts that name other files or addresses.
 """
 
 import math
@@ -22,11 +22,11 @@ from av.video.stream import VideoStream
 from clip4vla.media.containers import FILE, input_options
 from clip4vla.media.pictures import MOST_PIXELS, as_shown, pixel_stretch, progressive, timed
 
-RATES = (1_000, 1_000_000)  # samples per second that are believed
+RATES = (1_000, 1_000_000)  # plausible samples per second
 LOUDEST = 100.0  # 40 dB over full scale: samples beyond it are no sound
 LONGEST_SECONDS = 3600.0  # of one clip: its log-mel has 600 MB; longer ones are cut first
-EMPTY_BYTES = 1 << 15  # of a transport stream without a packet, at least, when libav gives in
-MOST_NAMED = 8  # channels: of more, nobody agrees which is where
+EMPTY_BYTES = 1 << 15  # of a transport stream without a packet, at least, when libav pauses
+MOST_NAMED = 8  # channels: for more there is no standard order
 DECODER = f"pyav {av.__version__}, libavcodec " + ".".join(
     str(part) for part in av.library_versions["libavcodec"]
 )
@@ -62,17 +62,17 @@ def open_media(path: str | Path) -> InputContainer:
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream that moves: cover pictures of sound files do not count."""
+    """Return the first video stream, or None: cover pictures of sound files do not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            stream.thread_type = "NONE"  # libav's frame threads wait for ever on damaged HEVC
+            stream.thread_type = "NONE"  # libav's frame threads hang on damaged HEVC
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             return stream
     return None
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:
-    """The first audio stream that a decoder exists for."""
+    """Return the first audio stream that has a decoder, or None."""
     for stream in container.streams.audio:
         if stream.codec_context is not None:
             return stream
@@ -80,12 +80,12 @@ def sound_stream(container: InputContainer) -> AudioStream | None:
 
 
 class Mixdown:
-    """Decoded audio frames -> float32 [C, n] at the rate of the first frame, C = 1 or 2.
+    """A mix of audio frames to float32 [C, n] at the rate of the first frame, C = 1 or 2.
 
-    Up to eight channels become mono or stereo with libav's own matrix; of more, and of those that
-    it has no matrix for, the mean is taken. A change of rate or layout inside a file is converted
-    to what the first frame had. Raises DecodeError for a rate that is not in RATES (a header that
-    says 1 Hz makes a day of a kilobyte) and for what cannot be mixed at all.
+    Up to eight channels become mono or stereo with libav's own matrix. More channels, and layouts
+    without a matrix, are averaged. Later frames of another rate or layout are converted to those of
+    the first. Raises DecodeError for a rate that is not in RATES (a header with 1 Hz makes a day of
+    a kilobyte) and for frames that cannot be mixed at all.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Mixdown:
         self._format: tuple[str, str, int] | None = None  # sample format, layout, rate
 
     def add(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
-        """Blocks [C, n] that one more frame gives."""
+        """Yield the blocks [C, n] that one more frame gives."""
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         frame.pts = None  # gaps in the time stamps are no gaps in the samples
         if form == self._format:
@@ -119,7 +119,7 @@ class Mixdown:
         yield from blocks
 
     def rest(self) -> Iterator[np.ndarray]:
-        """What the resampler still holds."""
+        """Yield the blocks that the resampler still holds."""
         if self._resampler is not None:
             yield from self._resampled(None)
             self._resampler = self._format = None
@@ -236,7 +236,7 @@ def frames_of(
     kind: type[Frame],
     broken: list[str] | None = None,
 ) -> Iterator[Frame]:
-    """Frames of one stream. What cannot be read or decoded is skipped and noted in `broken`."""
+    """Yield the frames of one stream. Errors are skipped and described in `broken`."""
     for packet in packets_of(container, [stream], broken):
         yield from decoded(packet, kind, broken)
 
@@ -276,7 +276,7 @@ def packets_of(
 def decoded(
     packet: "av.Packet[Stream]", kind: type[Frame], broken: list[str] | None = None
 ) -> list[Frame]:
-    """Frames that one packet completes; a broken packet completes none and is noted."""
+    """Return the frames that one packet completes; a broken packet completes none."""
     if packet.is_corrupt:
         _note(broken, "a damaged packet")
     try:

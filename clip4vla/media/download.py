@@ -30,7 +30,7 @@ class Downloader:
         self.rate = dataset.rate
         self.log = Log()
         self._section: Section | None = None
-        self._found: tuple[str, direct.MediaFile | dict] | None = None
+        self._looked_up: tuple[str, direct.MediaFile | dict] | None = None
         self.youtube_dl = youtube_dl(dataset, folder / ".tools", self.log, self._ranges)
 
     def __enter__(self) -> "Downloader":
@@ -56,33 +56,33 @@ class Downloader:
         self.log.last.clear()
         self._section = section
         with deadline(self.rate.clip_seconds):
-            found = self._look_up(address)
+            looked_up = self._look_up(address)
             got = self._direct if self.direct else self._youtube
-            path = got(found, self.part / clip_id)
+            path = got(looked_up, self.part / clip_id)
         if not path.is_file() or path.is_symlink():
             raise NoMediaFile("no media file came out of the download")
         return path
 
     def _look_up(self, address: str) -> Any:
         """Look up an address; keep the result for the next clip, which often has the same."""
-        if self._found is None or self._found[0] != address:
+        if self._looked_up is None or self._looked_up[0] != address:
             search = direct.look_up if self.direct else _of_youtube
-            self._found = (address, search(self.youtube_dl, address))
-        return self._found[1]
+            self._looked_up = (address, search(self.youtube_dl, address))
+        return self._looked_up[1]
 
-    def _direct(self, found: direct.MediaFile, target: Path) -> Path:
+    def _direct(self, looked_up: direct.MediaFile, target: Path) -> Path:
         if self._section is None:
-            return direct.download(self.youtube_dl, found, target)
+            return direct.download(self.youtube_dl, looked_up, target)
         clip = target.with_name(f"{target.name}.mp4")
         patience = 2 * self.rate.clip_seconds  # the alarm of `get` rings first
         return direct.cut_clip(
-            self.youtube_dl, found, clip, section=self._section, patience=patience
+            self.youtube_dl, looked_up, clip, section=self._section, patience=patience
         )
 
-    def _youtube(self, found: dict, target: Path) -> Path:
+    def _youtube(self, looked_up: dict, target: Path) -> Path:
         outputs = self.youtube_dl.params["outtmpl"]
         outputs["default"] = f"{target}.".replace("%", "%%") + "%(ext)s"
-        info = self.youtube_dl.process_ie_result(copy.deepcopy(found), download=True)
+        info = self.youtube_dl.process_ie_result(copy.deepcopy(looked_up), download=True)
         files = [path for path in self.part.iterdir() if path.suffix[1:] in direct.EXTENSIONS]
         if len(files) != 1:
             raise NoMediaFile("no media file came out of the download")

@@ -1,4 +1,4 @@
-"""Fetching a shard: every planned clip ends as one row, however often the work is interrupted."""
+"""Fetch a shard: one row for every planned clip. It can be interrupted at any time and resumes."""
 
 import math
 import os
@@ -36,9 +36,9 @@ FETCH_COLUMNS = {
 }
 YOUTUBE = "https://www.youtube.com"
 BACKOFF_SECONDS = (0.0, 1.0, 4.0)  # before the first, second and third round of attempts
-SHORT_SECONDS = 60.0  # a server that says "in a minute" is waited for; longer is for a later run
-OUTAGE = 20  # network failures in a row: the network is down, not the clips
-BREAKER = 5  # bot checks or rate limits in a row: the server wants us to stop
+SHORT_SECONDS = 60.0  # the longest pause to wait for; longer ones are for a later run
+OUTAGE = 20  # network failures in a row that mean that the network is down
+BREAKER = 5  # bot checks or rate limits in a row after which the server is left alone
 _UNASKED = "the server refused us"
 
 
@@ -53,13 +53,13 @@ def fetch_shard(
 ) -> pd.DataFrame:
     """Fetch the clips of one shard into its media `folder`; one row (FETCH_COLUMNS) per plan row.
 
-    The table is sorted by clip_id; `path` is "" and `bytes` 0 where there is no file. What was
-    fetched before, by a run that was killed or in the media folder of an `earlier` pass, is not
-    fetched again. Clips with `retry: now` statuses get three attempts, those with `retry: later`
-    another one when the pause that the server or `rate.retry_hours` asks for is over; in a `frozen`
-    version nothing but lost files is asked for. `network` is the folder of what all jobs know of
-    each server. Raises RetryLater if the server cannot be reached (no clip is blamed for that),
-    UserError for a source that is set up wrongly, OSError for a full disk.
+    The table is sorted by clip_id; `path` is "" and `bytes` 0 where there is no file. Clips that
+    were fetched before, by a run that was killed or in the media folder of an `earlier` pass, are
+    not fetched again. Clips with `retry: now` statuses get three attempts, those with `retry:
+    later` another one after the pause that the server or `rate.retry_hours` asks for; in a `frozen`
+    version only lost files are requested. `network` is the folder in which all jobs share the state
+    of each server. Raises RetryLater if the server cannot be reached (no clip gets a status for
+    that), UserError for an invalid source in the config, OSError for a full disk.
     """
     folder = Path(folder)
     check_names(plan_rows.clip_id, plan_rows.source_id, plan_rows.file)
@@ -80,7 +80,7 @@ def fetch_shard(
 
 @dataclass
 class _Outcome:
-    """What one attempt brought: a file, or the moment from which on another makes sense."""
+    """The result of one attempt: a file, or the time after which another attempt makes sense."""
 
     status: FetchStatus
     detail: str = ""
@@ -90,14 +90,14 @@ class _Outcome:
 
 
 class _Remote:
-    """The rounds of attempts on a server, with the journal between them."""
+    """The rounds of attempts to fetch clips from a server, recorded in the journal."""
 
     def __init__(self, dataset: Dataset, folder: Path, network: str | Path | None, frozen: bool):
         self.dataset, self.folder, self.frozen = dataset, folder, frozen
         self.journal = Journal(folder)
         self.server = server_of(dataset, network)
-        self.failing, self.refused = 0, 0  # in a row: network failures, refusals to talk to us
-        self.answered: bool | None = None  # None: nobody was asked
+        self.failing, self.refused = 0, 0  # in a row: network failures, refusals of this machine
+        self.answered: bool | None = None  # None: no request yet
 
     def fetch(self, clips: list[PlannedClip], earlier: str | Path | None) -> list[dict[str, Any]]:
         if earlier is not None:
@@ -129,7 +129,7 @@ class _Remote:
         return self.journal.last(clip.clip_id, self._request(clip))
 
     def _in_order(self, waiting: list[PlannedClip]) -> list[PlannedClip]:
-        """Clips refused before come last: five of them in a row would keep the others waiting."""
+        """Sort clips that were refused before to the end: five in a row would delay the others."""
 
         def key(clip: PlannedClip) -> tuple[bool, str, str]:
             last = self._last(clip)
@@ -209,8 +209,8 @@ class _Remote:
     def _outage(self, detail: str) -> NoReturn:
         self.journal.forget(FetchStatus.NETWORK_TRANSIENT)
         raise RetryLater(
-            f"{self.folder}: the server cannot be reached ({detail}): "
-            "run the same command again when it can"
+            f"{self.folder}: the server cannot be reached ({detail}). "
+            "Fix: run the same command again when it can"
         )
 
     def _address(self, clip: PlannedClip) -> str:
@@ -231,23 +231,25 @@ class _Remote:
 
 
 def server_of(dataset: Dataset, network: str | Path | None) -> Server:
-    """The server that a dataset's media come from."""
+    """Return the server that a dataset's media come from."""
     return Server((dataset.url or "") if dataset.source == "http" else YOUTUBE, network)
 
 
 def _check_source(dataset: Dataset) -> None:
     if dataset.source == "local":
         if dataset.media is None:
-            raise UserError("source is local but `media` is not set: name the folder of the files")
+            raise UserError(
+                "media: not set, but source is local. Fix: name the folder of the files"
+            )
         if not dataset.media.is_dir():
-            raise UserError(f"{dataset.media} is no folder: set `media` to the folder of the files")
+            raise UserError(f"media: no folder {dataset.media}. Fix: name the folder of the files")
     elif dataset.source == "http":
         if not dataset.url or not any(part in dataset.url for part in ("{file}", "{source_id}")):
             raise UserError(
-                f"source is http but url is {dataset.url!r}: "
-                "give an address with {file} or {source_id} in it"
+                f"url: invalid {dataset.url!r} for source http. "
+                "Fix: give an address with {file} or {source_id} in it"
             )
         if not dataset.url.startswith(("http://", "https://")):
-            raise UserError(f"url {dataset.url!r} must begin with http:// or https://")
+            raise UserError(f"url: invalid {dataset.url!r}. Fix: begin it with http:// or https://")
     elif dataset.cookies and not dataset.cookies.is_file():
-        raise UserError(f"cookies: {dataset.cookies} is no file: export one or leave it out")
+        raise UserError(f"cookies: no file {dataset.cookies}. Fix: export one, or leave it out")

@@ -61,8 +61,8 @@ class Isolated:
 
     The child is forked, so it starts in milliseconds with all modules loaded; it closes every file
     of its parent (locks, pipes) and uses one thread. It starts with the first call and again after
-    each crash. It ends with the thread that called it, even in a process that was killed. What its
-    parent held when it started counts for nothing: a model there is no memory of the child.
+    each crash. It ends with the thread that called it, even in a process that was killed. Memory
+    that its parent held when it started, such as a model, does not count as the child's.
     """
 
     def __init__(self, function: Callable[[Any], Any], memory: int = MEMORY):
@@ -132,14 +132,14 @@ class Isolated:
         if time.monotonic() >= self._deadline:
             return f"no answer in {self._seconds:.0f} s"
         assert self._child is not None, "nothing was asked"
-        return _greed(self._child.process.pid, self.memory, self._child.inherited)
+        return _excess_memory(self._child.process.pid, self.memory, self._child.inherited)
 
     def _start(self) -> _Child:
         context = multiprocessing.get_context("fork")
         with _STARTING:
-            pipe, theirs = context.Pipe()
+            pipe, child_end = context.Pipe()
             process = context.Process(
-                target=_serve, args=(self.function, theirs, os.getpid()), daemon=True
+                target=_serve, args=(self.function, child_end, os.getpid()), daemon=True
             )
             try:
                 process.start()
@@ -147,8 +147,8 @@ class Isolated:
                 pipe.close()
                 raise
             finally:
-                theirs.close()
-        return _Child(process, pipe, inherited=_held(process.pid))
+                child_end.close()
+        return _Child(process, pipe, inherited=_resident_bytes(process.pid))
 
     def end(self) -> None:
         """Kill the child; the next call starts another."""
@@ -212,7 +212,7 @@ def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) ->
             try:
                 return process.wait(LOOK_SECONDS)
             except subprocess.TimeoutExpired:
-                if reason := _greed(process.pid, memory):
+                if reason := _excess_memory(process.pid, memory):
                     raise Crashed(reason) from None
                 if time.monotonic() >= deadline:
                     raise Crashed(f"no answer in {seconds:.0f} s") from None
@@ -221,12 +221,16 @@ def run_bounded(command: Sequence[str], seconds: float, memory: int = MEMORY) ->
         process.wait()
 
 
-def _greed(pid: int | None, memory: int, inherited: int = 0) -> str:
+def _excess_memory(pid: int | None, memory: int, inherited: int = 0) -> str:
     """Say that a process has taken more memory than it may, or ""."""
-    return f"more than {memory >> 20} MB of memory" if _held(pid) > memory + inherited else ""
+    return (
+        f"more than {memory >> 20} MB of memory"
+        if _resident_bytes(pid) > memory + inherited
+        else ""
+    )
 
 
-def _held(pid: int | None) -> int:
+def _resident_bytes(pid: int | None) -> int:
     """Return how many bytes a process has in memory, pages that it shares among them."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
@@ -243,7 +247,7 @@ def _end_with(parent: int) -> None:
 
 
 def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
-    """Answer arguments until the pipe closes, then exit: the child never runs the parent's code."""
+    """Answer arguments until the pipe closes, then exit without running the parent's code."""
     try:
         _end_with(parent)
         _settle(pipe.fileno())
@@ -252,7 +256,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> Non
     except (EOFError, OSError, KeyboardInterrupt):
         pass
     finally:
-        os._exit(0)  # the buffers are copies of the parent's: they are not this process's to flush
+        os._exit(0)  # without flushing buffers, which are copies of the parent's
 
 
 def _answer(function: Callable[[Any], Any], argument: Any, pipe: Connection) -> None:
@@ -264,7 +268,7 @@ def _answer(function: Callable[[Any], Any], argument: Any, pipe: Connection) -> 
                 pipe.send(("item", item))
             result = None
         message = ("end", result)
-    except Exception as error:  # handed to the parent, which raises it
+    except Exception as error:  # sent to the parent, which raises it
         message = ("error", error)
     pipe.send(message)
 

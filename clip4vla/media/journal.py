@@ -1,4 +1,4 @@
-"""The journal of a shard's downloads: one line per attempt; kill -9 loses at most one clip."""
+"""The journal of a shard's downloads: one line per attempt. A kill loses at most one clip."""
 
 import json
 import os
@@ -13,22 +13,22 @@ MAX_ATTEMPTS = 3  # at a stretch, for statuses that are worth trying again at on
 
 
 class Journal:
-    """journal.jsonl in a folder, one record an attempt.
+    """The file journal.jsonl in a folder, with one record per attempt.
 
-    Keys: clip_id, request, fetch, detail, again (not before this moment, in seconds since 1970, the
-    clip may be asked for again), file, bytes, sha256, tool; final (optional): asking again cannot
-    help, whatever the status says. A record is on the disk before the next
-    clip begins. A torn last line, which a kill may leave, counts for nothing and is cut off before
-    the next record is added; so do records of another request (other address or times) and of files
-    that are gone from the folder or have another size. Reading changes nothing, so anybody may read
-    while the owner of the folder writes. Raises UserError for a broken line.
+    Keys: clip_id, request, fetch, detail, again (seconds since 1970 before which the clip must not
+    be requested again), file, bytes, sha256, tool; final (optional): another attempt cannot help,
+    whatever the status. A record is on the disk before the next clip begins. A kill may leave a
+    truncated last line; it is ignored, and removed before the next record is added. Records of
+    another request (other address or times), and of files that are missing from the folder or have
+    another size, are ignored. Reading changes nothing, so any process may read while the owner of
+    the folder writes. Raises UserError for an invalid line.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.path = self.folder / "journal.jsonl"
         self._records: dict[tuple[str, str], list[dict]] = {}
-        self._whole: int | None = None  # bytes of whole lines, where a torn one follows them
+        self._whole: int | None = None  # bytes before a truncated last line, if there is one
         if self.path.exists():
             self._read()
 
@@ -44,14 +44,14 @@ class Journal:
         self._keep(record)
 
     def last(self, clip_id: str, request: str) -> dict | None:
-        """The last attempt, or None if there was none or the file that it brought is lost."""
+        """Return the last attempt, or None if there was none or its file is lost."""
         tried = self._records.get((clip_id, request))
         if not tried or (tried[-1]["fetch"] == FetchStatus.OK and not self._has(tried[-1])):
             return None
         return tried[-1]
 
     def settled(self, clip_id: str, request: str, now: float) -> bool:
-        """Whether nothing is to be done for a clip at this moment."""
+        """Return whether no attempt is due for a clip at this moment."""
         last = self.last(clip_id, request)
         if last is None:
             return False
@@ -61,30 +61,30 @@ class Journal:
         return retry == "never" or now < last["again"]
 
     def attempts(self) -> dict[str, dict]:
-        """The last record of every clip, whatever was asked for."""
+        """Return the last record of every clip, of any request."""
         return {tried[-1]["clip_id"]: tried[-1] for tried in self._records.values()}
 
     def carry_over(self, earlier: "Journal", clip_id: str, request: str) -> None:
         """Take the file, or the final refusal, of an earlier pass, unless this one has its own.
 
-        The file is shared (a hard link) where the disk allows it: media files never change.
+        The file is a hard link where the disk allows it, because media files never change.
         """
-        found = earlier.last(clip_id, request)
-        if (clip_id, request) in self._records or found is None:
+        record = earlier.last(clip_id, request)
+        if (clip_id, request) in self._records or record is None:
             return
-        if found["fetch"] == FetchStatus.OK:
-            link_or_copy(earlier.folder / found["file"], self.folder / found["file"])
-        elif _retry(found) != "never":
+        if record["fetch"] == FetchStatus.OK:
+            link_or_copy(earlier.folder / record["file"], self.folder / record["file"])
+        elif _retry(record) != "never":
             return
-        self.add(found)
+        self.add(record)
 
     def forget(self, fetch: FetchStatus) -> None:
-        """Strike all records of one status, as if those attempts had not been made."""
+        """Remove all records of one status, as if those attempts had not been made."""
         records = [r for tried in self._records.values() for r in tried]
         self._rewrite([record for record in records if record["fetch"] != fetch])
 
     def end_pauses(self) -> None:
-        """Let every clip that is not settled for good be asked for at once."""
+        """End the pause of every clip, so that it may be requested at once."""
         records = [r for tried in self._records.values() for r in tried]
         self._rewrite([record | {"again": 0} for record in records])
 
@@ -113,8 +113,8 @@ class Journal:
                 self._keep(record)
             except (ValueError, KeyError, TypeError):
                 raise UserError(
-                    f"{self.path}, line {number} is no record of an attempt: delete this line; "
-                    "only its clip is asked for again"
+                    f"{self.path}, line {number}: not a record of an attempt. Fix: delete this "
+                    "line; only its clip is requested again"
                 ) from None
 
 
@@ -123,7 +123,7 @@ def _retry(record: dict) -> Retry:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """`target` with the content of `source`, whole or not at all; over what is there."""
+    """Link or copy `source` to `target`, atomically, replacing an existing file."""
     with whole_file(target) as temporary:
         try:
             os.link(source, temporary)

@@ -1,4 +1,4 @@
-"""The ledger: one row per planned clip that says what became of it, and the counts made from it."""
+"""The ledger, one row per planned clip with its statuses, and the counts made from it."""
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 
 LEDGER_COLUMNS = PLAN_COLUMNS | FETCH_COLUMNS | PROBE_COLUMNS | {"length": "string"}
 MISSING_COLUMNS = ("clip_id", "source_id", "fetch", "video", "audio", "length", "retry", "detail")
-IDS = ("clip_id", "source_id")  # of MISSING_COLUMNS: names that programs read, not texts
+IDS = ("clip_id", "source_id")  # of MISSING_COLUMNS: identifiers, not texts for readers
 SOUND_FILES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")  # by name without pictures
 _STATUSES = {"fetch": FetchStatus, "video": VideoStatus, "audio": AudioStatus}
 
@@ -35,20 +35,20 @@ def build_ledger(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -
 
 
 def usable(ledger: pd.DataFrame) -> pd.Series:
-    """Whether each clip can be used: its file is there and its pictures decode. bool.
+    """Return whether each clip can be used: its file was fetched and its pictures decode. bool.
 
-    A file that is sound by its name (ESC-50) has no pictures to decode; its sound must.
+    Of a file that is sound by its name (ESC-50), the sound must decode.
     """
     is_sound = ledger["file"].str.lower().str.endswith(SOUND_FILES)
-    is_heard = ledger["audio"].isin([AudioStatus.OK, AudioStatus.DIGITAL_SILENCE])
-    decodes = (ledger["video"] == "ok") | (is_sound & is_heard)
+    sound_decodes = ledger["audio"].isin([AudioStatus.OK, AudioStatus.DIGITAL_SILENCE])
+    decodes = (ledger["video"] == "ok") | (is_sound & sound_decodes)
     return ((ledger["fetch"] == "ok") & decodes).astype(bool)
 
 
 def coverage(ledger: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int]) -> pd.DataFrame:
-    """Counts per split: how many clips the official lists have, and what is left of them.
+    """Count the clips of every split: in the official lists, planned, fetched and usable.
 
-    Columns: split, expected (missing where the config says nothing), planned, fetched, with_video
+    Columns: split, expected (missing if the config has none), planned, fetched, with_video
     (usable), with_sound, silent (usable without sound), then `<part>_<status>` for every status
     other than ok that occurs, and longer_than_annotated and shorter_than_annotated (usable clips)
     where one occurs. Clips that could not be fetched count under their fetch status only.
@@ -93,13 +93,13 @@ def check_coverage(ledger: pd.DataFrame, name: str, minimum: float) -> None:
     summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
     raise UserError(
         f"{name}: {int(good.sum())} of {len(ledger)} clips are usable ({share:.1%}; {summary}), "
-        f"less than min_coverage {minimum:.1%}: see missing.tsv and `clip4vla data status {name}`, "
-        f"get the media or lower datasets.{name}.min_coverage"
+        f"less than min_coverage {minimum:.1%}. Fix: see missing.tsv and `clip4vla data status "
+        f"{name}`, then get the media or lower datasets.{name}.min_coverage"
     )
 
 
 def check_lengths(ledger: pd.DataFrame, name: str, most: float) -> None:
-    """Raise UserError if too many usable clips are longer than annotated: whole videos, maybe."""
+    """Raise UserError if too many usable clips are longer than annotated (maybe whole videos)."""
     good = ledger[usable(ledger)]
     longer = good[good["length"] == Length.LONGER]
     if len(longer) <= most * len(good):
@@ -115,12 +115,11 @@ def check_lengths(ledger: pd.DataFrame, name: str, most: float) -> None:
 
 
 def missing(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Clips that are not fully ok (MISSING_COLUMNS), by clip_id: a list to send to others.
+    """Return the clips that are not fully ok (MISSING_COLUMNS), by clip_id: a list to share.
 
-    Usable clips are listed too that have no sound (`audio` says why), not the annotated length, or
-    a part that is not used (`detail` says which).
-    `retry` says whether another attempt to fetch makes sense: now, later, never, or "" for what was
-    fetched.
+    It includes usable clips without sound (`audio` is the reason), of another length than
+    annotated, or with a part that is not used (described in `detail`). `retry` is when another
+    attempt to fetch makes sense: now, later, never, or "" for fetched clips.
     """
     left_out = ledger["left_out"].fillna("") != ""
     flawed = ~usable(ledger) | (ledger["audio"] != "ok") | ledger["length"].isin(FLAGS) | left_out
@@ -133,7 +132,7 @@ def missing(ledger: pd.DataFrame) -> pd.DataFrame:
 
 
 def _unused(rows: pd.DataFrame) -> list[str]:
-    return [f"not used: {what}" if what else "" for what in rows["left_out"].fillna("")]
+    return [f"not used: {part}" if part else "" for part in rows["left_out"].fillna("")]
 
 
 def _details(flawed: pd.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ class Length(StrEnum):
     OK = "ok"
     LONGER = "longer_than_annotated"
     SHORTER = "shorter_than_annotated"
-    UNKNOWN = "unknown"  # nothing decodes, or the annotations say no times
+    UNKNOWN = "unknown"  # nothing decodes, or the annotations have no times
 
 
 FLAGS = (Length.LONGER, Length.SHORTER)
@@ -49,11 +49,11 @@ def lengths(rows: pd.DataFrame) -> pd.Series:
     annotated = rows["annotated_end"] - rows["annotated_start"]
     beyond = rows["duration"] - annotated
     allowed = (TOLERANCE * annotated).clip(lower=LEAST_SECONDS)
-    found = pd.Series(Length.OK, index=rows.index, dtype="string")
-    found[beyond > allowed] = Length.LONGER
-    found[beyond < -allowed] = Length.SHORTER
-    found[beyond.isna()] = Length.UNKNOWN
-    return found
+    compared = pd.Series(Length.OK, index=rows.index, dtype="string")
+    compared[beyond > allowed] = Length.LONGER
+    compared[beyond < -allowed] = Length.SHORTER
+    compared[beyond.isna()] = Length.UNKNOWN
+    return compared
 
 
 def with_cuts(rows: pd.DataFrame, media: Path) -> pd.DataFrame:

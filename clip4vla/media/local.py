@@ -39,8 +39,8 @@ def fetch_local(
     source = media / clip.file
     if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(media)):
         raise UserError(
-            f"{clip.clip_id}: {source} leads out of {media}: "
-            "set `media` to the folder that really holds the files"
+            f"{clip.clip_id}: {source} leads out of {media}. "
+            "Fix: set `media` to the folder that really holds the files"
         )
     if problem := _problem(source):
         return _row(clip.clip_id, FetchStatus.GONE, f"{problem}: {source}")
@@ -67,13 +67,13 @@ def has_changed(row: FetchedRow, media: Path, folder: Path, since: float) -> boo
     """
     source = media / row.file
     try:
-        facts = os.stat(source)
+        status = os.stat(source)
     except OSError:
         return True
     was_cut = Path(row.path).parent == folder
-    if not was_cut and (row.path != str(source) or facts.st_size != row.bytes):
+    if not was_cut and (row.path != str(source) or status.st_size != row.bytes):
         return True
-    if max(facts.st_mtime, facts.st_ctime) < since:
+    if max(status.st_mtime, status.st_ctime) < since:
         return False
     return was_cut or sha256_of_file(source) != row.sha256
 

@@ -1,4 +1,4 @@
-"""How far a dataset version is, at any stage: what became of its clips, and what can be done."""
+"""The progress of a dataset version at any stage: the outcome of its clips, and advice."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from clip4vla.media.ledger import LEDGER_COLUMNS, usable
 from clip4vla.media.lengths import FLAGS, Length, lengths
 from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 
-FATES = (  # every clip has exactly one
+OUTCOMES = (  # every clip has exactly one
     "with sound",
     "silent",
     "no usable video",
@@ -56,45 +56,46 @@ _LENGTH_ADVICE = {  # (flag, whether it can be cut or replaced here)
 
 
 def so_far(plan: pd.DataFrame, fetch: pd.DataFrame, probe: pd.DataFrame) -> pd.DataFrame:
-    """The ledger as far as it goes: statuses are missing values where a stage is still to come.
+    """Return the ledger so far; statuses are missing values where a stage is not done yet.
 
-    What `probe` says from before the file was there (it was asked for again) counts for nothing.
+    Rows of `probe` from before the file was fetched (at another attempt) are ignored.
     """
     rows = plan.merge(fetch.drop_duplicates("clip_id", keep="last"), on="clip_id", how="left")
-    known = rows[["clip_id", "fetch"]].merge(probe, on="clip_id")
-    there = known["fetch"].fillna("") == FetchStatus.OK
-    stale = there & (known["video"] == VideoStatus.NOT_FETCHED) | known["fetch"].isna()
-    probe = known[~stale].drop(columns="fetch").drop_duplicates("clip_id", keep="last")
+    probed = rows[["clip_id", "fetch"]].merge(probe, on="clip_id")
+    fetched = probed["fetch"].fillna("") == FetchStatus.OK
+    stale = fetched & (probed["video"] == VideoStatus.NOT_FETCHED) | probed["fetch"].isna()
+    probe = probed[~stale].drop(columns="fetch").drop_duplicates("clip_id", keep="last")
     rows = rows.merge(probe, on="clip_id", how="left")
     rows = rows.reindex(columns=list(LEDGER_COLUMNS))
     rows = rows.assign(length=lengths(rows))
     return rows.sort_values("clip_id", ignore_index=True)
 
 
-def fates(rows: pd.DataFrame) -> pd.Series:
-    """One of FATES for every row of a ledger, whole or so far."""
+def outcomes(rows: pd.DataFrame) -> pd.Series:
+    """Return one of OUTCOMES for every row of a ledger, complete or so far."""
     retry = rows["fetch"].map(lambda status: FetchStatus(status).retry, na_action="ignore")
     good = usable(rows.fillna({"fetch": "", "video": "", "audio": ""}))
-    fate = pd.Series("not done yet", index=rows.index, dtype="string")
-    failed = rows["fetch"].notna() & (rows["fetch"] != FetchStatus.OK)
-    fate[failed & (retry == "never")] = "gone for good"
-    fate[failed & (retry != "never")] = "refused for now"
-    fate[(rows["fetch"] == FetchStatus.OK) & rows["video"].notna() & ~good] = "no usable video"
-    fate[good] = "silent"
-    fate[good & (rows["audio"] == AudioStatus.OK).fillna(False)] = "with sound"
-    return fate
+    fetched, failed = rows["fetch"] == FetchStatus.OK, rows["fetch"] != FetchStatus.OK
+    outcome = pd.Series("not done yet", index=rows.index, dtype="string")
+    failed &= rows["fetch"].notna()
+    outcome[failed & (retry == "never")] = "gone for good"
+    outcome[failed & (retry != "never")] = "refused for now"
+    outcome[fetched & rows["video"].notna() & ~good] = "no usable video"
+    outcome[good] = "silent"
+    outcome[good & (rows["audio"] == AudioStatus.OK).fillna(False)] = "with sound"
+    return outcome
 
 
 def by_split(rows: pd.DataFrame, splits: pd.DataFrame, expected: dict[str, int]) -> pd.DataFrame:
-    """Clips by split and fate: split, expected (or missing), planned, then one column a fate."""
-    fate = fates(rows).set_axis(rows["clip_id"])
+    """Count clips by split and outcome: split, expected (or missing), planned, then OUTCOMES."""
+    outcome = outcomes(rows).set_axis(rows["clip_id"])
     table = []
     for split in sorted(set(splits["split"]) | set(expected)):
         ids = splits.loc[splits["split"] == split, "clip_id"].unique()
-        counts = fate[fate.index.isin(ids)].value_counts()
+        counts = outcome[outcome.index.isin(ids)].value_counts()
         row = {"split": split, "expected": expected.get(split), "planned": int(counts.sum())}
-        table.append(row | {name: int(counts.get(name, 0)) for name in FATES})
-    return pd.DataFrame(table, columns=["split", "expected", "planned", *FATES])
+        table.append(row | {name: int(counts.get(name, 0)) for name in OUTCOMES})
+    return pd.DataFrame(table, columns=["split", "expected", "planned", *OUTCOMES])
 
 
 def by_status(
@@ -105,7 +106,7 @@ def by_status(
     `source` and `cut_longer` are the dataset's: a file that is not in a local folder may be put
     there, and one that is too long may be cut.
     """
-    found = []
+    lines: list[dict[str, Any]] = []
     for part, statuses in (("fetch", FetchStatus), ("video", VideoStatus), ("audio", AudioStatus)):
         counts = rows[part].value_counts()
         for status in statuses:
@@ -115,18 +116,18 @@ def by_status(
                 advice = _fetch_advice(status, source)
             else:
                 advice = _MORE_ADVICE.get((part, status), "silent: `missing_audio` decides")
-            found.append(
+            lines.append(
                 {"part": part, "status": status, "clips": int(counts[status]), "advice": advice}
             )
     good = rows[usable(rows.fillna({"fetch": "", "video": "", "audio": ""}))]
     if count := int(good.get("left_out", pd.Series(dtype="string")).fillna("").ne("").sum()):
-        advice = "used without it: `detail` in missing.tsv says what"
-        found.append({"part": "file", "status": "left_out", "clips": count, "advice": advice})
+        advice = "used without it: see `detail` in missing.tsv"
+        lines.append({"part": "file", "status": "left_out", "clips": count, "advice": advice})
     for flag in FLAGS:
         if count := int((good["length"] == flag).sum()):
             advice = _LENGTH_ADVICE[flag, source == "local" and not cut_longer]
-            found.append({"part": "length", "status": flag, "clips": count, "advice": advice})
-    return found
+            lines.append({"part": "length", "status": flag, "clips": count, "advice": advice})
+    return lines
 
 
 def _fetch_advice(status: FetchStatus, source: str) -> str:

@@ -1,8 +1,8 @@
-"""Pictures as a viewer sees them: in time, whole lines of one moment, square pixels, right way up.
+"""Pictures as a viewer sees them: timed, deinterlaced, with square pixels and upright.
 
-The same as libav's own player does: fields are woven apart (yadif) where a frame says that it is
-interlaced, pixels that are not square are stretched to the display aspect, the matrix with which
-phones note how they were held is applied, and colours follow the file's own matrix and range.
+As in libav's own player, frames that are marked as interlaced are deinterlaced (yadif), pixels that
+are not square are stretched to the display aspect, the display matrix of phones is applied, and
+colours follow the file's own matrix and range.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,20 +13,20 @@ import numpy as np
 from av.filter import Graph
 from av.video.stream import VideoStream
 
-MOST_PIXELS = 1 << 26  # 8192 x 8192; a header that claims more is not believed
-LONGEST_SHOWN = 600.0  # seconds; a time stamp that jumps further is damage, as is one that
-FURTHEST_BACK = 0.5  # falls back by more than this: less is the disorder of careless encoders
-FRAME_RATES = (0.1, 1000.0)  # pictures a second that a header is believed
+MOST_PIXELS = 1 << 26  # 8192 x 8192; a header with more is rejected
+LONGEST_SHOWN = 600.0  # seconds; a time stamp that jumps further is corrupt, as is one that
+FURTHEST_BACK = 0.5  # goes back by more than this: careless encoders write smaller disorder
+FRAME_RATES = (0.1, 1000.0)  # plausible pictures a second in a header
 HEADER_TIMED = ("avi", "h264", "hevc", "m4v", "mpegvideo")  # packets have no stamps
 USUAL_SECONDS = 0.04  # of a picture where nothing says so
-UNSPECIFIED = 2  # libav's number for colours that a file says nothing about
+UNSPECIFIED = 2  # libav's number for colours that a file does not specify
 _TURNS = {  # degrees, as libav counts them: see `_orientation`
     -90: (True, True, False),
     90: (True, False, True),
     180: (False, True, True),
     -180: (False, True, True),
 }
-MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is not believed
+MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is implausible
 
 
 def credible_rate(stream: VideoStream) -> bool:
@@ -69,9 +69,9 @@ def timed(
 
 
 def progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same frames; where the two fields of one are of two moments, the second is made up.
+    """Yield the frames deinterlaced: lines of the second field are interpolated.
 
-    Frames before the first interlaced one pass untouched, and so do all in a progressive file.
+    Frames before the first interlaced one are not changed, and so are all of a progressive file.
     """
     graph, form = None, None
     for frame in frames:
@@ -114,21 +114,21 @@ def _rest(graph: Graph | None) -> Iterator[av.VideoFrame]:
 
 
 def pixel_stretch(stream: VideoStream) -> float:
-    """Width of a pixel of this stream over its height; 1 where the file says nothing credible."""
+    """Return the width of a pixel over its height; 1 where the file has no plausible value."""
     aspect = stream.sample_aspect_ratio
     stretch = float(aspect) if aspect else 1.0
     return stretch if 1 / MOST_STRETCH <= stretch <= MOST_STRETCH else 1.0
 
 
 def shown_size(frame: av.VideoFrame, stretch: float) -> tuple[int, int]:
-    """(width, height) in pixels of what `as_shown` makes of a frame."""
+    """Return (width, height) in pixels of a frame after `as_shown`."""
     width = max(1, round(frame.width * stretch))
     swapped, _, _ = _orientation(frame)
     return (frame.height, width) if swapped else (width, frame.height)
 
 
 def as_shown(frame: av.VideoFrame, stretch: float = 1.0) -> np.ndarray:
-    """RGB pixels uint8 [H, W, 3]: `stretch` times as wide, then turned and mirrored as it says.
+    """Return RGB pixels uint8 [H, W, 3]: `stretch` times as wide, then turned by display matrix.
 
     Raises libav's FFmpegError for pixels that it cannot convert.
     """
@@ -139,7 +139,7 @@ def as_shown(frame: av.VideoFrame, stretch: float = 1.0) -> np.ndarray:
         pixels = frame.to_ndarray(format="rgb24", **size)
     except (av.error.BlockingIOError, av.error.MemoryError):  # not of this picture
         raise
-    except av.FFmpegError:  # by a colour standard that nobody has heard of: as if it named none
+    except av.FFmpegError:  # an unknown colour standard: convert as if none were specified
         frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
         pixels = frame.to_ndarray(format="rgb24", **size)
     swapped, leftwards, upwards = _orientation(frame)
@@ -149,10 +149,10 @@ def as_shown(frame: av.VideoFrame, stretch: float = 1.0) -> np.ndarray:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """(axes swapped, then x runs leftwards, then y runs upwards) by the frame's display matrix.
+    """Return (axes swapped, then x runs leftwards, then y runs upwards) by the display matrix.
 
-    The matrix [[a, b], [c, d]] maps stored (x, y) to (a x + c y, b x + d y). An angle that is no
-    quarter turn is taken as the nearest one: nobody crops a tilted video.
+    The matrix [[a, b], [c, d]] maps stored (x, y) to (a x + c y, b x + d y). Other angles are
+    rounded to the nearest quarter turn, so that nothing is cropped.
     """
     try:
         data: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's types know one kind only

@@ -1,7 +1,6 @@
-"""Probing: one decoding pass over a clip's file says what can be seen and heard in it."""
+"""Probe clips: one decoding pass over a file measures its pictures and sound."""
 
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from clip4vla.common.log import log
 from clip4vla.common.progress import track
 from clip4vla.media.decode import (
     DECODER,
@@ -37,18 +37,18 @@ MIN_SECONDS = 0.1  # a video that ends earlier is a still picture: too_short
 MIN_SOUND_SHARE = 0.9  # of its packets and of the length that its header says: less is an error
 SAY_LENGTHS = ("mov", "wav", "w64", "aiff", "flac")  # of each stream; else libav guesses
 IN_ORDER = ("mpegts", "mpeg", "ogg")  # containers with nothing behind the last packet of a stream
-LEFT_SHARE, LEFT_BYTES = 0.1, 1 << 16  # of a file: that much without a packet is said
+LEFT_SHARE, LEFT_BYTES = 0.1, 1 << 16  # of a file: so much without a packet is reported
 
 
 @dataclass
 class Probe:
-    """What one file holds. 0, "" and NaN stand for what is not there.
+    """The measured content of one file; missing values are 0, "" or NaN.
 
     duration: seconds of picture or sound that decode, the longer; width, height: pixels as shown;
-    fps: frames per second on average; interlaced: whether some frame is, which decoding mends;
+    fps: frames per second on average; interlaced: whether some frame is (decoding deinterlaces it);
     rms_dbfs, peak_dbfs: of all samples after the mixdown to at most two channels, full scale being
     1.0 (-inf for digital silence); damaged: packets that could not be read or decoded; left_out:
-    which part of the file is not used, or which claim of its header is not believed.
+    the parts of the file that are not used, and implausible claims of its header.
     """
 
     video: str = VideoStatus.NOT_FETCHED
@@ -79,7 +79,7 @@ def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
 
     A file on which the decoder crashes, hangs or raises any exception is a decode_error.
     """
-    found = []
+    rows = []
     with Isolated(_probed) as probe_apart:
         for row in track(list(fetch_rows.itertuples()), "probe", total=len(fetch_rows)):
             probe = Probe()
@@ -89,15 +89,15 @@ def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
                 except Crashed as crash:
                     probe = _unusable(str(crash))
                 if probe.left_out:
-                    print(f"{row.path}: not used: {probe.left_out}", file=sys.stderr, flush=True)
-            found.append({"clip_id": row.clip_id} | asdict(probe))
-    return pd.DataFrame(found, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
+                    log.info(f"{row.path}: not used: {probe.left_out}")
+            rows.append({"clip_id": row.clip_id} | asdict(probe))
+    return pd.DataFrame(rows, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
 
 
 def _probed(path: str) -> Probe:
     try:
         return probe_file(path)
-    except Exception as error:  # of one file, whatever it is: the others go on
+    except Exception as error:  # any error concerns one file only
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         return _unusable(" ".join(reason.split())[:200])
 
@@ -109,7 +109,7 @@ def _unusable(reason: str) -> Probe:
 
 
 def probe_file(path: str | Path) -> Probe:
-    """Decode all of a file once, up to LONGEST_SECONDS. Never raises for what is in the file."""
+    """Decode all of a file once, up to LONGEST_SECONDS. Never raises for the file's content."""
     probe = Probe(video=VideoStatus.DECODE_ERROR, audio=AudioStatus.DECODE_ERROR)
     try:
         container = open_media(path)
@@ -119,25 +119,30 @@ def probe_file(path: str | Path) -> Probe:
         picture, sound = picture_stream(container), sound_stream(container)
         probe.video = VideoStatus.NO_VIDEO_STREAM
         probe.audio = AudioStatus.NO_AUDIO_STREAM
-        seen, heard = _Seen(picture), _Heard()
+        picture_facts, sound_facts = _PictureFacts(picture), _SoundFacts()
         if picture or sound:
             ends = {stream.index: 0 for stream in container.streams}
             broken = _decode(
-                container, picture=picture, sound=sound, seen=seen, heard=heard, ends=ends
+                container,
+                picture=picture,
+                sound=sound,
+                picture_facts=picture_facts,
+                sound_facts=sound_facts,
+                ends=ends,
             )
-            stops = [f"what follows an error of {what}" for what in broken if "reading" in what]
+            stops = [f"what follows an error of {error}" for error in broken if "reading" in error]
             probe.left_out = "; ".join([*stops, *_left_out(container, picture, sound, ends)])
             probe.damaged = len(broken)
         if sound:
-            _report_sound(probe, sound, heard)
+            _report_sound(probe, sound, sound_facts)
         if picture:
-            _report_picture(probe, picture, seen, heard)
-        seconds = [seconds for seconds in (seen.end, heard.seconds) if seconds > 0]
+            _report_picture(probe, picture, picture_facts, sound_facts)
+        seconds = [seconds for seconds in (picture_facts.end, sound_facts.seconds) if seconds > 0]
         probe.duration = max(seconds, default=math.nan)
     return probe
 
 
-class _Seen:
+class _PictureFacts:
     """Running facts about the pictures."""
 
     def __init__(self, stream: VideoStream | None):
@@ -161,11 +166,11 @@ class _Seen:
         self.interlaced |= frame.interlaced_frame
 
 
-class _Heard:
+class _SoundFacts:
     """Running facts about the sound: sums, never all samples at once."""
 
     def __init__(self) -> None:
-        self.mix, self.packets, self.senseless = Mixdown(), 0, False
+        self.mix, self.packets, self.invalid = Mixdown(), 0, False
         self.broken: list[str] = []
         self.samples, self.values, self.squares, self.peak = 0, 0, 0.0, 0.0
 
@@ -190,17 +195,17 @@ class _Heard:
             for block in blocks:
                 self._measure(block)
         except DecodeError:  # a rate or layout that cannot be
-            self.senseless = True
+            self.invalid = True
 
     def _measure(self, block: np.ndarray) -> None:  # [C, n]
         if not np.isfinite(block).all():
-            self.senseless = True
+            self.invalid = True
             block = np.nan_to_num(block, posinf=0.0, neginf=0.0)
         self.samples += block.shape[1]
         self.values += block.size
         self.squares += float(np.square(block, dtype=np.float64).sum())
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-        self.senseless |= self.peak > LOUDEST  # the front-end takes none of it
+        self.invalid |= self.peak > LOUDEST  # the front-end would refuse it
 
 
 def _decode(
@@ -208,13 +213,13 @@ def _decode(
     *,
     picture: VideoStream | None,
     sound: AudioStream | None,
-    seen: _Seen,
-    heard: _Heard,
+    picture_facts: _PictureFacts,
+    sound_facts: _SoundFacts,
     ends: dict[int, int],
 ) -> list[str]:
-    """Feed both, each until it is too long; why packets could not be read or decoded.
+    """Measure pictures and sound, each until it is too long; return the errors of packets.
 
-    `ends` learns where in the file the last packet of each stream ends.
+    Sets in `ends` where in the file the last packet of each stream ends.
     """
     pictures = _Inbox()
     timeline = timed(pictures, picture) if picture else None
@@ -222,17 +227,17 @@ def _decode(
     for packet in packets_of(container, list(container.streams), broken):
         index = packet.stream.index
         ends[index] = max(ends[index], (packet.pos or 0) + packet.size)
-        if picture and timeline and index == picture.index and not seen.too_long:
+        if picture and timeline and index == picture.index and not picture_facts.too_long:
             for frame in decoded(packet, av.VideoFrame, broken):
                 pictures.put(frame)
                 begin, length, _ = next(timeline)
-                seen.add(begin, length, frame)
-        elif sound and index == sound.index and not heard.too_long:
-            heard.add(packet)
-        if (not picture or seen.too_long) and (not sound or heard.too_long):
+                picture_facts.add(begin, length, frame)
+        elif sound and index == sound.index and not sound_facts.too_long:
+            sound_facts.add(packet)
+        if (not picture or picture_facts.too_long) and (not sound or sound_facts.too_long):
             break
-    heard.finish()
-    return broken + heard.broken
+    sound_facts.finish()
+    return broken + sound_facts.broken
 
 
 def _left_out(
@@ -241,12 +246,12 @@ def _left_out(
     sound: AudioStream | None,
     ends: dict[int, int],
 ) -> Iterator[str]:
-    """Yield the parts of a file that are not used and the claims that are not believed."""
+    """Yield the parts of a file that are not used and the implausible claims of its header."""
     if picture and not credible_rate(picture):
         rate = float(picture.average_rate or picture.guessed_rate or 0)
         yield f"a frame rate of {rate:g} in its header"
     size, last = container.size, max(ends.values())
-    if not last or size <= 0:  # libav does not say where packets lie
+    if not last or size <= 0:  # libav gives no positions of packets
         return
     parts = {"everything": last}
     if container.format.name in IN_ORDER:
@@ -268,50 +273,52 @@ class _Inbox:
             yield self.frame
 
 
-def _report_picture(probe: Probe, stream: VideoStream, seen: _Seen, heard: _Heard) -> None:
+def _report_picture(
+    probe: Probe, stream: VideoStream, picture_facts: _PictureFacts, sound_facts: _SoundFacts
+) -> None:
     probe.video_codec = stream.codec_context.name
-    probe.fps = _frame_rate(stream, seen)
-    probe.width, probe.height = seen.size
-    probe.interlaced = seen.interlaced
-    if not seen.frames or not seen.convertible:
+    probe.fps = _frame_rate(stream, picture_facts)
+    probe.width, probe.height = picture_facts.size
+    probe.interlaced = picture_facts.interlaced
+    if not picture_facts.frames or not picture_facts.convertible:
         probe.video = VideoStatus.DECODE_ERROR
-    elif seen.too_long:
+    elif picture_facts.too_long:
         probe.video = VideoStatus.TOO_LONG
-    elif seen.end < MIN_SECONDS or (seen.frames == 1 and not heard.samples):
+    elif picture_facts.end < MIN_SECONDS or (picture_facts.frames == 1 and not sound_facts.samples):
         probe.video = VideoStatus.TOO_SHORT
     else:
         probe.video = VideoStatus.OK
 
 
-def _frame_rate(stream: VideoStream, seen: _Seen) -> float:
+def _frame_rate(stream: VideoStream, picture_facts: _PictureFacts) -> float:
     """Return the header's frame rate, or that of the pictures where the two differ widely."""
-    counted = seen.frames / seen.end if seen.end else math.nan
+    counted = picture_facts.frames / picture_facts.end if picture_facts.end else math.nan
     claimed = float(stream.average_rate) if stream.average_rate else math.nan
     return round(counted, 3) if not counted / 2 <= claimed <= counted * 2 else claimed
 
 
-def _report_sound(probe: Probe, stream: AudioStream, heard: _Heard) -> None:
+def _report_sound(probe: Probe, stream: AudioStream, sound_facts: _SoundFacts) -> None:
     context = stream.codec_context
     probe.audio_codec = context.name
-    probe.sample_rate = heard.mix.rate or context.sample_rate or 0
+    probe.sample_rate = sound_facts.mix.rate or context.sample_rate or 0
     probe.channels = context.layout.nb_channels
     declared = 0.0
     container = stream.container.format.name.split(",")[0]
     if container in SAY_LENGTHS and stream.duration and stream.time_base:
         declared = float(stream.duration * stream.time_base)
-    if declared > LONGEST_SECONDS:  # an hour of sound would have been found
+    if declared > LONGEST_SECONDS:  # implausible: reading stops at an hour of sound
         declared = 0.0
-    if heard.samples:
-        rms = math.sqrt(heard.squares / heard.values)
-        probe.rms_dbfs, probe.peak_dbfs = _dbfs(rms), _dbfs(heard.peak)
+    if sound_facts.samples:
+        rms = math.sqrt(sound_facts.squares / sound_facts.values)
+        probe.rms_dbfs, probe.peak_dbfs = _dbfs(rms), _dbfs(sound_facts.peak)
         probe.near_silence = probe.rms_dbfs < NEAR_SILENCE_DBFS
-    lost = heard.seconds < MIN_SOUND_SHARE * declared
-    lost |= len(heard.broken) > (1 - MIN_SOUND_SHARE) * heard.packets
-    if not heard.samples or heard.senseless or lost:
+    lost = sound_facts.seconds < MIN_SOUND_SHARE * declared
+    lost |= len(sound_facts.broken) > (1 - MIN_SOUND_SHARE) * sound_facts.packets
+    if not sound_facts.samples or sound_facts.invalid or lost:
         probe.audio = AudioStatus.DECODE_ERROR
-    elif heard.too_long:
+    elif sound_facts.too_long:
         probe.audio = AudioStatus.TOO_LONG
-    elif heard.peak < SILENT_PEAK:
+    elif sound_facts.peak < SILENT_PEAK:
         probe.audio = AudioStatus.DIGITAL_SILENCE
     else:
         probe.audio = AudioStatus.OK

@@ -1,4 +1,4 @@
-"""One server, many jobs: so many downloads at once, and a refusal that all of them heed.
+"""Share one server among many jobs: a limit on parallel downloads, and the server's refusals.
 
 The slots are locks on files in a folder that all jobs see, so they hold over every job of every
 Snakemake run in this working folder. The kernel frees the slot of a job that was killed.
@@ -6,7 +6,6 @@ Snakemake run in this working folder. The kernel frees the slot of a job that wa
 
 import contextlib
 import fcntl
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, write_json
+from clip4vla.common.log import log
 
 POLL_SECONDS = 1.0
 
@@ -46,7 +46,7 @@ class Server:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        told = False
+        logged = False
         while True:
             for number in range(slots):
                 with open(self.folder / f"slot-{number}", "a") as stream:
@@ -56,13 +56,13 @@ class Server:
                         continue
                     yield
                     return
-            if not told:
-                print(f"{self.folder}: all {slots} slots are taken; waiting", file=sys.stderr)
-                told = True
+            if not logged:
+                log.info(f"{self.folder}: all {slots} slots are taken; waiting")
+                logged = True
             time.sleep(POLL_SECONDS)
 
     def refused_until(self) -> float:
-        """When the server may be asked again, in seconds since 1970; past if it never refused."""
+        """Return when the server may be asked again, in seconds since 1970; 0 if at any time."""
         if self.folder is not None and (self.folder / "refused.json").is_file():
             self._until = max(self._until, _until(self.folder / "refused.json"))
         return self._until

@@ -1,4 +1,4 @@
-"""What became of a clip: three closed enums, when to try again, and the reading of errors.
+"""The statuses of a clip in three enums, when to try again, and the classification of errors.
 
 A missing clip is a row with a status, never an exception.
 """
@@ -15,7 +15,7 @@ Retry = Literal["now", "later", "never"]
 
 
 class FetchStatus(StrEnum):
-    """What became of the attempt to get a clip's file."""
+    """The result of the attempt to get a clip's file."""
 
     OK = "ok"
     GONE = "gone"
@@ -31,12 +31,12 @@ class FetchStatus(StrEnum):
 
     @property
     def retry(self) -> Retry:
-        """now: up to three attempts at a stretch; later: after a pause (docs/data.md); or never."""
+        """Return "now" (up to three attempts), "later" (after a pause, docs/data.md) or "never"."""
         return _RETRY[self]
 
 
 class VideoStatus(StrEnum):
-    """What decoding the pictures gave; `ok` means at least one frame."""
+    """The result of decoding the pictures; `ok` means at least one frame."""
 
     OK = "ok"
     NO_VIDEO_STREAM = "no_video_stream"
@@ -47,7 +47,7 @@ class VideoStatus(StrEnum):
 
 
 class AudioStatus(StrEnum):
-    """What decoding the sound gave; all but `ok` and `not_fetched` are silent (facts 10.1)."""
+    """The result of decoding the sound; all but `ok` and `not_fetched` are silent (facts 10.1)."""
 
     OK = "ok"
     NO_AUDIO_STREAM = "no_audio_stream"
@@ -71,9 +71,10 @@ _RETRY: dict[FetchStatus, Retry] = {
     FetchStatus.UNKNOWN: "later",
 }
 
-REFUSALS = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)  # they mean us, not a clip
+# They concern this machine, not one clip.
+REFUSALS = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)
 
-# The first pattern that is found decides; the messages are those of yt-dlp and of YouTube.
+# The first pattern that matches decides; the messages are those of yt-dlp and of YouTube.
 _Messages = tuple[tuple[FetchStatus, str], ...]
 _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these cases
     (
@@ -87,8 +88,8 @@ _CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these 
     ),
     (
         FetchStatus.RATE_LIMITED,
-        # An empty file, and content that "isn't available", are how YouTube answers once it has
-        # had enough of a session; of what is gone it says "video".
+        # With an empty file, or content that "isn't available", YouTube refuses a whole session;
+        # its message for a removed clip says "video".
         r"too many requests|rate.?limit|(request|usage|download)s? limit"
         r"|limit (was )?(reached|exceeded)|(?<!disk )quota|try again (later|in\b)|throttl"
         r"|temporarily (blocked|banned)"
@@ -151,22 +152,22 @@ _FFMPEG_NETWORK = (
 def classify(error: BaseException, warnings: Sequence[str] = ()) -> tuple[FetchStatus, str]:
     """Return the status and one line of detail for a failed fetch.
 
-    Reads the whole chain of causes of a yt-dlp error: words that say more than an HTTP status,
-    then that status, then the types of the causes, then all other words. Where that is not enough
-    to know (no format, no player response), a refusal that yt-dlp only warned of decides. Total:
-    never raises, and what nobody knows is `unknown` with its text kept.
+    Reads the whole chain of causes of a yt-dlp error: messages that are clearer than an HTTP
+    status, then that status, then the types of the causes, then all other messages. If the result
+    is still unclear (no format, no player response), a refusal in yt-dlp's warnings decides. Never
+    raises: any other error is `unknown`, with its text as detail.
     """
     status, detail = _classified(error)
     if status in (FetchStatus.UNKNOWN, FetchStatus.FORMAT_UNAVAILABLE):
-        seen = [_classified(RuntimeError(warning))[0] for warning in warnings]
-        status = next((one for one in seen if one in REFUSALS), status)
+        of_warnings = [_classified(RuntimeError(warning))[0] for warning in warnings]
+        status = next((one for one in of_warnings if one in REFUSALS), status)
     return status, with_warnings(detail, warnings)
 
 
 def with_warnings(detail: str, warnings: Sequence[str]) -> str:
     """Return a detail (at most 200 characters) with the last two of yt-dlp's warnings behind it."""
-    said = [_one_line(warning) for warning in dict.fromkeys(warnings)][-2:]
-    return "; ".join([*([detail] if detail else []), *(f"yt-dlp warned: {one}" for one in said)])
+    last = [_one_line(warning) for warning in dict.fromkeys(warnings)][-2:]
+    return "; ".join([*([detail] if detail else []), *(f"yt-dlp warned: {one}" for one in last)])
 
 
 def _classified(error: BaseException) -> tuple[FetchStatus, str]:
@@ -204,7 +205,7 @@ def _of_http(code: int) -> FetchStatus:
         return FetchStatus.GONE
     if code in (401, 407):
         return FetchStatus.LOGIN_OR_BOT_CHECK
-    if code in (403, 429):  # a bare 403 may be meant for us and not for the clip
+    if code in (403, 429):  # a bare 403 may concern this machine and not the clip
         return FetchStatus.RATE_LIMITED
     if code == 451:
         return FetchStatus.GEO_BLOCKED

@@ -13,11 +13,11 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.media.causes import FFMPEG_HTTP, ffmpeg_code
 from clip4vla.media.containers import CONTAINERS, FILE, HTTP, ffmpeg_input
-from clip4vla.media.cookies import checked_cookies, no_cookies
+from clip4vla.media.cookies import checked_cookies, invalid_cookies
 from clip4vla.media.tools import deno, offer_ffmpeg
 
 TOOL = f"yt-dlp {version('yt-dlp')}"
-SOCKET_SECONDS = 20  # a silent server is given up after this
+SOCKET_SECONDS = 20  # of silence before a server counts as unreachable
 _FORMAT = "bv*[height<=480][ext=mp4]+ba[ext=m4a]/b[height<=480][ext=mp4]/b[height<=480]/bv*+ba/b"
 _LASTING = re.compile(r"(?i)javascript runtime|remote component|solver script")
 
@@ -61,14 +61,14 @@ def youtube_dl(dataset: Dataset, tools: Path, log: Log, ranges: Callable) -> Any
     options = _common(dataset, log)
     if dataset.source == "youtube":
         options |= _youtube(dataset, tools, ranges)
-    made = _asking(options)
+    youtube_dl = _youtube_dl(options)
     try:
-        made.cookiejar  # noqa: B018  (read now, not at the first request)
+        youtube_dl.cookiejar  # noqa: B018  (read now, not at the first request)
     except Exception:  # its text may have a cookie in it
         if dataset.cookies is None:
             raise
-        raise UserError(no_cookies(dataset.cookies, "yt-dlp cannot read it")) from None
-    return made
+        raise UserError(invalid_cookies(dataset.cookies, "yt-dlp cannot read it")) from None
+    return youtube_dl
 
 
 def refused_why(youtube_dl: Any, url: str, headers: dict[str, str]) -> None:
@@ -78,12 +78,12 @@ def refused_why(youtube_dl: Any, url: str, headers: dict[str, str]) -> None:
     youtube_dl.urlopen(Request(url, headers={**headers, "Range": "bytes=0-0"})).close()
 
 
-def _asking(options: dict[str, Any]) -> Any:
+def _youtube_dl(options: dict[str, Any]) -> Any:
     from yt_dlp import YoutubeDL  # not before ffmpeg is on PATH: yt-dlp remembers what it found
     from yt_dlp.utils import DownloadError
 
-    class Asking(YoutubeDL):
-        """yt-dlp, which asks again by itself where ffmpeg was refused."""
+    class Downloader(YoutubeDL):
+        """yt-dlp that repeats a request that ffmpeg was refused, to learn the reason."""
 
         def dl(
             self, name: str, info: dict[str, Any], subtitle: bool = False, test: bool = False
@@ -93,19 +93,19 @@ def _asking(options: dict[str, Any]) -> Any:
             except DownloadError as error:
                 if ffmpeg_code(error) != FFMPEG_HTTP:
                     raise
-                for one in info.get("requested_formats") or [info]:
-                    refused_why(self, one["url"], one.get("http_headers") or {})
+                for part in info.get("requested_formats") or [info]:
+                    refused_why(self, part["url"], part.get("http_headers") or {})
                 raise
 
-    return Asking(options)
+    return Downloader(options)
 
 
 def _common(dataset: Dataset, log: Log) -> dict[str, Any]:
     most = dataset.rate.clip_bytes
 
     def bound(progress: dict[str, Any]) -> None:
-        known = (progress.get("downloaded_bytes"), progress.get("total_bytes"))
-        if max(one or 0 for one in known) > most:
+        sizes = (progress.get("downloaded_bytes"), progress.get("total_bytes"))
+        if max(size or 0 for size in sizes) > most:
             raise NoMediaFile(f"no media file: more than {most:,} bytes (rate.clip_bytes)")
 
     return {
@@ -156,7 +156,7 @@ def _youtube(dataset: Dataset, tools: Path, ranges: Callable) -> dict[str, Any]:
         "max_sleep_interval": 2.5 * rate.clip_pause,
     }
     if dataset.cookies:
-        # A copy: yt-dlp writes back what it was given, and several jobs read this file.
+        # A copy, because yt-dlp writes its cookies back, and several jobs read this file.
         options["cookiefile"] = io.StringIO(checked_cookies(dataset.cookies))
     return options
 

@@ -17,7 +17,7 @@ from clip4vla.media.fetch import FETCH_COLUMNS, server_of
 from clip4vla.media.journal import Journal
 from clip4vla.media.ledger import IDS, MISSING_COLUMNS, missing, usable
 from clip4vla.media.local import has_changed
-from clip4vla.media.overview import FATES, by_split, by_status, so_far
+from clip4vla.media.overview import OUTCOMES, by_split, by_status, so_far
 from clip4vla.media.probe import PROBE_COLUMNS
 from clip4vla.media.status import FetchStatus
 from clip4vla.results.spreadsheet import spreadsheet_csv
@@ -138,7 +138,7 @@ def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _split_table(splits: pd.DataFrame) -> Table:
-    columns = ("split", "official", "planned", *FATES, "usable")
+    columns = ("split", "official", "planned", *OUTCOMES, "usable")
     table = _table(*(name.replace(" ", "\n") for name in columns), numbers=columns[1:])
     for row in splits.to_dict("records"):
         official = None if pd.isna(row["expected"]) else int(row["expected"])
@@ -148,7 +148,7 @@ def _split_table(splits: pd.DataFrame) -> Table:
             row["split"],
             "?" if official is None else f"{official:,}",
             f"{row['planned']:,}",
-            *(f"{row[name]:,}" if row[name] else "-" for name in FATES),
+            *(f"{row[name]:,}" if row[name] else "-" for name in OUTCOMES),
             f"{usable / of:.1%}" if of else "-",
         )
     return table

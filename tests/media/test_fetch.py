@@ -262,15 +262,15 @@ def test_what_does_not_go_into_mp4_is_no_clip(tmp_path):
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ({"source": "local"}, "`media` is not set"),
-        ({"source": "local", "media": "nowhere"}, "nowhere is no folder"),
+        ({"source": "local"}, "media: not set"),
+        ({"source": "local", "media": "nowhere"}, "no folder nowhere"),
         ({"source": "http"}, "give an address with"),
         ({"source": "http", "url": "http://x/y.mp4"}, "give an address with"),
-        ({"source": "http", "url": "file:///{file}"}, "must begin with http"),
-        ({"source": "youtube", "cookies": "nowhere"}, "nowhere is no file"),
+        ({"source": "http", "url": "file:///{file}"}, "begin it with http"),
+        ({"source": "youtube", "cookies": "nowhere"}, "no file nowhere"),
     ],
 )
-def test_a_source_that_is_set_up_wrongly_is_the_users_to_mend(tmp_path, more, what):
+def test_an_invalid_source_is_an_error_that_the_user_can_fix(tmp_path, more, what):
     dataset = Dataset(reader="demo", annotations=".", **more)
     with pytest.raises(UserError, match=what):
         fetch_shard(rows("a.mp4"), dataset, tmp_path / "m")
@@ -296,7 +296,7 @@ def test_cookies_are_read_and_never_written(tmp_path, monkeypatch):
     assert (path.read_text(), path.stat().st_mtime_ns) == before
     path.chmod(0o600)
     path.write_text("no cookies here\n")
-    with pytest.raises(UserError, match="is no cookies.txt"):
+    with pytest.raises(UserError, match="not in Netscape's format"):
         Downloader(tmp_path / "m", dataset)
     http_dataset = http("http://127.0.0.1:9", cookies=path)
     with Downloader(tmp_path / "m", http_dataset) as downloader:

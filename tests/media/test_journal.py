@@ -40,5 +40,7 @@ def test_a_broken_line_is_named(tmp_path, broken):
     Journal(tmp_path).add(record("a"))
     with open(tmp_path / "journal.jsonl", "a") as stream:
         stream.write(broken + "\n")
-    with pytest.raises(UserError, match=r"journal\.jsonl, line 2 is no record .* delete this line"):
+    with pytest.raises(
+        UserError, match=r"journal\.jsonl, line 2: not a record .* delete this line"
+    ):
         Journal(tmp_path)

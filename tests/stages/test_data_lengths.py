@@ -195,7 +195,7 @@ def test_a_version_from_before_keeps_its_name_and_needs_no_annotated_times(local
 
 @pytest.mark.parametrize(
     ("reader", "why"),
-    [("howto100m", "its clips are cut anyway"), ("esc50", "its lists say no times")],
+    [("howto100m", "its clips are cut anyway"), ("esc50", "its lists have no times")],
 )
 def test_cutting_where_there_is_nothing_to_compare_is_refused(tmp_path, reader, why):
     miniatures.WRITE[reader](tmp_path)

@@ -23,10 +23,10 @@ from clip4vla.config.data import Cache
 
 LARGEST_HEADER = 1024  # bytes of a log-mel's .npy header; ours have 128
 OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
-SAMPLED = 32  # of so many clips that training reads, one is checked: 1 % more time to read
+SAMPLED = 32  # training checks one of so many clips that it reads, which takes 1 % more time
 LISTS, NUMBERS = ["frame_offsets", "frame_sizes"], ["log_mel_offset", "log_mel_size"]
 READ_COLUMNS = ["clip_id", *LISTS, *NUMBERS, "channels", "T", "sha256"]
-# A shard of sound files has no frames at all, and then nothing in it says what its lists hold.
+# A shard of sound files has no frames, so the types of its empty lists are unknown.
 _READ_SCHEMA = pa.schema(
     [("clip_id", pa.string())]
     + [(name, pa.list_(pa.int64())) for name in LISTS]
@@ -45,14 +45,12 @@ class RawClip:
 
 
 class ClipCache:
-    """The clips behind a manifest. Reads are positional: safe between threads and after a fork.
+    """The clips of a manifest. Reads are positional: safe between threads and after a fork.
 
     `clips` and `splits` are the frozen tables, `manifest` and `manifest_sha256` their identity,
-    `folder` is where they lie.
-    Opening checks the manifest, the tables and the indexes against their hashes. What is in a tar
-    is checked by `spot_check`: one call in `check_every` reads a whole clip and compares its sha256
-    (1: every call).
-    UserError at opening when something is not what the manifest names.
+    `folder` is their folder. Opening checks the manifest, the tables and the indexes against their
+    hashes, and raises UserError if one differs. The content of tars is checked by `spot_check`: one
+    call in `check_every` reads a whole clip and compares its sha256 (1: every call).
     """
 
     def __init__(self, manifest_path: str | Path, check_every: int = SAMPLED):
@@ -69,26 +67,26 @@ class ClipCache:
         self._load_indexes(folder)
 
     def __reduce__(self) -> tuple[type["ClipCache"], tuple[Path, int]]:
-        """Another process opens its own: file descriptors do not travel."""
+        """Open the files again in another process: descriptors cannot be pickled."""
         return ClipCache, (self._path, self.check_every)
 
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self._row_of
 
     def shard_of(self, clip_ids: list[str]) -> np.ndarray:
-        """int64 [N]: the shard of every clip, for `order.epoch_order`."""
+        """Return the shard of every clip, int64 [N], for `order.epoch_order`."""
         numbers = np.array([shard["shard"] for shard in self.manifest["shards"]], dtype=np.int64)
         return numbers[self._tar_of[[self._row(clip_id) for clip_id in clip_ids]]]
 
     def read(self, clip_id: str, max_frames: int | None = None) -> RawClip:
-        """One clip, with at most `max_frames` frames, taken uniformly (all without a limit).
+        """Read one clip, with at most `max_frames` frames, taken uniformly (all without a limit).
 
-        UserError for a clip that is not in this dataset version or a tar that was cut off.
+        Raises UserError for a clip that is not in this dataset version, or a truncated tar.
         """
         return RawClip(clip_id, self.read_frames(clip_id, max_frames), self.read_log_mel(clip_id))
 
     def read_frames(self, clip_id: str, max_frames: int | None = None) -> list[bytearray]:
-        """The frames alone, as JPEG."""
+        """Read only the frames, as JPEG."""
         row = self._row(clip_id)
         first, end = self._first_frame[row], self._first_frame[row + 1]
         count = int(end - first)
@@ -98,14 +96,14 @@ class ClipCache:
         return [self._bytes(tar, offset, size) for offset, size in places]
 
     def read_log_mel(self, clip_id: str) -> torch.Tensor | None:
-        """The log-mel alone: float16 [1 or 3, T, n_mels], dB or ln; None for silence."""
+        """Read only the log-mel: float16 [1 or 3, T, n_mels], dB or ln; None for silence."""
         return self._log_mel(self._row(clip_id))
 
     def spot_check(self, clip_id: str) -> None:
         """Compare a clip's bytes with the sha256 of the index, in one call of `check_every`.
 
-        The calls are drawn anew in every process, so that another epoch checks other clips.
-        UserError when they have changed since the version was frozen.
+        The calls are drawn at random in every process, so that another epoch checks other clips.
+        Raises UserError if the bytes have changed since the version was frozen.
         """
         if self.check_every > 1 and secrets.randbelow(self.check_every):
             return
@@ -129,8 +127,8 @@ class ClipCache:
         row = self._row_of.get(clip_id)
         if row is None:
             raise UserError(
-                f"{self._path}: no clip {clip_id} in this dataset version: take the ids of the "
-                "clips.parquet beside it"
+                f"{self._path}: no clip {clip_id} in this dataset version. Fix: use the ids of "
+                "clips.parquet in its folder"
             )
         return row
 
@@ -158,7 +156,7 @@ class ClipCache:
         return data
 
     def _fill(self, tar: int, offset: int, data: memoryview) -> None:
-        """Read as many bytes as `data` has. UserError when the tar ends before."""
+        """Fill `data` with bytes of a tar. Raises UserError if the tar is too short."""
         handle = self._open_tars.get(tar)
         if handle is None:
             if len(self._open_tars) >= OPEN_TARS:
@@ -170,7 +168,7 @@ class ClipCache:
 
     def _damaged(self, path: Path) -> UserError:
         return UserError(
-            f"{path}: missing, cut off or changed since the version was frozen. Fix: {self._fix}"
+            f"{path}: missing, truncated or changed since the version was frozen. Fix: {self._fix}"
         )
 
     @property
@@ -193,7 +191,10 @@ class ClipCache:
             tables.append(kept.cast(_READ_SCHEMA))
             tar_of.append(np.full(len(tables[-1]), number))
         if not tables:
-            raise UserError(f"{self._path}: this dataset version has no usable clip")
+            raise UserError(
+                f"{self._path}: this dataset version has no usable clip. Fix: see "
+                f"`clip4vla data status {self.manifest['dataset']}` for the reasons"
+            )
         table = pa.concat_tables(tables)
         ids = table["clip_id"].to_pylist()
         self._row_of = {clip_id: row for row, clip_id in enumerate(ids)}
@@ -212,7 +213,7 @@ class ClipCache:
 
 
 class _Tar:
-    """An open tar. It closes with its last reference, so never under a thread that reads it."""
+    """An open tar that closes with its last reference, so never while a thread reads it."""
 
     def __init__(self, path: Path):
         self.descriptor = os.open(path, os.O_RDONLY)

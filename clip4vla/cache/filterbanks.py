@@ -1,7 +1,7 @@
 """The two kinds of log-mel: librosa's mel spectrogram and kaldi's filter banks (facts 1.2, D2).
 
-Both are frames of a waveform, a linear step on each, its power spectrum, triangular filters and a
-logarithm; a kind says what differs.
+Both cut a waveform into frames and apply a linear step, the power spectrum, triangular filters and
+a logarithm. A class for each kind holds the differences.
 """
 
 import math
@@ -15,7 +15,7 @@ from clip4vla.config.data import LogMel
 
 
 class Mel:
-    """librosa: Slaney mel scale and area norm, centred frames on zero padding, dB (released)."""
+    """librosa's mel: Slaney scale and area norm, centred frames on zero padding, dB (released)."""
 
     floor = 1e-10  # librosa's `amin`: digital silence is -100 dB
     unit = 10.0  # of log10: dB
@@ -27,13 +27,13 @@ class Mel:
         self._window = WINDOWS[config.window](config.n_fft, periodic=True)  # [n_fft]
 
     def windowed(self, frames: torch.Tensor) -> torch.Tensor:
-        """What the transform takes of frames [t, n_fft]."""
+        """Return the input of the transform for frames [t, n_fft]."""
         return frames * self._window
 
     def filters(self, config: LogMel) -> torch.Tensor:
-        """[bins, n_mels]."""
+        """Return the filters [bins, n_mels]."""
         with warnings.catch_warnings():
-            # With 224 bands on 257 bins 12 filters are empty (facts 1.2); the weights know them so.
+            # With 224 bands on 257 bins 12 filters are empty (facts 1.2), also for the weights.
             warnings.filterwarnings("ignore", message="At least one mel filterbank")
             return torchaudio.functional.melscale_fbanks(
                 self.n_fft // 2 + 1,
@@ -65,16 +65,16 @@ class Fbank:
         self._preemphasis, self._remove_dc = config.preemphasis, config.remove_dc
 
     def windowed(self, frames: torch.Tensor) -> torch.Tensor:
-        """What the transform takes of frames [t, n_fft]."""
+        """Return the input of the transform for frames [t, n_fft]."""
         if self._remove_dc:
             frames = frames - frames.mean(dim=1, keepdim=True)
         before = torch.cat((frames[:, :1], frames[:, :-1]), dim=1)
         return (frames - self._preemphasis * before) * self._window
 
     def filters(self, config: LogMel) -> torch.Tensor:
-        """[bins, n_mels]; nothing reads the last bin."""
+        """Return the filters [bins, n_mels]; the last bin has no weight."""
         f_min, f_max, rate = config.f_min, config.f_max, float(config.sample_rate)
-        # The three last arguments warp the frequencies for a speaker; a factor of 1 leaves them.
+        # The last three arguments warp the frequencies for a speaker; a factor of 1 does nothing.
         banks, _ = kaldi.get_mel_banks(config.n_mels, self.n_fft, rate, f_min, f_max, 100, -500, 1)
         return torch.nn.functional.pad(banks, (0, 1)).T
 

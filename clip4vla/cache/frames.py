@@ -1,8 +1,8 @@
-"""Video frames: short side and JPEG for the cache, central squares at reading (facts 4.1).
+"""Video frames: resized JPEG for the cache, central squares at reading (facts 4.1).
 
 Pillow resizes (bicubic with antialiasing, the filter CLIP was trained with) and encodes;
-torchvision decodes the same pixels in two thirds of the time. Colours are RGB throughout: the
-released code's swap of red and blue, undone at reading, has no place here.
+torchvision decodes the same pixels in two thirds of the time. Colours are RGB throughout; the
+released code swaps red and blue, and swaps them back at reading.
 """
 
 import io
@@ -19,7 +19,7 @@ LONGEST_JPEG = 65500  # pixels
 
 
 def resize(image: Image.Image, short_side: int) -> Image.Image:
-    """Bicubic resize so that the short side has `short_side` pixels; the long one is truncated."""
+    """Resize (bicubic) to `short_side` pixels on the short side; the long one is rounded down."""
     width, height = image.size
     short = min(width, height)
     if short == short_side:
@@ -29,9 +29,9 @@ def resize(image: Image.Image, short_side: int) -> Image.Image:
 
 
 def encode(frame: np.ndarray, config: Frames) -> bytes:
-    """JPEG bytes of a decoded frame, uint8 RGB [H, W, 3], at the cache's short side.
+    """Encode a frame, uint8 RGB [H, W, 3], as JPEG with the cache's short side.
 
-    ValueError for a frame so narrow that its long side would exceed what a JPEG can hold.
+    Raises ValueError for a frame so narrow that its long side would be too long for a JPEG.
     """
     stream = io.BytesIO()
     image = resize(Image.fromarray(frame), config.short_side)
@@ -42,24 +42,24 @@ def encode(frame: np.ndarray, config: Frames) -> bytes:
 
 
 def sample_positions(count: int, most: int) -> list[int]:
-    """Positions of at most `most` of `count` frames: linspace(0, count - 1, most), truncated."""
+    """Return at most `most` of `count` positions: linspace(0, count - 1, most), truncated."""
     if count <= most:
         return list(range(count))
     return np.linspace(0, count - 1, most).astype(int).tolist()
 
 
 def to_pixels(jpeg: bytes | bytearray) -> torch.Tensor:
-    """uint8 RGB [3, 224, 224]: short side 224, central square.
+    """Decode a JPEG to uint8 RGB [3, 224, 224]: short side 224, central square.
 
-    CLIP's mean and standard deviation are the vision tower's business: bytes are a quarter of what
-    floats would be to copy from worker to trainer to GPU. OSError when the bytes are no whole JPEG.
+    CLIP's mean and standard deviation are applied in the vision tower, because bytes are a quarter
+    of the floats to copy from worker to trainer to GPU. Raises OSError for a corrupt JPEG.
     """
     try:
-        jpeg = jpeg if isinstance(jpeg, bytearray) else bytearray(jpeg)  # torch writes to neither
+        jpeg = jpeg if isinstance(jpeg, bytearray) else bytearray(jpeg)  # writable, for torch
         data = torch.frombuffer(jpeg, dtype=torch.uint8)
         pixels = decode_jpeg(data, mode=ImageReadMode.RGB)  # [3, H, W]
     except (RuntimeError, ValueError) as error:
-        raise OSError("not a whole JPEG") from error
+        raise OSError("corrupt or truncated JPEG") from error
     if min(pixels.shape[1:]) != SIZE:
         image = resize(Image.fromarray(pixels.permute(1, 2, 0).numpy()), SIZE)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)

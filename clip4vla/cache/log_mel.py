@@ -1,9 +1,9 @@
 """The audio front-end: waveform -> log-mel spectrogram (facts 1.2, 1.3; paper, Audio).
 
-It gives librosa's or kaldi's numbers (`filterbanks`) at a fraction of the work: the spectrum of the
-mean channel is the mean of the two spectra, and mel bands are multiplied in groups that touch only
-the bins they need. Work goes block by block over time, so hours of sound need little memory
-beyond their own result.
+It gives librosa's or kaldi's numbers (`filterbanks`) with a fraction of the work: the spectrum of
+the mean channel is the mean of the two spectra, and mel bands are multiplied in groups that read
+only the bins they need. It works in blocks over time, so hours of sound need little memory beyond
+the result.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,14 @@ from clip4vla.config.data import LogMel
 
 Samples = np.ndarray | torch.Tensor | Iterator[np.ndarray]
 BLOCK_FRAMES = 2048  # spectrogram frames worked on at a time
-PIECE = 1 << 20  # samples of a waveform in blocks that are looked at together
+PIECE = 1 << 20  # samples of a waveform in blocks that are processed together
 BAND_GROUP = 32  # mel bands multiplied together; the fastest of 8, 16, 28, 32, 56 on one thread
 
 
 class LogMelFrontend:
-    """Waveform -> log-mel [C, T, n_mels]: channels left, mean, right; one for mono or the mean.
+    """A converter of waveforms to log-mels [C, T, n_mels].
+
+    Channels are left, mean, right; or one, for mono or the mean.
 
     For n samples at the config's rate T = 1 + floor(n / hop) with kind mel, in dB, and
     1 + floor(max(n - n_fft, 0) / hop) with kind fbank, natural logarithms: a clip shorter than a
@@ -37,7 +39,7 @@ class LogMelFrontend:
         self._groups = _band_groups(self._kind.filters(config))
 
     def __call__(self, samples: Samples, rate: float) -> torch.Tensor:
-        """float16 [1 or 3, T, n_mels], as the cache holds it; otherwise like `compute`.
+        """Return float16 [1 or 3, T, n_mels], as in the cache; otherwise like `compute`.
 
         Equal to `compute(...).half()`: rounding keeps order, so the floor may be applied after it.
         """
@@ -47,8 +49,8 @@ class LogMelFrontend:
         """Return float32 [1 or 3, T, n_mels] of samples [n] or [1 to 8, n] at `rate` Hz.
 
         samples: an array, or an iterator over the blocks [1 to 8, n] of one waveform, which are
-        never all in memory; both give the same numbers. ValueError: what `as_waveform` and
-        `resampled` refuse.
+        never all in memory; both give the same numbers. Raises ValueError as `as_waveform` and
+        `resampled` do.
         """
         return self._spectrogram(samples, rate, torch.float32)
 
@@ -56,7 +58,7 @@ class LogMelFrontend:
     def _spectrogram(self, samples: Samples, rate: float, dtype: torch.dtype) -> torch.Tensor:
         blocks = samples if isinstance(samples, Iterator) else iter([samples])
         waveform = resampled(self._waveform(blocks), rate, self.config.sample_rate)
-        found: list[torch.Tensor] = []
+        blocks_out: list[torch.Tensor] = []
         peak: torch.Tensor | None = None
         for spectra in self._spectra(waveform):
             out = torch.empty(len(spectra), len(spectra[0]), self.config.n_mels, dtype=dtype)
@@ -66,8 +68,8 @@ class LogMelFrontend:
                 values = self._log_mel(spectrum)  # [t, n_mels]
                 peak[channel] = torch.maximum(peak[channel], values.amax())
                 out[channel] = values
-            found.append(out)
-        out = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+            blocks_out.append(out)
+        out = blocks_out[0] if len(blocks_out) == 1 else torch.cat(blocks_out, dim=1)
         if self._kind.top_db is None or peak is None:
             return out
         return torch.maximum(out, (peak - self._kind.top_db).to(dtype), out=out)
@@ -110,7 +112,7 @@ class LogMelFrontend:
                     held.forget(max(start * hop - kind.lead, 0))
 
     def _log_mel(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """The mel bands, [t, n_mels], before the floor of `top_db`."""
+        """Return the mel bands [t, n_mels] before the floor of `top_db`."""
         squares = torch.view_as_real(spectrum).flatten(1).square()  # [t, 2 * bins]
         mel = squares.new_empty(len(squares), self.config.n_mels)
         for bands, parts, weights in self._groups:
@@ -132,9 +134,9 @@ def _joined(blocks: Iterator[np.ndarray | torch.Tensor]) -> Iterator[np.ndarray 
 
 
 def _band_groups(filters: torch.Tensor) -> list[tuple[slice, slice, torch.Tensor]]:
-    """Filters [bins, n_mels] as (bands, parts, weights [parts, bands]): only the parts they need.
+    """Split filters [bins, n_mels] into (bands, parts, weights [parts, bands]) of few parts each.
 
-    Parts are the real and imaginary ones of the bins, in turn: their squares add up to the power
+    Parts are the real and imaginary parts of the bins, in turn: their squares add up to the power
     inside the product, which saves a pass over strided memory.
     """
     groups = []

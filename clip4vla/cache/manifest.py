@@ -1,4 +1,4 @@
-"""The frozen dataset version: what is in it, with hashes that run keys and tables cite."""
+"""The manifest of a frozen dataset version: its content and the hashes that run keys cite."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from clip4vla.common.parquet import read_frame
 from clip4vla.config.data import Cache
 from clip4vla.config.layout import command_for
 
-if TYPE_CHECKING:  # `clip4vla plan` reads manifests, and shall answer at once
+if TYPE_CHECKING:  # `clip4vla plan` reads manifests, and must start quickly
     import pandas as pd
 
 CLIP_COLUMNS = ["clip_id", "sound", "silent", "audio", "duration", "shard"]
@@ -37,11 +37,11 @@ def freeze(
     cache: Cache,
     out_dir: str | Path,
 ) -> dict[str, Any]:
-    """Write clips.parquet, splits.parquet and, last, manifest.json into `out_dir`; give the latter.
+    """Write clips.parquet, splits.parquet and then manifest.json; return the manifest.
 
     `indexes` are the shards' index files inside `out_dir`, each with its tar beside it. Usable
-    clips are those of the indexes with `cache` = ok; silent: an audio status other than ok.
-    UserError when a tar is missing or has another size than its index says.
+    clips are those of the indexes with `cache` = ok; silent: an audio status other than ok. Raises
+    UserError when a tar is missing or its size differs from the one in its index.
     """
     import pandas as pd
 
@@ -79,7 +79,7 @@ def freeze(
 
 
 def frozen_tables(usable: "pd.DataFrame", splits: "pd.DataFrame") -> dict[str, "pd.DataFrame"]:
-    """clips.parquet and splits.parquet of a version, from the ledger rows of its usable clips."""
+    """Return clips.parquet and splits.parquet of a version, from the ledger of its usable clips."""
     clips = usable.assign(silent=usable.audio != "ok").sort_values("clip_id")[CLIP_COLUMNS]
     kept = splits[splits.clip_id.isin(clips.clip_id)]
     kept = kept.sort_values(["split", "clip_id"])[SPLIT_COLUMNS]
@@ -90,20 +90,21 @@ def frozen_tables(usable: "pd.DataFrame", splits: "pd.DataFrame") -> dict[str, "
 
 
 def stay_frozen(path: str | Path) -> None:
-    """A manifest may be deleted and made again, but never changed: runs cite it.
+    """Note a new manifest's sha256; refuse one that differs from the version frozen before.
 
-    UserError, and the manifest is taken away, when it was frozen before with other contents.
+    A manifest may be deleted and written again, but never changed, because runs cite it. Raises
+    UserError, and removes the manifest, if its contents differ.
     """
-    path, found = Path(path), sha256_of_file(path)
+    path, sha256 = Path(path), sha256_of_file(path)
     before = frozen_sha256(path)
-    if before not in (None, found):
+    if before is not None and before != sha256:
         path.unlink()
         raise UserError(
             f"{path}: this version was frozen before with other contents ({before[:12]}, now "
-            f"{found[:12]}): bring back its media and tools, or set another `version` of the "
+            f"{sha256[:12]}). Fix: bring back its media and tools, or set another `version` of the "
             "dataset in the config"
         )
-    write_text(path.with_name(NOTE), found + "\n")
+    write_text(path.with_name(NOTE), sha256 + "\n")
 
 
 def frozen_sha256(path: Path) -> str | None:
@@ -178,15 +179,15 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def damaged(tar: Path, index: Path) -> UserError:
-    """The error for a tar that is not the one its index was written for."""
+    """Return the error for a tar that is not the one its index was written for."""
     return UserError(
-        f"{tar}: missing, cut off or changed since it was indexed: delete {index} and run the same "
-        "command again"
+        f"{tar}: missing, truncated or changed since it was indexed. Fix: delete {index} and run "
+        "the same command again"
     )
 
 
 def _shard(index: Path, table: "pd.DataFrame", out_dir: Path) -> dict[str, Any]:
-    """The manifest's entry of one shard."""
+    """Return the manifest's entry of one shard."""
     tar = index.with_suffix(".tar")
     if not tar.is_file():
         raise damaged(tar, index)
@@ -199,14 +200,14 @@ def _shard(index: Path, table: "pd.DataFrame", out_dir: Path) -> dict[str, Any]:
         "index_sha256": sha256_of_file(index),
         "tar": tar.relative_to(out_dir).as_posix(),
         "tar_bytes": size,
-        # An index without rows has nowhere to hold the hash; its tar is empty and quickly read.
+        # An index without rows cannot hold the hash; its tar is empty and quickly read.
         "tar_sha256": table.tar_sha256.iloc[0] if len(table) else sha256_of_file(tar),
         "clips": int((table.cache == "ok").sum()),
     }
 
 
 def _counts(planned: "pd.Series", clips: "pd.DataFrame") -> dict[str, Any]:
-    """Planned, usable and silent clips, and the hash of the usable ids."""
+    """Count planned, usable and silent clips, and hash the usable ids."""
     rows = clips[clips.clip_id.isin(planned)]
     return {
         "planned": int(planned.nunique()),

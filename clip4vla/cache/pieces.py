@@ -6,7 +6,7 @@ import torch
 
 
 class Held:
-    """The samples [C, n] of a waveform that are still needed, by their place in it."""
+    """A buffer of the samples [C, n] of a waveform that are still needed, by position."""
 
     def __init__(self) -> None:
         self.end = 0  # samples that have come so far
@@ -19,7 +19,7 @@ class Held:
         self.end += piece.shape[1]
 
     def cut(self, start: int, stop: int) -> torch.Tensor:
-        """Return samples `start` to `stop`, or to the end of what has come."""
+        """Return samples `start` to `stop`, or to the end of those that have come."""
         if len(self._pieces) > 1:
             self._pieces = [torch.cat(self._pieces, dim=1)]
         return self._pieces[0][:, start - self._begin : max(stop - self._begin, 0)]

@@ -1,6 +1,6 @@
-"""Mending a frozen dataset version: it has the frozen bytes again, or is left as it is.
+"""Repair a frozen dataset version: restore its frozen bytes, or leave it unchanged.
 
-A version is its manifest, and nothing here ever writes one. Of a damaged shard the intact clips are
+A version is its manifest, which is never written here. The intact clips of a damaged shard are
 kept, so only the others need their media.
 """
 
@@ -44,7 +44,7 @@ Part = TypeVar("Part")  # of a version: the manifest's entry of a shard, or a ta
 def repair(
     manifest_path: str | Path, damages: list[Damage], ledger: pd.DataFrame, splits: pd.DataFrame
 ) -> list[str]:
-    """Mend what `verify` found; one line for everything that could not be mended, and why.
+    """Repair the damages that `verify` found; return one line for each that could not be repaired.
 
     ledger, splits: the tables that the version was frozen from.
     """
@@ -60,9 +60,9 @@ def repair(
     return problems
 
 
-def _tried(mend: Callable[[Part], None], part: Part) -> list[str]:
+def _tried(repair: Callable[[Part], None], part: Part) -> list[str]:
     try:
-        mend(part)
+        repair(part)
     except UserError as error:
         return [f"not repaired: {error}"]
     return []
@@ -70,7 +70,7 @@ def _tried(mend: Callable[[Part], None], part: Part) -> list[str]:
 
 @dataclass
 class _Version:
-    """A frozen version and what it was made from."""
+    """A frozen version and the tables that it was frozen from."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -78,11 +78,11 @@ class _Version:
     splits: pd.DataFrame
 
     def repair_shard(self, entry: dict[str, Any]) -> None:
-        """Build one shard again and put it in place. UserError saying why that cannot be done."""
+        """Build one shard again and put it in place. Raises UserError if that is impossible."""
         cache = Cache.model_validate(self.manifest["cache"])
         index, tar = self.folder / entry["index"], self.folder / entry["tar"]
         rows = rows_of(self.ledger, entry["shard"])
-        # The lock of the builder; its folder is a place on the same disk.
+        # The builder's lock; its folder is on the same disk.
         with sole_owner(tar.with_name(f".{tar.stem}.lock")) as place:
             intact = self._intact(entry, cache)
             self._check_media(rows, intact, entry, tar)
@@ -101,7 +101,7 @@ class _Version:
                 new_index.unlink(missing_ok=True)
 
     def repair_table(self, name: str) -> None:
-        """Write clips.parquet or splits.parquet again. UserError when it gets other bytes."""
+        """Write clips.parquet or splits.parquet again. Raises UserError if the bytes differ."""
         fix = "repair the shards first"
         indexes = [self.folder / entry["index"] for entry in self.manifest["shards"]]
         tables = [read_frame(index, fix, ["clip_id", "cache"]) for index in indexes]
@@ -113,14 +113,14 @@ class _Version:
             if sha256_of_file(new) != self.manifest["files"][name]:
                 raise UserError(
                     f"{path}: the ledger or the splits are not those it was frozen from, or pandas "
-                    f"and pyarrow are other versions: put them back and repair again"
+                    "and pyarrow have other versions. Fix: put them back and repair again"
                 )
             os.replace(new, path)
         finally:
             new.unlink(missing_ok=True)
 
     def _intact(self, entry: dict[str, Any], cache: Cache) -> "_Intact":
-        """What can be kept of a damaged shard."""
+        """Return the intact clips of a damaged shard."""
         index, tar = self.folder / entry["index"], self.folder / entry["tar"]
         rows: dict[str, Row] = {
             clip_id: dict.fromkeys(CLIP_COLUMNS, 0)
@@ -141,19 +141,19 @@ class _Version:
     def _check_media(
         self, rows: pd.DataFrame, intact: "_Intact", entry: dict[str, Any], tar: Path
     ) -> None:
-        """UserError naming every clip that is broken here and whose media file is gone."""
+        """Raise UserError for damaged clips whose media file is missing."""
         needed = rows[~rows.clip_id.isin(intact.rows)]
         gone = needed[[not Path(path).is_file() for path in needed.path]]
         if len(gone):
             raise UserError(
                 f"{tar}: lost {len(gone)} clips, their media are gone: {', '.join(gone.clip_id)} "
-                f"(first: {gone.path.iloc[0]}): put the files back, or fetch them again with "
+                f"(first: {gone.path.iloc[0]}). Fix: put the files back, or fetch them again with "
                 f"`clip4vla data fetch {self.manifest['dataset']} {entry['shard']}`, and repair "
                 "again"
             )
 
     def _write_index(self, table: pd.DataFrame, path: Path, sha256: str) -> bool:
-        """Write the index so that it has its frozen bytes; it may name older versions of tools."""
+        """Write the index with its frozen bytes, which may name older versions of tools."""
         for tools in self.manifest["tools"]["cache"] or [""]:
             write_parquet(path, table.assign(tools=tools))
             if sha256_of_file(path) == sha256:
@@ -164,9 +164,9 @@ class _Version:
         now = ", ".join(table.tools.unique()) or "others"
         return UserError(
             f"{path}: media or tools give other bytes than when it was frozen with "
-            f"{' / '.join(self.manifest['tools']['cache'])} (now: {now}): put those back and "
+            f"{' / '.join(self.manifest['tools']['cache'])} (now: {now}). Fix: put those back and "
             f"repair again; or delete {index} and run the workflow, which freezes another version "
-            "of the data: runs that read this one then refuse to go on"
+            "of the data: runs that read this one then refuse to resume"
         )
 
 
@@ -179,7 +179,7 @@ class _Intact:
     cache: Cache
 
     def __call__(self, clip_id: str) -> tuple[Row, Members] | None:
-        """Index row (without positions) and members of one clip; None where it is broken."""
+        """Return the index row (without positions) and members of a clip; None if damaged."""
         row = self.rows.get(clip_id)
         if row is None:
             return None
@@ -188,14 +188,14 @@ class _Intact:
 
 
 def _read(tar: Path, row: Row, cache: Cache) -> Members:
-    """Members of one clip of a tar."""
+    """Read the members of one clip of a tar."""
     with open(tar, "rb") as stream:
         pieces = [os.pread(stream.fileno(), size, offset) for offset, size in places_of(row)]
     return members_of(row, pieces, cache)
 
 
 def _scanned(tar: Path, cache: Cache) -> dict[str, Row]:
-    """Index rows of a whole tar whose index is lost, from its json members."""
+    """Return the index rows of an intact tar whose index is lost, from its json members."""
     places, rows = places_in(tar), {}
     with open(tar, "rb") as stream:
         for name, (offset, size) in places.items():

@@ -1,8 +1,8 @@
 """Shards of the cache: every usable clip decoded once into JPEG frames and a log-mel, in one tar.
 
 A clip is one WebDataset sample: `<clip_id>.000000.jpg` ..., `<clip_id>.json` and, with sound,
-`<clip_id>.logmel.npy` (float16 [C, T, n_mels], dB). Equal content gives equal bytes. The index says
-where every member lies, so that readers seek and never scan.
+`<clip_id>.logmel.npy` (float16 [C, T, n_mels], dB). Equal content gives equal bytes. The index has
+the position of every member, so that readers seek and never scan.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ OWNER = "clip4vla"  # of the members; a fixed one, so that bytes do not depend o
 INDEX_COLUMNS = [
     "clip_id",
     "cache",  # ok | decode_error (the clip is not in the tar)
-    "detail",  # why not
+    "detail",  # the error
     "frame_offsets",  # list: byte position in the tar of every frame's JPEG
     "frame_sizes",  # list: bytes of every frame
     "log_mel_offset",  # -1 for a silent clip
@@ -47,11 +47,11 @@ INDEX_COLUMNS = [
     "sha256",  # of the clip's members: frames in order, json, log-mel
     "tar_bytes",
     "tar_sha256",
-    "tools",  # versions of what made the bytes
+    "tools",  # versions of the libraries that decide the bytes
 ]
 
-TOOLS = ("pillow", "torch", "torchaudio")  # whose versions can change bytes, beside the decoder
-SOUND_ALONE = "no_video_stream"  # the status of a sound file, whose clip has no frames
+TOOLS = ("pillow", "torch", "torchaudio")  # their versions can change bytes, as the decoder's can
+SOUND_ONLY = "no_video_stream"  # the status of a sound file, whose clip has no frames
 
 CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_frames"]
 
@@ -75,11 +75,11 @@ class _Source:
 
 
 def rows_of(ledger: pd.DataFrame, shard: int) -> pd.DataFrame:
-    """Ledger rows of the clips that one shard holds: usable, with pictures or sound alone."""
+    """Return the ledger rows of a shard's clips: usable, with pictures or sound only."""
     from clip4vla.media.ledger import usable
 
-    held = usable(ledger) & ledger.video.isin(["ok", SOUND_ALONE])
-    return ledger[held & (ledger.shard == shard)]
+    kept = usable(ledger) & ledger.video.isin(["ok", SOUND_ONLY])
+    return ledger[kept & (ledger.shard == shard)]
 
 
 def build_shard(
@@ -90,13 +90,14 @@ def build_shard(
     decode_frames: DecodeFrames | None = None,
     reuse: Reuse | None = None,
 ) -> pd.DataFrame:
-    """Write the tar of one shard from its ledger rows (`rows_of`); give the index, a row per clip.
+    """Write the tar of one shard from its ledger rows (`rows_of`); return the index.
 
-    Clips are decoded in a separate process. One that fails, crashes the process or exceeds its time
-    is left out of the tar and has `cache` = decode_error in the index. UserError when a media file
-    of the ledger is missing. The tar appears whole or not at all, with the same bytes for
-    the same media. The decoders are those of `clip4vla.media.decode` unless others are given.
-    `reuse` gives what is known of a clip (index row, members) and spares its media; None: decode.
+    The index has a row per clip. Clips are decoded in a separate process. One that fails, crashes
+    the process or exceeds its time is left out of the tar and has `cache` = decode_error in the
+    index. Raises UserError when a media file of the ledger is missing. The tar is written
+    atomically, with the same bytes for the same media. The default decoders are those of
+    `clip4vla.media.decode`. `reuse` may return a clip's index row and members from an earlier
+    build, which then need no media.
     """
     from clip4vla.media import decode
 
@@ -120,8 +121,8 @@ def build_shard(
         with open(temporary, "wb") as stream, _writer(stream) as writer:
             clips = ledger_rows.sort_values("clip_id").itertuples()
             for clip in track(clips, f"cache {tar_path.stem}", total=len(ledger_rows)):
-                known = reuse(clip.clip_id) if reuse else None
-                row, members = known or _made(_source_of(clip), clip.shard, apart)
+                reused = reuse(clip.clip_id) if reuse else None
+                row, members = reused or _made(_source_of(clip), clip.shard, apart)
                 rows.append(row)
                 if members:
                     writer.write({"__key__": clip.clip_id, **members})
@@ -137,7 +138,7 @@ def build_shard(
 
 
 def _one_tar(tar_path: Path) -> AbstractContextManager[Path]:
-    """The temporary path of `whole_file`; first clears away what a killed builder left."""
+    """Return the temporary path of `whole_file`, after removing those of killed builders."""
     for stale in tar_path.parent.glob(f".{tar_path.name}.*.tmp"):
         stale.unlink()
     return whole_file(tar_path)
@@ -149,18 +150,18 @@ def _writer(stream: BinaryIO) -> TarWriter:
 
 
 def frame_name(position: int) -> str:
-    """Name of a frame in the tar, behind the clip's id."""
+    """Return the name of a frame in the tar, without the clip's id."""
     return f"{position:06d}.jpg"
 
 
 def about(row: Row, cache: Cache) -> bytes:
-    """The json member of a clip with this index row."""
+    """Return the json member of a clip with this index row."""
     named = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
     return canonical_json(named | {"fps": cache.frames.fps}).encode()
 
 
 def sha256_of_members(members: Members) -> str:
-    """The `sha256` of the index: of all content in the order of the tar."""
+    """Return the `sha256` of the index: of all members in the order of the tar."""
     digest = hashlib.sha256()
     for content in members.values():
         digest.update(content)
@@ -172,7 +173,7 @@ def _source_of(row: Any) -> _Source:
     return _Source(
         clip_id=row.clip_id,
         path=str(row.path),
-        has_pictures=row.video != SOUND_ALONE,
+        has_pictures=row.video != SOUND_ONLY,
         has_sound=row.audio == "ok",
         # A clip cut without re-encoding keeps some pictures beyond its end.
         seconds=row.end - row.start if pd.notna(row.end) else None,
@@ -233,7 +234,7 @@ def _clip(
         if clip.has_sound:
             samples, rate = decode_audio(clip.path)
             log_mel = front_end(samples, rate).numpy()
-    except Exception as error:  # of this clip, whatever it is: the others go on
+    except Exception as error:  # any error concerns this clip only
         if isinstance(error, OSError) and not isinstance(error, FFmpegError):
             raise  # a failing disk ends the job
         yield _failed(clip, f"{type(error).__name__}: {error}")
@@ -253,13 +254,13 @@ def _clip(
 
 
 def places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
-    """Member name -> (byte position of its content, size)."""
+    """Return (byte position of the content, size) of every member, by name."""
     with tarfile.open(tar_path) as tar:
         return {member.name: (member.offset_data, member.size) for member in tar}
 
 
 def positions_of(row: Row, places: dict[str, tuple[int, int]]) -> Row:
-    """The index columns that say where a clip's members lie."""
+    """Return the index columns with the positions of a clip's members."""
     names = [f"{row['clip_id']}.{frame_name(position)}" for position in range(row["n_frames"])]
     offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))
     return {

@@ -1,13 +1,12 @@
-"""Vectors that were computed once, on disk: whole blocks of rows, read through memory maps.
+"""A disk cache of computed vectors: blocks of rows, read through memory maps.
 
-A table has its rows in the order of its names and is built by any number of processes at once, each
-taking the first block that nobody has. A killed one leaves its blocks to the others.
+A table has its rows in the order of its names. Any number of processes build it at once; each takes
+the first block that no other has. Blocks of a killed process are taken over by the others.
 """
 
 import contextlib
 import fcntl
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,8 +24,9 @@ from clip4vla.common.files import (
     write_json,
     write_text,
 )
+from clip4vla.common.log import log
 
-BLOCK = 4096  # rows of a file; what a kill can cost
+BLOCK = 4096  # rows of a file; a kill loses at most one block
 KEY_DIGITS = 16
 NOTE = ".sha256"  # suffix of the hash beside a block
 
@@ -34,10 +34,10 @@ Compute = Callable[[list[str]], Tensor]
 
 
 class Vectors:
-    """float32 rows [N, D] by name. `folder` tells what they are; the key is a hash of that."""
+    """A table of float32 rows [N, D] by name, in a folder named by the hash of its meaning."""
 
     def __init__(self, parent: Path, names: list[str], meaning: dict, block: int = BLOCK):
-        """`names` without repetition; `meaning`: everything that decides the vectors."""
+        """Name the folder; `names` are unique, `meaning` is everything that decides the vectors."""
         self.names, self.block = names, block
         self._row_of = {name: row for row, name in enumerate(names)}
         meaning = meaning | {"names": sha256_of(canonical_json(names)), "block": block}
@@ -46,26 +46,26 @@ class Vectors:
         self._maps: list[np.ndarray] | None = None
 
     def __getstate__(self) -> dict:
-        """Another process maps the files anew."""
+        """Leave out the memory maps: another process maps the files again."""
         return vars(self) | {"_maps": None}
 
     def __getitem__(self, name: str) -> Tensor:
-        """[D] of one name. UserError when the files are broken."""
+        """Return the vector [D] of one name. Raises UserError for corrupt files."""
         block, row = divmod(self._row_of[name], self.block)
         return torch.from_numpy(self._blocks()[block][row].copy())
 
     def build(self, compute: Compute) -> None:
-        """Compute every block that is not there yet; return when all are there.
+        """Compute every missing block; return when all exist.
 
-        compute: names to float32 [n, D]. Blocks that another process works on are waited for, or
-        taken over when it dies.
+        compute: names to float32 [n, D]. Waits for blocks that another process computes, and takes
+        them over if it dies.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "about.json", self._meaning)
         with open(self.folder / ".lock", "a+b") as locks:
             self._build_missing(compute, locks, wait=False)
             if not all(path.is_file() for path in self._paths()):
-                print(f"{self.folder}: waiting for others", file=sys.stderr, flush=True)
+                log.info(f"{self.folder}: waiting for the blocks of other processes")
                 self._build_missing(compute, locks, wait=True)
         for path in self._paths():
             self._check(path)
@@ -83,8 +83,8 @@ class Vectors:
         for number, path in enumerate(self._paths()):
             if path.is_file():
                 continue
-            with _claimed(locks, number, wait) as ours:
-                if ours and not path.is_file():
+            with _claimed(locks, number, wait) as claimed:
+                if claimed and not path.is_file():
                     self._write(path, compute(self._names_of(number)))
 
     def _paths(self) -> list[Path]:
@@ -98,7 +98,7 @@ class Vectors:
         with whole_file(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, vectors.float().numpy(), allow_pickle=False)
             stream.flush()
-            # Before the block has its name: no block is without its hash.
+            # Written before the block gets its name, so that every block has its hash.
             write_text(path.with_suffix(NOTE), sha256_of_file(temporary) + "\n")
 
     def _blocks(self) -> list[np.ndarray]:
@@ -113,13 +113,13 @@ class Vectors:
             block = np.empty(0)
         rows = len(self._names_of(number))
         if block.dtype != np.float32 or block.ndim != 2 or len(block) != rows:
-            raise UserError(f"{path}: not the vectors that were put there: delete {self.folder}")
+            raise UserError(f"{path}: corrupt or truncated vectors. Fix: delete {self.folder}")
         return block
 
 
 @contextlib.contextmanager
 def _claimed(locks: BinaryIO, number: int, wait: bool) -> Iterator[bool]:
-    """Whether block `number` is this process's now. The kernel frees what a dead one held."""
+    """Yield whether this process now has block `number`. The kernel frees those of dead ones."""
     flags = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
     try:
         fcntl.lockf(locks, flags, 1, number, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""Does a frozen dataset version still hold what its manifest says?"""
+"""Verify that a frozen dataset version still has the bytes that its manifest names."""
 
 import hashlib
 import io
@@ -25,24 +25,24 @@ BLOCK = 1 << 20  # bytes read at a time behind the last clip
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is not as it was frozen. `shard` is None for the tables of a version."""
+    """One difference to the frozen version. `shard` is None for the tables of a version."""
 
     path: Path
-    what: str
+    problem: str
     shard: int | None = None
     clip_id: str = ""
 
     def __str__(self) -> str:
         clip = f"clip {self.clip_id}: " if self.clip_id else ""
-        return f"{self.path}: {clip}{self.what}"
+        return f"{self.path}: {clip}{self.problem}"
 
 
 def verify(manifest_path: str | Path, workers: int = 1) -> list[Damage]:
-    """Read every byte of a dataset version; one Damage per table, tar, index or clip not as frozen.
+    """Read every byte of a dataset version; return a Damage per table, tar, index or clip.
 
-    Sizes and sha256 of all files, sha256 of every clip's frames and log-mel, every JPEG decoded,
-    every log-mel of the right type, shape and finite. `workers` processes take a shard at a time.
-    UserError when there is no manifest to check against.
+    Checks sizes and sha256 of all files, sha256 of every clip's frames and log-mel, decodes every
+    JPEG, and checks type, shape and finite values of every log-mel. `workers` processes take a
+    shard at a time. Raises UserError if the manifest is missing.
     """
     manifest_path = Path(manifest_path)
     manifest, folder = read_manifest(manifest_path), manifest_path.parent
@@ -62,14 +62,14 @@ def verify(manifest_path: str | Path, workers: int = 1) -> list[Damage]:
 
 
 def file_problem(path: Path, sha256: str) -> str | None:
-    """What is wrong with a file that must have this hash; None for nothing."""
+    """Return the problem of a file that must have this hash, or None."""
     if not path.is_file():
         return "is missing"
     return None if sha256_of_file(path) == sha256 else "has changed since the version was frozen"
 
 
 def _check_shard(entry: dict[str, Any], *, folder: Path, cache: Cache) -> list[Damage]:
-    """Damages of one shard, its tar read once from front to end."""
+    """Return the damages of one shard, reading its tar once from start to end."""
     index, tar, shard = folder / entry["index"], folder / entry["tar"], entry["shard"]
     problem = file_problem(index, entry["index_sha256"])
     found = [Damage(index, problem, shard)] if problem else []
@@ -86,8 +86,8 @@ def _check_shard(entry: dict[str, Any], *, folder: Path, cache: Cache) -> list[D
             digest.update(block)
     size = tar.stat().st_size
     if size != entry["tar_bytes"]:
-        what = f"has {size} bytes instead of {entry['tar_bytes']}; {len(broken)} clips are damaged"
-        found.append(Damage(tar, what, shard))
+        sizes = f"has {size} bytes instead of {entry['tar_bytes']}"
+        found.append(Damage(tar, f"{sizes}; {len(broken)} clips are damaged", shard))
     elif broken:
         found += broken
     elif digest.hexdigest() != entry["tar_sha256"]:
@@ -96,7 +96,7 @@ def _check_shard(entry: dict[str, Any], *, folder: Path, cache: Cache) -> list[D
 
 
 def indexed(index: Path) -> list[Row]:
-    """Index rows of the clips that are in the tar, in the order of the tar."""
+    """Return the index rows of the clips that are in the tar, in the order of the tar."""
     table = pd.read_parquet(index)
     rows = table[table.cache == "ok"].to_dict("records")
     return sorted(rows, key=lambda row: min(places_of(row), default=(0, 0)))
@@ -105,7 +105,7 @@ def indexed(index: Path) -> list[Row]:
 def clips_of(
     stream: BinaryIO, rows: list[Row], cache: Cache, digest: "hashlib._Hash | None" = None
 ) -> Iterator[tuple[Row, Members]]:
-    """Every row with its members as they lie in the tar; all bytes that pass go into `digest`."""
+    """Yield every row with its members as read from the tar; hash all bytes into `digest`."""
     start = 0
     for row in rows:
         places = places_of(row)  # none of a sound file that is digital silence
@@ -119,7 +119,7 @@ def clips_of(
 
 
 def places_of(row: Row) -> list[tuple[int, int]]:
-    """(byte position, size) of a clip's frames, if any, and, with sound, its log-mel."""
+    """Return (byte position, size) of a clip's frames, if any, and, with sound, its log-mel."""
     places = list(zip(row["frame_offsets"], row["frame_sizes"], strict=True))
     if row["channels"]:
         places.append((row["log_mel_offset"], row["log_mel_size"]))
@@ -127,9 +127,9 @@ def places_of(row: Row) -> list[tuple[int, int]]:
 
 
 def members_of(row: Row, pieces: Sequence[Content], cache: Cache) -> Members:
-    """Members in the order of the tar, from the bytes at `places_of`.
+    """Return the members in the order of the tar, from the bytes at `places_of`.
 
-    The json, which the index does not place, is made anew: it holds what the index holds too.
+    The index has no position for the json, which is built again from the index row.
     """
     frames = pieces[: row["n_frames"]]
     members = {frame_name(position): frame for position, frame in enumerate(frames)}
@@ -138,7 +138,7 @@ def members_of(row: Row, pieces: Sequence[Content], cache: Cache) -> Members:
 
 
 def clip_problem(row: Row, members: Members, cache: Cache) -> str | None:
-    """What is wrong with one clip; None for nothing."""
+    """Return the problem of one clip, or None."""
     for name, content in members.items():
         if name.endswith(".jpg") and (problem := _jpeg_problem(content, cache.frames.short_side)):
             return f"frame {name} {problem}"
@@ -152,11 +152,11 @@ def clip_problem(row: Row, members: Members, cache: Cache) -> str | None:
 def _jpeg_problem(content: Content, short_side: int) -> str | None:
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            if min(image.size) != short_side:  # seen before anything is allocated for it
+            if min(image.size) != short_side:  # checked before its pixels are allocated
                 return f"has {image.size[0]} x {image.size[1]} pixels"
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return "is no whole JPEG"
+        return "is a corrupt or truncated JPEG"
     return None
 
 
@@ -164,7 +164,7 @@ def _array_problem(content: Content, shape: tuple[int, ...]) -> str | None:
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError):
-        return "is no whole array"
+        return "is a corrupt or truncated array"
     if array.dtype != np.float16 or array.shape != shape:
         return f"is {array.dtype} {list(array.shape)}, not float16 {list(shape)}"
     return None if np.isfinite(array.sum(dtype=np.float32)) else "holds NaN or infinity"

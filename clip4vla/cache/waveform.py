@@ -1,9 +1,9 @@
-"""Samples as users have them -> the waveform that the front-end reads: float32, mono or stereo.
+"""Convert users' samples to the waveform of the front-end: float32, mono or stereo.
 
 More than two channels become stereo as in ITU-R BS.775 and in libav, so that an array and the file
 it came from give the same sound: the centre at -3 dB on both sides, surround channels at -3 dB on
-their own, the one behind at -6 dB on both, the low-frequency effects left out. Nothing is scaled
-down or clipped: a loud mix may go beyond -1..1.
+their own, a back centre at -6 dB on both, low-frequency effects left out. Nothing is scaled down or
+clipped: a loud mix may go beyond -1..1.
 """
 
 import math
@@ -38,11 +38,11 @@ GAINS = {  # into left and right
 
 
 def as_waveform(samples: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """float32 [1 or 2, n] in -1..1 of samples [n] or [1 to 8, n]; mono stays mono.
+    """Return float32 [1 or 2, n] in -1..1 of samples [n] or [1 to 8, n]; mono stays mono.
 
-    uint8 (128 is silence), int16 and int32 are divided by full scale, float32 and float64 are taken
-    as they are. Channels are in the order of WAV files (`SPEAKERS`). ValueError: another type or
-    shape, or samples that are NaN, infinite or 40 dB and more beyond full scale.
+    uint8 (128 is silence), int16 and int32 are divided by full scale, float32 and float64 are used
+    unchanged. Channels are in the order of WAV files (`SPEAKERS`). Raises ValueError for another
+    type or shape, and for samples that are NaN, infinite or 40 dB and more beyond full scale.
     """
     if isinstance(samples, torch.Tensor):
         name = str(samples.dtype).removeprefix("torch.")
@@ -73,7 +73,7 @@ def as_waveform(samples: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def _check(waveform: torch.Tensor) -> None:
-    """ValueError for samples that are no sound."""
+    """Raise ValueError for samples that are not a plausible sound."""
     if waveform.numel() == 0:
         return
     low, high = (float(value) for value in waveform.aminmax())  # NaN if any sample is

@@ -115,13 +115,13 @@ DAMAGES = {
     "frame": (flip_in_frame, [r"0\.tar: clip bravo: "], {"bravo"}),
     "frame header": (
         flip_frame_header,
-        [r"0\.tar: clip bravo: frame 000001.jpg is no whole JPEG"],
+        [r"0\.tar: clip bravo: frame 000001.jpg is a corrupt or truncated JPEG"],
         {"bravo"},
     ),
     "log-mel": (flip_log_mel, [r"0\.tar: clip bravo: its bytes have changed"], {"bravo"}),
     "log-mel header": (
         flip_log_mel_header,
-        [r"0\.tar: clip bravo: its log-mel is no whole array"],
+        [r"0\.tar: clip bravo: its log-mel is a corrupt or truncated array"],
         {"bravo"},
     ),
     "tar header": (
@@ -333,9 +333,9 @@ def npy(array):
         (npy(np.zeros((1, 4, 224), np.float32)), r"is float32 \[1, 4, 224\]"),
         (npy(np.zeros((1, 5, 224), np.float16)), r"is float16 \[1, 5, 224\], not .* \[1, 4, 224\]"),
         (npy(np.full((1, 4, 224), np.nan, np.float16)), "holds NaN"),
-        (npy(np.array([{"a": 1}], dtype=object)), "is no whole array"),
-        (npy(np.zeros((1, 4, 224), np.float16))[:-1], "is no whole array"),
-        (b"", "is no whole array"),
+        (npy(np.array([{"a": 1}], dtype=object)), "is a corrupt or truncated array"),
+        (npy(np.zeros((1, 4, 224), np.float16))[:-1], "is a corrupt or truncated array"),
+        (b"", "is a corrupt or truncated array"),
     ],
 )
 def test_log_mels_that_no_builder_writes(content, message):

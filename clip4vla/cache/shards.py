@@ -65,7 +65,7 @@ DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
 @dataclass(frozen=True)
 class _Source:
-    """A clip's media file and what to decode of it; `seconds`: of a clip that was cut."""
+    """A clip's media file and the streams to decode; `seconds`: the length of a cut clip."""
 
     clip_id: str
     path: str

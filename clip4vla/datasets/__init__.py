@@ -3,8 +3,8 @@
 A reader module has `read(name, dataset) -> Collector`, `PROTOCOLS` (splits that are used together,
 by name, and so must share no clip), `BENCHMARKS` (how splits are scored in the field, by split) and
 `FILES_ARE_CLIPS`: whether a file of its media folder is already the clip or the whole source to cut
-from. If `NAMES_ALL_SPLITS` is there and true, PROTOCOLS name every possible split, so an unknown
-one is refused before the annotation files are there.
+from. If it sets `NAMES_ALL_SPLITS`, PROTOCOLS name every possible split, so an unknown one is
+refused before the annotation files exist.
 """
 
 import importlib

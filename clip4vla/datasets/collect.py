@@ -183,7 +183,7 @@ class Collector:
         return Annotations(clips, items, self.notes)
 
     def _check_disjoint(self, items: pa.Table, rows: np.ndarray, protocol: Protocol) -> None:
-        """Refuse a clip that stands in two splits of one protocol."""
+        """Refuse a clip that is in two splits of one protocol."""
         if len(protocol.splits()) < 2:
             return
         kept = pc.is_in(items["split"], value_set=pa.array(protocol.splits(), pa.string()))

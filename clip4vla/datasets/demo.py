@@ -2,7 +2,7 @@
 
 clips.tsv: clip_id, file, split, category, spoken (0/1), audio, captions (JSON list), source,
 licence. film.tsv (optional): clip_id, file, start, end, split, category, spoken, captions,
-http_status, note. A row of film.tsv with start and end says where to cut an id of clips.tsv
+http_status, note. A row of film.tsv with start and end has the times to cut an id of clips.tsv
 instead; every other row is a further clip, whose file no longer exists on the server
 (`http_status` is the server's business).
 """

@@ -14,7 +14,7 @@ _HTTP = re.compile(r"HTTP Error (\d{3})", re.I)
 _OURS_TO_RAISE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EMFILE),
 )
-LONGEST_REFUSAL = 7 * 24 * 3600.0  # seconds; a server that asks for more is asked again then
+LONGEST_REFUSAL = 7 * 24 * 3600.0  # seconds; a longer Retry-After is shortened to this
 FFMPEG_HTTP = 8  # ffmpeg's exit code for any HTTP status that is an error
 _FFMPEG_CODE = re.compile(r"ffmpeg exited with code (-?\d+)", re.I)
 

@@ -36,15 +36,15 @@ Frame = TypeVar("Frame", av.VideoFrame, av.AudioFrame)
 
 
 class DecodeError(RuntimeError):
-    """A file, or the stream that was asked for, cannot be decoded."""
+    """The error for a file or stream that cannot be decoded."""
 
 
 class NoStream(DecodeError):
-    """A media file without the kind of stream that was asked for."""
+    """The error for a media file without the requested kind of stream."""
 
 
 class TooLong(DecodeError):
-    """A stream that is longer than a clip may be."""
+    """The error for a stream that is longer than a clip may be."""
 
 
 def open_media(path: str | Path) -> InputContainer:
@@ -287,6 +287,6 @@ def decoded(
         return []
 
 
-def _note(broken: list[str] | None, what: str) -> None:
+def _note(broken: list[str] | None, error: str) -> None:
     if broken is not None:
-        broken.append(what)
+        broken.append(error)

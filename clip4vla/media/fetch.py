@@ -221,7 +221,7 @@ class _Remote:
         return url.replace("{file}", quote(clip.file, safe="/"))
 
     def _request(self, clip: PlannedClip) -> str:
-        """Return the hash of everything that is asked of the server for a clip."""
+        """Return the hash of a clip's request: its address and times."""
         start, end = clip.section or (None, None)
         return sha256_of(canonical_json([self._address(clip), start, end]))[:16]
 

@@ -27,7 +27,7 @@ from typing import Any
 
 PATIENCE_SECONDS = 120.0  # for one file and again for every 10 MB of it
 MEMORY = 3 << 30  # bytes that one process may take
-LOOK_SECONDS = 0.2  # between two looks at how much it holds
+LOOK_SECONDS = 0.2  # between two measurements of its memory
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # of Linux
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -42,7 +42,7 @@ def patience(path: str | os.PathLike) -> float:
     """Return after how many seconds a file's decoder counts as hung, on slow machines too."""
     try:
         size = os.stat(path).st_size
-    except OSError:  # gone or unreadable: whoever opens it says so
+    except OSError:  # missing or unreadable: the function raises a better error
         size = 0
     return PATIENCE_SECONDS * (1 + size / 10_000_000)
 
@@ -89,7 +89,7 @@ class Isolated:
         if self._child is None:
             self._child = self._start()
         self._seconds, self._deadline = seconds, time.monotonic() + seconds
-        with contextlib.suppress(OSError):  # a child that has died: `answer` says so
+        with contextlib.suppress(OSError):  # a child that has died: `answer` raises Crashed
             self._child.pipe.send(argument)
 
     @property
@@ -120,7 +120,7 @@ class Isolated:
         return kind == "end", value
 
     def pause(self) -> float:
-        """Return the seconds to wait for an answer before `excess` is asked again."""
+        """Return the seconds to wait for an answer before `excess` is called again."""
         return min(LOOK_SECONDS, max(0.0, self._deadline - time.monotonic()))
 
     def excess(self) -> str:
@@ -166,8 +166,9 @@ def isolated_each(
     seconds: Callable[[Any], float],
     processes: int,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (index of the argument, item) of what a generator function gives for each argument, and
-    (index, None) when it has ended.
+    """Yield (index of the argument, item) for the items of a generator function of each argument.
+
+    (index, None) follows the last item.
 
     `processes` children work at once, each on one argument; its items keep their order. An item is
     the exception where the function raises, and Crashed where its child dies or needs more than

@@ -18,7 +18,7 @@ LONGEST_SHOWN = 600.0  # seconds; a time stamp that jumps further is corrupt, as
 FURTHEST_BACK = 0.5  # goes back by more than this: careless encoders write smaller disorder
 FRAME_RATES = (0.1, 1000.0)  # plausible pictures a second in a header
 HEADER_TIMED = ("avi", "h264", "hevc", "m4v", "mpegvideo")  # packets have no stamps
-USUAL_SECONDS = 0.04  # of a picture where nothing says so
+USUAL_SECONDS = 0.04  # of a picture without a known duration
 UNSPECIFIED = 2  # libav's number for colours that a file does not specify
 _TURNS = {  # degrees, as libav counts them: see `_orientation`
     -90: (True, True, False),
@@ -30,7 +30,7 @@ MOST_STRETCH = 4.0  # of a pixel, width : height or the inverse; more is implaus
 
 
 def credible_rate(stream: VideoStream) -> bool:
-    """Return whether the header's frame rate is plausible, where it alone determines the times."""
+    """Return whether the header's frame rate is plausible, if only it determines the times."""
     rate = stream.average_rate or stream.guessed_rate
     if not rate or stream.container.format.name not in HEADER_TIMED:
         return True

@@ -34,7 +34,7 @@ from clip4vla.media.status import AudioStatus, FetchStatus, VideoStatus
 SILENT_PEAK = 2.0**-16  # half a step of 16 bits: the official wav file has only zeros (facts 10.1)
 NEAR_SILENCE_DBFS = -80.0  # RMS below this is flagged, not silent (facts 10.1)
 MIN_SECONDS = 0.1  # a video that ends earlier is a still picture: too_short
-MIN_SOUND_SHARE = 0.9  # of its packets and of the length that its header says: less is an error
+MIN_SOUND_SHARE = 0.9  # of its packets and of the length in its header: less is an error
 SAY_LENGTHS = ("mov", "wav", "w64", "aiff", "flac")  # of each stream; else libav guesses
 IN_ORDER = ("mpegts", "mpeg", "ogg")  # containers with nothing behind the last packet of a stream
 LEFT_SHARE, LEFT_BYTES = 0.1, 1 << 16  # of a file: so much without a packet is reported

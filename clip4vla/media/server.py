@@ -22,7 +22,7 @@ def _until(path: Path) -> float:
     """Return when a server may be asked again. UserError for a damaged note."""
     try:
         return float(read_json(path)["until"])
-    except FileNotFoundError:  # another job has just forgiven it
+    except FileNotFoundError:  # another job has just removed it
         return 0.0
     except (ValueError, LookupError, TypeError):
         raise UserError(
@@ -32,7 +32,7 @@ def _until(path: Path) -> float:
 
 
 class Server:
-    """The host of an `address`, as the jobs that share `folder` know it (None: this job alone)."""
+    """The host of an `address`, with its state shared in `folder` (None: for this job only)."""
 
     def __init__(self, address: str, folder: str | Path | None):
         host = urlsplit(address).netloc.rpartition("@")[2]

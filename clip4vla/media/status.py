@@ -76,7 +76,7 @@ REFUSALS = (FetchStatus.RATE_LIMITED, FetchStatus.LOGIN_OR_BOT_CHECK)
 
 # The first pattern that matches decides; the messages are those of yt-dlp and of YouTube.
 _Messages = tuple[tuple[FetchStatus, str], ...]
-_CLEARER_THAN_A_NUMBER: _Messages = (  # a server also says 400 or 403 in these cases
+_CLEARER_THAN_A_NUMBER: _Messages = (  # a server also sends 400 or 403 in these cases
     (
         FetchStatus.PRIVATE,
         r"private video|video is private|is private|members.only|join this channel"

@@ -79,7 +79,7 @@ def refused_why(youtube_dl: Any, url: str, headers: dict[str, str]) -> None:
 
 
 def _youtube_dl(options: dict[str, Any]) -> Any:
-    from yt_dlp import YoutubeDL  # not before ffmpeg is on PATH: yt-dlp remembers what it found
+    from yt_dlp import YoutubeDL  # only once ffmpeg is on PATH: yt-dlp remembers where it was
     from yt_dlp.utils import DownloadError
 
     class Downloader(YoutubeDL):

@@ -116,7 +116,7 @@ def nan_audio(path):
     return (wave * np.nan if "alpha" in path else wave), rate
 
 
-def test_a_broken_clip_fails_alone(build, tmp_path):
+def test_a_broken_clip_affects_no_other(build, tmp_path):
     index = build(tmp_path / "0.tar", audio=nan_audio, frames=broken_frames).set_index("clip_id")
     assert index.cache.to_dict() == {
         "alpha": "decode_error",
@@ -129,7 +129,7 @@ def test_a_broken_clip_fails_alone(build, tmp_path):
         assert {name.split(".")[0] for name in tar.getnames()} == {"charlie"}
 
 
-def test_a_cut_clip_ends_where_it_was_to_end(build, ledger, tmp_path):
+def test_a_cut_clip_ends_at_its_planned_end(build, ledger, tmp_path):
     """A cut without re-encoding keeps pictures beyond its end: only the planned ones are kept."""
     cut = ledger.assign(start=1.0, end=2.0)
     index = build(tmp_path / "0.tar", rows=cut)
@@ -256,7 +256,7 @@ def test_threads_and_few_open_files(cache, monkeypatch):
     assert results == [expected[clip_id] for clip_id in ids]
 
 
-def test_travels_to_another_process(cache):
+def test_a_cache_can_be_pickled(cache):
     cache.read("alpha")
     again = pickle.loads(pickle.dumps(cache))
     assert again.read("alpha").frames == cache.read("alpha").frames
@@ -282,7 +282,7 @@ def test_fork_reads_the_same(cache):
         ('{"shards": [], "files": {"/etc/passwd": ""}}', "outside its folder"),
     ],
 )
-def test_manifests_that_are_not_ours(tmp_path, text, message):
+def test_invalid_manifests(tmp_path, text, message):
     path = tmp_path / "manifest.json"
     path.write_text(text)
     for read in (verify, ClipCache):

@@ -102,6 +102,6 @@ def test_eighteen_bands_are_empty():
         ({"f_min": 8000.0}, "f_min 8000 is not below f_max 8000"),
     ],
 )
-def test_options_that_nothing_would_read_are_refused(options, message):
+def test_unused_options_are_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         LogMel(**options)

@@ -41,7 +41,7 @@ def test_the_reader_gives_the_pixels_of_pillow(height, width):
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", "cut"])
-def test_bytes_that_are_no_jpeg_are_refused(data):
+def test_corrupt_jpegs_are_refused(data):
     jpeg = encode(gradient(240, 320), Frames())
     with pytest.raises(OSError, match="JPEG"):
         to_pixels(jpeg[: len(jpeg) // 2] if data == "cut" else data)

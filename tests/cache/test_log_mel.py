@@ -88,7 +88,7 @@ def test_bad_samples_are_refused(front_end, bad, rate):
 
 
 @pytest.mark.parametrize("kind", ["mel", "fbank"])
-def test_the_mean_alone_is_the_middle_of_three(kind):
+def test_the_mean_channel_only_equals_the_middle_of_three(kind):
     wave = torch.randn(2, 6000, generator=torch.Generator().manual_seed(4))
     three = LogMelFrontend(LogMel(kind=kind)).compute(wave, 22050)
     mean = LogMelFrontend(LogMel(kind=kind, channels="mean"))

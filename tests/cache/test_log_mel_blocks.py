@@ -39,7 +39,7 @@ def test_blocks_of_any_size(kind, rate, samples):
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_blocks_are_let_go(rate):
+def test_blocks_are_released(rate):
     """Ten seconds in hundredths: at no time are more than a few of them held."""
     alive, most = [], 0
 

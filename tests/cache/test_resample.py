@@ -17,7 +17,7 @@ def test_resampling_keeps_a_tone(rate):
     torch.testing.assert_close(out[0, 1000:-1000], expected[1000:-1000], rtol=0, atol=2e-4)
 
 
-def test_resampling_removes_what_cannot_be_held():
+def test_resampling_removes_frequencies_above_half_the_rate():
     out = resample(tone(9000, 48000, 48000), 48000, 16000)
     assert float(out[0, 1000:-1000].abs().max()) < 1e-4
 

@@ -112,7 +112,7 @@ def test_a_limit_on_file_sizes(ledger, tmp_path, monkeypatch, capsys):
     assert files(home) == expected
 
 
-def test_equal_bytes_whatever_surrounds_the_builder(ledger, tmp_path, monkeypatch):
+def test_equal_bytes_in_any_environment(ledger, tmp_path, monkeypatch):
     """Another user's mask, zone, hash seed and number of threads."""
     expected, _ = undisturbed(tmp_path, ledger, monkeypatch)
     home = tmp_path / "home"
@@ -183,7 +183,7 @@ def test_mono_is_stored_once(ledger, tmp_path, channels, stored):
         assert (array[0] != array[2]).any() and (array[0] != array[1]).any()
 
 
-def test_tools_name_what_makes_the_bytes(build, tmp_path):
+def test_tools_name_the_libraries_that_decide_the_bytes(build, tmp_path):
     (tools,) = set(build(tmp_path / "0.tar").tools)
     for name in ("pyav ", "libavcodec ", "pillow ", "libjpeg ", "torch ", "torchaudio "):
         assert name in tools

@@ -43,7 +43,7 @@ def test_round_trip_in_blocks(tmp_path):
     table(tmp_path).build(forbidden)
 
 
-def test_what_decides_the_vectors_decides_the_folder(tmp_path):
+def test_every_input_of_the_vectors_decides_the_folder(tmp_path):
     folders = {
         table(tmp_path).folder,
         table(tmp_path, NAMES[:-1]).folder,
@@ -55,7 +55,7 @@ def test_what_decides_the_vectors_decides_the_folder(tmp_path):
     assert table(tmp_path).folder in folders
 
 
-def test_a_stopped_builder_leaves_whole_blocks_and_the_next_goes_on(tmp_path):
+def test_a_stopped_builder_leaves_whole_blocks_and_the_next_resumes(tmp_path):
     asked = []
 
     def stops(names):
@@ -122,7 +122,7 @@ def test_the_block_of_a_killed_process_is_taken_over(tmp_path, capfd):
     "content",
     [b"", b"cut", np.zeros((3, 4)), np.zeros(3, np.float32), np.zeros((2, 4), np.float32)],
 )
-def test_broken_files_are_named(tmp_path, content):
+def test_corrupt_files_are_named(tmp_path, content):
     table(tmp_path).build(compute)
     path = table(tmp_path).folder / "000001.npy"
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)

@@ -173,7 +173,7 @@ def test_there_are_no_more_processes_than_shards(manifest_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_damage_is_named_and_mended(version, ledger, splits, kind):
+def test_damage_is_named_and_repaired(version, ledger, splits, kind):
     """Only the broken clips need their media; the rest comes out of the damaged tar."""
     damage, lines, needed = DAMAGES[kind]
     frozen = files_of(version)
@@ -225,7 +225,7 @@ def test_tables_from_another_ledger_are_refused(version, ledger, splits):
     assert files_of(version) == before
 
 
-def test_an_index_of_older_tools_is_mended(version, ledger, splits):
+def test_an_index_of_older_tools_is_repaired(version, ledger, splits):
     """The index names the versions of its day; those of today do not enter a repaired one."""
     frozen = version.read_text().replace("pillow", "pillow-of-old")
     index = version.parent / "shards" / "0.parquet"
@@ -343,7 +343,7 @@ def test_log_mels_that_no_builder_writes(content, message):
     assert re.search(f"its log-mel {message}", clip_problem(row, {"logmel.npy": content}, Cache()))
 
 
-def test_the_command_says_what_is_broken_and_exits_for_scripts(
+def test_the_command_prints_damage_and_exits_with_a_code(
     version, ledger, splits, tmp_path, monkeypatch, capsys
 ):
     home = tmp_path / "home"

@@ -8,7 +8,7 @@ from clip4vla.cache.waveform import as_waveform
 from clip4vla.media.decode import decode_audio
 
 
-def test_mono_and_stereo_float_samples_are_taken_as_they_are():
+def test_mono_and_stereo_float_samples_are_unchanged():
     samples = np.linspace(-1, 1, 10, dtype=np.float32)
     assert torch.equal(as_waveform(samples), torch.from_numpy(samples)[None])
     pair = torch.stack((torch.from_numpy(samples), torch.zeros(10)))
@@ -90,7 +90,7 @@ def test_a_tensor_of_another_type_is_refused():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300, 20000.0, -101.0])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_samples_that_are_no_sound_are_refused(bad, channels):
+def test_invalid_samples_are_refused(bad, channels):
     samples = np.zeros((channels, 50))
     samples[-1, 17] = bad
     with pytest.raises(ValueError, match="NaN, infinite or beyond 100 times"):

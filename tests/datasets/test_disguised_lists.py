@@ -97,7 +97,7 @@ INTACT = [
 INTACT += ["1-100032-A-0.wav", "1 ApplyEyeMakeup", "a #NAME? in a caption", "", "12345678901"]
 
 
-def test_what_a_spreadsheet_makes_of_an_id_is_told_from_ids():
+def test_cells_rewritten_by_a_spreadsheet_are_detected_and_ids_are_not():
     assert [cell for cell in CELLS if not rewritten(["fine", cell])] == []
     assert [cell for cell in INTACT if rewritten([cell])] == []
 

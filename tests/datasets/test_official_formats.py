@@ -274,7 +274,7 @@ def test_every_split_of_every_protocol_exists(made, reader):
         ({"source": "youtube"}, True),
     ],
 )
-def test_clips_are_cut_from_original_uploads_alone(made, given, cuts):
+def test_clips_are_cut_from_original_uploads_only(made, given, cuts):
     clips, _, _ = plan_tables(
         "mine", made("vatex", **given, **({} if given["source"] == "local" else {"media": None}))
     )
@@ -282,7 +282,7 @@ def test_clips_are_cut_from_original_uploads_alone(made, given, cuts):
     assert clips["annotated_start"].null_count == 0
 
 
-def test_differences_from_the_official_counts_are_told(made):
+def test_differences_from_the_official_counts_are_reported(made):
     expected = {"train": {"clips": 5}, "val": {"clips": 3, "tolerance": 0.5}, "test": 4}
     section = made("audiocaps", expected=expected)
     _, splits, _ = plan_tables("mine", section)
@@ -292,7 +292,7 @@ def test_differences_from_the_official_counts_are_told(made):
     ]
 
 
-def test_the_coverage_table_remarks_on_what_is_off():
+def test_the_coverage_table_remarks_on_counts_beyond_the_tolerance():
     import pandas as pd
 
     rows = {"split": ["test", "val"], "planned": [100, 5], "with_video": [97, 5]}

@@ -350,7 +350,7 @@ def test_times_are_planned_only_where_there_is_something_to_cut(tmp_path, reader
     "text",
     ["", "[]", '{"a" 1}', '{"a": 1', '{"a": 1,}', '{"a": 1x}', '{"a": 2.}', "{1: 2}", '{"a": "'],
 )
-def test_streamed_json_refuses_what_is_none(tmp_path, text):
+def test_streamed_json_refuses_invalid_json(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x.json, line 1: invalid JSON object") as caught:
         list(json_members("mine", tmp_path / "x.json"))

@@ -59,7 +59,7 @@ def problems(target: str, tmp_path, change=(), values=None) -> list[str]:
         ("table6", ("esc50: [1, 2, 3, 4, 5]", "esc50: [1, 2, 9]"), "test: esc50 has no split 'test_9'; did you mean test_"),
     ],
 )  # fmt: skip
-def test_a_misspelt_split_is_told_with_its_place(tmp_path, monkeypatch, target, change, said):
+def test_a_misspelt_split_is_reported_with_its_place(tmp_path, monkeypatch, target, change, said):
     monkeypatch.chdir(tmp_path)
     assert problems(target, tmp_path) == []
     first = problems(target, tmp_path, [change])[0]
@@ -67,7 +67,7 @@ def test_a_misspelt_split_is_told_with_its_place(tmp_path, monkeypatch, target, 
     assert said in first
 
 
-def test_a_held_out_split_is_told_with_its_place(tmp_path, monkeypatch):
+def test_a_held_out_split_is_reported_with_its_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = {"datasets.audiocaps.held_out": ["val", "tset"]}
     said = problems("table5", tmp_path, values=values)
@@ -83,7 +83,7 @@ def test_a_split_that_is_not_read_need_not_exist(tmp_path, monkeypatch):
     assert problems("table5", tmp_path, [("donor_split: train", "donor_split: nowhere")]) == []
 
 
-def test_files_that_name_their_own_splits_are_believed_until_they_are_read(tmp_path, monkeypatch):
+def test_splits_that_files_name_themselves_are_accepted_until_they_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").mkdir()
     miniatures.demo(tmp_path / "notes")

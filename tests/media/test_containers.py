@@ -36,7 +36,7 @@ def test_a_local_file_that_names_another_is_not_followed(tmp_path, long, kind):
 
 @pytest.mark.parametrize("kind", NAMING)
 @pytest.mark.parametrize("way", ["at once", "second", "behind a redirect"])
-def test_what_a_server_sends_in_place_of_a_clip_is_not_followed(tmp_path, clip, long, kind, way):
+def test_a_playlist_in_place_of_a_clip_is_not_followed(tmp_path, clip, long, kind, way):
     """Also when it does so to ffmpeg only, after a clip to whoever asked first."""
     site, pages = Misbehaving(clip.read_bytes()), Misbehaving(clip.read_bytes())
     named = Misbehaving(long.read_bytes())

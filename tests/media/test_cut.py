@@ -21,7 +21,7 @@ def cut_locally(folder, source, start, end):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
-def test_a_range_behind_the_end_is_no_clip(tmp_path, suffix):
+def test_a_range_after_the_end_is_not_cut(tmp_path, suffix):
     sound = "libmp3lame" if suffix == "avi" else "aac"
     long = make_clip(
         tmp_path / f"long.{suffix}", seconds=4, codecs=("mpeg4", sound), sound=("mono", 48000)
@@ -32,7 +32,7 @@ def test_a_range_behind_the_end_is_no_clip(tmp_path, suffix):
     assert row.detail == f"cut failed: {long}: the source has nothing in the 1.0 s of the clip"
 
 
-def test_behind_the_end_there_is_nothing_however_long_the_last_pictures_are(tmp_path):
+def test_a_range_after_the_end_is_not_cut_even_if_the_last_pictures_are_long(tmp_path):
     """With one key frame, at the beginning, the cut holds all pictures that lie before its clip."""
     long, source = tmp_path / "long.mp4", make_clip(tmp_path / "source.mp4", seconds=4)
     command = [ffmpeg(), "-v", "error", "-i", source, "-c:v", "libx264", "-sc_threshold", "0", long]
@@ -41,14 +41,14 @@ def test_behind_the_end_there_is_nothing_however_long_the_last_pictures_are(tmp_
     assert row.detail == f"cut failed: {long}: the source has nothing in the 1.0 s of the clip"
 
 
-def test_a_stream_copy_that_loses_the_pictures_is_no_clip(tmp_path):
+def test_a_stream_copy_that_loses_the_pictures_is_refused(tmp_path):
     """Transport streams are not cut at a key frame: what comes before the next one is lost."""
     long = make_clip(tmp_path / "long.ts", seconds=4, sound=("mono", 48000))
     row = cut_locally(tmp_path, long, 3.9, 4.9)
     assert row.fetch == "cut_failed" and "no video in" in row.detail
 
 
-def test_what_the_source_has_not_is_not_missed(tmp_path):
+def test_tracks_that_the_source_lacks_are_not_required(tmp_path):
     silent = make_clip(tmp_path / "silent.mp4", seconds=4, sound=None)
     assert cut_locally(tmp_path, silent, 1.0, 2.0).fetch == "ok"
     unseen = make_clip(tmp_path / "unseen.mp4", seconds=4, pictures=False)
@@ -91,7 +91,7 @@ def test_packets_within_a_clip_of_two_seconds(line, kept):
     assert found.kinds == {"video"} and found.within == ({"video"} if kept else set())
 
 
-def test_a_cut_that_is_longer_than_its_clip_is_none(tmp_path):
+def test_a_cut_that_is_longer_than_its_clip_is_refused(tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=3)
     most = most_bytes(3)
     check_cut(path, 2.5, most)

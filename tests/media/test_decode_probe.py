@@ -118,7 +118,7 @@ def test_sound_far_beyond_full_scale_is_silent(tmp_path, amplitude, heard):
         as_waveform(decode_audio(path)[0])
 
 
-def test_pictures_that_are_missing_or_stand_still(tmp_path):
+def test_missing_and_still_pictures(tmp_path):
     sound = probe_file(make_clip(tmp_path / "a.mp4", pictures=False))
     assert (sound.video, sound.audio) == ("no_video_stream", "ok")
     still = probe_file(make_clip(tmp_path / "b.mp4", seconds=1 / 30, fps=30, sound=None))
@@ -139,7 +139,7 @@ def test_a_wrong_suffix_does_not_matter(tmp_path, clip):
     [b"", b"<html>no video</html>", b"\0" * 5000, b"#EXTM3U\n#EXTINF:1,\nfile:clip.mp4\n",
      b"ffconcat version 1.0\nfile clip.mp4\n"],
 )  # fmt: skip
-def test_files_that_are_no_media(tmp_path, clip, content):
+def test_files_that_are_not_media(tmp_path, clip, content):
     shutil.copy(clip, tmp_path / "clip.mp4")
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
@@ -181,7 +181,7 @@ def run(folder, *arguments):
     subprocess.run([ffmpeg(), "-loglevel", "error", *words], cwd=folder, check=True)
 
 
-def test_a_length_that_libav_guesses_is_not_believed(tmp_path):
+def test_a_length_that_libav_guesses_is_ignored(tmp_path):
     """Matroska has one length for all tracks, an mp3 without a header none at all."""
     make_clip(tmp_path / "picture.mkv", seconds=4, sound=None)
     make_clip(tmp_path / "sound.mkv", seconds=1, pictures=False)

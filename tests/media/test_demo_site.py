@@ -62,7 +62,7 @@ def test_whole_files_heads_and_ranges(site):
         ("/../../../../etc/passwd", 404), ("http://x/clips/tp_frog.mp4", 404),
     ],
 )  # fmt: skip
-def test_what_is_gone_or_none_of_your_business(site, path, status):
+def test_missing_and_forbidden_paths(site, path, status):
     assert ask(site, path)[:2] == (status, b"")
 
 

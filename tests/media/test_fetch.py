@@ -75,7 +75,7 @@ def test_nothing_is_fetched_twice_and_tables_are_equal(tmp_path, clip):
         assert {path.split("/")[2] for path in site.asked[asked:]} == {"a.mp4"}
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path, clip):
+def test_a_killed_run_resumes(tmp_path, clip):
     site = Misbehaving(clip.read_bytes())
     media = tmp_path / "m"
     plan = rows("ok/a.mp4", "ok/b.mp4", "ok/c.mp4")
@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, clip):
     assert not (media / ".part").exists()
 
 
-def test_a_server_that_is_down_blames_no_clip(tmp_path, clip):
+def test_a_server_that_is_down_gives_no_clip_a_status(tmp_path, clip):
     site = Misbehaving(clip.read_bytes())
     with site.serving() as url:
         pass
@@ -128,7 +128,7 @@ def test_a_server_that_refuses_is_left_alone(tmp_path, clip):
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_a_server_that_shuts_everybody_out_costs_no_clip(tmp_path, clip, code):
+def test_a_server_that_refuses_everyone_costs_no_clip(tmp_path, clip, code):
     site, plan = Misbehaving(clip.read_bytes()), rows(*(f"{code}/{n}.mp4" for n in range(9)))
     with site.serving() as url:
         table = fetch_shard(plan, http(url), tmp_path / "m")
@@ -234,7 +234,7 @@ def test_a_connection_that_breaks_in_a_cut_leaves_no_half_clip(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("in_parts", [True, False])
-def test_a_range_behind_the_end_of_a_remote_source_is_asked_for_once(tmp_path, suffix, in_parts):
+def test_a_range_after_the_end_of_a_remote_source_is_requested_once(tmp_path, suffix, in_parts):
     site = Misbehaving(make_clip(tmp_path / f"long.{suffix}", seconds=4).read_bytes())
     site.in_parts = in_parts
     plan = rows(f"ok/a.{suffix}", f"ok/b.{suffix}", start=6.0, end=7.0)
@@ -250,7 +250,7 @@ def test_a_range_behind_the_end_of_a_remote_source_is_asked_for_once(tmp_path, s
         assert next_pass.equals(table) and len(site.asked) == asked
 
 
-def test_what_does_not_go_into_mp4_is_no_clip(tmp_path):
+def test_codecs_that_mp4_cannot_hold_are_not_cut(tmp_path):
     site = Misbehaving(make_clip(tmp_path / "a.webm", codecs=("libvpx", "libopus"),
                                  sound=("mono", 48000)).read_bytes())  # fmt: skip
     site.content_type = "video/webm"

@@ -66,7 +66,7 @@ def test_three_attempts_now_or_one_later(tmp_path, clip, clock):
                 assert len(journal(media)) == in_all
 
 
-def test_a_frozen_version_asks_for_lost_files_only(tmp_path, clip, clock):
+def test_a_frozen_version_requests_lost_files_only(tmp_path, clip, clock):
     site = Misbehaving(clip.read_bytes())
     plan = rows("429x1/a.mp4", "ok/b.mp4")
     with site.serving() as url:

@@ -87,7 +87,7 @@ def test_missing_lists_silent_clips_too():
     assert found.detail[2].startswith("why")
 
 
-def test_what_was_left_out_of_a_file_is_kept_and_older_tables_say_nothing_of_it():
+def test_unused_parts_of_files_are_kept_and_older_tables_lack_them():
     plan, fetch, probe = tables()
     told = probe.assign(left_out=probe.clip_id.map({"a": "half"}).fillna(""))
     assert list(build_ledger(plan, fetch, told).left_out) == ["half", "", "", "", ""]

@@ -55,7 +55,7 @@ def test_a_crash_or_hang_is_one_failed_call():
     assert not psutil.pid_exists(last) and not psutil.pid_exists(child)
 
 
-def test_a_child_that_cannot_start_is_no_fault_of_the_file(monkeypatch):
+def test_a_child_that_cannot_start_is_not_an_error_of_the_file(monkeypatch):
     """Else a machine without room for a process would turn every clip into a decode_error."""
 
     def refuse(*_):
@@ -74,7 +74,7 @@ def test_a_child_takes_no_more_memory_than_it_may():
         assert call("b", 30)[0] == "bb"
 
 
-def test_memory_of_the_parent_is_none_of_the_child():
+def test_memory_of_the_parent_does_not_count():
     """A model that the parent holds must not make every file a crash."""
     held = bytearray(os.urandom(1 << 20)) * 128
     with Isolated(behave, memory=64 << 20) as call:

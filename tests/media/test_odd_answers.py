@@ -31,7 +31,7 @@ def test_an_endless_page_is_not_read(tmp_path, clip):
 
 
 @pytest.mark.parametrize("kind", ["endless", "vast"])
-def test_a_body_larger_than_a_clip_can_be_is_given_up(tmp_path, clip, kind):
+def test_a_body_larger_than_a_clip_can_be_is_aborted(tmp_path, clip, kind):
     site = Misbehaving(clip.read_bytes())
     table = fetched(tmp_path, site, f"{kind}/a.mp4", "ok/b.mp4", rate={"clip_bytes": 1_000_000})
     assert list(table.fetch) == ["format_unavailable", "ok"]
@@ -40,7 +40,7 @@ def test_a_body_larger_than_a_clip_can_be_is_given_up(tmp_path, clip, kind):
     assert not (tmp_path / "m" / ".part").exists()
 
 
-def test_a_cut_from_an_endless_body_is_given_up(tmp_path, clip):
+def test_a_cut_from_an_endless_body_is_aborted(tmp_path, clip):
     site = Misbehaving(clip.read_bytes())
     table = fetched(
         tmp_path, site, "endless/a.mp4", start=0.25, end=0.75, rate={"clip_bytes": 1_000_000}
@@ -57,7 +57,7 @@ def test_a_cut_stops_at_the_bytes_that_a_clip_can_have(tmp_path, clip, monkeypat
 
 @pytest.mark.parametrize("kind", ["icy", "headers", "file", "ftp", "odd"])
 @pytest.mark.parametrize("times", [{}, {"start": 0.25, "end": 0.75}])
-def test_what_is_not_http_blames_its_clips_and_ends(tmp_path, clip, monkeypatch, kind, times):
+def test_answers_that_are_not_http_are_final(tmp_path, clip, monkeypatch, kind, times):
     """More of them in a row than make an outage: the server is there, and will not change."""
     monkeypatch.setattr(fetch, "OUTAGE", 3)
     site = Misbehaving(clip.read_bytes())

@@ -117,7 +117,7 @@ def combs(picture):
     return np.abs(lines[1:-1] - (lines[:-2] + lines[2:]) / 2).mean()
 
 
-def test_fields_are_woven_apart(tmp_path):
+def test_interlaced_frames_are_deinterlaced(tmp_path):
     path = tmp_path / "x.mpg"
     interlaced(path)
     with open_media(path) as container:
@@ -164,7 +164,7 @@ def test_time_never_runs_back_nor_far_ahead(tmp_path):
     assert begins(0, 0.2, 0.1, 0.3) == [0, 0.2, 0.1, 0.3]  # disorder is no new start
 
 
-def test_an_incredible_pixel_is_square():
+def test_an_implausible_pixel_aspect_is_ignored():
     class Stream:
         sample_aspect_ratio = None
 

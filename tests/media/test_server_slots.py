@@ -12,7 +12,7 @@ from clip4vla.media import server
 from clip4vla.media.server import Server
 
 
-def test_slots_are_counted_and_given_back(tmp_path, monkeypatch):
+def test_slots_are_counted_and_released(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "POLL_SECONDS", 0.01)
     address, entered, order = "http://one.example:80/{file}", threading.Event(), []
 

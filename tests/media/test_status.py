@@ -208,7 +208,7 @@ def test_there_are_messages_of_every_status():
     assert sum(map(len, RECORDED.values())) >= 90
 
 
-def test_ids_decide_nothing():
+def test_ids_do_not_affect_the_status():
     """An id may spell a word that a pattern looks for."""
     for word in ("captcha", "offline", "timeout", "drm", "throttl", "log-in"):
         assert classify(DownloadError(f"ERROR: [youtube] {word}: Video unavailable"))[0] == "gone"
@@ -248,7 +248,7 @@ def test_a_full_disk_is_no_status_of_a_clip():
     ("code", "number"),
     [(228, errno.ENOSPC), (229, errno.EFBIG), (-25, errno.EFBIG), (134, errno.EDQUOT), (183, None), (1, None)],
 )  # fmt: skip
-def test_a_full_disk_that_stops_ffmpeg_is_none_either(code, number):
+def test_a_full_disk_that_stops_ffmpeg_is_no_status_of_a_clip(code, number):
     found = local_failure(DownloadError(f"ERROR: ffmpeg exited with code {code}"))
     assert (found and found.errno) == number
 
@@ -288,7 +288,7 @@ def test_retry_after(said, seconds):
     assert retry_after(error) == seconds
 
 
-def test_a_date_to_come_is_waited_for():
+def test_retry_after_a_date():
     error = HTTPError(Response(Retry_After=formatdate(time.time() + 100, usegmt=True)))
     assert retry_after(error) == pytest.approx(100, abs=3)
     assert retry_after(ValueError("x")) is None and retry_after(HTTPError(Response())) is None
@@ -308,13 +308,13 @@ BLOCKED = [*RECORDED["login_or_bot_check"], *RECORDED["rate_limited"]]
 
 
 @pytest.mark.parametrize("message", BLOCKED)
-def test_what_shuts_out_a_network_or_an_account_is_no_end_of_a_clip(message):
+def test_refusals_of_a_network_or_an_account_are_not_final(message):
     """It is asked again later, and counts as a refusal: five in a row stop the requests."""
     status, _ = classify(DownloadError(message.replace("{}", "[youtube] abc: ")))
     assert status.retry == "later" and status in REFUSALS
 
 
-def test_a_refusal_that_yt_dlp_only_warned_of_decides_where_the_error_does_not():
+def test_a_refusal_in_a_warning_decides_if_the_error_is_unclear():
     said = ["[youtube] abc: Unable to download API page: HTTP Error 429: Too Many Requests"]
     for message in ("[youtube] abc: No video formats found!", "something nobody has seen"):
         assert classify(DownloadError(message), said)[0] == "rate_limited"
@@ -354,10 +354,10 @@ def test_every_answer_of_a_server_has_its_status(status, codes):
     assert found == dict.fromkeys(codes, status)
 
 
-def test_what_yt_dlp_adds_to_a_message_is_not_read():
+def test_additions_of_yt_dlp_to_a_message_are_ignored():
     error = DownloadError("it is odd (CAUSED BY <Odd\n: connection timed out>)")
     assert classify(error)[0] == "unknown"
 
 
-def test_what_is_unknown_is_asked_for_again_later_and_what_was_cut_wrongly_at_once():
+def test_unknown_errors_are_retried_later_and_failed_cuts_at_once():
     assert FetchStatus.UNKNOWN.retry == "later" and FetchStatus.CUT_FAILED.retry == "now"

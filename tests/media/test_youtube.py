@@ -35,7 +35,7 @@ def test_yt_dlp_has_a_runtime_and_its_scripts_and_fetches_none(tmp_path):
     assert os.environ["DENO_DIR"].startswith(str(tmp_path))
 
 
-def test_warnings_stand_in_the_journal(tmp_path, monkeypatch):
+def test_warnings_are_in_the_journal(tmp_path, monkeypatch):
     """One about the set-up is given once, and holds for every clip after it."""
 
     def look_up(downloader, address):
@@ -116,7 +116,7 @@ def test_a_whole_video_of_two_formats_is_joined(tmp_path, two_formats):
     )
 
 
-def test_a_range_behind_the_end_is_final(tmp_path, two_formats):
+def test_a_range_after_the_end_is_final(tmp_path, two_formats):
     table = fetch_shard(rows("a", start=5.0, end=6.0), QUICK, tmp_path / "m")
     assert list(table.fetch) == ["cut_failed"] and len(journal(tmp_path / "m")) == 1
 

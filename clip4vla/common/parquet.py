@@ -58,8 +58,8 @@ def _checked(
     """Read a file with `read`, and check that it is complete and has the columns."""
     path = Path(path)
     if not path.is_file():
-        what = "is not a file" if path.exists() else "missing"
-        raise UserError(f"{path}: {what}. Fix: {fix}")
+        problem = "not a file" if path.exists() else "missing"
+        raise UserError(f"{path}: {problem}. Fix: {fix}")
     try:
         table = read(path)
     except (ValueError, OSError, EOFError, LookupError, TypeError, RuntimeError) as error:

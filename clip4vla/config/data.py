@@ -37,8 +37,8 @@ class LogMel(Section):
     )
     channels: Literal["left_mean_right", "mean"] = Field(
         "left_mean_right",
-        description="of stereo sound: all three (released), or the mean alone, which stands for "
-        "three equal ones in a third of the space (D3); mono sound is one channel either way",
+        description="of stereo audio: all three (released), or only the mean, read as three equal "
+        "channels in a third of the space (D3); mono audio always has one channel",
         json_schema_extra={"neutral": "left_mean_right"},
     )
     sample_rate: int = Field(16000, gt=0, description="Hz after resampling")
@@ -48,7 +48,7 @@ class LogMel(Section):
     f_min: float = Field(0.0, ge=0, description="Hz")
     f_max: float = Field(8000.0, gt=0, description="Hz")
     window: Literal["hann", "hamming"] = Field(
-        "hann", description="the released code uses hann, the paper says hamming (D2)"
+        "hann", description="hann in the released code, hamming in the paper (D2)"
     )
     top_db: float = Field(80.0, gt=0, description="mel: floor below the clip's own maximum, dB")
     preemphasis: float = Field(
@@ -104,10 +104,10 @@ class Expected(Section):
 
     clips: int = Field(ge=0, description="in the official list")
     with_sound: int | None = Field(
-        None, ge=0, description="that the paper found not to be silent (facts 14.7)"
+        None, ge=0, description="clips that the paper found not silent (facts 14.7)"
     )
     tolerance: float = Field(
-        0.02, ge=0, le=1, description="share that may be missing without a remark"
+        0.02, ge=0, le=1, description="share that may be missing without a warning"
     )
 
     @model_validator(mode="before")
@@ -127,17 +127,17 @@ class Rate(Section):
     clip_pause: float = runtime(
         2.0, ge=0, description="youtube: seconds between clips, at random up to 2.5 times as many"
     )
-    clip_seconds: float = runtime(1800.0, gt=0, description="a clip that takes longer is given up")
+    clip_seconds: float = runtime(1800.0, gt=0, description="time limit of one clip")
     clip_bytes: int = runtime(
         2_000_000_000,
         gt=0,
-        description="a file that is larger is given up, before the disk is full",
+        description="size limit of one file, so that the disk does not fill up",
     )
     bytes_per_second: int | None = runtime(
-        None, gt=0, description="most that one download takes; whole files only, not cut clips"
+        None, gt=0, description="speed limit of one download; whole files only, not cut clips"
     )
     retry_hours: float = runtime(
-        12.0, ge=0, description="before a clip that was refused may be asked for again"
+        12.0, ge=0, description="before a refused clip may be requested again"
     )
 
 
@@ -148,13 +148,13 @@ class Dataset(Section):
     version: str = Field("v1", pattern=r"^[A-Za-z0-9_]{1,20}$", description="your own name for it")
     shards: int = Field(1, ge=1, le=4096, description="jobs per data stage")
     fetch_pass: int = Field(
-        1, ge=1, description="raise it to ask again for what was refused, in a new dataset version"
+        1, ge=1, description="raise it to retry refused downloads, in a new dataset version"
     )
     clips_per_video: int = Field(
         4,
         ge=1,
         le=1000,
-        description="howto100m: captions drawn from a video, each grown into a clip",
+        description="howto100m: captions drawn per video, each grown into a clip",
         json_schema_extra={"neutral": 4},
     )
     clip_seed: int = Field(
@@ -162,8 +162,8 @@ class Dataset(Section):
     )
     cut_longer: bool = Field(
         False,
-        description="source local: files that are longer than annotated and reach to the clip's "
-        "end are whole videos under clip names: cut them (docs/data.md)",
+        description="source local: cut files that are longer than annotated and reach the clip's "
+        "end, since they are whole videos under clip names (docs/data.md)",
         json_schema_extra={"neutral": False},
     )
     expected: dict[str, Expected] = runtime(
@@ -173,33 +173,33 @@ class Dataset(Section):
     )
     held_out: list[str] = runtime(
         [],
-        description="splits whose videos pre-training leaves out (`pretrain.leaks: drop`): a "
-        "change makes new pre-trainings, and all that starts from them",
+        description="splits whose videos pre-training leaves out (`pretrain.leaks: drop`); a "
+        "change makes new pre-training runs, and all runs that start from them",
     )
     enabled: bool = runtime(
         True,
-        description="false: rows that need it stand as 'not run'; and its `held_out` holds no "
-        "longer, which makes new pre-trainings, and all that starts from them",
+        description="false: rows that need it are marked 'not run', and its `held_out` is ignored, "
+        "which makes new pre-training runs, and all runs that start from them",
     )
     annotations: Path = runtime(description="folder with the official annotation files")
     source: Literal["local", "http", "youtube"] = runtime(
-        "local", description="where media come from; all but local go through yt-dlp"
+        "local", description="source of the media; http and youtube use yt-dlp"
     )
     media: Path | None = runtime(None, description="source local: folder with the media files")
     url: str | None = runtime(
         None, description="source http: address with {file} or {source_id} in it"
     )
     cookies: Path | None = runtime(None, description="source youtube: a cookies.txt of your own")
-    rate: Rate = runtime(Rate(), description="how gently the source is asked; not for local")
+    rate: Rate = runtime(Rate(), description="download rate limits; not for local")
     min_coverage: float = runtime(
-        0.5, ge=0, le=1, description="least share of planned clips that must be usable"
+        0.5, ge=0, le=1, description="smallest share of planned clips that must be usable"
     )
     max_longer: float = runtime(
         0.1,
         ge=0,
         le=1,
         description="largest share of usable clips that may be longer than annotated (whole videos "
-        "under clip names); 1: use them all as they are",
+        "under clip names); 1: no limit",
     )
 
     @model_validator(mode="after")

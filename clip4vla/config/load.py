@@ -46,38 +46,39 @@ class Weights(Section):
 class Config(Section):
     """The file that a user edits: data, weights, and the tables that `all` builds."""
 
-    preset: Preset = Field("ours", description="which reading of the paper: see docs/deviations.md")
+    preset: Preset = Field("ours", description="reading of the paper: see docs/deviations.md")
     experiments: Path = runtime(Path("experiments"), description="folder of the table files")
     paper: Path = runtime(Path("experiments/paper.tsv"), description="every published number")
     targets: list[Name] = runtime(min_length=1, description="tables that `all` builds")
     frozen_cache: bool = runtime(
         True,
-        description="frozen CLIP's vectors of a clip are kept beside its shards; equal results",
+        description="cache frozen CLIP's vectors of each clip beside its shards; equal results",
     )
     activation_checkpointing: bool = runtime(
         False,
-        description="training keeps only the inputs of blocks and computes the rest again: less "
+        description="training stores only the inputs of blocks and recomputes the rest: less "
         "memory, about a third more time, equal results (docs/training.md)",
     )
     compile: bool = runtime(
-        False, description="training compiles its blocks (torch.compile): equal up to rounding"
+        False,
+        description="compile the blocks in training (torch.compile); equal up to rounding",
     )
     check_reads: Literal["sampled", "all"] = runtime(
         "sampled",
-        description="which clips training compares with their sha256 as it reads them: one in 32, "
-        "or all; evaluation and substitution always check all (docs/formats.md)",
+        description="clips whose sha256 training verifies when it reads them: one in 32, or all; "
+        "evaluation and substitution always verify all (docs/formats.md)",
     )
     tracking: Tracking = runtime(Tracking())
     datasets: dict[str, Dataset] = Field({}, description="by name; see below")
     weights: dict[str, Weights] = Field({}, description="by name; see below")
-    recipe: dict[str, Any] = Field({}, description="what every row starts from; see below")
+    recipe: dict[str, Any] = Field({}, description="lowest layer of every row; see below")
 
     _once = field_validator("targets")(each_once)
 
     @field_validator("datasets")
     @classmethod
     def _are_names_of_folders(cls, datasets: dict[str, Dataset]) -> dict[str, Dataset]:
-        """Refuse names that cannot stand in targets: `data/<name>-<version>-<hash>/`."""
+        """Refuse names that cannot be part of targets: `data/<name>-<version>-<hash>/`."""
         for name in datasets:
             if not re.fullmatch(DATASET_NAME, name):
                 raise ValueError(

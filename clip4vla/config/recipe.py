@@ -31,7 +31,7 @@ class PretrainSource(Section):
     """A split to pre-train on, and its kind of audio."""
 
     dataset: str = Field(description="name in `datasets` of the config")
-    split: str = Field("train", description="split of it; only clips with sound are used")
+    split: str = Field("train", description="its split; only clips with audio are used")
     nonverbal_share: float = Field(ge=0, le=1, description="0: speech, [VB]; 1: sounds, [NB]")
 
 
@@ -41,7 +41,7 @@ class SecondStage(Section):
     It has the clips, inputs, masks and seed of the first stage.
     """
 
-    objective: Objective = Field(Objective(), description="of its own: not that of the first stage")
+    objective: Objective = Field(Objective(), description="independent of the first stage's")
     optimiser: Optimiser = Optimiser(lr=1e-6, epochs=10, batch_size=256)
     freeze: Freeze = Freeze()
 
@@ -50,14 +50,14 @@ class PretrainRecipe(Section):
     """Stage 1 of pre-training, or weights that replace it, and an optional stage 2."""
 
     start_from: str | None = Field(
-        None, alias="from", description="name in `weights`: start from it, train nothing here"
+        None, alias="from", description="name in `weights` that replaces stage 1"
     )
     seed: int = Field(0, description="of weights, order and masks")
     sources: list[PretrainSource] = Field([], description="mixed in equal parts")
     type_token: TypeToken | None = Field(
         None,
-        description="audio type token of pre-training; null: model.type_token. The paper has one "
-        "token for each source (single), and `both` afterwards",
+        description="audio type token of pre-training; null: model.type_token. The paper uses one "
+        "token per source (single), and `both` afterwards",
     )
     leaks: Literal["drop", "keep"] = Field(
         "drop", description="drop: leave out clips of videos that are in `datasets.NAME.held_out`"
@@ -69,7 +69,7 @@ class PretrainRecipe(Section):
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
     freeze: Freeze = Freeze()
     second_stage: SecondStage | None = Field(
-        None, description="goes on with all towers; {} for its defaults, null: none"
+        None, description="second stage, of all towers; {} for its defaults, null: none"
     )
 
     @model_validator(mode="after")
@@ -120,8 +120,8 @@ class FinetuneRecipe(Section):
     val: str | None = Field("val", description="split to select on; null: none")
     selection: Selection = Field(
         "best_val",
-        description="which epoch is kept. best_test_as_paper: the best on the TEST split, as the "
-        "authors chose theirs (facts 7.5): optimistic, and labelled wherever the number stands",
+        description="epoch that is kept. best_test_as_paper: the best on the TEST split, as the "
+        "authors chose theirs (facts 7.5): optimistic, and labelled wherever the number is shown",
     )
     objective: Objective = Objective(symmetric=False)
     optimiser: Optimiser = Optimiser()
@@ -169,40 +169,40 @@ class FinetuneRecipe(Section):
 class Recipe(Section):
     """All settings that decide a row's number on one dataset, except the seed."""
 
-    task: Task = Field("retrieval", description="what the row does on its dataset")
+    task: Task = Field("retrieval", description="task of the row on its dataset")
     modalities: list[Modality] = Field(
-        ["vision", "audio"], min_length=1, description="what stands for a clip"
+        ["vision", "audio"], min_length=1, description="modalities that represent a clip"
     )
     nonverbal_share: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="mix of the type token at fine-tuning and test: 0 is [VB], 1 is [NB]; read by "
-        "model.type_token: single alone",
+        description="mix of the type token at fine-tuning and test: 0 is [VB], 1 is [NB]; only for "
+        "model.type_token: single",
     )
     missing_audio: AudioPolicy = Field(
         "substitute",
-        description="silent test clips; of vision alone only `filter` means anything: the clips "
-        "with sound. released_links: the sound of the nearest training caption, which reads the "
-        "TEST captions (facts 10.2): labelled wherever the number stands",
+        description="policy for silent test clips; with vision only, just `filter` has an effect: "
+        "it keeps clips with audio. released_links: audio of the nearest training caption, which "
+        "reads the TEST captions (facts 10.2): labelled wherever the number is shown",
     )
     substitute_scope: Literal["test", "train+test"] = Field(
         "train+test",
-        description="silent training and validation clips that need a donor: left "
-        "out (test), or given a donor like test clips (D11)",
+        description="silent training and validation clips that need a donor: leave them out "
+        "(test), or give them a donor like test clips (D11)",
     )
-    donor_split: str = Field("train", description="clips that may lend their sound")
+    donor_split: str = Field("train", description="split of the donor clips")
     donor_mean: Literal["masked", "plain"] = Field(
         "masked",
-        description="mean over frames in the search for donors; plain: over max_frames of them, "
-        "empty ones where a clip has fewer (released)",
+        description="mean over frames in the search for donors; plain: over max_frames, with empty "
+        "frames if a clip has fewer (released)",
     )
     model: Model = Model()
     inputs: Inputs = Inputs()
     cache: Cache = Cache()
     pretrain: PretrainRecipe | None = None
     finetune: FinetuneRecipe | None = None
-    test: str = Field("test", description="split that is scored")
+    test: str = Field("test", description="split to evaluate")
     decoding: Decoding = Decoding()
 
     @model_validator(mode="after")

@@ -40,7 +40,7 @@ class Model(Section):
         "openai", description="name in the config's `weights`; null: random (demo and tests)"
     )
     audio_init: Literal["vision", "scratch"] = Field(
-        "vision", description="audio tower starts from the vision tower, or from nothing"
+        "vision", description="initial weights of the audio tower: the vision tower's, or random"
     )
     type_token: TypeToken = Field(
         "single",
@@ -52,16 +52,16 @@ class Model(Section):
     )
     joint_layers: int = Field(4, ge=1, description="layers of the joint encoder")
     joint: JointStyle = added(
-        "clip", "joint encoder: starts from the text tower; or BERT's style, from nothing"
+        "clip", "joint encoder: initialised from the text tower; or in BERT's style, randomly"
     )
     fusion: Fusion = added(
         "global_to_global",
         "retrieval: mean of pooled vectors; joint encoder over the clip (global_to_local), with "
         "the end token (tight), with every token (local_to_local); a gate (feat2..., query2...); "
-        "or, of vision alone, CLIP4Clip's transformer over frames (temporal)",
+        "or, for vision only, CLIP4Clip's transformer over frames (temporal)",
     )
     activation: Activation = added(
-        "quick_gelu", "what CLIP was trained with: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
+        "quick_gelu", "activation of the CLIP weights: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
     )
 
     def towers(self) -> "Model":
@@ -72,13 +72,13 @@ class Model(Section):
 class Inputs(Section):
     """How a cached clip becomes tensors (facts 1.4-1.7, 4)."""
 
-    max_frames: int = Field(12, ge=1, description="spread evenly over the clip")
-    max_segments: int = Field(10, ge=1, description="of 1.792 s; the central ones are kept")
+    max_frames: int = Field(12, ge=1, description="frames, spread evenly over the clip")
+    max_segments: int = Field(10, ge=1, description="segments of 1.792 s; central ones are kept")
     max_words: int = Field(32, ge=3, le=77, description="tokens with start and end")
     extra_word: bool = added(
         False,
-        "captioning: max_words tokens are read, as many predicted, and up to as many written, so "
-        "that a caption keeps one more word (released, facts 8.2); else one fewer of each",
+        "captioning: max_words tokens are read, predicted and, at most, written, so that a caption "
+        "has one more word (released, facts 8.2); else one fewer of each",
     )
     extra_segment: bool = Field(
         False, description="one all-padding segment when T is a multiple of 224 (released, D5)"
@@ -139,10 +139,10 @@ class Objective(Section):
     scale: float = Field(FIXED_SCALE, gt=0, description="1 / temperature, while that is fixed")
     symmetric: bool = Field(True, description="both directions; false: text -> video only (D10)")
     temperature: Literal["fixed", "learnable"] = added(
-        "fixed", "learnable: CLIP's logit_scale, from its weights on, at most 100; by head_lr"
+        "fixed", "learnable: CLIP's logit_scale from its weights, at most 100, with head_lr"
     )
     multi_positive: bool = added(
-        False, "all samples of one clip are each other's positives (inter); else the pair alone"
+        False, "all samples of one clip are each other's positives (inter); else only the pair"
     )
     second_stage: Literal["repaired", "released"] = added(
         "repaired",
@@ -166,12 +166,12 @@ class Objective(Section):
 
 
 class Freeze(Section):
-    """Parameters that do not learn, beside those that the stage freezes anyway (facts 3.4)."""
+    """Frozen parameters, in addition to those of the stage (facts 3.4)."""
 
     layer_num: int | None = Field(
         None,
         ge=0,
-        description="CLIP4Clip's rule: of CLIP only blocks from this one on learn, and ln_final, "
+        description="CLIP4Clip's rule: CLIP trains only from this block on, and ln_final, "
         "text_projection and vision.proj; null: all of it",
     )
     prefixes: list[str] = Field(
@@ -201,10 +201,10 @@ class Optimiser(Section):
     precision: Literal["full", "half_weights"] = added(
         "full",
         "full: fp32 weights and moments. half_weights: a STUDY of the released fp16 towers (facts "
-        "6.6); its numbers are labelled, and are not to be mixed with others; bert_adam only",
+        "6.6); its numbers are labelled and must not be mixed with others; bert_adam only",
     )
     lr: float = Field(1e-6, gt=0, description="peak, pretrained towers")
-    head_lr: float = Field(5e-4, gt=0, description="peak, modules that start from nothing")
+    head_lr: float = Field(5e-4, gt=0, description="peak, randomly initialised modules")
     weight_decay: float = Field(0.2, ge=0, description="decoupled")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment")
     beta2: float = Field(0.98, ge=0, lt=1, description="decay of the second moment")
@@ -215,21 +215,20 @@ class Optimiser(Section):
     )
     ema: float | None = added(
         None,
-        "decay of a moving average of the weights, such as 0.999, which is then validated, "
+        "decay of a moving average of the weights, such as 0.999; the average is validated, "
         "selected and published; null: none",
     )
     epochs: int = Field(5, ge=1, description="passes over the training clips")
     batch_size: int = Field(
         128,
         ge=2,
-        description="clips in one step, over all ranks; fewer where an epoch has fewer, which is "
-        "reported",
+        description="clips per step, over all ranks; fewer if an epoch has fewer (reported)",
     )
     microbatch: int | None = runtime(
         None,
         ge=1,
-        description="clips on the device at once, on each rank; a contrast is still over the whole "
-        "batch (gradient caching: each clip is encoded twice); null: all",
+        description="clips on the device at once, on each rank; the contrastive loss is still over "
+        "the whole batch (gradient caching: each clip is encoded twice); null: all",
     )
 
     @model_validator(mode="after")
@@ -247,10 +246,10 @@ class Optimiser(Section):
 
 
 class Decoding(Section):
-    """How captions are written (facts 8.3). The default is greedy: the likeliest next word."""
+    """Caption decoding (facts 8.3). The default is greedy: the likeliest next token."""
 
     method: Literal["greedy", "beam", "sampling"] = Field(
-        "greedy", description="likeliest word; `beams` hypotheses at once; words drawn, seeded"
+        "greedy", description="likeliest token; beam search; seeded sampling"
     )
     beams: int = Field(5, ge=1, description="beam: hypotheses kept per clip")
     length_penalty: float = Field(
@@ -260,15 +259,20 @@ class Decoding(Section):
         0, ge=0, description="no run of this many tokens twice in a caption; 0: no limit"
     )
     stopping: Literal["frozen", "released"] = Field(
-        "frozen", description="beam: ended hypotheses keep their score, or grow on (released)"
+        "frozen",
+        description="beam: finished hypotheses keep their score, or grow on (released)",
     )
     positions: Literal["fixed", "sliding"] = Field(
-        "fixed", description="of vision and audio: as in training, or after the words (released)"
+        "fixed",
+        description="vision and audio: positions as in training, or after the words (released)",
     )
     cache: bool = Field(True, description="keep keys and values of earlier words; fixed only")
     temperature: float = Field(1.0, gt=0, description="sampling: logits are divided by it")
     top_p: float = Field(
-        1.0, gt=0, le=1, description="sampling: from the likeliest words of this probability"
+        1.0,
+        gt=0,
+        le=1,
+        description="sampling: from the likeliest tokens of this probability",
     )
 
     @model_validator(mode="after")

@@ -18,10 +18,10 @@ class Settings(Section):
     model: Model = Model()
     inputs: Inputs = Inputs()
     cache: Cache = Field(Cache(), description="the audio front-end and the rate of frames")
-    task: Task | None = Field(None, description="null: towers alone, as pre-training leaves them")
+    task: Task | None = Field(None, description="null: only towers, as after pre-training")
     modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
     nonverbal_share: float | None = Field(
-        0.5, ge=0, le=1, description="type token it was trained with; null: several, say which"
+        0.5, ge=0, le=1, description="type token of its training; null: it had several"
     )
     classes: list[str] | None = Field(None, description="names of a probe's outputs, in order")
 

@@ -44,7 +44,7 @@ class Row(Section):
     seeds: list[int] | None = Field(None, min_length=1, description="if not the table's")
     set: dict[str, Any] = Field({}, description="changes to the table's base, keys of Recipe")
     variant: Variant | None = Field(
-        None, description="another sound at test; rows that differ in it alone are one evaluation"
+        None, description="other audio at test; rows that differ only in it share one evaluation"
     )
 
     _once = field_validator("seeds")(each_once)
@@ -55,38 +55,36 @@ class Table(Section):
 
     table: Name = Field(description="as the file is named")
     title: OneLine = Field(description="heading in print")
-    caption: Printable = Field("", description="what the table shows")
-    note: Printable = Field("", description="printed with the table")
+    caption: Printable = Field("", description="content of the table")
+    note: Printable = Field("", description="footnote of the table")
     paper_table: str | None = Field(
-        None, description="table of paper.tsv, if not the same; none: compare with nothing"
+        None, description="table of paper.tsv, if not the same; none: no published numbers"
     )
-    comparable: bool = Field(True, description="false: paper's numbers without a verdict")
+    comparable: bool = Field(True, description="false: show the paper's numbers without a verdict")
     gallery: Galleries = Field(
         "all",
-        description="clips that are ranked: all, or those with a sound of their own; both: a line "
-        "for each",
+        description="clips that are ranked: all, or those with their own audio; both: a line for "
+        "each",
     )
     galleries: dict[str, Galleries] = Field({}, description="by dataset, if not the table's")
     seeds: list[int] = Field([0], min_length=1, description="of fine-tuning; the spread is shown")
     folds: dict[str, list[int]] = Field(
-        {}, description="by dataset: each number stands for {fold} in turn; a cell is their mean"
+        {}, description="by dataset: values of {fold}; a cell is the mean over them"
     )
     together_with: list[Name] = Field(
-        [], description="tables whose variants are scored too, so that one evaluation serves both"
+        [], description="tables whose variants are scored in the same evaluation"
     )
     sweep: Literal["nonverbal_share"] | None = Field(
         None, description="draw the columns as lines over this value of the rows' variants"
     )
-    costs: bool = Field(
-        False, description="show what pre-training took beside the numbers: the paper's and ours"
-    )
+    costs: bool = Field(False, description="show the cost of pre-training, the paper's and ours")
     columns: list[Column] = Field(min_length=1, description="see below")
-    base: dict[str, Any] = Field({}, description="what every row has: keys of Recipe")
-    datasets: dict[str, dict[str, Any]] = Field({}, description="what differs by dataset")
+    base: dict[str, Any] = Field({}, description="recipe of every row: keys of Recipe")
+    datasets: dict[str, dict[str, Any]] = Field({}, description="changes of the recipe by dataset")
     presets: dict[Preset, dict[str, dict[str, Any]]] = Field(
         {},
-        description="what differs by dataset in rows of a preset: `released: {NAME: {...}}`; "
-        "released_half has what released has",
+        description="changes by dataset in rows of a preset: `released: {NAME: {...}}`; "
+        "released_half has those of released too",
     )
     rows: list[Row] = Field(min_length=1, description="see below")
 

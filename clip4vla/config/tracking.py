@@ -15,8 +15,8 @@ class Tracking(Section):
 
     sink: Literal["off", "live", "deferred"] = runtime(
         "deferred",
-        description="off; live: a server is fed while runs go on; deferred: `clip4vla sync`, the "
-        "last rule of `all`, replays finished ones, which live does too",
+        description="off; live: send runs to a server while they run; deferred: send finished runs "
+        "by `clip4vla sync`, the last rule of `all`, which also completes live runs",
     )
     uri: str | None = runtime(
         None,

@@ -16,15 +16,15 @@ NO_AUDIO_POLICIES = ("none", "zeros")  # silent clips stay without audio
 class Variant(Section):
     """Changes of one variant; other settings are those of the evaluation itself."""
 
-    missing_audio: AudioPolicy | None = Field(None, description="silent clips; null: as the row")
+    missing_audio: AudioPolicy | None = Field(None, description="of silent clips; null: the row's")
     audio: AudioControl = Field(
         "own",
-        description="of clips with sound: their own; none at all (silent); that of another clip "
+        description="audio of clips with audio: their own; none (silent); another clip's "
         "(shuffled); that of a clip of another kind (swapped)",
     )
-    frames: bool = Field(True, description="false: without pictures, the sound alone")
+    frames: bool = Field(True, description="false: audio only, without frames")
     nonverbal_share: float | None = Field(
-        None, ge=0, le=1, description="type token at test: 0 is [VB], 1 is [NB]; null: as the row"
+        None, ge=0, le=1, description="type token at test: 0 is [VB], 1 is [NB]; null: the row's"
     )
 
     @property

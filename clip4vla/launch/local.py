@@ -1,7 +1,7 @@
 """Run a training in several processes on this machine, one for each GPU.
 
 torchrun could start the same command. It is not used because it hides the exit codes of the ranks,
-by which a training says that it has to be resumed later.
+by which a training asks to be resumed later.
 """
 
 import os

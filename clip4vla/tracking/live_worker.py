@@ -2,7 +2,7 @@
 
 The first line is a Spec. {"saved": BYTES} follows while the stage runs, and {"end": HOW} comes
 last. The child sends only those rows of the curve that are in a checkpoint, so that a resume never
-takes back what was sent; the position of the run beyond its checkpoint is shown under progress/.
+takes back rows that were sent. The current step, beyond the checkpoint, is shown under progress/.
 Metrics keep their times of metrics.jsonl, so that sending them twice adds nothing. While the server
 is away the files are the buffer. When the pipe ends, however the stage died, the child exits within
 a bounded time.

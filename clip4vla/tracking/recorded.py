@@ -34,7 +34,7 @@ def check_recorded(path: str | Path, key: str | None = None) -> bool:
 
 
 def record_problem(record: Record, name: str, path: Path) -> str | None:
-    """Return what is wrong with a file of a record; None for nothing."""
+    """Return the problem of a file of a record; None if it is unchanged."""
     if not path.is_file():
         return "missing, although record.json names it"
     if sha256_of_file(path) != record.files[name]:

@@ -40,7 +40,7 @@ CHECKED = "files_checked"
 
 @dataclass
 class SyncReport:
-    """Counts of what a sync did, and the command that shows the store."""
+    """Counts of the runs that a sync wrote or skipped, and the command that shows the store."""
 
     added: int = 0
     skipped: int = 0

@@ -8,7 +8,7 @@ import typer
 
 from clip4vla.common.errors import printable
 
-checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: look, take, hand out.")
+checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: inspect, import, export.")
 
 
 def _tell(line: str) -> None:
@@ -21,7 +21,7 @@ def checkpoint_inspect(
     path: Annotated[Path, typer.Argument(help="A file of weights of any kind.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a file of weights is and holds. Nothing that is in it runs."""
+    """Describe a file of weights. No code in it is executed."""
     from clip4vla.stages import checkpoints as stage
 
     report = stage.inspect(path)
@@ -33,7 +33,7 @@ def checkpoint_import(
     path: Annotated[Path, typer.Argument(help="CLIP, CLIP4VLA, MCLIP4VLA or an older file.")],
     out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
     fresh: Annotated[
-        list[str] | None, typer.Option(help="A part to start anew, such as audio; repeatable.")
+        list[str] | None, typer.Option(help="A part to initialise anew, such as audio; repeatable.")
     ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="A part of the file to leave out; repeatable.")
@@ -49,7 +49,7 @@ def checkpoint_import(
         Path | None, typer.Option(help="Names of a probe's classes, one a line, in its order.")
     ] = None,
 ) -> None:
-    """Take a file of weights over: every tensor finds its place, or nothing is written."""
+    """Convert a file of weights to ours. Nothing is written unless every tensor fits."""
     from clip4vla.stages import checkpoints as stage
 
     stage.import_(
@@ -69,14 +69,15 @@ def checkpoint_export(
     source: Annotated[str, typer.Argument(help="A run key, or a file of ours.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     names: Annotated[
-        Literal["ours", "released"], typer.Option(help="Ours, or of the released code.")
+        Literal["ours", "released"],
+        typer.Option(help="Tensor names: ours, or the released code's."),
     ] = "ours",
     metrics: Annotated[
         list[Path] | None,
-        typer.Option(help="A metrics.json for the card; without, those in results/ are found."),
+        typer.Option(help="A metrics.json for the card; default: those in results/."),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--license", help="What the card states, such as cc-by-4.0.")
+        str | None, typer.Option("--license", help="Licence on the card, such as cc-by-4.0.")
     ] = None,
 ) -> None:
     """Write weights, config.json and a model card into a folder."""

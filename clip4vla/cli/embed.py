@@ -12,7 +12,7 @@ embed = typer.Typer(
 Checkpoint = Annotated[
     Path, typer.Argument(help="A model.safetensors that this project trained or imported.")
 ]
-Media = Annotated[list[Path], typer.Argument(help="Files, and folders with all below them.")]
+Media = Annotated[list[Path], typer.Argument(help="Files, and folders with their subfolders.")]
 Out = Annotated[Path, typer.Option(help="The table to write: .npz or .parquet.")]
 Pool = Annotated[
     Literal["mean", "none"],
@@ -22,7 +22,7 @@ Every = Annotated[
     float | None,
     typer.Option(help="Cut each file into windows of this many seconds, each one a clip."),
 ]
-Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; a GPU if there is one.")]
+Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default: a GPU, if any.")]
 Batch = Annotated[int, typer.Option(min=1, help="Frames or segments that pass a tower at once.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads, and processes that decode.")]
 
@@ -41,7 +41,7 @@ def embed_text(
     device: Device = None,
     threads: Threads = 2,
 ) -> None:
-    """One vector for each sentence. Interrupted, the same command goes on from there."""
+    """Embed sentences, one vector each. An interrupted command resumes when run again."""
     from clip4vla.stages import embed as stage
 
     stage.embed_texts(checkpoint, inputs, out, column=column, device=device, threads=threads)
@@ -62,7 +62,7 @@ def embed_audio(
     batch_size: Batch = 64,
     threads: Threads = 2,
 ) -> None:
-    """Vectors of what is heard in sound and video files. Interrupted, run the same again."""
+    """Embed the audio of sound and video files. An interrupted command resumes when run again."""
     from clip4vla.stages import embed as stage
 
     options = stage.Options(pool=pool, every=every, nonverbal_share=nonverbal_share)
@@ -89,7 +89,7 @@ def embed_video(
     batch_size: Batch = 64,
     threads: Threads = 2,
 ) -> None:
-    """Vectors of what is seen in video files. Interrupted, run the same again."""
+    """Embed the frames of video files. An interrupted command resumes when run again."""
     from clip4vla.stages import embed as stage
 
     options = stage.Options(pool=pool, every=every)

@@ -1,4 +1,4 @@
-"""The command line: every rule of the workflow is one of these commands, runnable by hand.
+"""The command line; every rule of the workflow runs one of these commands.
 
 Heavy libraries are imported inside the commands, so that `--help` and `plan` answer at once.
 """
@@ -52,7 +52,7 @@ app = typer.Typer(
     "Snakemake calls these commands; each also works alone, from the folder that the workflow "
     "runs in. Start with `clip4vla doctor`, then `clip4vla plan`.",
 )
-config = typer.Typer(no_args_is_help=True, help="Look at what the config resolves to.")
+config = typer.Typer(no_args_is_help=True, help="Show the resolved config.")
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
@@ -66,7 +66,7 @@ app.add_typer(checkpoint, name="checkpoint")
 def version_option(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Handle options before the command."""
     if version:
         typer.echo(f"clip4vla {__version__}")
         raise typer.Exit()
@@ -74,14 +74,14 @@ def version_option(
 
 @app.command()
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="Where results shall go.")] = Path("."),
+    folder: Annotated[Path, typer.Argument(help="Folder for results.")] = Path("."),
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
     """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy.
 
-    Also check the MLflow server and the weights files of the config, and what YouTube needs where
-    it is a source.
+    Also check the MLflow server and the weights files of the config, and the requirements of
+    YouTube where it is a source.
     """
     from rich.console import Console
 
@@ -95,8 +95,8 @@ def doctor(
         used = [dataset for dataset in config.datasets.values() if dataset.enabled]
         from_youtube = any(dataset.source == "youtube" for dataset in used)
         weights = {name: item.path for name, item in config.weights.items() if item.path}
-    found = check(folder, tracking=tracking, from_youtube=from_youtube, weights=weights)
-    raise typer.Exit(report(found, Console()))
+    checks = check(folder, tracking=tracking, from_youtube=from_youtube, weights=weights)
+    raise typer.Exit(report(checks, Console()))
 
 
 @app.command()
@@ -108,10 +108,10 @@ def plan(
     values: Values = None,
     tflops: Annotated[
         float | None,
-        typer.Option(min=0.001, max=1e6, help="Effective speed of your GPU; else a V100's."),
+        typer.Option(min=0.001, max=1e6, help="Effective speed of your GPU; default: a V100's."),
     ] = None,
 ) -> None:
-    """Say what a target takes before anything is spent: runs, GPU hours, disk, downloads, gaps."""
+    """Estimate the cost of a target: runs, GPU hours, disk, downloads, missing files."""
     from clip4vla.config.targets import narrowed
     from clip4vla.cost.report import print_plan
     from clip4vla.stages.runs import unfit_tags
@@ -122,13 +122,13 @@ def plan(
 
 @app.command()
 def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """List what can be asked for by name: `snakemake TARGET`, `clip4vla plan TARGET`."""
+    """List the targets of `snakemake TARGET` and `clip4vla plan TARGET`."""
     from clip4vla.common.console import console
     from clip4vla.config.targets import targets
 
-    found, width = targets(checked_plan_of(config_files, values)), console().width
-    indent = min(max(map(len, found)) + 2, width // 2)
-    for name, line in found.items():
+    lines, width = targets(checked_plan_of(config_files, values)), console().width
+    indent = min(max(map(len, lines)) + 2, width // 2)
+    for name, line in lines.items():
         text = textwrap.fill(
             line, width, initial_indent=name.ljust(indent), subsequent_indent=" " * indent
         )
@@ -171,7 +171,7 @@ def train(
         float | None, typer.Option(help="Save and stop (exit 75) before this many seconds.")
     ] = None,
 ) -> None:
-    """Pre-train or fine-tune one run. Killed at any moment, the same command goes on from there."""
+    """Pre-train or fine-tune one run. It can be interrupted at any time and resumes."""
     from clip4vla.stages import runs as stage
 
     stage.train(plan_of(config_files, values), run_key, threads, max_seconds)
@@ -181,7 +181,7 @@ def train(
 def not_finite(
     folder: Annotated[Path, typer.Argument(help="runs/KEY/not-finite-step-...")],
 ) -> None:
-    """Show what a training left when its loss or a gradient was NaN or infinite."""
+    """Show the dump of a training whose loss or gradient was NaN or infinite."""
     from clip4vla.training.not_finite import show
 
     typer.echo(show(folder))
@@ -193,7 +193,7 @@ def launch(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
     launcher: Annotated[
-        str, typer.Option(help="local: on this machine. slurm: as one job over all nodes.")
+        str, typer.Option(help="local: on this machine. slurm: as one job on all nodes.")
     ] = "local",
     nodes: Annotated[int, typer.Option(min=1, help="slurm: machines.")] = 1,
     gpus_per_node: Annotated[
@@ -203,8 +203,8 @@ def launch(
     threads: Threads = 2,
     mem_mb: Annotated[int, typer.Option(min=0, help="slurm: memory of every node.")] = 0,
     minutes: Annotated[int, typer.Option(min=1, help="slurm: time limit of one job.")] = 60,
-    partition: Annotated[str, typer.Option(help="slurm: where to run.")] = "any",
-    account: Annotated[str, typer.Option(help="slurm: who pays.")] = "any",
+    partition: Annotated[str, typer.Option(help="slurm: partition.")] = "any",
+    account: Annotated[str, typer.Option(help="slurm: account.")] = "any",
     constraint: Annotated[str, typer.Option(help="slurm: features of the nodes.")] = "any",
     qos: Annotated[str, typer.Option(help="slurm: quality of service.")] = "any",
     extra: Annotated[
@@ -213,7 +213,7 @@ def launch(
 ) -> None:
     """Train one run on several GPUs or nodes, and wait for its end.
 
-    Run again, it attaches to the Slurm job that is still there, or goes on from the checkpoint.
+    Run again, it attaches to the Slurm job if that still exists, or resumes from the checkpoint.
     """
     from clip4vla.launch.request import Request
     from clip4vla.stages import runs as stage
@@ -269,9 +269,9 @@ def sync(
         typer.Option(help="http://HOST:PORT or sqlite:///PATH, instead of the config's."),
     ] = None,
 ) -> None:
-    """Replay the records of finished stages into MLflow; a second time adds nothing.
+    """Send the records of finished stages to MLflow; sending them again adds nothing.
 
-    Live runs that lost their server are completed. Where: `tracking` in the config.
+    Live runs that lost their server are completed. The target is `tracking` in the config.
     """
     from clip4vla.stages import tracking as stage
 
@@ -280,7 +280,7 @@ def sync(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what users and machines do wrong into one line; anything else keeps its traceback."""
+    """Print errors of users and machines as one line; other errors keep their traceback."""
     try:
         yield
     except UserError as error:
@@ -294,17 +294,17 @@ def one_line_errors() -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> None:
-    """Print the message and leave."""
+    """Print a message and exit."""
     for line in message.splitlines():
         print(f"clip4vla: {printable(line)}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Entry point of the `clip4vla` command."""
+    """Run the `clip4vla` command."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     _open_standard_streams()
-    # A file of ours is UTF-8, wherever it is written.
+    # Output that is redirected to a file is UTF-8, whatever the locale.
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
     if not sys.stderr.isatty():
@@ -314,9 +314,9 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _open_standard_streams() -> None:
-    """Put the null device where a standard stream is closed (`clip4vla ... >&-`).
+    """Replace closed standard streams (`clip4vla ... >&-`) by the null device.
 
-    Else the next file that is opened takes its number, and libraries write their messages into it.
+    Otherwise the next opened file gets their number, and libraries write messages into it.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -328,9 +328,9 @@ def _open_standard_streams() -> None:
 
 
 def _print_command(arguments: list[str]) -> None:
-    """The first line of every log: what to type to run the same by hand."""
+    """Print the command to run the same by hand, the first line of every log."""
     names = ("CLIP4VLA_CONFIG", "CLIP4VLA_SET")
     values = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
     line = shlex.join(["clip4vla", *arguments])
-    shown = re.sub(r"://\S*@", "://...@", " ".join(["$", *values, line]))  # it may be a password
+    shown = re.sub(r"://\S*@", "://...@", " ".join(["$", *values, line]))  # hides passwords
     print(shown, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Options that many commands share, and the plan that they lead to."""
+"""Options that many commands share, and the plan that they select."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from clip4vla.config.plan import Plan
 
 DEFAULT_CONFIG = [Path("config.yaml")]
+SET_EXAMPLE = 'pass an object such as {"targets": ["table5"]}'
 
 
 def _bases() -> list[Path]:
@@ -49,7 +50,7 @@ ConfigFiles = Annotated[
         "-c",
         envvar="CLIP4VLA_CONFIG",
         callback=_with_base,
-        help="Overrides of the base config.yaml, which is found by itself; later files win.",
+        help="Overrides of the base config.yaml, which is found automatically; later files win.",
     ),
 ]
 Values = Annotated[
@@ -66,22 +67,21 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads of this process."
 
 
 def overrides_of(values: str | None) -> dict[str, Any]:
-    """What `--set` says."""
+    """Return the overrides of `--set`."""
     try:
-        found = json.loads(values) if values else {}
+        overrides = json.loads(values) if values else {}
     except json.JSONDecodeError as error:
-        raise UserError(f"--set: not JSON ({error})") from None
-    if not isinstance(found, dict):
+        raise UserError(f"--set: not JSON ({error}). Fix: {SET_EXAMPLE}") from None
+    if not isinstance(overrides, dict):
         shown = (values or "").strip()
-        raise UserError(f'--set: an object {{"key": value}} is wanted, not {shown}')
-    return found
+        raise UserError(f"--set: {shown} is not a JSON object. Fix: {SET_EXAMPLE}")
+    return overrides
 
 
 def plan_of(files: list[Path], values: str | None) -> "Plan":
-    """The plan of these config files, as jobs take it.
+    """Make the plan of these config files for a job.
 
-    They read what they need and no more: a running training is put back into the queue and goes on,
-    whatever somebody writes into paper.tsv meanwhile.
+    It reads no other files, so that a requeued training resumes whatever happened to paper.tsv.
     """
     from clip4vla.config.planner import make_plan
 
@@ -89,7 +89,7 @@ def plan_of(files: list[Path], values: str | None) -> "Plan":
 
 
 def checked_plan_of(files: list[Path], values: str | None) -> "Plan":
-    """The same, with every name checked that the config alone cannot know: before anything runs."""
+    """Make the same plan, and check names that need other files, before anything runs."""
     from clip4vla.stages.planning import checked_plan
 
     return checked_plan(files, overrides_of(values))

@@ -1,4 +1,4 @@
-"""The commands `clip4vla runs ...`: what has been run here."""
+"""The commands `clip4vla runs ...`: runs of this working folder."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from clip4vla.cli.options import (
 )
 from clip4vla.common.errors import UserError
 
-runs = typer.Typer(no_args_is_help=True, help="What has been run here.")
+runs = typer.Typer(no_args_is_help=True, help="Runs of this working folder.")
 Key = Annotated[str, typer.Argument(help="Run key, 12 hex digits.")]
 Evaluation = Annotated[str, typer.Argument(help="Run key of an evaluation, or its folder.")]
 
@@ -28,9 +28,9 @@ def runs_ls(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
 ) -> None:
-    """List the runs of a target: how far each is, its first number, the row that needs it.
+    """List the runs of a target with state, headline number and the row that needs them.
 
-    Without a target, runs on disk that no row of the config needs come last.
+    Without a target, runs on disk that no row of the config needs are listed last.
     """
     from clip4vla.common.console import console, table
     from clip4vla.config.targets import narrowed
@@ -40,16 +40,16 @@ def runs_ls(
     whole = checked_plan_of(config_files, values)
     plan = narrowed(whole, target)
     listed = [*list_runs(plan), *(others_here(whole) if target == "all" else ())]
-    found = table("run key", "stage", "state", "number", "first row that needs it")
+    rows = table("run key", "stage", "state", "number", "first row that needs it")
     for run in listed:
-        found.add_row(run.key, run.stage, run.state, run.number, run.name)
+        rows.add_row(run.key, run.stage, run.state, run.number, run.name)
     why = f"; `clip4vla plan {target}` says why" if plan.without_data else ""
-    console().print(found if listed else f"no runs in {target}{why}")
+    console().print(rows if listed else f"no runs in {target}{why}")
 
 
 @runs.command("show")
 def runs_show(key: Key, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
-    """Print config, state, numbers and attempts of a run as JSON, of an unfinished one too."""
+    """Print config, state, numbers and attempts of a finished or unfinished run as JSON."""
     from clip4vla.runs.listing import show
 
     typer.echo(json.dumps(show(key, lambda: plan_of(config_files, values)), indent=2))
@@ -59,20 +59,20 @@ def runs_show(key: Key, config_files: ConfigFiles = DEFAULT_CONFIG, values: Valu
 def runs_diff(
     one: Key, two: Key, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
 ) -> None:
-    """Print what differs between two runs: settings, and the numbers that both have."""
+    """Print the settings that differ between two runs, and the numbers that both have."""
     from clip4vla.common.console import console, table
     from clip4vla.runs.listing import differences
 
-    settings, found = differences(one, two, lambda: plan_of(config_files, values))
+    settings, numbers = differences(one, two, lambda: plan_of(config_files, values))
     out = console()
     rows = table("setting", one, two)
     for name, pair in settings.items():
         rows.add_row(name, *pair)
     out.print(rows if settings else "the settings are the same")
     rows = table("number", one, two, "difference")
-    for name, (a, b) in found.items():
+    for name, (a, b) in numbers.items():
         rows.add_row(name, f"{a:g}", f"{b:g}", f"{b - a:+g}")
-    out.print(rows if found else "no number that both have")
+    out.print(rows if numbers else "no number that both have")
 
 
 @runs.command("compare")
@@ -81,15 +81,15 @@ def runs_compare(
     second: Evaluation,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Is one evaluation better than another? A paired test on the same clips and queries.
+    """Compare two evaluations by a paired test on the same clips and queries.
 
-    Differences are second minus first, with a 95 % interval over draws of clips and the p of a
-    permutation test that exchanges the two runs clip by clip. Runs on different clips are refused.
+    Differences are second minus first, with a 95 % bootstrap interval over clips and the p-value of
+    a permutation test that exchanges the runs clip by clip. Runs on different clips are refused.
     """
     from clip4vla.runs import compare as stage
 
-    found = stage.compare(first, second)
-    typer.echo(json.dumps(stage.as_json(found), indent=2) if as_json else stage.show(found))
+    result = stage.compare(first, second)
+    typer.echo(json.dumps(stage.as_json(result), indent=2) if as_json else stage.show(result))
 
 
 @runs.command("gc")
@@ -97,41 +97,41 @@ def runs_gc(
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove them, after a question.")
+        bool, typer.Option("--delete", help="Remove them, after confirmation.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask; needed where no terminal is.")
+        bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")
     ] = False,
 ) -> None:
-    """List runs here that no row uses, with state and size. The workflow deletes none.
+    """List runs on disk that no row uses, with state and size. The workflow deletes none.
 
-    A row of any table in the config's folder counts, also of one that is no target, and rows whose
-    data are disabled.
+    Rows of all tables in the config's folder count, including those that are not targets and those
+    whose data are disabled.
     """
     from clip4vla.common.console import console, table
     from clip4vla.config.planner import used_keys
     from clip4vla.cost.report import in_bytes
     from clip4vla.runs.removal import remove, unused
 
-    found = unused(used_keys(config_files, overrides_of(values)))
-    if not found:
+    leftover = unused(used_keys(config_files, overrides_of(values)))
+    if not leftover:
         typer.echo("every run here is used by a row")
         return
     rows = table("run key", "stage", "state", "of", "hours", "last changed", "size")
-    for run in found:
+    for run in leftover:
         changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
         hours, size = f"{run.hours:.1f}", in_bytes(run.size)
         rows.add_row(run.key, run.stage, run.state, run.about, hours, changed, size)
     console().print(rows)
-    whole = f"{len(found)} runs that no row uses, {in_bytes(sum(run.size for run in found))}"
-    typer.echo(whole + ("" if delete else "; --delete removes them for good"))
+    total = f"{len(leftover)} runs that no row uses, {in_bytes(sum(run.size for run in leftover))}"
+    typer.echo(total + ("" if delete else "; --delete removes them for good"))
     if not delete:
         return
     if not yes and not _at_a_terminal():
-        raise UserError("runs gc --delete: nobody is there to be asked: say --yes too")
+        raise UserError("runs gc --delete: not a terminal. Fix: pass --yes")
     if not yes:
         typer.confirm("Remove them for good?", abort=True)
-    for run in found:
+    for run in leftover:
         remove(run.key)
         typer.echo(f"{run.key} removed")
 

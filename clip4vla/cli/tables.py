@@ -14,8 +14,8 @@ Table = Annotated[str, typer.Argument(help=TABLE)]
 Out = Annotated[
     Path,
     typer.Option(
-        help="Folder to write into. `results` is the workflow's own: Snakemake takes what is "
-        "there for done."
+        help="Folder to write into. Not `results`: Snakemake treats existing outputs there as up "
+        "to date."
     ),
 ]
 PREVIEW = Path("results/preview")
@@ -25,7 +25,7 @@ PREVIEW = Path("results/preview")
 def tables_sheet(
     table: Table, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
 ) -> None:
-    """Print which runs fill the cells of a table, as JSON."""
+    """Print the runs that fill the cells of a table as JSON."""
     from clip4vla.stages import results as stage
 
     typer.echo(stage.sheet(checked_plan_of(config_files, values), table), nl=False)
@@ -33,12 +33,12 @@ def tables_sheet(
 
 @tables.command("build")
 def tables_build(
-    table: Annotated[str | None, typer.Argument(help=f"{TABLE} All of them without.")] = None,
+    table: Annotated[str | None, typer.Argument(help=f"{TABLE} Default: all of them.")] = None,
     config_files: ConfigFiles = DEFAULT_CONFIG,
     values: Values = None,
     out: Out = PREVIEW,
 ) -> None:
-    """Build one table or all (Markdown, HTML, LaTeX, CSV). Rows that have not run say so."""
+    """Build one table or all (Markdown, HTML, LaTeX, CSV). Missing rows are marked "not run"."""
     from clip4vla.stages import results as stage
 
     for path in stage.build(checked_plan_of(config_files, values), table, out):
@@ -62,7 +62,7 @@ def tables_row(
 def tables_page(
     config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None, out: Out = PREVIEW
 ) -> None:
-    """Draw the figures and put everything on one self-contained page, index.html."""
+    """Draw the figures, and write one self-contained page, index.html."""
     from clip4vla.stages import results as stage
 
     typer.echo(stage.page(checked_plan_of(config_files, values), out))

@@ -1,1 +1,1 @@
-"""What a plan will cost before anything is spent: GPU hours, disk, downloads. All estimates."""
+"""Estimates of the cost of a plan: GPU hours, disk, downloads."""

@@ -1,7 +1,6 @@
-"""What the estimates rest on: typical clips, one measured throughput, sizes of what is stored.
+"""Assumptions of the estimates: typical clips, one measured throughput, sizes of stored data.
 
-Nothing here enters a result. A number that a frozen dataset or a finished run knows better is
-taken from there.
+None of them enters a result. The numbers of a frozen dataset replace them.
 """
 
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Typical:
-    """A dataset's usual clip: its length, and the (clip, caption) samples it makes in training.
+    """Typical clip of a dataset: its length, and its number of (clip, caption) samples.
 
-    `clips`: different ones over all splits, where these overlap; None: they do not.
+    `clips`: distinct clips over all splits, where these overlap; None: they do not.
     """
 
     seconds: float
@@ -31,21 +30,21 @@ TYPICAL = {
     "audioset": Typical(10.0),
     "demo": Typical(6.0),
 }
-UNKNOWN = Typical(10.0)  # another reader's
+UNKNOWN = Typical(10.0)  # for any other reader
 
 STEPS_PER_SECOND = 125  # of a log-mel: a hop of 8 ms
 MEL_BANDS, BYTES = 224, 2  # float16
 JPEG_BYTES = 15_000  # a frame of 224 pixels: measured on the demo's clips
 MEDIA_BYTES_PER_SECOND = 100_000  # a download at 480p with sound, roughly
 
-# The one long training whose time is known: the authors' log of MSR-VTT (facts 7.7), 4 V100, every
+# The only long training of known duration: the authors' log of MSR-VTT (facts 7.7), 4 V100, every
 # tower trained in half precision; 12 frames, 16 segments and 32 words encoded whatever a clip has.
 LOG_STEP_SECONDS, LOG_BATCH, LOG_GPUS = 2.27, 128, 4
 LOG_FRAMES, LOG_SEGMENTS, LOG_WORDS = 12, 16, 32
 PAPER_DAYS = 48.0  # V100-days of the paper's pre-training (Table 6)
-CAPTION_WORDS = 10  # of a caption that is written
+CAPTION_WORDS = 10  # of a generated caption
 
 
 def typical(reader: str) -> Typical:
-    """The usual clip of a reader's dataset."""
+    """Return the typical clip of a reader's dataset."""
     return TYPICAL.get(reader, UNKNOWN)

@@ -1,4 +1,4 @@
-"""From a plan to what it will cost: GPU hours by run, downloads and disk by dataset."""
+"""Estimate of the cost of a plan: GPU hours by run, downloads and disk by dataset."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pau
 
 @dataclass(frozen=True)
 class RunCost:
-    """One run. `hours`: of one GPU; None where the sizes of its data are not declared."""
+    """Cost of one run. `hours`: of one GPU; None: the sizes of its data are not declared."""
 
     key: str
     stage: str
@@ -34,7 +34,7 @@ class RunCost:
 
 @dataclass(frozen=True)
 class DataCost:
-    """One dataset version in one cache. `frozen`: nothing is left to do."""
+    """Cost of one dataset version in one cache. `frozen`: nothing is left to do."""
 
     version: str
     clips: int | None
@@ -42,19 +42,19 @@ class DataCost:
     frozen: bool
     cache_bytes: float
     fetched: int  # clips that come over the network
-    fetch_hours: float  # at least: the pauses that the config asks for
-    media_bytes: float  # of what is fetched; a user's own files are not copied
+    fetch_hours: float  # at least, from the pauses of the config
+    media_bytes: float  # of downloads; a user's own files are not copied
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """All of a plan."""
+    """Cost of a plan."""
 
     runs: list[RunCost]
     data: list[DataCost]
 
     def hours(self, *, done: bool | None = None, stage: str | None = None) -> float:
-        """GPU hours of the runs that are (not) done, of one stage or of all."""
+        """Return GPU hours, of all runs or of those that are (not) done or of one stage."""
         return sum(
             run.hours or 0.0
             for run in self.runs
@@ -63,9 +63,9 @@ class Estimate:
 
 
 def estimate(plan: Plan, flops_per_second: float) -> Estimate:
-    """What a plan costs on a GPU of that effective speed (operations a second).
+    """Estimate the cost of a plan on a GPU of this effective speed (operations per second).
 
-    UserError for a frozen dataset whose manifest is not whole.
+    Raises UserError for a frozen dataset with a corrupt manifest.
     """
     counts = clip_counts(plan)
     names = plan.names()
@@ -87,25 +87,25 @@ def estimate(plan: Plan, flops_per_second: float) -> Estimate:
 
 
 def is_done(stage: str, key: str) -> bool:
-    """Whether a run has left all outputs of its stage."""
+    """Return whether all outputs of a run exist."""
     return all(Path(layout.result_dir(key), name).is_file() for name in layout.RUN_FILES[stage])
 
 
 def clip_counts(plan: Plan) -> Counts:
-    """Clips of every split: what a frozen version holds, else what the config declares."""
+    """Return the clips of every split: of the frozen version, else as the config declares."""
     counts: Counts = {}
     for version, name in plan.versions.items():
         for split, declared in plan.config.datasets[name].expected.items():
             sounding = declared.clips if declared.with_sound is None else declared.with_sound
             counts[version, split] = declared.clips, sounding
     for version, cache_id in plan.caches:
-        for split, found in (_frozen(version, cache_id) or {"splits": {}})["splits"].items():
-            counts[version, split] = found["usable"], found["usable"] - found["silent"]
+        for split, frozen in (_frozen(version, cache_id) or {"splits": {}})["splits"].items():
+            counts[version, split] = frozen["usable"], frozen["usable"] - frozen["silent"]
     return counts
 
 
 def _frozen(version: str, cache_id: str) -> dict[str, Any] | None:
-    """The manifest; None where the version is not frozen. UserError for one that is not whole."""
+    """Return the manifest; None if not frozen. Raises UserError for a corrupt one."""
     path = Path(layout.manifest(version, cache_id))
     return read_manifest(path) if path.is_file() else None
 
@@ -137,10 +137,10 @@ def _data_cost(plan: Plan, version: str, cache_id: str) -> DataCost:
 
 
 def _different_clips(dataset: Dataset, read: set[str]) -> int | None:
-    """Clips that the config leads one to expect; None where nothing is known.
+    """Return the expected number of distinct clips; None where nothing is known.
 
-    Splits overlap: their sum is too much for a dataset with folds. It is enough for a small part,
-    if the splits that are read are all declared.
+    Splits may overlap, so their sum is too large for a dataset with folds. It is used where it is
+    smaller and all splits that are read are declared.
     """
     declared = sum(split.clips for split in dataset.expected.values())
     usual = typical(dataset.reader).clips
@@ -150,6 +150,6 @@ def _different_clips(dataset: Dataset, read: set[str]) -> int | None:
 
 
 def cached_bytes_per_second(cache: Cache) -> float:
-    """Log-mel of stereo sound and JPEG frames, of one second of a clip."""
+    """Return the bytes of one second of a clip: log-mel of stereo sound, and JPEG frames."""
     channels = 3 if cache.log_mel.channels == "left_mean_right" else 1
     return STEPS_PER_SECOND * MEL_BANDS * BYTES * channels + cache.frames.fps * JPEG_BYTES

@@ -1,4 +1,4 @@
-"""A plan and its cost, printed."""
+"""Report of a plan and its cost."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ STAGES = ("pretrain", "substitute", "finetune", "evaluate")
 
 
 def print_plan(plan: Plan, tflops: float | None, unfit_tags: Sequence[str] = ()) -> None:
-    """Print data, runs with their state and first row, what is missing, and the sums.
+    """Print data, runs with their state and first row, missing files, and the sums.
 
     tflops: effective speed of one GPU in 1e12 operations a second; None: that of the authors' V100.
     unfit_tags: a line for each open_clip tag that does not fit.
@@ -39,7 +39,7 @@ def print_plan(plan: Plan, tflops: float | None, unfit_tags: Sequence[str] = ())
 
 def _data(cost: Estimate) -> Table:
     columns = ("dataset version", "clips", "shards", "state", "cache", "over the network")
-    found = table(*columns, title="Data")
+    rows = table(*columns, title="Data")
     for item in cost.data:
         clips = "not declared" if item.clips is None else f"{item.clips:,}"
         fetched = "nothing"
@@ -48,17 +48,17 @@ def _data(cost: Estimate) -> Table:
             fetched += f", {item.fetch_hours:,.0f} h of pauses" if item.fetch_hours >= 1 else ""
         state = "frozen" if item.frozen else "to do"
         size = in_bytes(item.cache_bytes)
-        found.add_row(item.version, clips, str(item.shards), state, size, fetched)
-    return found
+        rows.add_row(item.version, clips, str(item.shards), state, size, fetched)
+    return rows
 
 
 def _runs(cost: Estimate) -> Table:
     columns = ("run key", "stage", "state", "GPU hours", "first row that needs it")
-    found = table(*columns, title="Runs")
+    rows = table(*columns, title="Runs")
     for run in cost.runs:
         state = "done" if run.done else "to do"
-        found.add_row(run.key, run.stage, state, _hours(run.hours), run.name)
-    return found
+        rows.add_row(run.key, run.stage, state, _hours(run.hours), run.name)
+    return rows
 
 
 def _sums(cost: Estimate, tflops: float | None) -> list[str]:
@@ -79,7 +79,7 @@ def _sums(cost: Estimate, tflops: float | None) -> list[str]:
         pretraining = cost.hours(done=False, stage="pretrain")
         of_it = f" ({_days(pretraining)} of it pre-training; the paper's: {PAPER_DAYS:g} V100-days)"
         whole = f"GPU time to come: {_days(cost.hours(done=False))}"
-        # Beside what a tiny model takes, the paper's days say nothing.
+        # The paper's days do not help with a tiny model.
         lines.append(whole + (of_it if pretraining >= 1 else ""))
         lines.append(
             f"An estimate from the sizes of model and data, at {speed:.1f} effective TFLOP/s "
@@ -105,7 +105,7 @@ def _days(hours: float) -> str:
 
 
 def in_bytes(count: float) -> str:
-    """A size for people, in MB, GB or TB."""
+    """Format a size in MB, GB or TB."""
     for unit in ("MB", "GB"):
         count /= 1000 if unit == "GB" else 1e6
         if count < 1000:

@@ -1,4 +1,4 @@
-"""What one run computes: its samples and floating-point operations."""
+"""Floating-point operations of one run."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, th
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of a split: how many, how many of them sound, and what each makes the model do."""
+    """Clips of a split: their number, those with sound, and the average inputs of a clip."""
 
     count: int
     sounding: int
@@ -36,14 +36,14 @@ class Clips:
 
 
 def v100_flops() -> float:
-    """Operations a second of one V100 in the authors' own log of MSR-VTT: about 1e13."""
+    """Return operations per second of one V100 in the authors' log of MSR-VTT: about 1e13."""
     work = work_of("ViT-B-32")
     sample = (LOG_FRAMES + LOG_SEGMENTS) * work.image + work.text(LOG_WORDS)
     return 3.0 * sample * LOG_BATCH / LOG_STEP_SECONDS / LOG_GPUS
 
 
 def flops(plan: Plan, run: Run, counts: Counts) -> float:
-    """Operations of a run."""
+    """Return the operations of a run."""
     work = work_of(run.model.architecture)
     match run:
         case Pretrain():
@@ -57,7 +57,7 @@ def flops(plan: Plan, run: Run, counts: Counts) -> float:
 
 
 def clips_of(plan: Plan, run: Run, source: Source, counts: Counts) -> Clips:
-    """The clips of a split as a run reads them."""
+    """Return the clips of a split as a run reads them."""
     _, dataset = plan.dataset_of(source.dataset)
     usual: Typical = typical(dataset.reader)
     count, sounding = counts.get((source.dataset, source.split), (0, 0))
@@ -68,7 +68,7 @@ def clips_of(plan: Plan, run: Run, source: Source, counts: Counts) -> Clips:
 
 
 def _pretrain(plan: Plan, run: Pretrain, counts: Counts, work: Work) -> float:
-    """Equal parts of all sources: an epoch is as many of each as the smallest one has."""
+    """Count equal parts of all sources: an epoch has as many clips of each as the smallest one."""
     sources = [clips_of(plan, run, source, counts) for source in run.sources]
     least = min(clips.sounding for clips in sources)
     learns = run.trainable == "all"
@@ -97,7 +97,7 @@ def _finetune(plan: Plan, run: Finetune, counts: Counts, work: Work) -> float:
 
 
 def _head(run: Finetune | Evaluate, clips: Clips, work: Work, others: float) -> float:
-    """What stands on the towers, for one text and its clip among `others` clips."""
+    """Return the operations above the towers, for one text and its clip among `others` clips."""
     seen = clips.frames * ("vision" in run.modalities) + clips.segments * (
         "audio" in run.modalities
     )
@@ -118,7 +118,7 @@ def _words(run: Finetune | Evaluate) -> int:
 
 
 def _encoded(run: Finetune | Evaluate, clips: Clips, work: Work) -> float:
-    """One clip through the towers of the run's modalities."""
+    """Return the operations of one clip in the towers of the run's modalities."""
     frames = clips.frames if "vision" in run.modalities else 0
     segments = clips.segments if "audio" in run.modalities else 0
     return (frames + segments) * work.image

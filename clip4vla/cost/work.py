@@ -1,7 +1,7 @@
-"""Floating-point operations of the model's parts, from their sizes; no torch is needed for that.
+"""Floating-point operations of the model's parts, computed from their sizes without torch.
 
-A multiplication and an addition are two operations. A training step is three forward passes of
-what learns (forward, gradients of inputs, gradients of weights) and one of what is frozen.
+A multiplication and an addition are two operations. A training step costs three forward passes of
+trained parts (forward, gradients of inputs, gradients of weights) and one of frozen parts.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ IMAGE, CHANNELS, VOCABULARY = 224, 3, 49411
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of one pass: of a frame or a segment, of a text, and of the joint encoder."""
+    """Sizes of a model, and the operations of one forward pass of its parts."""
 
     width: int
     layers: int
@@ -29,37 +29,37 @@ class Work:
 
     @property
     def image(self) -> float:
-        """A frame through the vision tower; a segment through the audio tower is the same."""
+        """Return the operations of a frame in the vision tower, or a segment in the audio tower."""
         patches = (IMAGE // self.patch) ** 2
         embedding = 2.0 * patches * CHANNELS * self.patch**2 * self.width
         return embedding + self.layers * block(patches + 1, self.width)
 
     def text(self, words: int) -> float:
-        """A text of so many tokens, padding included."""
+        """Return the operations of a text of this many tokens, padding included."""
         return self.text_layers * block(words, self.text_width)
 
     def joint(self, positions: float, layers: int) -> float:
-        """A sequence of so many positions through the joint encoder."""
+        """Return the operations of a sequence of this many positions in the joint encoder."""
         return layers * block(positions, self.dim)
 
     @property
     def word(self) -> float:
-        """A word out of the vocabulary."""
+        """Return the operations of predicting a word of the vocabulary."""
         return 2.0 * self.dim * VOCABULARY
 
 
 def block(positions: float, width: int) -> float:
-    """One transformer block with an MLP of four times its width."""
+    """Return the operations of a transformer block with an MLP of four times its width."""
     return 2.0 * (12.0 * positions * width**2 + 2.0 * positions**2 * width)
 
 
 @lru_cache
 def work_of(architecture: str) -> Work:
-    """The work of an architecture, by name: one of ours or of open_clip's. UserError: unknown."""
+    """Return the work of one of our or open_clip's architectures. UserError for an unknown name."""
     folders = [OWN]
-    if found := importlib.util.find_spec("open_clip"):
+    if spec := importlib.util.find_spec("open_clip"):
         folders += [
-            Path(place) / "model_configs" for place in found.submodule_search_locations or ()
+            Path(place) / "model_configs" for place in spec.submodule_search_locations or ()
         ]
     names = [path.stem for folder in folders for path in folder.glob("*.json")]
     for folder in folders if architecture in names else ():

@@ -1,1 +1,1 @@
-"""Pages of examples: what an evaluation got right and wrong, and whose audio silent clips have."""
+"""HTML pages of examples: queries of an evaluation, and silent clips with their audio donors."""

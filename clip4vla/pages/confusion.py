@@ -1,37 +1,38 @@
-"""A confusion matrix as a drawing: rows are labels, columns what they were taken for."""
+"""Confusion matrix as an SVG: rows are labels, columns are predictions."""
 
 from collections import Counter
 from html import escape
 
-MOST, CELL, ROOM = 640, 90, 150  # pixels: the matrix, a cell of it at most, names beside it
+LARGEST, CELL, MARGIN = 640, 90, 150  # pixels: matrix and cell at most, space for names
 
 
 def confusion(labels: list[str], predicted: list[str]) -> str:
-    """An SVG whose cells are shares of their row; pointing at one tells the counts."""
+    """Return an SVG whose cells show shares of their row, with counts as tooltips."""
     classes = sorted(set(labels) | set(predicted))
-    found, sizes = Counter(zip(labels, predicted, strict=True)), Counter(labels)
+    pairs, sizes = Counter(zip(labels, predicted, strict=True)), Counter(labels)
     place = {name: index for index, name in enumerate(classes)}
-    cell = min(CELL, MOST / len(classes))
+    cell = min(CELL, LARGEST / len(classes))
     side = cell * len(classes)
+    outer = side + MARGIN
     font = max(4.0, min(12.0, 0.8 * cell))
     parts = [
-        f'<svg viewBox="0 0 {side + ROOM:g} {side + ROOM:g}" width="{side + ROOM:g}" role="img" '
+        f'<svg viewBox="0 0 {outer:g} {outer:g}" width="{outer:g}" role="img" '
         f'aria-label="confusion matrix" font-size="{font:.1f}" style="max-width:100%">'
     ]
     for name, index in place.items():
-        middle = ROOM + (index + 0.5) * cell
+        middle = MARGIN + (index + 0.5) * cell
         parts.append(
-            f'<text x="{ROOM - 5}" y="{middle:.1f}" text-anchor="end" dominant-baseline="middle">'
+            f'<text x="{MARGIN - 5}" y="{middle:.1f}" text-anchor="end" dominant-baseline="middle">'
             f"{escape(_short(name))} ({sizes[name]})</text>"
         )
         parts.append(
-            f'<text transform="translate({middle:.1f} {ROOM - 5}) rotate(-60)">'
+            f'<text transform="translate({middle:.1f} {MARGIN - 5}) rotate(-60)">'
             f"{escape(_short(name))}</text>"
         )
-    for (label, guess), count in sorted(found.items()):
+    for (label, guess), count in sorted(pairs.items()):
         share = count / sizes[label]
         colour = "#009e73" if label == guess else "#d55e00"
-        x, y = (ROOM + place[name] * cell for name in (guess, label))
+        x, y = (MARGIN + place[name] * cell for name in (guess, label))
         parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}" fill="{colour}" '
             f'fill-opacity="{0.12 + 0.88 * share:.2f}"><title>{escape(label)} taken for '
@@ -42,7 +43,7 @@ def confusion(labels: list[str], predicted: list[str]) -> str:
                 f'<text x="{x + cell / 2:.1f}" y="{y + cell / 2:.1f}" text-anchor="middle" '
                 f'dominant-baseline="middle" pointer-events="none">{count}</text>'
             )
-    box = f'x="{ROOM}" y="{ROOM}" width="{side:g}" height="{side:g}"'
+    box = f'x="{MARGIN}" y="{MARGIN}" width="{side:g}" height="{side:g}"'
     frame = f'<rect {box} fill="none" stroke="#9aa7b4"/>'
     return "\n".join([*parts, frame, "</svg>"])
 

@@ -1,4 +1,4 @@
-"""The contact sheet of a substitution: silent clips beside the clips whose sound they get."""
+"""Contact sheet of a substitution: silent clips beside their audio donors."""
 
 from html import escape
 from pathlib import Path
@@ -19,15 +19,16 @@ FOUND_BY = {
 
 
 def write_donors(cache: ClipCache, folder: Path) -> None:
-    """Write folder/donors.html from substitution.tsv and substitute.json: nearest and farthest.
+    """Write folder/donors.html from substitution.tsv and substitute.json.
 
-    Silent clips and donors are of one dataset version, that of `cache`.
+    The page shows the nearest and the farthest pairs. Silent clips and donors are of one dataset
+    version, that of `cache`.
     """
     summary = read_json(folder / "substitute.json")
     pairs = pd.read_csv(folder / "substitution.tsv", sep="\t", dtype={"clip_id": str, "donor": str})
     thumbnails = Thumbnails(cache)
     chosen = choose(pairs.cosine.to_numpy(dtype=float), names=("nearest", "farthest"))
-    some = []
+    shown = []
     for position, groups in chosen.items():
         pair = pairs.iloc[position]
         figures = [
@@ -36,10 +37,10 @@ def write_donors(cache: ClipCache, folder: Path) -> None:
             for what, clip in (("silent:", pair.clip_id), ("donor:", pair.donor))
         ]
         body = f'<div class="row">{"".join(figures)}<b>cosine {pair.cosine:.3f}</b></div>'
-        some.append(card(groups, {"cosine": pair.cosine}, body))
-    asked = ", ".join(f"{split} {count}" for split, count in sorted(summary["queries"].items()))
+        shown.append(card(groups, {"cosine": pair.cosine}, body))
+    splits = ", ".join(f"{split} {count}" for split, count in sorted(summary["queries"].items()))
     facts = [
-        f"Run {summary['run_key']}: {summary['silent']} silent clips ({asked}; one of two "
+        f"Run {summary['run_key']}: {summary['silent']} silent clips ({splits}; one of two "
         f"splits counts in both) and their nearest {summary['neighbours']} neighbours among "
         f"{summary['donors']} clips with sound of {summary['donors_dataset']}, split "
         f"{summary['donors_split']}. "
@@ -48,7 +49,7 @@ def write_donors(cache: ClipCache, folder: Path) -> None:
         f"{LEGEND} {FOUND_BY[summary['neighbours']]}",
     ]
     orders = {"cosine, nearest first": "cosine -1", "cosine, farthest first": "cosine 1"}
-    body = cards(some, counts(chosen), orders, "pairs") if some else "<p>No clip is silent.</p>"
+    body = cards(shown, counts(chosen), orders, "pairs") if shown else "<p>No clip is silent.</p>"
     write_text(
         folder / "donors.html", page("Silent clips and their donors", facts, body, thumbnails)
     )

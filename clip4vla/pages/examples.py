@@ -1,6 +1,6 @@
-"""One page per evaluation: what it was asked, what it answered, and what the answer looks like.
+"""One page per evaluation: queries, answers and thumbnails of the clips.
 
-A function of metrics.json, predictions.parquet and the cache alone: equal files give equal bytes.
+It depends only on metrics.json, predictions.parquet and the cache; equal files give equal bytes.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from clip4vla.pages.shell import card, cards, page, table
 from clip4vla.pages.thumbnails import LEGEND, Thumbnails
 
 CONTROLS = ("audio=silent", "audio=shuffled", "audio=swapped")  # the first that was scored
-REFERENCES = 5  # shown at once
+REFERENCES = 5  # shown before `more`
 LEADING = ("R1", "R5", "R10", "MedR", "BLEU4", "METEOR", "ROUGE_L", "CIDEr", "accuracy")
 GAINS = ("gain", "helped", "hurt")
 
@@ -39,7 +39,7 @@ def write_examples(cache: ClipCache, folder: Path) -> None:
 
 
 def _facts(metrics: dict) -> list[str]:
-    """What the page stands on."""
+    """Return the lines on run, data and policy."""
     coverage, gallery = metrics["coverage"], metrics["galleries"][_main(metrics)]
     expected = coverage["expected"] if coverage["expected"] is not None else "?"
     where = "all clips" if _main(metrics) == "all" else "clips with a sound of their own"
@@ -54,12 +54,12 @@ def _facts(metrics: dict) -> list[str]:
 
 
 def _main(metrics: dict) -> str:
-    """The gallery that the predictions are of."""
+    """Return the gallery that the predictions are of."""
     return "all" if "all" in metrics["galleries"] else "with_sound"
 
 
 def _scores(metrics: dict) -> str:
-    """Headline metrics of every gallery and variant; what own sound is worth, where known."""
+    """Return a table of headline metrics and gains of every gallery and variant."""
     lines = [("as evaluated", metrics)] + list(metrics.get("variants", {}).items())
     first = metrics["galleries"][_main(metrics)]["metrics"]
     names = [name for name in first if _measure(name) in LEADING]
@@ -67,27 +67,27 @@ def _scores(metrics: dict) -> str:
     names += [name for name in first if name.endswith(GAINS)]
     rows = []
     for label, scored in lines:
-        for gallery, found in sorted(scored["galleries"].items()):
-            values = [found["metrics"].get(name) for name in names]
+        for gallery, numbers in sorted(scored["galleries"].items()):
+            values = [numbers["metrics"].get(name) for name in names]
             shown = ["—" if value is None else f"{round(value, 1) + 0.0:.1f}" for value in values]
-            rows.append([label, gallery.replace("_", " "), str(found["n_queries"]), *shown])
+            rows.append([label, gallery.replace("_", " "), str(numbers["n_queries"]), *shown])
     return table(["", "gallery", "queries", *names], rows)
 
 
 def _measure(name: str) -> str:
-    """R1 of t2v_R1, CIDEr of CIDEr_whitespace."""
+    """Return R1 for t2v_R1, CIDEr for CIDEr_whitespace."""
     return name.removesuffix("_whitespace").removeprefix("t2v_").removeprefix("t2a_")
 
 
 class _Control(NamedTuple):
-    """The control that says what sound is worth, and its score of every query."""
+    """A control for the gain from own audio, with its score of every query."""
 
     name: str
     scores: pd.Series
 
 
 def _control(predictions: pd.DataFrame, score: str) -> _Control | None:
-    """The first control that was scored, on the larger gallery."""
+    """Return the first control that was scored, on the larger gallery."""
     for control in CONTROLS:
         for gallery in ("all", "with_sound"):
             if (column := f"{score}/{gallery}/{control}") in predictions:
@@ -96,7 +96,7 @@ def _control(predictions: pd.DataFrame, score: str) -> _Control | None:
 
 
 def _sound(row: pd.Series) -> str:
-    """Whose sound a clip had, in words."""
+    """Describe the source of a clip's audio."""
     text = {
         "own": "its own sound",
         "none": "no sound",
@@ -132,7 +132,7 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
             figures.append(_figure(thumbnails, clip_id, words, right))
         return f'<div class="row"><b>{label}</b>{"".join(figures)}</div>'
 
-    some = []
+    shown = []
     for position, groups in chosen.items():
         row = predictions.iloc[position]
         worth = None if gain is None or np.isnan(gain[position]) else float(gain[position])
@@ -147,11 +147,11 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
         other = None if control is None else row.get(f"top5/{control.name}")
         if control is not None and other is not None and not isinstance(other, float):
             body += answers(f"the same under {escape(control.name)}", row, other, False)
-        some.append(card(groups, {"rank": row["rank"], "gain": worth}, body + "</div></div>"))
+        shown.append(card(groups, {"rank": row["rank"], "gain": worth}, body + "</div></div>"))
     orders = {"rank, best first": "rank 1", "rank, worst first": "rank -1"}
     if gain is not None:
         orders |= {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
-    return cards(some, counts(chosen), orders)
+    return cards(shown, counts(chosen), orders)
 
 
 def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> str:
@@ -160,7 +160,7 @@ def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) 
     if control is not None:
         gain = (predictions.CIDEr - control.scores).to_numpy(dtype=float)
     chosen = choose(predictions.CIDEr.to_numpy(dtype=float), gain)
-    some = []
+    shown = []
     for position, groups in chosen.items():
         row = predictions.iloc[position]
         worth = None if gain is None or np.isnan(gain[position]) else float(gain[position])
@@ -169,20 +169,20 @@ def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) 
         body += f'<p class="said">{escape(row.hypothesis) or "(nothing)"}</p>'
         body += f'<p class="meta">CIDEr <b>{row.CIDEr:.1f}</b>; {_sound(row)}</p>'
         if control is not None and worth is not None:
-            said = f"{control.name}: “{row.get(f'hypothesis/{control.name}')}”"
-            said += f", CIDEr {control.scores.iloc[position]:.1f}"
-            body += f'<p class="meta">{escape(said)}</p>'
+            other = f"{control.name}: “{row.get(f'hypothesis/{control.name}')}”"
+            other += f", CIDEr {control.scores.iloc[position]:.1f}"
+            body += f'<p class="meta">{escape(other)}</p>'
         lines = [f"<li>{escape(text)}</li>" for text in row.references]
         body += f"<ul>{''.join(lines[:REFERENCES])}</ul>"
         if more := lines[REFERENCES:]:
             body += (
                 f"<details><summary>{len(more)} more</summary><ul>{''.join(more)}</ul></details>"
             )
-        some.append(card(groups, {"cider": row.CIDEr, "gain": worth}, body + "</div></div>"))
+        shown.append(card(groups, {"cider": row.CIDEr, "gain": worth}, body + "</div></div>"))
     orders = {"CIDEr, best first": "cider -1", "CIDEr, worst first": "cider 1"}
     if gain is not None:
         orders |= {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
-    return cards(some, counts(chosen), orders)
+    return cards(shown, counts(chosen), orders)
 
 
 def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> str:
@@ -193,13 +193,13 @@ def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -
         + ["right" if right.iloc[position] else "wrong"]
         for position, groups in chosen.items()
     }
-    some = []
+    shown = []
     for position, groups in chosen.items():
         row = predictions.iloc[position]
         verdict = "right" if right.iloc[position] else f"predicted {row.predicted}"
         body = f'<div class="with">{_figure(thumbnails, row.clip_id, escape(row.clip_id))}<div>'
         body += f'<p class="said">{escape(row.label)}</p><p class="meta">{escape(verdict)}; '
-        some.append(card(groups, {}, f"{body}{_sound(row)}</p></div></div>"))
+        shown.append(card(groups, {}, f"{body}{_sound(row)}</p></div></div>"))
     mixed = Counter(zip(predictions.label[~right], predictions.predicted[~right], strict=True))
     pairs = [[a, b, str(n)] for (a, b), n in sorted(mixed.items(), key=lambda i: (-i[1], i[0]))]
     return "\n".join(
@@ -208,6 +208,6 @@ def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -
             confusion(list(predictions.label), list(predictions.predicted)),
             table(["label", "taken for", "clips"], pairs[:20]) if pairs else "",
             "<h2>Clips</h2>",
-            cards(some, counts(chosen), {}, "pairs"),
+            cards(shown, counts(chosen), {}, "pairs"),
         ]
     )

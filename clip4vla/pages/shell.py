@@ -1,6 +1,6 @@
-"""A page in one file: style, cards that can be filtered and sorted, and the script for that.
+"""Shell of a self-contained page: style, cards to filter and sort, and the script for that.
 
-Captions and ids come from outside: every text goes through `escape`, also in attributes.
+Captions and ids are untrusted, so every text goes through `escape`, also in attributes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,7 +73,7 @@ find.oninput = show; order.onchange = sort; show();
 
 
 def card(groups: Iterable[str], numbers: Mapping[str, float | None], body: str) -> str:
-    """One thing to look at. `numbers`: what cards can be sorted by."""
+    """Return one card. `numbers`: the values that cards can be sorted by."""
     data = "".join(
         f' data-{name}="{value:g}"' for name, value in numbers.items() if value is not None
     )
@@ -81,13 +81,13 @@ def card(groups: Iterable[str], numbers: Mapping[str, float | None], body: str) 
 
 
 def cards(
-    some: list[str], groups: Mapping[str, int], orders: Mapping[str, str], kind: str = ""
+    shown: list[str], groups: Mapping[str, int], orders: Mapping[str, str], kind: str = ""
 ) -> str:
-    """Cards under a bar to choose a group, find a text and sort.
+    """Return cards under a bar to choose a group, find a text and sort.
 
-    groups: name -> how many; orders: label -> `number 1` (ascending) or `number -1`.
+    groups: name -> number of cards; orders: label -> `number 1` (ascending) or `number -1`.
     """
-    buttons = [f'<button data-group="" aria-pressed="true">all ({len(some)})</button>']
+    buttons = [f'<button data-group="" aria-pressed="true">all ({len(shown)})</button>']
     buttons += [
         f'<button data-group="{escape(name)}" aria-pressed="false">'
         f"{escape(name.replace('-', ' '))} ({count})</button>"
@@ -102,12 +102,12 @@ def cards(
         f'<select id="order" aria-label="sort">{"".join(options)}</select>',
         "<output></output>",
     ]
-    body = "\n".join(some)
+    body = "\n".join(shown)
     return f'<div class="bar">{" ".join(bar)}</div>\n<div class="cards {kind}">\n{body}\n</div>'
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A plain table of texts."""
+    """Return a plain HTML table of texts."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
@@ -115,7 +115,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def page(title: str, facts: list[str], body: str, thumbnails: Thumbnails) -> str:
-    """The whole page; `body` is HTML, all else is text."""
+    """Return the page; `body` is HTML, all else is text."""
     lines = "\n".join(f'<p class="facts">{escape(fact)}</p>' for fact in facts)
     script = f"<script>{SCRIPT}</script>\n" if '<div class="bar">' in body else ""
     return (

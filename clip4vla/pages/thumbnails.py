@@ -1,4 +1,4 @@
-"""A small picture of a clip: a frame from its middle, and its sound as a strip of log-mel."""
+"""Thumbnails of clips: a frame from the middle above the audio as a strip of log-mel."""
 
 import base64
 import io
@@ -11,30 +11,30 @@ from PIL import Image, ImageOps
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.errors import UserError
 
-WIDTH, FRAME, STRIP = 144, 80, 28  # pixels; whole blocks of JPEG, so that sound stays sound
-QUALITY = 60  # of JPEG: 3 to 5 KB a picture
+WIDTH, FRAME, STRIP = 144, 80, 28  # pixels; FRAME ends with a block of JPEG, so nothing blurs
+QUALITY = 60  # of JPEG: 3 to 5 KB per thumbnail
 QUIET, LOUD = np.array([16, 24, 48]), np.array([255, 214, 102])
 LEGEND = (
     "A picture is a frame from the middle of the clip above its own sound (log-mel, time to the "
     "right); grey where it has none."
 )
-EMPTY = (222, 227, 232)  # where there is no frame or no sound
+EMPTY = (222, 227, 232)  # grey in place of a missing frame or sound
 
 
 class Thumbnails:
-    """Pictures of clips as classes of a style sheet, each in the page once, however often shown."""
+    """Thumbnails as classes of a style sheet, so that a page contains each of them once."""
 
     def __init__(self, cache: ClipCache) -> None:
         self.cache = cache
         self.classes: dict[str, str] = {}
 
     def html(self, clip_id: str) -> str:
-        """An element that shows the clip; a clip that the cache does not have has an empty one."""
+        """Return an element that shows the clip."""
         name = self.classes.setdefault(clip_id, f"t{len(self.classes)}")
         return f'<i class="t {name}" role="img" aria-label="{escape(clip_id)}"></i>'
 
     def css(self) -> str:
-        """The pictures that were asked for, as data URIs."""
+        """Return the thumbnails of all clips that `html` was called for, as data URIs."""
         rules = [f".t{{width:{WIDTH}px;height:{FRAME + STRIP}px}}"]
         for clip_id, name in self.classes.items():
             data = base64.b64encode(picture(self.cache, clip_id)).decode()
@@ -43,9 +43,9 @@ class Thumbnails:
 
 
 def picture(cache: ClipCache, clip_id: str) -> bytes:
-    """JPEG of a clip, WIDTH x (FRAME + STRIP); grey where it has no frame or no sound of its own.
+    """Return a JPEG of a clip, WIDTH x (FRAME + STRIP); grey where it has no frame or no sound.
 
-    UserError for a clip that is not in the cache, or whose frame is no picture.
+    Raises UserError for a clip that is not in the cache, and for a corrupt frame.
     """
     canvas = Image.new("RGB", (WIDTH, FRAME + STRIP), EMPTY)
     jpegs = cache.read_frames(clip_id, 3)
@@ -54,8 +54,7 @@ def picture(cache: ClipCache, clip_id: str) -> bytes:
             frame = Image.open(io.BytesIO(jpegs[len(jpegs) // 2])).convert("RGB")
         except OSError:
             raise UserError(
-                f"clip {clip_id}: a frame is no whole JPEG: `clip4vla data verify --repair` builds "
-                "its shard again"
+                f"clip {clip_id}: corrupt JPEG frame. Fix: run `clip4vla data verify --repair`"
             ) from None
         canvas.paste(ImageOps.fit(frame, (WIDTH, FRAME)), (0, 0))
     log_mel = cache.read_log_mel(clip_id)
@@ -67,7 +66,7 @@ def picture(cache: ClipCache, clip_id: str) -> bytes:
 
 
 def sound_strip(log_mel: torch.Tensor) -> Image.Image:
-    """A log-mel [C, T, n_mels] as a picture, WIDTH x STRIP: time to the right, low bands below."""
+    """Draw a log-mel [C, T, n_mels], WIDTH x STRIP: time to the right, low bands below."""
     values = log_mel[len(log_mel) // 2].float().numpy().T[::-1]  # [n_mels, T]
     low, high = float(values.min()), float(values.max())
     grey = ((values - low) / max(high - low, 1e-6) * 255).astype(np.uint8)

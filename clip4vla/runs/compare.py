@@ -1,4 +1,4 @@
-"""Two finished evaluations side by side."""
+"""Comparison of two finished evaluations."""
 
 from pathlib import Path
 from typing import Any
@@ -11,30 +11,30 @@ from clip4vla.runs.paired import Comparison, compare_runs
 
 
 def compare(first: str, second: str) -> Comparison:
-    """The paired test of two evaluations, each a run key or a folder. UserError: why not."""
-    folders = _folder(first), _folder(second)
-    for folder, key in zip(folders, (first, second), strict=True):
+    """Run the paired test on two evaluations, each a run key or a folder."""
+    one, two = _folder(first), _folder(second)
+    for folder, key in ((one, first), (two, second)):
         if (path := folder / "metrics.json").is_file():
-            found = read_metrics(path)  # checks the file
+            metrics = read_metrics(path)  # checks the file
             if folder == Path(layout.result_dir(key)):
-                check_key(path, found, key)
-    return compare_runs(*folders)
+                check_key(path, metrics, key)
+    return compare_runs(one, two)
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
-    """Everything, with names."""
-    differences = {name: value._asdict() for name, value in found.differences.items()}
-    return found._asdict() | {"differences": differences, "rule": PAIRED_RULE}
+def as_json(result: Comparison) -> dict[str, Any]:
+    """Return a comparison with its rule as a JSON object."""
+    differences = {name: value._asdict() for name, value in result.differences.items()}
+    return result._asdict() | {"differences": differences, "rule": PAIRED_RULE}
 
 
-def show(found: Comparison) -> str:
-    """Lines for a terminal."""
+def show(result: Comparison) -> str:
+    """Return a comparison as lines for a terminal."""
     lines = [
-        f"{found.dataset}, protocol {found.protocol}: {found.n_queries} rows of {found.n_clips} "
-        f"clips, ids sha256 {found.ids_sha256[:12]}",
+        f"{result.dataset}, protocol {result.protocol}: {result.n_queries} rows of "
+        f"{result.n_clips} clips, ids sha256 {result.ids_sha256[:12]}",
         f"{'metric':12}{'first':>9}{'second':>9}{'second - first':>16}{'interval':>20}{'p':>9}",
     ]
-    for name, x in found.differences.items():
+    for name, x in result.differences.items():
         low, high = x.interval
         lines.append(
             f"{name:12}{x.first:9.2f}{x.second:9.2f}{x.difference:+16.2f}"
@@ -47,4 +47,4 @@ def _folder(key: str) -> Path:
     for folder in (Path(layout.result_dir(key)), Path(key)):
         if folder.is_dir():
             return folder
-    raise UserError(f"{key}: no finished evaluation; `clip4vla runs ls` lists them")
+    raise UserError(f"{key}: not a finished evaluation. Fix: give a key of `clip4vla runs ls`")

@@ -1,4 +1,4 @@
-"""The runs that a working folder holds: listed, shown and compared."""
+"""Runs of a working folder: list, show and compare them."""
 
 import json
 import re
@@ -21,13 +21,13 @@ from clip4vla.tracking.recorded import check_recorded
 KEY = re.compile(r"[0-9a-f]{12}")
 METRICS = "metrics.json"
 SUMMARIES = (METRICS, "train.json", "substitute.json")
-HEADLINES = ("t2v_R1", "t2a_R1", "CIDEr", "accuracy")  # of an evaluation, the first that it has
-Known = Callable[[], Plan] | None  # makes the plan, where that is needed
+HEADLINES = ("t2v_R1", "t2a_R1", "CIDEr", "accuracy")  # the first that an evaluation has
+Known = Callable[[], Plan] | None  # makes the plan, called only when needed
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One run: what it is, how far it is, and its first number."""
+    """One run with its state and headline number."""
 
     key: str
     stage: str
@@ -37,21 +37,28 @@ class Listed:
 
 
 def list_runs(plan: Plan) -> list[Listed]:
-    """Every run of the plan, by stage and row."""
+    """Return every run of the plan, by stage and row."""
     names = plan.names()
-    found = []
+    runs = []
     for stage in ("pretrain", "substitute", "finetune", "evaluate"):
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             state = state_of(stage, key)
-            found.append(Listed(key, stage, state, headline(key), names.get(key, "")))
-    return found
+            run = Listed(
+                key=key,
+                stage=stage,
+                state=state,
+                number=headline(key),
+                name=names.get(key, ""),
+            )
+            runs.append(run)
+    return runs
 
 
 def show(key: str, known: Known = None) -> dict[str, Any]:
-    """Config, state, numbers and attempts of a run that is here.
+    """Return config, state, numbers and attempts of a run of this working folder.
 
-    The config of one that is not finished is that of the plan that `known` makes. UserError when
-    the run is not here, nobody knows its config, or a file of it is damaged.
+    The config of an unfinished run is taken from the plan that `known` makes. Raises UserError when
+    the run has no outputs, its config is unknown, or one of its files is damaged.
     """
     folder, state = _folder(key), Path(layout.state_dir(key))
     config = _config(key, known)
@@ -67,7 +74,7 @@ def show(key: str, known: Known = None) -> dict[str, Any]:
 def differences(
     one: str, two: str, known: Known = None
 ) -> tuple[dict[str, tuple], dict[str, tuple]]:
-    """What differs between two runs: of the config, and numbers that both have; by dotted name.
+    """Return the settings that differ between two runs, and the numbers of both, by dotted name.
 
     `known` and UserError: see `show`.
     """
@@ -76,21 +83,20 @@ def differences(
     keys = sorted(set(configs[0]) | set(configs[1]))
     absent = "—"
     settings = {key: tuple(config.get(key, absent) for config in configs) for key in keys}
-    found = [_numbers(folder) for folder in folders]
-    shared = [name for name in found[0] if name in found[1]]
+    first, second = (_numbers(folder) for folder in folders)
     return (
         {name: values for name, values in settings.items() if values[0] != values[1]},
-        {name: (found[0][name], found[1][name]) for name in shared},
+        {name: (first[name], second[name]) for name in first if name in second},
     )
 
 
 def state_of(stage: str, key: str) -> str:
-    """How far a run of that stage is, in words: `done`, or see `progress`."""
+    """Return the state of a run: `done`, or its `progress`."""
     return "done" if is_done(stage, key) else progress(key)
 
 
 def progress(key: str) -> str:
-    """How far a run is that is not done, in words."""
+    """Describe the progress of a run that is not done."""
     folders = Path(layout.state_dir(key)), Path(layout.result_dir(key))
     steps = [int(path.stem[5:]) for path in folders[0].glob("state/step-*.pt")]
     if steps:
@@ -99,11 +105,13 @@ def progress(key: str) -> str:
 
 
 def _folder(key: str) -> Path:
-    """Where the run's outputs are or will be. UserError when there is nothing of it."""
+    """Return the folder of a run's outputs. UserError when it has neither outputs nor state."""
     folders = Path(layout.result_dir(key)), Path(layout.state_dir(key))
     if not KEY.fullmatch(key) or not any(folder.is_dir() for folder in folders):
         places = " and ".join(str(folder.parent) for folder in folders)
-        raise UserError(f"run {key!r} is not here ({places}); `clip4vla runs ls` lists them")
+        raise UserError(
+            f"run {key!r}: no outputs found ({places}). Fix: give a key of `clip4vla runs ls`"
+        )
     return folders[0]
 
 
@@ -114,14 +122,14 @@ def _config(key: str, known: Known) -> dict[str, Any]:
     planned = known().runs if known else {}
     if key not in planned:
         raise UserError(
-            f"{path}: not there: the run is not finished, and no row of the config has its key; "
-            "give its config with -c"
+            f"{path}: missing: the run is not finished, and no row of the config has its key. Fix: "
+            "pass its config with -c"
         )
     return planned[key].scientific()
 
 
 def _without_end(state: Path) -> list[dict[str, Any]]:
-    """The attempt that has not written its line: it is under way, or was killed."""
+    """Return the attempt without an end: it is running, or was killed."""
     try:
         return [read_json(state / "attempt.json") | {"end": "under way, or killed"}]
     except (FileNotFoundError, ValueError, TypeError):
@@ -129,11 +137,11 @@ def _without_end(state: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(folder: Path) -> dict[str, float]:
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name in SUMMARIES:
         if (folder / name).is_file():
-            found |= numbers(_summary(folder / name))
-    return found
+            values |= numbers(_summary(folder / name))
+    return values
 
 
 def _summary(path: Path) -> dict[str, Any]:
@@ -147,7 +155,7 @@ def _summary(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path}: not what a run leaves ({error}); delete it and run the stage again"
+            f"{path}: not the summary of a run ({error}). Fix: delete it and run the stage again"
         ) from None
 
 
@@ -158,7 +166,7 @@ def headline(key: str) -> str:
         return ""
     try:
         summary, _ = read_run_metrics(path.parent, key)
-    except UserError:  # one file hides no other run; `runs show` says what is wrong with it
+    except UserError:  # list the other runs all the same; `runs show` names the problem
         return f"{METRICS} is damaged"
     if gallery := summary.galleries.get(summary.gallery):
         for name in HEADLINES:
@@ -168,10 +176,10 @@ def headline(key: str) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return found
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat

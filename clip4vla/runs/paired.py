@@ -1,4 +1,4 @@
-"""The paired test of two evaluations: which is better, clip by clip, on the same queries."""
+"""Paired test of two evaluations on the same clips and queries."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -36,21 +36,27 @@ class Comparison(NamedTuple):
 def compare_runs(first: Path, second: Path) -> Comparison:
     """Compare the evaluations in two folders, each with metrics.json and predictions.parquet.
 
-    Raises UserError, naming both, when they are not of one task, the same clips or queries.
+    Raises UserError when they are of different tasks, clips or queries.
     """
     (one, rows), (two, others) = _read(first), _read(second)
     if one["task"] != two["task"]:
-        raise UserError(f"{first} is of task {one['task']} and {second} of {two['task']}")
-    main, other = (found["galleries"][found["gallery"]] for found in (one, two))
+        raise UserError(
+            f"{first} is of task {one['task']} and {second} of {two['task']}. Fix: compare "
+            "evaluations of one task"
+        )
+    main, other = (metrics["galleries"][metrics["gallery"]] for metrics in (one, two))
     if main["ids_sha256"] != other["ids_sha256"]:
         raise UserError(
             f"{first} and {second} scored different clips: {main['n_gallery']} "
             f"({one['gallery']}, ids {main['ids_sha256'][:12]}) and {other['n_gallery']} "
-            f"({two['gallery']}, ids {other['ids_sha256'][:12]}); evaluate both under policies "
-            "that score the same gallery"
+            f"({two['gallery']}, ids {other['ids_sha256'][:12]}). Fix: evaluate both under "
+            "policies that score the same gallery"
         )
-    if not _asked(one, rows).equals(_asked(two, others)):
-        raise UserError(f"{first} and {second} scored different queries of the same clips")
+    if not _queries(one, rows).equals(_queries(two, others)):
+        raise UserError(
+            f"{first} and {second} scored different queries of the same clips. Fix: compare "
+            "evaluations of the same captions"
+        )
     ids, clip = np.unique(rows.clip_id.to_numpy(), return_inverse=True)
     mine: Statistics
     theirs: Statistics
@@ -61,7 +67,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     if not set(mine) & set(theirs):
         raise UserError(
             f"{first} and {second} have no metric in common: {', '.join(mine)} and "
-            f"{', '.join(theirs)}"
+            f"{', '.join(theirs)}. Fix: compare evaluations of the same modalities"
         )
     return Comparison(
         dataset=one["dataset"],
@@ -77,21 +83,21 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
     paths = [folder / name for name in ("metrics.json", "predictions.parquet")]
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: not there; give the key of a finished evaluation")
-    found = read_json(paths[0])
-    verified = [check_recorded(path, found["run_key"]) for path in paths]
+            raise UserError(f"{path}: missing. Fix: give the key of a finished evaluation")
+    metrics = read_json(paths[0])
+    verified = [check_recorded(path, metrics["run_key"]) for path in paths]
     if not all(verified):
         warn_unverified(paths[0], len(paths))
-    columns = COLUMNS.get(found["task"], ["clip_id"])
-    rows = read_frame(paths[1], rerun("evaluate", found["run_key"]), columns)
-    if found["task"] == "captioning":  # hypotheses of every clip, CIDEr of the main gallery's
+    columns = COLUMNS.get(metrics["task"], ["clip_id"])
+    rows = read_frame(paths[1], rerun("evaluate", metrics["run_key"]), columns)
+    if metrics["task"] == "captioning":  # other galleries' clips have a hypothesis without CIDEr
         rows = rows[rows.CIDEr.notna()].reset_index(drop=True)
-    return found, rows
+    return metrics, rows
 
 
-def _asked(found: dict, rows: pd.DataFrame) -> pd.DataFrame:
-    """The questions behind the rows, which two runs must share."""
-    match found["task"]:
+def _queries(metrics: dict, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the queries behind the rows, which two runs must share."""
+    match metrics["task"]:
         case "retrieval":
             return rows[["clip_id", "caption"]]
         case "captioning":
@@ -103,7 +109,7 @@ def _asked(found: dict, rows: pd.DataFrame) -> pd.DataFrame:
 def _of_captions(
     first: pd.DataFrame, second: pd.DataFrame
 ) -> tuple[dict[str, Totals], dict[str, Totals]]:
-    """The caption scores of both, by clips in the order of their ids, in PTB's tokens."""
+    """Return the caption statistics of both, in PTB tokens, with clips sorted by id."""
     from clip4vla.metrics.captions import statistics_of
 
     references = {row.clip_id: list(row.references) for row in first.itertuples()}
@@ -112,11 +118,11 @@ def _of_captions(
     return mine, theirs
 
 
-def _statistics(found: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, Totals | Median]:
-    """The metrics of a run's rows, as functions of draws of clips. clip: [n], of each row."""
-    match found["task"]:
+def _statistics(metrics: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, Totals | Median]:
+    """Return the metrics of a run's rows as functions of draws. clip: [n], of each row."""
+    match metrics["task"]:
         case "retrieval":
-            forward, backward = directions(found["modalities"])
+            forward, backward = directions(metrics["modalities"])
             ones = np.ones(len(rows), dtype=np.int64)
             to_clip = Ranks(rows.rank_best.to_numpy(), rows.rank_worst.to_numpy(), ones)
             first = rows.drop_duplicates("clip_id").sort_values("clip_id")
@@ -125,7 +131,9 @@ def _statistics(found: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, 
             statistics = rank_statistics(to_clip, clip, forward)
             return statistics | rank_statistics(to_text, np.arange(len(first)), backward)
         case "classification":
-            right = (rows.label == rows.predicted).to_numpy()
-            return {"accuracy": mean(100.0 * right, clip)}
+            correct = (rows.label == rows.predicted).to_numpy()
+            return {"accuracy": mean(100.0 * correct, clip)}
         case task:
-            raise UserError(f"no paired test for {task}; give evaluations of one of the tasks")
+            raise UserError(
+                f"no paired test for task {task}. Fix: compare evaluations of {', '.join(COLUMNS)}"
+            )

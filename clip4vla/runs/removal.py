@@ -1,4 +1,4 @@
-"""The runs here that no row uses: what each of them is, and clearing them away."""
+"""Runs that no row uses: describe and remove them."""
 
 import fcntl
 import shutil
@@ -19,8 +19,11 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True)
 class Unused:
-    """A run. about: dataset versions and seed; hours: of the clock, of all attempts that ended;
-    size: bytes; changed: seconds since 1970."""
+    """A run that no row uses.
+
+    about: dataset versions and seed; hours: wall-clock time of all attempts that ended; size:
+    bytes; changed: seconds since 1970.
+    """
 
     key: str
     stage: str
@@ -32,27 +35,35 @@ class Unused:
 
 
 def unused(used: Collection[str]) -> list[Unused]:
-    """Every run that is here and not among the `used` keys."""
+    """Return every run of the working folder that is not among the `used` keys."""
     return [_described(key) for key in _here() if key not in used]
 
 
 def others_here(plan: Plan) -> list[Listed]:
     """Return the runs on disk that no row of the plan needs, of other targets or configs."""
     return [
-        Listed(run.key, run.stage, run.state, headline(run.key), "(not in this config)")
+        Listed(
+            key=run.key,
+            stage=run.stage,
+            state=run.state,
+            number=headline(run.key),
+            name="(not in this config)",
+        )
         for run in unused(plan.runs)
     ]
 
 
 def remove(key: str) -> None:
-    """Remove a run's outputs and state. UserError when a process works on it."""
+    """Remove a run's outputs and state. Raises UserError while a process is training it."""
     state = Path(layout.state_dir(key))
     if state.is_dir():
         with open(state / ".lock", "a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{state}: a process trains this run; stop it first") from None
+                raise UserError(
+                    f"{state}: a process is training this run. Fix: stop it first"
+                ) from None
             shutil.rmtree(state)
     shutil.rmtree(layout.result_dir(key), ignore_errors=True)
 
@@ -65,9 +76,9 @@ def _here() -> list[str]:
 
 def _described(key: str) -> Unused:
     folders = [Path(layout.result_dir(key)), Path(layout.state_dir(key))]
-    there = [path for folder in folders if folder.is_dir() for path in (folder, *folder.rglob("*"))]
-    facts = [path.lstat() for path in there]
-    size = sum(fact.st_size for path, fact in zip(there, facts, strict=True) if path.is_file())
+    paths = [path for folder in folders if folder.is_dir() for path in (folder, *folder.rglob("*"))]
+    stats = [path.lstat() for path in paths]
+    size = sum(stat.st_size for path, stat in zip(paths, stats, strict=True) if path.is_file())
     stage, about = UNKNOWN, UNKNOWN
     config = folders[0] / "config.json"
     if config.is_file():
@@ -79,8 +90,16 @@ def _described(key: str) -> Unused:
             stage, seed = run.stage, getattr(run, "seed", None)
             read = dict.fromkeys(source.dataset for source in sources_of(run))
             about = ", ".join([*read, *([] if seed is None else [f"seed {seed}"])])
-    changed = max(fact.st_mtime for fact in facts)
+    changed = max(stat.st_mtime for stat in stats)
     done = any(is_done(stage, key) for stage in layout.RUN_FILES)
     state = "done" if done else progress(key)
     hours = sum(row["seconds"] for row in read_attempts(folders[1])) / 3600
-    return Unused(key, stage, state, about, hours, size, changed)
+    return Unused(
+        key=key,
+        stage=stage,
+        state=state,
+        about=about,
+        hours=hours,
+        size=size,
+        changed=changed,
+    )

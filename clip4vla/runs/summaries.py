@@ -1,18 +1,18 @@
-"""The numbers in a stage's summary, under one name each."""
+"""Numbers of a stage's summary by name."""
 
 from typing import Any
 
 
 def numbers(summary: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Every number at any depth as `galleries/all/metrics/t2v_R1` -> value; texts are left out.
+    """Return every number at any depth, as `galleries/all/metrics/t2v_R1` -> value.
 
-    A variant `audio=silent` is called `audio:silent`: MLflow takes no equals sign and no comma.
+    A variant `audio=silent` becomes `audio:silent`, because MLflow refuses equals signs and commas.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in summary.items():
         name = name.replace("=", ":").replace(",", "")
         if isinstance(value, dict):
-            found |= numbers(value, f"{prefix}{name}/")
+            values |= numbers(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[prefix + name] = float(value)
-    return found
+            values[prefix + name] = float(value)
+    return values

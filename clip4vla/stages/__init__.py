@@ -1,1 +1,1 @@
-"""The stages of the workflow: which files a command reads and writes, and the room that does it."""
+"""Stages of the workflow: they map a command's files to the room that does the work."""

@@ -1,4 +1,4 @@
-"""`clip4vla checkpoint`: look into files of weights, take them over, hand them out."""
+"""`clip4vla checkpoint`: inspect, import and export files of weights."""
 
 import json
 import re
@@ -15,12 +15,13 @@ from clip4vla.tracking.recorded import check_recorded
 if TYPE_CHECKING:
     from clip4vla.results.metrics_file import Metrics
 
-Tell = Callable[[str], None]  # given each line of what was found and done
+Tell = Callable[[str], None]  # called with each line of the report
 WEIGHTS = {"ours": "model.safetensors", "released": "pytorch_model.bin"}
+SET_EXAMPLE = 'pass an object such as {"model.type_token": "both"}'
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """What a file of weights is and holds; see `show` for the same as text."""
+    """Describe the kind and contents of a file of weights; see `show` for the same as text."""
     from clip4vla.models.clip4vla.deduce import architecture_of
     from clip4vla.models.clip4vla.importers import kind_of, to_our_names
     from clip4vla.models.clip4vla.pretrained import doubt, known_openai
@@ -63,7 +64,7 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> str:
-    """The text of `inspect`."""
+    """Return the report of `inspect` as text."""
     parts = report["parts"]
     total = {key: sum(part[key] for part in parts.values()) for key in ("tensors", "parameters")}
     dtypes = sorted({dtype for part in parts.values() for dtype in part["dtypes"]})
@@ -99,9 +100,9 @@ def import_(
     classes: Path | None,
     tell: Tell,
 ) -> None:
-    """Write a file of any supported kind as ours; `tell` is given each line of the coverage.
+    """Write a file of any supported kind as ours; `tell` is called with each line of the coverage.
 
-    UserError where `out` is no safetensors file by its name, or is one of the files to read.
+    Raises UserError when `out` has another suffix than .safetensors, or is an input.
     """
     from clip4vla.checkpoints.checkpoint import write_checkpoint
     from clip4vla.checkpoints.convert import convert
@@ -109,20 +110,21 @@ def import_(
     from clip4vla.models.common.archives import ARCHIVE
 
     if out.suffix != ".safetensors":
-        raise UserError(f"{out}: name the output .safetensors")
+        raise UserError(f"{out}: not a .safetensors file. Fix: change the suffix of the output")
     for source in filter(None, (path, clip)):
         if out.exists() and source.exists() and out.samefile(source):
-            raise UserError(f"{out}: is read here, and would be lost: name another output")
+            raise UserError(f"{out}: is an input, which would be lost. Fix: give another output")
     settings = _settings(values)
     if classes is not None:
         settings["classes"] = _classes(classes)
-    found = convert(path, fresh=tuple(fresh), drop=tuple(drop), clip=clip, given=settings)
-    coverage = found.coverage
-    tell(f"{path}: {found.kind} names, {found.origin['imported']['form']}")
-    imported = found.origin["imported"]
+    converted = convert(path, fresh=tuple(fresh), drop=tuple(drop), clip=clip, given=settings)
+    coverage = converted.coverage
+    imported = converted.origin["imported"]
+    tell(f"{path}: {converted.kind} names, {imported['form']}")
     if warning := doubt(path, imported["sha256"], imported["form"] == ARCHIVE):
         tell(f"warning: {warning}")
-    tell(f"architecture: {found.settings.model.architecture}; task: {found.settings.task}")
+    settings_of_file = converted.settings
+    tell(f"architecture: {settings_of_file.model.architecture}; task: {settings_of_file.task}")
     tell(f"expected: {len(coverage.expected)} tensors; found: {coverage.found}")
     for kind in ("missing", "left over", "misshapen", "not finite floating point"):
         names = coverage.problems().get(kind, [])
@@ -130,14 +132,14 @@ def import_(
         for name in names:
             tell(f"  {name}")
     for title, listed in (
-        ("started anew", found.fresh),
-        ("left out", (*drop, *found.left_out)),
-        ("assumed", tuple(found.assumed)),
+        ("started anew", converted.fresh),
+        ("left out", (*drop, *converted.left_out)),
+        ("assumed", tuple(converted.assumed)),
     ):
         for name in listed:
             tell(f"{title}: {name}")
-    found.fill()
-    write_checkpoint(out, found.model, found.settings, found.origin)
+    converted.fill()
+    write_checkpoint(out, converted.model, converted.settings, converted.origin)
     tell(f"written: {out}")
 
 
@@ -146,9 +148,9 @@ def export(
 ) -> None:
     """Write the weights, config.json and a model card of a run (by its key) or of a file of ours.
 
-    names: `ours`, a safetensors file; `released`, a state dict that the released code loads.
-    Nothing is written before all that is needed has been read. UserError for what cannot be read,
-    and where files of the folder would be lost that are not of an earlier export.
+    names: `ours`, a safetensors file; `released`, a state dict that the released code loads. All
+    inputs are read before anything is written. Raises UserError for an input that cannot be read,
+    and when files in the folder would be lost that are not from an earlier export.
     """
     from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
     from clip4vla.models.clip4vla.importers import to_released_names
@@ -164,7 +166,7 @@ def export(
     config, weights, card = out / "config.json", out / WEIGHTS[names], out / "README.md"
     files = [config, weights, *([out / "run.json"] if run is not None else []), card]
     _check_free(files, path)
-    write_json(config, checkpoint.metadata)  # first: by it the next attempt knows its folder
+    write_json(config, checkpoint.metadata)  # first, since it marks the folder as an export
     if names == "released":
         tensors = {k: v.detach() for k, v in checkpoint.model.named_parameters()}
         save_torch(weights, to_released_names(tensors))
@@ -190,12 +192,12 @@ def export(
 
 
 def _check_free(files: list[Path], source: Path) -> None:
-    """UserError where one of the files is there already, unless the folder is an export."""
-    there = [file for file in files if file.exists() and not file.samefile(source)]
-    if there and not _is_export(files[0].parent):
+    """Raise UserError when one of the files exists, unless the folder is an export."""
+    existing = [file for file in files if file.exists() and not file.samefile(source)]
+    if existing and not _is_export(files[0].parent):
         raise UserError(
-            f"{there[0]}: is there, and not from an earlier export: name another folder, or move "
-            "it away"
+            f"{existing[0]}: exists, and is not from an earlier export. Fix: give another folder, "
+            "or move it away"
         )
 
 
@@ -206,12 +208,12 @@ def _is_export(folder: Path) -> bool:
     try:
         read_settings(config, dict(read_json(config)))
         return not card.exists() or "library_name: clip4vla" in card.read_text(encoding="utf-8")
-    except (FileNotFoundError, ValueError, TypeError):  # no file, no JSON, no text, another's
+    except (FileNotFoundError, ValueError, TypeError):  # missing, not JSON or not ours
         return False
 
 
 def _run_config(path: Path, tell: Tell) -> Any:
-    """The config that lies beside the weights of a run; None where there is none."""
+    """Read the config beside the weights of a run; None if there is none."""
     config = path.parent / "config.json"
     try:
         return read_json(config) if config.is_file() else None
@@ -224,42 +226,42 @@ def _classes(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise UserError(f"--classes {path}: is no text in UTF-8") from None
+        raise UserError(f"--classes {path}: not UTF-8. Fix: save it as UTF-8") from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise UserError(f"--classes {path}: names no class: give one a line")
+        raise UserError(f"--classes {path}: no classes in it. Fix: write one class per line")
     return names
 
 
 def _settings(values: str | None) -> dict[str, Any]:
     try:
-        given = undotted(json.loads(values)) if values else {}
+        settings = undotted(json.loads(values)) if values else {}
     except json.JSONDecodeError as error:
-        raise UserError(f"--set: not JSON ({error})") from None
-    if not isinstance(given, dict):
-        raise UserError('--set: give an object, such as {"model.type_token": "both"}')
-    return given
+        raise UserError(f"--set: not JSON ({error}). Fix: {SET_EXAMPLE}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"--set: not a JSON object. Fix: {SET_EXAMPLE}")
+    return settings
 
 
 def _file_of(source: str) -> Path:
-    """The file of a run, by its key, or the file of that name."""
+    """Return the weights of a run, by its key, or the file of that name."""
     if re.fullmatch(r"[0-9a-f]{12}", source):
         path = Path(layout.result_dir(source), WEIGHTS["ours"])
         if not path.is_file():
-            raise UserError(f"{path}: not there yet; run `clip4vla train {source}`")
+            raise UserError(f"{path}: missing. Fix: run `clip4vla train {source}`")
         check_recorded(path, source)
         return path
     return Path(source)
 
 
 def _scores(sha256: str, tell: Tell) -> list["Metrics"]:
-    """The metrics of every finished evaluation of a file of weights, in a fixed order.
+    """Return the metrics of every finished evaluation of a file of weights, sorted by run key.
 
-    Of a file that cannot be read nobody knows what it scored: it is told and left out.
+    A metrics file that cannot be read is left out with a warning.
     """
     from clip4vla.results.metrics_file import read_run_metrics
 
-    found = []
+    scores = []
     for file in sorted(Path(layout.result_dir("x")).parent.glob("*/metrics.json")):
         try:
             metrics, _ = read_run_metrics(file.parent, file.parent.name)
@@ -268,5 +270,5 @@ def _scores(sha256: str, tell: Tell) -> list["Metrics"]:
             continue
         scored = (metrics.model_extra or {}).get("checkpoint") or {}
         if scored.get("sha256") == sha256:
-            found.append(metrics)
-    return found
+            scores.append(metrics)
+    return scores

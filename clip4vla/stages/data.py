@@ -1,4 +1,4 @@
-"""The stages of a dataset version: plan, fetch, probe, ledger, cache, freeze; and verify."""
+"""Stages of a dataset version: plan, fetch, probe, ledger, cache and freeze; and verify."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from clip4vla.config.keys import dataset_version
 from clip4vla.config.plan import Plan
 from clip4vla.media.coverage_file import read_coverage
 
-TABLE_COLUMNS = {  # that every version of them has
+TABLE_COLUMNS = {  # columns that every version of these tables has
     "plan.parquet": ("clip_id", "source_id", "file", "shard"),
     "splits.parquet": ("split", "clip_id", "captions", "label"),
     "fetch.parquet": ("clip_id", "fetch", "path", "sha256"),
@@ -23,7 +23,7 @@ TABLE_COLUMNS = {  # that every version of them has
 
 
 def plan(plan: Plan, version: str) -> None:
-    """Annotation files -> plan.parquet and splits.parquet; says what differs from the official."""
+    """Write plan.parquet and splits.parquet; print differences from the official lists."""
     from clip4vla.common.files import write_table
     from clip4vla.datasets.expected import differences
     from clip4vla.datasets.plan import plan_tables
@@ -41,7 +41,7 @@ def plan(plan: Plan, version: str) -> None:
 
 
 def fetch(plan: Plan, version: str, shard: int) -> None:
-    """Media of one shard -> fetch.parquet."""
+    """Fetch the media of one shard; write fetch.parquet."""
     from clip4vla.media.fetch import fetch_shard
 
     name, dataset = plan.dataset_of(version)
@@ -62,11 +62,11 @@ def fetch(plan: Plan, version: str, shard: int) -> None:
 
 def _check_shard(version: str, shard: int, dataset: Dataset) -> None:
     if shard >= dataset.shards:
-        raise UserError(f"{version}: no shard {shard}: they are 0 to {dataset.shards - 1}")
+        raise UserError(f"{version}: no shard {shard}. Fix: give 0 to {dataset.shards - 1}")
 
 
 def _earlier_media(name: str, dataset: Dataset, shard: int) -> Path | None:
-    """Media folder of the last pass before this one that fetched anything."""
+    """Return the media folder of the last earlier pass that fetched anything."""
     for number in range(dataset.fetch_pass - 1, 0, -1):
         before = dataset.model_copy(update={"fetch_pass": number})
         folder = Path(layout.media_dir(dataset_version(name, before), shard))
@@ -78,7 +78,7 @@ def _earlier_media(name: str, dataset: Dataset, shard: int) -> Path | None:
 def _check_unchanged(
     fetched: pd.DataFrame, name: str, version: str, shard: int, fetch_pass: int
 ) -> None:
-    """UserError if a shard of a frozen version would hold something else than its ledger says."""
+    """Raise UserError when the clips of a frozen shard differ from its ledger."""
     path = Path(layout.data_dir(version), "ledger.parquet")
     if not path.is_file():
         return
@@ -88,19 +88,19 @@ def _check_unchanged(
     changed = before.index[(before != after).any(axis=1).to_numpy()]
     if len(changed):
         raise UserError(
-            f"{version} is frozen, and runs may cite it, but {len(changed)} clips of shard {shard} "
-            f"are not what they were (first: {changed[0]}): bring their files back, or raise "
+            f"{version}: frozen, and runs may cite it, but {len(changed)} clips of shard {shard} "
+            f"have changed (first: {changed[0]}). Fix: restore their files, or raise "
             f"datasets.{name}.fetch_pass to {fetch_pass + 1} for a new version"
         )
 
 
 def is_frozen(version: str) -> bool:
-    """Whether runs may already cite this dataset version: its contents must not change."""
+    """Return whether a dataset version is frozen; runs may cite it, so it must not change."""
     return any(Path(layout.data_dir(version)).glob("cache-*/manifest.json"))
 
 
 def probe(version: str, shard: int) -> None:
-    """Fetched files -> probe.parquet."""
+    """Probe the fetched files of one shard; write probe.parquet."""
     from clip4vla.media.probe import probe_shard
 
     folder = layout.shard_dir(version, shard)
@@ -108,7 +108,7 @@ def probe(version: str, shard: int) -> None:
 
 
 def ledger(plan: Plan, version: str) -> None:
-    """All shards -> ledger.parquet, coverage.csv, missing.tsv; stops when too little is usable."""
+    """Write ledger.parquet, coverage.csv and missing.tsv; stop when coverage is too low."""
     from clip4vla.datasets.expected import compare
     from clip4vla.media import ledger as media
     from clip4vla.media.lengths import with_cuts
@@ -141,7 +141,7 @@ def ledger(plan: Plan, version: str) -> None:
 
 
 def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
-    """Usable clips of one shard -> a tar of frames and log-mel, and its index."""
+    """Write frames and log-mel of one shard's usable clips into a tar, and its index."""
     from clip4vla.cache.shards import build_shard, rows_of
 
     _check_shard(version, shard, plan.dataset_of(version)[1])
@@ -153,7 +153,7 @@ def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
 
 
 def freeze(plan: Plan, version: str, cache_id: str) -> None:
-    """All shards of a cache -> the manifest that runs read and tables cite, and its record."""
+    """Write the manifest of a cache, which runs read and tables cite, and its record."""
     from clip4vla.cache.manifest import freeze as freeze_cache
     from clip4vla.cache.manifest import stay_frozen
     from clip4vla.runs.summaries import numbers
@@ -195,16 +195,16 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
 
 def _settings(plan: Plan, version: str, cache_id: str) -> Cache:
     if (version, cache_id) not in plan.caches:
-        known = ", ".join(sorted(found for other, found in plan.caches if other == version))
+        known = ", ".join(sorted(own for other, own in plan.caches if other == version))
         raise UserError(f"{version}: no cache {cache_id!r} in this config; known: {known}")
     return plan.caches[version, cache_id]
 
 
 def verify(plan: Plan, dataset: str | None, repair: bool, workers: int) -> bool:
-    """Check frozen versions, all or those of a dataset (a name or a version); False: damaged.
+    """Verify frozen versions, all or those of a dataset (a name or a version); False: damaged.
 
-    A line for every damage and, with `repair`, for what could not be mended. A version that is
-    not frozen yet is only mentioned, unless it was asked for by name.
+    Prints a line for every damage and, with `repair`, for every failed repair. A version that is
+    not frozen yet is an error only if it was named.
     """
     caches = [
         (version, cache_id)
@@ -214,18 +214,18 @@ def verify(plan: Plan, dataset: str | None, repair: bool, workers: int) -> bool:
     if not caches:
         known = ", ".join(sorted({*plan.versions, *plan.versions.values()})) or "none"
         raise UserError(f"no dataset {dataset!r} in this config; known: {known}")
-    whole = True
+    intact = True
     for version, cache_id in caches:
         manifest = Path(layout.manifest(version, cache_id))
         if not manifest.is_file() and dataset is None:
             print(f"{manifest}: not frozen yet")
         else:
-            whole &= _verify_one(manifest, repair, workers)
-    return whole
+            intact &= _verify_one(manifest, repair, workers)
+    return intact
 
 
 def _verify_one(manifest: Path, repair: bool, workers: int) -> bool:
-    from clip4vla.cache.repair import repair as mend
+    from clip4vla.cache.repair import repair as repair_shards
     from clip4vla.cache.verify import verify
 
     damages = verify(manifest, workers)
@@ -237,9 +237,9 @@ def _verify_one(manifest: Path, repair: bool, workers: int) -> bool:
     if not repair:
         print(f"{manifest}: {len(damages)} damages; --repair builds the damaged shards again")
         return False
-    # The tables that this version was frozen from lie above the cache's folder.
+    # The tables that this version was frozen from are in the folder above its cache.
     folder = manifest.parent.parent
-    problems = mend(
+    problems = repair_shards(
         manifest,
         damages,
         ledger=read_table(folder / "ledger.parquet"),
@@ -257,7 +257,7 @@ def _known(counts: dict) -> dict:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A table that the workflow makes. UserError where it is not there, or damaged."""
+    """Read a table of the workflow. Raises UserError when it is missing or damaged."""
     path = Path(path)
     remove = "delete it and " if path.is_file() else ""
     columns = TABLE_COLUMNS.get(path.name, ())

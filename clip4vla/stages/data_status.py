@@ -1,4 +1,4 @@
-"""How far datasets are, and marking what is to be asked for again. Reads whatever is there."""
+"""Progress of datasets, and marking of clips to request again. Reads whatever exists."""
 
 import time
 from collections.abc import Collection
@@ -25,9 +25,9 @@ from clip4vla.stages.data import is_frozen, read_table
 
 
 def status(plan: Plan, dataset: str | None, missing_file: Path | None, console: Console) -> None:
-    """Print tables by split and by status; write status.png; the missing clips to a file.
+    """Print tables by split and by status, write status.png, and list missing clips in a file.
 
-    `dataset` is a name or a version; None stands for all of the config's targets.
+    `dataset` is a name or a version; None: all of the config's targets.
     """
     lists = []
     for version in versions_of(plan, dataset):
@@ -54,12 +54,12 @@ def _others_here(plan: Plan) -> list[str]:
 
 
 def versions_of(plan: Plan, dataset: str | None) -> list[str]:
-    """Dataset versions by name or version; all when None. UserError for one nobody knows."""
-    found = [v for v, name in sorted(plan.versions.items()) if dataset in (None, v, name)]
-    if not found:
+    """Return dataset versions by name or version; all for None. UserError for an unknown one."""
+    versions = [v for v, name in sorted(plan.versions.items()) if dataset in (None, v, name)]
+    if not versions:
         known = ", ".join(sorted(set(plan.versions.values()))) or "none"
         raise UserError(f"no dataset {dataset!r} in the targets of this config; known: {known}")
-    return found
+    return versions
 
 
 def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
@@ -89,16 +89,16 @@ def _show(plan: Plan, version: str, console: Console) -> pd.DataFrame | None:
 
 
 def _rows(version: str, shards: int) -> tuple[pd.DataFrame, str]:
-    """The ledger so far, and in words how far that is."""
+    """Return the ledger so far, and its progress in words."""
     fetched: list[pd.DataFrame] = []
     probed: list[pd.DataFrame] = []
     for shard in range(shards):
         folder = Path(layout.shard_dir(version, shard))
         if not (folder / "fetch.parquet").is_file():
-            continue  # it is asked for again, and what was probed of it is out of date
-        for table, found in (("fetch", fetched), ("probe", probed)):
+            continue  # its clips will be requested again, so its probe is out of date
+        for table, tables in (("fetch", fetched), ("probe", probed)):
             if (folder / f"{table}.parquet").is_file():
-                found.append(read_table(folder / f"{table}.parquet"))
+                tables.append(read_table(folder / f"{table}.parquet"))
     stages = f"{len(fetched)} of {shards} shards fetched, {len(probed)} probed"
     if is_frozen(version):
         stages += ", frozen"
@@ -113,7 +113,7 @@ def _rows(version: str, shards: int) -> tuple[pd.DataFrame, str]:
 
 
 def _under_way(version: str, shards: int) -> list[pd.DataFrame]:
-    """What the journals of shards say whose table is not written yet."""
+    """Return the journals of shards whose table is not written yet."""
     tables = []
     for shard in range(shards):
         media = Path(layout.media_dir(version, shard))
@@ -129,7 +129,7 @@ def _joined(tables: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame
 
 
 def _missing_so_far(rows: pd.DataFrame) -> pd.DataFrame:
-    """What is missing among the clips that are done: refused, or probed."""
+    """Return the missing clips among those that are done: refused, or probed."""
     refused = rows["fetch"].notna() & (rows["fetch"] != FetchStatus.OK)
     done = rows[refused | rows["video"].notna()]
     unknown = {"video": "not_fetched", "audio": "not_fetched"}
@@ -162,8 +162,10 @@ def _status_table(statuses: list[dict]) -> Table:
 
 
 def _table(*headings: str, numbers: Collection[str]) -> Table:
-    """A table without upright lines, so that ten columns fit on 80 characters and cells can be cut
-    out of a pipe; a heading has a line for each word."""
+    """Return a table without vertical lines, whose headings have a line for each word.
+
+    So ten columns fit on 80 characters, and other programs can cut out cells.
+    """
     table = Table(box=HEAD_ONLY, show_edge=False, pad_edge=False, padding=0)
     for heading in headings:
         right = heading.replace("\n", " ") in numbers
@@ -172,14 +174,12 @@ def _table(*headings: str, numbers: Collection[str]) -> Table:
 
 
 def retry(plan: Plan, dataset: str | None, at_once: bool = False) -> list[str]:
-    """Mark the shards whose refused clips may be asked for again, by taking their table away.
+    """Delete the tables of shards with clips to request again, and return one line per version.
 
-    Local files that are unusable or have changed are checked again.
-    The ledger goes too, since Snakemake makes what is missing only where something asks for it. The
-    next `snakemake` then runs just these shards again, and of these only what is not settled is
-    asked for. Returns one line a version. Clips whose pause is not over wait, unless `at_once`
-    ends all pauses (a login was given, say). A version that is frozen stays, as runs cite it, so
-    another attempt needs another version: UserError where it was asked for by name, else its line.
+    The ledger is deleted too, so that Snakemake runs these shards again; only their unsettled clips
+    are then requested. Local files that are unusable or have changed are checked again. Clips whose
+    pause is not over wait, unless `at_once` ends all pauses, after setting cookies for example. A
+    frozen version is left alone because runs may cite it: UserError if it was named, else a line.
     """
     lines = []
     for version in versions_of(plan, dataset):
@@ -212,7 +212,7 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
         table = Path(layout.shard_dir(version, shard), "fetch.parquet")
         if not table.is_file():
             continue
-        if dataset.source == "local":  # looking into a folder costs little, and nobody is asked
+        if dataset.source == "local":  # checking a folder is cheap and needs no pause
             due, later, first = _due_local(table, version, dataset.media), 0, float("inf")
         else:
             due, later, first = _due(read_table(table), version, shard)
@@ -221,8 +221,8 @@ def _retry(plan: Plan, version: str, at_once: bool) -> str:
             continue
         if is_frozen(version):
             raise Frozen(
-                f"{version} is frozen, and runs may cite it: raise datasets.{name}.fetch_pass to "
-                f"{dataset.fetch_pass + 1} for a new version that keeps what was fetched"
+                f"{version}: frozen, and runs may cite it. Fix: raise datasets.{name}.fetch_pass "
+                f"to {dataset.fetch_pass + 1} for a new version that keeps the fetched files"
             )
         Path(layout.data_dir(version), "ledger.parquet").unlink(missing_ok=True)
         with sole_owner(layout.media_dir(version, shard)):
@@ -254,7 +254,7 @@ def _due_local(table: Path, version: str, media: Path | None) -> int:
 
 
 def _due(fetched: pd.DataFrame, version: str, shard: int) -> tuple[int, int, float]:
-    """Refused clips that may be asked for again, those that must wait, and the first's moment."""
+    """Count refused clips to request again and those that must wait; the time of the first."""
     refused = fetched[fetched["fetch"] != FetchStatus.OK]
     attempts = Journal(layout.media_dir(version, shard)).attempts()
     open_ = [row.clip_id for row in refused.itertuples() if FetchStatus(row.fetch).retry != "never"]

@@ -1,4 +1,4 @@
-"""Vectors of a user's own texts, sounds and videos -> one table, npz or parquet."""
+"""Embedding of a user's own texts, sounds and videos into a table, npz or parquet."""
 
 import csv
 import errno
@@ -31,15 +31,15 @@ from clip4vla.search.reading import Clip, is_media, read_groups
 from clip4vla.search.table import check_format, finish, in_parts, owner
 
 SILENT = (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)
-NAMED = 20  # inputs that could not be embedded, on stderr
-FILES, TEXTS = 32, 4096  # inputs of one part: what an interruption can cost
-TEXT_COLUMNS = ("text", "caption", "sentence")  # looked for in tables of texts, in this order
+NAMED = 20  # failed inputs that are listed on stderr
+FILES, TEXTS = 32, 4096  # inputs of one part, which an interruption can lose
+TEXT_COLUMNS = ("text", "caption", "sentence")  # default columns of tables of texts, in order
 Pool = Literal["mean", "none"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How media become vectors; see `clip4vla embed audio --help`."""
+    """Options of embedding media; see `clip4vla embed audio --help`."""
 
     pool: Pool = "mean"
     every: float | None = None  # seconds of a window
@@ -61,8 +61,7 @@ def embed_texts(
     embedder = load(checkpoint, device)
 
     def rows(part: Sequence[str]) -> list[dict]:
-        there = [text for text in part if text.strip()]
-        vectors = iter(embedder.embed_text(there))
+        vectors = iter(embedder.embed_text([text for text in part if text.strip()]))
         return [
             _row(text, "ok", next(vectors)) if text.strip() else _row(text, "empty")
             for text in part
@@ -88,7 +87,7 @@ def embed_media(
     """Write a table with one row per file, window, or frame and segment."""
     check_format(out)
     if options.every is not None and not 1 <= options.every < math.inf:
-        raise UserError(f"--every is {options.every} seconds: give 1 or more")
+        raise UserError(f"--every: {options.every} seconds is not valid. Fix: give 1 or more")
     set_threads(threads)
     files = media_files(sources)
     embedder = load(checkpoint, device, batch_size)
@@ -103,12 +102,12 @@ def embed_media(
         groups = read_groups(
             kind, part, embedder.settings, options.every, processes=threads, size=batch_size
         )
-        found = [
+        numbered = [
             (clip.file, _rows_of(part[clip.file], clip, features, options.pool))
             for clip, features in embedder.encode(kind, groups, share)
         ]
-        found.sort(key=lambda item: item[0])  # stable: the windows of a file are in order
-        return [row for _, some in found for row in some]
+        numbered.sort(key=lambda item: item[0])  # stable: the windows of a file are in order
+        return [row for _, rows_of_file in numbered for row in rows_of_file]
 
     used = {"pool": options.pool, "every": options.every, "nonverbal_share": share}
     about = _about(checkpoint, embedder, kind, used)
@@ -120,16 +119,16 @@ def embed_media(
 
 
 def read_texts(source: str, column: str | None) -> list[str]:
-    """Sentences of a source: lines of a text file or of stdin (`-`), or a column of csv or tsv.
+    """Read sentences: the lines of a text file or of stdin (`-`), or a column of csv or tsv.
 
-    A line ends at LF or CR LF alone. UserError for what is no UTF-8 and no such table.
+    Only LF and CR LF end a line. Raises UserError for other encodings and malformed tables.
     """
     suffix = Path(source).suffix.lower()
     content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{source}: is no text in UTF-8") from None
+        raise UserError(f"{source}: not UTF-8. Fix: save it as UTF-8") from None
     if source != "-" and suffix in (".csv", ".tsv"):
         return _column(source, text, "," if suffix == ".csv" else "\t", column)
     lines = text.split("\n")
@@ -137,8 +136,8 @@ def read_texts(source: str, column: str | None) -> list[str]:
 
 
 def _column(source: str, text: str, separator: str, column: str | None) -> list[str]:
-    """One column of a table whose rows all have as many fields as its header."""
-    csv.field_size_limit(sys.maxsize)  # else fields end at 128 KiB
+    """Read one column of a table; every row must have as many fields as the header."""
+    csv.field_size_limit(sys.maxsize)  # the default limit is 128 KiB
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[list[str]] = []
     line = 1
@@ -146,73 +145,74 @@ def _column(source: str, text: str, separator: str, column: str | None) -> list[
         for row in reader:
             if rows and row and len(row) != len(rows[0]):
                 raise UserError(
-                    f"{source}: line {line} has {len(row)} fields, the header {len(rows[0])}: put "
-                    'a field that holds the separator in "quotes"'
+                    f"{source}:{line}: {len(row)} fields, but the header has {len(rows[0])}. Fix: "
+                    'put fields that contain the separator in "quotes"'
                 )
-            rows += [row] if row else []  # an empty line is no row
+            rows += [row] if row else []  # skip empty lines
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{source}: line {line} is no row of a table ({error}); a field with quotes in it "
-            "stands in quotes, with each of its own twice"
+            f"{source}:{line}: not a row of a table ({error}). Fix: put fields that contain quotes "
+            "in quotes, and double the inner ones"
         ) from None
     if not rows:
-        raise UserError(f"{source}: is empty: its first line must name the columns")
+        raise UserError(f"{source}: empty. Fix: begin with a line that names the columns")
     header = rows[0]
     known = [column] if column else [*TEXT_COLUMNS, *header[: len(header) == 1]]
     for name in known:
         if header.count(name) > 1:
-            raise UserError(f"{source}: its header names {name} twice: rename one of the columns")
+            raise UserError(f"{source}:1: two columns are named {name}. Fix: rename one of them")
         if name in header:
             return [row[header.index(name)] for row in rows[1:]]
     raise UserError(
-        f"{source}: has no column {' or '.join(known)}: name one with --column: "
+        f"{source}: no column {' or '.join(known)}. Fix: pass --column with one of "
         + ", ".join(header)
     )
 
 
 def media_files(sources: Sequence[Path]) -> list[Path]:
-    """Files as given, and the media files of folders and their subfolders, sorted by path.
+    """Return files as given, and the media files of folders and their subfolders, sorted by path.
 
-    A file of a folder counts by its content, or where that is broken, by its name; hidden ones do
-    not count. UserError for a path that is not there and a folder without media.
+    A file of a folder is recognised by its name, or else by its content; hidden files are skipped.
+    Raises UserError for a missing path and for a folder without media.
     """
-    found = []
+    files: list[Path] = []
     for source in sources:
         if not source.exists():
-            raise UserError(f"{source}: no such file or folder")
+            raise UserError(f"{source}: no such file or folder. Fix: correct the path")
         if not source.is_dir():
-            found.append(source)
+            files.append(source)
             continue
-        shown, passed_over = _inside(source)
-        _name({str(path): f"passed over: {why}" for path, why in passed_over.items()})
-        with Isolated(is_media) as apart:
-            media = [path for path in track(shown, f"look into {source}") if _claims(path, apart)]
+        visible, skipped = _inside(source)
+        _list({str(path): f"skipped: {why}" for path, why in skipped.items()})
+        with Isolated(is_media) as isolated:
+            progress = track(visible, f"look into {source}")
+            media = [path for path in progress if _is_media(path, isolated)]
         if not media:
-            raise UserError(f"{source}: has no sound or video file in it")
-        log.info(f"{source}: {len(media)} media files of {len(shown)} files")
-        found += media
-    return list(dict.fromkeys(found))
+            raise UserError(f"{source}: no sound or video file in it. Fix: give another folder")
+        log.info(f"{source}: {len(media)} media files of {len(visible)} files")
+        files += media
+    return list(dict.fromkeys(files))
 
 
 def _inside(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """The files below a folder, sorted, and why others are passed over; hidden ones aside."""
+    """Return the visible files below a folder, sorted, and others with the reason to skip them."""
     files: list[Path] = []
-    passed_over: dict[Path, str] = {}
+    skipped: dict[Path, str] = {}
 
     def closed(error: OSError) -> None:
-        passed_over[Path(error.filename)] = error.strerror or str(error)
+        skipped[Path(error.filename)] = error.strerror or str(error)
 
     for where, folders, names in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if name[0] != "."]
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        passed_over |= {Path(where, name): "a link to a folder" for name in links}
+        skipped |= {Path(where, name): "a link to a folder" for name in links}
         for path in (Path(where, name) for name in names if name[0] != "."):
             if problem := _problem(path):
-                passed_over[path] = problem
+                skipped[path] = problem
             else:
                 files.append(path)
-    return sorted(files), passed_over
+    return sorted(files), skipped
 
 
 def _problem(path: Path) -> str:
@@ -224,13 +224,13 @@ def _problem(path: Path) -> str:
     return "" if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
 
 
-def _claims(path: Path, apart: Isolated) -> bool:
-    named = mimetypes.guess_type(path.name)[0] or ""
-    if named.startswith(("audio/", "video/")):
+def _is_media(path: Path, isolated: Isolated) -> bool:
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    if kind.startswith(("audio/", "video/")):
         return True
     try:
-        return apart(path, patience(path))
-    except Crashed:  # it is named as a failure later
+        return isolated(path, patience(path))
+    except Crashed:  # reading it reports the failure
         return True
 
 
@@ -271,7 +271,7 @@ def _fingerprint(path: Path) -> list:
 
 
 def _about(checkpoint: Path, embedder: Embedder, kind: str, options: dict) -> dict:
-    """What the vectors stand on, written into the file."""
+    """Return the provenance of the vectors, for the metadata of the file."""
     names = ("clip4vla", "torch", "torchaudio", "av", "pillow")
     return {
         "format": 1,
@@ -284,17 +284,17 @@ def _about(checkpoint: Path, embedder: Embedder, kind: str, options: dict) -> di
     }
 
 
-def _name(reasons: dict[str, str], where: str = "") -> None:
-    """Print the first of some inputs with what is said of each."""
+def _list(reasons: dict[str, str], where: str = "") -> None:
+    """Log the first inputs of some, each with its reason."""
     for name, why in list(reasons.items())[:NAMED]:
-        said = why if name in why else f"{name}: {why}"
-        log.info(said if said.isprintable() else ascii(said))
+        line = why if name in why else f"{name}: {why}"
+        log.info(line if line.isprintable() else ascii(line))
     if len(reasons) > NAMED:
         log.info(f"and {len(reasons) - NAMED} more{where}")
 
 
 def _report(table: Table, out: Path) -> None:
-    """Say on stderr what was not embedded. UserError if that is everything, silence aside."""
+    """Log which inputs were not embedded. Raises UserError when all but silent ones failed."""
     inputs, statuses = table["input"].to_pylist(), table["status"].to_pylist()
     bad = {(name, status) for name, status in zip(inputs, statuses, strict=True) if status != "ok"}
     counts = Counter(status for _, status in bad)
@@ -305,9 +305,9 @@ def _report(table: Table, out: Path) -> None:
         for row in table.select(["input", "status", "detail"]).to_pylist()
         if row["status"] not in ("ok", *SILENT)
     }
-    _name(failed, f": see `status` in {out}")
+    _list(failed, f": see `status` in {out}")
     if failed and not {"ok", *SILENT} & set(statuses):
         raise UserError(
-            f"{out}: no input could be embedded; it has their statuses. Fix: name "
+            f"{out}: no input could be embedded; see their status in it. Fix: give "
             f"{'texts' if 'empty' in statuses else 'sound or video files that play'}"
         )

@@ -1,4 +1,4 @@
-"""The user's files and open_clip tags that a plan needs: checked before the first job starts."""
+"""Check of the user's files and open_clip tags before the first job starts."""
 
 from clip4vla.config.plan import Plan
 from clip4vla.datasets.ready import missing_files

@@ -16,9 +16,8 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
     """Return the description of the scored model for metrics.json (docs/formats.md).
 
     first_weights: sha256 of the file that the evaluation itself reads under a name of the config's
-    `weights`, where it reads one. That of a trained model stands in the train.json of its first
-    training. Raises UserError when the train.json of a training is missing, damaged, changed or
-    another run's.
+    `weights`, if any. For a trained model, the train.json of its first training has it. Raises
+    UserError when the train.json of a training is missing, damaged, changed or another run's.
     """
     from clip4vla.models.clip4vla.pretrained import published_as
 
@@ -47,13 +46,13 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
 
 
 def _trainings(plan: Plan, run: Evaluate) -> list[str]:
-    """Run keys of the trainings behind an evaluation, the first one first."""
-    found: list[str] = []
+    """Return the run keys of the trainings behind an evaluation, oldest first."""
+    keys: list[str] = []
     link: Run = run
     while link.start is not None and not link.start.startswith(WEIGHTS):
-        found.append(link.start)
+        keys.append(link.start)
         link = plan.runs[link.start]
-    return found[::-1]
+    return keys[::-1]
 
 
 @dataclass(frozen=True)

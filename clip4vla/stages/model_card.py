@@ -1,4 +1,4 @@
-"""The README.md that goes with exported weights."""
+"""README.md of exported weights."""
 
 from typing import Any
 
@@ -35,9 +35,9 @@ def model_card(
     scores: list[Metrics],
     licence: str | None,
 ) -> str:
-    """Markdown with a YAML front matter, made of what the file says of itself and of `scores`.
+    """Return Markdown with a YAML front matter, made of the file's metadata and scores.
 
-    names: `ours` or `released`; scores: what evaluations of these weights found.
+    names: `ours` or `released`; scores: metrics of evaluations of these weights.
     """
     model, inputs = metadata["model"], metadata["inputs"]
     frames = metadata["cache"]["frames"]
@@ -104,7 +104,7 @@ def model_card(
 
 
 def _sound(config: LogMel) -> str:
-    """The audio front-end (docs/deviations.md, D2 and D3)."""
+    """Describe the audio front-end (docs/deviations.md, D2 and D3)."""
     kind, after = KINDS[config.kind], f"floor {config.top_db:g} dB below the maximum"
     if config.kind == "fbank":
         after = f"pre-emphasis {config.preemphasis:g}"

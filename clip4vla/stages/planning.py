@@ -1,4 +1,4 @@
-"""The plan that commands and the workflow go by: made from the config, and checked by all rooms."""
+"""The plan of commands and the workflow: made from the config and checked by other rooms."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ PRINTED = tuple(f"table{number}" for number in range(1, 7))  # the paper's own
 
 
 def checked_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> Plan:
-    """`make_plan`, with the names that the config alone cannot know.
+    """Make a plan and check the names that the config room does not know.
 
-    Those are splits, architectures, and what stands in paper.tsv. Raises UserError, one line a
+    These are splits, architectures, and names in paper.tsv. Raises UserError with one line per
     mistake.
     """
     plan = make_plan(files, overrides)
@@ -30,7 +30,7 @@ def checked_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> 
 
 
 def _unknown_architectures(plan: Plan) -> list[str]:
-    """One line for each architecture that is no plain CLIP; hf-hub:… and the like are not read."""
+    """Return a line for each architecture that is no plain CLIP, except hf-hub:… and the like."""
     lines = []
     for what, where in plan.places.items():
         if len(what) == 1 and ":" not in what[0]:
@@ -42,7 +42,7 @@ def _unknown_architectures(plan: Plan) -> list[str]:
 
 
 def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:
-    """One line for each name by which a plan's tables and the numbers miss each other."""
+    """Return a line for each table and dataset that the published numbers do not have."""
     path, lines = plan.config.paper, []
     printed: dict[str, set[str]] = {}
     for number in numbers:
@@ -68,7 +68,7 @@ def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:
 
 
 def _of_no_table(plan: Plan, numbers: list[Published]) -> list[str]:
-    """One line for each table of the numbers that is neither the paper's nor one of ours."""
+    """Return a line for each table of the numbers that is neither the paper's nor one of ours."""
     first = {number.table: number for number in reversed(numbers)}
     files = tables_in(Path(plan.config.experiments))
     known = [*PRINTED, *(file.stem for file in files)]

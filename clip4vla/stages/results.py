@@ -1,7 +1,7 @@
-"""The stages after the runs: sheets, tables, page and report.
+"""Stages after the runs: sheets, tables, page and report.
 
-Snakemake takes a file that is there for done, whatever stands in it. So what is built by hand, of
-the runs that there are, goes into a folder of its own, never to where rules write.
+Snakemake treats any existing output as up to date. So tables that are built by hand from unfinished
+runs go into another folder than the outputs of rules.
 """
 
 import json
@@ -21,14 +21,14 @@ RUNS = RESULTS / "runs"
 
 
 def sheet(plan: Plan, table: str) -> str:
-    """Which runs fill the cells of a table: what rows.json holds."""
+    """Return the sheet of a table, the contents of rows.json."""
     if table not in plan.tables:
         raise UserError(f"no table {table!r} among the targets: {', '.join(plan.tables)}")
     return json_text(plan.sheet(table))
 
 
 def build(plan: Plan, table: str | None, out: Path) -> list[Path]:
-    """Metrics and paper.tsv -> out/tables/<table>/, one table or all; gives their pages."""
+    """Build one table or all into out/tables/<table>/; return their pages."""
     from clip4vla.results.tables import build_table
 
     pages = []
@@ -40,16 +40,16 @@ def build(plan: Plan, table: str | None, out: Path) -> list[Path]:
 
 
 def row(plan: Plan, table: str, row: str) -> str:
-    """The numbers of one row, as Markdown."""
+    """Return the numbers of one row as Markdown."""
     from clip4vla.results.sheet import Sheet
     from clip4vla.results.tables import row_text
 
-    narrowed(plan, f"{table}/{row}")  # refuses what is not there
+    narrowed(plan, f"{table}/{row}")  # refuses unknown rows
     return row_text(Sheet.model_validate(plan.sheet(table)), row, RUNS, plan.config.paper)
 
 
 def page(plan: Plan, out: Path) -> Path:
-    """All tables -> tidy.csv, figures and index.html; with their record, where rules write."""
+    """Write tidy.csv, figures and index.html of all tables; with a record in the rules' folder."""
     from clip4vla.results.page import build_page
 
     names = plan.names()
@@ -89,7 +89,7 @@ def page(plan: Plan, out: Path) -> Path:
 
 
 def _record(plan: Plan) -> None:
-    """What MLflow is told of the tables."""
+    """Write the record of the tables for MLflow."""
     from clip4vla.tracking import write_record
 
     tables = [
@@ -115,7 +115,7 @@ def _record(plan: Plan) -> None:
 
 
 def report(snakefile: Path, config_files: list[Path], values: str | None) -> None:
-    """Snakemake's report of the finished tables -> report.zip."""
+    """Write Snakemake's report of the finished tables to report.zip."""
     with whole_file(RESULTS / "report.zip") as temporary:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--nolock"]
         # The first file is the workflow's own config, which the Snakefile reads by itself.
@@ -129,12 +129,12 @@ def report(snakefile: Path, config_files: list[Path], values: str | None) -> Non
         made.parent.mkdir(exist_ok=True)
         done = subprocess.run([*command, "--report", str(made), "tables"], check=False)
         if done.returncode:
-            raise UserError(f"snakemake --report failed with exit code {done.returncode}")
+            raise UserError(f"snakemake --report: exit code {done.returncode}. Fix: see above")
         made.replace(temporary)
 
 
 def _sheet_file(plan: Plan, table: str, out: Path) -> Path:
-    """The table's rows.json under `out`, as the plan has it now; left alone where it is so."""
+    """Write the table's rows.json under `out`, unless it is up to date, and return its path."""
     path, text = out / "tables" / table / "rows.json", sheet(plan, table)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

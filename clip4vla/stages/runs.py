@@ -1,4 +1,4 @@
-"""Training, substitution and evaluation of one run, by its key."""
+"""Stages of a run: training, substitution and evaluation."""
 
 import os
 import time
@@ -25,26 +25,28 @@ if TYPE_CHECKING:
     from clip4vla.training.switches import Switches
 
 OUTPUT_SECONDS = 120.0
-MARGIN = 0.1  # of a job's time, to finish a step and save in
-MARGIN_SECONDS = 600.0  # and no more than that
+MARGIN = 0.1  # share of a job's time that is kept for the last step and saving
+MARGIN_SECONDS = 600.0  # at most
 
 
 def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None:
-    """Pre-train or fine-tune; leaves model.safetensors, train.json and metrics.jsonl.
+    """Pre-train or fine-tune; write model.safetensors, train.json and metrics.jsonl.
 
-    In a Slurm job, stops in good order before the job's time is up.
+    In a Slurm job, save and stop before the job's time limit.
     """
     from clip4vla.launch.queue import seconds_left
     from clip4vla.training.train import train
 
     run = plan.run(key)
     if not isinstance(run, Pretrain | Finetune):
-        raise UserError(f"run {key} is of stage {run.stage}: use `clip4vla {run.stage} {key}`")
+        raise UserError(
+            f"run {key}: its stage is {run.stage}. Fix: run `clip4vla {run.stage} {key}`"
+        )
     out = Path(layout.result_dir(key))
     manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
     substitution = _donors(run.substitution) if isinstance(run, Finetune) else None
     leaks = _leaks(run) if isinstance(run, Pretrain) else None
-    with tracked(plan, key) as sink:
+    with tracked(plan, key) as tracker:
         leads = train(
             run,
             manifests=manifests,
@@ -57,7 +59,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
             out=out,
             workers=threads,
             max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
-            sink=sink,
+            sink=tracker,
         )
         if leads:
             record = _finish(
@@ -68,11 +70,11 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
                 curve="metrics.jsonl",
                 model="model.safetensors",
             )
-            sink.finished(record)
+            tracker.finished(record)
 
 
 def switches_of(config: Config) -> "Switches":
-    """The config's switches of speed and memory."""
+    """Return the config's switches of speed and memory."""
     from clip4vla.cache.clips import SAMPLED
     from clip4vla.training.switches import Switches
 
@@ -85,7 +87,7 @@ def switches_of(config: Config) -> "Switches":
 
 
 def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
-    """Train through a launcher; the training itself is `clip4vla train KEY` on every rank."""
+    """Train through a launcher, which starts `clip4vla train KEY` on every rank."""
     run = plan.run(key)
     arguments = ["train", key, "--threads", str(request.threads)]
     if launcher == "slurm":
@@ -99,7 +101,7 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
         if any(not path.is_file() for path in _outputs(key, run.stage)):
             train(plan, key, request.threads, max_seconds=None)  # finished: publishes again
     elif launcher == "local" and request.nodes > 1:
-        raise UserError(f"--nodes {request.nodes} needs --launcher slurm: this is one machine")
+        raise UserError(f"--nodes {request.nodes}: this is one machine. Fix: pass --launcher slurm")
     elif launcher == "local":
         from clip4vla.common.gpus import claim
         from clip4vla.launch.local import run_here
@@ -111,11 +113,11 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
         else:
             train(plan, key, request.threads, max_seconds=None)
     else:
-        raise UserError(f"--launcher {launcher}: choose local or slurm")
+        raise UserError(f"--launcher {launcher}: unknown. Fix: pass local or slurm")
 
 
 def seconds_to_train(left: float | None) -> float | None:
-    """How long to train in a job that has so many seconds left (None: no limit)."""
+    """Return how long to train in a job with this many seconds left (None: no limit)."""
     return None if left is None else left - min(MARGIN * left, MARGIN_SECONDS)
 
 
@@ -124,19 +126,19 @@ def _outputs(key: str, stage: str) -> list[Path]:
 
 
 def _await(holds: Callable[[], bool], folder: Path) -> None:
-    """Network file systems show what another machine wrote a little later."""
+    """Wait until another machine's outputs appear, which network file systems delay."""
     deadline = time.monotonic() + OUTPUT_SECONDS
     while not holds():
         if time.monotonic() > deadline:
             raise UserError(
-                f"{folder}: the job has completed, but nothing of it is to be seen here; is the "
-                "working directory on a file system that all nodes share?"
+                f"{folder}: the job has completed, but no outputs found. Fix: use a working "
+                "directory on a file system that all nodes share"
             )
         time.sleep(1)
 
 
 def substitute(plan: Plan, key: str, threads: int) -> None:
-    """Find donors; leaves substitution.tsv, substitute.json and donors.html."""
+    """Find donors; write substitution.tsv, substitute.json and donors.html."""
     from clip4vla.cache.clips import ClipCache
     from clip4vla.inference.donors import substitute
     from clip4vla.pages.donors import write_donors
@@ -146,18 +148,18 @@ def substitute(plan: Plan, key: str, threads: int) -> None:
         raise _other_stage(key, run, "substitute")
     out = Path(layout.result_dir(key))
     manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
-    with tracked(plan, key) as sink:
+    with tracked(plan, key) as tracker:
         with attempt(Path(layout.state_dir(key))):
             substitute(
                 run, manifests=manifests, start=start, weights=weights, out=out, workers=threads
             )
             manifest = layout.manifest(run.donors.dataset, run.donors.cache_id)
             write_donors(ClipCache(manifest), out)
-        sink.finished(_finish(plan, key, out, summary="substitute.json"))
+        tracker.finished(_finish(plan, key, out, summary="substitute.json"))
 
 
 def evaluate(plan: Plan, key: str, threads: int) -> None:
-    """Score a checkpoint; leaves metrics.json, predictions.parquet and examples.html."""
+    """Score a checkpoint; write metrics.json, predictions.parquet and examples.html."""
     from clip4vla.cache.clips import ClipCache
     from clip4vla.datasets import benchmark_of, official_clips
     from clip4vla.evaluation.evaluate import evaluate
@@ -174,7 +176,7 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
     lineage = made_with(plan, run, first)
     manifests, start = _manifests(run), _start(plan, run)
     substitution, text_substitution = _donors(run.substitution), _donors(run.text_substitution)
-    with tracked(plan, key) as sink:
+    with tracked(plan, key) as tracker:
         with attempt(Path(layout.state_dir(key))):
             evaluate(
                 run,
@@ -193,11 +195,11 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
             )
             manifest = layout.manifest(run.test.dataset, run.test.cache_id)
             write_examples(ClipCache(manifest), out)
-        sink.finished(_finish(plan, key, out, summary="metrics.json"))
+        tracker.finished(_finish(plan, key, out, summary="metrics.json"))
 
 
 def _other_stage(key: str, run: Run, wanted: str) -> UserError:
-    return UserError(f"run {key} is of stage {run.stage}, not {wanted}; see `clip4vla plan`")
+    return UserError(f"run {key}: its stage is {run.stage}, not {wanted}. Fix: see `clip4vla plan`")
 
 
 def _manifests(run: Run) -> dict[tuple[str, str], Path]:
@@ -211,33 +213,33 @@ def _manifests(run: Run) -> dict[tuple[str, str], Path]:
     for (version, cache_id), path in manifests.items():
         if not path.is_file():
             command = layout.command_for("data")
-            raise UserError(f"{path}: {version} is not frozen yet; run {command}")
+            raise UserError(f"{path}: {version} is not frozen yet. Fix: run {command}")
         if not check_frozen(path) and not check_recorded(path, f"{version}/{cache_id}"):
             warn_unverified(path)
     return manifests
 
 
 def _weights(plan: Plan, run: Run) -> dict[str, Path]:
-    """The named weights that the run reads, with the hash that the config gives for them."""
+    """Return the named weights that a run reads, after checking their sha256 in the config."""
     from clip4vla.models.clip4vla.pretrained import doubt
 
     name = plan.weights_of(run)
     if name is None:
         return {}
     path, expected = _weight_file(plan, name, run), plan.config.weights[name].sha256
-    found = sha256_of_file(path)
-    if expected not in (None, found):
+    sha256 = sha256_of_file(path)
+    if expected not in (None, sha256):
         raise UserError(
-            f"{path}: sha256 is {found}, but weights.{name}.sha256 says {expected}; fetch the file "
-            "again, or correct the config"
+            f"{path}: sha256 is {sha256}, but weights.{name}.sha256 says {expected}. Fix: fetch "
+            "the file again, or correct the config"
         )
-    if warning := doubt(path, found):
+    if warning := doubt(path, sha256):
         log.warning(warning)
     return {name: path}
 
 
 def _weight_file(plan: Plan, name: str, run: Run) -> Path:
-    """The file behind a name; that of an open_clip tag is downloaded if it is not there yet."""
+    """Return the file of named weights; an open_clip tag is downloaded first if needed."""
     from clip4vla.models.clip4vla import pretrained
 
     item = plan.config.weights[name]
@@ -246,12 +248,12 @@ def _weight_file(plan: Plan, name: str, run: Run) -> Path:
         return pretrained.tag_file(f"weights.{name}.open_clip", item.open_clip)
     assert item.path is not None, "a config names a file or a tag"
     if not item.path.is_file():
-        raise UserError(f"{item.path}: weights {name} are missing; put the file there")
+        raise UserError(f"{item.path}: weights {name} are missing. Fix: put the file there")
     return item.path
 
 
 def unfit_tags(plan: Plan) -> list[str]:
-    """One line for each open_clip tag that is unknown or does not fit the model of a run."""
+    """Return a line for each open_clip tag that is unknown or does not fit a run's model."""
     problems = []
     for run in plan.runs.values():
         name = plan.weights_of(run)
@@ -269,26 +271,26 @@ def _check_tag(name: str, tagged: str, run: Run) -> None:
     where = f"weights.{name}.open_clip"
     if run.start is not None:
         raise UserError(
-            f"{where}: {tagged} is CLIP alone, and `from` needs a whole CLIP4VLA; name it in "
+            f"{where}: {tagged} is CLIP alone, but `from` needs a whole CLIP4VLA. Fix: name it in "
             "model.weights instead"
         )
     check_tag(where, tagged, run.model)
 
 
 def _start(plan: Plan, run: Run) -> Path | None:
-    """The weights that a run starts from; None: CLIP itself."""
+    """Return the weights that a run is initialised from; None: CLIP itself."""
     if run.start is None:
         return None
     if run.start.startswith(WEIGHTS):
         return _weight_file(plan, run.start.removeprefix(WEIGHTS), run)
     path = Path(layout.result_dir(run.start), "model.safetensors")
     if not path.is_file():
-        raise UserError(f"{path}: not there yet; run `clip4vla train {run.start}`")
+        raise UserError(f"{path}: missing. Fix: run `clip4vla train {run.start}`")
     return _recorded(path, run.start)
 
 
 def _leaks(run: Pretrain) -> "Leaks | None":
-    """Clips that pre-training leaves out; None for a run that leaves out none."""
+    """Return the clips that pre-training leaves out; None without `held_out`."""
     from clip4vla.datasets.leaks import find_leaks
 
     if not run.held_out:
@@ -298,12 +300,12 @@ def _leaks(run: Pretrain) -> "Leaks | None":
 
 
 def _donors(key: str | None) -> Path | None:
-    """Return the path of the donors that a substitution has found; key: of its run."""
+    """Return the path of the donors of a substitution. key: of its run."""
     if key is None:
         return None
     path = Path(layout.result_dir(key), "substitution.tsv")
     if not path.is_file():
-        raise UserError(f"{path}: no donors yet; `clip4vla substitute {key}`")
+        raise UserError(f"{path}: missing. Fix: run `clip4vla substitute {key}`")
     return _recorded(path, key)
 
 
@@ -322,15 +324,16 @@ def _finish(
     curve: str | None = None,
     model: str | None = None,
 ) -> Path:
-    """Write the resolved config and the record; last, so that they stand for the whole run."""
+    """Write the resolved config and the record, the last outputs of a run; return the record."""
     run = plan.run(key)
     write_json(out / "config.json", run.scientific())
     others = [name for name in layout.RUN_FILES[run.stage] if name not in ("record.json", model)]
     data = [f"{source.dataset}/{source.cache_id}" for source in sources_of(run)]
-    told, datasets = read_json(out / summary), datasets_of(run)
+    facts, datasets = read_json(out / summary), datasets_of(run)
     tags = {"run_key": key, "stage": run.stage, "data": ", ".join(dict.fromkeys(data))}
     tags |= {**tags_of(run), "coverage": coverage_of(datasets)}
-    tags |= {name: told[name] for name in ("protocol", "selection", "neighbours") if told.get(name)}
+    named = ("protocol", "selection", "neighbours")
+    tags |= {name: facts[name] for name in named if facts.get(name)}
     write_record(
         out / "record.json",
         kind=run.stage,
@@ -338,7 +341,7 @@ def _finish(
         name=f"{run.stage} {key}",
         params=run.scientific(),
         tags=tags,
-        metrics=_short(numbers(told)),
+        metrics=_short(numbers(facts)),
         curve=out / curve if curve else None,
         artifacts=[out / name for name in others],
         inputs=[*dict.fromkeys(data), *plan.parents(key)],
@@ -349,7 +352,7 @@ def _finish(
 
 
 def _short(metrics: dict[str, float]) -> dict[str, float]:
-    """`galleries/all/metrics/t2v_R1` -> `all/t2v_R1`: names that fit a column."""
+    """Shorten names to fit a column: `galleries/all/metrics/t2v_R1` -> `all/t2v_R1`."""
     shortened = {}
     for name, value in metrics.items():
         gallery, _, metric = name.removeprefix("galleries/").partition("/metrics/")

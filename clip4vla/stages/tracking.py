@@ -1,4 +1,4 @@
-"""The plan's side of MLflow: which row, seed and place each run has there."""
+"""Names, tags and target of a plan's runs in MLflow."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -20,11 +20,11 @@ from clip4vla.tracking.record import flat
 from clip4vla.tracking.tracker import Tracker
 
 FOLDER = Path("mlflow")
-SEEDED = ("finetune", "evaluate")  # stages whose runs are children of the run of their row
+SEEDED = ("finetune", "evaluate")  # stages whose runs are children of their row's run
 
 
 def target_of(plan: Plan, uri: str | None = None) -> Target:
-    """Where runs go: `uri`, else that of the config, else an sqlite file below mlflow/."""
+    """Return where runs go: `uri`, else that of the config, else an sqlite file below mlflow/."""
     tracking = plan.config.tracking
     if uri is not None:
         sink = "deferred" if tracking.sink == "off" else tracking.sink
@@ -52,7 +52,7 @@ def target_of(plan: Plan, uri: str | None = None) -> Target:
 
 
 def contexts_of(plan: Plan) -> dict[str, Context]:
-    """Of every run: name, tags of the rows that need it, and its parent."""
+    """Return the name, tags and parent row of every run."""
     names, rows = plan.names(), plan.rows()
     contexts = {}
     for key, run in plan.runs.items():
@@ -114,12 +114,12 @@ def tracked(plan: Plan, key: str) -> Iterator[Tracker]:
         curve=curve if isinstance(run, Pretrain | Finetune) else None,
         seconds=tracking.seconds,
     )
-    with live(spec) as sink:
-        yield sink
+    with live(spec) as tracker:
+        yield tracker
 
 
 def tags_of(run: Run) -> dict[str, str]:
-    """Tags that follow from the config of a run."""
+    """Return the tags that follow from the config of a run."""
     versions = dict.fromkeys(source.dataset for source in sources_of(run))
     tags = {"data_version": ", ".join(versions), "code_version": str(run.code_version)}
     if isinstance(run, Finetune):
@@ -128,13 +128,13 @@ def tags_of(run: Run) -> dict[str, str]:
 
 
 def datasets_of(run: Run) -> list[dict[str, Any]]:
-    """The splits that a run read: digest of the manifest, and how many clips each has."""
-    found: list[dict[str, Any]] = []
+    """Return the splits that a run read, with the digest of their manifest and clip counts."""
+    datasets: list[dict[str, Any]] = []
     for source in sources_of(run):
         place = layout.manifest(source.dataset, source.cache_id)
         counts = read_json(place)["splits"].get(source.split, {})
         known = {name: counts[name] for name in ("planned", "usable", "silent") if name in counts}
-        found.append(
+        datasets.append(
             {
                 "name": f"{source.dataset}/{source.split}",
                 "digest": sha256_of_file(place)[:32],
@@ -143,7 +143,7 @@ def datasets_of(run: Run) -> list[dict[str, Any]]:
                 **known,
             }
         )
-    return found
+    return datasets
 
 
 def _context(run: Run, source: Source) -> str:
@@ -159,7 +159,7 @@ def _context(run: Run, source: Source) -> str:
 
 
 def coverage_of(datasets: list[dict[str, Any]]) -> str:
-    """Usable of planned clips of every split, and how many of them are silent."""
+    """Describe usable, planned and silent clips of every split."""
     return "; ".join(
         f"{item['name']}: {item['usable']} of {item['planned']}, {item['silent']} silent"
         for item in datasets
@@ -168,11 +168,13 @@ def coverage_of(datasets: list[dict[str, Any]]) -> str:
 
 
 def sync(plan: Plan, uri: str | None = None) -> None:
-    """Records of finished stages -> MLflow runs -> synced.json, when no stage is missing."""
+    """Send the records of finished stages to MLflow; write synced.json when none is missing."""
     from clip4vla.tracking.sync import sync
 
     if plan.config.tracking.sink == "off" and uri is None:
-        raise UserError("tracking.sink is off; say `deferred`, or where to: `clip4vla sync --uri`")
+        raise UserError(
+            "tracking: sink is off. Fix: set it to deferred, or pass --uri to `clip4vla sync`"
+        )
     records = [Path(path) for path in layout.records(plan)]
     finished = [path for path in records if path.is_file()]
     contexts = contexts_of(plan)
@@ -180,7 +182,7 @@ def sync(plan: Plan, uri: str | None = None) -> None:
     done = sync(finished, target, contexts)
     counts = {name: getattr(done, name) for name in ("added", "skipped", "completed", "replaced")}
     print(f"{target.uri}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-    print(f"look at them: {done.command or target.uri}")
+    print(f"view them: {done.command or target.uri}")
     if finished == records and uri is None:
         names = {key: context.name for key, context in contexts.items()}
         write_json(FOLDER / "synced.json", {"runs": len(finished), "names": names})

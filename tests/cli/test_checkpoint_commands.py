@@ -60,7 +60,7 @@ def clip4vla(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_inspect_says_what_a_file_is(clip4vla, tmp_path):
+def test_inspect_describes_a_file(clip4vla, tmp_path):
     clip_alone(tmp_path / "ViT-B-32.pt")
     code, text, _ = clip4vla("inspect", "ViT-B-32.pt")
     assert code == 0
@@ -124,7 +124,7 @@ def test_an_incomplete_file_writes_nothing(clip4vla, tmp_path):
     assert code == 78 and "--set: not JSON" in error
 
 
-def test_classes_are_named_by_a_file(clip4vla, tmp_path):
+def test_classes_are_read_from_a_file(clip4vla, tmp_path):
     released(tmp_path / "x.bin", "classification", n_classes=3)
     (tmp_path / "names.txt").write_text("dog\nrain\ncrying baby\n\n")
     code, _, _ = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
@@ -134,7 +134,7 @@ def test_classes_are_named_by_a_file(clip4vla, tmp_path):
     (tmp_path / "names.txt").write_text("dog\n")
     code, _, error = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
     assert code == 78 and "probe.linear.weight [3, 64] for [1, 64]" in error
-    for content, words in ((b"\xff\xfe", "is no text in UTF-8"), (b" \n\n", "names no class")):
+    for content, words in ((b"\xff\xfe", "not UTF-8"), (b" \n\n", "no classes in it")):
         (tmp_path / "names.txt").write_bytes(content)
         code, _, error = clip4vla("import", "x.bin", "out.safetensors", "--classes", "names.txt")
         assert code == 78 and f"--classes names.txt: {words}" in error
@@ -181,7 +181,7 @@ def run_files(tmp_path):
     return folder
 
 
-def test_export_writes_a_card_that_says_what_is_known(clip4vla, tmp_path, run_files):
+def test_export_writes_a_card_of_all_known_facts(clip4vla, tmp_path, run_files):
     code, text, _ = clip4vla("export", KEY, "out", "--license", "cc-by-4.0")
     assert code == 0
     names = sorted(file.name for file in (tmp_path / "out").iterdir())
@@ -208,7 +208,7 @@ def test_export_writes_a_card_that_says_what_is_known(clip4vla, tmp_path, run_fi
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == same
 
 
-def test_a_card_without_licence_or_metrics_says_so(clip4vla, tmp_path):
+def test_a_card_states_missing_licence_and_metrics(clip4vla, tmp_path):
     released(tmp_path / "x.bin", "gate", fusion="query2sim")
     clip4vla("import", "x.bin", "ours.safetensors")
     code, _, _ = clip4vla("export", "ours.safetensors", "out")
@@ -237,7 +237,7 @@ def test_released_to_ours_to_released(clip4vla, tmp_path, head, config):
     assert "pytorch_model.bin" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_what_cannot_be_exported(clip4vla, tmp_path):
+def test_invalid_exports_are_refused(clip4vla, tmp_path):
     code, _, error = clip4vla("export", KEY, "out")
     assert code == 78 and f"run `clip4vla train {KEY}`" in error
     released(tmp_path / "x.bin", None)
@@ -305,17 +305,17 @@ def test_weights_are_a_file_or_a_tag():
     assert runs.unfit_tags(plan_with(path="x.pt")) == []
 
 
-def test_what_is_read_is_not_written_over(tmp_path, clip4vla):
+def test_inputs_are_not_overwritten(tmp_path, clip4vla):
     released(tmp_path / "x.bin", None)
     clip_alone(tmp_path / "clip.safetensors")
     (tmp_path / "link.safetensors").symlink_to("x.bin")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     fresh = ("--fresh", "text", "--fresh", "logit_scale", "--clip", "clip.safetensors")
     for out, more, words in (
-        ("x.bin", (), "x.bin: name the output .safetensors"),
-        ("none", (), "none: name the output .safetensors"),
-        ("link.safetensors", (), "link.safetensors: is read here"),
-        ("clip.safetensors", fresh, "clip.safetensors: is read here"),
+        ("x.bin", (), "x.bin: not a .safetensors file"),
+        ("none", (), "none: not a .safetensors file"),
+        ("link.safetensors", (), "link.safetensors: is an input"),
+        ("clip.safetensors", fresh, "clip.safetensors: is an input"),
     ):
         code, text, error = clip4vla("import", "x.bin", out, *more)
         assert code == 78 and words in error and not text
@@ -323,16 +323,16 @@ def test_what_is_read_is_not_written_over(tmp_path, clip4vla):
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "run.json"])
-def test_export_leaves_the_files_of_others_alone(clip4vla, tmp_path, run_files, name):
+def test_export_keeps_files_that_are_not_its_own(clip4vla, tmp_path, run_files, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"model_type": "clip"}')
     code, text, error = clip4vla("export", KEY, "out")
-    assert code == 78 and f"out/{name}: is there, and not from an earlier export" in error
+    assert code == 78 and f"out/{name}: exists, and is not from an earlier export" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
     assert not text
 
 
-def test_an_export_may_be_repeated_and_tells_what_it_wrote(clip4vla, tmp_path, run_files):
+def test_an_export_may_be_repeated_and_lists_its_files(clip4vla, tmp_path, run_files):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "other.txt").write_text("mine")
     names = ["config.json", "model.safetensors", "run.json", "README.md"]
@@ -349,7 +349,7 @@ def test_an_export_may_be_repeated_and_tells_what_it_wrote(clip4vla, tmp_path, r
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "{}", "\0"])
-def test_nothing_is_written_before_all_is_read(clip4vla, tmp_path, run_files, content):
+def test_all_inputs_are_read_before_anything_is_written(clip4vla, tmp_path, run_files, content):
     (tmp_path / "bad.json").write_text(content)
     code, _, error = clip4vla("export", KEY, "out", "--metrics", "bad.json")
     (line,) = [line for line in error.splitlines() if line.startswith("clip4vla: ")]
@@ -357,7 +357,7 @@ def test_nothing_is_written_before_all_is_read(clip4vla, tmp_path, run_files, co
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_file_of_another_run_is_told_and_left_out(clip4vla, tmp_path, run_files):
+def test_a_damaged_file_of_another_run_is_left_out_with_a_warning(clip4vla, tmp_path, run_files):
     damaged = run_files.parent / ("c" * 12) / "metrics.json"
     damaged.parent.mkdir()
     damaged.write_text('{"galleries": ')

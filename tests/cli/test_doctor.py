@@ -104,7 +104,7 @@ def test_age_of_yt_dlp(monkeypatch):
     assert old.remedy.endswith("yt-dlp yt-dlp-ejs")  # each yt-dlp reads its own scripts
 
 
-def test_what_youtube_needs_is_checked_where_it_is_a_source(tmp_path):
+def test_requirements_of_youtube_are_checked_where_it_is_a_source(tmp_path):
     assert doctor.javascript().state == "ok" and doctor.javascript().found.startswith("deno ")
     for from_youtube in (False, True):
         names = [item.name for item in doctor.check(tmp_path, from_youtube=from_youtube)]
@@ -119,7 +119,7 @@ def test_what_youtube_needs_is_checked_where_it_is_a_source(tmp_path):
         ("match", "yt-dlp-ejs 0.0.1, which"),
     ],
 )
-def test_what_youtube_needs_and_is_missing(monkeypatch, missing, found):
+def test_missing_requirements_of_youtube_are_reported(monkeypatch, missing, found):
     def version(package):
         if package == missing:
             raise PackageNotFoundError(package)

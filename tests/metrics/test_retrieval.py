@@ -79,7 +79,7 @@ def test_the_released_rule_counts_half_a_place_behind_k_but_for_the_first(k):
     assert found["x_MedR"] == found["x_MeanR"] == k + 0.75
 
 
-def test_a_model_that_says_the_same_of_every_clip_is_at_chance():
+def test_equal_scores_for_all_clips_are_at_chance():
     to_clip, to_text, _ = ranks_of(np.zeros((200, 200)), np.arange(200))
     for ranks in (to_clip, to_text):
         found = rank_metrics(ranks, "x")
@@ -219,7 +219,7 @@ def test_reranking_orders_the_candidates_and_leaves_the_rest():
     assert whole.best.tolist() == [3, 1] and whole.worst.tolist() == [3, 2]
 
 
-def test_a_report_keeps_extras_apart_and_says_what_ties_leave_open():
+def test_a_report_separates_extras_and_gives_bounds_of_ties():
     heads = {name: blocks_of(np.array(EXAMPLE, np.float32)) for name in ("t_va", "t_v", "t_a")}
     found = report_retrieval(heads, np.arange(3), names(3), ["vision", "audio"])
     stated = found.stated
@@ -237,7 +237,7 @@ def test_a_report_keeps_extras_apart_and_says_what_ties_leave_open():
     assert set(alone.stated["extras"]) == {"released", "dual_softmax"}
 
 
-def test_a_gallery_of_one_clip_is_found_whatever_it_says():
+def test_a_gallery_of_one_clip_has_perfect_recall():
     heads = {"t_va": blocks_of(np.array([[-3.0], [2.0]], np.float32))}
     stated = report_retrieval(heads, np.zeros(2, int), ["a"], ["vision", "audio"]).stated
     assert set(stated["metrics"].values()) == {100.0, 1.0}

@@ -110,7 +110,7 @@ def write(folder, values, predictions):
     return Page(folder / "examples.html")
 
 
-def test_a_retrieval_page_shows_the_best_the_worst_and_what_sound_decides(tmp_path):
+def test_a_retrieval_page_shows_best_worst_and_queries_that_audio_decides(tmp_path):
     values = metrics("retrieval", {"t2v_R1": 10.0, "t2v_MedR": 3.0, "t2v_rank_gain": 1.25})
     page = write(tmp_path, values, retrieval(300))
     page.check()
@@ -215,11 +215,11 @@ def test_a_picture_is_a_frame_above_its_sound():
     assert silent[FRAME + 4 :].std((0, 1)).max() < 3
     audio_only = np.array(Image.open(io.BytesIO(picture(FakeCache(), "sound1")))).astype(int)
     assert audio_only[: FRAME - 8].std((0, 1)).max() < 3
-    with pytest.raises(UserError, match="clip broken: a frame is no whole JPEG"):
+    with pytest.raises(UserError, match="clip broken: corrupt JPEG frame. Fix: run"):
         picture(FakeCache(), "broken")
 
 
-def test_choice_counts_and_leaves_out_what_is_not_a_number():
+def test_choice_counts_and_leaves_out_nan():
     quality = np.array([1.0, np.nan, 3.0, 2.0])
     chosen = choose(quality, np.array([0.0, 5.0, np.nan, -1.0]))
     assert 1 not in {position for position, names in chosen.items() if "best" in names}

@@ -47,7 +47,7 @@ def test_hours_of_the_trainings_that_have_ended(sheet, tmp_path):
     assert "NVIDIA V100; 12.0 min on cpu" in note
 
 
-def test_a_file_that_is_no_cost_is_named(tmp_path):
+def test_invalid_cost_files_are_reported(tmp_path):
     ended(tmp_path / "one", {"hours": 1})
     with pytest.raises(UserError, match=r"one/cost\.json: not a cost\.json"):
         read_costs(["one"], tmp_path)
@@ -83,7 +83,7 @@ def views(sheet, runs):
     return table_views(sheet, tidy, read_paper(PAPER), costs)
 
 
-def test_table_6_shows_what_pretraining_took_the_papers_and_ours(table6, tmp_path):
+def test_table_6_shows_the_cost_of_pretraining_in_the_paper_and_ours(table6, tmp_path):
     sheet, key = table6
     _, grid = views(sheet, tmp_path)
     assert (grid.groups[0], sum(size for _, size in grid.groups)) == (("Pre-training", 3), 5)

@@ -60,7 +60,7 @@ def test_a_cell_is_the_mean_of_its_folds_with_their_spread(tmp_path):
     assert "Folds: each is a run of its own" in text
 
 
-def test_the_spread_of_folds_makes_no_verdict_milder(tmp_path):
+def test_the_spread_over_folds_does_not_widen_within(tmp_path):
     """Folds differ by their clips: that does not excuse a mean that is off."""
     cells = [fold(tmp_path, f"{i}" * 12, value) for i, value in enumerate([70.0, 90.0, 80.0])]
     _, entries, _ = shown(tmp_path, table6(cells))
@@ -112,7 +112,7 @@ def test_rows_of_one_evaluation_show_their_variants_and_galleries_stay_apart(tmp
     assert text.count("ours (all, 1 seed)") == 2
 
 
-def test_a_variant_that_is_not_there_is_named(tmp_path):
+def test_a_missing_variant_is_reported(tmp_path):
     sheet = varied(tmp_path)
     sheet["rows"][1]["cells"][0]["variant"] = "audio=loud"
     with pytest.raises(UserError, match="no variant 'audio=loud' .it has audio=silent, missing"):

@@ -105,7 +105,7 @@ def test_markdown_shows_a_text_as_it_is(text, escaped):
     assert markdown(text) == escaped
 
 
-def test_a_bar_parts_no_cell():
+def test_a_bar_in_a_text_does_not_split_its_cell():
     assert markdown_cell("a | `b | c` \\|") == r"a \| `b \| c` \\\|"
 
 
@@ -125,7 +125,7 @@ def test_latex_prints_every_mark(text, latex):
     assert tex(text) == latex
 
 
-def test_a_spreadsheet_runs_no_text_and_keeps_ids_and_numbers():
+def test_a_spreadsheet_executes_no_text_and_keeps_ids_and_numbers():
     frame = pd.DataFrame(
         {
             "clip_id": ["-abc", "x"],
@@ -176,7 +176,7 @@ def test_control_characters_are_refused_where_they_stand(tmp_path, key, text):
 
 
 @pytest.mark.parametrize("place", ["table", "row", "dataset"])
-def test_a_name_that_no_macro_can_have_is_refused(tmp_path, place):
+def test_a_name_that_is_invalid_in_a_macro_is_refused(tmp_path, place):
     head, first, *_ = PAPER.read_text().splitlines()
     fields = dict(zip(head.split("\t"), first.split("\t"), strict=True)) | {place: "a#{b"}
     (tmp_path / "paper.tsv").write_text("\n".join([head, "\t".join(fields.values())]))

@@ -115,7 +115,7 @@ def test_a_number_that_the_paper_does_not_have_is_not_held_against_the_papers_mo
     assert [(e.ours, e.verdict) for e in entries if e.row == "of_ours"] == [(60.0, "—")]
 
 
-def test_random_towers_are_averaged_nowhere_and_every_picture_says_so(tmp_path):
+def test_random_towers_are_not_averaged_and_marked_in_every_figure(tmp_path):
     sheet, entries, lines = table(tmp_path, made_with(**RANDOM), rows=("clip", "clip4vla"))
     assert not any("mean difference" in line for line in lines)
     assert orders(sheet, entries) == {}
@@ -124,7 +124,7 @@ def test_random_towers_are_averaged_nowhere_and_every_picture_says_so(tmp_path):
     assert "not comparable" in differences(entries).get_suptitle()
 
 
-def test_what_a_number_was_made_with_stands_in_the_small_print(tmp_path):
+def test_footers_describe_the_model_behind_a_number(tmp_path):
     pretraining = [trained_on("howto100m"), trained_on("audioset")]
     pretraining[0]["clips"] += pretraining.pop()["clips"]
     tuned = trained_on("msrvtt", stage="finetune", clips=1234)
@@ -136,7 +136,7 @@ def test_what_a_number_was_made_with_stands_in_the_small_print(tmp_path):
     assert "Fine-tuning: msrvtt-v1-0a1b2c train (1,234 clips)." in lines
 
 
-def test_rows_of_different_weights_are_told_apart(tmp_path):
+def test_rows_of_different_weights_are_distinguished(tmp_path):
     other = made_with(**RANDOM)
     sheet, *_ = table(tmp_path, made_with(), rows=("clip", "clip4vla"))
     write_json(
@@ -148,7 +148,7 @@ def test_rows_of_different_weights_are_told_apart(tmp_path):
     assert found["clip"][0] == "above" and found["clip"][1].startswith("openai (OpenAI's")
 
 
-def test_a_second_stage_is_told_after_the_first():
+def test_a_second_stage_is_described_after_the_first():
     made = made_with(trainings=[trained_on("howto100m"), trained_on("audioset")])
     text = described(MadeWith.model_validate(made))["pretraining"]
     assert text.index("howto100m-v1") < text.index(", then run") < text.index("audioset-v1")
@@ -193,7 +193,7 @@ def test_a_verdict_needs_the_pretraining_of_the_row(tmp_path, row, pretrained, r
     assert judged.reason == reason
 
 
-def test_every_row_of_the_papers_model_says_whether_it_was_pretrained():
+def test_every_row_of_the_papers_model_is_listed_as_pretrained_or_not():
     """A row that is added to paper.tsv under our model's name is judged with its pre-training."""
     ours = {n.row for n in read_paper(PAPER) if n.row.startswith("clip4vla") or n.table == "table5"}
     assert ours <= set(PRETRAINED)

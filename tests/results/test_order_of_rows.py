@@ -43,7 +43,7 @@ def test_order_kept(tmp_path):
     assert len(order_notes(sheet, entries)) == 1
 
 
-def test_a_broken_pair_is_named_with_its_spread(tmp_path):
+def test_a_broken_pair_is_listed_with_its_spread(tmp_path):
     near = {"scratch": [1.0, 1.2], "initial": [2.0, 2.1], "inter": [5.0, 7.0], "intra": [5.5, 6.0]}
     sheet, entries = compared(tmp_path, near | {"type_token": [0.0, 0.1]})
     order = orders(sheet, entries)["msrvtt", "t2a_R1"]
@@ -55,7 +55,7 @@ def test_a_broken_pair_is_named_with_its_spread(tmp_path):
     assert "intra and type_token are 5.8 and 0.1 (paper 10.5 and 10.6)" in note
 
 
-def test_an_order_of_part_of_the_clips_says_so(tmp_path):
+def test_an_order_on_part_of_the_clips_is_partial(tmp_path):
     sheet, entries = compared(tmp_path, {"scratch": [1.0], "initial": [2.0]}, usable=15)
     assert orders(sheet, entries)["msrvtt", "t2a_R1"].verdict == "order kept 1/1, partial"
 
@@ -77,7 +77,7 @@ def test_the_order_is_the_last_line_of_a_table_that_has_two_rows_to_compare(tmp_
 @pytest.mark.parametrize(
     ("scores", "best"), [([1.0, 3.0, 2.0], "initial"), ([4.0, 3.0, 4.0], "scratch")]
 )
-def test_a_sweep_says_where_it_is_best(tmp_path, scores, best):
+def test_a_sweep_lists_its_best_rows(tmp_path, scores, best):
     rows = {row: [value] for row, value in zip(ROWS, scores, strict=False)}
     sheet, entries = compared(tmp_path, rows)
     assert best_notes(sheet, entries) == []

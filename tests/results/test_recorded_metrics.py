@@ -37,7 +37,7 @@ def refused(root, match: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_intact_runs_are_read_without_a_word(tree, capsys):
+def test_intact_runs_are_read_without_warnings(tree, capsys):
     assert len(build(tree))
     assert capsys.readouterr().err == ""
 
@@ -57,12 +57,12 @@ def test_an_edited_number_is_refused(tree):
     )
 
 
-def test_a_damaged_record_is_named(tree):
+def test_a_damaged_record_is_reported(tree):
     (tree / "runs" / KEY / "record.json").write_text('{"kind": "eval')
     refused(tree, rf"{KEY}/record\.json: not a record of a stage")
 
 
-def test_runs_without_a_record_are_read_and_said_to_be_unchecked(tree, capsys):
+def test_runs_without_a_record_are_read_with_a_warning(tree, capsys):
     for key in (KEY, OTHER):
         (tree / "runs" / key / "record.json").unlink()
     assert len(build(tree))
@@ -72,7 +72,7 @@ def test_runs_without_a_record_are_read_and_said_to_be_unchecked(tree, capsys):
     )
 
 
-def test_a_record_that_does_not_name_the_file_leaves_it_unchecked(tree, capsys):
+def test_a_file_missing_in_its_record_is_read_with_a_warning(tree, capsys):
     rewrite(tree / "runs" / KEY / "record.json", lambda found: found["files"].clear())
     assert len(build(tree))
     assert f"{KEY}/metrics.json: not verified" in capsys.readouterr().err

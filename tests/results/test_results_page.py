@@ -69,13 +69,13 @@ def test_curve_with_times_or_with_metrics_of_their_own(tmp_path):
     }
 
 
-def test_a_broken_curve_is_named_with_its_line(tmp_path):
+def test_a_damaged_curve_is_reported_with_its_line(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"step": 1}\n{"loss": 2}\n')
     with pytest.raises(UserError, match=r"m\.jsonl:2: "):
         read_curve(tmp_path / "m.jsonl")
 
 
-def test_coverage_without_a_column_is_named(tmp_path):
+def test_coverage_without_a_column_is_reported(tmp_path):
     (tmp_path / "coverage.csv").write_text("split,expected\ntest,1\n")
     with pytest.raises(UserError, match="no column planned"):
         read_coverage(tmp_path / "coverage.csv")
@@ -87,7 +87,7 @@ def test_parts_of_a_coverage_bar_add_up(files):
     assert widths == pytest.approx([55.0, 15.0, 5.0, 15.0, 10.0])
 
 
-def test_coverage_without_an_expected_count_stands_on_the_plan(files):
+def test_coverage_without_an_expected_count_uses_the_plan(files):
     frame = pd.read_csv(files / "coverage.csv").assign(expected=float("nan"))
     figure = coverage({"v": frame})
     assert sum(patch.get_width() for patch in figure.axes[0].patches) == pytest.approx(100)

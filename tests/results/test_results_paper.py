@@ -106,7 +106,7 @@ def line(**changes):
         ),
     ],
 )
-def test_mistakes_are_named_with_file_and_line(tmp_path, text, message):
+def test_mistakes_are_reported_with_file_and_line(tmp_path, text, message):
     path = tmp_path / "paper.tsv"
     path.write_text(text)
     with pytest.raises(UserError, match="paper.tsv") as caught:
@@ -115,7 +115,7 @@ def test_mistakes_are_named_with_file_and_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_editors_add_is_no_mistake(tmp_path):
+def test_additions_of_editors_are_accepted(tmp_path):
     """A mark of byte order, line ends of Windows, empty lines at the end."""
     path = tmp_path / "paper.tsv"
     text = "\r\n".join(
@@ -125,7 +125,7 @@ def test_what_editors_add_is_no_mistake(tmp_path):
     assert [(number.line, number.value) for number in read_paper(path)] == [(2, 1.5), (3, 120.0)]
 
 
-def test_another_encoding_is_one_line(tmp_path):
+def test_another_encoding_is_reported_in_one_line(tmp_path):
     path = tmp_path / "paper.tsv"
     path.write_bytes(("\t".join(COLUMNS) + "\n" + line(label="Müller")).encode("latin-1"))
     with pytest.raises(UserError, match="paper.tsv: not UTF-8. Fix: save it as UTF-8"):

@@ -86,7 +86,7 @@ def test_no_cell_is_empty(tree):
     assert sum(size for _, size in grid.groups) == len(grid.headings)
 
 
-def test_html_is_whole_and_needs_no_other_file(table):
+def test_html_is_valid_and_self_contained(table):
     text = (table / "table.html").read_text()
     assert "http" not in text and "src=" not in text
     open_tags = []
@@ -187,7 +187,7 @@ def test_tiny_towers_get_no_verdict(tmp_path):
 
 
 @pytest.mark.parametrize("comparable", [True, False])
-def test_numbers_of_other_data_are_averaged_nowhere_and_every_picture_says_so(tmp_path, comparable):
+def test_numbers_on_other_data_are_not_averaged_and_marked_in_every_figure(tmp_path, comparable):
     sheet, entries = a_table(tmp_path, [(0, "k", 5.0)], comparable=comparable)
     lines = footers(sheet, entries, read_paper(PAPER), {})
     assert any("mean difference" in line for line in lines) is comparable
@@ -222,7 +222,7 @@ def test_audio_only_baselines_stand_in_the_shared_column():
         (lambda v: v.update(comparable=False), "Fix: give the reason in `note`"),
     ],
 )
-def test_broken_sheets_are_named(tmp_path, change, message):
+def test_invalid_sheets_are_reported(tmp_path, change, message):
     path = make_tree(tmp_path) / "tables/table1/rows.json"
     rewrite(path, change)
     with pytest.raises(UserError) as caught:
@@ -241,7 +241,7 @@ def test_broken_sheets_are_named(tmp_path, change, message):
         (lambda v: v["galleries"].pop("with_sound"), "no gallery 'with_sound'"),
     ],
 )
-def test_broken_metrics_are_named(tmp_path, change, message):
+def test_invalid_metrics_are_reported(tmp_path, change, message):
     root = make_tree(tmp_path)
     rewrite(root / "runs/aaaaaaaaaaa0/metrics.json", change)
     with pytest.raises(UserError) as caught:
@@ -254,7 +254,7 @@ def test_numbers_as_text():
     assert [number(48.0, "v100_days"), number(46.2, "t2v_R1")] == ["48", "46.2"]
 
 
-def test_clips_left_out_of_pretraining_stand_under_the_table(tmp_path):
+def test_clips_left_out_of_pretraining_are_in_the_footer(tmp_path):
     root = make_tree(tmp_path)
     rewrite(root / "runs/aaaaaaaaaaa0/metrics.json", lambda v: v.update(leaks_dropped=1234))
     text = (build(root, tmp_path / "out") / "table.md").read_text()
@@ -262,7 +262,7 @@ def test_clips_left_out_of_pretraining_stand_under_the_table(tmp_path):
     assert "Clips left out of pre-training" in line and ": 1234 (" in line
 
 
-def test_batches_that_were_smaller_than_asked_for_stand_under_the_table(tmp_path, table):
+def test_smaller_batches_than_requested_are_in_the_footer(tmp_path, table):
     assert "Batches smaller" not in (table / "table.md").read_text()
     root = make_tree(tmp_path)
     small = {"pretrain": {"asked": 256, "used": 24}, "finetune": {"asked": 128, "used": 60}}
@@ -278,7 +278,7 @@ FIELDS += ("gallery", "missing_audio", "selection", "tie_rule", "interval_rule",
 OF_GALLERIES = ("protocol", "n_queries", "n_gallery", "ids_sha256", "metrics")
 
 
-def test_a_metrics_file_lacks_nothing_and_docs_name_it_all(tmp_path):
+def test_metrics_fields_are_required_and_documented(tmp_path):
     """Every field that a number stands on is asked for when a table is built."""
     path, whole = tmp_path / "metrics.json", metrics("k", 40.0)
     documented = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()

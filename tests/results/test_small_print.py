@@ -39,7 +39,7 @@ def printed():
         ("table6", "CLIP4VLA, Table 6 (VATT-Medium; CLIP4VLA on UCF101): vision and audio."),
     ],
 )
-def test_an_oddity_is_said_of_its_numbers_once(printed, table, line):
+def test_a_note_is_printed_once_for_its_numbers(printed, table, line):
     assert len([text for text in printed[table] if line in text]) == 1, printed[table]
 
 

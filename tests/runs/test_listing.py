@@ -72,7 +72,7 @@ def test_a_run_is_shown(here):
     shown = run_list.show(here[0])
     assert shown["config"]["stage"] == "evaluate"
     assert shown["numbers"]["galleries/all/metrics/t2v_R1"] == 10.0
-    with pytest.raises(UserError, match="not here"):
+    with pytest.raises(UserError, match="no outputs found"):
         run_list.show("../../etc/pa")
     with pytest.raises(UserError, match="not finished"):
         run_list.show(STRAY)
@@ -92,7 +92,7 @@ def test_a_run_on_its_way_is_shown_by_the_plan(plan, here):
     assert done.exit_code == 0 and json.loads(done.output)["state"] == "saved at step 12"
 
 
-def test_outputs_that_were_changed_are_named_with_the_remedy(plan, here):
+def test_changed_outputs_are_reported_with_the_fix(plan, here):
     """An edit of the config, of a number, and the numbers of another run."""
     folders = [Path("results/runs", key) for key in here[:2]]
     value = json.loads((folders[0] / "config.json").read_text())
@@ -121,11 +121,11 @@ def test_outputs_that_were_changed_are_named_with_the_remedy(plan, here):
         ("config.json", '{"stage": "eva', "not the config of a run"),
         ("config.json", '{"stage": "evaluate"}', "Field required"),
         ("config.json", "[]", "not the config of a run"),
-        ("train.json", "{", "not what a run leaves"),
-        ("train.json", "3", "not what a run leaves"),
+        ("train.json", "{", "not the summary of a run"),
+        ("train.json", "3", "not the summary of a run"),
     ],
 )
-def test_a_damaged_file_is_named_in_one_line(plan, here, name, text, words):
+def test_a_damaged_file_is_reported_in_one_line(plan, here, name, text, words):
     path = Path("results/runs", here[0], name)
     path.write_text(text)
     for give in (lambda: run_list.show(here[0]), lambda: run_list.differences(*here[:2])):
@@ -139,25 +139,28 @@ def test_a_damaged_file_is_named_in_one_line(plan, here, name, text, words):
     assert (listed[here[0]].number == "metrics.json is damaged") == (name == "metrics.json")
 
 
-def test_differences_are_those_of_the_config_and_the_numbers(here):
+def test_differences_list_settings_and_numbers(here):
     settings, found = run_list.differences(here[0], here[1])
     assert "modalities" in settings and "stage" not in settings
     assert found["galleries/all/metrics/t2v_R1"] == (10.0, 11.0)
 
 
-def test_what_no_row_uses_is_listed_and_only_then_removed(plan, here):
+def test_unused_runs_are_listed_and_removed_only_on_request(plan, here):
     done = CliRunner().invoke(app, ["runs", "gc", *OPTIONS])
     assert done.exit_code == 0 and STRAY in done.output
     assert Path("results/runs", STRAY).is_dir()
     done = CliRunner().invoke(app, ["runs", "gc", "--delete", *OPTIONS])
-    assert "say --yes too" in str(done.exception) and Path("results/runs", STRAY).is_dir()
+    assert (
+        "not a terminal. Fix: pass --yes" in str(done.exception)
+        and Path("results/runs", STRAY).is_dir()
+    )
     done = CliRunner().invoke(app, ["runs", "gc", "--delete", "--yes", *OPTIONS])
     assert done.exit_code == 0 and "removed" in done.output
     assert not Path("results/runs", STRAY).exists() and not Path("runs", STRAY).exists()
     assert Path("results/runs", here[0], "metrics.json").is_file()
 
 
-def test_rows_of_all_tables_count_whatever_the_targets_and_the_data(plan, here):
+def test_rows_of_all_tables_count_as_users(plan, here):
     values = {"targets": ["demo_classification"], "datasets": {"demo": {"enabled": False}}}
     assert not make_plan(CONFIG, values).runs
     assert plan.runs.keys() <= used_keys(CONFIG, values)
@@ -174,7 +177,7 @@ def test_targets_that_are_not_there_are_refused_before_anything_counts_as_unused
             used_keys(CONFIG, values)
 
 
-def test_keys_that_what_is_disabled_decides_are_used_both_ways():
+def test_keys_that_depend_on_disabled_data_are_used_both_ways():
     """`howto100m`: pre-training leaves out the test clips of the enabled datasets alone."""
     vatex = {"datasets": {"vatex": {"enabled": False}}}
     found = used_keys(CONFIG[:1], vatex)
@@ -182,7 +185,7 @@ def test_keys_that_what_is_disabled_decides_are_used_both_ways():
         assert make_plan(CONFIG[:1], values).runs.keys() <= found
 
 
-def test_what_a_run_is_can_be_seen_before_it_is_removed(here):
+def test_an_unused_run_is_described_before_it_is_removed(here):
     found = {run.key: run for run in unused(())}
     assert found.keys() == {*here, STRAY}
     evaluation, training, stray = found[here[0]], found[here[2]], found[STRAY]
@@ -201,7 +204,7 @@ def test_what_a_run_is_can_be_seen_before_it_is_removed(here):
 @pytest.mark.parametrize(
     ("options", "answer", "kept"), [([], "n\n", True), ([], "y\n", False), (["--yes"], "", False)]
 )
-def test_a_terminal_is_asked_before_anything_is_removed(here, monkeypatch, options, answer, kept):
+def test_removal_asks_for_confirmation(here, monkeypatch, options, answer, kept):
     monkeypatch.setattr("clip4vla.cli.runs._at_a_terminal", lambda: True)
     given = ["runs", "gc", "--delete", *OPTIONS, *options]
     done = CliRunner().invoke(app, given, input=answer)
@@ -210,7 +213,7 @@ def test_a_terminal_is_asked_before_anything_is_removed(here, monkeypatch, optio
 
 
 def test_a_run_that_is_trained_is_not_removed(here):
-    with sole_owner(Path("runs", STRAY)), pytest.raises(UserError, match="stop it first"):
+    with sole_owner(Path("runs", STRAY)), pytest.raises(UserError, match="Fix: stop it first"):
         remove(STRAY)
     assert Path("results/runs", STRAY).is_dir()
 

@@ -52,7 +52,7 @@ def a_run(folder, strength, ids=None, task="retrieval", modalities=("vision", "a
     return found.stated["metrics"]
 
 
-def test_a_better_run_is_told_from_a_lucky_one(tmp_path):
+def test_a_better_run_is_distinguished_from_a_lucky_one(tmp_path):
     metrics = a_run(tmp_path / "a", 1.5), a_run(tmp_path / "b", 2.0)
     found = compare_runs(tmp_path / "a", tmp_path / "b")
     assert (found.n_queries, found.n_clips) == (CLIPS * EACH, CLIPS)
@@ -93,7 +93,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, capsys, monkeypatch):
     assert found["n_clips"] == CLIPS and 0 < found["differences"]["t2v_R1"]["p"] <= 1
 
 
-def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
+def test_runs_that_cannot_be_compared_are_reported_in_one_line(tmp_path, capsys):
     a_run(tmp_path / "a", 1.0)
     fewer = [f"c{i:02}" for i in range(CLIPS - 1)]
     a_run(tmp_path / "fewer", 1.0, fewer)
@@ -105,7 +105,7 @@ def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
         "other": ["different queries of the same clips"],
         "task": ["is of task retrieval", "of classification"],
         "audio": ["no metric in common: t2v_R1", "a2t_MeanR"],
-        "nothing": ["no finished evaluation; `clip4vla runs ls` lists them"],
+        "nothing": ["not a finished evaluation. Fix: give a key of `clip4vla runs ls`"],
     }.items():
         code, _, error = compare(capsys, tmp_path / "a", tmp_path / name)
         assert code == EXIT_USER_ERROR and all(word in error for word in words), error
@@ -121,7 +121,7 @@ def test_what_cannot_be_compared_is_one_line_that_names_both(tmp_path, capsys):
         ("predictions.parquet", "PAR1 and no more PAR1", "corrupt or truncated table"),
     ],
 )
-def test_a_damaged_file_is_one_line_that_names_it(tmp_path, capsys, name, text, words):
+def test_a_damaged_file_is_reported_in_one_line(tmp_path, capsys, name, text, words):
     for folder in ("a", "b"):
         a_run(tmp_path / folder, 1.0)
     (tmp_path / "b" / name).write_text(text)

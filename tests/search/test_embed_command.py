@@ -56,7 +56,7 @@ def test_what_cannot_be_embedded_is_named_and_nothing_at_all_is_a_failure(
 def test_texts_that_are_all_empty_are_a_failure(weights, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("\n \n")
     assert run("text", weights, tmp_path / "a.txt", "--out", tmp_path / "t.npz") == 78
-    assert "Fix: name texts" in capsys.readouterr().err
+    assert "Fix: give texts" in capsys.readouterr().err
 
 
 def test_an_npz_needs_no_pickle(weights, model, folder, tmp_path):
@@ -83,7 +83,7 @@ def test_texts_come_from_lines_and_columns(weights, model, tmp_path, capsys):
         expected = model.embed_text([s for s in sentences if s])
         assert np.allclose(arrays["vectors"][[0, 2, 3, 4]], expected, **CLOSE)
     assert run("text", weights, tmp_path / "b.csv", "--column", "words", "--out", out) == 78
-    message = "b.csv: has no column words: name one with --column: id, caption"
+    message = "b.csv: no column words. Fix: pass --column with one of id, caption"
     assert message in capsys.readouterr().err
 
 
@@ -113,7 +113,7 @@ def test_windows_and_segments_have_times(weights, tmp_path):
     assert tables["video", "both"].tolist()[3] == [4, 5]
 
 
-def test_what_of_a_folder_is_passed_over_is_named(folder, capsys, monkeypatch):
+def test_skipped_files_of_a_folder_are_listed(folder, capsys, monkeypatch):
     """Looping and dead links, links to folders, closed folders, pipes, and files of others."""
     (folder / "loop.mp4").symlink_to("loop.mp4")
     (folder / "dead.mp4").symlink_to("nowhere")
@@ -138,7 +138,7 @@ def test_what_of_a_folder_is_passed_over_is_named(folder, capsys, monkeypatch):
         "again": "a link to a folder", "pipe.mp4": "not a regular file",
         "closed": "Permission denied", "mine": "Permission denied",
     }.items():  # fmt: skip
-        assert f"{folder / name}: passed over: {why}" in said
+        assert f"{folder / name}: skipped: {why}" in said
     assert "notes.txt" not in said and ".hidden" not in said
 
 
@@ -185,8 +185,8 @@ def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
         (["audio", "{weights}", "{folder}/none", "--out", "x.npz"], "none: no such file or folder"),
         (["audio", "{folder}/notes.txt", "{folder}", "--out", "x.npz"], "notes.txt: cannot be read as weights"),
         (["video", "{weights}", "{folder}", "--every", "0", "--out", "x.npz"], "give 1 or more"),
-        (["audio", "{weights}", "{folder}", "--every", "nan", "--out", "x.npz"], "--every is nan seconds"),
-        (["audio", "{weights}", "{folder}", "--every", "inf", "--out", "x.npz"], "--every is inf seconds"),
+        (["audio", "{weights}", "{folder}", "--every", "nan", "--out", "x.npz"], "--every: nan seconds"),
+        (["audio", "{weights}", "{folder}", "--every", "inf", "--out", "x.npz"], "--every: inf seconds"),
         (["audio", "{weights}", "{folder}", "--device", "meta", "--out", "x.npz"], "device meta: it holds no"),
         (["video", "{weights}", "{folder}", "--device", "abacus", "--out", "x.npz"], "device abacus"),
     ],

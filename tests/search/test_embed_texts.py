@@ -12,19 +12,23 @@ from clip4vla.stages.embed import read_texts
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("r.csv", b"caption\na,b\nc\n", "line 2 has 2 fields, the header 1"),
-        ("r.csv", b'caption,id\n"two\nlines",1\nshort\n', "line 4 has 1 fields, the header 2"),
-        ("r.tsv", b"id\ttext\n1\ta\tb\n", "line 2 has 3 fields, the header 2"),
-        ("r.csv", b"text,text\na,b\n", "its header names text twice"),
-        ("r.csv", b'text\nfine\n"open\n', "line 3 is no row of a table (unexpected end of data)"),
-        ("r.csv", b"", "is empty"),
-        ("r.csv", b"text\n\xff\n", "is no text in UTF-8"),
-        ("r.txt", b"a\n\xff\n", "is no text in UTF-8"),
+        ("r.csv", b"caption\na,b\nc\n", ":2: 2 fields, but the header has 1"),
+        (
+            "r.csv",
+            b'caption,id\n"two\nlines",1\nshort\n',
+            ":4: 1 fields, but the header has 2",
+        ),
+        ("r.tsv", b"id\ttext\n1\ta\tb\n", ":2: 3 fields, but the header has 2"),
+        ("r.csv", b"text,text\na,b\n", ":1: two columns are named text"),
+        ("r.csv", b'text\nfine\n"open\n', ":3: not a row of a table (unexpected end of data)"),
+        ("r.csv", b"", "empty. Fix: begin with a line"),
+        ("r.csv", b"text\n\xff\n", "not UTF-8. Fix: "),
+        ("r.txt", b"a\n\xff\n", "not UTF-8. Fix: "),
     ],
 )
-def test_what_is_no_table_of_texts_is_refused_with_its_line(tmp_path, name, content, message):
+def test_malformed_tables_of_texts_are_refused_with_their_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"{name}: {re.escape(message)}"):
+    with pytest.raises(UserError, match=f"{name}.*{re.escape(message)}"):
         read_texts(str(tmp_path / name), None)
 
 
@@ -47,5 +51,5 @@ def test_a_line_of_text_ends_at_its_line_end_alone(tmp_path, monkeypatch):
     path.write_bytes(b"")
     assert read_texts(str(path), None) == []
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
-    with pytest.raises(UserError, match="-: is no text in UTF-8"):
+    with pytest.raises(UserError, match="-: not UTF-8"):
         read_texts("-", None)

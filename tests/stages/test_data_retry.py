@@ -19,7 +19,7 @@ from clip4vla.stages import data, data_status
 
 
 @pytest.mark.parametrize("run", [by_hand, pytest.param(by_snakemake, marks=pytest.mark.slow)])
-def test_the_next_run_asks_again_for_what_was_refused_and_nothing_else(world, run):
+def test_only_refused_clips_are_requested_again(world, run):
     (version,) = world.plan().versions
     folder = layout.data_dir(version)
     run(world, folder)
@@ -54,7 +54,7 @@ def test_a_frozen_version_stays_and_a_new_pass_carries_over(world):
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
     world.the_pause_is_over()
-    with pytest.raises(UserError, match=r"is frozen.*raise datasets\.demo\.fetch_pass to 2"):
+    with pytest.raises(UserError, match=r": frozen.*Fix: raise datasets\.demo\.fetch_pass to 2"):
         data_status.retry(plan, "demo")
     for shard in range(2):  # even when somebody takes the table away
         table = Path(layout.shard_dir(version, shard), "fetch.parquet")
@@ -218,7 +218,7 @@ def test_a_local_file_counts_as_changed_by_size_and_by_hash_where_it_is_newer(wo
     assert changed(**cut) and not changed(later, **cut)
 
 
-def test_all_datasets_are_asked_again_beside_a_frozen_one(world):
+def test_retry_of_all_datasets_skips_a_frozen_one(world):
     plan = world.plan()
     (version,) = plan.versions
     by_hand(world, layout.data_dir(version))
@@ -227,4 +227,4 @@ def test_all_datasets_are_asked_again_beside_a_frozen_one(world):
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
     world.the_pause_is_over()
-    assert "is frozen, and runs may cite it: raise" in retry(world)
+    assert ": frozen, and runs may cite it. Fix: raise" in retry(world)

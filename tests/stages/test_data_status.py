@@ -63,7 +63,7 @@ def test_status_counts_a_shard_that_is_under_way(world, monkeypatch):
     assert line(text, "train")[6:8] == ["1", "1"]  # late: refused for now; lost: gone
 
 
-def test_a_probe_from_before_the_file_was_there_counts_for_nothing(world):
+def test_an_outdated_probe_is_ignored(world):
     """The table of a shard was taken away by hand, and made again."""
     plan = world.plan()
     (version,) = plan.versions
@@ -77,13 +77,13 @@ def test_a_probe_from_before_the_file_was_there_counts_for_nothing(world):
     assert set(pd.read_csv("missing.tsv", sep="\t").clip_id) == {"lost", "late", "full"}
 
 
-def test_shards_and_caches_that_are_not_there_are_named(world):
+def test_unknown_shards_and_caches_are_reported(world):
     plan = world.plan()
     (version,) = plan.versions
     data.plan(plan, version)
-    with pytest.raises(UserError, match="no shard 2: they are 0 to 1"):
+    with pytest.raises(UserError, match="no shard 2. Fix: give 0 to 1"):
         data.fetch(plan, version, 2)
-    with pytest.raises(UserError, match="no shard 2: they are 0 to 1"):
+    with pytest.raises(UserError, match="no shard 2. Fix: give 0 to 1"):
         data.cache(plan, version, "deadbeef", 2)
     by_hand(world, layout.data_dir(version))
     with pytest.raises(UserError, match="no cache 'deadbeef' in this config; known: [0-9a-f]{8}"):
@@ -108,7 +108,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["plan", "splits", "fetch", "probe"])
-def test_a_damaged_table_is_named(world, name, damage):
+def test_a_damaged_table_is_reported(world, name, damage):
     plan = world.plan()
     (version,) = plan.versions
     by_hand(world, layout.data_dir(version))

@@ -45,7 +45,7 @@ def trained(plan, first_weights):
             write_json(Path(layout.result_dir(key), "train.json"), summary)
 
 
-def test_the_whole_chain_of_a_trained_model_is_followed_to_its_first_weights(here):
+def test_the_chain_of_trainings_is_followed_to_the_first_weights(here):
     plan = plan_of()
     trained(plan, OPENAI)
     run = evaluation(plan, "clip4vla", "vatex")
@@ -88,7 +88,7 @@ def test_an_imported_model_is_not_taken_for_clip(here):
     assert made["imported"] and made["published"] is None
 
 
-def test_a_training_without_its_summary_is_named(here):
+def test_a_training_without_its_summary_is_reported(here):
     plan = plan_of()
     run = evaluation(plan, "vision_only", "msrvtt")
     with pytest.raises(UserError, match=rf"{run.start}/train\.json: missing\. Fix: run `clip4vla"):
@@ -96,7 +96,7 @@ def test_a_training_without_its_summary_is_named(here):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"parent": {"sha256": null}, "data": 3}'])
-def test_a_damaged_summary_of_a_training_is_named(here, text):
+def test_a_damaged_summary_of_a_training_is_reported(here, text):
     plan = plan_of()
     run = evaluation(plan, "vision_only", "msrvtt")
     path = Path(layout.result_dir(run.start), "train.json")
@@ -106,7 +106,7 @@ def test_a_damaged_summary_of_a_training_is_named(here, text):
         made_with(plan, run, None)
 
 
-def test_an_edited_summary_of_a_training_makes_no_verdict(here):
+def test_an_edited_summary_of_a_training_is_refused(here):
     """Its clips and first weights decide whether a number is compared with the paper."""
     plan = plan_of()
     trained(plan, "a" * 64)

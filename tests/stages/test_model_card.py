@@ -22,7 +22,7 @@ def card_of(**metadata):
     return model_card(settings | metadata, "ours", "m.safetensors", "0" * 64, 1, [], None)
 
 
-def test_a_token_of_pretraining_and_small_batches_are_named():
+def test_a_token_of_pretraining_and_small_batches_are_listed():
     assert "single in pre-training" not in card_of()
     assert "both (single in pre-training)" in card_of(start_type_token="single")
     small = {"pretrain": {"asked": 256, "used": 24}}

@@ -66,7 +66,7 @@ def test_a_number_of_no_table_is_refused(plan, tmp_path):
     assert plan(paper=more).runs
 
 
-def test_no_numbers_at_all_are_a_line(plan, tmp_path):
+def test_no_metrics_are_stated_in_one_line(plan, tmp_path):
     text = refused(plan, paper=None)
     assert text.startswith(f"{tmp_path}/paper.tsv: no such file")
 

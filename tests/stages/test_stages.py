@@ -47,7 +47,7 @@ def test_weights_with_another_hash_are_refused(plan, tmp_path):
     assert "but weights.mine.sha256 says 000" in text
 
 
-def test_outputs_of_other_runs_are_those_that_their_records_name(plan, tmp_path, capsys):
+def test_outputs_of_other_runs_are_verified_against_their_records(plan, tmp_path, capsys):
     """Other weights in place of a run's, other donors in place of a substitution's."""
     given = {"start": "0123456789ab", "substitution": "ba9876543210"}
     run = plan.runs[plan.stage("evaluate")[0]].model_copy(update=given)
@@ -78,7 +78,7 @@ def test_outputs_of_other_runs_are_those_that_their_records_name(plan, tmp_path,
         assert "record.json: not a record of a stage" in refuse(read)
 
 
-def test_a_manifest_that_nothing_vouches_for_is_said_to_be_unchecked(plan, tmp_path, capsys):
+def test_a_manifest_without_a_record_is_read_with_a_warning(plan, tmp_path, capsys):
     run = plan.runs[plan.stage("evaluate")[0]]
     for version, cache_id in plan.caches:
         path = Path(layout.manifest(version, cache_id))
@@ -102,12 +102,14 @@ def test_a_manifest_that_nothing_vouches_for_is_said_to_be_unchecked(plan, tmp_p
 
 def test_a_run_of_another_stage_is_refused(plan):
     key = plan.stage("evaluate")[0]
-    assert "is of stage evaluate: use `clip4vla evaluate" in refuse(runs.train, plan, key, 1, None)
-    assert "is of stage" in refuse(runs.evaluate, plan, plan.stage("finetune")[0], 1)
+    assert "its stage is evaluate. Fix: run `clip4vla evaluate" in refuse(
+        runs.train, plan, key, 1, None
+    )
+    assert "its stage is" in refuse(runs.evaluate, plan, plan.stage("finetune")[0], 1)
 
 
 def test_an_unknown_run_and_data_that_are_not_frozen(plan):
     assert "no run '0123456789ab'" in refuse(runs.train, plan, "0123456789ab", 1, None)
     key = plan.stage("finetune")[0]
     command = "run `snakemake ... data`"
-    assert f"is not frozen yet; {command}" in refuse(runs.train, plan, key, 1, None)
+    assert f"is not frozen yet. Fix: {command}" in refuse(runs.train, plan, key, 1, None)

@@ -56,7 +56,7 @@ def test_without_a_table_all_of_them_are_built_in_a_fresh_folder():
     assert by_hand("build", TABLES[1]).split() == pages[1:]
 
 
-def test_the_page_links_what_is_there():
+def test_the_page_links_existing_examples():
     plan = plan_of_demo()
     one, two = plan.stage("evaluate")[:2]
     write_text(f"results/runs/{one}/examples.html", "")
@@ -65,7 +65,7 @@ def test_the_page_links_what_is_there():
     assert f'href="../runs/{one}/examples.html"' in page and two not in page
 
 
-def test_a_row_and_a_sheet_are_printed_and_leave_no_file():
+def test_printing_a_row_or_a_sheet_writes_no_file():
     assert "| ours | not run |" in by_hand("row", TABLES[0], "clip4vla")
     assert json.loads(by_hand("sheet", TABLES[0]))["table"] == TABLES[0]
     assert list(Path().iterdir()) == []
@@ -85,7 +85,7 @@ def test_a_table_is_that_of_the_config_not_of_an_older_sheet():
 
 
 @pytest.mark.parametrize("target", ["results/rows/demo_classification/clip4vla", TABLES[0]])
-def test_snakemake_still_runs_what_was_looked_at(target):
+def test_snakemake_still_runs_rows_that_were_previewed(target):
     by_hand("sheet", TABLES[0])
     by_hand("row", TABLES[0], "clip4vla")
     by_hand("build")

@@ -48,7 +48,7 @@ def test_a_run_of_two_rows_names_both(plan):
         assert len(tracking.contexts_of(plan)[key].tags["rows"].split(", ")) > 1
 
 
-def test_params_are_what_rows_differ_in(plan):
+def test_params_are_the_settings_that_differ_between_rows(plan):
     for run in plan.runs.values():
         params = allowed(flat(run.scientific()))
         assert 0 < len(params) <= MAX_PARAMS

@@ -75,7 +75,7 @@ def test_only_float16_gets_a_loss_scale(capability, monkeypatch, major, scaled, 
 
 
 @pytest.mark.parametrize(
-    "threads, bound_to, job, told",
+    "threads, bound_to, job, warning",
     [
         (8, 1, "7", "bound to 1 of 16 CPUs. Fix: pass --cpus-per-task=8 to srun itself"),
         (8, 1, None, "bound to 1 of 16 CPUs. Fix: lower --threads, or give the process more"),
@@ -84,7 +84,7 @@ def test_only_float16_gets_a_loss_scale(capability, monkeypatch, major, scaled, 
     ],
 )
 def test_a_process_bound_to_fewer_cpus_than_threads_warns(
-    monkeypatch, capsys, threads, bound_to, job, told
+    monkeypatch, capsys, threads, bound_to, job, warning
 ):
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(bound_to)))
@@ -94,4 +94,4 @@ def test_a_process_bound_to_fewer_cpus_than_threads_warns(
         monkeypatch.setenv("SLURM_JOB_ID", job)
     set_threads(threads)
     err = capsys.readouterr().err
-    assert told in err and bool(err) == bool(told)
+    assert warning in err and bool(err) == bool(warning)

@@ -1,4 +1,4 @@
-"""The user's config: merged, resolved, and refused in one line with file, line and key."""
+"""The user's config: merging, paths, and errors of one line with file, line and key."""
 
 import textwrap
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_a_valid_project_has_its_runs(project):
         (("reader: demo", "reader: 2023-13-45"), "config.yaml: not valid YAML: month must be in 1..12"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_config_is_one_line(project, change, expected):
+def test_an_error_in_the_config_is_one_line(project, change, expected):
     text = message(project, config=BASE.replace(*change))
     assert expected in text
     assert "\n" not in text
@@ -143,7 +143,7 @@ def test_a_mistake_in_the_config_is_one_line(project, change, expected):
         (("pretrain: null", "nonverbal_share: true"), "nonverbal_share: must be a number"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_row_names_file_row_and_key(project, change, expected):
+def test_an_error_in_a_row_names_file_row_and_key(project, change, expected):
     text = message(project, table=TABLE.replace(*change))
     assert expected in text
     assert "t.yaml:" in text
@@ -159,7 +159,7 @@ def test_a_table_cannot_have_the_name_of_a_target_or_rule_or_figure(tmp_path, pr
     assert "choose another name" in text and "\n" not in text
 
 
-def test_every_mistake_has_its_own_line(project):
+def test_every_error_has_its_own_line(project):
     text = message(project, config=BASE.replace("targets: [t]", "targetz: [t]\npresett: ours"))
     assert len(text.splitlines()) == 3  # two unknown keys, and `targets` is missing
 
@@ -181,7 +181,7 @@ def test_expected_is_a_number_or_a_section(project):
     assert text.startswith("mine.yaml:1: datasets.d.expected.test: ") or "expected.test" in text
 
 
-def test_a_mistake_in_the_overrides_names_that_file(project):
+def test_an_error_in_the_overrides_names_that_file(project):
     assert "mine.yaml:1: datasets.d.shards" in message(project, overrides="datasets.d.shards: 0")
 
 
@@ -193,7 +193,7 @@ def test_a_mistake_in_the_overrides_names_that_file(project):
         ("recipe.inputs.max_frames: 0", "mine.yaml:1: table t, row one: inputs.max_frames: Input"),
     ],
 )
-def test_a_mistake_in_a_key_of_both_files_is_the_overrides(project, overrides, expected):
+def test_an_error_in_a_key_of_both_files_names_the_overrides(project, overrides, expected):
     config = BASE + "preset: ours\nrecipe: {inputs: {max_frames: 2}}\n"
     assert expected in message(project, config=config, overrides=overrides)
 
@@ -207,7 +207,7 @@ def test_dotted_keys_and_a_mapping_are_joined_in_any_order(project):
         assert (dataset.shards, dataset.fetch_pass) == (7, 2)
 
 
-def test_an_empty_table_is_called_empty(project):
+def test_an_empty_table_is_an_error(project):
     text = message(project, table="# nothing yet\n")
     assert text.endswith("t.yaml: empty table. Fix: write title, columns and rows (docs/config.md)")
 
@@ -227,7 +227,7 @@ def test_values_of_the_command_line_win(project):
     assert plan.config.datasets["d"].shards == 2
 
 
-def test_a_wrong_value_of_the_command_line_says_where_it_came_from(project):
+def test_an_invalid_value_of_the_command_line_names_the_command_line(project):
     assert message(project, values={"presett": "ours"}).startswith("command line: presett: unknown")
     config = BASE + "preset: ours\n"
     text = message(project, config=config, values={"preset": "orus"})
@@ -243,12 +243,12 @@ def test_paths_are_relative_to_their_file(project, tmp_path):
     assert dataset.annotations == tmp_path.resolve() / "notes"
 
 
-def test_a_missing_config_file_is_one_line(tmp_path):
+def test_a_missing_config_file_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no such config file"):
         load_config([tmp_path / "none.yaml"])
 
 
-def test_a_folder_or_other_characters_in_place_of_a_config_file(tmp_path):
+def test_a_folder_or_an_unreadable_encoding_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)\. Fix: name a file"):
         read_yaml(tmp_path)
     (tmp_path / "x.yaml").write_bytes("a: 1".encode("utf-16"))
@@ -256,7 +256,7 @@ def test_a_folder_or_other_characters_in_place_of_a_config_file(tmp_path):
         read_yaml(tmp_path / "x.yaml")
 
 
-def test_a_disabled_dataset_takes_its_rows_along(project):
+def test_rows_of_a_disabled_dataset_are_not_run(project):
     plan = project(overrides="datasets.d.enabled: false")
     assert plan.runs == {}
     assert plan.without_data["t", "one", "d"] == "no data: d disabled"
@@ -264,7 +264,7 @@ def test_a_disabled_dataset_takes_its_rows_along(project):
     assert (cell["run_key"], cell["no_data"]) == (None, "no data: d disabled")
 
 
-def test_a_row_runs_on_the_datasets_that_are_there(project):
+def test_a_row_runs_on_the_enabled_datasets(project):
     """One of two datasets is disabled: half of the row is run, the other half says why not."""
     config = BASE.replace(
         "expected: {test: 3}}", "enabled: false}\n  e: {reader: demo, annotations: x}"
@@ -287,7 +287,7 @@ def test_the_shipped_configs_are_valid():
 
 
 @pytest.mark.parametrize("name", ["My-Data", "a-b", "A", "é", "a b", ""])
-def test_a_dataset_name_that_is_no_part_of_a_target_is_refused(tmp_path, name):
+def test_a_dataset_name_that_cannot_be_part_of_a_target_is_refused(tmp_path, name):
     """It stands in `data/<name>-<version>-<hash>/`, whose parts are told apart by hyphens."""
     path = tmp_path / "config.yaml"
     path.write_text(f'targets: [t]\ndatasets:\n  "{name}": {{reader: demo, annotations: notes}}\n')

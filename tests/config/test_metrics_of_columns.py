@@ -26,7 +26,7 @@ DEMO = [Path(__file__).parents[2] / name for name in ("config.yaml", "demo/confi
         (["vision", "audio"], ("t_a",), False),  # a variant keeps the names
     ],
 )
-def test_the_names_of_retrieval_are_those_of_its_report(modalities, heads, frames):
+def test_retrieval_metrics_are_those_of_its_report(modalities, heads, frames):
     blocks = {name: lambda: [np.eye(3, dtype=np.float32)] for name in heads}
     scored = modalities if frames else ["audio"]
     found = report_retrieval(blocks, np.arange(3), ["a", "b", "c"], scored, modalities).stated
@@ -42,7 +42,7 @@ def test_a_joint_encoder_over_pairs_is_not_reranked():
     assert any("reranked" in name for name in names["query2sim"])
 
 
-def test_the_names_of_captions_and_gains_are_those_of_their_reports():
+def test_caption_metrics_and_gains_are_those_of_their_reports():
     assert metric_names("captioning", ["vision"], "global_to_global", True, False) == [
         *CAPTIONS,
         *(f"{name}_{RELEASED}" for name in CAPTIONS),
@@ -51,7 +51,7 @@ def test_the_names_of_captions_and_gains_are_those_of_their_reports():
     assert list(gains) == [f"right_{gain}" for gain in GAINS]
 
 
-def test_a_row_of_sound_alone_has_names_of_its_own():
+def test_an_audio_only_row_has_its_own_metric_names():
     assert own_name("released/t2v_R1", ["audio"]) == "released/t2a_R1"
     assert own_name("v2t_MedR", ["audio"]) == "a2t_MedR"
     assert own_name("t2a_rank_gain", ["vision"]) == "t2v_rank_gain"
@@ -69,7 +69,7 @@ def plan_of(folder, metric, base=None, rows=None):
 
 
 @pytest.mark.parametrize(
-    ("metric", "base", "said"),
+    ("metric", "base", "message"),
     [
         ("t2a_R3", None, "row one: task retrieval has no metric 't2v_R3' here; did you mean t2v_R"),
         ("CIDEr", None, "task retrieval has no metric 'CIDEr' here; known: t2v_R1, "),
@@ -80,12 +80,12 @@ def plan_of(folder, metric, base=None, rows=None):
         ("acuracy", {"task": "classification", "finetune": {}}, "did you mean accuracy?"),
     ],
 )
-def test_an_unknown_metric_is_refused_with_its_place(tmp_path, metric, base, said):
+def test_an_unknown_metric_is_refused_with_its_place(tmp_path, metric, base, message):
     with pytest.raises(UserError) as caught:
         plan_of(tmp_path, metric, base)
     line = (tmp_path / "t.yaml").read_text().splitlines().index(f"  metric: {metric}") + 1
     assert str(caught.value).startswith(f"{tmp_path / 't.yaml'}:{line}: table t, row one: ")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -98,11 +98,11 @@ def test_an_unknown_metric_is_refused_with_its_place(tmp_path, metric, base, sai
         ("accuracy", {"task": "classification", "finetune": {}}),
     ],
 )
-def test_what_an_evaluation_says_can_be_a_column(tmp_path, metric, base):
+def test_every_metric_of_an_evaluation_can_be_a_column(tmp_path, metric, base):
     assert plan_of(tmp_path, metric, base).cells
 
 
-def test_extras_of_a_row_by_sound_alone_are_found_by_its_names(tmp_path):
+def test_extra_metrics_of_an_audio_only_row_have_its_names(tmp_path):
     base = {"modalities": ["audio"], "missing_audio": "substitute"}
     (row,) = plan_of(tmp_path, "released/t2v_R1", base).sheet("t")["rows"]
     assert row["metrics"] == {"t2v_R1": "t2a_R1", "released/t2v_R1": "released/t2a_R1"}

@@ -1,4 +1,4 @@
-"""Objectives and freezing in the config: what is refused, and what enters the run key."""
+"""Objectives and freezing in the config: refused combinations, and fields of the run key."""
 
 from pathlib import Path
 
@@ -16,16 +16,16 @@ REPO = Path(__file__).parents[2]
 SOURCE = {"dataset": "d", "nonverbal_share": 0.0}
 
 
-def pretrain(**given):
-    return PretrainRecipe(sources=[SOURCE], **given)
+def pretrain(**options):
+    return PretrainRecipe(sources=[SOURCE], **options)
 
 
-def finetune(task="retrieval", **given):
-    return Recipe(task=task, finetune=given)
+def finetune(task="retrieval", **options):
+    return Recipe(task=task, finetune=options)
 
 
 @pytest.mark.parametrize(
-    ("make", "given", "message"),
+    ("make", "options", "message"),
     [
         (Objective, {"temperature": "learnable", "scale": 50.0}, "scale only has an effect with temperature: fixed"),
         (Objective, {"inter": False, "multi_positive": True}, "set inter: true"),
@@ -45,13 +45,13 @@ def finetune(task="retrieval", **given):
         (finetune, {"task": "classification", "freeze": {"prefixes": ["audio."]}}, "always frozen"),
     ],
 )  # fmt: skip
-def test_impossible_combinations_are_refused(make, given, message):
+def test_impossible_combinations_are_refused(make, options, message):
     with pytest.raises(ValidationError) as caught:
-        make(**given)
+        make(**options)
     assert message in str(caught.value)
 
 
-def test_a_refusal_names_table_row_and_key():
+def test_an_error_names_table_row_and_key():
     values = {"recipe": {"finetune": {"freeze": {"prefixes": ["clip."]}}}}
     with pytest.raises(
         UserError, match=r"freeze\.prefixes.*no parameter name begins with 'clip\.'"
@@ -60,19 +60,19 @@ def test_a_refusal_names_table_row_and_key():
 
 
 @pytest.mark.parametrize("prefix", ["aud", "audio", "audio.", "text.transformer.resblocks.3"])
-def test_beginnings_of_our_names_are_taken(prefix):
+def test_prefixes_of_parameter_names_are_valid(prefix):
     assert Freeze(prefixes=[prefix]).prefixes == [prefix]
 
 
-def test_what_is_learned_enters_the_key_and_a_microbatch_does_not():
+def test_objectives_enter_the_run_key_and_a_microbatch_does_not():
     source = Source(dataset="d-v1-0", cache_id="c", split="train")
 
-    def pretraining(**given):
-        return run_key(Pretrain(sources=[source], **given))
+    def pretraining(**options):
+        return run_key(Pretrain(sources=[source], **options))
 
-    def finetuning(**given):
+    def finetuning(**options):
         fixed = {"start": None, "task": "retrieval", "train": source, "val": None}
-        return run_key(Finetune(**fixed, **given))
+        return run_key(Finetune(**fixed, **options))
 
     for key in (pretraining, finetuning):
         assert key(optimiser=Optimiser(microbatch=8)) == key()
@@ -88,7 +88,7 @@ def test_what_is_learned_enters_the_key_and_a_microbatch_does_not():
         assert len({key(), *(key(**change) for change in changes)}) == 1 + len(changes)
 
 
-def test_the_plan_passes_them_on():
+def test_the_plan_passes_objectives_on():
     values = {
         "targets": ["demo_retrieval"],
         "recipe": {
@@ -104,7 +104,7 @@ def test_the_plan_passes_them_on():
     assert {run.optimiser.microbatch for run in pretrained} == {2}
 
 
-def test_a_key_of_an_objective_leaves_the_others_as_the_recipe_has_them():
+def test_a_key_of_an_objective_keeps_the_recipes_other_keys():
     assert not finetune(objective={"scale": 50.0}).finetune.objective.symmetric  # D10
     assert pretrain(objective={"scale": 50.0}).objective.symmetric
     assert finetune(objective={"symmetric": True}).finetune.objective.symmetric

@@ -1,4 +1,4 @@
-"""What presets make of a row, and that the split of a dataset follows them."""
+"""Effects of presets on rows and on the splits of datasets."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_msrvtt_has_the_splits_of_its_preset(table1):
     assert donors == {TUNED[preset][0]}
 
 
-def test_silent_test_clips_are_selected_on_as_they_are_scored(table1):
+def test_selection_treats_silent_test_clips_like_the_evaluation(table1):
     preset, plan = table1
     for key in plan.stage("evaluate"):
         scored = plan.runs[key]
@@ -85,7 +85,7 @@ def test_only_released_counts_padding_in_the_search_for_donors(table1):
     assert means == {"plain" if preset.startswith("released") else "masked"}
 
 
-def test_a_scope_of_test_alone_still_brings_donors_for_selection(tmp_path):
+def test_a_scope_of_only_test_still_has_donors_for_selection(tmp_path):
     base = {"missing_audio": "substitute", "substitute_scope": "test"}
     for preset, wanted in (("released", "substitute"), ("ours", None)):
         run = planned(tmp_path, preset, base, dataset="vatex", gallery="all")["finetune"]
@@ -108,7 +108,7 @@ def test_a_scope_of_test_alone_still_brings_donors_for_selection(tmp_path):
         ("audiocaps", {"task": "captioning"}, (15, 64, 1e-7, 6, 1.0, "clip")),
     ],
 )
-def test_released_rows_have_what_the_scripts_set(tmp_path, dataset, base, wanted):
+def test_released_rows_have_the_values_of_the_scripts(tmp_path, dataset, base, wanted):
     """facts 7.4 and 8.2."""
     runs = planned(tmp_path, "released", base, dataset)
     run = runs["finetune"]
@@ -153,14 +153,14 @@ def test_a_probe_on_esc50_is_trained_as_released(tmp_path):
     assert (run.test.split, run.test_missing_audio) == ("test_1", "filter")
 
 
-def test_the_row_has_the_last_word(tmp_path):
+def test_the_row_overrides_the_preset(tmp_path):
     base = {"finetune": {"optimiser.epochs": 7, "selection": "last"}, "nonverbal_share": 0.25}
     run = planned(tmp_path, "released", base, "audiocaps")["finetune"]
     assert (run.optimiser.epochs, run.selection, run.test) == (7, "last", None)
     assert run.train.nonverbal_share == 0.25
 
 
-def test_the_second_stage_has_the_released_loss_where_clip_learns(tmp_path):
+def test_the_second_stage_has_the_released_loss_if_clip_is_trained(tmp_path):
     pretrain = BASE["pretrain"] | {"trainable": "all"}
     for preset, wanted in (("released", "released"), ("ours", "repaired")):
         run = planned(tmp_path, preset, {"pretrain": pretrain})["pretrain"]

@@ -31,7 +31,7 @@ def test_every_row_of_a_table_is_one_line_with_all_its_cells():
         assert found in (0, cells) and line[:3] != "   ", line
 
 
-def test_defaults_are_those_that_hold_there():
+def test_defaults_are_those_of_the_outer_section():
     lines = markdown().splitlines()
     for key, default in (
         ("pretrain.second_stage.optimiser.epochs", "10"),

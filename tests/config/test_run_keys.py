@@ -61,7 +61,7 @@ def test_rows_that_compute_the_same_share_their_runs(plan):
         {"datasets": {"demo": {"expected": {"test": 1}}}},
     ],
 )
-def test_where_things_are_does_not_enter_the_key(plan, values):
+def test_paths_do_not_enter_the_key(plan, values):
     assert cells(make_plan(CONFIGS["demo"], values)) == cells(plan)
 
 
@@ -75,13 +75,13 @@ def test_where_things_are_does_not_enter_the_key(plan, values):
         {"recipe": {"cache": {"frames": {"fps": 2.0}}}},
     ],
 )
-def test_what_is_computed_does(plan, values):
+def test_scientific_values_enter_the_key(plan, values):
     changed = cells(make_plan(CONFIGS["demo"], values))
     assert changed.keys() == cells(plan).keys()
     assert not set(changed.values()) & set(cells(plan).values())
 
 
-def test_a_label_is_not_science(plan, tmp_path):
+def test_a_label_does_not_enter_the_key(plan, tmp_path):
     table = (REPO / "demo" / "experiments" / "demo_audio.yaml").read_text()
     (tmp_path / "demo_audio.yaml").write_text(table.replace("no pre-training", "another label"))
     values = {"experiments": str(tmp_path), "targets": ["demo_audio"]}
@@ -111,7 +111,7 @@ def test_a_nested_section_can_be_neutral_too():
     assert run_key(beam) != run_key(run)
 
 
-def test_a_fusion_trains_anew_and_shares_what_comes_before(plan):
+def test_a_fusion_is_trained_separately_and_shares_earlier_runs(plan):
     values = {"targets": ["demo_retrieval"], "recipe": {"model": {"fusion": "tight"}}}
     changed = make_plan(CONFIGS["demo"], values)
     assert not set(cells(changed).values()) & set(plan.runs)

@@ -29,7 +29,7 @@ def chain(found):
     return runs
 
 
-def test_it_goes_on_from_the_first_stage_with_all_towers():
+def test_it_continues_the_first_stage_with_all_towers():
     second, first = chain(plan(second_stage={"optimiser": {"epochs": 3}}))
     assert (first.trainable, first.start) == ("audio", None)
     assert (second.trainable, second.optimiser.epochs, second.optimiser.lr) == ("all", 3, 1e-6)
@@ -42,13 +42,13 @@ def test_the_first_stage_is_the_one_of_rows_without_a_second():
     assert set(without.stage("pretrain")) < set(with_second.stage("pretrain"))
 
 
-def test_weights_can_stand_in_for_the_first_stage():
+def test_weights_can_replace_the_first_stage():
     values = {"from": "openai", "second_stage": {}}
     (second,) = chain(plan(**values))
     assert second.start == "weights:openai"
 
 
-def test_data_of_a_stage_that_weights_replace_are_not_asked_for():
+def test_data_of_a_replaced_stage_are_not_planned():
     table = {"targets": ["table5"], "recipe": {}}
     needed = make_plan([REPO / "config.yaml"], table)
     assert {"howto100m", "audioset"} <= set(needed.versions.values())
@@ -66,22 +66,22 @@ def test_the_released_sum_is_of_the_second_stage():
     assert (found.lr, found.epochs, found.batch_size) == (1e-7, 10, 256)  # facts 6.3
 
 
-def test_how_many_clips_fit_the_device_makes_no_new_run():
+def test_a_microbatch_makes_no_new_run():
     whole = plan(second_stage={}).stage("pretrain")
     assert plan(second_stage={"optimiser": {"microbatch": 8}}).stage("pretrain") == whole
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("options", "expected"),
     [
         ({"second_stage": {"objective": {"inter": False, "intra": False}}}, "second_stage.objective"),
         ({"second_stage": {"trainable": "audio"}}, "second_stage.trainable: unknown key"),
         ({"second_stage": {"optimiser": {"epochs": 0}}}, "epochs"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_it_is_one_line(given, expected):
+def test_an_error_in_it_is_one_line(options, expected):
     with pytest.raises(UserError, match=expected):
-        plan(**given)
+        plan(**options)
 
 
 def test_under_paper_the_second_stage_has_the_values_of_ours_and_a_token_for_each_source():

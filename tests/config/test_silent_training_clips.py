@@ -1,4 +1,4 @@
-"""Silent clips are left out of training only where the row says so and sound is heard."""
+"""Silent clips are left out of training only if the row sets it and reads audio."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def trainings(plan, table, rows=None):
     }
 
 
-def test_rows_of_vision_alone_keep_their_silent_clips(shipped):
+def test_vision_only_rows_keep_their_silent_clips(shipped):
     """9,000 clips of MSR-VTT and all 1,500 validation clips of VATEX; not the 7,867 and 1,427."""
     found = trainings(shipped, "table1", ("vision_only", "temporal"))
     assert len(found) == 4
@@ -38,7 +38,7 @@ def test_rows_of_vision_alone_keep_their_silent_clips(shipped):
             assert run.selected_on[1] == "none"
 
 
-def test_a_filter_that_the_table_asks_for_holds_for_vision_alone_too(shipped):
+def test_a_filter_of_the_table_applies_to_vision_only_rows_too(shipped):
     """So that V and AV are trained and scored on the same clips."""
     for table in ("table2", "table3", "table4"):
         runs = trainings(shipped, table).values()
@@ -65,8 +65,8 @@ POLICIES = {  # of the row: of its silent training clips where only test clips m
 @pytest.mark.parametrize("task", METRICS)
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_scope_of_substitution_is_about_donors_alone(tmp_path, policy, preset, task):
-    both, seen = ["vision", "audio"], ["vision"]
+def test_the_scope_of_substitution_only_concerns_donors(tmp_path, policy, preset, task):
+    both, vision = ["vision", "audio"], ["vision"]
     table = {
         "table": "one",
         "title": "One",
@@ -75,7 +75,7 @@ def test_the_scope_of_substitution_is_about_donors_alone(tmp_path, policy, prese
         "base": {"task": task, "missing_audio": policy, "pretrain": None},
         "rows": [
             {"row": "both", "label": "both", "set": {"modalities": both}, "preset": preset},
-            {"row": "seen", "label": "seen", "set": {"modalities": seen}, "preset": preset},
+            {"row": "vision", "label": "vision", "set": {"modalities": vision}, "preset": preset},
         ],
     }
     on_test = preset.startswith("released")
@@ -85,8 +85,8 @@ def test_the_scope_of_substitution_is_about_donors_alone(tmp_path, policy, prese
     demo = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]
     plan = make_plan(demo, {"experiments": str(tmp_path), "targets": ["one"]})
     runs = trainings(plan, "one")
-    both, seen = runs["both", "demo"], runs["seen", "demo"]
+    both, vision = runs["both", "demo"], runs["vision", "demo"]
     assert both.missing_audio == POLICIES[policy]
-    assert seen.missing_audio == ("filter" if policy == "filter" else "none")
-    assert (seen.substitution, seen.selected_on[1]) == (None, seen.missing_audio)
+    assert vision.missing_audio == ("filter" if policy == "filter" else "none")
+    assert (vision.substitution, vision.selected_on[1]) == (None, vision.missing_audio)
     assert both.selected_on[1] == (policy if on_test else both.missing_audio)

@@ -1,4 +1,4 @@
-"""Variants, folds and galleries of tables: which runs they are, and what is refused."""
+"""Variants, folds and galleries of tables: their runs, and refused combinations."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_policies_and_controls_share_evaluations_and_train_nothing(paper):
         assert paper.run(run.start).substitution == run.substitution  # trained as without the row
 
 
-def test_captions_choose_donors_only_where_a_row_says_so():
+def test_captions_choose_donors_only_in_rows_that_set_it():
     """facts 10.2: released_links reads the test captions, and is the default of no preset."""
     for preset in ("ours", "paper", "released", "released_half"):
         plan = make_plan([REPO / "config.yaml"], {"preset": preset})
@@ -129,7 +129,7 @@ def test_probes_on_the_official_lists_keep_the_last_epoch(preset, row):
         assert [expected(run.train.split) for run in tuned] == clips
 
 
-def test_table_2_has_sound_alone_from_the_second_stage_too():
+def test_table_2_has_audio_only_from_the_second_stage_too():
     """Else A and AV would differ by their pre-training as well."""
     plan = make_plan([REPO / "config.yaml"], {"targets": ["table2"]})
     runs = {}
@@ -175,10 +175,10 @@ def project(tmp_path):
     return write
 
 
-def rows(*variants, **given):
+def rows(*variants, **changes):
     return {
         "rows": [
-            {"row": f"r{i}", "label": "r", **given} | ({"variant": v} if v is not None else {})
+            {"row": f"r{i}", "label": "r", **changes} | ({"variant": v} if v is not None else {})
             for i, v in enumerate(variants)
         ]
     }
@@ -249,7 +249,7 @@ def test_donors_are_searched_when_only_a_variant_needs_them(project):
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(project, changes, message):
+def test_impossible_tables_are_refused_in_one_line(project, changes, message):
     with pytest.raises(UserError, match=message) as caught:
         project(*changes)
     assert len(str(caught.value).splitlines()) <= 2

@@ -1,4 +1,4 @@
-"""What can be asked for by name takes the part of the plan that it needs, and no more."""
+"""A target has exactly the part of the plan that it needs."""
 
 import re
 from pathlib import Path
@@ -17,12 +17,12 @@ def plan():
     return make_plan([REPO / "config.yaml"])
 
 
-def test_every_listed_target_can_be_asked_for(plan):
+def test_every_listed_target_has_a_part_of_the_plan(plan):
     for name in targets(plan):
         narrowed(plan, name)
 
 
-def test_a_row_takes_its_runs_and_what_they_start_from(plan):
+def test_a_row_has_its_runs_and_their_ancestors(plan):
     row = narrowed(plan, "results/rows/table5/type_token")
     assert {cell.row for cell in row.cells} == {"type_token"}
     assert len(row.stage("pretrain")) == 1
@@ -30,25 +30,25 @@ def test_a_row_takes_its_runs_and_what_they_start_from(plan):
     assert narrowed(plan, "table5/type_token").runs == row.runs
 
 
-def test_a_row_without_pretraining_asks_for_no_data_of_it(plan):
+def test_a_row_without_pretraining_needs_no_data_of_it(plan):
     row = narrowed(plan, "table5/scratch")
     assert set(row.versions.values()) == {"msrvtt", "vatex"}
     assert not row.listed and not row.stage("pretrain")
 
 
-def test_a_table_takes_all_its_rows(plan):
+def test_a_table_has_all_its_rows(plan):
     table = narrowed(plan, "table3")
     assert list(table.tables) == ["table3"]
     assert {cell.table for cell in table.cells} == {"table3"}
 
 
-def test_pretraining_and_data_stand_alone(plan):
+def test_pretraining_and_data_are_separate_targets(plan):
     assert set(narrowed(plan, "pretrain").stage("pretrain")) == set(plan.stage("pretrain"))
     assert not narrowed(plan, "pretrain").cells
     assert narrowed(plan, "data").caches == plan.caches
 
 
-def test_a_pretraining_alone_has_the_name_of_the_first_row_that_needs_it(plan):
+def test_a_pretraining_run_has_the_name_of_the_first_row_that_needs_it(plan):
     names = narrowed(plan, "pretrain").names()
     assert names == {key: plan.names()[key] for key in plan.stage("pretrain")}
     assert narrowed(plan, plan.stage("pretrain")[0]).names()
@@ -62,15 +62,15 @@ def test_a_run_key_is_a_target(plan):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [("tabel5", "did you mean table5"), ("table5/scrath", "table5/scratch")],
 )
-def test_an_unknown_target_is_refused_with_a_near_one(plan, asked, said):
-    with pytest.raises(UserError, match=said):
+def test_an_unknown_target_is_refused_with_the_nearest(plan, asked, message):
+    with pytest.raises(UserError, match=message):
         narrowed(plan, asked)
 
 
-def test_a_target_like_no_other_is_refused_in_whole_sentences(plan):
+def test_a_target_without_a_near_one_is_refused_with_the_command_that_lists_them(plan):
     with pytest.raises(UserError) as caught:
         narrowed(plan, "nope")
     expected = "no target 'nope' in this config. Fix: choose one of `clip4vla targets`"
@@ -86,7 +86,7 @@ def made(name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("targets", "rules", "said"),
+    ("targets", "rules", "message"),
     [
         (["tabel5"], [], "no target 'tabel5' in this config; did you mean table5"),
         (["finetun"], [], "did you mean finetune"),
@@ -97,14 +97,12 @@ def made(name: str) -> bool:
         ([], ["evaluat"], "no rule 'evaluat' in the workflow; did you mean evaluate?"),
     ],
 )
-def test_what_snakemake_is_asked_for_must_be_there(plan, targets, rules, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_unknown_targets_and_rules_of_snakemake_are_refused(plan, targets, rules, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         check_names(plan, targets, rules, known=RULES, is_made=made)
 
 
-def test_rules_files_that_rules_make_and_files_that_are_there_may_be_asked_for(
-    plan, tmp_path, monkeypatch
-):
+def test_rules_their_outputs_and_existing_files_are_valid_targets(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").touch()
     asked = ["table5", "./results/rows/table5/scratch", "notes.txt", "results/tables/table5/x"]

@@ -60,14 +60,14 @@ def planned(preset="ours", model=None, **pretrain):
     return make_plan(DEMO, {"targets": ["demo_audio"], "preset": preset, "recipe": recipe})
 
 
-def test_a_token_of_its_own_changes_the_key_of_pretraining_only_where_it_differs():
+def test_a_token_of_pretraining_changes_its_key_only_if_it_differs():
     assert planned(type_token="single").runs.keys() == planned().runs.keys()
     changed = planned(type_token="single", model={"type_token": "both"})
     assert set(planned().stage("pretrain")) == set(changed.stage("pretrain"))
     assert not set(planned().stage("finetune")) & set(changed.stage("finetune"))
 
 
-def test_weights_in_place_of_pretraining_need_no_token_of_it_under_paper():
+def test_weights_that_replace_pretraining_need_no_token_under_paper():
     found = planned("paper", **{"from": "openai"})
     assert {run.model.type_token for run in found.runs.values()} == {"both"}
 
@@ -92,7 +92,7 @@ def test_impossible_tokens_are_refused(model, pretrain, message):
         planned(model={"type_token": model}, **pretrain)
 
 
-def test_both_tokens_throughout_are_possible_where_the_sources_do_not_differ():
+def test_both_tokens_are_possible_if_the_sources_do_not_differ():
     source = {"dataset": "demo", "split": "train", "nonverbal_share": 1}
     found = planned(model={"type_token": "both"}, sources=[source])
     assert {found.runs[key].model.type_token for key in found.stage("pretrain")} == {"both"}

@@ -17,7 +17,7 @@ lines: dict[str, str] = {}
 
 def line_of(job, executor: plugin.Executor, settings: plugin.ExecutorSettings) -> str:
     plugin.validate_slurm_extra(job)
-    given = {
+    options = {
         "run_uuid": "run",
         "slurm_logfile": "job.log",
         "comment_str": f"rule_{job.name}",
@@ -25,7 +25,7 @@ def line_of(job, executor: plugin.Executor, settings: plugin.ExecutorSettings) -
         "partition": executor.get_partition_arg(job),
         "workdir": None,
     }
-    return plugin.get_submit_command(job, given, settings) + plugin.set_gres_string(job)
+    return plugin.get_submit_command(job, options, settings) + plugin.set_gres_string(job)
 
 
 parser, arguments = parse_args([*sys.argv[1:], "--dry-run", "--quiet", "all", "--cores", "64"])

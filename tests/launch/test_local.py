@@ -42,13 +42,13 @@ def test_every_rank_runs_once(ranks):
 @pytest.mark.parametrize(
     "codes, error", [((75, 75), RetryLater), ((78, 75), UserError), ((0, 1), RuntimeError)]
 )
-def test_the_worst_end_counts(ranks, codes, error):
+def test_the_worst_exit_code_counts(ranks, codes, error):
     folder = ranks(f"sys.exit({codes}[int(rank)])")
     with pytest.raises(error):
         local.run_here([str(folder)], 2)
 
 
-def test_ranks_that_wait_in_vain_are_ended(ranks, monkeypatch):
+def test_ranks_that_wait_for_a_failed_one_are_ended(ranks, monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 0.5)
     folder = ranks("sys.exit(1) if rank == '0' else time.sleep(600)")
     with pytest.raises(RuntimeError, match=r"\[1, -9\]"):

@@ -1,4 +1,4 @@
-"""The Slurm profile: what is written, where, and what is refused."""
+"""The Slurm profile: content, location and refused settings."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def test_no_profile_is_called_default():
     assert not (REPO / "profiles" / "default").exists()
 
 
-def test_everything_given_stands_in_the_profile():
+def test_all_settings_are_in_the_profile():
     text = render(
         Cluster(
             account="a1",
@@ -72,7 +72,7 @@ def test_everything_given_stands_in_the_profile():
     assert content["set-threads"]["pretrain_run"] == 6
 
 
-def test_jobs_without_gpu_may_have_a_partition_of_their_own():
+def test_jobs_without_gpu_may_have_their_own_partition():
     content = yaml.safe_load(render(Cluster(partition="gpu", cpu_partition="cpu")))
     assert content["default-resources"]["slurm_partition"] == "'cpu'"
     asked = {rule: of.get("slurm_partition") for rule, of in content["set-resources"].items()}
@@ -86,7 +86,7 @@ def test_captions_are_scored_with_8_gb_however_small_the_nodes_are():
         assert content["set-resources"]["evaluate"]["mem_mb"] >= 8000
 
 
-def test_what_is_not_given_is_left_to_the_cluster():
+def test_settings_left_out_are_left_to_the_cluster():
     content = yaml.safe_load(render(Cluster()))
     assert "slurm_account" not in content["default-resources"]
     assert not {"slurm_partition", "constraint", "gpu_model", "qos"} & set(
@@ -94,18 +94,18 @@ def test_what_is_not_given_is_left_to_the_cluster():
     )
 
 
-def test_a_cluster_without_gpus_is_asked_for_none():
+def test_no_gpus_are_requested_from_a_cluster_without_gpus():
     content = yaml.safe_load(render(Cluster(gpus_per_node=0)))
     assert all("gpu" not in asked for asked in content["set-resources"].values())
 
 
 @pytest.mark.parametrize("value", ["a b", "x\ny: 1", "$(reboot)", "'", "-q"])
-def test_a_value_that_could_not_stand_in_the_profile_is_refused(value):
+def test_a_value_with_invalid_characters_is_refused(value):
     with pytest.raises(UserError, match="--partition"):
         render(Cluster(partition=value))
 
 
-def test_a_profile_that_was_edited_is_not_lost(tmp_path, monkeypatch):
+def test_an_edited_profile_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     path = install("jobs: 1\n", "slurm", replace=False)
     assert path == tmp_path / "snakemake" / "slurm" / "config.yaml"

@@ -21,7 +21,7 @@ def slurm(tmp_path, monkeypatch):
     return define
 
 
-def test_a_living_job_is_what_squeue_says(slurm):
+def test_squeue_has_the_state_of_a_living_job(slurm):
     slurm("squeue", "PENDING|(BeginTime)")
     slurm("sacct", "NODE_FAIL|0:0")  # what sacct says of a job that Slurm has requeued
     state = queue.state_of("7")
@@ -29,7 +29,7 @@ def test_a_living_job_is_what_squeue_says(slurm):
 
 
 @pytest.mark.parametrize(
-    "told, name, code, over",
+    "answer, name, code, over",
     [
         ("COMPLETED|0:0", "COMPLETED", 0, True),
         ("CANCELLED by 1000|0:15", "CANCELLED", 0, True),
@@ -37,9 +37,9 @@ def test_a_living_job_is_what_squeue_says(slurm):
         ("REQUEUED|0:0", "REQUEUED", 0, False),
     ],
 )
-def test_a_job_that_left_the_queue_is_what_sacct_says(slurm, told, name, code, over):
+def test_sacct_has_the_state_of_a_job_that_left_the_queue(slurm, answer, name, code, over):
     slurm("squeue", "")
-    slurm("sacct", told)
+    slurm("sacct", answer)
     state = queue.state_of("7")
     assert (state.name, state.exit_code, state.over) == (name, code, over)
 
@@ -50,11 +50,11 @@ def test_without_accounting_scontrol_is_asked(slurm):
     assert (state.name, state.exit_code) == ("FAILED", 2)
 
 
-def test_nobody_knows_the_job(slurm):
+def test_an_unknown_job_has_no_state(slurm):
     assert queue.state_of("7") is None
 
 
-def test_a_busy_controller_is_no_end_of_a_job(slurm):
+def test_a_busy_controller_does_not_end_a_job(slurm):
     slurm("squeue", None)
     slurm("sacct", "NODE_FAIL|0:0")
     with pytest.raises(UserError, match="squeue: "):
@@ -71,10 +71,10 @@ def test_jobs_are_found_by_name(slurm):
 NOISE = "slurm_load_jobs error: Unable to contact slurm controller"
 
 
-@pytest.mark.parametrize("told", [NOISE, f"12\n{NOISE}", "<html>Login</html>", "JOBID\n12"])
-def test_text_in_place_of_jobs_is_no_answer(slurm, told):
+@pytest.mark.parametrize("answer", [NOISE, f"12\n{NOISE}", "<html>Login</html>", "JOBID\n12"])
+def test_text_in_place_of_jobs_is_an_error(slurm, answer):
     """Were it taken for none, a second job would be submitted beside a living one."""
-    slurm("squeue", told)
+    slurm("squeue", answer)
     with pytest.raises(
         UserError, match="^squeue: printed '.*' in place of jobs. Fix: run it"
     ) as error:
@@ -82,29 +82,29 @@ def test_text_in_place_of_jobs_is_no_answer(slurm, told):
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("told", [NOISE, "Welcome!\nRUNNING|node1"])
-def test_text_in_place_of_a_state_is_no_answer(slurm, told):
-    slurm("squeue", told)
+@pytest.mark.parametrize("answer", [NOISE, "Welcome!\nRUNNING|node1"])
+def test_text_in_place_of_a_state_is_an_error(slurm, answer):
+    slurm("squeue", answer)
     slurm("sacct", "COMPLETED|0:0")
     with pytest.raises(UserError, match="^squeue: printed"):
         queue.state_of("7")
 
 
 @pytest.mark.parametrize(
-    "told", ["Slurm accounting storage is disabled", "\x1b[31mno\x1b[0m|x", ""]
+    "answer", ["Slurm accounting storage is disabled", "\x1b[31mno\x1b[0m|x", ""]
 )
-def test_text_in_place_of_an_account_is_none(slurm, told):
-    slurm("sacct", told)
+def test_text_in_place_of_an_account_is_ignored(slurm, answer):
+    slurm("sacct", answer)
     assert queue.state_of("7") is None
     slurm("scontrol", "JobId=7 JobState=FAILED ExitCode=2:0")
     assert queue.state_of("7").name == "FAILED"
-    slurm("sacct", f"{told}\nTIMEOUT|0:0")
+    slurm("sacct", f"{answer}\nTIMEOUT|0:0")
     assert queue.state_of("7").name == "TIMEOUT"
 
 
-@pytest.mark.parametrize("told", ["JobState=FAILED ExitCode=?", "JobState=FAILED ExitCode=:"])
-def test_an_exit_code_that_is_none(slurm, told):
-    slurm("scontrol", told)
+@pytest.mark.parametrize("answer", ["JobState=FAILED ExitCode=?", "JobState=FAILED ExitCode=:"])
+def test_an_invalid_exit_code_is_zero(slurm, answer):
+    slurm("scontrol", answer)
     assert (queue.state_of("7").name, queue.state_of("7").exit_code) == ("FAILED", 0)
 
 
@@ -115,14 +115,14 @@ def test_filters_that_the_user_has_set_for_squeue_hide_no_job(slurm, monkeypatch
 
 
 @pytest.mark.parametrize(("fails", "done"), [(0, True), (2, True), (3, False)])
-def test_a_job_is_requeued_though_slurm_answers_late(slurm, tmp_path, monkeypatch, fails, done):
+def test_a_requeue_is_tried_again(slurm, tmp_path, monkeypatch, fails, done):
     monkeypatch.setattr(queue, "PAUSE_SECONDS", 0.0)
     script = tmp_path / "scontrol"
     script.write_text(f"#!/bin/sh\necho >> {tmp_path}/n\n[ $(wc -l < {tmp_path}/n) -gt {fails} ]\n")
     assert queue.requeue("7") is done
 
 
-def test_a_command_that_hangs_or_is_not_there_is_no_requeue(slurm, tmp_path, monkeypatch):
+def test_a_command_that_hangs_or_is_missing_does_not_requeue(slurm, tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(queue, "SECONDS", 0.05)
     (tmp_path / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
@@ -131,18 +131,18 @@ def test_a_command_that_hangs_or_is_not_there_is_no_requeue(slurm, tmp_path, mon
     assert queue.requeue("7") is False
 
 
-def test_a_machine_without_slurm_says_so(tmp_path, monkeypatch):
+def test_a_machine_without_slurm_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="squeue: .*--launcher local"):
         queue.living_job("clip4vla-x")
 
 
 @pytest.mark.parametrize(
-    "told, seconds",
+    "answer, seconds",
     [("1-02:03:04", 93784), ("02:03:04", 7384), ("03:04", 184), ("UNLIMITED", None), ("", None)],
 )
-def test_the_time_that_is_left(slurm, monkeypatch, told, seconds):
-    slurm("squeue", told)
+def test_seconds_left(slurm, monkeypatch, answer, seconds):
+    slurm("squeue", answer)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert queue.seconds_left() == seconds
     monkeypatch.delenv("SLURM_JOB_ID")

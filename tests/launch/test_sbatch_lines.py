@@ -1,4 +1,4 @@
-"""What every rule asks of Slurm: the whole line for Snakemake's executor, the script for submitit."""
+"""Requests of every rule to Slurm: the whole line for Snakemake's executor, the script for submitit."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def asked(partition, minutes, memory, cpus, *gpu):
     return common | sizes | ({"--gpus": gpu[0]} if gpu else {"--ntasks": "1"})
 
 
-def test_every_rule_asks_for_what_its_profile_says(tmp_path):
+def test_every_rule_requests_the_resources_of_its_profile(tmp_path):
     assert lines_of(render(CLUSTER), tmp_path) == {
         "fetch_shard": asked("1e3", 1440, 4000, 1),
         "probe_shard": asked("1e3", 480, 4000, 1),
@@ -108,7 +108,7 @@ def submitted(tmp_path, monkeypatch):
     return submit
 
 
-def test_pretraining_asks_for_all_its_nodes(submitted):
+def test_pretraining_requests_all_its_nodes(submitted):
     request = Request(
         nodes=3,
         gpus_per_node=4,
@@ -147,7 +147,7 @@ def test_pretraining_asks_for_all_its_nodes(submitted):
     assert "--cpus-per-task=6" in command.split(), "srun does not take it over from sbatch"
 
 
-def test_pretraining_leaves_to_the_cluster_what_is_not_said(submitted):
+def test_pretraining_leaves_open_choices_to_the_cluster(submitted):
     options, _ = submitted(Request())
     chosen = {"--partition", "--account", "--constraint", "--qos", "--mem", "--gres"}
     assert not chosen & set(options) and not [name for name in options if "gpu" in name]
@@ -159,15 +159,13 @@ REFUSED = "--nodes=2|-N 2|--gpus-per-node=1|exclude=node7|--job_name=other|--arr
 
 
 @pytest.mark.parametrize("extra", [*REFUSED.split("|"), "--wckey=x", "--parsable", "--ntasks=4"])
-def test_an_option_that_a_resource_says_is_refused(submitted, extra):
+def test_a_reserved_option_is_refused(submitted, extra):
     with pytest.raises(UserError, match="slurm_extra '"):
         submitted(Request(extra=extra))
 
 
 @pytest.mark.parametrize("job", [None, "41"])
-def test_what_a_user_exports_counts_outside_of_jobs_where_it_is_left(
-    submitted, tmp_path, monkeypatch, job
-):
+def test_a_users_exports_fill_open_choices_outside_of_jobs(submitted, tmp_path, monkeypatch, job):
     kept = {"SLURM_CONF": "/etc/x"}
     wanted = {"SBATCH_ACCOUNT": "lab", "SBATCH_RESERVATION": "clip"}
     others = {"SBATCH_PARTITION": "cpu", "SBATCH_TIMELIMIT": "1", "SLURM_MEM_PER_NODE": "1"}

@@ -1,4 +1,4 @@
-"""The driver of a Slurm job, with stand-ins for Slurm: what is submitted, and how often."""
+"""The driver of a Slurm job, with stand-ins for Slurm: its submissions."""
 
 import pytest
 

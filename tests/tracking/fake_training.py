@@ -1,4 +1,4 @@
-"""A training without a model: rows, checkpoints and an end, told to a live tracker.
+"""A training without a model: rows, checkpoints and an end, reported to a live tracker.
 
 As a program it is a stage in a process of its own: fake_training.py FOLDER URI KEY HOW.
 """

@@ -58,7 +58,7 @@ def test_killed_stopped_resumed_and_finished(server, tmp_path):
     check_complete(client, training)
 
 
-def test_a_lost_checkpoint_takes_back_what_was_sent(server, tmp_path):
+def test_after_a_lost_checkpoint_the_run_is_replaced(server, tmp_path):
     """The newest checkpoint was damaged: rows that were sent are trained again, in a new run."""
     client, training = server.client(), Training(tmp_path, server.uri)
     early = training.rows(1, 3)
@@ -110,7 +110,7 @@ def test_points_that_a_killed_worker_sent_are_not_sent_twice(server, tmp_path, m
     check_complete(client, training)
 
 
-def test_an_outage(server, tmp_path, capsys):
+def test_an_outage_loses_nothing(server, tmp_path, capsys):
     """The server is down at the start, comes, dies in the middle, and comes back."""
     training = Training(tmp_path, server.uri)
     server.kill()
@@ -121,8 +121,8 @@ def test_an_outage(server, tmp_path, capsys):
     server.kill()
     worker.inbox.saved = training.rows(4, 9)
     assert not worker.step(None) and not worker.step(None)
-    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert len(told) == 1 and "no MLflow server answers" in told[0]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and "no MLflow server answers" in warnings[0]
     server.start()
     client, run_id = server.client(), read_run_id(training.state)
     assert steps_of(client, run_id) == expected(3)
@@ -136,7 +136,7 @@ def test_an_outage(server, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_server_that_comes_goes_and_comes_back(own_server, tmp_path, capfd):
+def test_a_server_that_starts_dies_and_restarts(own_server, tmp_path, capfd):
     training = Training(tmp_path, own_server.uri)
     with training.live() as tracker:
         tracker.saved(training.rows(1, 3))
@@ -146,8 +146,8 @@ def test_a_server_that_comes_goes_and_comes_back(own_server, tmp_path, capfd):
         until(lambda: len(steps_of(client, run_id)) == 3, "caught up")
         own_server.kill()
         tracker.saved(training.rows(4, 9))
-    told = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
-    assert len(told) == 1 and "no MLflow server answers" in told[0]
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and "no MLflow server answers" in warnings[0]
     own_server.start()
     training.attempt += 1
     with training.live() as tracker:
@@ -163,7 +163,7 @@ def test_a_server_that_comes_goes_and_comes_back(own_server, tmp_path, capfd):
     assert sync([training.out / "record.json"], training.target, context).skipped == 1
 
 
-def test_a_server_that_hangs_holds_nobody_up(tmp_path):
+def test_a_server_that_hangs_does_not_delay_the_stage(tmp_path):
     """It takes the connection and says nothing: the child is ended, the stage goes on."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -62,7 +62,7 @@ def test_answers(answering, case):
     assert isinstance(caught.value, RetryLater) == (case == "broken")
 
 
-def test_nobody_answers(tmp_path):
+def test_no_server_is_a_retry(tmp_path):
     uri = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(RetryLater, match=r"no MLflow server answers\. Fix: start it, or correct"):
         sync([], Target(uri, "test", tmp_path))
@@ -85,7 +85,7 @@ def test_a_real_server(server):
 
 
 @pytest.mark.parametrize(
-    ("tracking", "said"),
+    ("tracking", "message"),
     [
         ({"sink": "live"}, "live needs uri: http://HOST:PORT"),
         ({"uri": "http://me:secret@host:5000"}, "MLFLOW_TRACKING_TOKEN"),
@@ -96,13 +96,13 @@ def test_a_real_server(server):
         ({"sinc": "live"}, "did you mean sink"),
     ],
 )
-def test_config(tracking, said):
+def test_config(tracking, message):
     with pytest.raises(UserError) as caught:
         load_config([], {"targets": ["t"], "tracking": tracking})
-    assert said in str(caught.value) and "secret" not in str(caught.value)
+    assert message in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_off_is_no_boolean():
+def test_off_is_not_a_boolean():
     config, _ = load_config(
         [], {"targets": ["t"], "tracking": {"sink": False, "uri": "http://h:1/"}}
     )

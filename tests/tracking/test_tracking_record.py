@@ -50,13 +50,13 @@ def test_a_changed_file_is_a_changed_record(tmp_path):
         ({"curve": "nowhere.jsonl"}, "nowhere.jsonl is missing"),
     ],
 )
-def test_mistakes(tmp_path, changes, message):
+def test_invalid_records_are_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         write(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("text", ["", "[]", json.dumps({"kind": "data"})])
-def test_what_is_no_record_is_named(tmp_path, text):
+def test_an_invalid_record_is_named(tmp_path, text):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(UserError, match="not a record of a stage"):
         read_record(tmp_path / "record.json")

@@ -108,7 +108,7 @@ def test_everything_of_a_record_arrives_once(world):
 
 
 @pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifact", "set_terminated"])
-def test_a_killed_sync_leaves_nothing_half(world, monkeypatch, step):
+def test_a_killed_sync_is_completed_by_the_next(world, monkeypatch, step):
     records = world.records(f"killed-{step}")
     prefix = f"killed-{step}"
     client_type = type(world.client)
@@ -155,7 +155,7 @@ def test_an_input_synced_earlier_is_linked(world):
     assert child.data.tags["parent.demo-v1"] == parent.info.run_id
 
 
-def test_somebody_deleted_the_experiment(world):
+def test_a_deleted_experiment_is_restored(world):
     _, data = world.records("deleted")
     world.sync([data], "deleted")
     found = world.client.get_experiment_by_name("deleted/data")
@@ -164,7 +164,7 @@ def test_somebody_deleted_the_experiment(world):
     assert len(world.runs("deleted", "data")) == 1
 
 
-def test_mistakes_are_named(world):
+def test_errors_name_the_record(world):
     train, data = world.records("mistakes")
     copy = data.with_name("copy.json")
     copy.write_bytes(data.read_bytes())
@@ -182,7 +182,7 @@ def artifact(world, run) -> str:
 
 
 @pytest.mark.parametrize("name", ["train.json", "metrics.jsonl", "model.safetensors"])
-def test_files_that_contradict_their_record_are_said_and_sent_later(world, name):
+def test_files_that_differ_from_their_record_are_reported_and_sent_later(world, name):
     prefix = f"contradicts-{name}"
     train, data = world.records(prefix)
     path = train.with_name(name)
@@ -198,7 +198,7 @@ def test_files_that_contradict_their_record_are_said_and_sent_later(world, name)
     assert world.sync([train, data], prefix) == (1, 1, 0, 0)
 
 
-def test_what_an_older_version_sent_unchecked_is_repaired(world):
+def test_unchecked_runs_of_an_older_version_are_repaired(world):
     """Its runs lack the tag: their files are compared and sent once more, then left alone."""
     prefix = "unchecked"
     train, data = world.records(prefix)
@@ -263,7 +263,7 @@ def test_kill_9_of_the_sync_at_any_moment(tmp_path):
     check_complete(store.client(), training)
 
 
-def test_a_new_store_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_new_store_is_created_atomically(tmp_path, monkeypatch):
     from mlflow.db import upgrade
 
     def killed(url):
@@ -284,7 +284,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_store_is_named(world, tmp_path, damage):
+def test_a_corrupt_store_is_named(world, tmp_path, damage):
     world.sync(world.records(f"damaged {damage}"), "damaged")
     path = tmp_path / "mlflow.db"
     path.write_bytes(DAMAGES[damage](world.db.read_bytes()))
@@ -308,7 +308,7 @@ def held(tmp_path):
         yield path, other
 
 
-def test_a_store_that_stays_locked_is_one_line_and_a_later_try(tmp_path, monkeypatch, held):
+def test_a_store_that_stays_locked_is_a_retry(tmp_path, monkeypatch, held):
     monkeypatch.setattr(store_module, "LOCKED_SECONDS", 0.1)
     target = Target(f"sqlite:///{held[0]}", "x", tmp_path / "locks", tmp_path / "artifacts")
     with pytest.raises(RetryLater, match="keeps the store locked. Fix: end it") as error:
@@ -316,7 +316,7 @@ def test_a_store_that_stays_locked_is_one_line_and_a_later_try(tmp_path, monkeyp
     assert "\n" not in str(error.value)
 
 
-def test_a_store_that_is_locked_for_a_while_is_waited_for(monkeypatch, held):
+def test_a_sync_waits_for_a_locked_store(monkeypatch, held):
     path, other = held
     monkeypatch.setattr(store_module, "LOCKED_SECONDS", 60.0)
     release = threading.Timer(0.2, other.rollback)
@@ -325,8 +325,8 @@ def test_a_store_that_is_locked_for_a_while_is_waited_for(monkeypatch, held):
     release.join()
 
 
-def test_a_lock_that_comes_in_the_middle_of_a_sync_is_the_same_line(tmp_path, monkeypatch):
-    def locked(*given):
+def test_a_lock_in_the_middle_of_a_sync_is_a_retry_too(tmp_path, monkeypatch):
+    def locked(*arguments):
         raise RuntimeError("(sqlite3.OperationalError) database is locked\n[SQL: INSERT ...]")
 
     monkeypatch.setattr(sync_module, "_sync", locked)

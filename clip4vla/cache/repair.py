@@ -16,8 +16,8 @@ import pandas as pd
 from clip4vla.cache.manifest import frozen_tables, read_manifest
 from clip4vla.cache.shards import (
     CLIP_COLUMNS,
+    IndexRow,
     Members,
-    Row,
     build_shard,
     places_in,
     positions_of,
@@ -38,7 +38,7 @@ from clip4vla.common.files import sha256_of_file, sole_owner, write_parquet
 from clip4vla.common.parquet import read_frame
 from clip4vla.config.data import Cache
 
-Part = TypeVar("Part")  # of a version: the manifest's entry of a shard, or a table's name
+Damaged = TypeVar("Damaged")  # of a version: the manifest's entry of a shard, or a table's name
 
 
 def repair(
@@ -60,9 +60,9 @@ def repair(
     return problems
 
 
-def _tried(repair: Callable[[Part], None], part: Part) -> list[str]:
+def _tried(repair: Callable[[Damaged], None], damaged: Damaged) -> list[str]:
     try:
-        repair(part)
+        repair(damaged)
     except UserError as error:
         return [f"not repaired: {error}"]
     return []
@@ -122,7 +122,7 @@ class _Version:
     def _intact(self, entry: dict[str, Any], cache: Cache) -> "_Intact":
         """Return the intact clips of a damaged shard."""
         index, tar = self.folder / entry["index"], self.folder / entry["tar"]
-        rows: dict[str, Row] = {
+        rows: dict[str, IndexRow] = {
             clip_id: dict.fromkeys(CLIP_COLUMNS, 0)
             | {"clip_id": clip_id, "cache": "decode_error", "detail": detail, "sha256": ""}
             for clip_id, detail in self.manifest["not_decodable"].items()
@@ -175,10 +175,10 @@ class _Intact:
     """The clips that a damaged shard still holds, for `build_shard` to reuse."""
 
     tar: Path
-    rows: dict[str, Row]  # of the index
+    rows: dict[str, IndexRow]  # of the index
     cache: Cache
 
-    def __call__(self, clip_id: str) -> tuple[Row, Members] | None:
+    def __call__(self, clip_id: str) -> tuple[IndexRow, Members] | None:
         """Return the index row (without positions) and members of a clip; None if damaged."""
         row = self.rows.get(clip_id)
         if row is None:
@@ -187,14 +187,14 @@ class _Intact:
         return known, _read(self.tar, row, self.cache) if row["cache"] == "ok" else {}
 
 
-def _read(tar: Path, row: Row, cache: Cache) -> Members:
+def _read(tar: Path, row: IndexRow, cache: Cache) -> Members:
     """Read the members of one clip of a tar."""
     with open(tar, "rb") as stream:
         pieces = [os.pread(stream.fileno(), size, offset) for offset, size in places_of(row)]
     return members_of(row, pieces, cache)
 
 
-def _scanned(tar: Path, cache: Cache) -> dict[str, Row]:
+def _scanned(tar: Path, cache: Cache) -> dict[str, IndexRow]:
     """Return the index rows of an intact tar whose index is lost, from its json members."""
     places, rows = places_in(tar), {}
     with open(tar, "rb") as stream:

@@ -55,10 +55,10 @@ SOUND_ONLY = "no_video_stream"  # the status of a sound file, whose clip has no 
 
 CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_frames"]
 
-Row = dict[str, Any]  # of an index, or of CLIP_COLUMNS
+IndexRow = dict[str, Any]  # of an index, or of CLIP_COLUMNS
 Content = bytes | bytearray
 Members = dict[str, Content]  # of one clip in the order of the tar: frames, json, log-mel
-Reuse = Callable[[str], tuple[Row, Members] | None]
+Reuse = Callable[[str], tuple[IndexRow, Members] | None]
 DecodeAudio = Callable[[str], tuple[np.ndarray | Iterator[np.ndarray], int]]
 DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
@@ -154,7 +154,7 @@ def frame_name(position: int) -> str:
     return f"{position:06d}.jpg"
 
 
-def about(row: Row, cache: Cache) -> bytes:
+def about(row: IndexRow, cache: Cache) -> bytes:
     """Return the json member of a clip with this index row."""
     named = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
     return canonical_json(named | {"fps": cache.frames.fps}).encode()
@@ -180,7 +180,7 @@ def _source_of(row: Any) -> _Source:
     )
 
 
-def _made(clip: _Source, shard: int, apart: Isolated) -> tuple[Row, Members]:
+def _made(clip: _Source, shard: int, apart: Isolated) -> tuple[IndexRow, Members]:
     """Return a clip's index row without its position, and its tar members ({} on an error)."""
     if not os.path.isfile(clip.path):
         raise UserError(
@@ -202,13 +202,13 @@ def _made(clip: _Source, shard: int, apart: Isolated) -> tuple[Row, Members]:
     return row, members
 
 
-def _failed(clip: _Source, reason: str) -> Row:
+def _failed(clip: _Source, reason: str) -> IndexRow:
     text = " ".join(reason.split()).replace(clip.path, Path(clip.path).name)
     return _row(clip) | {"cache": "decode_error", "detail": text}
 
 
-def _row(clip: _Source) -> Row:
-    row: Row = dict.fromkeys(CLIP_COLUMNS, "")
+def _row(clip: _Source) -> IndexRow:
+    row: IndexRow = dict.fromkeys(CLIP_COLUMNS, "")
     row |= {"clip_id": clip.clip_id, "cache": "ok", "channels": 0, "T": 0, "n_frames": 0}
     return row
 
@@ -220,7 +220,7 @@ def _clip(
     front_end: LogMelFrontend,
     decode_audio: DecodeAudio,
     decode_frames: DecodeFrames,
-) -> Iterator[tuple[str, Content] | Row]:
+) -> Iterator[tuple[str, Content] | IndexRow]:
     """Yield a clip's tar members, one at a time as they may be large, then its index row."""
     row = _row(clip)
     log_mel = None
@@ -259,7 +259,7 @@ def places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
         return {member.name: (member.offset_data, member.size) for member in tar}
 
 
-def positions_of(row: Row, places: dict[str, tuple[int, int]]) -> Row:
+def positions_of(row: IndexRow, places: dict[str, tuple[int, int]]) -> IndexRow:
     """Return the index columns with the positions of a clip's members."""
     names = [f"{row['clip_id']}.{frame_name(position)}" for position in range(row["n_frames"])]
     offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))

@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from clip4vla.cache.manifest import read_manifest
-from clip4vla.cache.shards import Content, Members, Row, about, frame_name, sha256_of_members
+from clip4vla.cache.shards import Content, IndexRow, Members, about, frame_name, sha256_of_members
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.progress import track
 from clip4vla.config.data import Cache
@@ -95,7 +95,7 @@ def _check_shard(entry: dict[str, Any], *, folder: Path, cache: Cache) -> list[D
     return found
 
 
-def indexed(index: Path) -> list[Row]:
+def indexed(index: Path) -> list[IndexRow]:
     """Return the index rows of the clips that are in the tar, in the order of the tar."""
     table = pd.read_parquet(index)
     rows = table[table.cache == "ok"].to_dict("records")
@@ -103,8 +103,8 @@ def indexed(index: Path) -> list[Row]:
 
 
 def clips_of(
-    stream: BinaryIO, rows: list[Row], cache: Cache, digest: "hashlib._Hash | None" = None
-) -> Iterator[tuple[Row, Members]]:
+    stream: BinaryIO, rows: list[IndexRow], cache: Cache, digest: "hashlib._Hash | None" = None
+) -> Iterator[tuple[IndexRow, Members]]:
     """Yield every row with its members as read from the tar; hash all bytes into `digest`."""
     start = 0
     for row in rows:
@@ -118,7 +118,7 @@ def clips_of(
         start = end
 
 
-def places_of(row: Row) -> list[tuple[int, int]]:
+def places_of(row: IndexRow) -> list[tuple[int, int]]:
     """Return (byte position, size) of a clip's frames, if any, and, with sound, its log-mel."""
     places = list(zip(row["frame_offsets"], row["frame_sizes"], strict=True))
     if row["channels"]:
@@ -126,7 +126,7 @@ def places_of(row: Row) -> list[tuple[int, int]]:
     return [(int(offset), int(size)) for offset, size in places]
 
 
-def members_of(row: Row, pieces: Sequence[Content], cache: Cache) -> Members:
+def members_of(row: IndexRow, pieces: Sequence[Content], cache: Cache) -> Members:
     """Return the members in the order of the tar, from the bytes at `places_of`.
 
     The index has no position for the json, which is built again from the index row.
@@ -137,7 +137,7 @@ def members_of(row: Row, pieces: Sequence[Content], cache: Cache) -> Members:
     return members | ({"logmel.npy": pieces[-1]} if row["channels"] else {})
 
 
-def clip_problem(row: Row, members: Members, cache: Cache) -> str | None:
+def clip_problem(row: IndexRow, members: Members, cache: Cache) -> str | None:
     """Return the problem of one clip, or None."""
     for name, content in members.items():
         if name.endswith(".jpg") and (problem := _jpeg_problem(content, cache.frames.short_side)):

@@ -10,19 +10,19 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip4vla.common.errors import UserError
-from clip4vla.datasets.clip import Clip, Protocol, SplitItem, Where, shown
+from clip4vla.datasets.clip import Clip, Protocol, Sound, SplitItem, Where, shown
 
 CLIP_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 SPLIT = re.compile(r"[A-Za-z0-9_]{1,50}")
 SOURCE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-SOUNDS = ("verbal", "nonverbal", "unknown")
+SOUNDS = get_args(Sound)
 CLIP_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from clip4vla.media.causes import FFMPEG_HTTP
 from clip4vla.media.containers import FILE, HTTP, ffmpeg_input
 from clip4vla.media.cut import FfmpegStopped, cut, most_bytes
-from clip4vla.media.planned import Section
+from clip4vla.media.planned import TimeRange
 from clip4vla.media.ytdlp import NoMediaFile, refused_why, timeout
 
 EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "ts", "3gp", "ogv")
@@ -80,15 +80,15 @@ def download(youtube_dl: Any, file: MediaFile, target: Path) -> Path:
 
 
 def cut_clip(
-    youtube_dl: Any, file: MediaFile, target: Path, *, section: Section, patience: float
+    youtube_dl: Any, file: MediaFile, target: Path, *, times: TimeRange, patience: float
 ) -> Path:
-    """Cut a section into `target`, an mp4 file, and return that path.
+    """Cut the clip at `times` into `target`, an mp4 file, and return that path.
 
     Where a server gives whole files only, ffmpeg could not go to its start: the file is downloaded
     first. ffmpeg shall stop with an error where reading does (-xerror), not end with half a clip.
     """
     headers = dict(youtube_dl.params["http_headers"])
-    seek = ["-ss", str(section.start)] if section.start else []
+    seek = ["-ss", str(times.start)] if times.start else []
     if file.in_parts:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         source = [*ffmpeg_input(HTTP), *timeout(), "-headers", lines, *seek, "-i", file.url]
@@ -99,9 +99,9 @@ def cut_clip(
         cut(
             source,
             target,
-            section.length,
+            times.length,
             patience=patience,
-            largest=most_bytes(section.length),
+            largest=most_bytes(times.length),
             output=["-xerror"],
         )
     except FfmpegStopped as stop:

@@ -11,7 +11,7 @@ from typing import Any
 from clip4vla.config.data import Dataset
 from clip4vla.media import direct
 from clip4vla.media.cut import CutFailed, check_cut, check_tracks
-from clip4vla.media.planned import Section
+from clip4vla.media.planned import TimeRange
 from clip4vla.media.ytdlp import Log, NoMediaFile, youtube_dl
 
 
@@ -29,7 +29,7 @@ class Downloader:
         self.direct = dataset.source == "http"
         self.rate = dataset.rate
         self.log = Log()
-        self._section: Section | None = None
+        self._times: TimeRange | None = None
         self._looked_up: tuple[str, direct.MediaFile | dict] | None = None
         self.youtube_dl = youtube_dl(dataset, folder / ".tools", self.log, self._ranges)
 
@@ -45,8 +45,8 @@ class Downloader:
         """yt-dlp's warnings, at the start and for the last clip."""
         return [] if self.direct else [*self.log.lasting, *self.log.last]
 
-    def get(self, address: str, clip_id: str, section: Section | None) -> Path:
-        """Download one clip, or a section of it, and return the file in .part, named by clip_id.
+    def get(self, address: str, clip_id: str, times: TimeRange | None) -> Path:
+        """Download a file, or its part at `times`, and return its path: in .part, named by clip_id.
 
         Raises whatever yt-dlp raises (`status.classify` reads it), NoMediaFile, CutFailed,
         FfmpegStopped, or TimeoutError when it takes longer than `rate.clip_seconds`.
@@ -54,7 +54,7 @@ class Downloader:
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
         self.log.last.clear()
-        self._section = section
+        self._times = times
         with deadline(self.rate.clip_seconds):
             looked_up = self._look_up(address)
             got = self._direct if self.direct else self._youtube
@@ -71,12 +71,12 @@ class Downloader:
         return self._looked_up[1]
 
     def _direct(self, looked_up: direct.MediaFile, target: Path) -> Path:
-        if self._section is None:
+        if self._times is None:
             return direct.download(self.youtube_dl, looked_up, target)
         clip = target.with_name(f"{target.name}.mp4")
         patience = 2 * self.rate.clip_seconds  # the alarm of `get` rings first
         return direct.cut_clip(
-            self.youtube_dl, looked_up, clip, section=self._section, patience=patience
+            self.youtube_dl, looked_up, clip, times=self._times, patience=patience
         )
 
     def _youtube(self, looked_up: dict, target: Path) -> Path:
@@ -86,19 +86,19 @@ class Downloader:
         files = [path for path in self.part.iterdir() if path.suffix[1:] in direct.EXTENSIONS]
         if len(files) != 1:
             raise NoMediaFile("no media file came out of the download")
-        if self._section is None:
+        if self._times is None:
             return files[0]
         clip = files[0].rename(target.with_name(f"{target.name}.mp4"))
-        check_cut(clip, self._section.length, self.rate.clip_bytes)
-        check_tracks(clip, _kinds_of(info or {}), self._section.length)
+        check_cut(clip, self._times.length, self.rate.clip_bytes)
+        check_tracks(clip, _kinds_of(info or {}), self._times.length)
         return clip
 
     def _ranges(self, info: dict[str, Any], _: object) -> list[dict[str, float]]:
-        if self._section is None:
+        if self._times is None:
             return [{}]
-        if (info.get("duration") or self._section.end) <= self._section.start:
+        if (info.get("duration") or self._times.end) <= self._times.start:
             raise CutFailed("the video ends before the clip begins", final=True)
-        return [{"start_time": self._section.start, "end_time": self._section.end}]
+        return [{"start_time": self._times.start, "end_time": self._times.end}]
 
 
 def _of_youtube(youtube_dl: Any, address: str) -> dict:

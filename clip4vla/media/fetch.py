@@ -175,7 +175,7 @@ class _Remote:
 
     def _attempt(self, downloader: Downloader, clip: PlannedClip) -> _Outcome:
         try:
-            part = downloader.get(self._address(clip), clip.clip_id, clip.section)
+            part = downloader.get(self._address(clip), clip.clip_id, clip.times)
         except Exception as error:  # yt-dlp and its extractors raise anything: all become a status
             ours = local_failure(error)
             if ours is not None:
@@ -222,7 +222,7 @@ class _Remote:
 
     def _request(self, clip: PlannedClip) -> str:
         """Return the hash of a clip's request: its address and times."""
-        start, end = clip.section or (None, None)
+        start, end = clip.times or (None, None)
         return sha256_of(canonical_json([self._address(clip), start, end]))[:16]
 
     def _table_row(self, record: dict[str, Any]) -> dict[str, Any]:

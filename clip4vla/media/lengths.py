@@ -13,7 +13,7 @@ import pandas as pd
 
 from clip4vla.media.decode import DecodeError, open_media
 from clip4vla.media.isolated import Crashed, Isolated, patience
-from clip4vla.media.planned import Section
+from clip4vla.media.planned import TimeRange
 
 TOLERANCE, LEAST_SECONDS = 0.2, 1.0  # of the annotated length, and never less than a second
 
@@ -69,7 +69,7 @@ def with_cuts(rows: pd.DataFrame, media: Path) -> pd.DataFrame:
     )
 
 
-def is_whole_video(path: Path, clip: Section) -> bool:
+def is_whole_video(path: Path, clip: TimeRange) -> bool:
     """Return whether a file under a clip's name is longer than the clip and reaches to its end.
 
     The header decides; the cut is compared with the annotation again when it is probed.

@@ -12,7 +12,7 @@ from clip4vla.media.containers import FILE, ffmpeg_input
 from clip4vla.media.cut import CutFailed, FfmpegStopped, cut, most_bytes
 from clip4vla.media.isolated import Crashed, patience
 from clip4vla.media.lengths import is_whole_video
-from clip4vla.media.planned import PlannedClip, Section
+from clip4vla.media.planned import PlannedClip, TimeRange
 from clip4vla.media.status import FetchStatus
 
 TOOL = "local"
@@ -44,14 +44,14 @@ def fetch_local(
         )
     if problem := _problem(source):
         return _row(clip.clip_id, FetchStatus.GONE, f"{problem}: {source}")
-    detail, section = "", clip.section
-    if section is None:
-        section = clip.annotated
-        if not cut_longer or section is None or not is_whole_video(source, section):
+    detail, times = "", clip.times
+    if times is None:
+        times = clip.annotated
+        if not cut_longer or times is None or not is_whole_video(source, times):
             return _row(clip.clip_id, FetchStatus.OK, "", source)
         detail = f"cut from {source}, longer than annotated"
     try:
-        path = _cut(source, folder, clip.clip_id, section)
+        path = _cut(source, folder, clip.clip_id, times)
     except (Crashed, CutFailed, FfmpegStopped) as error:
         why = str(error).removeprefix("cut failed: ")
         return _row(clip.clip_id, FetchStatus.CUT_FAILED, f"cut failed: {source}: {why}")
@@ -92,18 +92,18 @@ def _problem(source: Path) -> str:
     return ""
 
 
-def _cut(source: Path, folder: Path, clip_id: str, section: Section) -> Path:
+def _cut(source: Path, folder: Path, clip_id: str, times: TimeRange) -> Path:
     part = folder / ".part"
     part.mkdir(parents=True, exist_ok=True)
     made, final = part / f"{clip_id}.mp4", folder / f"{clip_id}.mp4"
-    options = [*ffmpeg_input(FILE), "-ss", str(section.start), "-i", f"file:{source}"]
+    options = [*ffmpeg_input(FILE), "-ss", str(times.start), "-i", f"file:{source}"]
     try:
         cut(
             options,
             made,
-            section.length,
+            times.length,
             patience=patience(source),
-            largest=most_bytes(section.length) + source.stat().st_size,
+            largest=most_bytes(times.length) + source.stat().st_size,
         )
         os.replace(made, final)
     finally:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 
-class Section(NamedTuple):
+class TimeRange(NamedTuple):
     """Seconds [start, end) of a longer file."""
 
     start: float
@@ -23,15 +23,15 @@ class Section(NamedTuple):
 class PlannedClip:
     """One row of a plan.
 
-    section: the part of the source to cut; None where the source gives the clip itself. annotated:
+    times: the part of the source to cut; None where the source gives the clip itself. annotated:
     the times of the dataset's lists; None where they have none.
     """
 
     clip_id: str
     source_id: str
     file: str
-    section: Section | None
-    annotated: Section | None
+    times: TimeRange | None
+    annotated: TimeRange | None
 
 
 def planned_clips(plan: pd.DataFrame) -> list[PlannedClip]:
@@ -41,8 +41,8 @@ def planned_clips(plan: pd.DataFrame) -> list[PlannedClip]:
             clip_id=row.clip_id,
             source_id=row.source_id,
             file=row.file,
-            section=_section(row.start, row.end),
-            annotated=_section(
+            times=_times(row.start, row.end),
+            annotated=_times(
                 getattr(row, "annotated_start", math.nan), getattr(row, "annotated_end", math.nan)
             ),
         )
@@ -51,5 +51,5 @@ def planned_clips(plan: pd.DataFrame) -> list[PlannedClip]:
     return sorted(clips, key=lambda clip: clip.clip_id)
 
 
-def _section(start: float, end: float) -> Section | None:
-    return None if math.isnan(start) or math.isnan(end) else Section(start, end)
+def _times(start: float, end: float) -> TimeRange | None:
+    return None if math.isnan(start) or math.isnan(end) else TimeRange(start, end)

@@ -1,4 +1,4 @@
-"""Any sample rate, 1 to 8 channels, int16 to float32, 0 s to hours: what always holds."""
+"""Properties of the front-end at any sample rate, channels, type and length."""
 
 import math
 import subprocess

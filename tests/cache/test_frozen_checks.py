@@ -1,4 +1,4 @@
-"""A frozen version that was changed is refused when it is read, in one line with the remedy."""
+"""A frozen version that was changed is refused when it is read, in one line with the fix."""
 
 import json
 import pickle
@@ -121,9 +121,9 @@ def test_a_changed_picture_is_refused(manifest_path, position):
 def test_samples_check_what_they_read(zeroed):
     """The clip itself, and the donor whose sound a silent clip gets; in another process too."""
     cache = pickle.loads(pickle.dumps(ClipCache(zeroed, check_every=1)))
-    given = {"inputs": Inputs(max_frames=2), "nonverbal_share": 0.5, "missing": "substitute"}
+    options = {"inputs": Inputs(max_frames=2), "nonverbal_share": 0.5, "missing": "substitute"}
     for clip_id, donor in (("bravo", "alpha"), ("charlie", "bravo")):
-        samples = ClipSamples(cache, [(clip_id, "", "")], donor_of={"charlie": donor}, **given)
+        samples = ClipSamples(cache, [(clip_id, "", "")], donor_of={"charlie": donor}, **options)
         refused(samples.__getitem__, 0, match=rf"clip bravo: its bytes .* {REPAIR}")
 
 

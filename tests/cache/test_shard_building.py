@@ -210,14 +210,14 @@ def variants(ledger, splits):
 def test_whatever_changes_a_version_changes_its_identity(manifest_path, ledger, cache, build):
     folder, seen = manifest_path.parent, {}
 
-    def identity(shards=(0, 1), **given):
+    def identity(shards=(0, 1), **changes):
         indexes = [folder / "shards" / f"{shard}.parquet" for shard in shards]
-        freeze(indexes=indexes, out_dir=folder, **given)
+        freeze(indexes=indexes, out_dir=folder, **changes)
         return sha256_of_file(manifest_path)
 
     every = variants(ledger, cache.splits)
-    for name, given in every.items():
-        seen[name] = identity(**given)
+    for name, changes in every.items():
+        seen[name] = identity(**changes)
     seen["a shard more"] = None
     write_parquet(folder / "shards/2.parquet", build(folder / "shards/2.tar", 2))
     seen["a shard more"] = identity((0, 1, 2), **every["same"])

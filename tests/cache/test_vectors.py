@@ -1,4 +1,4 @@
-"""Tables of vectors: built once by any number of processes, whole or not at all."""
+"""Tables of vectors: built once, by any number of processes, in whole blocks."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Damage of every kind is found and named, and mended to the frozen bytes or left alone."""
+"""Damage of every kind is found, named, and repaired to the frozen bytes or left unchanged."""
 
 import io
 import re
@@ -359,9 +359,9 @@ def test_the_command_prints_damage_and_exits_with_a_code(
     frozen = files_of(folder / "manifest.json")
 
     def run(*arguments):
-        given = [part for path in files for part in ("--config", str(path))]
+        configs = [part for path in files for part in ("--config", str(path))]
         with pytest.raises(SystemExit) as left:
-            cli.main(["data", "verify", *arguments, *given, "--set", values, "--threads", "1"])
+            cli.main(["data", "verify", *arguments, *configs, "--set", values, "--threads", "1"])
         out = capsys.readouterr()
         return left.value.code, out.out + out.err
 

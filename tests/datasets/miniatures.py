@@ -1,4 +1,4 @@
-"""Every dataset of the paper as a few clips, in the official file formats; and media for them."""
+"""Write every dataset of the paper as a few clips, in the official file formats, with media."""
 
 import json
 import sys
@@ -179,9 +179,9 @@ def write_media(folder, files, seconds=2.0, silent=()):
         path.parent.mkdir(parents=True, exist_ok=True)
         amplitude = 0.1 + 0.05 * (number % 10)
         if path.suffix == ".wav":
-            given = {"pictures": False, "codecs": ("", "pcm_s16le"), "sound": ("mono", 44100)}
+            options = {"pictures": False, "codecs": ("", "pcm_s16le"), "sound": ("mono", 44100)}
         else:
-            given = {"codecs": ("mpeg4", "libmp3lame" if path.suffix == ".avi" else "aac")}
+            options = {"codecs": ("mpeg4", "libmp3lame" if path.suffix == ".avi" else "aac")}
         if path.name.startswith(tuple(silent)):
-            given["sound"] = None
-        make_clip(path, seconds=seconds, amplitude=amplitude, **given)
+            options["sound"] = None
+        make_clip(path, seconds=seconds, amplitude=amplitude, **options)

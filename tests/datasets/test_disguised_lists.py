@@ -1,4 +1,4 @@
-"""Lists that are something else, or went through a spreadsheet: named in one line, by all readers."""
+"""Lists with other content, or saved by a spreadsheet: all readers name them in one line."""
 
 import bz2
 import gzip

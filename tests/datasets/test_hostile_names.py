@@ -1,4 +1,4 @@
-"""Names that try to leave their folder, put into a plan behind the reader's back."""
+"""Names that lead out of their folder, written into a plan after the reader's checks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The official files of the seven datasets: what is read, which splits belong together, refusals."""
+"""The official files of the seven datasets: clips, splits, protocols and refused files."""
 
 import pickle
 import random
@@ -266,7 +266,7 @@ def test_every_split_of_every_protocol_exists(made, reader):
 
 
 @pytest.mark.parametrize(
-    ("given", "cuts"),
+    ("source", "cuts"),
     [
         ({"source": "local"}, False),
         ({"source": "http", "url": "https://x.example/{file}"}, False),
@@ -274,9 +274,9 @@ def test_every_split_of_every_protocol_exists(made, reader):
         ({"source": "youtube"}, True),
     ],
 )
-def test_clips_are_cut_from_original_uploads_only(made, given, cuts):
+def test_clips_are_cut_from_original_uploads_only(made, source, cuts):
     clips, _, _ = plan_tables(
-        "mine", made("vatex", **given, **({} if given["source"] == "local" else {"media": None}))
+        "mine", made("vatex", **source, **({} if source["source"] == "local" else {"media": None}))
     )
     assert (clips["start"].null_count == 0) is cuts
     assert clips["annotated_start"].null_count == 0

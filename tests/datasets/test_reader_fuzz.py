@@ -1,4 +1,4 @@
-"""Thousands of broken annotation files: one line that says what is wrong, and nothing else."""
+"""Thousands of corrupt annotation files, each of which gives one line with the error."""
 
 import random
 import signal

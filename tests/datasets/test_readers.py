@@ -1,4 +1,4 @@
-"""Readers of the official files: what they give, and the one line for every mistake."""
+"""Readers of the official files: their clips and splits, and one line for every error."""
 
 import csv
 import json

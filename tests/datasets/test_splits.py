@@ -42,8 +42,8 @@ def problems(target: str, tmp_path, change=(), values=None) -> list[str]:
         text = text.replace(old, new)
     (tmp_path / f"{target}.yaml").write_text(text)
     (tmp_path / "policies.yaml").write_text((REPO / "experiments" / "policies.yaml").read_text())
-    given = {"experiments": str(tmp_path), "targets": [target]} | (values or {})
-    return unknown_splits(make_plan([REPO / "config.yaml"], given))
+    changes = {"experiments": str(tmp_path), "targets": [target]} | (values or {})
+    return unknown_splits(make_plan([REPO / "config.yaml"], changes))
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def build_world(folder):
     for shard in (0, 1):
         index = cache / "shards" / f"{shard}.parquet"
         tar = index.with_suffix(".tar")
-        given = ledger[ledger.shard == shard], Cache(), tar, fake_audio, fake_frames
-        write_parquet(index, build_shard(*given))
+        rows = ledger[ledger.shard == shard]
+        write_parquet(index, build_shard(rows, Cache(), tar, fake_audio, fake_frames))
         indexes.append(index)
     freeze(ledger, pd.DataFrame(splits), indexes, VERSION, Cache(), cache)
     return {(VERSION, CACHE_ID): cache / "manifest.json"}

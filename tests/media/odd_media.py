@@ -1,4 +1,4 @@
-"""Odd and broken media, made on the spot, with what the probe and the decoders make of each.
+"""Odd and corrupt media, generated here, with the expected results of probe and decoders.
 
 `python tests/media/odd_media.py` writes the table of docs/media.md from CASES.
 """

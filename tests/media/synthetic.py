@@ -1,4 +1,4 @@
-"""Tiny media made on the spot, and a web server that misbehaves on request."""
+"""Tiny generated media, and a web server that misbehaves on request."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Playlists, manifests and scripts under a clip's name are never followed while a clip is cut."""
+"""Playlists, manifests and scripts under a clip's name are never followed."""
 
 import subprocess
 

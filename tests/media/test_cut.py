@@ -1,4 +1,4 @@
-"""A cut has what its source has, within the range, or it has failed."""
+"""A cut has the tracks of its source within the range, or it fails."""
 
 import subprocess
 

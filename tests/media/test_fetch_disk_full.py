@@ -1,4 +1,4 @@
-"""A full disk: one clear line, no half file, and what was fetched stays."""
+"""A full disk: one clear line, no partial file, and fetched files stay."""
 
 import os
 import subprocess

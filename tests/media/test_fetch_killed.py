@@ -1,4 +1,4 @@
-"""kill -9 at random moments: one final row an id, and no file is fetched twice."""
+"""kill -9 at random moments: one final row per id, and no file is fetched twice."""
 
 import random
 import time

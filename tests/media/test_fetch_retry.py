@@ -1,4 +1,4 @@
-"""What was refused for now: pauses that are kept, later attempts, and passes that carry over."""
+"""Temporary refusals: pauses, later attempts, and passes that carry files over."""
 
 import os
 import time

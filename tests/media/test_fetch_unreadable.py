@@ -1,4 +1,4 @@
-"""Local files that cannot be read, or that the cutter never comes back from."""
+"""Local files that cannot be read, or on which the cutter hangs."""
 
 import errno
 import os
@@ -24,10 +24,10 @@ def test_a_local_file_that_cannot_be_read_costs_no_other_clip(tmp_path, clip, mo
     (media / "loop.mp4").symlink_to("loop.mp4")
     real = os.stat
 
-    def stat(path, *given, **more):
+    def stat(path, *arguments, **options):
         if str(path).endswith("closed.mp4"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return real(path, *given, **more)
+        return real(path, *arguments, **options)
 
     monkeypatch.setattr("clip4vla.media.local.os.stat", stat)  # root may read everything
     plan = rows("good.mp4", "loop.mp4", "closed.mp4")

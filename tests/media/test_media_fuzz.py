@@ -1,4 +1,4 @@
-"""Thousands of damaged files end with a status: no exception, no hang, no disagreement."""
+"""Thousands of corrupt files get a status: no exception, no hang, no disagreement."""
 
 import faulthandler
 

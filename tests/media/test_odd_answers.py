@@ -1,4 +1,4 @@
-"""Answers without end, and answers that are not HTTP: one clip fails, and it stays bounded."""
+"""Endless answers, and answers that are not HTTP: one clip fails, with bounded resources."""
 
 import resource
 

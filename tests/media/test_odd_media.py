@@ -1,4 +1,4 @@
-"""Odd and broken files: no crash, the right status, the right pictures and sound."""
+"""Odd and corrupt files: no crash, and the right status, pictures and sound."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a user is told to do about clips that are not there."""
+"""The advice on missing clips."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Pictures as a viewer sees them, judged by the ffmpeg binary that comes with the project."""
+"""Pictures as a viewer sees them, compared with the project's ffmpeg binary."""
 
 import itertools
 from fractions import Fraction
@@ -168,6 +168,6 @@ def test_an_implausible_pixel_aspect_is_ignored():
     class Stream:
         sample_aspect_ratio = None
 
-    for given, taken in [(None, 1), (Fraction(0), 1), (Fraction(4, 3), 4 / 3), (Fraction(9), 1)]:
-        Stream.sample_aspect_ratio = given
+    for aspect, taken in [(None, 1), (Fraction(0), 1), (Fraction(4, 3), 4 / 3), (Fraction(9), 1)]:
+        Stream.sample_aspect_ratio = aspect
         assert pixel_stretch(Stream) == taken

@@ -1,4 +1,4 @@
-"""So many downloads at once, over all processes."""
+"""The limit on parallel downloads, over all processes."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Fetching from YouTube as far as it can be seen without a network."""
+"""Fetching from YouTube as far as it can be tested without a network."""
 
 import os
 

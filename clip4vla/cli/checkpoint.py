@@ -33,7 +33,8 @@ def checkpoint_import(
     path: Annotated[Path, typer.Argument(help="CLIP, CLIP4VLA, MCLIP4VLA or an older file.")],
     out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
     fresh: Annotated[
-        list[str] | None, typer.Option(help="A part to initialise anew, such as audio; repeatable.")
+        list[str] | None,
+        typer.Option(help="A part to initialise, such as audio; repeatable."),
     ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="A part of the file to leave out; repeatable.")

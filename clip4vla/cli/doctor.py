@@ -120,19 +120,19 @@ def python() -> Check:
 
 def torch_set() -> Check:
     """Check that torch, torchvision and torchaudio import, and were built for each other."""
-    found = {}
+    versions = {}
     for name in ("torch", "torchvision", "torchaudio"):
         try:
-            found[name] = importlib.import_module(name).__version__
+            versions[name] = importlib.import_module(name).__version__
         except Exception as error:
             lines = str(error).splitlines() or [""]
             text = f"{name} cannot be imported: {type(error).__name__}: {lines[0]}"
             return Check("torch", "fail", text, MATCHED)
-    text = ", ".join(f"{name} {value}" for name, value in found.items())
-    minor = {name: int(value.split(".")[1]) for name, value in found.items()}
+    text = ", ".join(f"{name} {value}" for name, value in versions.items())
+    minor = {name: int(value.split(".")[1]) for name, value in versions.items()}
     # torchvision 0.N+15 belongs to torch 2.N; torchaudio has torch's own number.
     matched = minor["torchvision"] == minor["torch"] + 15 and minor["torchaudio"] == minor["torch"]
-    builds = {value.partition("+")[2] for value in found.values() if "+" in value}
+    builds = {value.partition("+")[2] for value in versions.values() if "+" in value}
     if not matched or len(builds) > 1:
         return Check("torch", "fail", f"{text}: not a matched set", MATCHED)
     return Check("torch", "ok", text)
@@ -164,7 +164,7 @@ def gpu() -> Check:
 
 
 def _has_code(built: list[str], capability: tuple[int, int]) -> bool:
-    """Return whether code was built: binary code for this major and an earlier minor, or PTX."""
+    """Return whether any build runs: binaries on later minors of their major, PTX on all later."""
     for item in built:
         kind, _, digits = item.partition("_")
         number = int("".join(mark for mark in digits if mark.isdigit()))

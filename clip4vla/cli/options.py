@@ -20,14 +20,14 @@ def _bases() -> list[Path]:
     here = Path.cwd()
     outer = [*here.parents, Path(__file__).parents[2]]
     checkouts = [folder for folder in (here, *outer) if (folder / "workflow/Snakefile").is_file()]
-    found = [folder / "config.yaml" for folder in (here, *checkouts)]
-    return [path for path in found if path.is_file()]
+    candidates = [folder / "config.yaml" for folder in (here, *checkouts)]
+    return [path for path in candidates if path.is_file()]
 
 
 def _with_base(
     context: typer.Context, parameter: typer.CallbackParam, files: list[Path]
 ) -> list[Path]:
-    """Put the base config before the given files, as the workflow does for its --configfile.
+    """Put the base config before the overrides, as the workflow does for its --configfile.
 
     The environment variable, which the workflow sets for its jobs, includes the base already.
     """

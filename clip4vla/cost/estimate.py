@@ -113,7 +113,7 @@ def _frozen(version: str, cache_id: str) -> dict[str, Any] | None:
 def _data_cost(plan: Plan, version: str, cache_id: str) -> DataCost:
     name, dataset = plan.dataset_of(version)
     frozen = _frozen(version, cache_id)
-    read = {what[1] for what in plan.places if len(what) == 2 and what[0] == name}
+    read = {place[1] for place in plan.places if len(place) == 2 and place[0] == name}
     clips = frozen["clips"]["usable"] if frozen else _different_clips(dataset, read)
     seconds = (clips or 0) * typical(dataset.reader).seconds
     cache_bytes = seconds * cached_bytes_per_second(plan.caches[version, cache_id])

@@ -78,9 +78,9 @@ def _sums(cost: Estimate, tflops: float | None) -> list[str]:
         whose = "of a V100 in the authors' log" if tflops is None else "as you say"
         pretraining = cost.hours(done=False, stage="pretrain")
         of_it = f" ({_days(pretraining)} of it pre-training; the paper's: {PAPER_DAYS:g} V100-days)"
-        whole = f"GPU time to come: {_days(cost.hours(done=False))}"
+        total = f"GPU time to come: {_days(cost.hours(done=False))}"
         # The paper's days do not help with a tiny model.
-        lines.append(whole + (of_it if pretraining >= 1 else ""))
+        lines.append(total + (of_it if pretraining >= 1 else ""))
         lines.append(
             f"An estimate from the sizes of model and data, at {speed:.1f} effective TFLOP/s "
             f"{whose}; --tflops takes that of your GPU"

@@ -12,15 +12,15 @@ def gain_of(own: pd.Series, other: pd.Series, lower_is_better: bool) -> pd.Serie
     return other - own if lower_is_better else own - other
 
 
-def gain_metrics(gain: pd.Series, what: str) -> dict[str, float]:
+def gain_metrics(gain: pd.Series, measure: str) -> dict[str, float]:
     """Return the mean gain, and the shares of queries in percent that own audio helps or hurts.
 
-    `what`: such as `t2v_rank`, which gives t2v_rank_gain, t2v_rank_helped and t2v_rank_hurt.
+    `measure`: such as `t2v_rank`, which gives t2v_rank_gain, t2v_rank_helped and t2v_rank_hurt.
     """
     return {
-        f"{what}_gain": float(gain.mean()),
-        f"{what}_helped": 100.0 * float((gain > 0).mean()),
-        f"{what}_hurt": 100.0 * float((gain < 0).mean()),
+        f"{measure}_gain": float(gain.mean()),
+        f"{measure}_helped": 100.0 * float((gain > 0).mean()),
+        f"{measure}_hurt": 100.0 * float((gain < 0).mean()),
     }
 
 

@@ -80,10 +80,10 @@ def clip_ranks(
         parts["least"].append(least)
         parts["own"].append(own)
         parts["best"].append(best_columns(block, top))
-    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    better = whole["better"]
-    ranks = Ranks(best=1 + better, worst=whole["least"], copies=np.ones_like(better))
-    return ranks, whole["own"], whole["best"]
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    better = columns["better"]
+    ranks = Ranks(best=1 + better, worst=columns["least"], copies=np.ones_like(better))
+    return ranks, columns["own"], columns["best"]
 
 
 def text_ranks(

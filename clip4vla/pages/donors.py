@@ -32,9 +32,9 @@ def write_donors(cache: ClipCache, folder: Path) -> None:
     for position, groups in chosen.items():
         pair = pairs.iloc[position]
         figures = [
-            f"<figure>{thumbnails.html(clip)}<figcaption>{escape(what)} {escape(clip)}</figcaption>"
-            "</figure>"
-            for what, clip in (("silent:", pair.clip_id), ("donor:", pair.donor))
+            f"<figure>{thumbnails.html(clip)}"
+            f"<figcaption>{escape(label)} {escape(clip)}</figcaption></figure>"
+            for label, clip in (("silent:", pair.clip_id), ("donor:", pair.donor))
         ]
         body = f'<div class="row">{"".join(figures)}<b>cosine {pair.cosine:.3f}</b></div>'
         shown.append(card(groups, {"cosine": pair.cosine}, body))

@@ -135,11 +135,11 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
     shown = []
     for position, groups in chosen.items():
         row = predictions.iloc[position]
-        worth = None if gain is None or np.isnan(gain[position]) else float(gain[position])
+        own_gain = None if gain is None or np.isnan(gain[position]) else float(gain[position])
         meta = f"query {row.query}: rank <b>{row['rank']:g}</b> of {size}"
-        if control is not None and worth is not None:
+        if control is not None and own_gain is not None:
             without = f"rank {control.scores.iloc[position]:g}"
-            meta += f"; {escape(control.name)}: {without}, own sound: {worth:+g}"
+            meta += f"; {escape(control.name)}: {without}, own sound: {own_gain:+g}"
         wanted = f"wanted: {escape(row.clip_id)}<br>{_sound(row)}"
         body = f'<p class="said">{escape(row.caption)}</p><p class="meta">{meta}</p>'
         body += f'<div class="with">{_figure(thumbnails, row.clip_id, wanted, "wanted")}<div>'
@@ -147,7 +147,7 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
         other = None if control is None else row.get(f"top5/{control.name}")
         if control is not None and other is not None and not isinstance(other, float):
             body += answers(f"the same under {escape(control.name)}", row, other, False)
-        shown.append(card(groups, {"rank": row["rank"], "gain": worth}, body + "</div></div>"))
+        shown.append(card(groups, {"rank": row["rank"], "gain": own_gain}, body + "</div></div>"))
     orders = {"rank, best first": "rank 1", "rank, worst first": "rank -1"}
     if gain is not None:
         orders |= {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
@@ -163,12 +163,12 @@ def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) 
     shown = []
     for position, groups in chosen.items():
         row = predictions.iloc[position]
-        worth = None if gain is None or np.isnan(gain[position]) else float(gain[position])
+        own_gain = None if gain is None or np.isnan(gain[position]) else float(gain[position])
         figure = _figure(thumbnails, row.clip_id, escape(row.clip_id), "wanted")
         body = f'<div class="with">{figure}<div>'
         body += f'<p class="said">{escape(row.hypothesis) or "(nothing)"}</p>'
         body += f'<p class="meta">CIDEr <b>{row.CIDEr:.1f}</b>; {_sound(row)}</p>'
-        if control is not None and worth is not None:
+        if control is not None and own_gain is not None:
             other = f"{control.name}: “{row.get(f'hypothesis/{control.name}')}”"
             other += f", CIDEr {control.scores.iloc[position]:.1f}"
             body += f'<p class="meta">{escape(other)}</p>'
@@ -178,7 +178,7 @@ def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) 
             body += (
                 f"<details><summary>{len(more)} more</summary><ul>{''.join(more)}</ul></details>"
             )
-        shown.append(card(groups, {"cider": row.CIDEr, "gain": worth}, body + "</div></div>"))
+        shown.append(card(groups, {"cider": row.CIDEr, "gain": own_gain}, body + "</div></div>"))
     orders = {"CIDEr, best first": "cider -1", "CIDEr, worst first": "cider 1"}
     if gain is not None:
         orders |= {"sound helps most": "gain -1", "sound hurts most": "gain 1"}

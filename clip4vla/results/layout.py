@@ -120,13 +120,13 @@ def _galleries(entries: list[Entry], dataset: str) -> set[str]:
 
 def _order_line(sheet: Sheet, entries: list[Entry]) -> list[Line]:
     """Return the last line, on the order of rows, where two of them can be compared."""
-    found = orders(sheet, entries)
+    checked = orders(sheet, entries)
     cells = list(cost_cells([], "verdict")) if sheet.costs else []
     for dataset in sheet.datasets():
         columns = [c.metric for c in sheet.columns if c.dataset == dataset]
-        cells += [order_cell(found.get((dataset, metric))) for metric in columns]
+        cells += [order_cell(checked.get((dataset, metric))) for metric in columns]
         cells += [NO_REFERENCE] if _counted(entries, dataset) else []
-    return [Line(ORDER, "All rows", "verdict", "", tuple(cells))] if found else []
+    return [Line(ORDER, "All rows", "verdict", "", tuple(cells))] if checked else []
 
 
 def _row_lines(

@@ -35,7 +35,7 @@ class Gallery(Stated):
     protocol: str = Field(description="such as 1k-A, and 1k-A-sound for its clips with sound")
     n_queries: int
     n_gallery: int
-    ids_sha256: str = Field(description="sha256 of the sorted clip ids, one a line")
+    ids_sha256: str = Field(description="sha256 of the sorted clip ids, one per line")
     metrics: dict[str, float] = Field(description="percent; ranks in clips or captions")
     intervals: dict[str, Interval] = Field({}, description="[low, high] of metrics")
     bounds: dict[str, Interval] = Field(
@@ -49,7 +49,7 @@ class Gallery(Stated):
 class Varied(Stated):
     """Scores of the same checkpoint and clips with other audio."""
 
-    missing_audio: str = Field(description="what silent clips have for a sound")
+    missing_audio: str = Field(description="policy for silent clips")
     protocol: str = Field(description="of the main gallery")
     scored: int = Field(description="clips in the main gallery")
     galleries: dict[str, Gallery]
@@ -76,20 +76,20 @@ class Training(Stated):
 
 
 class MadeWith(Stated):
-    """The model behind the numbers: its towers, their first weights, and all training since."""
+    """The model behind the numbers: its towers, initial weights and trainings."""
 
     reader: str = Field(description="of the dataset that was scored")
     architecture: str
     activation: str
-    weights: str | None = Field(description="name in the config of the first; null: random")
+    weights: str | None = Field(description="name of the initial ones in the config; null: random")
     weights_sha256: str | None
-    published: str | None = Field(description="whose file has that sha256; null: unknown")
-    imported: bool = Field(description="first weights are of a whole CLIP4VLA, not of CLIP alone")
-    trainings: list[Training] = Field(description="the first one first")
+    published: str | None = Field(description="publisher of the file, by its sha256; null: unknown")
+    imported: bool = Field(description="initialised from a CLIP4VLA, not from CLIP alone")
+    trainings: list[Training] = Field(description="oldest first")
 
 
 class Metrics(Stated):
-    """The whole file."""
+    """Contents of metrics.json."""
 
     run_key: str
     task: str
@@ -99,7 +99,7 @@ class Metrics(Stated):
     split: str
     protocol: str = Field(description="of the main gallery")
     gallery: str = Field(description="the main gallery, of which predictions.parquet is")
-    missing_audio: str = Field(description="what silent clips have for a sound")
+    missing_audio: str = Field(description="policy for silent clips")
     selection: str | None = Field(description="which checkpoint; null: nothing was trained")
     tie_rule: str | None = Field(description="rank of equals; null: nothing is ranked")
     interval_rule: str

@@ -115,8 +115,8 @@ def _image(figure: Figure, text: str) -> str:
 
 def _anchors(headings: Iterable[str]) -> list[str]:
     """Return an id for each heading, made of its letters and digits; no two are the same."""
-    found: list[str] = []
+    anchors: list[str] = []
     for heading in headings:
         anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"
-        found.append(f"{anchor}-{len(found) + 1}" if anchor in found else anchor)
-    return found
+        anchors.append(f"{anchor}-{len(anchors) + 1}" if anchor in anchors else anchor)
+    return anchors

@@ -31,7 +31,7 @@ class Cell(Section):
 
     dataset: str
     seed: int | None = Field(description="null where no seed enters, such as zero-shot scores")
-    run_key: str | None = Field(description="of the evaluation; null when `no_data` says why")
+    run_key: str | None = Field(description="of the evaluation; null: see `no_data`")
     gallery: Gallery = "all"
     variant: str = Field("", description="of the evaluation, by name; empty: the evaluation itself")
     no_data: str | None = Field(None, description="why this cell cannot be run")
@@ -59,13 +59,11 @@ class Sheet(Section):
     title: str
     caption: str = ""
     paper_table: str | None = Field(None, description="table of paper.tsv; null: the same name")
-    comparable: bool = Field(
-        True, description="false: the paper's numbers stand beside ours, without a verdict"
-    )
+    comparable: bool = Field(True, description="false: no verdict on ours beside the paper's")
     note: str = Field("", description="printed under the title; says why, when not comparable")
-    sweep: str | None = Field(None, description="over what the rows are points of a line")
-    trainings: list[str] = Field([], description="run keys of what is trained for its cells")
-    costs: bool = Field(False, description="shows what pre-training took, the paper's and ours")
+    sweep: str | None = Field(None, description="key of the config that differs between the rows")
+    trainings: list[str] = Field([], description="run keys of the trainings behind its cells")
+    costs: bool = Field(False, description="shows the cost of pre-training, the paper's and ours")
     footers: list[str] = Field([], description="more lines under the table, such as versions")
     dataset_labels: dict[str, str] = {}
     columns: list[Column] = Field(min_length=1)

@@ -132,7 +132,7 @@ def import_(
         for name in names:
             tell(f"  {name}")
     for title, listed in (
-        ("started anew", converted.fresh),
+        ("initialised", converted.fresh),
         ("left out", (*drop, *converted.left_out)),
         ("assumed", tuple(converted.assumed)),
     ):

@@ -155,7 +155,7 @@ def _split_table(splits: pd.DataFrame) -> Table:
 
 
 def _status_table(statuses: list[dict]) -> Table:
-    table = _table("of", "status", "clips", "what can be done", numbers=("clips",))
+    table = _table("of", "status", "clips", "advice", numbers=("clips",))
     for row in statuses:
         table.add_row(row["part"], str(row["status"]), f"{row['clips']:,}", row["advice"])
     return table

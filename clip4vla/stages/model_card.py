@@ -18,7 +18,7 @@ checkpoint = clip4vla.load("{file}")   # model in evaluation mode, settings, met
 ```
 
 `checkpoint.model.encode_text`, `.encode_vision` and `.encode_audio` give un-normalised features;
-their docstrings say what they take. To start a row of the workflow from it, name it under
+their docstrings describe their arguments. To initialise a row of the workflow from it, name it under
 `weights` in the config and say `pretrain: {{from: NAME}}`.""",
     "released": """A state dict under the names of the released CLIP4VLA code, for its
 `--init_model {file}`; in this project `clip4vla checkpoint import {file} OUT.safetensors` takes it
@@ -75,7 +75,7 @@ def model_card(
             "",
             *_metrics(scores),
             "",
-            "## What it takes",
+            "## Inputs",
             "",
             f"* Frames: {frames['fps']:g} a second, at most {inputs['max_frames']} spread over the "
             "clip; short side to 224 (bicubic), centre crop, CLIP's mean and standard deviation.",
@@ -96,8 +96,8 @@ def model_card(
             "## Licence",
             "",
             markdown(one_line(licence or ""))
-            or "Not stated. Whoever publishes this file states it, with regard to the licences of "
-            "the weights it starts from and of the data above.",
+            or "Not stated. The publisher of this file must state it, considering the licences of "
+            "its initial weights and of the data above.",
             "",
         ]
     )
@@ -168,7 +168,7 @@ def _imported(metadata: dict[str, Any]) -> str | None:
 def _data(metadata: dict[str, Any]) -> list[str]:
     manifests = metadata.get("manifests")
     if not manifests:
-        return ["Unknown: the file does not say what it was trained on."]
+        return ["Unknown: the file does not state its training data."]
     head = ["| data version | sha256 of its manifest |", "| --- | --- |"]
     return head + [
         f"| {markdown_cell(one_line(name))} | `{sha256}` |"

@@ -32,10 +32,10 @@ def checked_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> 
 def _unknown_architectures(plan: Plan) -> list[str]:
     """Return a line for each architecture that is no plain CLIP, except hf-hub:… and the like."""
     lines = []
-    for what, where in plan.places.items():
-        if len(what) == 1 and ":" not in what[0]:
+    for names, where in plan.places.items():
+        if len(names) == 1 and ":" not in names[0]:
             try:
-                work_of(what[0])
+                work_of(names[0])
             except UserError as error:
                 lines.append(f"{where}: {error}")
     return lines
@@ -62,8 +62,8 @@ def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:
             theirs, known = column.paper_dataset, sorted(printed.get(wanted, ()))
             if theirs is not None and theirs not in known:
                 place = document.place(("columns", index, "paper_dataset"))
-                what = f"{path} has no dataset {theirs!r} in table {wanted!r}"
-                lines.append(f"{place}: paper_dataset: {what}{did_you_mean(theirs, known)}")
+                problem = f"{path} has no dataset {theirs!r} in table {wanted!r}"
+                lines.append(f"{place}: paper_dataset: {problem}{did_you_mean(theirs, known)}")
     return lines + _of_no_table(plan, numbers)
 
 

@@ -74,8 +74,8 @@ def page(plan: Plan, out: Path) -> Path:
             for stage in layout.trained_stages(plan)
         },
         links={
-            f"{names[key]}: {what}": os.path.relpath(RUNS / key / file, out)
-            for stage, what, file in (
+            f"{names[key]}: {title}": os.path.relpath(RUNS / key / file, out)
+            for stage, title, file in (
                 ("evaluate", "examples", "examples.html"),
                 ("substitute", "silent clips and donors", "donors.html"),
             )

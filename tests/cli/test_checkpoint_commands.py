@@ -118,7 +118,7 @@ def test_an_incomplete_file_writes_nothing(clip4vla, tmp_path):
     assert "  audio.conv1.weight" in text and "--fresh" in error
     assert error.splitlines()[-1].startswith("clip4vla: clip.safetensors: 95 tensors expected")
     code, text, _ = clip4vla("import", "clip.safetensors", "out.safetensors", "--fresh", "audio")
-    assert code == 0 and "started anew: audio" in text
+    assert code == 0 and "initialised: audio" in text
     assert "assumed: model.activation: quick_gelu" in text
     code, _, error = clip4vla("import", "clip.safetensors", "out.safetensors", "--set", "{")
     assert code == 78 and "--set: not JSON" in error

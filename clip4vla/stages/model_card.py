@@ -18,8 +18,8 @@ checkpoint = clip4vla.load("{file}")   # model in evaluation mode, settings, met
 ```
 
 `checkpoint.model.encode_text`, `.encode_vision` and `.encode_audio` give un-normalised features;
-their docstrings describe their arguments. To initialise a row of the workflow from it, name it under
-`weights` in the config and say `pretrain: {{from: NAME}}`.""",
+their docstrings describe their arguments. To initialise a row of the workflow from it, name it
+under `weights` in the config and set `pretrain: {{from: NAME}}`.""",
     "released": """A state dict under the names of the released CLIP4VLA code, for its
 `--init_model {file}`; in this project `clip4vla checkpoint import {file} OUT.safetensors` takes it
 back.""",

@@ -153,7 +153,8 @@ def _context(run: Run, source: Source) -> str:
         case Substitute():
             return "donors" if source == run.donors else "queries"
         case Finetune():
-            return "validation" if source == run.val else "train"
+            selected_on = run.selected_on
+            return "validation" if selected_on and source == selected_on[0] else "train"
         case Evaluate():
             return "test"
 

@@ -48,6 +48,15 @@ def test_a_run_of_two_rows_names_both(plan):
         assert len(tracking.contexts_of(plan)[key].tags["rows"].split(", ")) > 1
 
 
+def test_the_split_that_selects_an_epoch_is_validation(plan):
+    tuned = next(run for run in plan.runs.values() if run.stage == "finetune" and run.val)
+    assert tracking._context(tuned, tuned.train) == "train"
+    assert tracking._context(tuned, tuned.val) == "validation"
+    source = tuned.val.model_copy(update={"split": "test"})
+    on_test = tuned.model_copy(update={"val": None, "test": source})
+    assert tracking._context(on_test, source) == "validation"
+
+
 def test_params_are_the_settings_that_differ_between_rows(plan):
     for run in plan.runs.values():
         params = allowed(flat(run.scientific()))

@@ -18,6 +18,7 @@ from clip4vla.cost.assumptions import (
 )
 from clip4vla.cost.runs import Counts, flops
 
+STAGES = ("pretrain", "substitute", "finetune", "evaluate")  # in the order of their runs
 MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
 
 
@@ -70,7 +71,7 @@ def estimate(plan: Plan, flops_per_second: float) -> Estimate:
     counts = clip_counts(plan)
     names = plan.names()
     runs = []
-    for stage in ("pretrain", "substitute", "finetune", "evaluate"):
+    for stage in STAGES:
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             work = flops(plan, plan.runs[key], counts)
             hours = work / flops_per_second / 3600 if work > 0 else None

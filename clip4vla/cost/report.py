@@ -7,12 +7,10 @@ from rich.table import Table
 from clip4vla.common.console import console, table
 from clip4vla.config.plan import Plan
 from clip4vla.cost.assumptions import PAPER_DAYS
-from clip4vla.cost.estimate import Estimate, estimate
+from clip4vla.cost.estimate import STAGES, Estimate, estimate
 from clip4vla.cost.runs import v100_flops
 from clip4vla.datasets.ready import missing_files
 from clip4vla.models.common.forms import unfit_weights
-
-STAGES = ("pretrain", "substitute", "finetune", "evaluate")
 
 
 def print_plan(plan: Plan, tflops: float | None, unfit_tags: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from clip4vla.common.files import read_json
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import read_run
-from clip4vla.cost.estimate import is_done
+from clip4vla.cost.estimate import STAGES, is_done
 from clip4vla.results.metrics_file import read_run_metrics
 from clip4vla.runs.summaries import numbers
 from clip4vla.tracking.attempts import read_attempts
@@ -40,7 +40,7 @@ def list_runs(plan: Plan) -> list[Listed]:
     """Return every run of the plan, by stage and row."""
     names = plan.names()
     runs = []
-    for stage in ("pretrain", "substitute", "finetune", "evaluate"):
+    for stage in STAGES:
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             state = state_of(stage, key)
             run = Listed(

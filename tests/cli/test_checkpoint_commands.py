@@ -32,7 +32,7 @@ def model(head=None, n_classes=None, **config):
 
 
 def released(path, head, n_classes=None, **config):
-    """Write a file of the released code; give its tensors."""
+    """Write a file of the released code, and return its tensors."""
     tensors = {k: v.detach() for k, v in model(head, n_classes, **config)[0].named_parameters()}
     theirs = to_released_names(tensors)
     torch.save(theirs, path)
@@ -49,7 +49,7 @@ def clip_alone(path):
 
 @pytest.fixture
 def clip4vla(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; give (exit code, stdout, stderr)."""
+    """Run the command in an empty folder; return (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -142,7 +142,7 @@ def test_classes_are_read_from_a_file(clip4vla, tmp_path):
 
 @pytest.fixture
 def run_files(tmp_path):
-    """results/ with one finished run and one evaluation of it."""
+    """Make results/ with one finished run and one evaluation of it."""
     folder = tmp_path / "results" / "runs" / KEY
     built, config = model("classification", n_classes=2)
     settings = Settings(model=config, task="classification", classes=["dog", "rain"])

@@ -1,4 +1,4 @@
-"""Estimates: operations by hand and by torch, sizes by arithmetic, hours in proportion."""
+"""Cost estimates against operations counted by torch, sizes and the paper's hours."""
 
 import json
 import subprocess
@@ -152,7 +152,7 @@ def test_the_printed_plan_needs_no_torch_and_lists_missing_files(tmp_path):
 
 
 def said(capsys, target, config=(), **values):
-    """The lines that `clip4vla plan TARGET` prints."""
+    """Return the lines that `clip4vla plan TARGET` prints."""
     files = [REPO / "config.yaml", *config]
     print_plan(narrowed(make_plan(files, values), target), None)
     return capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""Statistics behind intervals of caption scores, against pycocoevalcap on copied clips."""
+"""Bootstrap statistics of caption metrics, against pycocoevalcap on copied clips."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Caption scores: values of pycocoevalcap's own wrappers, and Java that fails."""
+"""Caption metrics against pycocoevalcap's wrappers, and failures of Java."""
 
 import os
 import random
@@ -107,7 +107,7 @@ def test_programs_that_end_early_are_reported_and_reaped(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"])
 def test_scores_do_not_depend_on_java_options_in_variables(monkeypatch, name):
-    """German commas, other bytes for letters: the score without them; _JAVA_OPTIONS win against the command line."""
+    """A German locale and UTF-16 change no score; _JAVA_OPTIONS take precedence over the command line."""
     monkeypatch.setenv(name, "-Duser.language=de -Duser.country=DE -Dfile.encoding=UTF-16")
     with meteor() as score:
         found, sums = score({"a": ["a dog is running", "the dog runs"]}, {"a": ["a dog runs fast"]})
@@ -225,7 +225,7 @@ def test_odd_captions_are_scored():
 
 
 def test_meteor_of_summed_statistics_is_its_own_score():
-    """Of every part of the clips: without a match, all words matched, paraphrases, stems."""
+    """For clips without a match, with all words matched, with paraphrases and with stems."""
     said = HYPOTHESES | {"same": "two dogs run", "none": "zzz", "stem": "a man played the guitars"}
     wanted = REFERENCES | {"same": ["two dogs run"], "none": ["a car"], "stem": ["men play guitar"]}
     gts, res = ptb(wanted), ptb({clip: [text] for clip, text in said.items()})
@@ -247,7 +247,7 @@ def _same_as_its_own(score, gts, res, clips, every, chosen):
 
 @pytest.mark.slow
 def test_scores_equal_a_plain_call_of_pycocoevalcap(monkeypatch, tmp_path):
-    """Its own wrappers, with Java on the PATH; captions that they can take."""
+    """Run its wrappers with Java on the PATH, on captions that they accept."""
     from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 

@@ -1,4 +1,4 @@
-"""Intervals and paired tests against draws that copy rows, and against what is known."""
+"""Intervals and paired tests against draws that copy rows, and against theory."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def statistics(clip, values):
 
 
 def copied(clip, values, weights):
-    """The rows of a draw, each as often as its clip was drawn."""
+    """Repeat each row as often as its clip was drawn."""
     return np.concatenate([np.repeat(values[clip == c], n) for c, n in enumerate(weights)])
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(rows(), st.integers(1, 9))
 def test_draws_equal_copies_of_the_rows(problem, part):
-    """Weighted metrics against numpy on copied rows, in blocks of any size."""
+    """Compare weighted metrics with numpy on copied rows, in blocks of any size."""
     clip, first, second = problem
     clips = clip.max() + 1
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Ranks and recalls: the reference's numbers, a worked example, brute force over every order."""
+"""Ranks and recalls against the reference, a worked example and brute force over every order."""
 
 import itertools
 import os
@@ -72,7 +72,7 @@ def test_the_example_of_the_released_tie_rule():
 
 @pytest.mark.parametrize("k", [1, 5, 10, 50])
 def test_the_released_rule_counts_half_a_place_behind_k_but_for_the_first(k):
-    """Two equals at places k and k + 1 stand at k + 1/2, three at k to k + 2 at k + 1."""
+    """Two ties at places k and k + 1 have place k + 1/2, three at k to k + 2 have place k + 1."""
     best, worst = np.array([k, k]), np.array([k + 1, k + 2])
     found = released_metrics(Ranks(best, worst, np.ones(2, dtype=int)), "x")
     assert found[f"x_R{k}"] == (0.0 if k == 1 else 50.0)
@@ -99,7 +99,7 @@ def test_a_clip_counts_its_best_caption_against_those_of_others():
 
 @st.composite
 def problems(draw):
-    """Queries, the clips they belong to (some clips may have none), few distinct similarities."""
+    """Generate queries with their clips (some clips have none) and few distinct similarities."""
     clips = draw(st.integers(1, 5))
     asked = draw(st.integers(1, clips))
     targets = list(range(asked)) + draw(st.lists(st.integers(0, asked - 1), max_size=4))
@@ -139,7 +139,7 @@ def test_ranks_and_recalls_equal_brute_force(problem):
 
 
 def check(ranks, expected):
-    """Ranks against all equally likely places of every answer."""
+    """Compare ranks with all equally likely places of every answer."""
     assert ranks.expected.tolist() == pytest.approx([np.mean(p) for p in expected])
     assert ranks.best.tolist() == [min(p) for p in expected]
     assert ranks.worst.tolist() == [max(p) for p in expected]

@@ -1,4 +1,4 @@
-"""Pages to look at: what they show, how large they get, and that foreign texts stay texts."""
+"""Example pages: contents, size, and escaping of untrusted texts."""
 
 import io
 from html.parser import HTMLParser
@@ -58,7 +58,7 @@ class Page(HTMLParser):
         self.text += data
 
     def check(self):
-        """One script, one style, nothing from elsewhere, no handler in an attribute."""
+        """Check for one script, one style, no external resource and no handler in an attribute."""
         names = [tag for tag, _ in self.tags]
         assert names.count("script") <= 1 and names.count("style") == 1 and "img" not in names
         for _, attrs in self.tags:
@@ -84,7 +84,7 @@ def metrics(task, found, **more):
 
 
 def retrieval(count):
-    """Queries with every rank; sound helps the even ones and hurts the odd ones."""
+    """Return queries with every rank; sound helps the even ones and hurts the odd ones."""
     ids = [f"{EVIL}{i}" + ("q" if i % 5 == 0 else "") for i in range(count)]
     ranks = np.arange(1, count + 1, dtype=float)
     top = [[ids[(i + j) % count] for j in range(5)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""A small tree of results, as runs and the config room leave it."""
+"""A small tree of results, as runs and the config room write it."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def metrics(
     dataset="msrvtt",
     pretrained=True,
 ):
-    """A metrics.json as an evaluation writes it: 20 clips expected."""
+    """Return a metrics.json as an evaluation writes it, with 20 expected clips."""
     values = {"R1": r1, "R5": r1 + 20, "R10": r1 + 30, "MedR": 4.0}
     found = metrics_of or {f"t2v_{name}": value for name, value in values.items()}
     scored = {"all": usable, "with_sound": usable - silent}
@@ -61,7 +61,7 @@ def metrics(
 
 
 def trained_on(*readers, stage="pretrain", **more):
-    """A training that had all clips of its readers, within their tolerance."""
+    """Return a training on all clips of its readers, within their tolerance."""
     counts = {"usable": 99, "clips": 90, "expected": 100, "tolerance": 0.02, **more}
     clips = [
         {"dataset": f"{reader}-v1-0a1b2c", "split": "train", "reader": reader, **counts}
@@ -71,7 +71,7 @@ def trained_on(*readers, stage="pretrain", **more):
 
 
 def made_with(reader="msrvtt", pretrained=False, **more):
-    """The paper's model, fine-tuned on all clips: what a verdict needs."""
+    """Return the paper's model, fine-tuned on all clips, as a verdict requires."""
     before = [trained_on("howto100m", "audioset")] if pretrained else []
     return {
         "reader": reader,

@@ -1,4 +1,4 @@
-"""What the trainings of a table took, and its numbers as LaTeX macros."""
+"""Cost of the trainings of a table, and its numbers as LaTeX macros."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ TRAINED = {"batch_size": 256, "trainable_parameters": 87_849_216}
 
 
 def ended(folder, cost=V100):
-    """What a training leaves of its cost."""
+    """Write the cost of a training as it does itself."""
     write_json(folder / "cost.json", cost)
     write_json(folder / "train.json", TRAINED)
 
@@ -70,7 +70,7 @@ def test_cost_figure_has_a_bar_for_each_row_and_one_for_the_rest(tmp_path):
 
 @pytest.fixture
 def table6():
-    """The shipped table, and the run key of its one pre-training."""
+    """Return the shipped table, and the run key of its one pre-training."""
     plan = make_plan([REPO / "config.yaml"], {"targets": ["table6"]})
     sheet = Sheet.model_validate(plan.sheet("table6"))
     (key,) = plan.stage("pretrain")

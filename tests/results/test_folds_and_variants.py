@@ -61,7 +61,7 @@ def test_a_cell_is_the_mean_of_its_folds_with_their_spread(tmp_path):
 
 
 def test_the_spread_over_folds_does_not_widen_within(tmp_path):
-    """Folds differ by their clips: that does not excuse a mean that is off."""
+    """Folds differ by their clips, which does not excuse a deviating mean."""
     cells = [fold(tmp_path, f"{i}" * 12, value) for i, value in enumerate([70.0, 90.0, 80.0])]
     _, entries, _ = shown(tmp_path, table6(cells))
     (entry,) = (e for e in entries if e.row == "clip4vla" and e.dataset == "esc50")
@@ -69,7 +69,7 @@ def test_the_spread_over_folds_does_not_widen_within(tmp_path):
 
 
 def varied(tmp_path, key="a" * 12):
-    """An evaluation with a variant for all galleries and one for clips with sound alone."""
+    """Return an evaluation with a variant for all galleries and one for clips with sound alone."""
     found = metrics(key, 40.0, gallery=("all", "with_sound"))
     silent = metrics(key, 30.0, gallery=("all", "with_sound"))
     alone = metrics(key, 50.0, gallery=("with_sound",))

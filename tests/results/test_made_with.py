@@ -1,4 +1,4 @@
-"""Verdicts on the paper's model and data alone; the small print says what a number was made with."""
+"""Verdicts only on the paper's model and data; footers describe the model behind a number."""
 
 from pathlib import Path
 
@@ -165,7 +165,7 @@ def test_the_shipped_config_declares_the_official_number_of_clips_of_every_score
 
 
 def test_a_number_that_reads_the_test_captions_is_not_judged(tmp_path):
-    """Its silent clips hear donors chosen by the queries themselves."""
+    """The donors of its silent clips were chosen by the queries themselves."""
     _, entries, lines = table(tmp_path, made_with(), policy="released_links")
     (judged,) = [e for e in entries if e.row == "clip"]
     assert (judged.verdict, judged.reason) == (

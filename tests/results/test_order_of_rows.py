@@ -1,4 +1,4 @@
-"""The order of rows: what an ablation claims, and whether ours keeps it."""
+"""The order of rows, the claim of an ablation, in the paper and in ours."""
 
 import pytest
 from results_tree import PAPER, metrics
@@ -15,7 +15,7 @@ ROWS = ("scratch", "initial", "inter", "intra", "type_token")  # Table 5: R@1 2.
 
 
 def table5(folder, scores, usable=20, **more):
-    """Table 5 on MSR-VTT, R@1 only. scores: row -> one value a seed."""
+    """Table 5 on MSR-VTT, R@1 only. scores: row -> one value per seed."""
     rows = []
     for row, of_seeds in scores.items():
         cells = []

@@ -1,4 +1,4 @@
-"""A table is built from the numbers that its runs left, or not at all."""
+"""Tables refuse metrics that differ from their runs' records."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ KEY, OTHER = "aaaaaaaaaaa0", "bbbbbbbbbbb0"
 
 @pytest.fixture
 def tree(tmp_path):
-    """Results of which every run has its record."""
+    """Make results in which every run has its record."""
     root = make_tree(tmp_path)
     for folder in (root / "runs").iterdir():
         place, files = folder / "record.json", [folder / "metrics.json"]

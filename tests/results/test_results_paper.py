@@ -116,7 +116,7 @@ def test_mistakes_are_reported_with_file_and_line(tmp_path, text, message):
 
 
 def test_additions_of_editors_are_accepted(tmp_path):
-    """A mark of byte order, line ends of Windows, empty lines at the end."""
+    """A byte order mark, Windows line ends, empty lines at the end."""
     path = tmp_path / "paper.tsv"
     text = "\r\n".join(
         ["\t".join(COLUMNS), line(), line(metric="CIDEr", value="120"), "", "  ", ""]

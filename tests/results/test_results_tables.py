@@ -279,7 +279,7 @@ OF_GALLERIES = ("protocol", "n_queries", "n_gallery", "ids_sha256", "metrics")
 
 
 def test_metrics_fields_are_required_and_documented(tmp_path):
-    """Every field that a number stands on is asked for when a table is built."""
+    """Building a table requires every field that its numbers depend on."""
     path, whole = tmp_path / "metrics.json", metrics("k", 40.0)
     documented = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
     for place, names in ((whole, FIELDS), (whole["galleries"]["all"], OF_GALLERIES)):

@@ -1,4 +1,4 @@
-"""`clip4vla runs`: what is here, what it says, what differs, and what may go."""
+"""`clip4vla runs`: list, show, compare and remove runs."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def plan():
 
 
 def metrics(key, r1):
-    """The metrics.json of an evaluation."""
+    """Write the metrics.json of an evaluation."""
     texts = ("task", "dataset", "data_version", "manifest_sha256", "split", "missing_audio")
     counts = {"expected": None, "planned": 30, "usable": 30, "silent": 0, "scored": 30}
     gallery = {"protocol": "test", "n_queries": 30, "n_gallery": 30, "ids_sha256": "0" * 64}
@@ -38,7 +38,7 @@ def metrics(key, r1):
 
 @pytest.fixture
 def here(plan, tmp_path, monkeypatch):
-    """Two finished evaluations, one training on its way, and a run of an older config."""
+    """Make two finished evaluations, one unfinished training, and a run of an older config."""
     monkeypatch.chdir(tmp_path)
     cells = [cell for cell in plan.cells if cell.table == "demo_retrieval" and cell.seed == 0]
     for number, cell in enumerate(cells[:2]):

@@ -1,4 +1,4 @@
-"""`clip4vla runs compare`: two evaluations on the same clips, and those that cannot be compared."""
+"""`clip4vla runs compare`: evaluations on the same clips, and those that cannot be compared."""
 
 import json
 
@@ -19,7 +19,7 @@ CLIPS, EACH = 60, 3
 
 
 def write_metrics(folder, ids, *, protocol="1k-A", **given):
-    """The metrics.json of an evaluation that scored these clips."""
+    """Write the metrics.json of an evaluation that scored these clips."""
     numbers = {"planned": CLIPS, "usable": CLIPS, "silent": 0, "scored": len(ids)}
     absent = ("selection", "tie_rule")
     named = ("run_key", "data_version", "manifest_sha256", "split", "missing_audio")
@@ -33,7 +33,7 @@ def write_metrics(folder, ids, *, protocol="1k-A", **given):
 
 
 def a_run(folder, strength, ids=None, task="retrieval", modalities=("vision", "audio"), shift=0):
-    """An evaluation whose captions are near their clips, more or less."""
+    """Write an evaluation whose captions are more or less near their clips."""
     rng = np.random.default_rng(0)
     ids = ids or [f"c{i:02}" for i in range(CLIPS)]
     targets = np.repeat(np.arange(len(ids)), EACH)
@@ -149,7 +149,7 @@ def test_a_file_that_its_record_does_not_name_is_refused(tmp_path, capsys, name)
 
 
 def a_captioning(folder, hypotheses, references, left_out=()):
-    """An evaluation of captions; CIDEr stands where a clip is in the main gallery."""
+    """Write an evaluation of captions, with CIDEr for clips of the main gallery."""
     ids = sorted(set(hypotheses) - set(left_out))
     given = {clip: references[clip] for clip in hypotheses}
     with caption_scorer(given, with_meteor=False) as score:  # the test of two runs starts it

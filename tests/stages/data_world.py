@@ -92,13 +92,13 @@ class World:
 
 
 def line(text: str, begin: str) -> list[str]:
-    """The cells of the table's line that begins so."""
+    """Return the cells of the table's line with this beginning."""
     (found,) = [row for row in text.splitlines() if row.startswith(f"{begin} ")]
     return found.split()
 
 
 def by_hand(world, folder):
-    """What Snakemake does for the ledger: the missing files and what depends on them."""
+    """Make the missing files of the ledger and their dependants, as Snakemake does."""
     plan = world.plan()
     (version,) = plan.versions
     if not Path(folder, "plan.parquet").is_file():

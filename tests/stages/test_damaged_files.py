@@ -1,4 +1,4 @@
-"""Every file that a stage reads, missing, empty, cut off, garbage or of another type.
+"""Every input file of a stage, missing, empty, truncated, garbage or of another type.
 
 Each is one line that names the file and the remedy: never a traceback, never a silent answer.
 """
@@ -152,7 +152,7 @@ def truncated(path: Path) -> None:
 
 
 def other_type(path: Path) -> None:
-    """A whole file of its format that holds something else."""
+    """Write a valid file of the same format with other contents."""
     if path.suffix == ".parquet":
         write_parquet(path, pd.DataFrame({"other": [1]}))
     elif path.suffix == ".safetensors":
@@ -176,7 +176,7 @@ DAMAGES = {
 
 
 def line_of(call: Callable[[Path], object], path: Path) -> str:
-    """The one line that a user gets: of our own error, or of the disk's (which `cli` words)."""
+    """Return the one line that a user gets, for our own errors and for those of the disk."""
     try:
         call(path)
     except UserError as error:

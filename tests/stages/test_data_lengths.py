@@ -1,4 +1,4 @@
-"""Whole videos under clip names and stumps: flagged, counted, and cut where that is asked for."""
+"""Whole videos under clip names and truncated clips are flagged, counted and cut on request."""
 
 import sys
 from io import StringIO

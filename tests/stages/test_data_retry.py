@@ -151,7 +151,7 @@ def test_local_files_are_looked_for_again(world, tmp_path):
 
 
 def retry(world, *arguments: str) -> str:
-    """What the command says."""
+    """Return the output of the command."""
     options = [part for file in world.files for part in ("-c", str(file))]
     done = CliRunner().invoke(app, ["data", "retry", *arguments, *options])
     assert done.exit_code == 0, done.output + str(done.exception)

@@ -64,7 +64,7 @@ def test_status_counts_a_shard_that_is_under_way(world, monkeypatch):
 
 
 def test_an_outdated_probe_is_ignored(world):
-    """The table of a shard was taken away by hand, and made again."""
+    """The table of a shard was deleted by hand, and made again."""
     plan = world.plan()
     (version,) = plan.versions
     by_hand(world, layout.data_dir(version))

@@ -1,4 +1,4 @@
-"""What metrics.json says of the model that an evaluation scored."""
+"""Description of the scored model in metrics.json."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def evaluation(plan, row, dataset):
 
 
 def trained(plan, first_weights):
-    """Leave the train.json of every training of a plan, as the runs do."""
+    """Write the train.json of every training of a plan, as the runs do."""
     for key, run in plan.runs.items():
         if run.stage in ("pretrain", "finetune"):
             sources = run.sources if run.stage == "pretrain" else [run.train]
@@ -107,7 +107,7 @@ def test_a_damaged_summary_of_a_training_is_reported(here, text):
 
 
 def test_an_edited_summary_of_a_training_is_refused(here):
-    """Its clips and first weights decide whether a number is compared with the paper."""
+    """Its clips and initial weights decide whether a number is compared with the paper."""
     plan = plan_of()
     trained(plan, "a" * 64)
     run = evaluation(plan, "vision_only", "msrvtt")

@@ -1,4 +1,4 @@
-"""The model card's line on sound: the front-end and standardisation that the model has."""
+"""The model card's line on sound: front-end and standardisation of the model."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from clip4vla.stages.model_card import model_card
 
 
 def line(log_mel, inputs):
-    """The line, of weights with these settings."""
+    """Return the line for weights with these settings."""
     settings = Settings(cache=Cache(log_mel=LogMel(**log_mel)), inputs=Inputs(**inputs))
     metadata = settings.model_dump(mode="json")
     card = model_card(metadata, "ours", "model.safetensors", "0" * 64, 1, [], None)

@@ -1,4 +1,4 @@
-"""Names that the config alone cannot know are refused in the plan: paper.tsv, architectures."""
+"""The plan refuses unknown names of paper.tsv and unknown architectures."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PAPER = (REPO / "experiments" / "paper.tsv").read_text()
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """The plan of the demo's retrieval table, some texts of it or of paper.tsv changed."""
+    """Make the plan of the demo's retrieval table, with changes to it or to paper.tsv."""
     monkeypatch.chdir(tmp_path)
 
     def write(old="", new="", paper=PAPER, values=None):

@@ -1,4 +1,4 @@
-"""What a stage refuses before it starts."""
+"""Checks of a stage before it starts."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ REPO = Path(__file__).parents[2]
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """The demo's classification row, started from a file of weights instead of pre-training."""
+    """Make the demo's classification row, initialised from a file of weights."""
     monkeypatch.chdir(tmp_path)
     values = {
         "targets": ["demo_classification"],
@@ -48,7 +48,7 @@ def test_weights_with_another_hash_are_refused(plan, tmp_path):
 
 
 def test_outputs_of_other_runs_are_verified_against_their_records(plan, tmp_path, capsys):
-    """Other weights in place of a run's, other donors in place of a substitution's."""
+    """Replaced weights of a run and replaced donors of a substitution are refused."""
     given = {"start": "0123456789ab", "substitution": "ba9876543210"}
     run = plan.runs[plan.stage("evaluate")[0]].model_copy(update=given)
     for name, key, kind, read in (

@@ -1,4 +1,4 @@
-"""`clip4vla tables ...` typed by a person: what it writes, and that no job counts as done by it."""
+"""`clip4vla tables ...` run by hand: its outputs, which leave all jobs to do."""
 
 import json
 import re
@@ -23,7 +23,7 @@ FOLDER = Path("results/preview/tables")
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path, monkeypatch):
-    """An empty working directory."""
+    """Make an empty working directory."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -39,7 +39,7 @@ def plan_of_demo():
 
 
 def jobs(target: str) -> set[str]:
-    """The rules that Snakemake would run for a target."""
+    """Return the rules that Snakemake would run for a target."""
     command = [sys.executable, "-m", "snakemake", "-s", str(REPO / "workflow" / "Snakefile")]
     command += ["--configfile", str(REPO / "demo" / "config.yaml")]
     command += ["--config", f"targets={json.dumps(TABLES)}", "--quiet", "rules", "-n"]
@@ -94,7 +94,7 @@ def test_snakemake_still_runs_rows_that_were_previewed(target):
 
 @pytest.mark.parametrize("target", [TABLES[0], "tables"])
 def test_tables_that_are_there_without_their_runs_are_not_done(target):
-    """Such as those of another machine: Snakemake does not look behind a file that is there."""
+    """Such as those of another machine, although Snakemake treats existing outputs as up to date."""
     plan = plan_of_demo()
     for name in layout.table_outputs(plan):
         write_text(name, "")

@@ -1,4 +1,4 @@
-"""What the plan says of each run to MLflow, and where it goes."""
+"""Names, tags and target of a plan's runs in MLflow."""
 
 from pathlib import Path
 

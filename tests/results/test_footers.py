@@ -1,4 +1,4 @@
-"""The small print of the shipped tables before anything has run: what is missing, what is odd."""
+"""Footers of the shipped tables before anything has run: missing numbers and notes."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ WAITING = "Not run, its runs have not ended (`clip4vla runs ls` names them): "
 
 @pytest.fixture(scope="module")
 def printed():
-    """Table -> lines of its small print."""
+    """Return the lines of the footers by table."""
     plan = make_plan([REPO / "config.yaml"])
     paper = read_paper(plan.config.paper)
     found = {}

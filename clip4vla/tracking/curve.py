@@ -12,7 +12,7 @@ TAIL = 65536  # bytes: more than a few rows
 
 
 @dataclass(frozen=True)
-class Row:
+class CurveRow:
     """The values of one step.
 
     timestamp_ms: None in published curves; end: the byte after the line.
@@ -24,7 +24,7 @@ class Row:
     end: int
 
 
-def read_curve(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+def read_curve(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[CurveRow]:
     """Yield the rows between two bytes of the file, which must be at ends of lines.
 
     A line is `{"step": int, "epoch": int, "timestamp_ms"?: int, <name>: number, ...}`; the numbers
@@ -53,7 +53,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, float]]]:
     return ((row.step, row.values) for row in read_curve(path))
 
 
-def last_row(path: Path) -> Row | None:
+def last_row(path: Path) -> CurveRow | None:
     """Return the last complete line of a curve that is being written; None without one."""
     try:
         with open(path, "rb") as stream:
@@ -65,9 +65,9 @@ def last_row(path: Path) -> Row | None:
         return None
 
 
-def _row(line: bytes, end: int) -> Row:
+def _row(line: bytes, end: int) -> CurveRow:
     entry = json.loads(line)
     values = dict(entry.pop("metrics", {}))
     values |= {name: value for name, value in entry.items() if name not in NOT_METRICS}
     numbers = {name: float(value) for name, value in values.items()}
-    return Row(int(entry["step"]), numbers, entry.get("timestamp_ms"), end)
+    return CurveRow(int(entry["step"]), numbers, entry.get("timestamp_ms"), end)

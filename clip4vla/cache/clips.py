@@ -110,13 +110,13 @@ class ClipCache:
         row = self._row(clip_id)
         frames = slice(self._first_frame[row], self._first_frame[row + 1])
         places = [*zip(self._frame_offsets[frames], self._frame_sizes[frames], strict=True)]
-        about = {"clip_id": clip_id, "n_frames": len(places)}
-        about |= dict(zip(("channels", "T"), map(int, self._shapes[row]), strict=True))
-        if about["channels"]:
+        index_row = {"clip_id": clip_id, "n_frames": len(places)}
+        index_row |= dict(zip(("channels", "T"), map(int, self._shapes[row]), strict=True))
+        if index_row["channels"]:
             places.append(self._log_mels[row])
         tar = int(self._tar_of[row])
         pieces = [self._bytes(tar, offset, size) for offset, size in places]
-        digest = sha256_of_members(members_of(about, pieces, self._settings))
+        digest = sha256_of_members(members_of(index_row, pieces, self._settings))
         if bytes.fromhex(digest) != self._hashes[row].tobytes():
             raise UserError(
                 f"{self._tars[tar]}: clip {clip_id}: its bytes have changed since the version was "

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from clip4vla.cache.filterbanks import KINDS
-from clip4vla.cache.pieces import Held, ended
+from clip4vla.cache.pieces import SampleBuffer, with_last
 from clip4vla.cache.resample import resampled
 from clip4vla.cache.waveform import as_waveform
 from clip4vla.config.data import LogMel
@@ -88,17 +88,17 @@ class LogMelFrontend:
         The transform is linear: the mean channel needs no transform of its own.
         """
         n_fft, hop, kind = self.config.n_fft, self.config.hop, self._kind
-        held, start = Held(), 0
-        for last, piece in ended(waveform):
-            held.add(piece)
-            steps = 1 + max(held.end + 2 * kind.lead - n_fft, 0) // hop  # if this is all
+        buffer, start = SampleBuffer(), 0
+        for last, piece in with_last(waveform):
+            buffer.add(piece)
+            steps = 1 + max(buffer.end + 2 * kind.lead - n_fft, 0) // hop  # if this is all
             while start < steps:
                 stop = min(start + BLOCK_FRAMES, steps)
                 left = start * hop - kind.lead
                 right = left + (stop - start - 1) * hop + n_fft
-                if not last and (stop - start < BLOCK_FRAMES or right > held.end):
+                if not last and (stop - start < BLOCK_FRAMES or right > buffer.end):
                     break
-                piece = held.cut(max(left, 0), max(right, 0))
+                piece = buffer.cut(max(left, 0), max(right, 0))
                 lead = max(-left, 0)
                 tail = right - left - lead - piece.shape[1]
                 piece = torch.nn.functional.pad(piece, (lead, tail))
@@ -109,7 +109,7 @@ class LogMelFrontend:
                 yield spectra
                 start = stop
                 if start < steps or not last:
-                    held.forget(max(start * hop - kind.lead, 0))
+                    buffer.forget(max(start * hop - kind.lead, 0))
 
     def _log_mel(self, spectrum: torch.Tensor) -> torch.Tensor:
         """Return the mel bands [t, n_mels] before the floor of `top_db`."""

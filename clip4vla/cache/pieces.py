@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 
-class Held:
+class SampleBuffer:
     """A buffer of the samples [C, n] of a waveform that are still needed, by position."""
 
     def __init__(self) -> None:
@@ -26,14 +26,14 @@ class Held:
 
     def forget(self, start: int) -> None:
         """Drop the samples before `start`, or all that have come."""
-        held = self.cut(self._begin, self.end)
-        rest = held[:, min(start, self.end) - self._begin :]
+        kept = self.cut(self._begin, self.end)
+        rest = kept[:, min(start, self.end) - self._begin :]
         self._begin = self.end - rest.shape[1]
         # A view keeps all of its samples in memory, a copy of most of them takes time.
-        self._pieces = [rest.clone() if 2 * rest.shape[1] < held.shape[1] else rest]
+        self._pieces = [rest.clone() if 2 * rest.shape[1] < kept.shape[1] else rest]
 
 
-def ended(pieces: Iterable[torch.Tensor]) -> Iterator[tuple[bool, torch.Tensor]]:
+def with_last(pieces: Iterable[torch.Tensor]) -> Iterator[tuple[bool, torch.Tensor]]:
     """Yield (whether it is the last, piece)."""
     pieces = iter(pieces)
     piece = next(pieces)

@@ -7,7 +7,7 @@ from fractions import Fraction
 import torch
 import torchaudio
 
-from clip4vla.cache.pieces import Held, ended
+from clip4vla.cache.pieces import SampleBuffer, with_last
 
 RATES = (1000, 1_000_000)  # Hz; filters of others would be useless or gigabytes
 BLOCK = 1 << 21  # input samples resampled at a time
@@ -41,19 +41,19 @@ def resampled(pieces: Iterable[torch.Tensor], rate: float, target: int) -> Itera
     reach = LOWPASS_WIDTH * old / (min(old, new) * ROLLOFF)  # input samples on either side
     overlap = old * (math.ceil(reach / old) + 1)
     block = old * max(BLOCK // old, 1)
-    held = Held()
+    buffer = SampleBuffer()
     start = 0  # of the block: an input sample
-    for last, piece in ended(pieces):
-        held.add(piece)
-        while start + block + overlap <= held.end or (last and start < held.end):
+    for last, piece in with_last(pieces):
+        buffer.add(piece)
+        while start + block + overlap <= buffer.end or (last and start < buffer.end):
             first = max(start - overlap, 0)
-            done = _resample(held.cut(first, start + block + overlap), old, new)
+            done = _resample(buffer.cut(first, start + block + overlap), old, new)
             skip = (start - first) // old * new
-            keep = -(-min(block, held.end - start) * new // old)
+            keep = -(-min(block, buffer.end - start) * new // old)
             yield done[:, skip : skip + keep]
             start += block
-            held.forget(max(start - overlap, 0))
-        if last and held.end == 0:
+            buffer.forget(max(start - overlap, 0))
+        if last and buffer.end == 0:
             yield piece
 
 

@@ -105,8 +105,8 @@ def build_shard(
     decode_frames = decode_frames or decode.decode_frames
     check_names(ledger_rows.clip_id, (), ())
     tar_path = Path(tar_path)
-    make = partial(
-        _clip,
+    decode_clip = partial(
+        _decode,
         cache=cache,
         front_end=LogMelFrontend(cache.log_mel),
         decode_audio=decode_audio,
@@ -114,7 +114,7 @@ def build_shard(
     )
     rows = []
     with (
-        Isolated(make) as apart,
+        Isolated(decode_clip) as decoder,
         sole_owner(tar_path.with_name(f".{tar_path.stem}.lock")),
         _one_tar(tar_path) as temporary,
     ):
@@ -122,7 +122,7 @@ def build_shard(
             clips = ledger_rows.sort_values("clip_id").itertuples()
             for clip in track(clips, f"cache {tar_path.stem}", total=len(ledger_rows)):
                 reused = reuse(clip.clip_id) if reuse else None
-                row, members = reused or _made(_source_of(clip), clip.shard, apart)
+                row, members = reused or _decoded(_source_of(clip), clip.shard, decoder)
                 rows.append(row)
                 if members:
                     writer.write({"__key__": clip.clip_id, **members})
@@ -154,7 +154,7 @@ def frame_name(position: int) -> str:
     return f"{position:06d}.jpg"
 
 
-def about(row: IndexRow, cache: Cache) -> bytes:
+def json_of(row: IndexRow, cache: Cache) -> bytes:
     """Return the json member of a clip with this index row."""
     named = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
     return canonical_json(named | {"fps": cache.frames.fps}).encode()
@@ -180,7 +180,7 @@ def _source_of(row: Any) -> _Source:
     )
 
 
-def _made(clip: _Source, shard: int, apart: Isolated) -> tuple[IndexRow, Members]:
+def _decoded(clip: _Source, shard: int, decoder: Isolated) -> tuple[IndexRow, Members]:
     """Return a clip's index row without its position, and its tar members ({} on an error)."""
     if not os.path.isfile(clip.path):
         raise UserError(
@@ -188,15 +188,15 @@ def _made(clip: _Source, shard: int, apart: Isolated) -> tuple[IndexRow, Members
             f"fetch.parquet of shard {shard} and run the same command again"
         )
     members: Members = {}
-    apart.ask(clip, patience(clip.path))
+    decoder.ask(clip, patience(clip.path))
     try:
         while True:
-            _, item = apart.answer()
+            _, item = decoder.answer()
             if isinstance(item, dict):
                 row = item
                 break
             members |= dict([item])
-        apart.answer()  # the end of the items
+        decoder.answer()  # the end of the items
     except Crashed as crash:
         return _failed(clip, str(crash)), {}
     return row, members
@@ -213,7 +213,7 @@ def _row(clip: _Source) -> IndexRow:
     return row
 
 
-def _clip(
+def _decode(
     clip: _Source,
     *,
     cache: Cache,
@@ -243,7 +243,7 @@ def _clip(
     members: Members = {frame_name(i): image for i, image in enumerate(images)}
     if log_mel is not None:
         row["channels"], row["T"] = log_mel.shape[:2]
-    members["json"] = about(row, cache)
+    members["json"] = json_of(row, cache)
     if log_mel is not None:
         stream = io.BytesIO()
         np.save(stream, log_mel, allow_pickle=False)

@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from clip4vla.cache.manifest import read_manifest
-from clip4vla.cache.shards import Content, IndexRow, Members, about, frame_name, sha256_of_members
+from clip4vla.cache.shards import Content, IndexRow, Members, frame_name, json_of, sha256_of_members
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.progress import track
 from clip4vla.config.data import Cache
@@ -46,7 +46,7 @@ def verify(manifest_path: str | Path, workers: int = 1) -> list[Damage]:
     """
     manifest_path = Path(manifest_path)
     manifest, folder = read_manifest(manifest_path), manifest_path.parent
-    found = [
+    damages = [
         Damage(folder / name, problem)
         for name, sha256 in manifest["files"].items()
         if (problem := file_problem(folder / name, sha256))
@@ -56,9 +56,9 @@ def verify(manifest_path: str | Path, workers: int = 1) -> list[Damage]:
     workers = min(workers, len(entries))  # a pool forks all of its processes at once
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         checked = pool.map(check, entries) if pool else map(check, entries)
-        for damages in track(checked, f"verify {manifest['dataset']}", len(entries)):
-            found += damages
-    return found
+        for of_shard in track(checked, f"verify {manifest['dataset']}", len(entries)):
+            damages += of_shard
+    return damages
 
 
 def file_problem(path: Path, sha256: str) -> str | None:
@@ -72,10 +72,10 @@ def _check_shard(entry: dict[str, Any], *, folder: Path, cache: Cache) -> list[D
     """Return the damages of one shard, reading its tar once from start to end."""
     index, tar, shard = folder / entry["index"], folder / entry["tar"], entry["shard"]
     problem = file_problem(index, entry["index_sha256"])
-    found = [Damage(index, problem, shard)] if problem else []
+    damages = [Damage(index, problem, shard)] if problem else []
     rows = [] if problem else indexed(index)
     if not tar.is_file():
-        return [*found, Damage(tar, "is missing", shard)]
+        return [*damages, Damage(tar, "is missing", shard)]
     digest = hashlib.sha256()
     broken: list[Damage] = []
     with open(tar, "rb") as stream:
@@ -87,12 +87,12 @@ def _check_shard(entry: dict[str, Any], *, folder: Path, cache: Cache) -> list[D
     size = tar.stat().st_size
     if size != entry["tar_bytes"]:
         sizes = f"has {size} bytes instead of {entry['tar_bytes']}"
-        found.append(Damage(tar, f"{sizes}; {len(broken)} clips are damaged", shard))
+        damages.append(Damage(tar, f"{sizes}; {len(broken)} clips are damaged", shard))
     elif broken:
-        found += broken
+        damages += broken
     elif digest.hexdigest() != entry["tar_sha256"]:
-        found.append(Damage(tar, "has changed outside its frames and log-mels", shard))
-    return found
+        damages.append(Damage(tar, "has changed outside its frames and log-mels", shard))
+    return damages
 
 
 def indexed(index: Path) -> list[IndexRow]:
@@ -133,7 +133,7 @@ def members_of(row: IndexRow, pieces: Sequence[Content], cache: Cache) -> Member
     """
     frames = pieces[: row["n_frames"]]
     members = {frame_name(position): frame for position, frame in enumerate(frames)}
-    members["json"] = about(row, cache)
+    members["json"] = json_of(row, cache)
     return members | ({"logmel.npy": pieces[-1]} if row["channels"] else {})
 
 

@@ -74,9 +74,9 @@ def is_whole_video(path: Path, clip: TimeRange) -> bool:
 
     The header decides; the cut is compared with the annotation again when it is probed.
     """
-    with Isolated(_header_seconds) as apart:
+    with Isolated(_header_seconds) as isolated:
         try:
-            seconds = apart(path, patience(path))
+            seconds = isolated(path, patience(path))
         except (Crashed, DecodeError):
             return False
     allowed = slack(clip.length)

@@ -80,12 +80,12 @@ def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
     A file on which the decoder crashes, hangs or raises any exception is a decode_error.
     """
     rows = []
-    with Isolated(_probed) as probe_apart:
+    with Isolated(_probed) as isolated_probe:
         for row in track(list(fetch_rows.itertuples()), "probe", total=len(fetch_rows)):
             probe = Probe()
             if row.fetch == FetchStatus.OK:
                 try:
-                    probe = probe_apart(row.path, patience(row.path))
+                    probe = isolated_probe(row.path, patience(row.path))
                 except Crashed as crash:
                     probe = _unusable(str(crash))
                 if probe.left_out:

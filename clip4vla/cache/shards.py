@@ -138,8 +138,11 @@ def build_shard(
 
 
 def _one_tar(tar_path: Path) -> AbstractContextManager[Path]:
-    """Return the temporary path of `whole_file`, after removing those of killed builders."""
-    for stale in tar_path.parent.glob(f".{tar_path.name}.*.tmp"):
+    """Return the temporary path of `whole_file`, after removing those of killed builders.
+
+    A kill may also leave a partial index, which is written beside the tar after it.
+    """
+    for stale in tar_path.parent.glob(f".{tar_path.stem}.*.tmp"):
         stale.unlink()
     return whole_file(tar_path)
 

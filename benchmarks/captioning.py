@@ -29,6 +29,7 @@ from clip4vla.common.device import autocast, half_type
 from clip4vla.models.clip4vla.architecture import EOT, PAD, VOCABULARY, resolve
 from clip4vla.models.clip4vla.decoding import Decoding, decode
 from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.common.encoded import Sequence, each
 
 LAYERS, MAX_WORDS, FRAMES, SEGMENTS = 4, 32, 12, 6
 TARGET = 5.0
@@ -47,12 +48,12 @@ def build():
     return model.eval()
 
 
-def timed(model, given, cache, words):
-    device = given[0].device
+def timed(model, clips, cache, words):
+    device = clips["vision"].features.device
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     begin = clock()
     with autocast(device):
-        captions = decode(model, *given, Decoding(cache=cache), words)
+        captions = decode(model, clips, Decoding(cache=cache), words)
     return captions, clock() - begin
 
 
@@ -80,13 +81,14 @@ def compare(model, clips, words, rounds, device):
     vision = torch.randn(clips, FRAMES, 512, generator=generator)
     audio = torch.randn(clips, SEGMENTS, 512, generator=generator)
     masks = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (vision, audio)]
-    given = [x.to(device) for x in (vision, masks[0], audio, masks[1])]
+    named = {"vision": Sequence(vision, masks[0]), "audio": Sequence(audio, masks[1])}
+    encoded = each(named, lambda x: x.to(device))
     if device.type == "cuda":
-        timed(model, given, True, words)  # loads the kernels
+        timed(model, encoded, True, words)  # loads the kernels
     seconds = {"every step": [], "cached": []}
     for _ in range(rounds):
         for name, cache in (("every step", False), ("cached", True)):
-            captions, taken = timed(model, given, cache, words)
+            captions, taken = timed(model, encoded, cache, words)
             seconds[name].append(taken)
             if not cache:
                 expected = captions

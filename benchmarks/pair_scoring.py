@@ -31,6 +31,7 @@ from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.common.encoded import Sequence, each
 
 WIDTH, HEADS, LAYERS, SCALE = 512, 8, 4, 100.0
 MAX_WORDS, FRAMES, MAX_SEGMENTS, SEGMENT = 32, 12, 16, 1.792
@@ -82,9 +83,12 @@ def main():
     text = torch.randn(options.texts, MAX_WORDS, WIDTH, generator=generator)
     vision = torch.randn(options.clips, FRAMES, WIDTH, generator=generator)
     audio = torch.randn(options.clips, MAX_SEGMENTS, WIDTH, generator=generator)
-    seen = vision, torch.ones(options.clips, FRAMES, dtype=torch.bool)
-    tensors = text, upto(words, MAX_WORDS), *seen, audio, upto(segments, MAX_SEGMENTS)
-    given = *(x.to(device) for x in tensors), SCALE
+    clips = {
+        "vision": Sequence(vision, torch.ones(options.clips, FRAMES, dtype=torch.bool)),
+        "audio": Sequence(audio, upto(segments, MAX_SEGMENTS)),
+    }
+    text, text_mask = text.to(device), upto(words, MAX_WORDS).to(device)
+    given = text, text_mask, each(clips, lambda x: x.to(device)), SCALE
     fusion.to(device)
     padded, real = MAX_WORDS + FRAMES + MAX_SEGMENTS, words.mean() + FRAMES + segments.mean()
     print(f"{options.texts} texts x {options.clips} clips; joint encoder {options.joint},")

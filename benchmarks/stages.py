@@ -31,11 +31,11 @@ from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.training.gradients import backward
 from clip4vla.training.meter import GIB
 from clip4vla.training.optimiser import Updates
 from clip4vla.training.switches import Switches
-from clip4vla.training.task import CaptionTask, PretrainTask, RetrievalTask
 
 SOURCE = Source(dataset="none", cache_id="none", split="none")
 FRAMES, WORDS, STEPS = 12, 32, 1000
@@ -77,7 +77,7 @@ def task_of(run):
     set_trainable(model, run.trainable if pretrains else "all")
     if pretrains:
         return PretrainTask(model, run)
-    return (CaptionTask if run.task == "captioning" else RetrievalTask)(model, run, None)
+    return (CaptionTask if run.task == "captioning" else RetrievalTask)(model, run)
 
 
 def batch_of(run, clips, device):

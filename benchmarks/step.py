@@ -36,8 +36,8 @@ from clip4vla.config.sections import Masking, Model
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.tasks import PretrainTask
 from clip4vla.training.gradients import backward
-from clip4vla.training.task import PretrainTask
 
 FRAMES, SEGMENTS, WORDS, SEGMENT, SCALE, EOT = 12, 10, 32, 1.792, 100.0, 49407
 PEAK = {  # TFLOP/s of dense half-precision products, from the makers' data sheets

@@ -45,11 +45,11 @@ from clip4vla.loading.batches import ClipBatches
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.tasks import PretrainTask
 from clip4vla.training.gradients import backward
 from clip4vla.training.meter import GIB, Meter
 from clip4vla.training.optimiser import Updates
 from clip4vla.training.switches import Switches
-from clip4vla.training.task import PretrainTask
 
 RATE, VERSION = 16000, "train-v1-000000"
 INPUTS = Inputs(max_frames=FRAMES, max_segments=SEGMENTS)

@@ -19,6 +19,7 @@ ROOMS = [  # from the ground up
     "loading",
     "models.common",
     "models.clip4vla",
+    "models.family",
     "checkpoints",
     "inference",
     "training",
@@ -79,6 +80,15 @@ def test_every_module_is_in_a_room():
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"clip4vla", "clip4vla.__main__"}))
 def test_a_room_imports_only_rooms_above_it(module):
     assert [name for name in sorted(IMPORTS[module]) if broken(module, name)] == []
+
+
+FAMILIES = {"models.clip4vla"}
+WITHOUT_FAMILY = {"training"}  # rooms that know families only through models.family
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in WITHOUT_FAMILY])
+def test_no_family_is_imported_where_all_are_alike(module):
+    assert {name for name in IMPORTS[module] if room_of(name) in FAMILIES} == set()
 
 
 def test_an_import_that_goes_down_is_found():

@@ -6,11 +6,8 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.sections import Inputs, Model, Task
 from clip4vla.config.settings import head_of
-from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.weights import load_into, read_metadata
-
-HEADS = ("captioner", "fusion", "gate", "probe")  # parts that a task adds to the towers
+from clip4vla.models.clip4vla.weights import read_metadata
+from clip4vla.models.family import ClipModel, family_of
 
 
 def starting_model(
@@ -22,20 +19,19 @@ def starting_model(
     n_classes: int | None = None,
     seed: int = 0,
     trained_head: bool = False,
-) -> CLIP4VLA:
+) -> ClipModel:
     """Build a model and fill its towers from `start`, or from CLIP where that is None.
 
     `task`: what it gets a head for; None: the towers alone. `trained_head`: the head comes from
     `start` too (evaluation); otherwise it starts anew, and a head that the file holds is left.
     Equal arguments give equal weights.
     """
-    head = head_of(config, task)
-    if start is None:
-        return build_model(config, weights, head, n_classes, seed, inputs)
-    bare = config.model_copy(update={"weights": None})  # CLIP's own file is not needed
-    model = build_model(bare, {}, head, n_classes, seed, inputs)
-    kept = {part for part in HEADS if trained_head and getattr(model, part) is not None}
-    load_into(model, start, tuple(part for part in HEADS if part not in kept))
+    family, head = family_of(config.family), head_of(config, task)
+    if start is not None:
+        config = config.model_copy(update={"weights": None})  # CLIP's own file is not needed
+    model = family.build(config, weights, head, n_classes, seed, inputs)
+    if start is not None:
+        family.load(model, start, with_head=trained_head)
     return model
 
 

@@ -7,7 +7,9 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from clip4vla.common.errors import did_you_mean
 from clip4vla.config.base import Section, refuse_unread, runtime
+from clip4vla.config.families import FAMILIES
 
 Modality = Literal["audio", "vision"]
 Task = Literal["retrieval", "captioning", "classification"]
@@ -63,6 +65,15 @@ class Model(Section):
     activation: Activation = added(
         "quick_gelu", "activation of the CLIP weights: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
     )
+
+    family: str = added("clip4vla", "the model family: a folder under clip4vla/models/")
+
+    @field_validator("family")
+    @classmethod
+    def _is_known(cls, family: str) -> str:
+        if family not in FAMILIES:
+            raise ValueError(f"{family!r} is no model family{did_you_mean(family, FAMILIES)}")
+        return family
 
     def towers(self) -> "Model":
         """Return the model without the parts for retrieval, which earlier stages do not read."""

@@ -45,7 +45,6 @@ from clip4vla.metrics.text_clip import (
     rank_columns,
     report_retrieval,
 )
-from clip4vla.models.clip4vla.decoding import Decoding
 
 
 def evaluate(
@@ -232,8 +231,14 @@ def _caption_scorer(scoring: Scoring) -> Iterator:
 def _captioning(scoring: Scoring) -> Scored:
     """Predictions: clip_id, hypothesis, references, CIDEr (x 100) in the main gallery."""
     ids, run = scoring.clip_ids, scoring.run
-    given = scoring.model, scoring.samples, run.modalities, scoring.device, scoring.workers
-    hypotheses = generate(*given, Decoding(**run.decoding.model_dump()))
+    hypotheses = generate(
+        scoring.model,
+        scoring.samples,
+        run.modalities,
+        scoring.device,
+        scoring.workers,
+        decoding=run.decoding,
+    )
     groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
     found = scoring.score_captions(hypotheses, groups)
     rows = scoring.rows.set_index("clip_id").captions
@@ -255,7 +260,7 @@ def _classification(scoring: Scoring, classes: list[str]) -> Scored:
     run, device = scoring.run, scoring.device
     given = scoring.model, scoring.samples, run.modalities, device, scoring.workers
     features = probe_features(*given, keep=scoring.frozen_cache)
-    predicted = np.array(predict(scoring.model.probe, features, classes, device))
+    predicted = np.array(predict(scoring.model, features, classes, device))
     ids = scoring.clip_ids
     labels = np.array([label for _, _, label in scoring.samples.items])
     stated, queries, each = {}, {}, {}

@@ -13,7 +13,7 @@ from clip4vla.config.sections import Modality
 from clip4vla.inference.audio_controls import Sounds
 from clip4vla.inference.feature_cache import FeatureSamples
 from clip4vla.loading.samples import ClipSamples
-from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.common.clip_model import ClipModel
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Scoring:
     """
 
     run: Evaluate
-    model: CLIP4VLA
+    model: ClipModel
     samples: ClipSamples | FeatureSamples
     rows: pd.DataFrame
     galleries: dict[str, np.ndarray]

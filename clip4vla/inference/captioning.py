@@ -7,23 +7,22 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from clip4vla.common.device import autocast, to_device
 from clip4vla.common.seeds import generator
-from clip4vla.config.sections import Modality
-from clip4vla.inference.features import CLIPS, check_finite, encode_clips
+from clip4vla.config.sections import Decoding, Modality
+from clip4vla.inference.features import CLIPS, check_finite
 from clip4vla.loading.loader import WHOLE, Part, batches_of
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.loading.tokenizer import START
-from clip4vla.models.clip4vla.decoding import GREEDY, Decoding, decode
-from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.common.clip_model import ClipModel
 
 
 @torch.no_grad()
 def generate(
-    model: CLIP4VLA,
+    model: ClipModel,
     samples: ClipSamples,
     modalities: Sequence[Modality],
     device: torch.device,
     workers: int,
-    decoding: Decoding = GREEDY,
+    decoding: Decoding = Decoding(),
     part: Part = WHOLE,
 ) -> dict[str, str]:
     """A caption for every clip, or for those of one rank. The model is put into evaluation mode.
@@ -33,21 +32,21 @@ def generate(
     model.eval()
     tokenizer = SimpleTokenizer()
     captions = {}
-    given = samples, CLIPS, workers, device, part, "write captions"
-    for _, batch in batches_of(*given):
+    for _, batch in batches_of(
+        samples, CLIPS, workers, device, part=part, description="write captions"
+    ):
         batch = to_device(batch, device)
         with autocast(device, model):
-            seen = encode_clips(model, batch, modalities)
-            check_finite(batch["clip_id"], seen[0], seen[2])
-            found = decode(
-                model,
-                *seen,
-                decoding=decoding,
+            encoded = model.encode_clips(batch, modalities)
+            check_finite(batch["clip_id"], encoded)
+            written = model.write_captions(
+                encoded,
+                decoding,
                 max_words=samples.inputs.caption_steps,  # as many as training predicts
-                generators=list(map(_draws, batch["clip_id"])),
+                generators=[_draws(clip_id) for clip_id in batch["clip_id"]],
             )
-        for clip_id, caption in zip(batch["clip_id"], found, strict=True):
-            words = tokenizer.decode([token for token in caption.ids if token < START])
+        for clip_id, ids in zip(batch["clip_id"], written, strict=True):
+            words = tokenizer.decode([token for token in ids if token < START])
             captions[clip_id] = " ".join(words.split())
     return captions
 

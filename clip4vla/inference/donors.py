@@ -29,7 +29,7 @@ from clip4vla.loading.loader import (
     samples_of,
     split_rows,
 )
-from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.pooling import pool, pool_plainly
 
 
@@ -105,7 +105,7 @@ class _Vectors:
     """Unit vectors of clips, in the space in which neighbours are looked for."""
 
     run: Substitute
-    model: CLIP4VLA
+    model: ClipModel
     caches: Caches
     device: torch.device
     workers: int
@@ -113,7 +113,7 @@ class _Vectors:
     def of(self, source: Source, rows: pd.DataFrame) -> np.ndarray:
         """Return float32 [N, D], one vector for each of the rows."""
         if rows.empty:
-            return np.zeros((0, self.model.sizes.embed_dim), dtype=np.float32)
+            return np.zeros((0, self.model.dim), dtype=np.float32)
         by = self._by_captions if self.run.neighbours == "text" else self._by_frames
         return by(source, rows).numpy()
 
@@ -142,8 +142,10 @@ class _Vectors:
         if self.run.mean == "masked":
             return pool
         frames = torch.zeros(1, 1, 3, SIZE, SIZE, device=self.device)  # empty, as padding is
+        filled = frames.new_ones(1, 1).bool()
+        batch = {"frames": frames, "frame_mask": filled, "audio_mask": ~filled}
         with torch.no_grad(), autocast(self.device, self.model.eval()):
-            blank = self.model.encode_vision(frames, frames.new_ones(1, 1).bool())[0, 0]
+            blank = self.model.encode_clips(batch, ["vision"])["vision"].features[0, 0]
         return partial(pool_plainly, blank=blank, slots=self.run.inputs.max_frames)
 
 

@@ -10,10 +10,10 @@ from clip4vla.common.device import autocast, to_device
 from clip4vla.common.progress import track
 from clip4vla.config.sections import Modality
 from clip4vla.inference.audio_controls import Sounds
-from clip4vla.inference.features import CLIPS, check_finite, encode_clips
+from clip4vla.inference.features import CLIPS, check_finite
 from clip4vla.loading.loader import in_order, loader
 from clip4vla.loading.samples import ClipSamples, Item
-from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.common.clip_model import ClipModel
 
 
 class SharedFeatures:
@@ -23,7 +23,7 @@ class SharedFeatures:
     the last token are kept. About 50 KB a clip at width 512.
     """
 
-    def __init__(self, model: CLIP4VLA, samples: ClipSamples, device: torch.device, workers: int):
+    def __init__(self, model: ClipModel, samples: ClipSamples, device: torch.device, workers: int):
         """`samples` says what is read, from where, and how."""
         self.model, self.samples, self.device, self.workers = model, samples, device, workers
         self.frames: dict[str, Tensor] = {}
@@ -49,7 +49,7 @@ class SharedFeatures:
             wanted = [sound for sound in sounds.values() if sound is not None]
             self._add(self.segments, wanted, "audio", nonverbal_share)
             segments = self.segments
-        width = self.model.sizes.embed_dim
+        width = self.model.dim
         return FeatureSamples(self.samples, items, frames, segments, sounds, zeros, width)
 
     def _add(
@@ -66,10 +66,10 @@ class SharedFeatures:
         for batch in track(batches, "encode frames" if modality == "vision" else "encode sounds"):
             batch = to_device(batch, self.device)
             with torch.no_grad(), autocast(self.device, self.model):
-                vision, seen, audio, heard = encode_clips(self.model, batch, [modality])
-            check_finite(batch["clip_id"], vision, audio)
-            features, mask = (vision, seen) if modality == "vision" else (audio, heard)
-            features, mask = features.float().cpu(), mask.cpu()
+                encoded = self.model.encode_clips(batch, [modality])
+            check_finite(batch["clip_id"], encoded)
+            features, mask = (x.cpu() for x in encoded[modality])
+            features = features.float()
             for clip_id, x, valid in zip(batch["clip_id"], features, mask, strict=True):
                 known[clip_id] = x[valid].clone()
 

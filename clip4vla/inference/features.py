@@ -14,7 +14,8 @@ from clip4vla.config.sections import Modality
 from clip4vla.loading.loader import WHOLE, Part, batches_of, in_order
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.loading.tokenizer import tokenize
-from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import normalise, pool
 
 CLIPS, TEXTS = 32, 256  # in one batch; constants, because they can change the last bits
@@ -35,7 +36,7 @@ class ClipFeatures:
     heard: Tensor  # bool [N]
 
 
-def embed_clips(model: CLIP4VLA, samples: ClipSamples, *given, **options) -> ClipFeatures:
+def embed_clips(model: ClipModel, samples: ClipSamples, *given, **options) -> ClipFeatures:
     """Features of every sample, in order; arguments as of `clip_batches`."""
     return joined_clips(samples, clip_batches(model, samples, *given, **options))
 
@@ -45,34 +46,31 @@ NumberedBatch = tuple[int, dict[str, Tensor]]
 
 @torch.no_grad()
 def clip_batches(
-    model: CLIP4VLA,
+    model: ClipModel,
     samples: ClipSamples,
     modalities: Iterable[Modality],
     device: torch.device,
     workers: int,
     reduce: Callable[[Tensor, Tensor], Tensor] = pool,
-    mix: Callable[..., tuple[Tensor | None, Tensor | None]] | None = None,
+    mix: Callable[[Encoded], Encoded] | None = None,
     part: Part = WHOLE,
 ) -> list[NumberedBatch]:
     """Features of the clips, or of one rank's part of them, by the number of their batch.
 
     The model is put into evaluation mode. reduce: from features [B, S, D] and mask [B, S] to
-    [B, D]; `pool`, or `masked_mean`. mix: from what `encode_clips` gives to the vision and audio
-    that are reduced; itself if None.
+    [B, D]; `pool`, or `masked_mean`. mix: changes what `encode_clips` gives before it is reduced.
     """
     model.eval()
     found = []
     for number, batch in batches_of(samples, CLIPS, workers, device, part):
         batch, features = to_device(batch, device), {}
         with autocast(device, model):
-            vision, vision_mask, audio, audio_mask = encode_clips(model, batch, modalities)
-            check_finite(batch["clip_id"], vision, audio)
+            encoded = model.encode_clips(batch, modalities)
+            check_finite(batch["clip_id"], encoded)
             if mix is not None:
-                vision, audio = mix(vision, vision_mask, audio, audio_mask)
-            if vision is not None:
-                features["vision"] = reduce(vision, vision_mask).cpu()
-            if audio is not None:
-                features["audio"] = reduce(audio, audio_mask).cpu()
+                encoded = mix(encoded)
+            for name, (sequence, mask) in encoded.items():
+                features[name] = reduce(sequence, mask).cpu()
         features["has_audio"] = batch["has_audio"].cpu()
         features["heard"] = batch["audio_mask"].any(1).cpu()
         found.append((number, features))
@@ -90,29 +88,10 @@ def joined_clips(samples: ClipSamples, batches: list[NumberedBatch]) -> ClipFeat
     return ClipFeatures([clip_id for clip_id, _, _ in samples.items], **joined)
 
 
-def encode_clips(model: CLIP4VLA, batch: dict, modalities: Iterable[Modality]) -> tuple:
-    """Vision [B, F, D], its mask, audio [B, S, D], its mask; None for a modality not used.
-
-    A batch of `clip4vla.inference.feature_cache` holds features that were made before.
-    """
-    if "features" in batch:
-        vision, audio = (batch["features"].get(name) for name in ("vision", "audio"))
-        return vision, batch["frame_mask"], audio, batch["audio_mask"]
-    vision = audio = None
-    if "vision" in modalities:
-        vision = model.encode_vision(batch["frames"], batch["frame_mask"])
-    if "audio" in modalities:
-        given = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
-        audio = model.encode_audio(*given)
-    return vision, batch["frame_mask"], audio, batch["audio_mask"]
-
-
-def check_finite(clip_ids: list[str], *features: Tensor | None) -> None:
-    """UserError, naming the clip, for features [B, S, D] that are NaN or infinite."""
-    for some in features:
-        if some is None:
-            continue
-        broken = (~some.isfinite()).flatten(1).any(dim=1).nonzero()
+def check_finite(clip_ids: list[str], encoded: Encoded) -> None:
+    """Raise UserError, naming the clip, for features that are NaN or infinite."""
+    for sequence in encoded.values():
+        broken = (~sequence.features.isfinite()).flatten(1).any(dim=1).nonzero()
         if len(broken):
             raise UserError(
                 f"clip {clip_ids[int(broken[0])]}: its features are not finite: the weights or its "
@@ -121,7 +100,7 @@ def check_finite(clip_ids: list[str], *features: Tensor | None) -> None:
 
 
 @torch.no_grad()
-def embed_texts(model: CLIP4VLA, texts: list[str], max_words: int, device: torch.device) -> Tensor:
+def embed_texts(model: ClipModel, texts: list[str], max_words: int, device: torch.device) -> Tensor:
     """Normalised end-token features of texts, float32 [Q, D] on the CPU."""
     model.eval()
     parts = []

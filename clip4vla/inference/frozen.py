@@ -13,12 +13,11 @@ from clip4vla.config.run import CODE_VERSION
 from clip4vla.inference.features import embed_clips, embed_texts
 from clip4vla.loading.frozen import FrozenSamples
 from clip4vla.loading.samples import ClipSamples
-from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.tower_hash import tower_hash
+from clip4vla.models.common.clip_model import ClipModel
 
 
 def frozen_samples(
-    model: CLIP4VLA, samples: ClipSamples, device: torch.device, workers: int
+    model: ClipModel, samples: ClipSamples, device: torch.device, workers: int
 ) -> FrozenSamples:
     """`samples` with the vectors of the model's vision and text tower in place of their frames.
 
@@ -29,20 +28,20 @@ def frozen_samples(
     inputs, folder = samples.inputs, samples.cache.folder / "frozen"
     shared = {"precision": str(half_type(device)), "code_version": CODE_VERSION}
     meaning = shared | {
-        "tower": tower_hash(model, "vision"),
+        "tower": model.part_hash("vision"),
         "manifest": samples.cache.manifest_sha256,
         "max_frames": inputs.max_frames,
     }
     vision = Vectors(folder, sorted({clip_id for clip_id, _, _ in samples.items}), meaning)
     vision.build(lambda clip_ids: _embed(model, samples, clip_ids, device, workers))
-    meaning = shared | {"tower": tower_hash(model, "text"), "max_words": inputs.max_words}
+    meaning = shared | {"tower": model.part_hash("text"), "max_words": inputs.max_words}
     text = Vectors(folder, sorted({caption for _, caption, _ in samples.items}), meaning)
     text.build(lambda captions: embed_texts(model, captions, inputs.max_words, device))
     return FrozenSamples(samples.only("audio"), vision, text)
 
 
 def _embed(
-    model: CLIP4VLA,
+    model: ClipModel,
     samples: ClipSamples,
     clip_ids: list[str],
     device: torch.device,

@@ -19,6 +19,7 @@ from clip4vla.metrics.retrieval import Blocks
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.common.encoded import each
 from clip4vla.models.common.similarity import similarities
 
 TEXTS = 1024  # in one block of pairs
@@ -116,7 +117,7 @@ class Gallery:
     def _pairs(self, captions: list[str], encoded: list) -> list[np.ndarray]:
         """Every pair through the joint encoder, once: the blocks of [Q, N]."""
         run, model, device = self.run, self.model, self.device
-        clips = [None if x is None else x.to(device) for x in joined_sequences(encoded)]
+        clips = each(joined_sequences(encoded), lambda x: x.to(device))
         if run.model.fusion == "tight":
             texts, masks = self._once(embed_texts, captions).split(TEXTS), None
         else:
@@ -126,8 +127,14 @@ class Gallery:
         with torch.autocast(device.type, enabled=False):
             for index, part in enumerate(track(texts, "score pairs")):
                 mask = None if masks is None else masks[index].to(device)
-                given = model.fusion, part.to(device), mask, *clips, self.scale
-                rows.append(score_pairs(*given).cpu().numpy())
+                scores = score_pairs(
+                    fusion=model.fusion,
+                    text=part.to(device),
+                    text_mask=mask,
+                    clip=clips,
+                    scale=self.scale,
+                )
+                rows.append(scores.cpu().numpy())
         return rows
 
 

@@ -16,15 +16,14 @@ from clip4vla.config.sections import Modality
 from clip4vla.inference.feature_cache import FeatureSamples
 from clip4vla.inference.features import ClipFeatures, embed_clips
 from clip4vla.loading.samples import ClipSamples
-from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.tower_hash import tower_hash
+from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.pooling import masked_mean
 
 NOT_OF_SOUND = ("max_frames", "max_words")
 
 
 def probe_features(
-    model: CLIP4VLA,
+    model: ClipModel,
     samples: ClipSamples | FeatureSamples,
     modalities: Iterable[Modality],
     device: torch.device,
@@ -50,13 +49,13 @@ def probe_features(
         found["vision"] = torch.stack([vectors[clip] for clip in ids])
     if "audio" in modalities:
         vectors = _vectors(model, samples, "audio", sounding, device, workers)
-        nothing = torch.zeros(model.sizes.embed_dim)
+        nothing = torch.zeros(model.dim)
         found["audio"] = torch.stack([vectors[s] if s is not None else nothing for s in sounds])
     return ClipFeatures(ids, **found, has_audio=heard | (samples.missing == "zeros"), heard=heard)
 
 
 def _vectors(
-    model: CLIP4VLA,
+    model: ClipModel,
     samples: ClipSamples,
     modality: Modality,
     clip_ids: list[str],
@@ -68,7 +67,7 @@ def _vectors(
     of_sound = {k: v for k, v in inputs.scientific().items() if k not in NOT_OF_SOUND}
     meaning = {
         "what": f"masked mean of {modality}",
-        "tower": tower_hash(model, modality),
+        "tower": model.part_hash(modality),
         "manifest": cache.manifest_sha256,
         "inputs": of_sound if modality == "audio" else {"max_frames": inputs.max_frames},
         "nonverbal_share": share if modality == "audio" else None,

@@ -4,7 +4,7 @@ The order is a function of (seed, epoch) (`clip4vla.loading.order`); the positio
 state there is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -109,23 +109,28 @@ class ClipBatches:
 
 
 class FeatureBatches:
-    """Batches of rows of features that were computed once, because their towers are frozen."""
+    """Batches of features that were computed once, because their towers are frozen.
+
+    features_of: from indices of clips [B] to what a batch holds of their features.
+    """
 
     def __init__(
         self,
         clip_ids: list[str],
+        features_of: Callable[[torch.Tensor], dict],
         targets: torch.Tensor,
         seed: int,
         batch_size: int,
         microbatch: int | None = None,
     ):
         self.clip_ids, self.targets, self.seed = clip_ids, targets, seed
+        self.features_of = features_of
         self.samples = len(clip_ids)
         self.steps, self.size = batch_count(self.samples, batch_size)
         self.chunk = min(microbatch or self.size, self.size)
 
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
-        """Batches of an epoch (from 0): clip_id, index [B] of features, target [B], in chunks."""
+        """Batches of an epoch (from 0): clip_id, target [B] and the rows' features, in chunks."""
         order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
         for start in range(consumed, self.steps * self.size, self.size):
             chunks = chunked(range(start, start + self.size), self.chunk)
@@ -135,4 +140,4 @@ class FeatureBatches:
 
     def _rows(self, index: torch.Tensor) -> dict:
         clips = [self.clip_ids[i] for i in index.tolist()]
-        return {"clip_id": clips, "index": index, "target": self.targets[index]}
+        return {"clip_id": clips, "target": self.targets[index], **self.features_of(index)}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clip4vla.common.errors import UserError
-from clip4vla.models.clip4vla.weights import save_torch
+from clip4vla.models.common.tensor_files import save_torch
 
 KEEP = 2
 

@@ -7,61 +7,15 @@ features, and the gradients are those of the whole batch. Any other loss is a me
 chunks are weighted by how many they have.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip4vla.common.device import autocast, to_device
-from clip4vla.training.features import Features, joined
-from clip4vla.training.gather import gather, summed, world_size
-
-Loss = tuple[Tensor, dict[str, Tensor]]  # and its named terms for the curve
-
-
-class Task(Protocol):
-    """A model and what it learns. `heads`: prefixes of parameters that learn at `head_lr`."""
-
-    model: nn.Module
-    heads: tuple[str, ...]
-    selects: str  # validation metric of which more is better
-
-    def loss(self, batch: dict) -> Loss:
-        """The loss of a batch: a mean over its targets, or a contrast of its clips."""
-
-    def targets(self, batch: dict) -> int:
-        """How many targets the mean of `loss` is over; never asked of a contrastive task."""
-
-    def validation_part(self) -> list:
-        """What this rank makes of its part of the validation clips; it goes to the first rank."""
-
-    def validate(self, parts: list) -> dict[str, float]:
-        """Validation metrics, of the parts of all ranks; empty where nothing is to validate on."""
-
-
-class ContrastiveTask(ABC):
-    """A task whose loss compares the clips of a batch: first encoded, clip by clip, then compared.
-
-    What happens to one clip alone belongs into `encode`, whatever reads two into `objective`.
-    """
-
-    @abstractmethod
-    def encode(self, batch: dict, again: bool = False) -> Features:
-        """Features of the clips of a batch.
-
-        `again`: they were encoded before, and now get their gradients; what gets none may be left
-        out.
-        """
-
-    @abstractmethod
-    def objective(self, features: Features) -> Loss:
-        """The loss of the (global) batch of which these are the features."""
-
-    def loss(self, batch: dict) -> Loss:
-        """The loss of a batch that is on the device as a whole, with those of the other ranks."""
-        return self.objective(gather(self.encode(batch)))
+from clip4vla.models.common.batch_features import Features, joined
+from clip4vla.models.common.gather import gather, summed, world_size
+from clip4vla.models.common.task import ContrastiveTask, Loss, Task
 
 
 def backward(

@@ -22,17 +22,19 @@ from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.progress import track
 from clip4vla.common.seeds import seed_of
 from clip4vla.config.sections import Optimiser
+from clip4vla.models.common.task import Task
 from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.attempts import NotFinite
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.curve import Curve
-from clip4vla.training.gradients import Task, backward
+from clip4vla.training.gradients import backward
 from clip4vla.training.meter import Meter
 from clip4vla.training.not_finite import dump
 from clip4vla.training.optimiser import Updates
 from clip4vla.training.ranks import Ranks
 from clip4vla.training.selection import Choice
 from clip4vla.training.stop import Interrupted, Stop
+from clip4vla.training.validation import NoValidation, Validation
 
 T = TypeVar("T")
 SAVE_SECONDS = 600.0  # work that a kill can cost, beside the end of each epoch
@@ -60,6 +62,7 @@ class Trainer:
     checkpoints: Checkpoints
     folder: Path
     device: torch.device
+    validation: Validation = field(default_factory=NoValidation)
     seed: int = 0
     choice: Choice = Choice()
     save_seconds: float = SAVE_SECONDS
@@ -156,7 +159,7 @@ class Trainer:
             with self.updates.averaged():  # what is scored is what is kept
                 values = self._validate(stop)
                 if values:
-                    self._choose(values[self.task.selects])
+                    self._choose(values[self.validation.selects])
         if values is None:  # interrupted; validation changed nothing: it is done again on resume
             self._save()
             self._leave(stop)
@@ -178,12 +181,12 @@ class Trainer:
         Every rank encodes its part of the clips; the first one scores all of them.
         """
         self.task.model.eval()
-        part = self._unless_stopped(stop, self.task.validation_part)
+        part = self._unless_stopped(stop, self.validation.part)
         if self.ranks.any(part is None)[0]:
             return None
         parts, values = self.ranks.all(part), None
         if self.ranks.leads:
-            values = self._unless_stopped(stop, lambda: self.task.validate(parts))
+            values = self._unless_stopped(stop, lambda: self.validation.scores(parts))
         values = self.ranks.from_leader(values)
         if values and self.ranks.leads:
             noted = {f"{self.choice.split}/{name}": value for name, value in values.items()}

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from clip4vla.common.device import half_type
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, write_json
-from clip4vla.models.clip4vla.weights import save_tensors
-from clip4vla.training.features import joined
-from clip4vla.training.gradients import Task, backward
+from clip4vla.models.common.batch_features import joined
+from clip4vla.models.common.task import Task
+from clip4vla.models.common.tensor_files import save_tensors
+from clip4vla.training.gradients import backward
 from clip4vla.training.ranks import Ranks
 
 MOST_BYTES = 256 * 2**20  # of inputs in a rank's file: suspicious clips first, as many as fit

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Optimiser
+from clip4vla.models.common.gather import average_gradients
 from clip4vla.training.average import Average
 from clip4vla.training.bert_adam import BertAdam
-from clip4vla.training.gather import average_gradients
 from clip4vla.training.schedule import warmup_cosine
 
 CLIP = ("text.", "vision.")

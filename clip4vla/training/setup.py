@@ -1,8 +1,11 @@
-"""From a run's config and data to its task and batches."""
+"""From a run's config and data to its task, its batches and its validation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 
 from clip4vla.cache.clips import ClipCache
@@ -11,6 +14,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.inference.frozen import frozen_samples
+from clip4vla.inference.probe import probe_batch
 from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.batches import ClipBatches, FeatureBatches
 from clip4vla.loading.frozen import FrozenSamples
@@ -23,25 +27,27 @@ from clip4vla.loading.loader import (
     samples_of,
     split_rows,
 )
-from clip4vla.loading.samples import ClipSamples
-from clip4vla.models.clip4vla.half import halve
-from clip4vla.models.clip4vla.model import CLIP4VLA, learning_parts, set_trainable
-from clip4vla.training.gradients import Task
+from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.parts import learning_parts
+from clip4vla.models.common.task import Task
+from clip4vla.models.family import family_of
 from clip4vla.training.loop import Batches
 from clip4vla.training.ranks import Ranks
 from clip4vla.training.switches import Switches
-from clip4vla.training.task import (
-    CaptionTask,
-    ClassificationTask,
-    PretrainTask,
-    RetrievalTask,
+from clip4vla.training.validation import (
+    CaptionValidation,
+    ClassificationValidation,
+    ClipsToScore,
+    NoValidation,
+    RetrievalValidation,
     Validation,
 )
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a run gets from outside: data, first weights, donors, and where it computes."""
+class External:
+    """External inputs of a run: data, first weights, donors, and where it computes."""
 
     caches: Caches
     start: Path | None
@@ -60,169 +66,221 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Job:
-    """A task, its batches, and what train.json says about the data."""
+    """A task, its batches and validation; facts: what train.json says of the data."""
 
     task: Task
     batches: Batches
-    facts: dict
+    facts: dict[str, Any]
+    validation: Validation = field(default_factory=NoValidation)
     classes: list[str] | None = None
 
 
-def set_up(run: Pretrain | Finetune, around: Surroundings) -> Job:
+def set_up(run: Pretrain | Finetune, external: External) -> Job:
     """Read the splits and build the model. Raises UserError for data that cannot be trained on."""
     if isinstance(run, Pretrain):
-        job = _pretraining(run, around)
+        job = _pretraining(run, external)
     elif run.task == "classification":
-        job = _classification(run, around)
+        job = _classification(run, external)
     else:
-        job = _text_task(run, around)
-    around.switches.apply(job.task.model, around.device)
+        job = _text_task(run, external)
+    external.switches.apply(job.task.model, external.device)
     return job
 
 
-def _pretraining(run: Pretrain, around: Surroundings) -> Job:
-    """Clips with sound only: a silent one has nothing to contrast."""
-    model = starting_model(run.model, run.inputs, around.start, around.weights, seed=run.seed)
-    set_trainable(model, run.trainable, run.freeze, run.objective.temperature)
-    masking = run.masking if run.objective.intra else None
+def _pretraining(run: Pretrain, external: External) -> Job:
+    """Set up pre-training, on clips with sound only: a silent one has nothing to contrast."""
+    model = _model(run, external)
     modalities = ("vision", "audio") if run.objective.inter else ("audio",)
-    sources, facts = [], []
+    sources: list[ClipSamples | FrozenSamples] = []
+    facts, leaks = [], external.caches.leaks
     for source in run.sources:
-        cache = around.caches[source]
+        cache = external.caches[source]
         rows = split_rows(cache, source)
-        if leaks := around.caches.leaks:
+        planned = len(rows)
+        if leaks:
             rows = rows[~rows.clip_id.isin(leaks.clips[source.dataset])]
             if rows.empty:
                 raise UserError(
                     f"{_where(source)}: every clip is of a video in `held_out`, and pretrain.leaks "
                     "is drop; look at datasets.NAME.held_out"
                 )
-        given = run.inputs, modalities, "filter", None, masking, run.seed
-        sources.append(samples_of(cache, pair_items(rows, _where(source)), source, *given))
-        facts.append(_clip_facts(cache, source, sources[-1]))
+        samples = samples_of(
+            cache,
+            pair_items(rows, _where(source)),
+            source,
+            run.inputs,
+            modalities,
+            policy="filter",
+            masking=run.masking if run.objective.intra else None,
+            seed=run.seed,
+        )
+        facts.append(_clip_facts(cache, source, samples))
         if leaks:
-            facts[-1]["leaks_dropped"] = len(split_rows(cache, source)) - len(rows)
-    _place(model, run, around)
-    clip_learns = not learning_parts(model).isdisjoint({"text", "vision"})
-    if around.switches.frozen_cache and "vision" in modalities and not clip_learns:
-        given = around.device, around.workers
-        sources = [frozen_samples(model, samples, *given) for samples in sources]
-    batches = _clip_batches(run, sources, around)
+            facts[-1]["leaks_dropped"] = planned - len(rows)
+        if external.switches.frozen_cache and _freezes_clip(model, modalities):
+            sources.append(frozen_samples(model, samples, external.device, external.workers))
+        else:
+            sources.append(samples)
     data = {"train": facts, "val": None} | ({"leaks": leaks.facts} if leaks else {})
-    return Job(PretrainTask(model, run), batches, data)
+    task = family_of(run.model.family).task(model, run)
+    return Job(task, _clip_batches(run, sources, external), data)
 
 
-def _text_task(run: Finetune, around: Surroundings) -> Job:
-    """Retrieval and captioning: every (clip, caption) pair of train is a sample."""
-    given = around.start, around.weights, run.task, None, run.seed
-    model = starting_model(run.model, run.inputs, *given)
-    set_trainable(model, "all", run.freeze, run.objective.temperature)
-    for name, tower in (("vision", model.vision), ("audio", model.audio)):
-        if name not in run.modalities:
-            tower.requires_grad_(False)
-    cache, rows, held_out = _splits(run, around)
+def _freezes_clip(model: ClipModel, modalities: tuple[str, ...]) -> bool:
+    """Whether frames and words pass frozen towers only: their vectors can be cached."""
+    return "vision" in modalities and learning_parts(model).isdisjoint({"text", "vision"})
+
+
+def _text_task(run: Finetune, external: External) -> Job:
+    """Set up retrieval or captioning: every (clip, caption) pair of train is a sample."""
+    model = _model(run, external)
+    cache, rows, held_out = _splits(run, external)
     items = pair_items(rows, _where(run.train))
-    samples = _samples(run, around, run.train, run.missing_audio, items)
-    facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
-    validation = None
+    samples = _samples(run, external, run.train, run.missing_audio, items)
+    facts: dict[str, Any] = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
+    validation: Validation = NoValidation()
     if held_out is not None:
-        source, policy, val = held_out
-        pairs = pair_items(val, _where(source))
-        val_samples = _samples(run, around, source, policy, clip_items(val))
-        captions = dict(zip(val.clip_id, map(list, val.captions), strict=True))
-        given = val_samples, pairs, captions, around.device, around.workers, around.part
-        validation = Validation(*given)
-        facts |= _held_out_facts(run, around, val_samples)
-    _place(model, run, around)
-    make = CaptionTask if run.task == "captioning" else RetrievalTask
-    return Job(make(model, run, validation), _clip_batches(run, [samples], around), facts)
+        pairs = pair_items(held_out.rows, _where(held_out.source))
+        scored = _samples(
+            run, external, held_out.source, held_out.policy, clip_items(held_out.rows)
+        )
+        clips = ClipsToScore(scored, external.device, external.workers, external.part)
+        if run.task == "captioning":
+            ids, captions = held_out.rows.clip_id, map(list, held_out.rows.captions)
+            references = dict(zip(ids, captions, strict=True))
+            validation = CaptionValidation(model, run, clips, references)
+        else:
+            validation = RetrievalValidation(model, run, clips, pairs)
+        facts |= _held_out_facts(run, external, held_out.source, scored)
+    return Job(
+        task=family_of(run.model.family).task(model, run),
+        batches=_clip_batches(run, [samples], external),
+        facts=facts,
+        validation=validation,
+    )
 
 
-def _classification(run: Finetune, around: Surroundings) -> Job:
-    """A probe: features of the frozen towers are computed once, here."""
-    cache, rows, held_out = _splits(run, around)
+def _classification(run: Finetune, external: External) -> Job:
+    """Set up a probe: features of the frozen towers are computed once, here."""
+    cache, rows, held_out = _splits(run, external)
     unlabelled = rows.clip_id[rows.label.fillna("") == ""]
     if len(unlabelled):
         raise UserError(f"{_where(run.train)}: clip {unlabelled.iloc[0]} has no label")
     classes = sorted(set(rows.label))
-    given = around.start, around.weights, "classification", len(classes), run.seed
-    model = starting_model(run.model, run.inputs, *given)
-    set_trainable(model, "head")
-    _place(model, run, around)
-
-    def embed(samples: ClipSamples):
-        given = model, samples, run.modalities, around.device, around.workers
-        return probe_features(*given, keep=around.switches.frozen_cache)
-
-    samples = _samples(run, around, run.train, run.missing_audio, clip_items(rows))
-    facts = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
-    validation, labels = None, []
+    model = _model(run, external, n_classes=len(classes))
+    embed = partial(
+        probe_features,
+        model,
+        modalities=run.modalities,
+        device=external.device,
+        workers=external.workers,
+        keep=external.switches.frozen_cache,
+    )
+    samples = _samples(run, external, run.train, run.missing_audio, clip_items(rows))
+    facts: dict[str, Any] = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
+    validation: Validation = NoValidation()
     if held_out is not None:
-        source, policy, val = held_out
-        val_samples = _samples(run, around, source, policy, clip_items(val))
-        validation, labels = embed(val_samples), [label for _, _, label in val_samples.items]
-        facts |= _held_out_facts(run, around, val_samples)
-    targets = torch.tensor([classes.index(label) for _, _, label in samples.items])
-    task = ClassificationTask(model, classes, embed(samples), validation, labels, around.device)
-    clip_ids = [clip_id for clip_id, _, _ in samples.items]
-    size = run.optimiser.batch_size, run.optimiser.microbatch
-    batches = FeatureBatches(clip_ids, targets, run.seed, *size)
-    return Job(task, batches, facts, classes)
+        scored = _samples(
+            run, external, held_out.source, held_out.policy, clip_items(held_out.rows)
+        )
+        labels = [label for _, _, label in scored.items]
+        validation = ClassificationValidation(
+            model, classes, embed(scored), labels, external.device
+        )
+        facts |= _held_out_facts(run, external, held_out.source, scored)
+    batches = FeatureBatches(
+        clip_ids=[clip_id for clip_id, _, _ in samples.items],
+        features_of=partial(probe_batch, embed(samples)),
+        targets=torch.tensor([classes.index(label) for _, _, label in samples.items]),
+        seed=run.seed,
+        batch_size=run.optimiser.batch_size,
+        microbatch=run.optimiser.microbatch,
+    )
+    task = family_of(run.model.family).task(model, run)
+    return Job(task, batches, facts, validation, classes)
 
 
-def _place(model: CLIP4VLA, run: Pretrain | Finetune, around: Surroundings) -> None:
-    """Put the model, in the precision that the run trains it in, on the device."""
-    if run.optimiser.precision == "half_weights":
-        halve(model)
-    model.to(around.device)
+def _model(run: Pretrain | Finetune, external: External, n_classes: int | None = None) -> ClipModel:
+    """Build the run's model on its device, with its first weights, ready to learn."""
+    model = starting_model(
+        run.model,
+        run.inputs,
+        external.start,
+        external.weights,
+        task=run.task if isinstance(run, Finetune) else None,
+        n_classes=n_classes,
+        seed=run.seed,
+    )
+    family_of(run.model.family).prepare(model, run)
+    return model.to(external.device)
 
 
-def _splits(run: Finetune, around: Surroundings):
-    """The training cache, the rows of train, and what is scored after each epoch.
+class HeldOut(NamedTuple):
+    """Clips that are scored after each epoch, and the policy for silent ones among them."""
 
-    That is a source, the policy for its silent clips, and its rows; None where nothing is scored.
-    """
-    cache = around.caches[run.train]
+    source: Source
+    policy: AudioPolicy
+    rows: pd.DataFrame
+
+
+def _splits(run: Finetune, external: External) -> tuple[ClipCache, pd.DataFrame, HeldOut | None]:
+    """Return the training cache, the rows of train, and the clips to score; None: no clips."""
+    cache = external.caches[run.train]
     if run.selection == "best_val" and run.val is None:
         raise UserError("selection: best_val needs a val split; name one or say `last`")
     held_out = None
     if run.selected_on is not None:
         source, policy = run.selected_on
-        held_out = source, policy, split_rows(around.caches[source], source)
+        held_out = HeldOut(source, policy, split_rows(external.caches[source], source))
     return cache, split_rows(cache, run.train), held_out
 
 
 def _samples(
-    run: Finetune, around: Surroundings, source: Source, policy: AudioPolicy, items
+    run: Finetune, external: External, source: Source, policy: AudioPolicy, items: list[Item]
 ) -> ClipSamples:
-    """Samples of a source under a policy for silent clips."""
-    tables = {DONORS_BY[policy]: around.substitution} if policy in DONORS_BY else {}
-    donors = read_donors(tables, policy)
-    given = run.inputs, run.modalities, policy, donors, None, run.seed
-    return samples_of(around.caches[source], items, source, *given)
+    """Return samples of a source under a policy for silent clips."""
+    tables = {DONORS_BY[policy]: external.substitution} if policy in DONORS_BY else {}
+    return samples_of(
+        external.caches[source],
+        items,
+        source,
+        run.inputs,
+        run.modalities,
+        policy=policy,
+        donors=read_donors(tables, policy),
+        seed=run.seed,
+    )
 
 
-def _held_out_facts(run: Finetune, around: Surroundings, samples: ClipSamples) -> dict:
-    """What train.json says of the scored clips, under the name of what they are."""
-    source, _ = run.selected_on
-    found = _clip_facts(around.caches[source], source, samples)
-    return {"val": found} if run.test is None else {"test": found}
+def _held_out_facts(
+    run: Finetune, external: External, source: Source, samples: ClipSamples
+) -> dict[str, Any]:
+    """Return what train.json says of the scored clips, under the name of their split."""
+    facts = _clip_facts(external.caches[source], source, samples)
+    return {"val": facts} if run.test is None else {"test": facts}
 
 
 def _clip_batches(
-    run, sources: list[ClipSamples | FrozenSamples], around: Surroundings
+    run: Pretrain | Finetune, sources: list[ClipSamples | FrozenSamples], external: External
 ) -> ClipBatches:
-    ranks = around.ranks.rank, around.ranks.world
-    given = around.workers, around.device, run.optimiser.microbatch, *ranks
-    return ClipBatches(sources, run.seed, run.optimiser.batch_size, *given)
+    return ClipBatches(
+        sources,
+        seed=run.seed,
+        batch_size=run.optimiser.batch_size,
+        workers=external.workers,
+        device=external.device,
+        microbatch=run.optimiser.microbatch,
+        rank=external.ranks.rank,
+        world=external.ranks.world,
+    )
 
 
 def _where(source: Source) -> str:
     return f"{source.dataset}, split {source.split}"
 
 
-def _clip_facts(cache: ClipCache, source: Source, samples: ClipSamples) -> dict:
-    """How many clips a split has, and what became of the silent ones."""
+def _clip_facts(cache: ClipCache, source: Source, samples: ClipSamples) -> dict[str, Any]:
+    """Count the clips of a split, and the silent ones by what they are given."""
     counts = cache.manifest["splits"][source.split]
     used = {clip_id for clip_id, _, _ in samples.items}
     silent = used & cache.silent

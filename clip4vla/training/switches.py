@@ -7,12 +7,10 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, Transformer
-from torch import nn
 
 from clip4vla.cache.clips import SAMPLED
 from clip4vla.common.errors import UserError
-from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
+from clip4vla.models.common.clip_model import ClipModel
 
 RECOMPILE_LIMIT = 64  # variants of a block: widths, masks, with and without gradients
 
@@ -32,7 +30,7 @@ class Switches:
     compile: bool = False
     check_every: int = SAMPLED
 
-    def apply(self, model: nn.Module, device: torch.device) -> None:
+    def apply(self, model: ClipModel, device: torch.device) -> None:
         """Prepare a model for training. UserError where it cannot be compiled on this machine."""
         if self.activation_checkpointing:
             checkpoint_activations(model)
@@ -41,17 +39,16 @@ class Switches:
             compile_blocks(model)
 
 
-def checkpoint_activations(model: nn.Module) -> None:
+def checkpoint_activations(model: ClipModel) -> None:
     """Recompute blocks of the towers and of the joint encoder in the backward pass.
 
     Gradients keep their bits: dropout draws the same again. A frozen tower keeps nothing anyway.
     """
-    for module in model.modules():
-        if isinstance(module, (Transformer, BertJointEncoder)):
-            module.grad_checkpointing = True
+    for stack in model.checkpointed():
+        stack.grad_checkpointing = True
 
 
-def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
+def compile_blocks(model: ClipModel, backend: str = "inductor") -> None:
     """Compile every block on its own, in place: names in the state dict stay as they are.
 
     Blocks of one kind share what is compiled. Numbers of frames, segments and words are symbols in
@@ -59,9 +56,8 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
     """
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     torch._inductor.config.fallback_random = True
-    for module in model.modules():
-        if isinstance(module, (ResidualAttentionBlock, BertBlock)):
-            module.compile(dynamic=True, backend=backend)
+    for block in model.blocks():
+        block.compile(dynamic=True, backend=backend)
 
 
 def check_compiler(device: torch.device) -> None:

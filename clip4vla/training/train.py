@@ -42,11 +42,10 @@ from clip4vla.training.loop import SAVE_SECONDS, Trainer
 from clip4vla.training.meter import Meter
 from clip4vla.training.ranks import Ranks, joined
 from clip4vla.training.selection import choice_of
-from clip4vla.training.setup import Job, Surroundings, set_up
+from clip4vla.training.setup import External, Job, set_up
 from clip4vla.training.small_batches import describe, small_batches
 from clip4vla.training.stop import Interrupted, Stop
 from clip4vla.training.switches import Switches
-from clip4vla.training.task import ClipTask
 
 FILES = "files.json"  # in final/: sha256 of the outputs
 OUTPUTS = ("model.safetensors", "metrics.jsonl", "train.json")
@@ -90,11 +89,28 @@ def train(
         if ranks.from_leader((final / "identity.json").exists()):
             checkpoints.check(_facts_of(final / "identity.json"), final)
         else:
-            caches = Caches(manifests, leaks, switches.check_every)
-            given = caches, start, weights, substitution, device, workers, ranks, switches
+            external = External(
+                caches=Caches(manifests, leaks, switches.check_every),
+                start=start,
+                weights=weights,
+                substitution=substitution,
+                device=device,
+                workers=workers,
+                ranks=ranks,
+                switches=switches,
+            )
             with recorded(state, stop, ranks, device) as (progress, meter):
-                around, told = Surroundings(*given), sink or Tracker()
-                _train(run, around, checkpoints, state, stop, progress, meter, save_seconds, told)
+                _train(
+                    run,
+                    external,
+                    checkpoints=checkpoints,
+                    state=state,
+                    stop=stop,
+                    progress=progress,
+                    meter=meter,
+                    save_seconds=save_seconds,
+                    sink=sink or Tracker(),
+                )
         if ranks.leads:
             _check_final(final)
             checkpoints.clear()
@@ -151,7 +167,7 @@ def identify(
 
 def _train(
     run: Pretrain | Finetune,
-    around: Surroundings,
+    external: External,
     checkpoints: Checkpoints,
     state: Path,
     stop: Stop,
@@ -163,11 +179,11 @@ def _train(
     """Set up, train and finish; `progress` and `meter` follow for the line of this attempt."""
     job = None
     with contextlib.suppress(Interrupted), stop.interrupting():
-        job = set_up(run, around)
-    if around.ranks.any(job is None)[0]:  # else the others would wait for this one in vain
+        job = set_up(run, external)
+    if external.ranks.any(job is None)[0]:  # else the others would wait for this one in vain
         why = stop.reason or "another rank was told to"
         raise RetryLater(f"stopped before the first step ({why})")
-    for line in describe(run, job.batches) if around.ranks.leads else ():
+    for line in describe(run, job.batches) if external.ranks.leads else ():
         print(line, file=sys.stderr, flush=True)
     trainer = Trainer(
         job.task,
@@ -175,30 +191,31 @@ def _train(
         run.optimiser,
         checkpoints,
         state,
-        around.device,
+        external.device,
+        validation=job.validation,
         seed=run.seed,
         choice=choice_of(run),
         save_seconds=save_seconds,
-        ranks=around.ranks,
+        ranks=external.ranks,
         state=progress,
         meter=meter,
         sink=sink,
     )
     trainer.run(stop)
-    if around.ranks.leads:
-        _finish(run, around, checkpoints, state, job, progress)
+    if external.ranks.leads:
+        _finish(run, external, checkpoints, state, job, progress)
 
 
 def _finish(
     run: Pretrain | Finetune,
-    around: Surroundings,
+    external: External,
     checkpoints: Checkpoints,
     state: Path,
     job: Job,
     reached: TrainState,
 ) -> None:
     """Write the outputs into the state's own folder; identity.json, the last, makes them count."""
-    final, before = state / "final", start_metadata(around.start)
+    final, before = state / "final", start_metadata(external.start)
     selection = run.selection if isinstance(run, Finetune) else "last"
     selects = choice_of(run).selects
     selected = reached.best_epoch if selects else reached.epoch
@@ -215,16 +232,15 @@ def _finish(
     elif "leaks_dropped" in before:
         metadata["leaks_dropped"] = before["leaks_dropped"]
     metadata |= _labels(run, before) | small_batches(run, job.batches, before)
-    if isinstance(job.task, ClipTask):
-        metadata["scale"] = torch.as_tensor(job.task.scale()).item()
+    metadata |= job.task.facts()
     if job.classes is not None:
         metadata["classes"] = job.classes
     model = job.task.model
     publish_curve(state / "metrics.jsonl", final / "metrics.jsonl")
     value = reached.best_value if selects else reached.last_value
     measured = {
-        "manifests": around.caches.hashes(),
-        "val_metric": job.task.selects if value is not None else None,
+        "manifests": external.caches.hashes(),
+        "val_metric": job.validation.selects if value is not None else None,
         "val_value": value,
     }
     if selection == "best_test_as_paper":

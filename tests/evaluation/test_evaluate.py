@@ -19,7 +19,6 @@ from clip4vla.config.yaml import undotted
 from clip4vla.datasets import Benchmark
 from clip4vla.evaluation import evaluate as module
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.inference import captioning
 from clip4vla.loading.tokenizer import END, PAD
 from clip4vla.metrics.captions import (
     CaptionScores,
@@ -28,7 +27,7 @@ from clip4vla.metrics.captions import (
 )
 from clip4vla.metrics.recalls import names, rank_metrics
 from clip4vla.metrics.retrieval import Ranks
-from clip4vla.models.clip4vla import decoding
+from clip4vla.models.clip4vla import decoding, model
 from clip4vla.models.clip4vla.caption import VocabularyHead
 from clip4vla.results.metrics_file import read_metrics
 
@@ -223,14 +222,14 @@ def test_a_caption_is_as_long_as_in_training(caption, monkeypatch, extra, most):
 
     monkeypatch.setattr(VocabularyHead, "forward", endless)
     lengths = []
-    real = captioning.decode
+    real = model.decode
 
     def decode(*given, **options):
         found = real(*given, **options)
         lengths.extend(len(one.ids) for one in found)
         return found
 
-    monkeypatch.setattr(captioning, "decode", decode)
+    monkeypatch.setattr(model, "decode", decode)
     caption(inputs=inputs, decoding=Decoding(**WAYS["released"]))
     assert set(lengths) == {most}
 
@@ -241,7 +240,9 @@ def test_a_caption_is_text_and_keeps_a_half_word_at_its_end(caption, monkeypatch
     cafe = SimpleTokenizer().encode("a café")
     ids = [*cafe, word["skate"], word["dog</w>"], 49408, word["skate"]]
     found = [decoding.Caption(ids=ids, score=0.0)]
-    monkeypatch.setattr(captioning, "decode", lambda *given, **_: found * len(given[1]))
+    monkeypatch.setattr(
+        model, "decode", lambda _, clips, *__: found * len(clips["vision"].features)
+    )
     assert set(caption().hypothesis) == {"a café skatedog skate"}
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from encoded_clips import encoded_clips
 from tiny_world import INPUTS, MODEL, finetune, pretrain, source
 
 from clip4vla.cache.clips import ClipCache
@@ -81,10 +82,11 @@ def test_captions_know_no_order_and_no_batches(cache, monkeypatch):
 def test_features_that_are_no_numbers_are_refused_by_name(value):
     good, bad = torch.zeros(3, 2, 4), torch.zeros(3, 2, 4)
     bad[1, 1, 2] = value
-    check_finite(["a", "b", "c"], good, None)
-    for given in ((bad, None), (good, bad)):
+    mask = torch.ones(3, 2, dtype=torch.bool)
+    check_finite(["a", "b", "c"], encoded_clips(good, mask, None, None))
+    for vision, audio in ((bad, None), (good, bad)):
         with pytest.raises(UserError, match="clip b: its features are not finite"):
-            check_finite(["a", "b", "c"], *given)
+            check_finite(["a", "b", "c"], encoded_clips(vision, mask, audio, mask))
 
 
 def test_broken_weights_are_refused_wherever_features_are_made(cache):

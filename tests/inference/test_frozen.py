@@ -15,9 +15,8 @@ from clip4vla.config.sections import Masking, Objective
 from clip4vla.inference import frozen
 from clip4vla.loading.loader import Caches
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.tower_hash import tower_hash
 from clip4vla.models.common.pooling import normalise, pool
-from clip4vla.training.setup import Surroundings, set_up
+from clip4vla.training.setup import External, set_up
 from clip4vla.training.switches import Switches
 from clip4vla.training.train import train
 
@@ -28,7 +27,7 @@ def manifests(tmp_path):
 
 
 def job_of(manifests, run, frozen_cache=True, workers=1):
-    around = Surroundings(Caches(manifests), None, {}, None, pick_device(), workers)
+    around = External(Caches(manifests), None, {}, None, pick_device(), workers)
     around = replace(around, switches=Switches(frozen_cache=frozen_cache))
     return set_up(run, around)
 
@@ -152,7 +151,7 @@ def test_a_stop_while_building_loses_only_the_block_at_hand(manifests, monkeypat
 def test_vectors_are_those_of_the_settings_that_tensors_do_not_show():
     def hashes(**given):
         model = build_model(MODEL.model_copy(update=given), {}, inputs=INPUTS, seed=0)
-        return [tower_hash(model, part) for part in ("text", "vision", "audio")]
+        return [model.part_hash(part) for part in ("text", "vision", "audio")]
 
     plain = hashes()
     assert hashes() == plain

@@ -16,8 +16,8 @@ from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference.gallery import Gallery
 from clip4vla.loading.collate import collate
 from clip4vla.loading.loader import Caches, pair_items, samples_of, split_rows
-from clip4vla.training.losses import nce
-from clip4vla.training.task import RetrievalTask
+from clip4vla.models.clip4vla.tasks import RetrievalTask
+from clip4vla.models.common.losses import nce
 from clip4vla.training.train import train
 
 CPU = torch.device("cpu")
@@ -60,8 +60,8 @@ def test_a_gallery_is_scored_as_it_is_trained(manifests, fusion, modalities, joi
     samples = samples_of(cache, pairs, run.val, INPUTS, modalities, "none")
     batch = to_device(collate([samples[i] for i in range(len(samples))]), CPU)
     with torch.no_grad():
-        loss = RetrievalTask(model, run, None).loss(batch)[0]
-        plain = RetrievalTask(model, finetune(modalities=modalities), None).loss(batch)[0]
+        loss = RetrievalTask(model, run).loss(batch)[0]
+        plain = RetrievalTask(model, finetune(modalities=modalities)).loss(batch)[0]
     gallery = Gallery(model, samples, run, run.objective.scale, CPU, 1)
     scores = np.concatenate(list(gallery.blocks([caption for _, caption, _ in pairs])()))
     assert scores.shape == (4, 4)
@@ -133,7 +133,7 @@ def test_a_fusion_trains_and_scores_in_half_precision(manifests, fusion):
     captions = [caption for _, caption, _ in pairs]
     gallery = Gallery(model, samples, run, run.objective.scale, CPU, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = RetrievalTask(model, run, None).loss(batch)[0]
+        loss = RetrievalTask(model, run).loss(batch)[0]
         (half,) = gallery.blocks(captions)()
     loss.backward()
     head = [p for n, p in model.named_parameters() if n.startswith(("fusion.joint", "gate."))]

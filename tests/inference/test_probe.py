@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clip4vla.inference.features import ClipFeatures
-from clip4vla.inference.probe import probe_inputs
+from clip4vla.inference.probe import probe_batch
 from clip4vla.metrics.classification import accuracy, report_accuracy
 
 
@@ -21,15 +21,13 @@ def test_a_probe_is_given_every_modality_that_there_is(has):
         heard=heard,
     )
     index = torch.tensor([2, 1])
-    x, seen, y, listened = probe_inputs(features, index)
-    if "vision" in has:
-        assert torch.equal(x, vision[[2, 1], None]) and seen.tolist() == [[True], [True]]
-    else:
-        assert x is None and seen is None
-    if "audio" in has:
-        assert torch.equal(y, audio[[2, 1], None]) and listened.tolist() == [[True], [False]]
-    else:
-        assert y is None and listened is None
+    batch = probe_batch(features, index)
+    assert set(batch["features"]) == set(has.split())
+    assert batch["frame_mask"].tolist() == [[True], [True]]
+    assert batch["audio_mask"].tolist() == [[True], [False]]
+    for name, rows in (("vision", vision), ("audio", audio)):
+        if name in has:
+            assert torch.equal(batch["features"][name], rows[[2, 1], None])
 
 
 def test_accuracy_is_a_share_in_percent():

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from encoded_clips import encoded_clips
 
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.pairs import score_pairs
 from clip4vla.models.clip4vla.weights import load_into
+from clip4vla.models.common.losses import contrast, intra_modal
 from clip4vla.models.common.pooling import normalise, pool
 from clip4vla.models.common.similarity import similarities
-from clip4vla.training.losses import contrast, intra_modal
 
 SCALE = 100.0
 
@@ -119,37 +120,37 @@ FUSED = {"": "t_va", "_vision_only": "t_v", "_audio_only": "t_a"}
 
 
 def given(encoded, clips, only):
-    """vision, its mask, audio, its mask; None for what the key leaves out."""
-    seen = (encoded["vision"], clips["frame_mask"]) if only != "_audio_only" else (None, None)
-    heard = (encoded["audio"], clips["audio_mask"]) if only != "_vision_only" else (None, None)
-    return *seen, *heard
+    """Encoded clips, without the modality that the key leaves out."""
+    made = encoded_clips(
+        encoded["vision"], clips["frame_mask"], encoded["audio"], clips["audio_mask"]
+    )
+    left_out = {"_audio_only": "vision", "_vision_only": "audio"}.get(only)
+    return {name: sequence for name, sequence in made.items() if name != left_out}
 
 
-def pooled_similarities(end, vision, vision_mask, audio, audio_mask):
-    vision = vision if vision is None else pool(vision, vision_mask)
-    audio = audio if audio is None else pool(audio, audio_mask)
-    return similarities(normalise(end), vision, audio, SCALE)
+def pooled_similarities(end, clip):
+    pooled = {name: pool(*sequence) for name, sequence in clip.items()}
+    return similarities(normalise(end), pooled.get("vision"), pooled.get("audio"), SCALE)
 
 
 @pytest.mark.parametrize("only", FUSED)
 def test_fusion_global_to_global(encoded, clips, vectors, only):
-    ours = pooled_similarities(encoded["end"], *given(encoded, clips, only))[FUSED[only]]
+    ours = pooled_similarities(encoded["end"], given(encoded, clips, only))[FUSED[only]]
     close(ours, vectors[f"fusion_global_to_global{only}"], 2e-3)
 
 
 @pytest.mark.parametrize("only", FUSED)
 def test_fusion_global_to_local(retrieval, encoded, clips, vectors, only):
-    vision, vision_mask, audio, audio_mask = given(encoded, clips, only)
     with torch.inference_mode():
-        vision, audio = retrieval.fusion.global_to_local(vision, vision_mask, audio, audio_mask)
-    ours = pooled_similarities(encoded["end"], vision, vision_mask, audio, audio_mask)[FUSED[only]]
+        mixed = retrieval.fusion.global_to_local(given(encoded, clips, only))
+    ours = pooled_similarities(encoded["end"], mixed)[FUSED[only]]
     close(ours, vectors[f"fusion_global_to_local{only}"], 2e-3)
 
 
 @pytest.mark.parametrize("only", FUSED)
 def test_fusion_tight(retrieval, encoded, clips, vectors, only):
     with torch.inference_mode():
-        ours = retrieval.fusion.tight(encoded["end"], *given(encoded, clips, only), SCALE)
+        ours = retrieval.fusion.tight(encoded["end"], given(encoded, clips, only), SCALE)
     close(ours, vectors[f"fusion_tight{only}"], 2e-2)
 
 
@@ -157,7 +158,7 @@ def test_fusion_tight(retrieval, encoded, clips, vectors, only):
 def test_fusion_local_to_local(retrieval, encoded, clips, vectors, only):
     words = encoded["words"], clips["token_mask"]
     with torch.inference_mode():
-        ours = retrieval.fusion.local_to_local(*words, *given(encoded, clips, only), SCALE)
+        ours = retrieval.fusion.local_to_local(*words, given(encoded, clips, only), SCALE)
     close(ours, vectors[f"fusion_local_to_local{only}"], 2e-2)
 
 
@@ -165,7 +166,7 @@ def test_fusion_local_to_local(retrieval, encoded, clips, vectors, only):
 @pytest.mark.parametrize("only", FUSED)
 def test_fusion_tight_without_padding(retrieval, encoded, clips, vectors, only, block_tokens):
     given_clips = given(encoded, clips, only)
-    ours = score_pairs(retrieval.fusion, encoded["end"], None, *given_clips, SCALE, block_tokens)
+    ours = score_pairs(retrieval.fusion, encoded["end"], None, given_clips, SCALE, block_tokens)
     close(ours, vectors[f"fusion_tight{only}"], 2e-2)
 
 
@@ -176,7 +177,7 @@ def test_fusion_local_to_local_without_padding(
 ):
     words = encoded["words"], clips["token_mask"]
     given_clips = given(encoded, clips, only)
-    ours = score_pairs(retrieval.fusion, *words, *given_clips, SCALE, block_tokens)
+    ours = score_pairs(retrieval.fusion, *words, given_clips, SCALE, block_tokens)
     close(ours, vectors[f"fusion_local_to_local{only}"], 2e-2)
 
 
@@ -190,9 +191,11 @@ def caption_logits(layout, sizes, released_file, clips, vectors):
     half = torch.full((len(clips["tokens"]),), 0.5)
     with torch.inference_mode():
         words = model.encode_text(clips["tokens"])[0], clips["token_mask"]
-        seen = model.encode_vision(clips["frames"], clips["frame_mask"]), clips["frame_mask"]
-        heard = model.encode_audio(clips["audio"], clips["audio_mask"], half), clips["audio_mask"]
-        return model.captioner(*words, *seen, *heard), model.captioner(*words, *seen, None, None)
+        vision = model.encode_vision(clips["frames"], clips["frame_mask"])
+        audio = model.encode_audio(clips["audio"], clips["audio_mask"], half)
+        both = encoded_clips(vision, clips["frame_mask"], audio, clips["audio_mask"])
+        alone = {"vision": both["vision"]}
+        return model.captioner(*words, both), model.captioner(*words, alone)
 
 
 def test_caption_logits_first_1000(caption_logits, vectors):

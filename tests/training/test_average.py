@@ -57,7 +57,7 @@ def test_stopping_after_every_step_changes_nothing(tmp_path, selects):
     scores, stops = [1.0, 3.0, 2.0, 1.0], 0
     while True:
         one = averaging(tmp_path / "parts", task(), choice=choice)
-        one.task.scores = scores
+        one.task.scripted = scores
         try:
             result = run(one, max_seconds=0.0)
             break

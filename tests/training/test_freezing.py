@@ -6,7 +6,8 @@ import torch
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Freeze
 from clip4vla.models.clip4vla.architecture import resolve
-from clip4vla.models.clip4vla.model import CLIP4VLA, learning_parts, set_trainable
+from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
+from clip4vla.models.common.parts import learning_parts
 
 AUDIO, CLIP = 87_851_520, 151_278_848  # CLIP with three more words, without its logit_scale
 LAST = 512 * 512 + 2 * 512 + 768 * 512  # text_projection, ln_final, vision.proj

@@ -19,8 +19,8 @@ from gradient_cases import (
 )
 
 from clip4vla.models.clip4vla import fusion
+from clip4vla.models.common.batch_features import joined, numbers_of
 from clip4vla.training import gradients as module
-from clip4vla.training.features import joined, numbers_of
 from clip4vla.training.gradients import backward
 
 

@@ -23,12 +23,12 @@ class StubTask:
     """Fits noise with dropout; validation gives the scripted values."""
 
     heads = ()
-    selects = "score"
+    selects = "score"  # it is its own validation
 
     def __init__(self, scores=(), during_validation=None):
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-        self.scores, self.during_validation = list(scores), during_validation
+        self.scripted, self.during_validation = list(scores), during_validation
         self.validated = 0
 
     def loss(self, batch):
@@ -38,16 +38,16 @@ class StubTask:
     def targets(self, batch):
         return len(batch["x"])
 
-    def validation_part(self):
+    def part(self):
         return [1, 2]
 
-    def validate(self, parts):
+    def scores(self, parts):
         assert parts == [1, 2]
         assert not self.model.training
         if self.during_validation:
             self.during_validation()
         self.validated += 1
-        return {"score": self.scores.pop(0)} if self.scores else {}
+        return {"score": self.scripted.pop(0)} if self.scripted else {}
 
 
 class StubBatches:
@@ -69,9 +69,9 @@ class StubBatches:
 def trainer(folder, task=None, batches=None, **given):
     config = Optimiser(lr=0.01, epochs=4, batch_size=2)
     checkpoints = Checkpoints(folder / "state", {"config": "a"})
-    given = {"device": torch.device("cpu"), **given}
-    made = task or StubTask(), batches or StubBatches(), config, checkpoints, folder
-    return Trainer(*made, **given)
+    task = task or StubTask()
+    given = {"device": torch.device("cpu"), "validation": task, **given}
+    return Trainer(task, batches or StubBatches(), config, checkpoints, folder, **given)
 
 
 def weights(task):

@@ -14,7 +14,7 @@ from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.loading.loader import Caches
 from clip4vla.models.clip4vla.weights import read_metadata
 from clip4vla.training.selection import Choice, choice_of
-from clip4vla.training.setup import Surroundings, set_up
+from clip4vla.training.setup import External, set_up
 from clip4vla.training.train import train
 
 
@@ -86,7 +86,7 @@ def test_silent_test_clips_follow_their_own_policy(manifests, tmp_path):
     counts = {}
     for policy in ("filter", "substitute", "none"):
         given = Caches(manifests), None, {}, table, torch.device("cpu"), 1
-        facts = set_up(as_paper(test_missing_audio=policy), Surroundings(*given)).facts
+        facts = set_up(as_paper(test_missing_audio=policy), External(*given)).facts
         assert facts["train"][0]["missing_audio"] == "filter"
         counts[policy] = [
             facts["test"][key] for key in ("clips", "silent_with_donor", "missing_audio")
@@ -105,7 +105,7 @@ def test_captions_are_scored_late_and_as_they_will_be_written(manifests, tmp_pat
         used.append(decoding.method)
         return {clip_id: "a red thing" for clip_id, _, _ in samples.items}
 
-    monkeypatch.setattr("clip4vla.training.task.generate", generate)
+    monkeypatch.setattr("clip4vla.models.clip4vla.tasks.generate", generate)
     decoding = Decoding(method="beam", beams=2)
     given = {"missing_audio": "none", "optimiser": optimiser(epochs=4, batch_size=18)}
     summary, rows = go(as_paper("captioning", decoding=decoding, **given), manifests, tmp_path)

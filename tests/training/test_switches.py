@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from gradient_cases import CPU, assert_equal, chunks_of, gradients, make_batch, make_task
+from open_clip.transformer import ResidualAttentionBlock
 from test_gradients import Kept
 from tiny_world import build_world, finetune, optimiser
 from torch import nn
@@ -18,7 +19,7 @@ from clip4vla.loading.loader import Caches
 from clip4vla.models.clip4vla.bert import BertBlock
 from clip4vla.training import switches as module
 from clip4vla.training import train as train_module
-from clip4vla.training.setup import Surroundings, set_up
+from clip4vla.training.setup import External, set_up
 from clip4vla.training.switches import (
     Switches,
     check_compiler,
@@ -67,7 +68,7 @@ def test_of_a_block_its_input_alone_is_kept(name):
 
 
 def blocks_of(model):
-    return [m for m in model.modules() if isinstance(m, (BertBlock, module.ResidualAttentionBlock))]
+    return [m for m in model.modules() if isinstance(m, (BertBlock, ResidualAttentionBlock))]
 
 
 def test_compiled_blocks_keep_their_names():
@@ -156,7 +157,7 @@ def test_the_switches_reach_the_model(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "check_compiler", seen.append)
     manifests = build_world(tmp_path / "world")
     switches = Switches(activation_checkpointing=True, compile=True)
-    around = Surroundings(Caches(manifests), None, {}, None, CPU, 1, switches=switches)
+    around = External(Caches(manifests), None, {}, None, CPU, 1, switches=switches)
     model = set_up(finetune(val=None, selection="last"), around).task.model
     assert seen == [CPU]
     assert model.text.transformer.grad_checkpointing and model.audio.transformer.grad_checkpointing

@@ -74,7 +74,7 @@ def test_pretraining_trains_the_audio_tower_alone(manifests, pretrained):
 
 def surroundings(manifests):
     caches = train_module.Caches(manifests)
-    return train_module.Surroundings(caches, None, {}, None, torch.device("cpu"), 1)
+    return train_module.External(caches, None, {}, None, torch.device("cpu"), 1)
 
 
 def read_json_lines(path):
@@ -202,7 +202,7 @@ def test_silent_clips_follow_the_policy(manifests, tmp_path):
     facts, given = {}, {"val": None, "selection": "last"}
     for policy in ("filter", "substitute", "none"):
         around = surroundings(manifests)
-        around = train_module.Surroundings(**{**vars(around), "substitution": table})
+        around = train_module.External(**{**vars(around), "substitution": table})
         job = train_module.set_up(finetune(missing_audio=policy, **given), around)
         facts[policy] = job.facts["train"][0]
         donors = job.batches.sources[0].donor_of

@@ -17,10 +17,10 @@ from clip4vla.common import device as device_module
 from clip4vla.common.errors import RetryLater
 from clip4vla.common.files import read_json
 from clip4vla.common.gpus import _gpus
+from clip4vla.models.common.batch_features import joined
 from clip4vla.training import gradients as gradients_module
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
-from clip4vla.training.features import joined
 from clip4vla.training.not_finite import dump
 from clip4vla.training.ranks import Ranks
 from clip4vla.training.switches import (

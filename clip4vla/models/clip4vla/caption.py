@@ -7,6 +7,7 @@ from torch.nn.functional import linear
 
 from clip4vla.models.clip4vla.architecture import VOCABULARY
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
+from clip4vla.models.common.encoded import Encoded
 
 AT_ONCE = 2048  # words: a part of the embedding that a CPU multiplies at its best speed
 
@@ -62,28 +63,20 @@ class CaptionGenerator(nn.Module):
         self,
         token_features: Tensor,
         token_mask: Tensor,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
+        clip: Encoded,
     ) -> Tensor:
         """Logits of the token that follows each given one.
 
-        token_features: [B, L, D], every position of the text tower; vision [B, F, D], audio
-        [B, S, D], un-normalised; masks bool [B, L], [B, F], [B, S]; None leaves a modality out.
-        Gives [B, L, V].
+        token_features: [B, L, D], every position of the text tower; token_mask: bool [B, L]; clip:
+        vision [B, F, D], audio [B, S, D], or one of them. Gives [B, L, V].
         """
-        given = (token_features, token_mask, vision, vision_mask, audio, audio_mask)
-        return self.head(self.hidden(*given))
+        return self.head(self.hidden(token_features, token_mask, clip))
 
     def hidden(
         self,
         token_features: Tensor,
         token_mask: Tensor,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
+        clip: Encoded,
         words_room: int | None = None,
     ) -> Tensor:
         """The joint encoder's output at the text positions, before the head: [B, L, D].
@@ -93,7 +86,7 @@ class CaptionGenerator(nn.Module):
         room = self.max_words if words_room is None else words_room
         parts = [
             Part(Kind.TEXT, token_features, token_mask, room),
-            *clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask),
+            *clip_parts(self.max_frames, clip),
         ]
         length = sum(part.mask.shape[1] for part in parts)
         reads = seq2seq_mask(token_mask.shape[1], length, token_mask.device)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clip4vla.common.errors import UserError
-from clip4vla.models.clip4vla.search import Stopping, beam_search, sample
+from clip4vla.models.clip4vla.search import Steps, Stopping, beam_search, sample
 from clip4vla.models.clip4vla.steps import CachedSteps, EncodedSteps, Positions
+from clip4vla.models.common.encoded import Encoded
 
 Method = Literal["greedy", "beam", "sampling"]
 
@@ -64,47 +65,57 @@ class Caption(NamedTuple):
 @torch.no_grad()
 def decode(
     model: nn.Module,
-    vision: Tensor | None,
-    vision_mask: Tensor | None,
-    audio: Tensor | None,
-    audio_mask: Tensor | None,
+    clip: Encoded,
     decoding: Decoding,
     max_words: int,
     generators: Sequence[torch.Generator] | None = None,
 ) -> list[Caption]:
     """Write a caption for every clip of a batch; each as if the clip were alone.
 
-    model: a CLIP4VLA with a captioner, in evaluation mode. vision [B, F, D], audio [B, S, D],
-    un-normalised outputs of its towers, masks bool [B, F], [B, S]; None leaves a modality out.
+    model: a CLIP4VLA with a captioner, in evaluation mode. clip: vision [B, F, D], audio [B, S, D],
+    or one of them.
     max_words: most tokens of a caption, its end included if it has one; at most the captioner's
     `max_words`, because the start token takes a position and the last token takes none.
     generators: one CPU generator per clip, for sampling: a draw then depends on its clip alone.
 
-    ValueError when the model is in training mode, both modalities are left out, `max_words` is
+    ValueError when the model is in training mode, `clip` is empty, `max_words` is
     outside what the captioner has, or sampling lacks generators.
     """
     captioner = model.captioner
     if model.training or captioner.training:
         raise ValueError("decoding needs model.eval(): dropout would change the words")
-    if vision is None and audio is None:
+    if not clip:
         raise ValueError("decoding needs vision, audio or both")
     if not 1 <= max_words <= captioner.max_words:
         raise ValueError(f"max_words is {max_words}; the captioner has 1 to {captioner.max_words}")
-    first = vision if vision is not None else audio
+    first = next(iter(clip.values())).features
     beams = decoding.beams if decoding.method == "beam" else 1
-    given = model, vision, vision_mask, audio, audio_mask
+    steps: Steps
     if decoding.cache:
-        steps = CachedSteps(*given, beams * max_words)
+        steps = CachedSteps(model, clip, room=beams * max_words)
     else:
-        steps = EncodedSteps(*given, decoding.positions)
-    limits = decoding.length_penalty, decoding.no_repeat_ngram
+        steps = EncodedSteps(model, clip, decoding.positions)
     if decoding.method == "sampling":
         if generators is None or len(generators) != len(first):
             raise ValueError("sampling needs one generator per clip")
         draws = [torch.rand(max_words, generator=g, dtype=torch.float64) for g in generators]
-        options = decoding.temperature, decoding.top_p
-        found = sample(steps, torch.stack(draws).to(first.device), *options, *limits)
+        found = sample(
+            steps,
+            torch.stack(draws).to(first.device),
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            length_penalty=decoding.length_penalty,
+            no_repeat_ngram=decoding.no_repeat_ngram,
+        )
     else:
-        given = steps, len(first), beams, max_words, first.device
-        found = beam_search(*given, *limits, decoding.stopping)
+        found = beam_search(
+            steps,
+            clips=len(first),
+            beams=beams,
+            max_words=max_words,
+            device=first.device,
+            length_penalty=decoding.length_penalty,
+            no_repeat_ngram=decoding.no_repeat_ngram,
+            stopping=decoding.stopping,
+        )
     return [Caption(ids, score) for ids, score in found]

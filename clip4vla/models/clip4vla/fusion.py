@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip4vla.config.sections import MixingFusion
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
+from clip4vla.models.common.encoded import Encoded, Sequence
 from clip4vla.models.common.pooling import normalise
 
 PAIRS_AT_ONCE = 256  # in one pass: 2.6 GB of graph at 60 positions of width 512, in float32
@@ -23,8 +24,7 @@ class Fusion(nn.Module):
     `tight` and `local_to_local` pass every pair with all its padding, as training does; to score
     many pairs in evaluation, `pairs.score_pairs` gives the same numbers sooner.
 
-    Arguments shared by the methods: vision [N, F, D], audio [N, S, D], un-normalised outputs of the
-    towers; masks bool [N, F], [N, S]; None leaves a modality out.
+    Clips are given as `CLIP4VLA.encode_clips` encodes them: vision [N, F, D], audio [N, S, D].
     """
 
     def __init__(self, joint: JointEncoder, dim: int, max_words: int, max_frames: int):
@@ -34,48 +34,33 @@ class Fusion(nn.Module):
         self.max_words = max_words
         self.max_frames = max_frames
 
-    def global_to_local(
-        self,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Let frames and segments read each other; gives both back, to be pooled and compared.
+    def global_to_local(self, encoded: Encoded) -> Encoded:
+        """Let frames and segments read each other; return both, to be pooled and compared.
 
-        [N, F, D] and [N, S, D], None for a modality that is left out. The released name is
-        loose_seq; it is behind the paper's best retrieval numbers.
+        [N, F, D] and [N, S, D]. The released name is loose_seq; it is behind the paper's best
+        retrieval numbers.
         """
-        parts = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
-        mixed = dict(zip((part.kind for part in parts), self.joint(parts), strict=True))
-        return mixed.get(Kind.VISION), mixed.get(Kind.AUDIO)
+        parts = clip_parts(self.max_frames, encoded)
+        mixed = zip(parts, self.joint(parts), strict=True)
+        return {part.kind.name.lower(): Sequence(x, part.mask) for part, x in mixed}
 
-    def temporal(
-        self,
-        vision: Tensor,
-        vision_mask: Tensor,
-        audio: Tensor | None = None,
-        audio_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+    def temporal(self, encoded: Encoded) -> Encoded:
         """Let frames read each other and add what they were: CLIP4Clip's seqTransf, a baseline.
 
-        The type embedding, one vector for all frames, is ours. Gives vision [N, F, D], and the
-        sound [N, S, D] as it came.
+        The type embedding, one vector for all frames, is ours. The audio stays as it is.
         """
-        mixed, _ = self.global_to_local(vision, vision_mask, None, None)
-        return vision + mixed, audio
+        vision, mask = encoded["vision"]
+        mixed = self.global_to_local({"vision": encoded["vision"]})["vision"].features
+        return encoded | {"vision": Sequence(vision + mixed, mask)}
 
-    def mix(self, fusion: MixingFusion) -> Callable[..., tuple[Tensor | None, Tensor | None]]:
-        """The method of that name, which gives vision and audio back, to be pooled."""
+    def mix(self, fusion: MixingFusion) -> Callable[[Encoded], Encoded]:
+        """Return the method of that name: from encoded clips to those that are pooled."""
         return {"global_to_local": self.global_to_local, "temporal": self.temporal}[fusion]
 
     def tight(
         self,
         text: Tensor,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
+        clip: Encoded,
         scale: float | Tensor,
     ) -> Tensor:
         """Score each pair of a text and a clip from [end token; frames; segments] (tight_seq).
@@ -83,25 +68,22 @@ class Fusion(nn.Module):
         text: [Q, D], the end tokens. Gives [Q, N].
         """
         words = normalise(text).to(text.dtype)[:, None]  # [Q, 1, D]
-        clip = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
-        return self._pairs(words, words.new_ones(words.shape[:2]).bool(), 1, clip, scale)
+        mask = words.new_ones(words.shape[:2]).bool()
+        return self._pairs(words, mask, 1, clip_parts(self.max_frames, clip), scale)
 
     def local_to_local(
         self,
         text: Tensor,
         text_mask: Tensor,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
+        clip: Encoded,
         scale: float | Tensor,
     ) -> Tensor:
         """Score each pair from [every token; frames; segments] (cross_align).
 
         text: [Q, L, D]; text_mask: bool [Q, L]. Gives [Q, N].
         """
-        clip = clip_parts(self.max_frames, vision, vision_mask, audio, audio_mask)
-        return self._pairs(text, text_mask, self.max_words, clip, scale)
+        parts = clip_parts(self.max_frames, clip)
+        return self._pairs(text, text_mask, self.max_words, parts, scale)
 
     def _pairs(
         self, text: Tensor, mask: Tensor, room: int, clip: list[Part], scale: float | Tensor

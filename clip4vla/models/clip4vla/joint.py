@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clip4vla.models.clip4vla.towers import TextTower
 from clip4vla.models.common.blocks import Block, ClipBlock
+from clip4vla.models.common.encoded import Encoded
 
 DROPOUT = 0.1  # on the input, while training
 
@@ -123,21 +124,17 @@ def or_itself(attend: Tensor) -> Tensor:
 
 def clip_parts(
     max_frames: int,
-    vision: Tensor | None,
-    vision_mask: Tensor | None,
-    audio: Tensor | None,
-    audio_mask: Tensor | None,
+    encoded: Encoded,
 ) -> list[Part]:
-    """What is seen and heard, as parts of a sequence; nothing for what is None.
+    """Return the modalities of clips as parts of a sequence.
 
-    vision [B, F, D], audio [B, S, D], masks bool [B, F], [B, S]. Vision has `max_frames` positions,
-    audio those after it.
+    Vision [B, F, D] has `max_frames` positions, audio [B, S, D] those after it.
     """
     parts = []
-    if vision is not None:
-        parts.append(Part(Kind.VISION, vision, vision_mask, max_frames))
-    if audio is not None:
-        parts.append(Part(Kind.AUDIO, audio, audio_mask, audio.shape[1]))
+    if "vision" in encoded:
+        parts.append(Part(Kind.VISION, *encoded["vision"], max_frames))
+    if "audio" in encoded:
+        parts.append(Part(Kind.AUDIO, *encoded["audio"], encoded["audio"].features.shape[1]))
     return parts
 
 

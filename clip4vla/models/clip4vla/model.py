@@ -2,28 +2,37 @@
 
 import math
 import re
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Literal
 
 import torch
+from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.sections import Freeze, GateKind, JointStyle, TypeToken
+from clip4vla.config import sections as config
+from clip4vla.config.sections import Freeze, GateKind, JointStyle, Modality, TypeToken
 from clip4vla.models.clip4vla.architecture import Architecture
-from clip4vla.models.clip4vla.bert import BertJointEncoder
+from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
 from clip4vla.models.clip4vla.caption import CaptionGenerator, VocabularyHead
+from clip4vla.models.clip4vla.decoding import Decoding, decode
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.gate import Gate
 from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.towers import ACTIVATIONS, AudioTower, TextTower, VisionTower
+from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.encoded import Encoded, Sequence
+from clip4vla.models.common.parts import part_hash
 from clip4vla.models.common.probe import Probe
+from clip4vla.models.common.task import Batch
 
 INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended: at its limit
 BLOCK = re.compile(r"(?:text|vision)\.transformer\.resblocks\.(\d+)\.")
 LAST_OF_CLIP = ("text.ln_final.", "text.text_projection", "vision.proj")  # after the last block
 
 
-class CLIP4VLA(nn.Module):
+class CLIP4VLA(ClipModel):
     """Three towers that map words, frames and sounds into one space (paper, Method; facts 3, 4).
 
     Features leave the towers un-normalised: `pooling` and `similarity` do the rest. `captioner`,
@@ -127,6 +136,56 @@ class CLIP4VLA(nn.Module):
         features = self._full(self.audio(audio.flatten(0, 1)[index], share))
         return _scatter(features, index, audio_mask)
 
+    def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
+        """Return the features of frames (`vision`) and segments (`audio`) of a batch's clips.
+
+        Features that the batch brings along (`clip4vla.inference.feature_cache`) are taken as they
+        are, and `modalities` does not matter then.
+        """
+        masks = {"vision": batch["frame_mask"], "audio": batch["audio_mask"]}
+        features = batch.get("features")
+        if features is None:
+            features = {}
+            if "vision" in modalities:
+                features["vision"] = self.encode_vision(batch["frames"], batch["frame_mask"])
+            if "audio" in modalities:
+                features["audio"] = self.encode_audio(
+                    batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
+                )
+        return {name: Sequence(x, masks[name]) for name, x in features.items()}
+
+    @property
+    def dim(self) -> int:
+        """D: 512 for ViT-B/32."""
+        return self.sizes.embed_dim
+
+    def write_captions(
+        self,
+        clips: Encoded,
+        decoding: config.Decoding,
+        max_words: int,
+        generators: Sequence[torch.Generator],
+    ) -> list[list[int]]:
+        """See `ClipModel.write_captions`."""
+        options = Decoding(**decoding.model_dump())
+        captions = decode(self, clips, options, max_words, list(generators))
+        return [caption.ids for caption in captions]
+
+    def part_hash(self, part: str) -> str:
+        """Return a hash of everything that decides what a tower computes."""
+        about = asdict(self.sizes) | {
+            "type_token": getattr(self.get_submodule(part), "type_token", None)
+        }
+        return part_hash(self.get_submodule(part), about | {"part": part})
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the blocks of towers and of the joint encoder."""
+        return [m for m in self.modules() if isinstance(m, (ResidualAttentionBlock, BertBlock))]
+
+    def checkpointed(self) -> list[nn.Module]:
+        """Return the stacks of blocks."""
+        return [m for m in self.modules() if isinstance(m, (Transformer, BertJointEncoder))]
+
     def _full(self, features: Tensor) -> Tensor:
         """What half weights give is handed on in float32, as the released code does."""
         return features.float() if self.half_weights else features
@@ -154,11 +213,6 @@ def set_trainable(
         parameter.requires_grad_(learns.get(name.split(".", 1)[0], True))
     if freeze is not None:
         _freeze(model, freeze)
-
-
-def learning_parts(model: CLIP4VLA) -> set[str]:
-    """The parts (text, vision, audio, ...) in which a parameter learns."""
-    return {name.split(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:

@@ -25,6 +25,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts, starts
 from clip4vla.models.common.blocks import Block, join_heads, split_heads
+from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import normalise
 
 CPU_TOKENS = 2048  # what passes a layer stays in the cache: larger blocks were slower
@@ -50,10 +51,7 @@ def score_pairs(
     fusion: Fusion,
     text: Tensor,
     text_mask: Tensor | None,
-    vision: Tensor | None,
-    vision_mask: Tensor | None,
-    audio: Tensor | None,
-    audio_mask: Tensor | None,
+    clip: Encoded,
     scale: float,
     block_tokens: int | None = None,
 ) -> Tensor:
@@ -61,10 +59,9 @@ def score_pairs(
 
     fusion: in evaluation mode. text: [Q, D], the end tokens, with text_mask None: tight; or
     [Q, L, D], every token, with text_mask bool [Q, L], whose first column is true: local-to-local.
-    vision [N, F, D], audio [N, S, D], un-normalised outputs of the towers, masks bool [N, F],
-    [N, S]; None leaves a modality out. block_tokens: positions that pass the joint encoder at once,
-    at least one pair's (None: what suits the device); it bounds the memory and changes no score.
-    Gives float32 [Q, N].
+    clip: vision [N, F, D], audio [N, S, D], or one of them. block_tokens: positions that pass the
+    joint encoder at once, at least one pair's (None: as suits the device); it bounds the memory and
+    changes no score. Gives float32 [Q, N].
 
     ValueError when fusion is in training mode, or the first token of a text is not valid.
     """
@@ -79,15 +76,15 @@ def score_pairs(
         room = fusion.max_words
     if not text_mask[:, 0].all():
         raise ValueError("score_pairs: the first token of every text must be valid")
-    clip = clip_parts(fusion.max_frames, vision, vision_mask, audio, audio_mask)
-    whole = [Part(Kind.TEXT, text, text_mask, room), *clip]
+    parts = clip_parts(fusion.max_frames, clip)
+    whole = [Part(Kind.TEXT, text, text_mask, room), *parts]
     where = dict(zip((part.kind for part in whole), (s for _, s in starts(whole)), strict=True))
     words = text_mask.sum(dim=1)  # [Q]
-    tokens = sum(part.mask.sum(dim=1) for part in clip)  # [N]
+    tokens = sum(part.mask.sum(dim=1) for part in parts)  # [N]
     scores = text.new_empty(len(words), len(tokens), dtype=torch.float32)
     side = max(1, math.isqrt(block_tokens // int(words.max() + tokens.max())))
     for columns in tokens.argsort(descending=True, stable=True).split(side):
-        clips = _placed(fusion.joint, clip, where, columns)
+        clips = _placed(fusion.joint, parts, where, columns)
         size = clips.x.shape[:2].numel()
         for rows in _cut(words, len(columns), size, block_tokens):
             texts = _placed(fusion.joint, whole[:1], where, rows)

@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from clip4vla.models.clip4vla.joint import Kind, Part, clip_parts, or_itself, starts
 from clip4vla.models.common.blocks import Block, ClipBlock, join_heads, split_heads
+from clip4vla.models.common.encoded import Encoded, each
 
 Positions = Literal["fixed", "sliding"]
 
@@ -26,29 +27,27 @@ class EncodedSteps:
     def __init__(
         self,
         model: nn.Module,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
+        clip: Encoded,
         positions: Positions,
     ):
         self.model = model
         self.sliding = positions == "sliding"
-        self.clip = [vision, vision_mask, audio, audio_mask]
+        self.clip = clip
 
     def logits(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """See `search.Steps`."""
-        clip = [x if x is None else x.repeat_interleave(tokens.shape[1], 0) for x in self.clip]
+        hypotheses = tokens.shape[1]
+        clip = each(self.clip, lambda x: x.repeat_interleave(hypotheses, 0))
         words = tokens.flatten(0, 1)  # [B * k, t]
         features, _ = self.model.encode_text(words)
         mask = torch.ones_like(words, dtype=torch.bool)
         room = words.shape[1] if self.sliding else None
-        x = self.model.captioner.hidden(features, mask, *clip, words_room=room)
+        x = self.model.captioner.hidden(features, mask, clip, words_room=room)
         return self.model.captioner.head(x[:, -1]).unflatten(0, tokens.shape[:2])
 
     def keep(self, clips: Tensor) -> None:
         """See `search.Steps`."""
-        self.clip = [x if x is None else x[clips] for x in self.clip]
+        self.clip = each(self.clip, lambda x: x[clips])
 
 
 class CachedSteps:
@@ -62,14 +61,11 @@ class CachedSteps:
     def __init__(
         self,
         model: nn.Module,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
+        clip: Encoded,
         room: int,
     ):
         self.model, self.captioner = model, model.captioner
-        parts = clip_parts(self.captioner.max_frames, vision, vision_mask, audio, audio_mask)
+        parts = clip_parts(self.captioner.max_frames, clip)
         words = [x[:, :0] for x in (parts[0].features, parts[0].mask)]  # none yet
         text = Part(Kind.TEXT, *words, self.captioner.max_words)
         placed = [self.captioner.joint.placed(*one) for one in starts([text, *parts])]

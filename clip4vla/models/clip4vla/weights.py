@@ -1,25 +1,23 @@
 """Weight files: written as safetensors, read strictly."""
 
 import json
-import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import canonical_json, whole_file
+from clip4vla.common.files import canonical_json
 from clip4vla.config.type_tokens import can_follow
 from clip4vla.models.clip4vla.coverage import Coverage, compare
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.common.archives import read_tensors
 from clip4vla.models.common.forms import SAFETENSORS, form_of
+from clip4vla.models.common.tensor_files import save_tensors
 
 METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
 PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "probe", "fusion", "gate")
@@ -32,30 +30,6 @@ def save_model(path: str | Path, model: CLIP4VLA, metadata: dict[str, Any]) -> N
     """
     tensors = {k: v.detach() for k, v in model.named_parameters()}
     save_tensors(path, tensors, {METADATA: canonical_json(metadata)})
-
-
-def save_tensors(
-    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write tensors as safetensors, whole or not at all. A disk that fails is an OSError."""
-    there = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as temporary:
-        try:
-            save_file(there, temporary, metadata=metadata)
-        except safetensors.SafetensorError as error:
-            code = re.search(r"\(os error (\d+)\)", str(error))
-            if code is None:
-                raise
-            raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
-
-
-def save_torch(path: str | Path, content: dict[str, Any]) -> None:
-    """Write what torch saves, whole or not at all. A disk that fails is an OSError."""
-    with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        try:
-            torch.save(content, stream)
-        except RuntimeError as error:  # of closing its archive, on top of the disk's own
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

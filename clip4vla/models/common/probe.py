@@ -1,9 +1,15 @@
 """The linear probe of classification (facts 9; paper, Table 6)."""
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import masked_mean
+from clip4vla.models.common.task import Batch, Loss
 
 
 class Probe(nn.Module):
@@ -14,21 +20,33 @@ class Probe(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.linear = nn.Linear(dim, n_classes)
 
-    def forward(
-        self,
-        vision: Tensor | None,
-        vision_mask: Tensor | None,
-        audio: Tensor | None,
-        audio_mask: Tensor | None,
-    ) -> Tensor:
-        """Logits of the classes.
+    def forward(self, clip: Encoded) -> Tensor:
+        """Return the logits of the classes, [B, n_classes].
 
-        vision [B, F, D], audio [B, S, D], masks bool [B, F], [B, S]; None leaves a modality out.
-        A clip uses the average of the modalities it has: a silent clip its vision alone. Gives
-        [B, n_classes]; a clip with nothing valid is judged on a zero feature.
+        A clip uses the average of the modalities it has: a silent clip its vision alone. A clip
+        with nothing valid is judged on a zero feature.
         """
-        given = [(vision, vision_mask), (audio, audio_mask)]
-        given = [(features, mask) for features, mask in given if features is not None]
-        means = torch.stack([masked_mean(*pair) for pair in given], dim=1)  # [B, modalities, D]
-        present = torch.stack([mask.any(dim=1) for _, mask in given], dim=1)
+        means = torch.stack([masked_mean(x, mask) for x, mask in clip.values()], dim=1)
+        present = torch.stack([mask.any(dim=1) for _, mask in clip.values()], dim=1)
         return self.linear(self.norm(masked_mean(means, present)))
+
+
+@dataclass
+class ProbeTask:
+    """A linear probe on features of frozen towers, which a batch brings along (facts 9)."""
+
+    model: Any  # with a `probe` and `encode_clips`
+    heads: ClassVar[tuple[str, ...]] = ("probe.",)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the cross-entropy of the classes."""
+        logits = self.model.probe(self.model.encode_clips(batch, ()))
+        return cross_entropy(logits.float(), batch["target"]), {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def targets(self, batch: Batch) -> int:
+        """Return the number of clips to classify."""
+        return len(batch["target"])

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from encoded_clips import encoded_clips
 
 from clip4vla.models.clip4vla.architecture import PAD, SOT
 from clip4vla.models.clip4vla.caption import seq2seq_mask
@@ -34,10 +35,12 @@ def given(encoded, rows=slice(None), words=None, frames=None, segments=None):
     return (
         encoded["text"][rows, :words],
         encoded["token_mask"][rows, :words],
-        encoded["vision"][rows, :frames],
-        encoded["frame_mask"][rows, :frames],
-        encoded["audio"][rows, :segments],
-        encoded["audio_mask"][rows, :segments],
+        encoded_clips(
+            encoded["vision"][rows, :frames],
+            encoded["frame_mask"][rows, :frames],
+            encoded["audio"][rows, :segments],
+            encoded["audio_mask"][rows, :segments],
+        ),
     )
 
 
@@ -61,11 +64,11 @@ def test_logits_do_not_depend_on_batch_and_padding(tiny, encoded):
 
 
 def test_every_modality_is_read(tiny, encoded):
-    arguments = given(encoded)
+    *text, clips = given(encoded)
     with torch.inference_mode():
-        whole = tiny.captioner(*arguments)
-        no_sound = tiny.captioner(*arguments[:4], None, None)
-        no_sight = tiny.captioner(*arguments[:2], None, None, *arguments[4:])
+        whole = tiny.captioner(*text, clips)
+        no_sound = tiny.captioner(*text, {"vision": clips["vision"]})
+        no_sight = tiny.captioner(*text, {"audio": clips["audio"]})
     silent = ~encoded["audio_mask"].any(dim=1)
     assert torch.allclose(no_sound[silent], whole[silent], **CLOSE)
     assert not torch.allclose(no_sound[~silent], whole[~silent], **CLOSE)
@@ -74,12 +77,13 @@ def test_every_modality_is_read(tiny, encoded):
 
 
 def test_more_than_it_has_positions_for_is_refused(tiny, encoded):
-    text, token_mask, vision, frame_mask, _, _ = given(encoded)
+    text, token_mask, clips = given(encoded)
+    vision, frame_mask = clips["vision"]
     long = torch.cat([vision, vision], dim=1), torch.cat([frame_mask, frame_mask], dim=1)
     with pytest.raises(
         ValueError, match="vision: 6 positions after 8 do not fit: it has room for 3"
     ):
-        tiny.captioner(text, token_mask, *long, None, None)
+        tiny.captioner(text, token_mask, encoded_clips(*long, None, None))
 
 
 def test_captioning_runs_under_autocast(tiny, encoded):
@@ -102,27 +106,27 @@ def test_words_are_chosen_by_logits_in_float32(tiny):
         assert (found - head(x)).abs().max() < 0.1
 
 
-def greedy(model, *seen_and_heard, max_words):
-    captions = decode(model, *seen_and_heard, GREEDY, max_words)
+def greedy(model, clips, max_words):
+    captions = decode(model, clips, GREEDY, max_words)
     return [caption.ids for caption in captions]
 
 
 def test_greedy_words_are_the_likeliest_ones(tiny, encoded):
     """Each word is the argmax of teacher forcing on the words before it; twice the same."""
-    seen_and_heard = given(encoded)[2:]
-    captions = greedy(tiny, *seen_and_heard, max_words=4)
-    assert captions == greedy(tiny, *seen_and_heard, max_words=4)
+    clips = given(encoded)[2]
+    captions = greedy(tiny, clips, max_words=4)
+    assert captions == greedy(tiny, clips, max_words=4)
     assert [len(caption) for caption in captions] == [4] * 4  # a random model rarely ends
     tokens = torch.tensor([[SOT, *caption] for caption in captions])
     with torch.inference_mode():
         words = tiny.encode_text(tokens)[0], torch.ones_like(tokens, dtype=torch.bool)
-        likeliest = tiny.captioner(*words, *seen_and_heard).argmax(dim=-1)
+        likeliest = tiny.captioner(*words, clips).argmax(dim=-1)
     assert likeliest[:, :-1].tolist() == captions
 
 
 def test_greedy_does_not_depend_on_the_batch(tiny, encoded):
-    together = greedy(tiny, *given(encoded)[2:], max_words=4)
-    alone = [greedy(tiny, *given(encoded, rows=[i])[2:], max_words=4)[0] for i in range(4)]
+    together = greedy(tiny, given(encoded)[2], max_words=4)
+    alone = [greedy(tiny, given(encoded, rows=[i])[2], max_words=4)[0] for i in range(4)]
     assert alone == together
 
 
@@ -130,6 +134,6 @@ def test_greedy_refuses_a_model_that_is_training(tiny, encoded):
     tiny.train()
     try:
         with pytest.raises(ValueError, match="model.eval"):
-            greedy(tiny, *given(encoded)[2:], max_words=2)
+            greedy(tiny, given(encoded)[2], max_words=2)
     finally:
         tiny.eval()

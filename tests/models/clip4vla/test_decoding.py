@@ -3,6 +3,7 @@ import dataclasses
 
 import pytest
 import torch
+from encoded_clips import encoded_clips
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Inputs, Model
@@ -11,6 +12,7 @@ from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoding import GREEDY, RELEASED, Decoding, decode
 from clip4vla.models.clip4vla.joint import Kind, Part
 from clip4vla.models.clip4vla.steps import CachedSteps, EncodedSteps
+from clip4vla.models.common.encoded import Sequence, each
 
 BEAM = Decoding(beams=3, length_penalty=0.5)
 WAYS = [GREEDY, BEAM, Decoding(method="sampling", top_p=0.9)]
@@ -41,7 +43,7 @@ def given(clips):
     """vision [4, 3, D], mask, audio [4, 3, D], mask: with padding, and one silent clip."""
     generator = torch.Generator().manual_seed(7)
     vision, audio = (torch.randn(4, 3, 64, generator=generator) for _ in range(2))
-    return vision, clips["frame_mask"], audio, clips["audio_mask"]
+    return encoded_clips(vision, clips["frame_mask"], audio, clips["audio_mask"])
 
 
 def generators(rows=range(4)):
@@ -50,8 +52,8 @@ def generators(rows=range(4)):
 
 def write(model, given, decoding, rows=None, max_words=7):
     rows = list(range(4)) if rows is None else rows
-    given = [x if x is None else x[rows] for x in given]
-    return decode(model, *given, decoding, max_words, generators(rows))
+    given = each(given, lambda x: x[rows])
+    return decode(model, given, decoding, max_words, generators(rows))
 
 
 def same(ours, theirs, tolerance=1e-4):
@@ -75,8 +77,8 @@ def test_cached_logits_are_exact(models, given, style):
     The hypotheses are shuffled at each step, as a beam search shuffles them, and one clip leaves.
     """
     model = copy.deepcopy(models[style]).double()
-    given = [x.double() if x.is_floating_point() else x for x in given]
-    steps = CachedSteps(model, *given, 15), EncodedSteps(model, *given, "fixed")
+    given = each(given, lambda x: x.double() if x.is_floating_point() else x)
+    steps = CachedSteps(model, given, 15), EncodedSteps(model, given, "fixed")
     generator = torch.Generator().manual_seed(1)
     tokens = torch.full((4, 3, 1), SOT)
     parents = torch.zeros(4, 3, dtype=torch.int64)
@@ -109,26 +111,23 @@ def test_a_caption_does_not_depend_on_padding(models, given, decoding):
     (Vision's tail can, too, but with sliding positions audio would move.)
     """
     whole = write(models["clip"], given, decoding)
-    vision, vision_mask, audio, audio_mask = given
-    noisy = [
-        (x + 100 * ~mask[..., None], mask)
-        for x, mask in ((vision, vision_mask), (audio, audio_mask))
-    ]
-    same(write(models["clip"], [*noisy[0], *noisy[1]], decoding), whole)
+    vision, vision_mask, audio, audio_mask = *given["vision"], *given["audio"]
+    noisy = {name: Sequence(x + 100 * ~mask[..., None], mask) for name, (x, mask) in given.items()}
+    same(write(models["clip"], noisy, decoding), whole)
     assert not audio_mask[3, 1:].any()
     alone = [vision[[3]], vision_mask[[3]], audio[[3], :1], audio_mask[[3], :1]]
-    same(decode(models["clip"], *alone, decoding, 7), whole[3:])
+    same(decode(models["clip"], encoded_clips(*alone), decoding, 7), whole[3:])
 
 
 def test_a_masked_modality_is_the_same_as_none(models, given):
-    vision, vision_mask, _, audio_mask = given
-    silent = [*given[:3], torch.zeros_like(audio_mask)]
+    audio, audio_mask = given["audio"]
+    silent = given | {"audio": Sequence(audio, torch.zeros_like(audio_mask))}
     for decoding in (BEAM, RELEASED):
         same(
             write(models["clip"], silent, decoding),
-            write(models["clip"], [vision, vision_mask, None, None], decoding),
+            write(models["clip"], {"vision": given["vision"]}, decoding),
         )
-    unseen = write(models["clip"], [None, None, *given[2:]], BEAM)
+    unseen = write(models["clip"], {"audio": given["audio"]}, BEAM)
     assert [c.ids for c in unseen] != [c.ids for c in write(models["clip"], given, BEAM)]
 
 
@@ -144,7 +143,7 @@ def test_the_score_is_that_of_teacher_forcing(models, given):
         tokens = torch.tensor([[SOT, *caption.ids, *([EOT] if ended else [])]])
         with torch.inference_mode():
             words = model.encode_text(tokens[:, :-1])[0], torch.ones_like(tokens[:, :-1]).bool()
-            logits = model.captioner(*words, *(x[[index]] for x in given))
+            logits = model.captioner(*words, each(given, lambda x: x[[index]]))  # noqa: B023
         chosen = logits.log_softmax(-1).gather(2, tokens[:, 1:, None]).sum()
         length = tokens.shape[1] - 1
         assert caption.score == pytest.approx(chosen.item() / length**0.5, abs=1e-4)
@@ -153,8 +152,8 @@ def test_the_score_is_that_of_teacher_forcing(models, given):
 def test_sliding_positions_follow_the_words(models, given):
     """Facts 8.3: a sequence of words, vision and audio without a gap, whatever the step."""
     model = models["clip"]
-    vision, vision_mask, audio, audio_mask = given
-    sliding, fixed = (EncodedSteps(model, *given, kind) for kind in ("sliding", "fixed"))
+    vision, vision_mask, audio, audio_mask = *given["vision"], *given["audio"]
+    sliding, fixed = (EncodedSteps(model, given, kind) for kind in ("sliding", "fixed"))
     tokens = torch.randint(1, 49000, (4, 1, 8), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         for length in (2, 8):
@@ -176,12 +175,12 @@ def test_sliding_positions_follow_the_words(models, given):
 
 def test_sampling_depends_on_its_generators_alone(models, given):
     sampling = Decoding(method="sampling", temperature=2.0)
-    first = decode(models["clip"], *given, sampling, 7, generators())
+    first = decode(models["clip"], given, sampling, 7, generators())
     torch.manual_seed(1)
-    assert decode(models["clip"], *given, sampling, 7, generators()) == first
-    assert decode(models["clip"], *given, sampling, 7, generators(range(4, 8))) != first
+    assert decode(models["clip"], given, sampling, 7, generators()) == first
+    assert decode(models["clip"], given, sampling, 7, generators(range(4, 8))) != first
     with pytest.raises(ValueError, match="one generator per clip"):
-        decode(models["clip"], *given, sampling, 7)
+        decode(models["clip"], given, sampling, 7)
 
 
 def test_decoding_runs_under_autocast(models, given):
@@ -211,6 +210,6 @@ def test_options_that_make_no_sense_are_refused(options, message):
 def test_what_cannot_be_decoded_is_refused(models, given):
     model = models["clip"]
     with pytest.raises(ValueError, match="max_words is 9; the captioner has 1 to 8"):
-        decode(model, *given, BEAM, 9)
+        decode(model, given, BEAM, 9)
     with pytest.raises(ValueError, match="vision, audio or both"):
-        decode(model, None, None, None, None, BEAM, 7)
+        decode(model, {}, BEAM, 7)

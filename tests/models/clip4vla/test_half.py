@@ -91,7 +91,7 @@ def test_the_file_holds_half_weights_and_reads_back_widened(manifests, pretraine
     for name, parameter in model.named_parameters():
         assert parameter.dtype is torch.float32
         assert torch.equal(parameter, found[name].float())
-    around = train_module.Surroundings(
+    around = train_module.External(
         train_module.Caches(manifests), None, {}, None, torch.device("cpu"), 1
     )
     begun = train_module.set_up(pretrain(trainable="all", optimiser=half()), around).task.model

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from encoded_clips import encoded_clips
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.common.encoded import Sequence, each
 
 D, SCALE = 32, 100.0
 CLOSE = {"rtol": 0.0, "atol": 1e-3}  # of similarities of size 100: 1e-5 of their size
@@ -42,13 +44,13 @@ def clips(number=7, texts=9, seed=1):
     audio_mask = torch.rand(number, 4, generator=generator) < 0.5
     vision_mask[0] = audio_mask[0] = False  # a clip with nothing
     vision_mask[1] = audio_mask[1] = True
-    return text, torch.arange(8) < words, vision, vision_mask, audio, audio_mask
+    clip = encoded_clips(vision, vision_mask, audio, audio_mask)
+    return text, torch.arange(8) < words, clip
 
 
 def without(arguments, modality):
-    text, words, *clip = arguments
-    gone = {"vision": [0, 1], "audio": [2, 3], None: []}[modality]
-    return text, words, *(None if i in gone else x for i, x in enumerate(clip))
+    text, words, clip = arguments
+    return text, words, {name: sequence for name, sequence in clip.items() if name != modality}
 
 
 @pytest.mark.parametrize("modality", [None, "vision", "audio"])
@@ -64,10 +66,10 @@ def test_local_to_local_equals_the_padded_computation(name, modality):
 @pytest.mark.parametrize("modality", [None, "vision", "audio"])
 @pytest.mark.parametrize("name", FUSIONS)
 def test_tight_equals_the_padded_computation(name, modality):
-    text, _, *clip = without(clips(), modality)
+    text, _, clip = without(clips(), modality)
     with torch.inference_mode():
-        padded = FUSIONS[name].tight(text[:, 0], *clip, SCALE)
-        ours = score_pairs(FUSIONS[name], text[:, 0], None, *clip, SCALE)
+        padded = FUSIONS[name].tight(text[:, 0], clip, SCALE)
+        ours = score_pairs(FUSIONS[name], text[:, 0], None, clip, SCALE)
     assert torch.allclose(ours, padded, **CLOSE)
     assert padded.std() > 1.0
 
@@ -92,21 +94,25 @@ def test_any_texts_and_clips(number, texts, seed, block_tokens):
 
 
 def test_order_and_company_do_not_matter():
-    text, words, *clip = clips()
-    whole = score_pairs(FUSIONS["clip"], text, words, *clip, SCALE)
+    text, words, clip = clips()
+    whole = score_pairs(FUSIONS["clip"], text, words, clip, SCALE)
     rows, columns = [8, 3, 5], [6, 0, 2, 4]
-    part = score_pairs(FUSIONS["clip"], text[rows], words[rows], *(x[columns] for x in clip), SCALE)
+    some = each(clip, lambda x: x[columns])
+    part = score_pairs(FUSIONS["clip"], text[rows], words[rows], some, SCALE)
     assert torch.allclose(part, whole[rows][:, columns], **CLOSE)
 
 
 def test_padding_is_not_read_and_can_be_left_away():
-    text, words, vision, vision_mask, audio, audio_mask = clips()
+    text, words, clip = clips()
     whole = score_pairs(FUSIONS["clip"], *clips(), SCALE)
-    noise = [x + 1e3 * ~mask[..., None] for x, mask in
-             ((text, words), (vision, vision_mask), (audio, audio_mask))]  # fmt: skip
-    noisy = noise[0], words, noise[1], vision_mask, noise[2], audio_mask
+
+    def noise(x, mask):
+        return Sequence(x + 1e3 * ~mask[..., None], mask)
+
+    noisy = noise(text, words).features, words, {name: noise(*x) for name, x in clip.items()}
     assert torch.allclose(score_pairs(FUSIONS["clip"], *noisy, SCALE), whole, **CLOSE)
-    deaf = [*clips()[:5], torch.zeros_like(audio_mask)]
+    audio, audio_mask = clip["audio"]
+    deaf = text, words, clip | {"audio": Sequence(audio, torch.zeros_like(audio_mask))}
     sight = without(clips(), "audio")
     assert torch.allclose(
         score_pairs(FUSIONS["clip"], *deaf, SCALE),
@@ -129,11 +135,11 @@ def test_no_block_is_larger_than_allowed(monkeypatch):
 
 
 def test_what_cannot_be_scored_is_refused():
-    text, words, *clip = clips()
+    text, words, clip = clips()
     with pytest.raises(ValueError, match="first token of every text"):
-        score_pairs(FUSIONS["clip"], text, ~words, *clip, SCALE)
+        score_pairs(FUSIONS["clip"], text, ~words, clip, SCALE)
     with pytest.raises(ValueError, match="fusion.eval"):
-        score_pairs(fusion().train(), text, words, *clip, SCALE)
+        score_pairs(fusion().train(), text, words, clip, SCALE)
 
 
 def test_pairs_are_scored_under_autocast():

@@ -9,12 +9,14 @@ otherwise for other shapes: results agree to 2e-5 of the largest.
 
 import pytest
 import torch
+from encoded_clips import encoded_clips
 
 from clip4vla.config.sections import Inputs, Model
 from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoding import GREEDY, Decoding, decode
 from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.common.encoded import Sequence
 from clip4vla.models.common.pooling import masked_mean, normalise, pool
 from clip4vla.models.common.similarity import similarities
 
@@ -105,7 +107,7 @@ def rows(given, index):
 def encoded(model, given):
     vision = model.encode_vision(given["frames"], given["frame_mask"])
     audio = model.encode_audio(given["audio"], given["audio_mask"], given["share"])
-    return vision, given["frame_mask"], audio, given["audio_mask"]
+    return encoded_clips(vision, given["frame_mask"], audio, given["audio_mask"])
 
 
 def text(models, given):
@@ -113,19 +115,19 @@ def text(models, given):
 
 
 def vision(models, given):
-    return pool(*encoded(models["probe"], given)[:2])
+    return pool(*encoded(models["probe"], given)["vision"])
 
 
 def audio(models, given):
-    return pool(*encoded(models["probe"], given)[2:])
+    return pool(*encoded(models["probe"], given)["audio"])
 
 
 def mean(models, given):
-    return masked_mean(*encoded(models["probe"], given)[2:])
+    return masked_mean(*encoded(models["probe"], given)["audio"])
 
 
 def probe(models, given):
-    return models["probe"].probe(*encoded(models["probe"], given))
+    return models["probe"].probe(encoded(models["probe"], given))
 
 
 def scored(found):
@@ -147,7 +149,7 @@ def gate(kind):
     def result(models, given):
         model = models[kind]
         clip = encoded(model, given)
-        pooled = pool(*clip[:2]), pool(*clip[2:])
+        pooled = pool(*clip["vision"]), pool(*clip["audio"])
         return scored(model.gate(normalise(query(model)[1]), *pooled, SCALE))
 
     return result
@@ -157,8 +159,8 @@ def global_to_local(style):
     def result(models, given):
         model = models[f"fusion {style}"]
         clip = encoded(model, given)
-        seen, heard = model.fusion.global_to_local(*clip)
-        pooled = pool(seen, clip[1]), pool(heard, clip[3])
+        mixed = model.fusion.global_to_local(clip)
+        pooled = pool(*mixed["vision"]), pool(*mixed["audio"])
         return scored(similarities(normalise(query(model)[1]), *pooled, SCALE))
 
     return result
@@ -171,9 +173,9 @@ def pairs(style, method, evaluated):
         local = method == "local_to_local"
         texts = (words, QUERIES != PAD) if local else (end, None)
         if evaluated:
-            return score_pairs(model.fusion, *texts, *clip, SCALE).T / SCALE
+            return score_pairs(model.fusion, *texts, clip, SCALE).T / SCALE
         texts = texts if local else texts[:1]
-        return getattr(model.fusion, method)(*texts, *clip, SCALE).T / SCALE
+        return getattr(model.fusion, method)(*texts, clip, SCALE).T / SCALE
 
     return result
 
@@ -184,9 +186,7 @@ def caption_logits(style):
     def result(models, given):
         model = models[f"captioner {style}"]
         tokens = given["tokens"]
-        logits = model.captioner(
-            model.encode_text(tokens)[0], tokens != PAD, *encoded(model, given)
-        )
+        logits = model.captioner(model.encode_text(tokens)[0], tokens != PAD, encoded(model, given))
         return logits[torch.arange(len(tokens)), (tokens != PAD).sum(1) - 1]
 
     return result
@@ -204,10 +204,10 @@ def apart(model, clip):
     blank = {name: torch.zeros_like(value) for name, value in rows(clips(0), [0]).items()}
     blank["frame_mask"][:, :1] = blank["audio_mask"][:, :1] = True
     usual = encoded(model, blank)
-    return [
-        x if x is None or x.dtype == torch.bool else 30.0 * (x - usual[i][:, :1])
-        for i, x in enumerate(clip)
-    ]
+    return {
+        name: Sequence(30.0 * (x - usual[name].features[:, :1]), mask)
+        for name, (x, mask) in clip.items()
+    }
 
 
 def captions(style, name):
@@ -215,7 +215,7 @@ def captions(style, name):
 
     def result(models, given):
         model = models[f"captioner {style}"]
-        found = decode(model, *apart(model, encoded(model, given)), DECODINGS[name], 6)
+        found = decode(model, apart(model, encoded(model, given)), DECODINGS[name], 6)
         return torch.tensor([[*caption.ids, *[-1] * (6 - len(caption.ids))] for caption in found])
 
     return result
@@ -338,7 +338,7 @@ def test_fully_masked_audio_is_the_same_as_none(models, name, monkeypatch):
     given, whole = masked(clips(0), "audio"), encoded
     with torch.no_grad():
         ours = RESULTS[name](models, given)
-        monkeypatch.setitem(globals(), "encoded", lambda *both: (*whole(*both)[:2], None, None))
+        monkeypatch.setitem(globals(), "encoded", lambda *both: {"vision": whole(*both)["vision"]})
         same(ours, RESULTS[name](models, given))
 
 

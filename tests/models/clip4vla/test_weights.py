@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Model
-from clip4vla.models.clip4vla import weights
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.weights import load_into, read_metadata, save_model
+from clip4vla.models.common import tensor_files
 
 TINY = {"architecture": "tiny", "weights": None}
 
@@ -67,7 +67,7 @@ def test_what_safetensors_refuses_is_no_failure_of_the_disk(tmp_path, monkeypatc
         ("I/O error: No space left on device (os error 28)", OSError),
         ("header too large", SafetensorError),
     ):
-        monkeypatch.setattr(weights, "save_file", lambda *_, m=message, **__: throw(m))
+        monkeypatch.setattr(tensor_files, "save_file", lambda *_, m=message, **__: throw(m))
         with pytest.raises(kind) as failed:
             save_model(tmp_path / "model.safetensors", build(), {})
         assert getattr(failed.value, "errno", None) in (None, errno.ENOSPC)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from encoded_clips import encoded_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,11 +81,11 @@ def test_the_probe_averages_the_modalities_that_a_clip_has(probe):
     vision, audio = some(1, 2, 3, 6), some(2, 2, 2, 6)
     seen = torch.ones(2, 3, dtype=torch.bool)
     heard = torch.tensor([[True, False], [False, False]])
-    ours = probe(vision, seen, audio, heard)
+    ours = probe(encoded_clips(vision, seen, audio, heard))
     both = (vision[0].mean(0) + audio[0, 0]) / 2
     assert torch.allclose(ours[0], probe.linear(probe.norm(both)), atol=1e-6)
-    assert torch.allclose(ours[1], probe(vision, seen, None, None)[1], atol=1e-6)
-    only_audio = probe(None, None, audio, heard)
+    assert torch.allclose(ours[1], probe(encoded_clips(vision, seen, None, None))[1], atol=1e-6)
+    only_audio = probe(encoded_clips(None, None, audio, heard))
     assert torch.allclose(only_audio[0], probe.linear(probe.norm(audio[0, 0])), atol=1e-6)
 
 

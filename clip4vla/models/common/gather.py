@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from clip4vla.training.features import Features, padded
+from clip4vla.models.common.batch_features import Features, padded
 
 
 def world_size() -> int:
@@ -21,7 +21,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def own_rows(count: int) -> slice:
+def local_rows(count: int) -> slice:
     """This rank's part of the `count` clips of a global batch."""
     world = world_size()
     size = count // world
@@ -108,5 +108,5 @@ class _Gather(torch.autograd.Function):
             if needed:
                 gradient = gradient.clone(memory_format=torch.contiguous_format)
                 dist.all_reduce(gradient)
-            own.append(gradient[own_rows(len(gradient))] if needed else None)
+            own.append(gradient[local_rows(len(gradient))] if needed else None)
         return tuple(own)

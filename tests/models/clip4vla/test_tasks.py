@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from encoded_clips import encoded_clips
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 from torch.nn.functional import cross_entropy, log_softmax
 
 from clip4vla.config.sections import Objective
-from clip4vla.inference.features import encode_clips
 from clip4vla.loading.tokenizer import END, PAD, START, tokenize
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.models.common.pooling import normalise, pool
-from clip4vla.training.task import CaptionTask, PretrainTask, RetrievalTask
 
 WORDS = ["a dog", "two red cars", "rain"]
 
@@ -68,7 +68,7 @@ def test_retrieval_contrasts_the_modalities_it_has(model, batch, pooled, modalit
     if symmetric:
         expected = (expected + diagonal(logits.T)) / 2
     objective = Objective(scale=20.0, symmetric=symmetric)
-    task = RetrievalTask(model, finetune(modalities=modalities, objective=objective), None)
+    task = RetrievalTask(model, finetune(modalities=modalities, objective=objective))
     assert task.loss(batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -157,7 +157,7 @@ def test_retrieval_knows_the_temperature_and_several_positives(model, batch, poo
         model.logit_scale.fill_(20.0).log_()
     given = {"temperature": "learnable", "symmetric": False, "multi_positive": True}
     run = finetune(modalities=["vision"], objective=Objective(**given))
-    loss, terms = RetrievalTask(model, run, None).loss({**batch, "clip_id": ["x", "y", "x"]})
+    loss, terms = RetrievalTask(model, run).loss({**batch, "clip_id": ["x", "y", "x"]})
     same = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).bool()
     expected = -log_softmax(20 * text @ vision.T, dim=1)[same].mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
@@ -167,7 +167,7 @@ def test_retrieval_knows_the_temperature_and_several_positives(model, batch, poo
 
 def caption_loss(model, batch, **given):
     with torch.no_grad():
-        return CaptionTask(model, finetune("captioning", **given), None).loss(batch)[0].item()
+        return CaptionTask(model, finetune("captioning", **given)).loss(batch)[0].item()
 
 
 def test_captioning_predicts_the_next_token_and_ignores_pads(model, batch):
@@ -181,8 +181,9 @@ def test_captioning_predicts_the_next_token_and_ignores_pads(model, batch):
             ids = tokens[row][tokens[row] != PAD]
             given = ids[None, :-1]
             features, _ = model.encode_text(given)
-            seen = [x[row : row + 1] for x in (vision, batch["frame_mask"], audio, sound[1])]
-            logits = model.captioner(features, torch.ones_like(given).bool(), *seen)[0]
+            alone = [x[row : row + 1] for x in (vision, batch["frame_mask"], audio, sound[1])]
+            mask = torch.ones_like(given).bool()
+            logits = model.captioner(features, mask, encoded_clips(*alone))[0]
             assert ids[-1] == END
             total += cross_entropy(logits, ids[1:], reduction="sum").item()
             count += len(ids) - 1
@@ -192,9 +193,9 @@ def test_captioning_predicts_the_next_token_and_ignores_pads(model, batch):
 
 def test_captioning_counts_its_targets(model, batch):
     words = [3, 4, 2]  # with the end: a dog; two red cars; rain
-    assert CaptionTask(model, finetune("captioning"), None).targets(batch) == sum(words)
+    assert CaptionTask(model, finetune("captioning")).targets(batch) == sum(words)
     padded = finetune("captioning", pad_loss=True)
-    assert CaptionTask(model, padded, None).targets(batch) == 3 * (INPUTS.max_words - 1)
+    assert CaptionTask(model, padded).targets(batch) == 3 * (INPUTS.max_words - 1)
 
 
 @pytest.mark.parametrize("max_words", [32, 48])
@@ -211,7 +212,7 @@ def test_a_released_caption_is_read_and_predicted_at_every_position(batch, monke
         read.append([START, *kept, *pads])
         wanted.append([*kept, END, *pads])
     long = batch | {"tokens": tokenize(texts, inputs.caption_tokens)}
-    task = CaptionTask(model, finetune("captioning", inputs=inputs, pad_loss=True), None)
+    task = CaptionTask(model, finetune("captioning", inputs=inputs, pad_loss=True))
     assert task.targets(long) == 3 * max_words
     seen = []
     real = model.encode_text
@@ -219,9 +220,9 @@ def test_a_released_caption_is_read_and_predicted_at_every_position(batch, monke
     with torch.no_grad():
         found = task.loss(long)[0].item()
         assert seen[0].tolist() == read
-        clip = encode_clips(model, long, ["vision", "audio"])
+        clip = model.encode_clips(long, ["vision", "audio"])
         tokens = torch.tensor(read)
-        logits = model.captioner(real(tokens)[0], tokens != PAD, *clip)
+        logits = model.captioner(real(tokens)[0], tokens != PAD, clip)
         expected = cross_entropy(logits.flatten(0, 1), torch.tensor(wanted).flatten()).item()
     assert found == pytest.approx(expected, rel=1e-5)
 

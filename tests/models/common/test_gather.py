@@ -11,11 +11,13 @@ from gradient_cases import assert_equal, chunks_of, cut, gradients, in_double, m
 from torch import nn
 
 from clip4vla.config.sections import Optimiser
-from clip4vla.training.gather import average_gradients, gather, own_rows, summed, world_size
+from clip4vla.models.common.gather import average_gradients, gather, local_rows, summed, world_size
 from clip4vla.training.optimiser import Updates
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["clip4vla.training.task", "clip4vla.checkpoints.initial_weights"])
+PROCESSES.set_forkserver_preload(
+    ["clip4vla.models.clip4vla.tasks", "clip4vla.checkpoints.initial_weights"]
+)
 WHOLE = (
     "stage 1",
     "stage 2, every term",
@@ -145,7 +147,7 @@ def odd_ends(rank, world):
     return {
         "whole": {name: x.detach() for name, x in whole.items()},
         "gradient": features["words"].grad,
-        "rows": list(range(2 * world)[own_rows(2 * world)]),
+        "rows": list(range(2 * world)[local_rows(2 * world)]),
         "message": message,
         "averaged": [p.grad for p in module.parameters()],
         "sum": summed(torch.tensor(rank + 1)),
@@ -172,4 +174,4 @@ def test_one_process_needs_no_group():
     features = {"x": torch.ones(2, 3)}
     assert world_size() == 1
     assert gather(features) is features
-    assert own_rows(5) == slice(0, 5)
+    assert local_rows(5) == slice(0, 5)

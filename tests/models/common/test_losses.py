@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clip4vla.training.losses import contrast, intra_modal, nce
+from clip4vla.models.common.losses import contrast, intra_modal, nce
 
 
 def unit(rows, dim, seed):

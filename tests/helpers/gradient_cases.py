@@ -9,8 +9,8 @@ from clip4vla.checkpoints.initial_weights import starting_model
 from clip4vla.config.sections import Objective
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.training.gradients import backward
-from clip4vla.training.task import CaptionTask, PretrainTask, RetrievalTask
 
 CPU = torch.device("cpu")
 WORDS = ["a dog", "two red cars on a road", "rain", "wind and rain", "a dog", "one", "", "two cats"]
@@ -55,7 +55,7 @@ def make_task(name, train=False, dtype=torch.float64):
     set_trainable(model, what, run.freeze, run.objective.temperature)
     if run.stage == "pretrain":
         return PretrainTask(model, run)
-    return (CaptionTask if run.task == "captioning" else RetrievalTask)(model, run, None)
+    return (CaptionTask if run.task == "captioning" else RetrievalTask)(model, run)
 
 
 @functools.cache

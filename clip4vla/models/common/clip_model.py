@@ -1,0 +1,53 @@
+"""What every family's model can do."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clip4vla.config.sections import Decoding, Modality
+from clip4vla.models.common.encoded import Encoded
+from clip4vla.models.common.task import Batch
+
+
+class ClipModel(nn.Module, ABC):
+    """A model of texts and clips."""
+
+    @abstractmethod
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of every token [B, L, D] and of the whole text [B, D]."""
+
+    @abstractmethod
+    def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
+        """Return the features of a batch's clips, one sequence for each modality."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """D, the width of every feature."""
+
+    @abstractmethod
+    def write_captions(
+        self,
+        clips: Encoded,
+        decoding: Decoding,
+        max_words: int,
+        generators: Sequence[torch.Generator],
+    ) -> list[list[int]]:
+        """Return the token ids of a caption for every clip, without start and end.
+
+        max_words: most tokens, the end included. generators: one for each clip, for sampling.
+        """
+
+    @abstractmethod
+    def part_hash(self, part: str) -> str:
+        """Return a hash of everything that decides what a part computes."""
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """Return the blocks that `torch.compile` may compile one by one."""
+
+    @abstractmethod
+    def checkpointed(self) -> list[nn.Module]:
+        """Return the stacks of blocks whose `grad_checkpointing` saves memory."""

@@ -1,0 +1,25 @@
+"""Parts of a model: the first level of its parameters' names, such as `text` or `vision`."""
+
+import hashlib
+from typing import Any
+
+from torch import nn
+
+from clip4vla.common.files import canonical_json
+
+
+def learning_parts(model: nn.Module) -> set[str]:
+    """Return the parts (text, vision, audio, ...) in which a parameter learns."""
+    return {name.split(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def part_hash(part: nn.Module, about: dict[str, Any]) -> str:
+    """Return the sha256 of a part's tensors and of `about`, which they do not show.
+
+    Equal weights have equal hashes, wherever they came from.
+    """
+    digest = hashlib.sha256((canonical_json(about) + "\n").encode())
+    for name, tensor in sorted(part.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,162 @@
+"""How a training is validated: scores of the validation clips, the same for every model family."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from clip4vla.config.run import Finetune
+from clip4vla.inference.captioning import generate
+from clip4vla.inference.features import ClipFeatures
+from clip4vla.inference.gallery import Gallery
+from clip4vla.inference.probe import predict
+from clip4vla.loading.loader import WHOLE, Part
+from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.metrics.captions import score_captions
+from clip4vla.metrics.classification import accuracy
+from clip4vla.metrics.text_clip import captions_of, directions, score_retrieval, similarity_name
+from clip4vla.models.common.clip_model import ClipModel
+
+BEST_OF_THREE = "best_of_three_R1"
+
+
+class Validation(Protocol):
+    """Scores of a model in evaluation mode. `selects`: the metric of which more is better."""
+
+    @property
+    def selects(self) -> str:
+        """The name of the metric that selects an epoch; "" where nothing is scored."""
+
+    def part(self) -> list[Any]:
+        """Return what this rank makes of its part of the clips; it goes to the first rank."""
+
+    def scores(self, parts: list[Any]) -> dict[str, float]:
+        """Return the metrics, from the parts of all ranks."""
+
+
+class NoValidation:
+    """Nothing is scored: pre-training (facts 6.3), or no validation clips."""
+
+    selects = ""
+
+    def part(self) -> list[Any]:
+        """Return nothing."""
+        return []
+
+    def scores(self, parts: list[Any]) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
+
+@dataclass(frozen=True)
+class ClipsToScore:
+    """Clips to score (one sample each), and where a rank encodes its part of them."""
+
+    samples: ClipSamples
+    device: torch.device
+    workers: int
+    part: Part = WHOLE
+
+
+@dataclass(frozen=True)
+class RetrievalValidation:
+    """Recalls and ranks of both directions. pairs: (clip, caption) items."""
+
+    model: ClipModel
+    run: Finetune
+    clips: ClipsToScore
+    pairs: Sequence[Item]
+
+    @property
+    def selects(self) -> str:
+        """R@1 of text -> clip; selection as in the paper takes the best of three (facts 7.5)."""
+        if self.run.selection == "best_test_as_paper":
+            return BEST_OF_THREE
+        return f"{directions(self.run.modalities)[0]}_R1"
+
+    def part(self) -> list[Any]:
+        """Return this rank's part of the clips, encoded."""
+        return self._gallery().encoded(self.clips.part)
+
+    def scores(self, parts: list[Any]) -> dict[str, float]:
+        """Return recalls and ranks, and the largest R@1 of t_va, t_v and t_a where it selects."""
+        gallery, modalities = self._gallery(), self.run.modalities
+        captions, targets = captions_of(self.pairs, gallery.clip_ids)
+        views = gallery.views(captions, parts)
+        own = views.pop(similarity_name(modalities))
+        scores = score_retrieval(own, targets, gallery.clip_ids, modalities)[0]
+        if self.run.selection == "best_test_as_paper":
+            recall = f"{directions(modalities)[0]}_R1"
+            others = [
+                score_retrieval(blocks, targets, gallery.clip_ids, modalities)[0][recall]
+                for blocks in views.values()
+            ]
+            scores[BEST_OF_THREE] = max([scores[recall], *others])
+        return scores
+
+    def _gallery(self) -> Gallery:
+        return Gallery(
+            model=self.model,
+            samples=self.clips.samples,
+            run=self.run,
+            scale=self.run.objective.scale,
+            device=self.clips.device,
+            workers=self.clips.workers,
+        )
+
+
+@dataclass(frozen=True)
+class CaptionValidation:
+    """BLEU, ROUGE-L and CIDEr; METEOR is left to the final evaluation. references: by clip."""
+
+    model: ClipModel
+    run: Finetune
+    clips: ClipsToScore
+    references: dict[str, list[str]]
+    selects: str = "CIDEr"
+
+    def part(self) -> list[tuple[str, str]]:
+        """Return captions (clip, text) of this rank's part of the clips.
+
+        Greedy ones; as the evaluation writes them for selection as in the paper.
+        """
+        captions = generate(
+            self.model,
+            self.clips.samples,
+            self.run.modalities,
+            self.clips.device,
+            self.clips.workers,
+            decoding=self.run.decoding,
+            part=self.clips.part,
+        )
+        return list(captions.items())
+
+    def scores(self, parts: list[tuple[str, str]]) -> dict[str, float]:
+        """Return the caption metrics."""
+        written = dict(parts)
+        ids = [clip_id for clip_id, _, _ in self.clips.samples.items]
+        captions = {clip_id: written[clip_id] for clip_id in ids}
+        references = {clip_id: self.references[clip_id] for clip_id in ids}
+        return score_captions(captions, references, {"val": ids}, with_meteor=False)["val"]
+
+
+@dataclass(frozen=True)
+class ClassificationValidation:
+    """Accuracy of a probe on features that were computed once; every rank has all of them."""
+
+    model: ClipModel
+    classes: list[str]
+    features: ClipFeatures
+    labels: list[str]
+    device: torch.device
+    selects: str = "accuracy"
+
+    def part(self) -> list[Any]:
+        """Return nothing."""
+        return []
+
+    def scores(self, parts: list[Any]) -> dict[str, float]:
+        """Return the accuracy in percent."""
+        predicted = predict(self.model, self.features, self.classes, self.device)
+        return {"accuracy": accuracy(self.labels, predicted)}

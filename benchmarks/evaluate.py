@@ -112,7 +112,7 @@ def blocks_of(texts, clips):
     from clip4vla.inference.gallery import product_blocks
 
     texts, clips = torch.from_numpy(texts), torch.from_numpy(clips)
-    return product_blocks(texts, len(clips), lambda rows: 100.0 * rows @ clips.T)
+    return product_blocks({"text": texts}, len(clips), lambda rows: 100.0 * rows["text"] @ clips.T)
 
 
 def ranked(targets, texts, clips):

@@ -14,6 +14,7 @@ from clip4vla.config.sections import Modality
 from clip4vla.loading.loader import WHOLE, Part, batches_of, in_order
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.loading.tokenizer import tokenize
+from clip4vla.models.common.batch_features import Features, joined
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import normalise, pool
@@ -36,12 +37,34 @@ class ClipFeatures:
     heard: Tensor  # bool [N]
 
 
-def embed_clips(model: ClipModel, samples: ClipSamples, *given, **options) -> ClipFeatures:
-    """Features of every sample, in order; arguments as of `clip_batches`."""
-    return joined_clips(samples, clip_batches(model, samples, *given, **options))
+def embed_clips(
+    model: ClipModel,
+    samples: ClipSamples,
+    modalities: Iterable[Modality],
+    device: torch.device,
+    workers: int,
+    reduce: Callable[[Tensor, Tensor], Tensor] = pool,
+) -> ClipFeatures:
+    """Return features of every sample, in order.
+
+    reduce: from features [B, S, D] and mask [B, S] to [B, D]; `pool`, or `masked_mean`.
+    """
+
+    def reduced(encoded: Encoded) -> Features:
+        return {name: reduce(x, mask) for name, (x, mask) in encoded.items()}
+
+    batches = clip_batches(model, samples, modalities, device, workers, reduced)
+    features = in_order_of_clips(batches)
+    return ClipFeatures(
+        clip_ids=[clip_id for clip_id, _, _ in samples.items],
+        vision=features.get("vision"),
+        audio=features.get("audio"),
+        has_audio=features["has_audio"],
+        heard=features["heard"],
+    )
 
 
-NumberedBatch = tuple[int, dict[str, Tensor]]
+NumberedBatch = tuple[int, Features]
 
 
 @torch.no_grad()
@@ -51,41 +74,30 @@ def clip_batches(
     modalities: Iterable[Modality],
     device: torch.device,
     workers: int,
-    reduce: Callable[[Tensor, Tensor], Tensor] = pool,
-    mix: Callable[[Encoded], Encoded] | None = None,
+    features_of: Callable[[Encoded], Features],
     part: Part = WHOLE,
 ) -> list[NumberedBatch]:
-    """Features of the clips, or of one rank's part of them, by the number of their batch.
+    """Return features of the clips, or of one rank's part of them, by the number of their batch.
 
-    The model is put into evaluation mode. reduce: from features [B, S, D] and mask [B, S] to
-    [B, D]; `pool`, or `masked_mean`. mix: changes what `encode_clips` gives before it is reduced.
+    The model is put into evaluation mode. features_of: from encoded clips to the features that are
+    kept, on the CPU; `has_audio` and `heard` (see `ClipFeatures`) are added.
     """
     model.eval()
-    found = []
+    numbered = []
     for number, batch in batches_of(samples, CLIPS, workers, device, part):
-        batch, features = to_device(batch, device), {}
+        batch = to_device(batch, device)
         with autocast(device, model):
             encoded = model.encode_clips(batch, modalities)
             check_finite(batch["clip_id"], encoded)
-            if mix is not None:
-                encoded = mix(encoded)
-            for name, (sequence, mask) in encoded.items():
-                features[name] = reduce(sequence, mask).cpu()
-        features["has_audio"] = batch["has_audio"].cpu()
-        features["heard"] = batch["audio_mask"].any(1).cpu()
-        found.append((number, features))
-    return found
+            features = features_of(encoded)
+        features |= {"has_audio": batch["has_audio"], "heard": batch["audio_mask"].any(1)}
+        numbered.append((number, {name: x.cpu() for name, x in features.items()}))
+    return numbered
 
 
-def joined_clips(samples: ClipSamples, batches: list[NumberedBatch]) -> ClipFeatures:
-    """All batches of `clip_batches`, from one rank or several, as features in order."""
-    parts = [features for _, features in sorted(batches, key=itemgetter(0))]
-    names = ("vision", "audio", "has_audio", "heard")
-    joined = {
-        name: torch.cat([part[name] for part in parts]) if name in parts[0] else None
-        for name in names
-    }
-    return ClipFeatures([clip_id for clip_id, _, _ in samples.items], **joined)
+def in_order_of_clips(batches: list[NumberedBatch]) -> Features:
+    """Return all batches of `clip_batches`, from one rank or several, as one, in order."""
+    return joined([features for _, features in sorted(batches, key=itemgetter(0))])
 
 
 def check_finite(clip_ids: list[str], encoded: Encoded) -> None:
@@ -100,12 +112,27 @@ def check_finite(clip_ids: list[str], encoded: Encoded) -> None:
 
 
 @torch.no_grad()
-def embed_texts(model: ClipModel, texts: list[str], max_words: int, device: torch.device) -> Tensor:
-    """Normalised end-token features of texts, float32 [Q, D] on the CPU."""
+def text_features(
+    model: ClipModel,
+    texts: list[str],
+    max_words: int,
+    device: torch.device,
+    features_of: Callable[[Tensor], Features],
+) -> Features:
+    """Return features of texts, in order, on the CPU. features_of: from token ids [B, L]."""
     model.eval()
     parts = []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
         tokens = tokenize([texts[i] for i in rows], max_words).to(device)
         with autocast(device, model):
-            parts.append(normalise(model.encode_text(tokens)[1]).cpu())
-    return torch.cat(parts)
+            parts.append({name: x.cpu() for name, x in features_of(tokens).items()})
+    return joined(parts)
+
+
+def embed_texts(model: ClipModel, texts: list[str], max_words: int, device: torch.device) -> Tensor:
+    """Return the normalised features of whole texts, float32 [Q, D] on the CPU."""
+
+    def whole(tokens: Tensor) -> Features:
+        return {"text": normalise(model.encode_text(tokens)[1])}
+
+    return text_features(model, texts, max_words, device, whole)["text"]

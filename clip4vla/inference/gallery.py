@@ -1,7 +1,8 @@
-"""Similarities of all texts with all clips of a split, by the run's fusion (facts 7.1)."""
+"""Similarities of all texts with all clips of a split, by the family's scorer (facts 7.1)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,17 +11,19 @@ from torch.nn.functional import pad
 
 from clip4vla.common.progress import track
 from clip4vla.config.run import Evaluate, Finetune
-from clip4vla.config.sections import GATES, MIXING_FUSIONS
-from clip4vla.inference.features import clip_batches, embed_texts, joined_clips
-from clip4vla.inference.sequences import embed_words, joined_sequences, sequence_batches
+from clip4vla.inference.features import (
+    NumberedBatch,
+    clip_batches,
+    in_order_of_clips,
+    text_features,
+)
 from clip4vla.loading.loader import WHOLE, Part
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.metrics.retrieval import Blocks
-from clip4vla.metrics.text_clip import similarity_name
-from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.pairs import score_pairs
-from clip4vla.models.common.encoded import each
-from clip4vla.models.common.similarity import similarities
+from clip4vla.models.common.batch_features import Features, count_of, rows_of
+from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.scorer import Scorer
+from clip4vla.models.family import family_of
 
 TEXTS = 1024  # in one block of pairs
 CELLS = 1 << 24  # of one block of the similarity matrix: 64 MB
@@ -32,124 +35,116 @@ class Gallery:
     """Clips to search, and how: what validation and evaluation have in common.
 
     scale: 1 / temperature, of the objective or of the evaluation; it changes no rank.
-    texts: features of captions by what made them, for galleries of the same captions to share.
+    texts: features of captions, for galleries of the same captions to share.
     """
 
-    model: CLIP4VLA
+    model: ClipModel
     samples: ClipSamples
     run: Finetune | Evaluate
     scale: float
     device: torch.device
     workers: int
-    texts: dict = field(default_factory=dict)
+    texts: dict[tuple[str, ...], Features] = field(default_factory=dict)
 
     @property
     def clip_ids(self) -> list[str]:
         """The clips, in the order of the columns."""
         return [clip_id for clip_id, _, _ in self.samples.items]
 
-    @property
-    def scores_pairs(self) -> bool:
-        """Whether every pair of a text and a clip passes the joint encoder."""
-        return self.run.model.fusion in ("tight", "local_to_local")
+    @cached_property
+    def scorer(self) -> Scorer:
+        """How the run's family compares texts and clips."""
+        family = family_of(self.run.model.family)
+        return family.scorer(self.model, self.run.model, self.run.modalities)
 
-    def encoded(self, part: Part = WHOLE) -> list:
-        """Numbered batches of encoded clips: all, or the part of one rank."""
-        run, model = self.run, self.model
-        given = model, self.samples, run.modalities, self.device, self.workers
-        if self.scores_pairs:
-            return sequence_batches(*given, part=part)
-        fusion = run.model.fusion
-        mix = model.fusion.mix(fusion) if fusion in MIXING_FUSIONS else None
-        return clip_batches(*given, mix=mix, part=part)
+    def encoded(self, part: Part = WHOLE) -> list[NumberedBatch]:
+        """Return numbered batches of features of the clips: all, or the part of one rank."""
+        return clip_batches(
+            self.model,
+            self.samples,
+            self.run.modalities,
+            self.device,
+            self.workers,
+            features_of=self.scorer.clip_features,
+            part=part,
+        )
 
-    def blocks(self, captions: list[str], encoded: list | None = None) -> Blocks:
-        """Rows of the similarities [Q, N] of captions and clips, float32.
+    def blocks(self, captions: list[str], encoded: list[NumberedBatch] | None = None) -> Blocks:
+        """Return rows of the run's own similarities [Q, N] of captions and clips, float32.
 
-        encoded: what `encoded` gives, of all ranks; made here if None. Precision: encoders may run
-        in half, what scores a pair does not, as it would make ties.
+        encoded: from `encoded`, of all ranks; made here if None.
         """
-        return self.views(captions, encoded)[similarity_name(self.run.modalities)]
+        return self.views(captions, encoded)[self.scorer.names[0]]
 
-    def views(self, captions: list[str], encoded: list | None = None) -> dict[str, Blocks]:
-        """`blocks` of every similarity that the fusion gives on the way: t_va, and t_v and t_a.
+    def views(
+        self, captions: list[str], encoded: list[NumberedBatch] | None = None
+    ) -> dict[str, Blocks]:
+        """Return `blocks` of every similarity of the scorer, by name, the run's own first."""
+        clips = in_order_of_clips(self.encoded() if encoded is None else encoded)
+        clips.pop("heard")
+        if clips["has_audio"].all():
+            clips.pop("has_audio")
+        texts = self._text_features(captions)
+        if self.scorer.joint:
+            rows = {name: self._joint_rows(name, texts, clips) for name in self.scorer.names}
+            return {name: lambda name=name: rows[name] for name in rows}
+        device = self.scorer.scored_on(self.device)
+        columns = {name: _padded(x.to(device)) for name, x in clips.items()}
+        return {name: self._products(name, texts, clips, columns) for name in self.scorer.names}
 
-        A fusion that scores pairs jointly gives but the one of the run's modalities.
-        """
-        encoded = self.encoded() if encoded is None else encoded
-        if self.scores_pairs:
-            name = similarity_name(self.run.modalities)
-            rows = self._pairs(captions, encoded)
-            return {name: lambda: rows}
-        return self._pooled(captions, encoded)
-
-    def _pooled(self, captions: list[str], encoded: list) -> dict[str, Blocks]:
-        """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
-        run, model = self.run, self.model
-        clips = joined_clips(self.samples, encoded)
-        texts = self._once(embed_texts, captions)
-        gated = run.model.fusion in GATES
-        score, device = (model.gate, self.device) if gated else (similarities, torch.device("cpu"))
-        given = clips.vision, clips.audio, None if clips.has_audio.all() else clips.has_audio
-        seen, heard, has_audio = (None if x is None else _padded(x.to(device)) for x in given)
-
-        def blocks(name: str) -> Blocks:
-            vision, audio = seen if name != "t_a" else None, heard if name != "t_v" else None
-
-            @torch.no_grad()
-            def rows(part: Tensor) -> Tensor:
-                with torch.autocast(device.type, enabled=False):
-                    return score(part.to(device), vision, audio, self.scale, has_audio)[name]
-
-            return product_blocks(texts, len(clips.clip_ids), rows)
-
-        alone = [similarity_name([modality]) for modality in run.modalities]
-        return {name: blocks(name) for name in (similarity_name(run.modalities), *alone)}
-
-    def _once(self, embed, captions: list[str]):
-        """Features of the captions, made if no gallery that shares `texts` has made them."""
-        key = embed.__name__, tuple(captions)
+    def _text_features(self, captions: list[str]) -> Features:
+        """Return features of the captions, made unless a gallery that shares `texts` has."""
+        key = tuple(captions)
         if key not in self.texts:
-            given = self.model, captions, self.run.inputs.max_words, self.device
-            self.texts[key] = embed(*given)
+            self.texts[key] = text_features(
+                self.model,
+                captions,
+                self.run.inputs.max_words,
+                self.device,
+                features_of=self.scorer.text_features,
+            )
         return self.texts[key]
 
-    def _pairs(self, captions: list[str], encoded: list) -> list[np.ndarray]:
-        """Every pair through the joint encoder, once: the blocks of [Q, N]."""
-        run, model, device = self.run, self.model, self.device
-        clips = each(joined_sequences(encoded), lambda x: x.to(device))
-        if run.model.fusion == "tight":
-            texts, masks = self._once(embed_texts, captions).split(TEXTS), None
-        else:
-            words, words_mask = self._once(embed_words, captions)
-            texts, masks = words.split(TEXTS), words_mask.split(TEXTS)
-        rows = []
+    def _products(self, name: str, texts: Features, clips: Features, columns: Features) -> Blocks:
+        """Return blocks that are computed at every pass: products of vectors are cheap."""
+        device = self.scorer.scored_on(self.device)
+
+        @torch.no_grad()
+        def rows(part: Features) -> Tensor:
+            moved = {key: x.to(device) for key, x in part.items()}
+            with torch.autocast(device.type, enabled=False):
+                return self.scorer.scores(name, moved, columns, self.scale)
+
+        return product_blocks(texts, count_of(clips), rows)
+
+    @torch.no_grad()
+    def _joint_rows(self, name: str, texts: Features, clips: Features) -> list[np.ndarray]:
+        """Return the blocks of [Q, N], computed once: every pair passes an encoder."""
+        device = self.scorer.scored_on(self.device)
+        columns = {key: x.to(device) for key, x in clips.items()}
+        starts, rows = range(0, count_of(texts), TEXTS), []
         with torch.autocast(device.type, enabled=False):
-            for index, part in enumerate(track(texts, "score pairs")):
-                mask = None if masks is None else masks[index].to(device)
-                scores = score_pairs(
-                    fusion=model.fusion,
-                    text=part.to(device),
-                    text_mask=mask,
-                    clip=clips,
-                    scale=self.scale,
-                )
-                rows.append(scores.cpu().numpy())
+            for start in track(starts, "score pairs"):
+                part = rows_of(texts, slice(start, start + TEXTS))
+                moved = {key: x.to(device) for key, x in part.items()}
+                rows.append(self.scorer.scores(name, moved, columns, self.scale).cpu().numpy())
         return rows
 
 
 def product_blocks(
-    texts: Tensor, clips: int, rows: Callable[[Tensor], Tensor], cells: int = CELLS
+    texts: Features, clips: int, rows: Callable[[Features], Tensor], cells: int = CELLS
 ) -> Blocks:
-    """Blocks of [Q, N] from texts [Q, D] and what gives the rows [q, N or more] of some of them.
+    """Return blocks of [Q, N]. rows: from features of texts to their rows [q, N or more].
 
     So many texts are scored at once that a block has about `cells` cells.
     """
     size = max(SIDE, cells // clips // SIDE * SIDE)
 
     def blocks() -> Iterator[np.ndarray]:
-        for part in texts.split(size):
-            yield rows(_padded(part))[: len(part), :clips].cpu().numpy()
+        for start in range(0, count_of(texts), size):
+            part = rows_of(texts, slice(start, start + size))
+            padded = {name: _padded(x) for name, x in part.items()}
+            yield rows(padded)[: count_of(part), :clips].cpu().numpy()
 
     return blocks
 

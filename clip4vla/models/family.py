@@ -1,7 +1,8 @@
 """The seam between model families and the rest: what a family gives, and which families exist.
 
 A family is a folder under `clip4vla/models/` with a module `family` that defines `FAMILY`, and one
-line in `clip4vla.config.families`. The training loop knows families only through this module.
+line in `clip4vla.config.families`. Training, inference and
+evaluation know families only through this module.
 """
 
 import importlib
@@ -11,9 +12,10 @@ from typing import Protocol
 
 from clip4vla.config.families import FAMILIES
 from clip4vla.config.run import Finetune, Pretrain
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs, Modality, Model
 from clip4vla.config.settings import Head
 from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Task
 
 
@@ -43,6 +45,9 @@ class Family(Protocol):
 
     def prepare(self, model: ClipModel, run: Pretrain | Finetune) -> None:
         """Set which parameters learn, and in which precision the weights are kept."""
+
+    def scorer(self, model: ClipModel, config: Model, modalities: list[Modality]) -> Scorer:
+        """Return how texts and clips of these modalities are compared."""
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """Return the task that a run trains the model for."""

@@ -11,12 +11,11 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.run import Evaluate, Substitute
 from clip4vla.config.settings import head_of
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.inference import captioning, features, sequences
+from clip4vla.inference import captioning, features
 from clip4vla.inference.captioning import generate
 from clip4vla.inference.donors import substitute
 from clip4vla.inference.features import check_finite, embed_clips
 from clip4vla.inference.gallery import Gallery
-from clip4vla.inference.sequences import sequence_batches
 from clip4vla.loading.loader import clip_items, samples_of, split_rows
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.training.switches import Switches
@@ -63,9 +62,8 @@ def test_a_gallery_knows_no_order_and_no_batches(cache, fusion, monkeypatch):
     """Columns follow the clips, and one clip at a time gives what all at once give."""
     whole, order = scores(cache, fusion), [3, 1, 4, 0, 2]
     assert np.allclose(scores(cache, fusion, order), whole[:, order], rtol=0, atol=1e-5)
-    for module in (features, sequences):
-        monkeypatch.setattr(module, "CLIPS", 1)
-        monkeypatch.setattr(module, "TEXTS", 1)
+    monkeypatch.setattr(features, "CLIPS", 1)
+    monkeypatch.setattr(features, "TEXTS", 1)
     assert np.allclose(scores(cache, fusion), whole, rtol=0, atol=1e-5)
 
 
@@ -94,7 +92,7 @@ def test_broken_weights_are_refused_wherever_features_are_made(cache):
     _, model = built(task="captioning")
     model.audio.proj.data[3] = float("nan")
     given = ["vision", "audio"], CPU, 1
-    for make in (embed_clips, sequence_batches, generate):
+    for make in (embed_clips, generate):
         with pytest.raises(UserError, match="clip e0: its features are not finite"):
             make(model, samples(cache), *given)
 

@@ -186,7 +186,7 @@ def test_duplicates_tie_wherever_they_stand():
     texts, clips = (torch.from_numpy(rng.standard_normal((n, 96), np.float32)) for n in (601, 333))
     texts[[0, 255, 600]], clips[[3, 100, 332]] = texts[7].clone(), clips[9].clone()
     padded = torch.nn.functional.pad(clips, (0, 0, 0, 512 - 333))
-    blocks = product_blocks(texts, 333, lambda rows: rows @ padded.T, cells=1)
+    blocks = product_blocks({"text": texts}, 333, lambda rows: rows["text"] @ padded.T, cells=1)
     whole = np.concatenate(list(blocks()))
     assert whole.shape == (601, 333)
     assert (whole[[0, 255, 600]] == whole[7]).all()

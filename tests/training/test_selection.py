@@ -105,7 +105,7 @@ def test_captions_are_scored_late_and_as_they_will_be_written(manifests, tmp_pat
         used.append(decoding.method)
         return {clip_id: "a red thing" for clip_id, _, _ in samples.items}
 
-    monkeypatch.setattr("clip4vla.models.clip4vla.tasks.generate", generate)
+    monkeypatch.setattr("clip4vla.training.validation.generate", generate)
     decoding = Decoding(method="beam", beams=2)
     given = {"missing_audio": "none", "optimiser": optimiser(epochs=4, batch_size=18)}
     summary, rows = go(as_paper("captioning", decoding=decoding, **given), manifests, tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_world import MODEL, build_world, finetune
 
-from clip4vla.inference import captioning, features, sequences
+from clip4vla.inference import captioning, features
 from clip4vla.loading.loader import Caches
 from clip4vla.training import validation as validation_module
 from clip4vla.training.setup import External, set_up
@@ -32,7 +32,7 @@ def as_rank(validation, rank, world):
     "case", ["global_to_global", "global_to_local", "local_to_local", "captioning"]
 )
 def test_the_parts_of_all_ranks_give_what_one_gives(manifests, monkeypatch, case):
-    for module in (features, sequences, captioning):
+    for module in (features, captioning):
         monkeypatch.setattr(module, "CLIPS", 1)  # four batches, for three ranks
     monkeypatch.setattr(
         validation_module, "score_captions", lambda captions, *_, **__: {"val": captions}

@@ -3,15 +3,17 @@
 from pathlib import Path
 
 from clip4vla.config.run import Finetune, Pretrain
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs, Modality, Model
 from clip4vla.config.settings import Head
 from clip4vla.models.clip4vla.build import build_model, empty_model
 from clip4vla.models.clip4vla.half import halve
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
+from clip4vla.models.clip4vla.scorer import scorer_of
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.models.clip4vla.weights import load_into
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.probe import ProbeTask
+from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Task
 
 HEADS = ("captioner", "fusion", "gate", "probe")  # parts that a task adds to the towers
@@ -56,6 +58,11 @@ class CLIP4VLAFamily:
                     tower.requires_grad_(False)
         if run.optimiser.precision == "half_weights":
             halve(model)
+
+    def scorer(self, model: ClipModel, config: Model, modalities: list[Modality]) -> Scorer:
+        """See `Family.scorer`."""
+        assert isinstance(model, CLIP4VLA)
+        return scorer_of(model, config.fusion, modalities)
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """See `Family.task`."""

@@ -13,6 +13,7 @@ from clip4vla.config.sections import GATES, MIXING_FUSIONS, PARTS
 from clip4vla.loading.tokenizer import END, PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA, INITIAL_SCALE
+from clip4vla.models.clip4vla.scorer import PAIR_FUSIONS
 from clip4vla.models.common.batch_features import Features, numbers_of
 from clip4vla.models.common.encoded import Sequence
 from clip4vla.models.common.gather import gather, local_rows
@@ -22,7 +23,6 @@ from clip4vla.models.common.pooling import normalise, pool
 from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch, ContrastiveTask, Loss
 
-PAIR_FUSIONS = ("tight", "local_to_local")  # text and clip pass the joint encoder together
 WEIGHTS = {  # of terms that do not count once (facts 5.3)
     "repaired": {},
     "released": {"vision_audio": 2.0, "text_vision": 0.0},

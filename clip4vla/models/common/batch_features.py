@@ -28,6 +28,16 @@ def joined(parts: list[Features]) -> Features:
     return whole
 
 
+def count_of(features: Features) -> int:
+    """Return the number of clips, or of texts."""
+    return len(next(iter(features.values())))
+
+
+def rows_of(features: Features, rows: slice) -> Features:
+    """Return the features of some clips, or of some texts."""
+    return {name: x[rows] for name, x in features.items()}
+
+
 def numbers_of(clip_ids: list[str]) -> Tensor:
     """A number per id, equal for equal ids: int64 [B]. 64 bits of a hash, the same everywhere."""
     digests = (hashlib.blake2b(clip_id.encode(), digest_size=8).digest() for clip_id in clip_ids)

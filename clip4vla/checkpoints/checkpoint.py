@@ -10,7 +10,8 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.settings import Settings
 from clip4vla.models.clip4vla.build import empty_model
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.weights import load_into, read_metadata, save_model
+from clip4vla.models.clip4vla.weights import load_into
+from clip4vla.models.common.tensor_files import read_metadata, save_model
 
 FORMAT = 1  # of the metadata; raised when an older reader would misunderstand it
 

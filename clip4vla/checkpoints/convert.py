@@ -18,16 +18,9 @@ from clip4vla.models.clip4vla.deduce import deduce
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.pretrained import known_openai
-from clip4vla.models.clip4vla.weights import (
-    PARTS,
-    below,
-    coverage_of,
-    fill,
-    read_metadata,
-    read_named,
-    without,
-)
+from clip4vla.models.clip4vla.weights import PARTS, below, coverage_of, fill, read_named, without
 from clip4vla.models.common.archives import ARCHIVE, WeightFile, read_weight_file
+from clip4vla.models.common.tensor_files import read_metadata
 
 FROM_CLIP = ("text", "vision", "logit_scale")  # parts that a file of CLIP alone can give
 HEAD_PARTS = {

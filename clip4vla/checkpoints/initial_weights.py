@@ -6,7 +6,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.sections import Inputs, Model, Task
 from clip4vla.config.settings import head_of
-from clip4vla.models.clip4vla.weights import read_metadata
+from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.models.family import ClipModel, family_of
 
 

@@ -25,8 +25,8 @@ def inspect(path: Path) -> dict[str, Any]:
     from clip4vla.models.clip4vla.deduce import architecture_of
     from clip4vla.models.clip4vla.importers import kind_of, to_our_names
     from clip4vla.models.clip4vla.pretrained import doubt, known_openai
-    from clip4vla.models.clip4vla.weights import read_metadata
     from clip4vla.models.common.archives import ARCHIVE, read_weight_file
+    from clip4vla.models.common.tensor_files import read_metadata
 
     file = read_weight_file(path)
     sha256 = sha256_of_file(path)
@@ -154,7 +154,7 @@ def export(
     """
     from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
     from clip4vla.models.clip4vla.importers import to_released_names
-    from clip4vla.models.clip4vla.weights import save_torch
+    from clip4vla.models.common.tensor_files import save_torch
     from clip4vla.results.metrics_file import read_metrics
     from clip4vla.stages.model_card import model_card
 

@@ -11,7 +11,7 @@ from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from clip4vla.checkpoints.convert import convert
 from clip4vla.common.errors import UserError
 from clip4vla.models.clip4vla.importers import to_our_names, to_released_names
-from clip4vla.models.clip4vla.weights import save_model
+from clip4vla.models.common.tensor_files import save_model
 
 LAYOUT = Path(__file__).parents[1] / "parity" / "reference" / "layout.json"
 # What the released code trained, as (head, config, classes) of ours and what must be deduced.

@@ -13,7 +13,7 @@ from clip4vla.config.data import Cache
 from clip4vla.config.sections import Inputs, Model
 from clip4vla.config.settings import Settings
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.weights import save_model
+from clip4vla.models.common.tensor_files import save_model
 
 TINY = {"architecture": "tiny", "weights": None}
 KINDS = {

@@ -5,7 +5,7 @@ from learning.clip_alone import write_clip
 
 from clip4vla.config.sections import Model
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.weights import save_model
+from clip4vla.models.common.tensor_files import save_model
 
 
 def test_text_and_vision_arrive_and_audio_starts_from_vision(tmp_path):

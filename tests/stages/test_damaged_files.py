@@ -24,7 +24,8 @@ from clip4vla.datasets.leaks import find_leaks
 from clip4vla.loading.loader import read_donors
 from clip4vla.media.coverage_file import read_coverage
 from clip4vla.media.server import Server
-from clip4vla.models.clip4vla.weights import read_metadata, read_named
+from clip4vla.models.clip4vla.weights import read_named
+from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.results.cost import read_costs
 from clip4vla.results.metrics_file import read_metrics
 from clip4vla.results.sheet import read_sheet

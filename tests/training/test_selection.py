@@ -12,7 +12,7 @@ from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Decoding
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.loading.loader import Caches
-from clip4vla.models.clip4vla.weights import read_metadata
+from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.training.selection import Choice, choice_of
 from clip4vla.training.setup import External, set_up
 from clip4vla.training.train import train

@@ -8,7 +8,7 @@ from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.loading.batches import FeatureBatches
-from clip4vla.models.clip4vla.weights import read_metadata
+from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.runs.summaries import numbers
 from clip4vla.training.train import train
 

@@ -10,7 +10,7 @@ from tiny_world import MODEL, build_world, finetune, pretrain
 from clip4vla.checkpoints.initial_weights import starting_model
 from clip4vla.common.files import read_json
 from clip4vla.config.planner import make_plan
-from clip4vla.models.clip4vla.weights import read_metadata
+from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.training.train import train
 
 REPO = Path(__file__).parents[2]

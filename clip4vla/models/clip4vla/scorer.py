@@ -1,5 +1,6 @@
 """CLIP4VLA's similarities of texts and clips, by the fusion of the run (facts 7.1)."""
 
+from collections.abc import Callable
 from typing import cast, get_args
 
 import torch
@@ -12,52 +13,48 @@ from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.pairs import score_pairs
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.encoded import Encoded, Sequence
-from clip4vla.models.common.pooling import normalise, pool
-from clip4vla.models.common.scorer import Scorer
-from clip4vla.models.common.similarity import similarities
+from clip4vla.models.common.pooling import normalise
+from clip4vla.models.common.scorer import PooledScorer, Scorer
 
 PAIR_FUSIONS = ("tight", "local_to_local")  # text and clip pass the joint encoder together
 
 
 def scorer_of(model: CLIP4VLA, fusion: str, modalities: list[Modality]) -> Scorer:
     """Return the scorer of a fusion."""
-    kind = PairScorer if fusion in PAIR_FUSIONS else PooledScorer
-    return kind(model, fusion, modalities)
+    if fusion in PAIR_FUSIONS:
+        return PairScorer(model, fusion, modalities)
+    if fusion in MIXING_FUSIONS:
+        return MixingScorer(model, cast(MixingFusion, fusion), modalities)
+    return GatedScorer(model, modalities) if fusion in GATES else PooledScorer(model, modalities)
 
 
-class PooledScorer(Scorer):
-    """Pooled vectors: as they are, after the joint encoder, or weighed by a gate."""
+class MixingScorer(PooledScorer):
+    """A clip passes the joint encoder before it is pooled."""
 
-    def __init__(self, model: CLIP4VLA, fusion: str, modalities: list[Modality]):
-        self.model, self.fusion = model, fusion
-        alone = [similarity_name([modality]) for modality in modalities]
-        self.names = tuple(dict.fromkeys([similarity_name(modalities), *alone]))
+    def __init__(self, model: CLIP4VLA, fusion: MixingFusion, modalities: list[Modality]):
+        super().__init__(model, modalities)
+        self.mix = model.fusion.mix(fusion)
 
     def clip_features(self, encoded: Encoded) -> Features:
         """Return one vector [B, D] for each modality."""
-        if self.fusion in MIXING_FUSIONS:
-            encoded = self.model.fusion.mix(cast(MixingFusion, self.fusion))(encoded)
-        return {name: pool(x, mask) for name, (x, mask) in encoded.items()}
+        return super().clip_features(self.mix(encoded))
 
-    def text_features(self, tokens: Tensor) -> Features:
-        """Return the normalised features of the end token, [B, D]."""
-        return {"text": normalise(self.model.encode_text(tokens)[1])}
 
-    def scores(self, name: str, texts: Features, clips: Features, scale: float) -> Tensor:
-        """See `Scorer.scores`."""
-        compare = self.model.gate if self.fusion in GATES else similarities
-        by_name: dict[str, Tensor] = compare(
-            texts["text"],
-            clips.get("vision") if name != "t_a" else None,
-            clips.get("audio") if name != "t_v" else None,
-            scale,
-            clips.get("has_audio"),
-        )
-        return by_name[name]
+class GatedScorer(PooledScorer):
+    """A gate weighs vision against audio, on the model's device."""
+
+    def __init__(self, model: CLIP4VLA, modalities: list[Modality]):
+        super().__init__(model, modalities)
+        self.gate = model.gate
+
+    @property
+    def compare(self) -> Callable[..., dict[str, Tensor]]:
+        """The gate."""
+        return self.gate
 
     def scored_on(self, device: torch.device) -> torch.device:
-        """Return the CPU, whose products have the same bits on every machine; a gate's device."""
-        return device if self.fusion in GATES else torch.device("cpu")
+        """Return the model's device."""
+        return device
 
 
 class PairScorer(Scorer):

@@ -1,52 +1,21 @@
 """Weight files: written as safetensors, read strictly."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import canonical_json
 from clip4vla.config.type_tokens import can_follow
 from clip4vla.models.clip4vla.coverage import Coverage, compare
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.common.archives import read_tensors
-from clip4vla.models.common.forms import SAFETENSORS, form_of
-from clip4vla.models.common.tensor_files import save_tensors
+from clip4vla.models.common.tensor_files import read_metadata
 
-METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
 PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "probe", "fusion", "gate")
-
-
-def save_model(path: str | Path, model: CLIP4VLA, metadata: dict[str, Any]) -> None:
-    """Write every parameter once, whole or not at all; equal inputs give equal bytes.
-
-    metadata: anything that JSON can hold; `read_metadata` gives it back.
-    """
-    tensors = {k: v.detach() for k, v in model.named_parameters()}
-    save_tensors(path, tensors, {METADATA: canonical_json(metadata)})
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a file that `save_model` wrote. UserError for any other."""
-    form, metadata = form_of(path), None
-    if form == SAFETENSORS:
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})[METADATA])
-        except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
-            pass
-    if not isinstance(metadata, dict):
-        raise UserError(
-            f"{path}: was not written by this project: it has no metadata; "
-            f"run `clip4vla checkpoint import {path} OUT.safetensors`"
-        )
-    return metadata
 
 
 def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) -> None:

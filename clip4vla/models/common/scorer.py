@@ -1,12 +1,18 @@
 """How texts and clips of a split are compared: what each family gives for retrieval."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from clip4vla.config.sections import Modality
+from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.common.batch_features import Features
+from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
+from clip4vla.models.common.pooling import normalise, pool
+from clip4vla.models.common.similarity import similarities
 
 
 class Scorer(ABC):
@@ -38,3 +44,40 @@ class Scorer(ABC):
     def scored_on(self, device: torch.device) -> torch.device:
         """Return the device to score on, when the model is on `device`."""
         return device
+
+
+class PooledScorer(Scorer):
+    """Cosines of pooled vectors: t_va is the mean of t_v and t_a (facts 5.1)."""
+
+    def __init__(self, model: ClipModel, modalities: list[Modality]):
+        self.model = model
+        alone = [similarity_name([modality]) for modality in modalities]
+        self.names = tuple(dict.fromkeys([similarity_name(modalities), *alone]))
+
+    def clip_features(self, encoded: Encoded) -> Features:
+        """Return one vector [B, D] for each modality."""
+        return {name: pool(x, mask) for name, (x, mask) in encoded.items()}
+
+    def text_features(self, tokens: Tensor) -> Features:
+        """Return the normalised features of whole texts, [B, D]."""
+        return {"text": normalise(self.model.encode_text(tokens)[1])}
+
+    def scores(self, name: str, texts: Features, clips: Features, scale: float) -> Tensor:
+        """See `Scorer.scores`."""
+        by_name: dict[str, Tensor] = self.compare(
+            texts["text"],
+            clips.get("vision") if name != "t_a" else None,
+            clips.get("audio") if name != "t_v" else None,
+            scale,
+            clips.get("has_audio"),
+        )
+        return by_name[name]
+
+    @property
+    def compare(self) -> Callable[..., dict[str, Tensor]]:
+        """The function from pooled vectors to similarities by name."""
+        return similarities
+
+    def scored_on(self, device: torch.device) -> torch.device:
+        """Return the CPU, whose products have the same bits on every machine."""
+        return torch.device("cpu")

@@ -1,5 +1,6 @@
-"""Files of tensors: written whole or not at all."""
+"""Files of weights: written whole or not at all, and their metadata."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -8,9 +9,22 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from clip4vla.common.files import whole_file
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import canonical_json, whole_file
+from clip4vla.models.common.forms import SAFETENSORS, form_of
+
+METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
+
+
+def save_model(path: str | Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write every parameter once, whole or not at all; equal inputs give equal bytes.
+
+    metadata: anything that JSON can hold; `read_metadata` gives it back.
+    """
+    tensors = {k: v.detach() for k, v in model.named_parameters()}
+    save_tensors(path, tensors, {METADATA: canonical_json(metadata)})
 
 
 def save_tensors(
@@ -35,3 +49,20 @@ def save_torch(path: str | Path, content: dict[str, Any]) -> None:
             torch.save(content, stream)
         except RuntimeError as error:  # of closing its archive, on top of the disk's own
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a file that `save_model` wrote. UserError for any other."""
+    form, metadata = form_of(path), None
+    if form == SAFETENSORS:
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})[METADATA])
+        except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
+            pass
+    if not isinstance(metadata, dict):
+        raise UserError(
+            f"{path}: was not written by this project: it has no metadata; "
+            f"run `clip4vla checkpoint import {path} OUT.safetensors`"
+        )
+    return metadata

@@ -18,8 +18,9 @@ from foreign_weights import openai_state, script_archive
 from safetensors.torch import save_file
 
 from clip4vla.common.errors import UserError
-from clip4vla.models.clip4vla.weights import read_metadata, read_named
+from clip4vla.models.clip4vla.weights import read_named
 from clip4vla.models.common.archives import read_tensors, read_weight_file
+from clip4vla.models.common.tensor_files import read_metadata
 
 WORDS = {"visual.conv1.weight": torch.arange(6.0).view(2, 3), "logit_scale": torch.tensor(4.0)}
 

@@ -1,6 +1,7 @@
 """The law of the rooms (docs/architecture.md): each imports only rooms above it, without circles."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -101,6 +102,15 @@ def test_an_import_that_goes_down_is_found():
     assert {name for name in found if broken("clip4vla.metrics.recalls", name)} == {
         "clip4vla.training.loop"
     }
+
+
+def test_the_map_of_the_rooms_is_true():
+    """docs/architecture.md has every room, in this order, and names files that exist."""
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    table = re.findall(r"^\| `([\w/.]+)` \|", text, re.M)
+    assert [name.removesuffix(".py").replace("/", ".") for name in table] == ROOMS
+    files = re.findall(r"`(\w+(?:/\w+)*/\w+\.py)`", text)
+    assert len(files) > 15 and [f for f in files if not (PACKAGE / f).is_file()] == []
 
 
 def test_no_circles():

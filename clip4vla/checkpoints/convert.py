@@ -91,7 +91,7 @@ def convert(
     still_fresh = tuple(part for part in fresh if part not in taken)
     _check_fresh(path, still_fresh, model)
     grows = "openai" if TOKENS in borrowed or kind in CLIP_KINDS else kind
-    imported = {
+    imported: dict[str, Any] = {
         "file": path.name,
         "sha256": sha256,
         "kind": kind,

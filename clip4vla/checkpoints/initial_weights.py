@@ -1,6 +1,7 @@
 """The model that a run starts from: CLIP itself, or a checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
@@ -44,7 +45,7 @@ def start_hash(start: Path | None) -> str | None:
     return sha256_of_file(start)
 
 
-def start_metadata(start: Path | None) -> dict:
+def start_metadata(start: Path | None) -> dict[str, Any]:
     """What our own file says of its training; nothing for CLIP itself and foreign files."""
     try:
         return {} if start is None else read_metadata(start)

@@ -21,9 +21,10 @@ JointStyle = Literal["clip", "bert"]
 Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
 TypeToken = Literal["none", "single", "both", "background"]
-GATES = get_args(GateKind)
+GATES: tuple[GateKind, ...] = get_args(GateKind)
 JOINT_FUSIONS = get_args(JointFusion)
-MIXING_FUSIONS = get_args(MixingFusion)  # a clip passes the joint encoder before it is pooled
+# A clip passes the joint encoder before it is pooled.
+MIXING_FUSIONS: tuple[MixingFusion, ...] = get_args(MixingFusion)
 PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "fusion", "gate", "probe")
 FIXED_SCALE = 100.0
 

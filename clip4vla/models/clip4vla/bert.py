@@ -37,7 +37,11 @@ class BertBlock(nn.Module):
 
     def projections(self) -> tuple[Projection, Projection, Projection]:
         """See `blocks.Block`."""
-        return tuple((part.weight, part.bias) for part in (self.query, self.key, self.value))
+        return (
+            (self.query.weight, self.query.bias),
+            (self.key.weight, self.key.bias),
+            (self.value.weight, self.value.bias),
+        )
 
     def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `blocks.Block`."""
@@ -92,7 +96,7 @@ class BertJointEncoder(JointEncoder):
 
     def blocks(self) -> list[Block]:
         """The layers."""
-        return list(self.layers)
+        return [layer for layer in self.layers if isinstance(layer, BertBlock)]
 
     def start_from(self, text: TextTower) -> None:
         """Nothing: no tower has blocks of this kind, so it keeps its random start."""

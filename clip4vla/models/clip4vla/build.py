@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import GATES, Inputs, Model
 from clip4vla.config.settings import Head
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.bert import POSITIONS
@@ -80,17 +80,23 @@ def empty_model(config: Model, head: Head, n_classes: int | None, inputs: Inputs
 def _construct(config: Model, head: Head, n_classes: int | None, inputs: Inputs) -> CLIP4VLA:
     sizes = resolve(config.architecture, config.activation)
     model = CLIP4VLA(sizes, config.type_token, config.audio_init)
-    encoder = (config.joint_layers, inputs.max_words, inputs.max_frames, config.joint)
     if head in ("captioning", "fusion"):
         _check_positions(inputs, sizes.context_length if config.joint == "clip" else POSITIONS)
-        model.add_captioner(*encoder) if head == "captioning" else model.add_fusion(*encoder)
-        if head == "fusion" and config.fusion == "temporal":
+        add = model.add_captioner if head == "captioning" else model.add_fusion
+        add(
+            layers=config.joint_layers,
+            max_words=inputs.max_words,
+            max_frames=inputs.max_frames,
+            joint=config.joint,
+        )
+        if model.fusion is not None and config.fusion == "temporal":
             model.fusion.joint.dropout.p = 0.0  # CLIP4Clip has none there
     elif head == "classification":
         if n_classes is None:
             raise ValueError("head 'classification' needs n_classes")
         model.add_probe(n_classes)
     elif head == "gate":
+        assert config.fusion in GATES
         model.add_gate(config.fusion)
     return model
 

@@ -40,7 +40,7 @@ class VocabularyHead(nn.Module):
             return linear(x, weight, self.bias)
         # The few rows of a decoding step: one product over all words takes half as long again.
         parts = zip(weight.split(AT_ONCE), self.bias.split(AT_ONCE), strict=True)
-        return torch.cat([linear(x, *part) for part in parts], dim=-1)
+        return torch.cat([linear(x, words, bias) for words, bias in parts], dim=-1)
 
 
 class CaptionGenerator(nn.Module):

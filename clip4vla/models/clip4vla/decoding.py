@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import nn
 
 from clip4vla.common.errors import UserError
 from clip4vla.models.clip4vla.search import Steps, Stopping, beam_search, sample
-from clip4vla.models.clip4vla.steps import CachedSteps, EncodedSteps, Positions
+from clip4vla.models.clip4vla.steps import CachedSteps, CaptionModel, EncodedSteps, Positions
 from clip4vla.models.common.encoded import Encoded
 
 Method = Literal["greedy", "beam", "sampling"]
@@ -32,7 +31,7 @@ class Decoding:
     temperature: float = 1.0  # logits are divided by it; sampling only
     top_p: float = 1.0  # draw from the likeliest words of this joint probability; sampling only
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, kind in (("method", Method), ("stopping", Stopping), ("positions", Positions)):
             value, known = getattr(self, name), get_args(kind)
             if value not in known:
@@ -64,7 +63,7 @@ class Caption(NamedTuple):
 
 @torch.no_grad()
 def decode(
-    model: nn.Module,
+    model: CaptionModel,
     clip: Encoded,
     decoding: Decoding,
     max_words: int,
@@ -82,6 +81,7 @@ def decode(
     outside what the captioner has, or sampling lacks generators.
     """
     captioner = model.captioner
+    assert captioner is not None
     if model.training or captioner.training:
         raise ValueError("decoding needs model.eval(): dropout would change the words")
     if not clip:

@@ -24,9 +24,10 @@ class Deduction:
     def assume(self, key: str, value: Any, why: str, given: dict[str, Any]) -> None:
         """Set a dotted key, and note it unless the user has given it."""
         self.values = merge(self.values, undotted({key: value}))
+        stated: Any = given
         for part in key.split("."):
-            given = given.get(part) if isinstance(given, dict) else None
-        if given is None:
+            stated = stated.get(part) if isinstance(stated, dict) else None
+        if stated is None:
             self.assumed.append(f"{key}: {value} ({why})")
 
 
@@ -38,8 +39,9 @@ def deduce(
     given: what the user says, nested; it wins. quick_gelu: whether the file is known to need it.
     UserError when no known architecture has these shapes.
     """
-    said = given.get("model") if isinstance(given.get("model"), dict) else {}
-    architecture = said.get("architecture") or architecture_of(path, tensors)
+    model = given.get("model")
+    stated = model.get("architecture") if isinstance(model, dict) else None
+    architecture = stated or architecture_of(path, tensors)
     found = Deduction({"model": {"weights": None, "architecture": architecture}})
     if not quick_gelu:
         why = "OpenAI's, DFN's and MetaCLIP's; gelu for LAION's and DataComp's"

@@ -87,8 +87,8 @@ def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, T
         return {_multilingual(k): v for k, v in state.items()}
     if kind == "released":
         state = dict(state)
-        tied = state.pop(TIED, None)
-        if tied is not None and not tied.equal(state.get(WORDS)):
+        tied, words = state.pop(TIED, None), state.get(WORDS)
+        if tied is not None and (words is None or not tied.equal(words)):
             raise UserError(
                 f"{path}: {TIED} must equal clip.token_embedding.weight, because the caption head "
                 "is tied to it; this file was not written by the released code"

@@ -132,9 +132,11 @@ def clip_parts(
     """
     parts = []
     if "vision" in encoded:
-        parts.append(Part(Kind.VISION, *encoded["vision"], max_frames))
+        features, mask = encoded["vision"]
+        parts.append(Part(Kind.VISION, features, mask, max_frames))
     if "audio" in encoded:
-        parts.append(Part(Kind.AUDIO, *encoded["audio"], encoded["audio"].features.shape[1]))
+        features, mask = encoded["audio"]
+        parts.append(Part(Kind.AUDIO, features, mask, room=features.shape[1]))
     return parts
 
 

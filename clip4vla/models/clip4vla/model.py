@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections import abc
 from dataclasses import asdict
 from typing import Literal
 
@@ -40,6 +40,11 @@ class CLIP4VLA(ClipModel):
     losses use it where the temperature is learnable; else the scale is a constant (D9), and it
     stays, frozen, so that CLIP's files are taken whole.
     """
+
+    captioner: CaptionGenerator | None
+    fusion: Fusion | None
+    gate: Gate | None
+    probe: Probe | None
 
     def __init__(
         self,
@@ -88,8 +93,13 @@ class CLIP4VLA(ClipModel):
                 "choose one like ViT-B-32"
             )
         activation = ACTIVATIONS[self.sizes.activation]  # its blocks are copies of the text's
-        given = self.sizes.embed_dim, self.sizes.text_heads, layers, self.sizes.context_length
-        return JointEncoder(*given, activation)
+        return JointEncoder(
+            dim=self.sizes.embed_dim,
+            heads=self.sizes.text_heads,
+            layers=layers,
+            positions=self.sizes.context_length,
+            activation=activation,
+        )
 
     def add_probe(self, n_classes: int) -> None:
         """Attach a linear probe (facts 9)."""
@@ -136,7 +146,7 @@ class CLIP4VLA(ClipModel):
         features = self._full(self.audio(audio.flatten(0, 1)[index], share))
         return _scatter(features, index, audio_mask)
 
-    def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
+    def encode_clips(self, batch: Batch, modalities: abc.Iterable[Modality]) -> Encoded:
         """Return the features of frames (`vision`) and segments (`audio`) of a batch's clips.
 
         Features that the batch brings along (`clip4vla.inference.feature_cache`) are taken as they
@@ -164,7 +174,7 @@ class CLIP4VLA(ClipModel):
         clips: Encoded,
         decoding: config.Decoding,
         max_words: int,
-        generators: Sequence[torch.Generator],
+        generators: abc.Sequence[torch.Generator],
     ) -> list[list[int]]:
         """See `ClipModel.write_captions`."""
         options = Decoding(**decoding.model_dump())
@@ -219,7 +229,7 @@ def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:
     named = dict(model.named_parameters())
     frozen = set()
     if freeze.layer_num is not None:
-        blocks = {name: int(found[1]) for name in named if (found := BLOCK.match(name))}
+        blocks = {name: int(block[1]) for name in named if (block := BLOCK.match(name))}
         depth = 1 + max(blocks.values())
         if freeze.layer_num > depth:
             raise UserError(

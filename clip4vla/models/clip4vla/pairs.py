@@ -80,7 +80,7 @@ def score_pairs(
     whole = [Part(Kind.TEXT, text, text_mask, room), *parts]
     where = dict(zip((part.kind for part in whole), (s for _, s in starts(whole)), strict=True))
     words = text_mask.sum(dim=1)  # [Q]
-    tokens = sum(part.mask.sum(dim=1) for part in parts)  # [N]
+    tokens = torch.stack([part.mask.sum(dim=1) for part in parts]).sum(dim=0)  # [N]
     scores = text.new_empty(len(words), len(tokens), dtype=torch.float32)
     side = max(1, math.isqrt(block_tokens // int(words.max() + tokens.max())))
     for columns in tokens.argsort(descending=True, stable=True).split(side):
@@ -107,7 +107,7 @@ def _cut(words: Tensor, clips: int, clip_tokens: int, block_tokens: int) -> Iter
         order = order[size:]
 
 
-def _placed(joint: JointEncoder, parts: list[Part], where: dict, index: Tensor) -> _Side:
+def _placed(joint: JointEncoder, parts: list[Part], where: dict[Kind, int], index: Tensor) -> _Side:
     """Some texts or clips as inputs of the first layer, without padding."""
     chosen = [part._replace(features=part.features[index], mask=part.mask[index]) for part in parts]
     x = torch.cat([joint.placed(part, where[part.kind]) for part in chosen], dim=1)
@@ -122,10 +122,11 @@ def _first_of_pairs(joint: JointEncoder, texts: _Side, clips: _Side) -> Tensor:
     *layers, last = joint.blocks()
     for index, block in enumerate(layers):
         if index == 0:
-            own = (block.project(block.reads(side.x)) for side in (texts, clips))
-            projected = [_pair(*both) for both in zip(*own, strict=True)]
+            of_texts, of_clips = (block.project(block.reads(side.x)) for side in (texts, clips))
+            both = zip(of_texts, of_clips, strict=True)
+            projected = [_pair(text, clip) for text, clip in both]
         else:
-            projected = block.project(block.reads(x))
+            projected = list(block.project(block.reads(x)))
         query, key, value = (split_heads(part, block.heads) for part in projected)
         attended = scaled_dot_product_attention(query, key, value, attend)
         x = block.finish(x, join_heads(attended))

@@ -7,6 +7,7 @@ tag was trained with. Nothing of it is repeated here.
 import difflib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from open_clip import constants, pretrained
@@ -18,12 +19,12 @@ from clip4vla.config.sections import Model
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.towers import MEAN, STD
 
-Download = Callable[[dict], str]
+Download = Callable[[dict[str, Any]], str]
 
 
 def known_openai() -> dict[str, tuple[str, str]]:
     """OpenAI's files: sha256 to (architecture, name of the file)."""
-    known = {}
+    known: dict[str, tuple[str, str]] = {}
     for name in pretrained.list_pretrained_models_by_tag("openai"):
         *_, sha256, file = pretrained.get_pretrained_url(name, "openai").split("/")
         known.setdefault(sha256, (name, file))
@@ -106,7 +107,7 @@ def tag_file(where: str, tagged: str, download: Download = pretrained.download_p
         ) from None
 
 
-def _config_of(where: str, tagged: str) -> tuple[str, str, dict]:
+def _config_of(where: str, tagged: str) -> tuple[str, str, dict[str, Any]]:
     """Architecture, tag, and what open_clip knows of it."""
     name, _, tag = tagged.partition(":")
     config = pretrained.get_pretrained_cfg(name, tag)
@@ -121,7 +122,7 @@ def _config_of(where: str, tagged: str) -> tuple[str, str, dict]:
     return name, tag, config
 
 
-def _cached(config: dict) -> Path | None:
+def _cached(config: dict[str, Any]) -> Path | None:
     """The file of a hub's tag if it is in the cache: then the network is not asked at all."""
     repository, _, file = config.get("hf_hub", "").rpartition("/")
     names = [file] if file else [constants.HF_SAFE_WEIGHTS_NAME, constants.HF_WEIGHTS_NAME]

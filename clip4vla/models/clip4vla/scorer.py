@@ -1,7 +1,7 @@
 """CLIP4VLA's similarities of texts and clips, by the fusion of the run (facts 7.1)."""
 
 from collections.abc import Callable
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def scorer_of(model: CLIP4VLA, fusion: str, modalities: list[Modality]) -> Score
     if fusion in PAIR_FUSIONS:
         return PairScorer(model, fusion, modalities)
     if fusion in MIXING_FUSIONS:
-        return MixingScorer(model, cast(MixingFusion, fusion), modalities)
+        return MixingScorer(model, fusion, modalities)
     return GatedScorer(model, modalities) if fusion in GATES else PooledScorer(model, modalities)
 
 
@@ -33,6 +33,7 @@ class MixingScorer(PooledScorer):
 
     def __init__(self, model: CLIP4VLA, fusion: MixingFusion, modalities: list[Modality]):
         super().__init__(model, modalities)
+        assert model.fusion is not None
         self.mix = model.fusion.mix(fusion)
 
     def clip_features(self, encoded: Encoded) -> Features:
@@ -45,6 +46,7 @@ class GatedScorer(PooledScorer):
 
     def __init__(self, model: CLIP4VLA, modalities: list[Modality]):
         super().__init__(model, modalities)
+        assert model.gate is not None
         self.gate = model.gate
 
     @property
@@ -87,6 +89,7 @@ class PairScorer(Scorer):
             for modality in get_args(Modality)
             if modality in clips
         }
+        assert self.model.fusion is not None
         return score_pairs(
             fusion=self.model.fusion,
             text=texts["text"],

@@ -128,7 +128,7 @@ class _Collector:
     """Takes finished captions out of the batch; `found` has them in the order of the clips."""
 
     def __init__(self, clips: int, device: torch.device):
-        self.found: list[Found | None] = [None] * clips
+        self.found: list[Found] = [([], 0.0)] * clips  # until their captions are finished
         self.clips = torch.arange(clips, device=device)  # those still in the batch
 
     def __call__(self, done: Tensor, tokens: Tensor, scores: Tensor) -> Tensor | None:

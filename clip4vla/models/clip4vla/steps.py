@@ -8,17 +8,32 @@ that its positions and audio's move with every word, away from those of training
 kept.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from clip4vla.models.clip4vla.caption import CaptionGenerator
 from clip4vla.models.clip4vla.joint import Kind, Part, clip_parts, or_itself, starts
+from clip4vla.models.clip4vla.towers import TextTower
 from clip4vla.models.common.blocks import Block, ClipBlock, join_heads, split_heads
 from clip4vla.models.common.encoded import Encoded, each
 
 Positions = Literal["fixed", "sliding"]
+
+
+class CaptionModel(Protocol):
+    """The parts of a CLIP4VLA that write captions."""
+
+    text: TextTower
+    captioner: CaptionGenerator | None
+    half_weights: bool
+    training: bool
+
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """See `CLIP4VLA.encode_text`."""
 
 
 class EncodedSteps:
@@ -26,11 +41,12 @@ class EncodedSteps:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CaptionModel,
         clip: Encoded,
         positions: Positions,
     ):
-        self.model = model
+        assert model.captioner is not None
+        self.model, self.captioner = model, model.captioner
         self.sliding = positions == "sliding"
         self.clip = clip
 
@@ -42,8 +58,8 @@ class EncodedSteps:
         features, _ = self.model.encode_text(words)
         mask = torch.ones_like(words, dtype=torch.bool)
         room = words.shape[1] if self.sliding else None
-        x = self.model.captioner.hidden(features, mask, clip, words_room=room)
-        return self.model.captioner.head(x[:, -1]).unflatten(0, tokens.shape[:2])
+        x = self.captioner.hidden(features, mask, clip, words_room=room)
+        return self.captioner.head(x[:, -1]).unflatten(0, tokens.shape[:2])
 
     def keep(self, clips: Tensor) -> None:
         """See `search.Steps`."""
@@ -60,20 +76,26 @@ class CachedSteps:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CaptionModel,
         clip: Encoded,
         room: int,
     ):
+        assert model.captioner is not None
         self.model, self.captioner = model, model.captioner
         parts = clip_parts(self.captioner.max_frames, clip)
-        words = [x[:, :0] for x in (parts[0].features, parts[0].mask)]  # none yet
-        text = Part(Kind.TEXT, *words, self.captioner.max_words)
-        placed = [self.captioner.joint.placed(*one) for one in starts([text, *parts])]
+        text = Part(
+            kind=Kind.TEXT,
+            features=parts[0].features[:, :0],  # no word yet
+            mask=parts[0].mask[:, :0],
+            room=self.captioner.max_words,
+        )
+        joint = self.captioner.joint
+        placed = [joint.placed(part, start) for part, start in starts([text, *parts])]
         x = torch.cat(placed, dim=1)  # [B, n, D]
         self.valid = torch.cat([part.mask for part in parts], dim=1)  # [B, n]
         blocks = [ClipBlock(block) for block in model.text.transformer.resblocks]
         self.words = _Memory(blocks, room)
-        self.joint = _Memory(self.captioner.joint.blocks(), x.shape[1] + room)
+        self.joint = _Memory(joint.blocks(), x.shape[1] + room)
         self.joint.extend(x, or_itself(self.valid[:, None].expand(-1, x.shape[1], -1)))
         self.read = x.new_zeros(len(x), 1, 0, dtype=torch.bool)  # [B, k, words of all hypotheses]
 
@@ -84,7 +106,8 @@ class CachedSteps:
         rows = parents[..., None].expand(-1, -1, self.read.shape[-1])
         self.read = torch.cat([self.read.gather(1, rows), own], dim=-1)  # [B, k, words of all]
         features = self._text_features(tokens[..., -1], length - 1)  # [B, k, D]
-        newest = Part(Kind.TEXT, features.flatten(0, 1)[:, None], None, 1)
+        words = features.flatten(0, 1)[:, None]  # [B * k, 1, D]
+        newest = Part(Kind.TEXT, words, words.new_ones(words.shape[:2], dtype=torch.bool), room=1)
         x = self.captioner.joint.placed(newest, length - 1).view(features.shape)
         seen = self.valid[:, None].expand(-1, beams, -1)  # [B, k, n]
         return self.captioner.head(self.joint.extend(x, torch.cat([seen, self.read], dim=-1)))
@@ -108,7 +131,7 @@ class CachedSteps:
 class _Memory:
     """Keys and values of a stack of blocks, for all that has passed it."""
 
-    def __init__(self, blocks: list[Block], room: int):
+    def __init__(self, blocks: Sequence[Block], room: int):
         self.blocks = blocks
         self.room = room
         self.length = 0

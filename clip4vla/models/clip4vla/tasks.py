@@ -1,6 +1,6 @@
 """What CLIP4VLA learns: one class for each task with its loss (paper eqs 1-5)."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA, INITIAL_SCALE
 from clip4vla.models.clip4vla.scorer import PAIR_FUSIONS
 from clip4vla.models.common.batch_features import Features, numbers_of
-from clip4vla.models.common.encoded import Sequence
+from clip4vla.models.common.encoded import Encoded, Sequence
 from clip4vla.models.common.gather import gather, local_rows
 from clip4vla.models.common.losses import contrast, intra_modal, nce
 from clip4vla.models.common.parts import learning_parts
@@ -116,7 +116,8 @@ class PretrainTask(ClipTask):
         if objective.intra:
             terms["audio_audio"] = intra_modal(audio, features["masked_audio"], scale)
         weights = WEIGHTS[objective.second_stage]
-        loss = sum(weights.get(name, 1.0) * term for name, term in terms.items())
+        weighted = (weights.get(name, 1.0) * term for name, term in terms.items())
+        loss = sum(weighted, start=torch.zeros((), device=audio.device))
         return loss, terms | self._learned(scale)
 
 
@@ -143,7 +144,8 @@ class RetrievalTask(ClipTask):
                 features["text"] = end if fusion == "tight" else normalise(end)
         modalities = [modality for modality in self.run.modalities if modality in wanted]
         encoded = model.encode_clips(batch, modalities)
-        if mixes:
+        if fusion in MIXING_FUSIONS:
+            assert model.fusion is not None
             encoded = model.fusion.mix(fusion)(encoded)
         for name, (x, mask) in encoded.items():
             if fusion in PAIR_FUSIONS:
@@ -164,7 +166,10 @@ class RetrievalTask(ClipTask):
         model, fusion = self.model, self.run.model.fusion
         if fusion in PAIR_FUSIONS:
             return self._pair_scores(features, scale)
-        compare = model.gate if fusion in GATES else similarities
+        compare: Callable[..., dict[str, Tensor]] = similarities
+        if fusion in GATES:
+            assert model.gate is not None
+            compare = model.gate
         by_name = compare(
             features["text"],
             features.get("vision"),
@@ -177,7 +182,8 @@ class RetrievalTask(ClipTask):
     def _pair_scores(self, features: Features, scale: float | Tensor) -> Tensor:
         """Each rank passes its own texts through the joint encoder, with all clips."""
         fusion, rows = self.model.fusion, local_rows(len(features["text"]))
-        clips = {
+        assert fusion is not None
+        clips: Encoded = {
             name: Sequence(features[name], features[f"{name}_mask"])
             for name in ("vision", "audio")
             if name in features
@@ -208,10 +214,12 @@ class CaptionTask:
         words = words.masked_fill(words == END, PAD)  # the end is predicted, never read
         features, _ = self.model.encode_text(words)  # [B, L - 1, D]
         clips = self.model.encode_clips(batch, self.run.modalities)
-        hidden = self.model.captioner.hidden(features, words != PAD, clips)  # [B, L - 1, D]
+        captioner = self.model.captioner
+        assert captioner is not None
+        hidden = captioner.hidden(features, words != PAD, clips)  # [B, L - 1, D]
         # Most positions are padding, and the vocabulary makes the largest product of all.
         counted = self._counted(following)
-        logits = self.model.captioner.head(hidden[counted])  # [targets, V]
+        logits = captioner.head(hidden[counted])  # [targets, V]
         return cross_entropy(logits.float(), following[counted]), {}
 
     def targets(self, batch: Batch) -> int:

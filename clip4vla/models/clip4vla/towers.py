@@ -67,8 +67,8 @@ class PatchProjection(nn.Conv2d):
         return linear(x, self.weight.flatten(1)).transpose(1, 2).unflatten(2, (rows, columns))
 
 
-class VisionTower(VisionTransformer):
-    """CLIP's ViT: one image to the projected feature of its class token (facts 4.1)."""
+class ImageTower(VisionTransformer):
+    """CLIP's ViT, which towers of images and of spectrograms share (facts 4.1)."""
 
     def __init__(self, sizes: Architecture):
         super().__init__(
@@ -83,6 +83,10 @@ class VisionTower(VisionTransformer):
             norm_layer=LayerNorm,
         )
         self.conv1.__class__ = PatchProjection  # the same weights; a new layer would draw others
+
+
+class VisionTower(ImageTower):
+    """One image to the projected feature of its class token (facts 4.1)."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature [N, D] of each image [N, 3, 224, 224], not normalised; see `pixels`."""
@@ -103,8 +107,8 @@ def pixels(images: Tensor) -> Tensor:
     return images.float().mul_(scale).sub_(shift)  # in place: a batch of frames is large
 
 
-class AudioTower(VisionTower):
-    """A vision tower that reads log-mel segments and carries an audio type token (facts 3).
+class AudioTower(ImageTower):
+    """A ViT that reads log-mel segments and carries an audio type token (facts 3).
 
     The sequence is [class, patches, type]. `type_token` says what stands at its end:
     none: nothing (50 tokens for ViT-B/32); single: one token mixed from [VB] and [NB] (51);
@@ -112,6 +116,8 @@ class AudioTower(VisionTower):
     one token for all clips (51), as early released files have.
     Row 0 of `control_embedding` is [VB] (verbal), row 1 is [NB] (nonverbal).
     """
+
+    positional_embedding: nn.Parameter
 
     def __init__(self, sizes: Architecture, type_token: TypeToken):
         super().__init__(sizes)
@@ -129,7 +135,7 @@ class AudioTower(VisionTower):
         """Tokens that enter the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
         x = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [N, grid, width]
         parts = [self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x]
-        positions = self.positional_embedding
+        positions: Tensor = self.positional_embedding
         if self.type_token == "single":
             share = nonverbal_share.to(self.control_embedding.dtype)[:, None, None]  # [N, 1, 1]
             verbal, nonverbal = self.control_embedding

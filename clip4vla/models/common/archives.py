@@ -10,6 +10,7 @@ import pickle
 import re
 import textwrap
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class _Node:
     """Stands for a scripted module: an object with attributes and no behaviour."""
 
 
-def _as_list(values):
+def _as_list(values: list[Any]) -> list[Any]:
     return values
 
 
@@ -162,7 +163,7 @@ def _is_tensor(value: Any) -> bool:
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
     plain = _without_code(path)
     names = torch.serialization.get_unsafe_globals_in_checkpoint(plain)
-    stand_ins = []
+    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
     for name in names:
         if name.startswith(SCRIPT_CLASSES):
             stand_ins.append((_Node, name))
@@ -188,7 +189,7 @@ def _without_code(path: Path) -> io.BytesIO:
     return plain
 
 
-def _tensors_below(node, prefix: str):
+def _tensors_below(node: _Node, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, value in vars(node).items():
         if isinstance(value, Tensor):
             yield prefix + name, value.detach()

@@ -47,12 +47,15 @@ class ClipBlock:
         """See `Block`."""
         attention = self.block.attn
         weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
-        return tuple(zip(weights, biases, strict=True))
+        query, key, value = zip(weights, biases, strict=True)
+        return query, key, value
 
     def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Block`."""
         attention = self.block.attn
-        return linear(read, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+        projected = linear(read, attention.in_proj_weight, attention.in_proj_bias)
+        query, key, value = projected.chunk(3, dim=-1)
+        return query, key, value
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """See `Block`."""

@@ -60,7 +60,8 @@ def form_of(path: str | Path) -> str:
 
 def unfit_weights(plan: Plan) -> list[str]:
     """Return one line for each weights file of a plan that exists and cannot hold weights."""
-    names = {plan.weights_of(run) for run in plan.runs.values()} - {None}
+    named = (plan.weights_of(run) for run in plan.runs.values())
+    names = {name for name in named if name is not None}
     paths = {name: plan.config.weights[name].path for name in sorted(names)}
     found = {name: problem_of(path) for name, path in paths.items() if path and path.exists()}
     return [f"weights {name}: {problem}" for name, problem in found.items() if problem]

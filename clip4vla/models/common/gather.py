@@ -12,6 +12,7 @@ Without a process group there is one rank, and all of this does nothing.
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from clip4vla.models.common.batch_features import Features, padded
 
@@ -96,13 +97,13 @@ class _Gather(torch.autograd.Function):
     """One node for all tensors, so that every rank makes the calls of `backward` in one order."""
 
     @staticmethod
-    def forward(ctx, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: FunctionCtx, *tensors: Tensor) -> tuple[Tensor, ...]:
         whole = tuple(torch.cat(_all(x)) for x in tensors)
         ctx.mark_non_differentiable(*(x for x in whole if not x.is_floating_point()))
         return whole
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: BackwardCFunction, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         own = []
         for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=True):
             if needed:

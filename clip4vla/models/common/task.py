@@ -1,7 +1,7 @@
 """What a model learns: the tasks of every family, as the training loop sees them."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -40,7 +40,7 @@ class ContrastiveTask(ABC):
     """
 
     model: nn.Module
-    heads: tuple[str, ...]
+    heads: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def encode(self, batch: Batch, again: bool = False) -> Features:

@@ -1,9 +1,20 @@
 """CLIP4VLA: audio as a third modality of CLIP, rebuilt from raw videos to the paper's tables."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from clip4vla.search.embedder import Embedder
+
 __version__ = "0.1.0"
 
 
-def load(path, device=None, batch_size=64):
+def load(
+    path: "str | Path", device: "str | torch.device | None" = None, batch_size: int = 64
+) -> "Embedder":
     """The model of a file of weights that this project trained or imported, ready to embed.
 
     Gives a `clip4vla.search.embedder.Embedder`: methods `embed_text`, `embed_audio`,

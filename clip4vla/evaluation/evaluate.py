@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from clip4vla.inference.probe import predict
 from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.loader import (
     Caches,
+    DonorTables,
     Manifests,
     clip_items,
     pair_items,
@@ -34,7 +35,7 @@ from clip4vla.loading.loader import (
     samples_of,
     split_rows,
 )
-from clip4vla.metrics.captions import caption_scorer
+from clip4vla.metrics.captions import CaptionScores, Groups, caption_scorer
 from clip4vla.metrics.classification import report_accuracy
 from clip4vla.metrics.intervals import INTERVAL_RULE
 from clip4vla.metrics.recalls import TIE_RULE
@@ -80,10 +81,17 @@ def evaluate(
     device, caches = pick_device(), Caches(manifests)
     cache = caches[run.test]
     rows = split_rows(cache, run.test)
-    tables = {"vision": substitution, "text": text_substitution}
+    tables: DonorTables = {"vision": substitution, "text": text_substitution}
     donors = read_donors(tables, run.missing_audio)
-    given = run.inputs, run.modalities, run.missing_audio, donors
-    samples = samples_of(cache, clip_items(rows), run.test, *given)
+    samples = samples_of(
+        cache,
+        clip_items(rows),
+        run.test,
+        run.inputs,
+        modalities=run.modalities,
+        policy=run.missing_audio,
+        donors=donors,
+    )
     sounding = np.array([clip_id not in cache.silent for clip_id, _, _ in samples.items])
     galleries = {"with_sound": sounding}
     if run.missing_audio != "filter":
@@ -105,8 +113,19 @@ def evaluate(
     ).to(device)
     benchmark = benchmark or Benchmark(run.test.split)
     sounds = given_sounds([clip_id for clip_id, _, _ in samples.items], cache.silent, donors)
-    given = run, model, samples, rows, galleries, sounds, device, workers, run.modalities
-    scoring = Scoring(*given, benchmark.name, frozen_cache)
+    scoring = Scoring(
+        run=run,
+        model=model,
+        samples=samples,
+        rows=rows,
+        galleries=galleries,
+        sounds=sounds,
+        device=device,
+        workers=workers,
+        names=run.modalities,
+        benchmark=benchmark.name,
+        frozen_cache=frozen_cache,
+    )
     with _caption_scorer(scoring) as scoring.score_captions:
         if not run.variants:
             own, variants = _scored(scoring, classes), None
@@ -173,6 +192,7 @@ def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
         case "captioning":
             return _captioning(scoring)
         case "classification":
+            assert classes is not None, "checked before the model is built"
             return _classification(scoring, classes)
 
 
@@ -180,12 +200,20 @@ def _retrieval(scoring: Scoring) -> Scored:
     """Predictions: query, caption, clip_id, its ranks, top5, all in the main gallery."""
     run = scoring.run
     pairs = pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")
-    given = scoring.model, scoring.samples, run, run.scale, scoring.device, scoring.workers
-    gallery = Gallery(*given, scoring.texts)
+    gallery = Gallery(
+        model=scoring.model,
+        samples=scoring.samples,
+        run=run,
+        scale=run.scale,
+        device=scoring.device,
+        workers=scoring.workers,
+        texts=scoring.texts,
+    )
     captions, targets = captions_of(pairs, gallery.clip_ids)
     query = query_numbers(pairs, gallery.clip_ids)
     heads = gallery.views(captions)
-    stated, queries, predictions, each = {}, {}, pd.DataFrame(), {}
+    stated: dict[str, dict[str, dict]] = {}
+    queries, predictions, each = {}, pd.DataFrame(), {}
     for name, kept in scoring.galleries.items():
         some = {head: among(kept, x, targets, gallery.clip_ids) for head, x in heads.items()}
         _, some_targets, some_ids = next(iter(some.values()))
@@ -212,7 +240,9 @@ def _retrieval(scoring: Scoring) -> Scored:
 
 
 @contextlib.contextmanager
-def _caption_scorer(scoring: Scoring) -> Iterator:
+def _caption_scorer(
+    scoring: Scoring,
+) -> Iterator[Callable[[dict[str, str], Groups], CaptionScores] | None]:
     """For captioning, `caption_scorer` of the scored clips; for other tasks nothing."""
     if scoring.run.task != "captioning":
         yield None
@@ -240,6 +270,7 @@ def _captioning(scoring: Scoring) -> Scored:
         decoding=run.decoding,
     )
     groups = {name: ids[kept].tolist() for name, kept in scoring.galleries.items()}
+    assert scoring.score_captions is not None
     found = scoring.score_captions(hypotheses, groups)
     rows = scoring.rows.set_index("clip_id").captions
     predictions = pd.DataFrame(
@@ -258,8 +289,14 @@ def _captioning(scoring: Scoring) -> Scored:
 def _classification(scoring: Scoring, classes: list[str]) -> Scored:
     """Predictions: clip_id, label, predicted."""
     run, device = scoring.run, scoring.device
-    given = scoring.model, scoring.samples, run.modalities, device, scoring.workers
-    features = probe_features(*given, keep=scoring.frozen_cache)
+    features = probe_features(
+        scoring.model,
+        scoring.samples,
+        run.modalities,
+        device,
+        scoring.workers,
+        keep=scoring.frozen_cache,
+    )
     predicted = np.array(predict(scoring.model, features, classes, device))
     ids = scoring.clip_ids
     labels = np.array([label for _, _, label in scoring.samples.items])
@@ -269,5 +306,5 @@ def _classification(scoring: Scoring, classes: list[str]) -> Scored:
         some = kept.any()
         stated[name] = report_accuracy(labels[kept], predicted[kept]) if some else {"metrics": {}}
         queries[name], each[name] = int(kept.sum()), pd.Series(right.astype(float), ids[kept])
-    given = {"clip_id": ids, "label": labels, "predicted": predicted}
-    return Scored(stated, queries, pd.DataFrame(given), each)
+    predictions = pd.DataFrame({"clip_id": ids, "label": labels, "predicted": predicted})
+    return Scored(stated, queries, predictions, each)

@@ -13,6 +13,8 @@ from clip4vla.config.sections import Modality
 from clip4vla.inference.audio_controls import Sounds
 from clip4vla.inference.feature_cache import FeatureSamples
 from clip4vla.loading.samples import ClipSamples
+from clip4vla.metrics.captions import CaptionScores, Groups
+from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.clip_model import ClipModel
 
 
@@ -36,8 +38,8 @@ class Scoring:
     names: list[Modality]
     benchmark: str
     frozen_cache: bool = True
-    score_captions: Callable | None = None
-    texts: dict = field(default_factory=dict)
+    score_captions: Callable[[dict[str, str], Groups], CaptionScores] | None = None
+    texts: dict[tuple[str, ...], Features] = field(default_factory=dict)
 
     @property
     def clip_ids(self) -> np.ndarray:

@@ -48,8 +48,15 @@ def scoring_of(
     galleries = variant.galleries(run.modalities, run.missing_audio)
     kept = policy if "all" in galleries else "filter"
     donors = read_donors(tables, policy)
-    items = clip_items(base.rows)
-    items = samples_of(cache, items, run.test, run.inputs, modalities, kept, donors).items
+    items = samples_of(
+        cache,
+        clip_items(base.rows),
+        run.test,
+        run.inputs,
+        modalities=modalities,
+        policy=kept,
+        donors=donors,
+    ).items
     sounds = given_sounds([clip for clip, _, _ in items], cache.silent, donors)
     sounds = controlled(sounds, variant.audio, base.rows, cache.clips)
     zeros = policy == "zeros" and variant.audio != "silent"
@@ -59,7 +66,7 @@ def scoring_of(
     return replace(
         base,
         run=run.model_copy(update=changed),
-        samples=shared.of(items, sounds, modalities, share, zeros),
+        samples=shared.of(items, sounds, modalities, nonverbal_share=share, zeros=zeros),
         galleries={name: bools[name] for name in ("with_sound", "all") if name in galleries},
         sounds=sounds,
     )

@@ -10,7 +10,7 @@ from clip4vla.common.seeds import generator
 from clip4vla.config.sections import Decoding, Modality
 from clip4vla.inference.features import CLIPS, check_finite
 from clip4vla.loading.loader import WHOLE, Part, batches_of
-from clip4vla.loading.samples import ClipSamples
+from clip4vla.loading.samples import Clips
 from clip4vla.loading.tokenizer import START
 from clip4vla.models.common.clip_model import ClipModel
 
@@ -18,7 +18,7 @@ from clip4vla.models.common.clip_model import ClipModel
 @torch.no_grad()
 def generate(
     model: ClipModel,
-    samples: ClipSamples,
+    samples: Clips,
     modalities: Sequence[Modality],
     device: torch.device,
     workers: int,

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from clip4vla.cache.clips import ClipCache
 from clip4vla.cache.frames import SIZE
 from clip4vla.checkpoints.initial_weights import start_hash, starting_model
 from clip4vla.common.device import autocast, pick_device, set_threads
@@ -135,6 +136,7 @@ class _Vectors:
         found = embed_clips(
             self.model, samples, ["vision"], self.device, self.workers, reduce=self._mean()
         )
+        assert found.vision is not None
         return found.vision
 
     def _mean(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -149,7 +151,7 @@ class _Vectors:
         return partial(pool_plainly, blank=blank, slots=self.run.inputs.max_frames)
 
 
-def _keep_apart(source, asked: pd.DataFrame, donors: pd.DataFrame, lent_by) -> None:
+def _keep_apart(source: Source, asked: pd.DataFrame, donors: pd.DataFrame, lent_by: Source) -> None:
     """UserError when a clip of a held-out split could lend its sound: donors are of train alone.
 
     Splits of training are named so; one may hold another (train_9k and train_ours).
@@ -165,6 +167,6 @@ def _keep_apart(source, asked: pd.DataFrame, donors: pd.DataFrame, lent_by) -> N
         )
 
 
-def _silent_rows(cache, source) -> pd.DataFrame:
+def _silent_rows(cache: ClipCache, source: Source) -> pd.DataFrame:
     rows = split_rows(cache, source)
     return rows[rows.clip_id.isin(cache.silent)]

@@ -1,6 +1,7 @@
 """Features of frames and sounds, each made once and shared by all variants of an evaluation."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from clip4vla.config.sections import Modality
 from clip4vla.inference.audio_controls import Sounds
 from clip4vla.inference.features import CLIPS, check_finite
 from clip4vla.loading.loader import in_order, loader
-from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.loading.samples import Clips, ClipSamples, Item
 from clip4vla.models.common.clip_model import ClipModel
 
 
@@ -49,8 +50,15 @@ class SharedFeatures:
             wanted = [sound for sound in sounds.values() if sound is not None]
             self._add(self.segments, wanted, "audio", nonverbal_share)
             segments = self.segments
-        width = self.model.dim
-        return FeatureSamples(self.samples, items, frames, segments, sounds, zeros, width)
+        return FeatureSamples(
+            like=self.samples,
+            items=items,
+            frames=frames,
+            segments=segments,
+            sounds=sounds,
+            zeros=zeros,
+            width=self.model.dim,
+        )
 
     def _add(
         self, known: dict[str, Tensor], clip_ids: list[str], modality: Modality, share: float
@@ -59,8 +67,9 @@ class SharedFeatures:
         if not missing:
             return
         items = [(clip_id, "", "") for clip_id in missing]
-        given = self.samples.cache, items, self.samples.inputs, share
-        samples = ClipSamples(*given, modalities=(modality,))
+        samples = ClipSamples(
+            self.samples.cache, items, self.samples.inputs, share, modalities=(modality,)
+        )
         batches = loader(samples, in_order(len(samples), CLIPS), self.workers, self.device)
         self.model.eval()
         for batch in track(batches, "encode frames" if modality == "vision" else "encode sounds"):
@@ -74,7 +83,7 @@ class SharedFeatures:
                 known[clip_id] = x[valid].clone()
 
 
-class FeatureSamples(torch.utils.data.Dataset):
+class FeatureSamples(Clips):
     """Samples that hold features in place of frames and sounds: what `encode_clips` gives back."""
 
     in_memory = True  # read by `loader`: processes that read would only copy
@@ -92,16 +101,13 @@ class FeatureSamples(torch.utils.data.Dataset):
         self.items, self.inputs, self.cache, self.width = items, like.inputs, like.cache, width
         self.frames, self.segments, self.sounds, self.zeros = frames, segments, sounds, zeros
 
-    def __len__(self) -> int:
-        return len(self.items)
-
     def __getitem__(self, index: int) -> dict:
         """One item: frames [F, D] and segments [S, D] of the sound it has; None: not asked for."""
         clip_id, _, _ = self.items[index]
         sound = self.sounds[clip_id]
-        segments = self.segments
-        if segments is not None:
-            segments = torch.zeros(0, self.width) if sound is None else segments[sound]
+        segments: Tensor | None = None
+        if self.segments is not None:
+            segments = torch.zeros(0, self.width) if sound is None else self.segments[sound]
         return {
             "clip_id": clip_id,
             "has_audio": sound is not None or self.zeros,
@@ -112,7 +118,10 @@ class FeatureSamples(torch.utils.data.Dataset):
     @staticmethod
     def collate(samples: list[dict]) -> dict:
         """A batch with `features`: vision [B, F, D] and audio [B, S, D], zero-padded, and masks."""
-        batch = {"clip_id": [sample["clip_id"] for sample in samples], "features": {}}
+        batch: dict[str, Any] = {
+            "clip_id": [sample["clip_id"] for sample in samples],
+            "features": {},
+        }
         batch["has_audio"] = torch.tensor([sample["has_audio"] for sample in samples])
         for name, of, mask in (
             ("vision", "frames", "frame_mask"),

@@ -12,7 +12,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.progress import track
 from clip4vla.config.sections import Modality
 from clip4vla.loading.loader import WHOLE, Part, batches_of, in_order
-from clip4vla.loading.samples import ClipSamples
+from clip4vla.loading.samples import Clips
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.common.batch_features import Features, joined
 from clip4vla.models.common.clip_model import ClipModel
@@ -39,7 +39,7 @@ class ClipFeatures:
 
 def embed_clips(
     model: ClipModel,
-    samples: ClipSamples,
+    samples: Clips,
     modalities: Iterable[Modality],
     device: torch.device,
     workers: int,
@@ -70,7 +70,7 @@ NumberedBatch = tuple[int, Features]
 @torch.no_grad()
 def clip_batches(
     model: ClipModel,
-    samples: ClipSamples,
+    samples: Clips,
     modalities: Iterable[Modality],
     device: torch.device,
     workers: int,

@@ -10,6 +10,7 @@ from torch import Tensor
 from clip4vla.cache.vectors import Vectors
 from clip4vla.common.device import half_type
 from clip4vla.config.run import CODE_VERSION
+from clip4vla.config.sections import Modality
 from clip4vla.inference.features import embed_clips, embed_texts
 from clip4vla.loading.frozen import FrozenSamples
 from clip4vla.loading.samples import ClipSamples
@@ -49,6 +50,10 @@ def _embed(
 ) -> Tensor:
     """Pooled vision vectors of clips: [N, D]."""
     items = [(clip_id, "", "") for clip_id in clip_ids]
-    share = samples.nonverbal_share
-    clips = ClipSamples(samples.cache, items, samples.inputs, share, modalities=("vision",))
-    return embed_clips(model, clips, ("vision",), device, workers).vision
+    vision: list[Modality] = ["vision"]
+    clips = ClipSamples(
+        samples.cache, items, samples.inputs, samples.nonverbal_share, modalities=vision
+    )
+    vectors = embed_clips(model, clips, vision, device, workers).vision
+    assert vectors is not None
+    return vectors

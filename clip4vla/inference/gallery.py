@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from clip4vla.inference.features import (
     text_features,
 )
 from clip4vla.loading.loader import WHOLE, Part
-from clip4vla.loading.samples import ClipSamples
+from clip4vla.loading.samples import Clips
 from clip4vla.metrics.retrieval import Blocks
 from clip4vla.models.common.batch_features import Features, count_of, rows_of
 from clip4vla.models.common.clip_model import ClipModel
@@ -39,7 +39,7 @@ class Gallery:
     """
 
     model: ClipModel
-    samples: ClipSamples
+    samples: Clips
     run: Finetune | Evaluate
     scale: float
     device: torch.device
@@ -87,7 +87,7 @@ class Gallery:
         texts = self._text_features(captions)
         if self.scorer.joint:
             rows = {name: self._joint_rows(name, texts, clips) for name in self.scorer.names}
-            return {name: lambda name=name: rows[name] for name in rows}
+            return {name: partial(list, blocks) for name, blocks in rows.items()}
         device = self.scorer.scored_on(self.device)
         columns = {name: _padded(x.to(device)) for name, x in clips.items()}
         return {name: self._products(name, texts, clips, columns) for name in self.scorer.names}

@@ -41,12 +41,27 @@ def nearest(
         slack = _error(donors.shape[1]) * longest * _norms(some).max()  # [Q], of one product
         for first in range(0, len(queries), block[0]):
             rows = slice(first, first + block[0])
-            kept = best[rows], index[rows]
-            _improve(queries[rows], some, places, slack[rows], *kept, scores)
+            _improve(
+                queries[rows],
+                some,
+                places,
+                slack=slack[rows],
+                best=best[rows],
+                index=index[rows],
+                scores=scores,
+            )
     return index, best
 
 
-def _improve(queries, donors, places, slack, best, index, scores) -> None:
+def _improve(
+    queries: np.ndarray,
+    donors: np.ndarray,
+    places: np.ndarray,
+    slack: np.ndarray,
+    best: np.ndarray,
+    index: np.ndarray,
+    scores: torch.Tensor,
+) -> None:
     """Put into `best` and `index` [q] what these donors have that is better or as good and earlier.
 
     slack [q]: how far a float32 product can be from the exact one; scores: where to put products.

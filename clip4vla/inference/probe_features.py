@@ -51,7 +51,13 @@ def probe_features(
         vectors = _vectors(model, samples, "audio", sounding, device, workers)
         nothing = torch.zeros(model.dim)
         found["audio"] = torch.stack([vectors[s] if s is not None else nothing for s in sounds])
-    return ClipFeatures(ids, **found, has_audio=heard | (samples.missing == "zeros"), heard=heard)
+    return ClipFeatures(
+        clip_ids=ids,
+        vision=found["vision"],
+        audio=found["audio"],
+        has_audio=heard | (samples.missing == "zeros"),
+        heard=heard,
+    )
 
 
 def _vectors(
@@ -78,8 +84,8 @@ def _vectors(
     def compute(names: list[str]) -> Tensor:
         items = [(clip_id, "", "") for clip_id in names]
         clips = ClipSamples(cache, items, inputs, share, modalities=(modality,))
-        given = model, clips, (modality,), device, workers
-        return getattr(embed_clips(*given, reduce=masked_mean), modality)
+        means = embed_clips(model, clips, (modality,), device, workers, reduce=masked_mean)
+        return getattr(means, modality)
 
     vectors = Vectors(cache.folder / "frozen", clip_ids, meaning)
     vectors.build(compute)

@@ -39,23 +39,24 @@ def collate(samples: list[Sample]) -> dict:
 
 
 def _frames(samples: list[Sample]) -> dict:
-    if samples[0].jpegs is None:
+    jpegs_of = [sample.jpegs for sample in samples if sample.jpegs is not None]
+    if not jpegs_of:
         return {}
-    counts = [len(sample.jpegs) for sample in samples]
+    counts = [len(jpegs) for jpegs in jpegs_of]
     frames = np.empty((len(samples), max(*counts, 1), 3, SIZE, SIZE), np.uint8)
-    for row, sample in zip(frames, samples, strict=True):
+    for row, jpegs, sample in zip(frames, jpegs_of, samples, strict=True):
         try:
-            for frame, jpeg in zip(row, sample.jpegs, strict=False):
+            for frame, jpeg in zip(row, jpegs, strict=False):
                 frame[...] = to_pixels(jpeg)  # colours to the front: numpy is faster than torch
         except OSError as error:
             raise _broken(sample.clip_id, "a frame is no whole JPEG") from error
-        row[len(sample.jpegs) :] = 0
+        row[len(jpegs) :] = 0
     return {"frames": torch.from_numpy(frames), "frame_mask": _filled(counts)}
 
 
 def _audio(samples: list[Sample]) -> dict:
-    heard = [sample for sample in samples if sample.log_mel is not None]
-    channels = max((len(sample.log_mel) for sample in heard), default=1)
+    heard = [sample.log_mel for sample in samples if sample.log_mel is not None]
+    channels = max((len(log_mel) for log_mel in heard), default=1)
     counts = [
         0 if sample.log_mel is None else kept_segments(sample.log_mel.shape[1], sample.inputs)
         for sample in samples
@@ -75,10 +76,11 @@ def _audio(samples: list[Sample]) -> dict:
 
 def _fill(row: torch.Tensor, count: int, sample: Sample, masks: Masks | None = None) -> None:
     """The first `count` segments of a row [S, C, 224, 224] are the sample's, the rest zero."""
-    if count:
-        own = row[:count, : len(sample.log_mel)]
-        split(sample.log_mel, sample.inputs, masks, out=own)
-        row[:count, len(sample.log_mel) :] = own[:, :1]  # a mono clip among stereo ones
+    log_mel = sample.log_mel
+    if count and log_mel is not None:
+        own = row[:count, : len(log_mel)]
+        split(log_mel, sample.inputs, masks, out=own)
+        row[:count, len(log_mel) :] = own[:, :1]  # a mono clip among stereo ones
     row[count:] = 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.errors import UserError
@@ -20,7 +21,7 @@ from clip4vla.config.run import Source
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.datasets.leaks import Leaks
 from clip4vla.loading.collate import collate
-from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.loading.samples import Clips, ClipSamples, Item
 
 Manifests = dict[tuple[str, str], Path]
 DonorTables = Mapping[Neighbours, Path | None]  # substitution.tsv, by the space of neighbours
@@ -114,8 +115,17 @@ def samples_of(
     seed: int = 0,
 ) -> ClipSamples:
     """Samples of a source under a policy for silent clips. UserError when none is left."""
-    given = cache, items, inputs, source.nonverbal_share, donors, policy, masking, seed
-    samples = ClipSamples(*given, modalities=tuple(modalities))
+    samples = ClipSamples(
+        cache,
+        items,
+        inputs,
+        nonverbal_share=source.nonverbal_share,
+        donor_of=donors,
+        missing=policy,
+        masking=masking,
+        seed=seed,
+        modalities=tuple(modalities),
+    )
     if not len(samples):
         raise UserError(
             f"{source.dataset}: no clip of split {source.split!r} has sound, and missing_audio "
@@ -127,7 +137,7 @@ def samples_of(
 class _Loader(DataLoader):
     """A loader whose workers' UserErrors stay one line, without the traceback that torch adds."""
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Iterator[dict]:  # type: ignore[override]  # private
         read = super().__iter__()
         try:
             yield from read
@@ -135,7 +145,7 @@ class _Loader(DataLoader):
             told = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2]
             raise UserError(told.strip() or str(error)) from None
         finally:
-            if self.num_workers:
+            if isinstance(read, _MultiProcessingDataLoaderIter):
                 read._shutdown_workers()  # at once: a traceback may keep `read` until exit
 
 
@@ -167,7 +177,7 @@ WHOLE: Part = (0, 1)
 
 
 def batches_of(
-    samples: ClipSamples,
+    samples: Clips,
     size: int,
     workers: int,
     device: torch.device,

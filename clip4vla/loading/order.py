@@ -5,9 +5,13 @@ files. The state of an epoch is the number of samples consumed, so a resumed run
 where it stopped.
 """
 
+from typing import TypeVar
+
 import numpy as np
 
 from clip4vla.common.seeds import generator
+
+Order = TypeVar("Order", range, np.ndarray, list[tuple[int, int]])
 
 
 def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, window: int = 4) -> np.ndarray:
@@ -54,7 +58,7 @@ def mixed_order(
     return [(source, index) for row in rows for source, index in enumerate(row)]
 
 
-def dealt(order, rank: int, world: int, start: int = 0):
+def dealt(order: Order, rank: int, world: int, start: int = 0) -> Order:
     """The part of `order` that falls to `rank` of `world` from global position `start` on.
 
     Position p belongs to rank p mod world, wherever an epoch was resumed.

@@ -39,7 +39,18 @@ class Sample:
     vectors: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> [D]
 
 
-class ClipSamples(torch.utils.data.Dataset):
+class Clips(torch.utils.data.Dataset):
+    """Clips to read in the order of their items: `ClipSamples`, or features in their place."""
+
+    items: list[Item]
+    inputs: Inputs
+    cache: ClipCache
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class ClipSamples(Clips):
     """Items (clip id, caption, label) as samples, a pure function of (item, seed, epoch).
 
     What becomes of a silent clip is the policy `missing` (facts 1.6):
@@ -107,9 +118,6 @@ class ClipSamples(torch.utils.data.Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Seed masks with this epoch; call it before iterating a loader."""
         self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample as the cache holds it; `collate` makes a batch of several."""

@@ -66,7 +66,9 @@ def split(
         case "clip":
             return standardise(images, log_mel.float())
         case "fixed":
-            return images.sub_(inputs.log_mel_mean).div_(inputs.log_mel_std)
+            mean, deviation = inputs.log_mel_mean, inputs.log_mel_std
+            assert mean is not None and deviation is not None, "checked by the config"
+            return images.sub_(mean).div_(deviation)
 
 
 def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:

@@ -1,14 +1,18 @@
 """Captions -> token ids of CLIP's byte-pair vocabulary and three more (facts 4.2)."""
 
 import functools
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 START, END, PAD = 49406, 49407, 49410  # 49408 (mask) and 49409 (unknown) occur in no caption
 
 
 @functools.cache
-def _tokenizer():
+def _tokenizer() -> "SimpleTokenizer":
     """open_clip's tokenizer; imported late, because open_clip takes seconds to import."""
     from open_clip.tokenizer import SimpleTokenizer
 

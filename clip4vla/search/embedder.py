@@ -156,6 +156,7 @@ class Embedder(Checkpoint):
         with autocast(self.device):
             if kind == "video":
                 return self.model.vision(images).float().cpu()
+            assert share is not None, "of every sound"
             shares = torch.full((len(images),), share, device=self.device)
             return self.model.audio(images, shares).float().cpu()
 

@@ -105,7 +105,8 @@ def finish(out: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
         else:
             with open(temporary, "wb") as stream:
                 arrays = _arrays(table, metadata["dim"])
-                np.savez(stream, **arrays, metadata=np.array(canonical_json(metadata)))
+                arrays["metadata"] = np.array(canonical_json(metadata))
+                np.savez(stream, **arrays)  # type: ignore[arg-type]  # allow_pickle
     shutil.rmtree(_parts(out))
 
 

@@ -13,7 +13,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -137,7 +137,7 @@ def cost_of(folder: Path) -> dict:
     }
 
 
-def _refuse_the_hopeless(folder: Path, ranks: Ranks, row) -> None:
+def _refuse_the_hopeless(folder: Path, ranks: Ranks, row: Callable[[str], dict]) -> None:
     why = None
     if ranks.leads:
         rows = attempts_of(folder)
@@ -185,7 +185,7 @@ def _append(folder: Path, row: dict) -> None:
 
 
 @contextlib.contextmanager
-def _heartbeat(folder: Path, row) -> Iterator[None]:
+def _heartbeat(folder: Path, row: Callable[[str], dict]) -> Iterator[None]:
     """Keep attempt.json up to date, in a thread: setting up and validating can take hours."""
     path, over = folder / "attempt.json", threading.Event()
     write_json(path, row("under way"))

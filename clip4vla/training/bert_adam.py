@@ -1,9 +1,10 @@
 """The optimiser of the released code (facts 6.5), for runs that follow its numbers."""
 
 from collections.abc import Callable
+from typing import overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -22,6 +23,12 @@ class BertAdam(torch.optim.Optimizer):
         self, groups: list[dict], lr: float, betas: tuple[float, float], eps: float, clip: float
     ):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "clip": clip})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -42,7 +49,8 @@ class BertAdam(torch.optim.Optimizer):
             state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         m, v = state["m"], state["v"]
         beta1, beta2 = group["betas"]
-        gradient: Tensor = parameter.grad
+        gradient = parameter.grad
+        assert gradient is not None
         gradient.mul_((group["clip"] / (gradient.norm() + 1e-6)).clamp_(max=1.0))
         m.mul_(beta1).add_(gradient, alpha=1 - beta1)
         v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)

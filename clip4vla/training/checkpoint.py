@@ -8,6 +8,7 @@ hash is part of the run's identity.
 import errno
 import sys
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -85,7 +86,7 @@ class Checkpoints:
         steps = self._steps() if step is None else [self._step(step)]
         for path in reversed(steps):
             content = self._read(path)
-            best = content and content["state"]["best_epoch"]
+            best: int | None = None if content is None else content["state"]["best_epoch"]
             if content is None or (best is not None and self._read(self._best(best)) is None):
                 unreadable.append(path)
                 continue
@@ -146,7 +147,7 @@ class Checkpoints:
     def _steps(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"), key=lambda path: int(path.stem[5:]))
 
-    def _remove(self, paths) -> None:
+    def _remove(self, paths: Iterable[Path]) -> None:
         for path in list(paths):
             path.unlink()
 

@@ -37,7 +37,12 @@ def backward(
     return loss.detach(), {name: term.detach() for name, term in terms.items()}
 
 
-def _cached(task: ContrastiveTask, chunks: list[dict], device: torch.device, scaled) -> Loss:
+def _cached(
+    task: ContrastiveTask,
+    chunks: list[dict],
+    device: torch.device,
+    scaled: Callable[[Tensor], Tensor],
+) -> Loss:
     states, parts = [], []
     with torch.no_grad():
         for chunk in chunks:
@@ -74,10 +79,13 @@ def _hand_on(features: Features, gradients: Features, start: int) -> None:
         torch.autograd.backward(reached, given)
 
 
-def _accumulated(task: Task, chunks: list[dict], device: torch.device, scaled) -> Loss:
+def _accumulated(
+    task: Task, chunks: list[dict], device: torch.device, scaled: Callable[[Tensor], Tensor]
+) -> Loss:
     counts = [task.targets(chunk) for chunk in chunks]
     targets = summed(torch.tensor(sum(counts), device=device)).item()
-    whole, sums = torch.zeros((), device=device), {}
+    whole = torch.zeros((), device=device)
+    sums: dict[str, Tensor] = {}
     for chunk, count in zip(chunks, counts, strict=True):
         share = count * world_size() / targets  # averaging over ranks divides it again
         with autocast(device, task.model):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -91,15 +91,17 @@ class Trainer:
                 self._leave(stop)
         self.updates.keep_average()
         if self.choice.selects and self.ranks.leads:
-            self.checkpoints.load_best(self.state.best_epoch, self.task.model)
+            best = self.state.best_epoch
+            assert best is not None, "the last epoch is scored"
+            self.checkpoints.load_best(best, self.task.model)
 
     def _resume(self) -> None:
         """Go on from the checkpoint that the first rank finds whole; the others load the same."""
-        checkpoints, given = self.checkpoints, (self.task.model, self.updates)
-        loaded = checkpoints.load(*given) if self.ranks.leads else None
+        checkpoints, model = self.checkpoints, self.task.model
+        loaded = checkpoints.load(model, self.updates) if self.ranks.leads else None
         step = self.ranks.from_leader(loaded and loaded.step)
         if step is not None and not self.ranks.leads:
-            loaded = checkpoints.load(*given, step)
+            loaded = checkpoints.load(model, self.updates, step)
         # All wait for all: the first rank removes these files, at once if no step is left to do.
         if self.ranks.any(step is not None and loaded is None)[0]:
             raise UserError(
@@ -182,7 +184,7 @@ class Trainer:
         """
         self.task.model.eval()
         part = self._unless_stopped(stop, self.validation.part)
-        if self.ranks.any(part is None)[0]:
+        if self.ranks.any(part is None)[0] or part is None:
             return None
         parts, values = self.ranks.all(part), None
         if self.ranks.leads:
@@ -210,7 +212,7 @@ class Trainer:
         self.meter.saved = self.state.step
         self.saved_at = time.monotonic()
 
-    def _leave(self, stop: Stop) -> None:
+    def _leave(self, stop: Stop) -> NoReturn:
         done = f"step {self.state.step} of {self.total}"
         why = stop.reason or "another rank was told to"
         raise RetryLater(f"stopped at {done} ({why}), saved; the same command goes on")
@@ -232,7 +234,7 @@ class Trainer:
             line = f"{self._where()} done: {self._status()}{shown}"
             print(line, file=sys.stderr, flush=True)
 
-    def _refuse(self, chunks: list[dict]) -> None:
+    def _refuse(self, chunks: list[dict]) -> NoReturn:
         """Write down all that can tell why the step is not finite, and stop."""
         state = self.state
         torch.manual_seed(seed_of("dropout", self.seed, state.step, self.ranks.rank))

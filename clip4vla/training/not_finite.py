@@ -10,7 +10,7 @@ shows both; both are plain data (JSON, safetensors), nothing in them runs.
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class Watch:
     """Notes the first module whose output is not finite, and what the task encodes."""
 
     def __init__(self, task: Task):
-        self.task, self.first = task, None
+        self.task = task
+        self.first: str | None = None
         self._encoded: list[dict[str, Tensor]] = []
         self._hooks: list[Any] = []
         self._lock = threading.Lock()
@@ -110,15 +111,15 @@ class Watch:
                     self._encoded.append({name: x.detach() for name, x in features.items()})
                 return features
 
-            self.task.encode = encoding
+            vars(self.task)["encode"] = encoding
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         for hook in self._hooks:
             hook.remove()
         vars(self.task).pop("encode", None)
 
-    def _note(self, name: str):
+    def _note(self, name: str) -> Callable[[nn.Module, tuple, Any], None]:
         def hook(module: nn.Module, given: tuple, output: Any) -> None:
             if self.first is None and any(not x.isfinite().all() for x in _floats(output)):
                 with self._lock:  # recomputed blocks run in autograd's threads
@@ -174,7 +175,8 @@ def _inputs(chunks: list[dict], order: list[int]) -> tuple[dict[str, Tensor], li
         for chunk in chunks
         for i in range(len(chunk["clip_id"]))
     ]
-    kept, size = [], 0
+    kept: list[int] = []
+    size = 0
     for row in order:
         size += sum(x.nbytes for x in rows[row].values())
         if kept and size > MOST_BYTES:

@@ -4,6 +4,7 @@ Facts 6.4, 6.5, D12.
 """
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2
 
 
-def _released_decays(model: nn.Module):
+def _released_decays(model: nn.Module) -> Callable[[str, nn.Parameter], bool]:
     """The rule of the released code (facts 6.5): all of CLIP but its biases.
 
     CLIP's LayerNorm gains slip through its filter of names. The audio tower goes with CLIP only
@@ -90,6 +91,7 @@ class Updates:
         self.config, self.total = config, total
         groups = parameter_groups(model, config, heads)
         betas = config.beta1, config.beta2
+        self.optimiser: torch.optim.Optimizer
         if config.kind == "bert_adam":
             self.optimiser = BertAdam(groups, config.lr, betas, config.eps, config.grad_clip)
         else:

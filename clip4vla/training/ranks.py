@@ -75,8 +75,9 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         serves = ranks.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         store = dist.TCPStore(host, port, ranks.world, is_master=serves, timeout=MEETING)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        given = {"store": store, "rank": ranks.rank, "world_size": ranks.world, "timeout": STEP}
-        dist.init_process_group(backend, **given)
+        dist.init_process_group(
+            backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=STEP
+        )
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
     except (dist.DistError, OSError) as error:
         why = (str(error).splitlines() or [""])[0]

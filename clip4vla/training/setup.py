@@ -13,6 +13,7 @@ from clip4vla.checkpoints.initial_weights import starting_model
 from clip4vla.common.errors import UserError
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
+from clip4vla.config.sections import Modality
 from clip4vla.inference.frozen import frozen_samples
 from clip4vla.inference.probe import probe_batch
 from clip4vla.inference.probe_features import probe_features
@@ -83,6 +84,7 @@ def set_up(run: Pretrain | Finetune, external: External) -> Job:
         job = _classification(run, external)
     else:
         job = _text_task(run, external)
+    assert isinstance(job.task.model, ClipModel)
     external.switches.apply(job.task.model, external.device)
     return job
 
@@ -90,7 +92,7 @@ def set_up(run: Pretrain | Finetune, external: External) -> Job:
 def _pretraining(run: Pretrain, external: External) -> Job:
     """Set up pre-training, on clips with sound only: a silent one has nothing to contrast."""
     model = _model(run, external)
-    modalities = ("vision", "audio") if run.objective.inter else ("audio",)
+    modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
     sources: list[ClipSamples | FrozenSamples] = []
     facts, leaks = [], external.caches.leaks
     for source in run.sources:
@@ -126,7 +128,7 @@ def _pretraining(run: Pretrain, external: External) -> Job:
     return Job(task, _clip_batches(run, sources, external), data)
 
 
-def _freezes_clip(model: ClipModel, modalities: tuple[str, ...]) -> bool:
+def _freezes_clip(model: ClipModel, modalities: list[Modality]) -> bool:
     """Whether frames and words pass frozen towers only: their vectors can be cached."""
     return "vision" in modalities and learning_parts(model).isdisjoint({"text", "vision"})
 

@@ -45,7 +45,7 @@ def checkpoint_activations(model: ClipModel) -> None:
     Gradients keep their bits: dropout draws the same again. A frozen tower keeps nothing anyway.
     """
     for stack in model.checkpointed():
-        stack.grad_checkpointing = True
+        stack.grad_checkpointing = True  # type: ignore[assignment]  # any
 
 
 def compile_blocks(model: ClipModel, backend: str = "inductor") -> None:

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -150,7 +151,8 @@ def identify(
     substitution: Path | None,
 ) -> dict[str, str | None]:
     """Hashes of everything that decides the result: what state must agree with to go on."""
-    named = weights.get(run.model.weights) if start is None else None
+    name = run.model.weights if start is None else None
+    named = None if name is None else weights.get(name)
     data = {
         f"{source.dataset}/cache-{source.cache_id}": sha256_of_file(
             manifests[source.dataset, source.cache_id]
@@ -183,6 +185,7 @@ def _train(
     if external.ranks.any(job is None)[0]:  # else the others would wait for this one in vain
         why = stop.reason or "another rank was told to"
         raise RetryLater(f"stopped before the first step ({why})")
+    assert job is not None, "of no rank"
     for line in describe(run, job.batches) if external.ranks.leads else ():
         print(line, file=sys.stderr, flush=True)
     trainer = Trainer(
@@ -219,7 +222,7 @@ def _finish(
     selection = run.selection if isinstance(run, Finetune) else "last"
     selects = choice_of(run).selects
     selected = reached.best_epoch if selects else reached.epoch
-    metadata = {
+    metadata: dict[str, Any] = {
         "run_key": run_key(run),
         "stage": run.stage,
         "task": run.task if isinstance(run, Finetune) else None,
@@ -244,6 +247,7 @@ def _finish(
         "val_value": value,
     }
     if selection == "best_test_as_paper":
+        assert isinstance(run, Finetune) and run.test is not None, "checked by the config"
         measured["selected_on"] = f"{run.test.split}, the split that is also reported"
     settings = settings_of(run, job.classes)
     write_checkpoint(final / "model.safetensors", model, settings, {**metadata, **measured})
@@ -304,7 +308,7 @@ def _facts_of(path: Path) -> dict:
 
 def _labels(run: Pretrain | Finetune, before: dict) -> dict:
     """What must be said wherever the numbers of a model stand, of this run and those before it."""
-    labels = {}
+    labels: dict[str, Any] = {}
     half = list(before.get("half_weights", []))
     if run.optimiser.precision == "half_weights":
         half.append(run.stage)

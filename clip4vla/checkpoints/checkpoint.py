@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch import nn
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.settings import Settings
@@ -29,7 +30,7 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    path: str | Path, model: CLIP4VLA, settings: Settings, origin: dict[str, Any]
+    path: str | Path, model: nn.Module, settings: Settings, origin: dict[str, Any]
 ) -> None:
     """Write the model and all that rebuilds it. origin: what else is known, such as its run."""
     metadata = {**origin, **settings.model_dump(mode="json"), "format": FORMAT}

@@ -22,7 +22,14 @@ def test_one_sample_cannot_be_contrasted():
 
 
 def feature_batches(size=4, microbatch=None):
-    return FeatureBatches([f"c{i}" for i in range(10)], torch.arange(10), 3, size, microbatch)
+    return FeatureBatches(
+        clip_ids=[f"c{i}" for i in range(10)],
+        features_of=lambda index: {"index": index},
+        targets=torch.arange(10),
+        seed=3,
+        batch_size=size,
+        microbatch=microbatch,
+    )
 
 
 def clip_ids(batches):

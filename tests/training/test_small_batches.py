@@ -82,5 +82,12 @@ def test_the_second_stage_has_a_label_of_its_own(manifests, tmp_path):
 
 def test_a_microbatch_above_the_batch_is_the_batch():
     """It bounds memory and changes no contrast, so nothing is said."""
-    batches = FeatureBatches(["a", "b", "c"], torch.arange(3), 0, 2, microbatch=64)
+    batches = FeatureBatches(
+        clip_ids=["a", "b", "c"],
+        features_of=lambda index: {"index": index},
+        targets=torch.arange(3),
+        seed=0,
+        batch_size=2,
+        microbatch=64,
+    )
     assert (batches.size, batches.chunk) == (2, 2)

@@ -109,9 +109,13 @@ class Embedder(Checkpoint):
         score, device = similarities, torch.device("cpu")
         if self.model.gate is not None:
             score, device = self.model.gate, self.device
-        moved = [None if x is None else x.to(device) for x in (words, seen, heard)]
+        assert words is not None
+
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device)
+
         with torch.no_grad():
-            found = score(*moved, 1.0, None if has_audio is None else has_audio.to(device))
+            found = score(words.to(device), moved(seen), moved(heard), 1.0, moved(has_audio))
         name = "t_va" if len(found) == 3 else next(iter(found))
         return found[name].cpu().numpy()
 

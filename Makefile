@@ -32,8 +32,10 @@ test-slow: $(INSTALLED) ## every test at full counts
 test-gpu: $(INSTALLED) ## the tests that need a GPU
 	CLIP4VLA_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
 
-lint: $(INSTALLED) ## ruff, snakefmt, snakemake --lint
+lint: $(INSTALLED) ## ruff, mypy, the law of the rooms, snakefmt, snakemake --lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_rooms.py
 	$(BIN)/snakefmt --check workflow rules
 	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --lint
 

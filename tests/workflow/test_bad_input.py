@@ -67,7 +67,7 @@ def test_an_annotation_file_that_cannot_be_read(project):
     table.write_text("\n".join(lines) + "\n")
     done = project.run()
     assert done.returncode != 0
-    assert "clips.tsv, line 4: captions is" in text_of(done)
+    assert "clips.tsv, line 4: invalid captions" in text_of(done)
     assert not list(project.out.glob("data/*/*.parquet"))
 
 

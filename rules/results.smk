@@ -89,6 +89,10 @@ for name in PLAN.tables:
 rule build_page:
     input:
         sheets=expand("results/tables/{table}/rows.json", table=PLAN.tables),
+        # What its record names: else the page could be made before a table.
+        tables=expand(
+            "results/tables/{table}/table.{kind}", table=PLAN.tables, kind=["md", "csv"]
+        ),
         metrics=layout.scores(PLAN),
         curves=curves(),
         coverage=coverages(),

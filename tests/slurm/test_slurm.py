@@ -140,7 +140,10 @@ def test_what_the_cluster_does_not_have_is_one_line(cluster, setup, tmp_path):
     project = Small(tmp_path / "project")
     setup(project)
     wrong = {
-        "--partition": ("nowhere", "--partition nowhere: no such partition. Fix: choose one of scavenge, v100"),
+        "--partition": (
+            "nowhere",
+            "--partition nowhere: no such partition. Fix: choose one of scavenge, v100",
+        ),
         "--account": ("nobody", "--account nobody: not yours. Fix: choose one of root, v100"),
         "--qos": ("never", "--qos never: not yours. Fix: choose one of normal"),
     }

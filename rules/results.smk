@@ -91,7 +91,9 @@ rule build_page:
         sheets=expand("results/tables/{table}/rows.json", table=PLAN.tables),
         # What its record names: else the page could be made before a table.
         tables=expand(
-            "results/tables/{table}/table.{kind}", table=PLAN.tables, kind=["md", "csv"]
+            "results/tables/{table}/table.{kind}",
+            table=PLAN.tables,
+            kind=["md", "csv"],
         ),
         metrics=layout.scores(PLAN),
         curves=curves(),

@@ -213,7 +213,7 @@ def _is_export(folder: Path) -> bool:
 
 
 def _run_config(path: Path, tell: Tell) -> Any:
-    """Read the config beside the weights of a run; None if there is none."""
+    """Read the config beside the weights of a run; None if the file is missing."""
     config = path.parent / "config.json"
     try:
         return read_json(config) if config.is_file() else None

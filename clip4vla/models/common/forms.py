@@ -99,7 +99,7 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    # zipfile raises NotImplementedError for split and encrypted archives.
+    # zipfile raises NotImplementedError for a version of the format that it cannot read.
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         raise _unreadable(path, "it is a truncated or damaged zip file", AGAIN) from None
     if not any(name.endswith("data.pkl") for name in names):

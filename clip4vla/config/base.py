@@ -6,7 +6,7 @@ A field is scientific unless it is marked `runtime`. Only scientific fields ente
 
 import unicodedata
 from functools import cache
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -21,13 +21,16 @@ from pydantic_core import PydanticCustomError
 
 from clip4vla.config.yaml import merge
 
-BOOL = "bool_for_a_number"  # type of the error; its context has the key
+AT_KEY = "at_key"  # type of an error whose context names a key of the section
 
 
 class Section(BaseModel):
     """Part of the config. Unknown keys and wrong types are errors; instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+    # Keys that were removed -> the value that the code computes since. Run keys still state it, so
+    # that old runs stay valid; a config that asks for another value is an error.
+    RETIRED: ClassVar[dict[str, Any]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -54,16 +57,30 @@ class Section(BaseModel):
         for name in _number_fields(cls) if isinstance(values, dict) else ():
             if _holds_bool(values.get(name)):
                 problem = "must be a number, not true or false (YAML: yes, no, on, off)"
-                raise PydanticCustomError(BOOL, problem, {"key": name})
+                raise PydanticCustomError(AT_KEY, problem, {"key": name})
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_retired_key(cls, values: Any) -> Any:
+        """Drop retired keys that have the value that is still computed; refuse others."""
+        if not isinstance(values, dict):
+            return values
+        for name, value in cls.RETIRED.items():
+            if name in values and values[name] != value:
+                raise PydanticCustomError(
+                    AT_KEY, "this option was removed. Fix: remove the key", {"key": name}
+                )
+        return {name: value for name, value in values.items() if name not in cls.RETIRED}
 
     def scientific(self) -> dict[str, Any]:
         """Return the JSON-ready values that decide a result.
 
         Runtime fields are left out. So are fields that were added later, while they have their
-        `neutral` value (the behaviour before they existed): old run keys stay valid.
+        `neutral` value (the behaviour before they existed), and retired keys have their only
+        value: old run keys stay valid.
         """
-        values = {}
+        values = dict(self.RETIRED)
         for name, field in type(self).model_fields.items():
             extra = extra_of(field)
             value = getattr(self, name)

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from clip4vla.common.errors import UserError, did_you_mean
-from clip4vla.config.base import BOOL, Name, Section, each_once, runtime
+from clip4vla.config.base import AT_KEY, Name, Section, each_once, runtime
 from clip4vla.config.data import Dataset
 from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
@@ -118,14 +118,14 @@ def validated(model: type[S], value: object, documents: list[Document], at: KeyP
 def _one_line(
     model: type[Section], error: ErrorDetails, documents: list[Document], at: KeyPath
 ) -> str:
-    key = (*at, *error["loc"], *([error["ctx"]["key"]] if error["type"] == BOOL else []))
+    key = (*at, *error["loc"], *([error["ctx"]["key"]] if error["type"] == AT_KEY else []))
     named = ".".join(str(part) for part in key)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "unknown key" + _near(model, error["loc"])
     elif error["type"] == "missing":
         message = "missing"
-    elif error["type"] not in ("value_error", BOOL):
+    elif error["type"] not in ("value_error", AT_KEY):
         message += f" (found {error['input']!r})"
     place = place_in(documents, key)
     if place is None:

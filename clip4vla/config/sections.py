@@ -3,7 +3,7 @@
 Together with `clip4vla.config.run` they are the scientific config of a run.
 """
 
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,6 +20,8 @@ Fusion = Literal["global_to_global", JointFusion, GateKind]
 JointStyle = Literal["clip", "bert"]
 Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
+Stopping = Literal["frozen", "released"]
+Positions = Literal["fixed", "sliding"]
 TypeToken = Literal["none", "single", "both", "background"]
 GATES: tuple[GateKind, ...] = get_args(GateKind)
 JOINT_FUSIONS = get_args(JointFusion)
@@ -260,42 +262,26 @@ class Optimiser(Section):
 class Decoding(Section):
     """Caption decoding (facts 8.3). The default is greedy: the likeliest next token."""
 
-    method: Literal["greedy", "beam", "sampling"] = Field(
-        "greedy", description="likeliest token; beam search; seeded sampling"
-    )
+    RETIRED: ClassVar[dict[str, Any]] = {"no_repeat_ngram": 0, "temperature": 1.0, "top_p": 1.0}
+
+    method: Literal["greedy", "beam"] = Field("greedy", description="likeliest token; beam search")
     beams: int = Field(5, ge=1, description="beam: hypotheses kept per clip")
     length_penalty: float = Field(
         0.0, ge=0, description="beam: score = sum of log-probabilities / length ** this"
     )
-    no_repeat_ngram: int = Field(
-        0, ge=0, description="no run of this many tokens twice in a caption; 0: no limit"
-    )
-    stopping: Literal["frozen", "released"] = Field(
+    stopping: Stopping = Field(
         "frozen",
         description="beam: finished hypotheses keep their score, or grow on (released)",
     )
-    positions: Literal["fixed", "sliding"] = Field(
+    positions: Positions = Field(
         "fixed",
         description="vision and audio: positions as in training, or after the words (released)",
     )
     cache: bool = Field(True, description="keep keys and values of earlier words; fixed only")
-    temperature: float = Field(1.0, gt=0, description="sampling: logits are divided by it")
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="sampling: from the likeliest tokens of this probability",
-    )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.positions == "sliding" and self.cache:
             raise ValueError("positions: sliding cannot be cached. Fix: set cache: false")
-        refuse_unread(self, "method", READ_BY)
+        refuse_unread(self, "method", {"beam": ("beams", "length_penalty", "stopping")})
         return self
-
-
-READ_BY = {  # options of decoding that one method reads
-    "beam": ("beams", "length_penalty", "stopping"),
-    "sampling": ("temperature", "top_p"),
-}

@@ -6,7 +6,6 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from clip4vla.common.device import autocast, to_device
-from clip4vla.common.seeds import generator
 from clip4vla.config.sections import Decoding, Modality
 from clip4vla.inference.features import CLIPS, check_finite
 from clip4vla.loading.loader import WHOLE, Part, batches_of
@@ -25,9 +24,9 @@ def generate(
     decoding: Decoding = Decoding(),
     part: Part = WHOLE,
 ) -> dict[str, str]:
-    """A caption for every clip, or for those of one rank. The model is put into evaluation mode.
+    """Return a caption for every clip, or for those of one rank.
 
-    Sampling draws from a generator of its own for every clip: its caption depends on nothing else.
+    The model is put into evaluation mode.
     """
     model.eval()
     tokenizer = SimpleTokenizer()
@@ -43,15 +42,8 @@ def generate(
                 encoded,
                 decoding,
                 max_words=samples.inputs.caption_steps,  # as many as training predicts
-                generators=[_draws(clip_id) for clip_id in batch["clip_id"]],
             )
         for clip_id, ids in zip(batch["clip_id"], written, strict=True):
             words = tokenizer.decode([token for token in ids if token < START])
             captions[clip_id] = " ".join(words.split())
     return captions
-
-
-def _draws(clip_id: str) -> torch.Generator:
-    """What the words of a clip's caption are drawn with."""
-    number = generator("sampled caption", 0, clip_id).integers(2**63)
-    return torch.Generator().manual_seed(int(number))

@@ -112,7 +112,7 @@ def test_an_error_in_the_config_is_one_line(project, change, expected):
         (("pretrain: null", "inputs.extra_word: true"), "inputs.extra_word: task retrieval writes no captions"),
         (("pretrain: null", "pretrain: {sources: [{dataset: d, nonverbal_share: 1}], inputs.extra_word: true}"), "inputs.extra_word: pre-training writes no captions"),
         (("pretrain: null", "finetune: {}, task: captioning, decoding.beams: 3"), "decoding: beams only has an effect with method: beam"),
-        (("pretrain: null", "finetune: {}, task: captioning, decoding: {method: beam, top_p: 0.5}"), "decoding: top_p only has an effect with method: sampling"),
+        (("pretrain: null", "finetune: {}, task: captioning, decoding: {method: beam, top_p: 0.5}"), "t.yaml:10: table t, row one: decoding.top_p: this option was removed. Fix: remove the key"),
         (("pretrain: null", "finetune: {}, task: captioning, decoding.positions: sliding"), "decoding: positions: sliding cannot be cached. Fix: set cache: false"),
         (("pretrain: null", "finetune: {}, task: captioning, decoding.beams: 0"), "decoding.beams: Input should be greater"),
         (("pretrain: null", "cache.log_mel.f_max: 9000"), "above half the sample rate"),

@@ -102,6 +102,21 @@ def test_a_field_added_later_keeps_old_keys_while_it_is_neutral():
     assert run_key(After(b=1)) != run_key(Before())
 
 
+def test_a_retired_field_keeps_old_keys_and_has_one_value():
+    class Before(Section):
+        a: int = 1
+        b: float = 0.5
+
+    class After(Section):
+        RETIRED = {"b": 0.5}
+        a: int = 1
+
+    assert run_key(After()) == run_key(Before())
+    assert After.model_validate(Before().scientific()) == After()
+    with pytest.raises(ValueError, match="this option was removed. Fix: remove the key"):
+        After.model_validate({"b": 1.5})
+
+
 def test_a_nested_section_can_be_neutral_too():
     source = Source(dataset="d-v1-000000", cache_id="0" * 8, split="test")
     run = Evaluate(start=None, task="captioning", test=source)

@@ -27,14 +27,14 @@ from clip4vla.metrics.captions import (
 )
 from clip4vla.metrics.recalls import names, rank_metrics
 from clip4vla.metrics.retrieval import Ranks
-from clip4vla.models.clip4vla import decoding, model
+from clip4vla.models.clip4vla import model
 from clip4vla.models.clip4vla.caption import VocabularyHead
+from clip4vla.models.clip4vla.search import Caption
 from clip4vla.results.metrics_file import read_metrics
 
 WAYS = {
     "beam of one": {"method": "beam", "beams": 1},
     "released": undotted(PRESETS["released"])["decoding"],
-    "sampling": {"method": "sampling", "temperature": 2.0},
 }
 SOUNDING = sorted(set(SPLITS["test"]) - SILENT)
 MADE_WITH = {  # of the stage, which knows the plan; it passes through
@@ -239,26 +239,11 @@ def test_a_caption_is_text_and_keeps_a_half_word_at_its_end(caption, monkeypatch
     word = {text: token for token, text in SimpleTokenizer().decoder.items()}
     cafe = SimpleTokenizer().encode("a café")
     ids = [*cafe, word["skate"], word["dog</w>"], 49408, word["skate"]]
-    found = [decoding.Caption(ids=ids, score=0.0)]
+    found = [Caption(ids=ids, score=0.0)]
     monkeypatch.setattr(
-        model, "decode", lambda _, clips, *__: found * len(clips["vision"].features)
+        model, "decode", lambda _, clips, **__: found * len(clips["vision"].features)
     )
     assert set(caption().hypothesis) == {"a café skatedog skate"}
-
-
-def test_a_sampled_caption_depends_on_its_clip_alone(caption):
-    sampling = Decoding(**WAYS["sampling"])
-    together = caption(decoding=sampling).set_index("clip_id")
-    fewer = caption(decoding=sampling, missing_audio="filter")
-    assert len(fewer) == len(together) - 1
-    assert list(together.hypothesis[fewer.clip_id]) == list(fewer.hypothesis)
-
-
-def test_the_config_knows_the_decoder():
-    ours, theirs = Decoding(), decoding.Decoding(method="greedy")
-    assert decoding.Decoding(**ours.model_dump()) == theirs == decoding.GREEDY
-    released = undotted(PRESETS["released"])["decoding"]
-    assert decoding.Decoding(**Decoding(**released).model_dump()) == decoding.RELEASED
 
 
 def test_a_start_without_classes_cannot_be_probed(score, trained):

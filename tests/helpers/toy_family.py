@@ -45,7 +45,7 @@ class Toy(ClipModel):
             name: Sequence(x * masks[name][..., None], masks[name]) for name, x in features.items()
         }
 
-    def write_captions(self, clips, decoding, max_words, generators):
+    def write_captions(self, clips, decoding, max_words):
         raise AssertionError("the toy has no captioner")
 
     def part_hash(self, part):

@@ -11,12 +11,11 @@ from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 
 from clip4vla.common.errors import UserError
-from clip4vla.config import sections as config
-from clip4vla.config.sections import Freeze, GateKind, JointStyle, Modality, TypeToken
+from clip4vla.config.sections import Decoding, Freeze, GateKind, JointStyle, Modality, TypeToken
 from clip4vla.models.clip4vla.architecture import Architecture
 from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
 from clip4vla.models.clip4vla.caption import CaptionGenerator, VocabularyHead
-from clip4vla.models.clip4vla.decoding import Decoding, decode
+from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.gate import Gate
 from clip4vla.models.clip4vla.joint import JointEncoder
@@ -169,16 +168,9 @@ class CLIP4VLA(ClipModel):
         """D: 512 for ViT-B/32."""
         return self.sizes.embed_dim
 
-    def write_captions(
-        self,
-        clips: Encoded,
-        decoding: config.Decoding,
-        max_words: int,
-        generators: abc.Sequence[torch.Generator],
-    ) -> list[list[int]]:
+    def write_captions(self, clips: Encoded, decoding: Decoding, max_words: int) -> list[list[int]]:
         """See `ClipModel.write_captions`."""
-        options = Decoding(**decoding.model_dump())
-        captions = decode(self, clips, options, max_words, list(generators))
+        captions = decode(self, clips, decoding=decoding, max_words=max_words)
         return [caption.ids for caption in captions]
 
     def part_hash(self, part: str) -> str:

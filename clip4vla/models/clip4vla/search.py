@@ -1,18 +1,23 @@
-"""Choosing the words of captions: beam search (greedy is a beam of one) and sampling.
+"""Beam search for the words of captions; greedy is a beam of one.
 
-Both advance all clips of a batch together and drop a clip once its caption is written. They know
+It advances all clips of a batch together and drops a clip once its caption is written. It knows
 nothing of the model but `Steps`.
 """
 
-from typing import Literal, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from clip4vla.config.sections import Stopping
 from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
 
-Stopping = Literal["frozen", "released"]
-Found = tuple[list[int], float]  # ids up to the end, score
+
+class Caption(NamedTuple):
+    """One clip's caption."""
+
+    ids: list[int]  # between the start token and the first end token or pad
+    score: float  # sum of log-probabilities, of the end too, under the length penalty
 
 
 class Steps(Protocol):
@@ -35,10 +40,9 @@ def beam_search(
     max_words: int,
     device: torch.device,
     length_penalty: float = 0.0,
-    no_repeat_ngram: int = 0,
     stopping: Stopping = "frozen",
-) -> list[Found]:
-    """The best hypothesis of each clip.
+) -> list[Caption]:
+    """Return the best hypothesis of each clip.
 
     A hypothesis' score is its sum of log-probabilities, its end included, divided by its length
     to the power of `length_penalty`. The `beams` best are kept at every step.
@@ -56,8 +60,7 @@ def beam_search(
     ended = torch.zeros_like(parents, dtype=torch.bool)
     collect = _Collector(clips, device)
     for _ in range(max_words):
-        logits = without_repeats(steps.logits(tokens, parents), tokens, no_repeat_ngram)
-        values, words = _best_continuations(logits, beams)  # [B, k, beams]
+        values, words = _best_continuations(steps.logits(tokens, parents), beams)  # [B, k, beams]
         if stopping == "frozen":
             values, words = _freeze(values, words, ended)
             lengths = lengths + ~ended
@@ -88,47 +91,11 @@ def beam_search(
     return collect.found
 
 
-def sample(
-    steps: Steps,
-    draws: Tensor,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    length_penalty: float = 0.0,
-    no_repeat_ngram: int = 0,
-) -> list[Found]:
-    """Draw one caption per clip.
-
-    draws: float64 [B, T], uniform in [0, 1): one per clip and word; T is the most words. Words come
-    from the smallest set of likeliest ones that has the probability `top_p` or more after the
-    logits are divided by `temperature`. The score is the model's own, as in `beam_search`.
-    """
-    clips, max_words = draws.shape
-    tokens = torch.full((clips, 1, 1), SOT, device=draws.device)  # [B, 1, 1 + words so far]
-    parents = torch.zeros_like(tokens[..., 0])
-    sums = torch.zeros_like(draws[:, 0])
-    collect = _Collector(clips, draws.device)
-    for index in range(max_words):
-        logits = without_repeats(steps.logits(tokens, parents), tokens, no_repeat_ngram)[:, 0]
-        newest = _draw(logits.double() / temperature, draws[:, index], top_p)  # [B]
-        sums = sums + logits.double().log_softmax(dim=-1).gather(1, newest[:, None])[:, 0]
-        tokens = torch.cat([tokens, newest[:, None, None]], dim=-1)
-        scores = sums / (index + 1) ** length_penalty
-        kept = collect(_is_end(newest), tokens[:, 0], scores)
-        if kept is not None:
-            if not len(kept):
-                return collect.found
-            steps.keep(kept)
-            tokens, parents, sums = tokens[kept], parents[kept], sums[kept]
-            draws, scores = draws[kept], scores[kept]
-    collect(torch.ones_like(parents[:, 0], dtype=torch.bool), tokens[:, 0], scores)
-    return collect.found
-
-
 class _Collector:
     """Takes finished captions out of the batch; `found` has them in the order of the clips."""
 
     def __init__(self, clips: int, device: torch.device):
-        self.found: list[Found] = [([], 0.0)] * clips  # until their captions are finished
+        self.found = [Caption(ids=[], score=0.0)] * clips  # until their captions are finished
         self.clips = torch.arange(clips, device=device)  # those still in the batch
 
     def __call__(self, done: Tensor, tokens: Tensor, scores: Tensor) -> Tensor | None:
@@ -141,26 +108,9 @@ class _Collector:
         rows = tokens[done, 1:].tolist(), scores[done].tolist()
         for clip, ids, score in zip(self.clips[done].tolist(), *rows, strict=True):
             ends = [index for index, token in enumerate(ids) if token in (EOT, PAD)]
-            self.found[clip] = ids[: ends[0]] if ends else ids, score
+            self.found[clip] = Caption(ids[: ends[0]] if ends else ids, score)
         self.clips = self.clips[~done]
         return (~done).nonzero().squeeze(1)
-
-
-def without_repeats(logits: Tensor, tokens: Tensor, size: int) -> Tensor:
-    """Forbid tokens that would repeat a run of `size` tokens of the hypothesis; 0 forbids none.
-
-    logits: [B, k, V]; tokens: [B, k, t], from the start token on. Gives [B, k, V], -inf where
-    forbidden.
-    """
-    words = tokens[..., 1:]
-    length = words.shape[-1]
-    if size == 0 or length < size:
-        return logits
-    runs = words.unfold(-1, size, 1)  # [B, k, runs, size]
-    tail = words[..., None, length - size + 1 :]  # [B, k, 1, size - 1]
-    repeats = (runs[..., :-1] == tail).all(dim=-1)  # [B, k, runs]
-    forbidden = runs[..., -1].masked_fill(~repeats, SOT)  # the start is no word of a caption
-    return logits.scatter(-1, forbidden, float("-inf"))
 
 
 def _best_continuations(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -183,14 +133,3 @@ def _freeze(values: Tensor, words: Tensor, ended: Tensor) -> tuple[Tensor, Tenso
 
 def _is_end(tokens: Tensor) -> Tensor:
     return (tokens == EOT) | (tokens == PAD)
-
-
-def _draw(logits: Tensor, draws: Tensor, top_p: float) -> Tensor:
-    """One token per row by inversion: logits float64 [B, V], draws float64 [B] to int64 [B]."""
-    values, words = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-    total = values.cumsum(dim=-1)  # [B, V]
-    inside = (total - values < top_p) & (values > 0)  # the word that reaches top_p too
-    size = inside.sum(dim=-1, keepdim=True)
-    wanted = draws[:, None] * total.gather(1, size - 1)
-    index = (total <= wanted).sum(dim=-1, keepdim=True).minimum(size - 1)
-    return words.gather(1, index)[:, 0]

@@ -9,19 +9,18 @@ kept.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from clip4vla.config.sections import Positions
 from clip4vla.models.clip4vla.caption import CaptionGenerator
 from clip4vla.models.clip4vla.joint import Kind, Part, clip_parts, or_itself, starts
 from clip4vla.models.clip4vla.towers import TextTower
 from clip4vla.models.common.blocks import Block, ClipBlock, join_heads, split_heads
 from clip4vla.models.common.encoded import Encoded, each
-
-Positions = Literal["fixed", "sliding"]
 
 
 class CaptionModel(Protocol):

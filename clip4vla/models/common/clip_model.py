@@ -1,9 +1,8 @@
 """What every family's model can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from clip4vla.config.sections import Decoding, Modality
@@ -28,16 +27,10 @@ class ClipModel(nn.Module, ABC):
         """D, the width of every feature."""
 
     @abstractmethod
-    def write_captions(
-        self,
-        clips: Encoded,
-        decoding: Decoding,
-        max_words: int,
-        generators: Sequence[torch.Generator],
-    ) -> list[list[int]]:
+    def write_captions(self, clips: Encoded, decoding: Decoding, max_words: int) -> list[list[int]]:
         """Return the token ids of a caption for every clip, without start and end.
 
-        max_words: most tokens, the end included. generators: one for each clip, for sampling.
+        max_words: most tokens, the end included.
         """
 
     @abstractmethod

@@ -4,9 +4,10 @@ import pytest
 import torch
 from encoded_clips import encoded_clips
 
+from clip4vla.config.sections import Decoding
 from clip4vla.models.clip4vla.architecture import PAD, SOT
 from clip4vla.models.clip4vla.caption import seq2seq_mask
-from clip4vla.models.clip4vla.decoding import GREEDY, decode
+from clip4vla.models.clip4vla.decoding import decode
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -107,7 +108,7 @@ def test_words_are_chosen_by_logits_in_float32(tiny):
 
 
 def greedy(model, clips, max_words):
-    captions = decode(model, clips, GREEDY, max_words)
+    captions = decode(model, clips, Decoding(), max_words)
     return [caption.ids for caption in captions]
 
 

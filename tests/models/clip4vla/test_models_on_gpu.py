@@ -1,13 +1,12 @@
 """Captions and scores of pairs on a GPU: those of the CPU in float32, alike with and without cache."""
 
 import copy
-import dataclasses
 
 import pytest
 import test_decoding
 import test_pairs
 import torch
-from test_decoding import NAMES, WAYS, generators, models  # noqa: F401
+from test_decoding import NAMES, WAYS, models  # noqa: F401
 
 from clip4vla.common.device import autocast
 from clip4vla.models.clip4vla.decoding import decode
@@ -21,10 +20,10 @@ given = test_decoding.given  # its vision and audio, with masks
 @pytest.mark.parametrize("decoding", WAYS, ids=NAMES)
 @pytest.mark.parametrize("style", ["clip", "bert"])
 def test_captions_are_those_of_the_cpu(gpu, models, given, decoding, style):  # noqa: F811
-    expected = decode(models[style], given, decoding, 7, generators())
+    expected = decode(models[style], given, decoding, 7)
     model = copy.deepcopy(models[style]).to(gpu)
     moved = each(given, lambda x: x.to(gpu))
-    found = decode(model, moved, decoding, 7, generators())
+    found = decode(model, moved, decoding, 7)
     test_decoding.same(found, expected, 1e-3)
 
 
@@ -35,7 +34,7 @@ def test_captions_in_half_precision(gpu, models, given, cache):  # noqa: F811
     model = copy.deepcopy(models["clip"]).to(gpu)
     moved = each(given, lambda x: x.to(gpu))
     with autocast(gpu):
-        way = dataclasses.replace(test_decoding.BEAM, cache=cache)
+        way = test_decoding.BEAM.model_copy(update={"cache": cache})
         found = decode(model, moved, way, 7)
     scores = [caption.score for caption in found]
     assert scores == pytest.approx([caption.score for caption in expected], rel=0.1, abs=0.1)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from encoded_clips import encoded_clips
 
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Decoding, Inputs, Model
 from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.decoding import GREEDY, Decoding, decode
+from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.pairs import score_pairs
 from clip4vla.models.common.encoded import Sequence
 from clip4vla.models.common.pooling import masked_mean, normalise, pool
@@ -193,9 +193,9 @@ def caption_logits(style):
 
 
 DECODINGS = {
-    "greedy": GREEDY,
-    "beam": Decoding(beams=3, length_penalty=0.5),
-    "uncached": Decoding(beams=2, cache=False),
+    "greedy": Decoding(),
+    "beam": Decoding(method="beam", beams=3, length_penalty=0.5),
+    "uncached": Decoding(method="beam", beams=2, cache=False),
 }
 
 

@@ -1,4 +1,4 @@
-"""Beam search and sampling over a written table of probabilities, without a model."""
+"""Beam search over a written table of probabilities, without a model."""
 
 import itertools
 import zlib
@@ -6,8 +6,8 @@ import zlib
 import pytest
 import torch
 
-from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
-from clip4vla.models.clip4vla.search import beam_search, sample, without_repeats
+from clip4vla.models.clip4vla.architecture import EOT, PAD
+from clip4vla.models.clip4vla.search import beam_search
 
 WORDS = [5, 6, 7, EOT]
 VOCABULARY = PAD + 1
@@ -178,72 +178,3 @@ def test_each_caption_stops_at_its_end(stop, beams):
     found = beam_search(script, 4, beams, 8, CPU)
     assert [ids for ids, _ in found] == [[5], [6, 7], [], [5, 5]]
     assert script.step == 3  # it does not go on when all have ended
-
-
-def test_no_run_of_words_comes_twice():
-    tokens = torch.tensor([[[SOT, 5, 6, 7, 5, 6], [SOT, 5, 5, 5, 8, 9]]])
-    logits = torch.zeros(1, 2, VOCABULARY)
-
-    def forbidden(size):
-        out = without_repeats(logits, tokens, size)
-        return [set(row.isinf().nonzero()[:, 0].tolist()) - {SOT} for row in out[0]]
-
-    assert forbidden(0) == [set(), set()]
-    assert forbidden(1) == [{5, 6, 7}, {5, 8, 9}]
-    assert forbidden(2) == [{7}, set()]
-    assert forbidden(3) == [{7}, set()]
-    assert forbidden(4) == [set(), set()]
-    assert torch.equal(without_repeats(logits, tokens[..., :2], 2), logits)
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_captions_without_repeats(size):
-    clips = list(range(6))
-    words = [5, 6, 7, 8, 9, 10, 11, 12]
-    for ids, _ in beam_search(Table(clips, words=words), 6, 3, 7, CPU, no_repeat_ngram=size):
-        runs = list(zip(*(ids[i:] for i in range(size)), strict=False))
-        assert len(ids) == 7
-        assert len(set(runs)) == len(runs)
-
-
-def draws(clips, words, seed=0):
-    rows = [torch.Generator().manual_seed(seed + clip) for clip in clips]
-    return torch.stack([torch.rand(words, generator=g, dtype=torch.float64) for g in rows])
-
-
-def test_a_sampled_clip_does_not_depend_on_its_batch():
-    clips = list(range(6))
-    together = sample(Table(clips), draws(clips, 6))
-    assert together == [sample(Table([c]), draws([c], 6))[0] for c in clips]
-    assert together != sample(Table(clips), draws(clips, 6, seed=100))
-
-
-def test_samples_come_as_often_as_their_probability():
-    """100 evenly spaced draws of one word: exact to the spacing."""
-    table = Table([0] * 100)
-    even = (torch.arange(100, dtype=torch.float64) + 0.5)[:, None] / 100
-    found = [ids[0] if ids else EOT for ids, _ in sample(table, even)]
-    expected = Table([0]).row(0, []).softmax(-1)
-    for word, chance in zip(WORDS, expected.tolist(), strict=True):
-        assert found.count(word) / 100 == pytest.approx(chance, abs=0.01)
-
-
-@pytest.mark.parametrize(("temperature", "top_p"), [(1e-3, 1.0), (1.0, 1e-6)])
-def test_cold_or_narrow_sampling_is_greedy(temperature, top_p):
-    clips = list(range(5))
-    greedy = beam_search(Table(clips), 5, 1, 6, CPU)
-    found = sample(Table(clips), draws(clips, 6), temperature, top_p)
-    assert [ids for ids, _ in found] == [ids for ids, _ in greedy]
-    assert [s for _, s in found] == pytest.approx([s for _, s in greedy], abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("top_p", "allowed"), [(0.45, {5}), (0.6, {5, 6}), (0.9, {5, 6, 7}), (1.0, {5, 6, 7})]
-)
-def test_top_p_draws_from_the_likeliest_words_only(top_p, allowed):
-    found = set()
-    for u in (0.0, 0.3, 0.62, 0.7, 0.99, 1 - 2**-53):
-        script = Script(table={(): {5: 0.5, 6: 0.3, 7: 0.2}})
-        drawn = sample(script, torch.tensor([[u]], dtype=torch.float64), 1.0, top_p)
-        found |= set(drawn[0][0])
-    assert found == allowed

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clip4vla.config.data import reads_test_captions
+from clip4vla.config.metrics import SCORES, score_name
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.scoring import Scored, Scoring
@@ -13,7 +14,6 @@ from clip4vla.inference.audio_controls import controlled, given_sounds
 from clip4vla.inference.feature_cache import SharedFeatures
 from clip4vla.loading.loader import DonorTables, clip_items, read_donors, samples_of
 from clip4vla.metrics.gain import gain_examples, gain_metrics, gain_of
-from clip4vla.metrics.text_clip import directions
 
 SHOWN = {  # of a variant's predictions, what stands beside those of the evaluation itself
     "retrieval": ("top5",),
@@ -78,11 +78,7 @@ class Beside:
     def __init__(self, scoring: Scoring, own: Scored):
         self.scoring, self.own = scoring, own
         self.task = scoring.run.task
-        forward = directions(scoring.names)[0]
-        self.score = {"retrieval": "rank", "captioning": "CIDEr", "classification": "right"}[
-            self.task
-        ]
-        self.metric = f"{forward}_rank" if self.task == "retrieval" else self.score
+        self.score = SCORES[self.task]
         self.described: dict[str, dict] = {}
         self.columns: dict[str, pd.Series] = {}
         self._add("", scoring, own)
@@ -120,8 +116,10 @@ class Beside:
         for gallery, each in scored.each.items():
             if each.empty:
                 continue
-            self.columns[f"{self.score}/{gallery}{suffix}"] = each
-            gain = gain_of(self.own.each[gallery], each, self.task == "retrieval")
-            scored.stated[gallery]["metrics"] |= gain_metrics(gain, self.metric)
+            self.columns[f"{self.score.name}/{gallery}{suffix}"] = each
+            gain = gain_of(self.own.each[gallery], each, self.score)
+            scored.stated[gallery]["metrics"] |= gain_metrics(
+                gain, score_name(self.task, scoring.names)
+            )
             examples[gallery] = gain_examples(gain)
         return examples

@@ -15,6 +15,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from clip4vla.common.errors import UserError
+from clip4vla.config.metrics import WHITESPACE
 from clip4vla.metrics.caption_intervals import caption_statistics
 from clip4vla.metrics.caption_tokens import PACKAGE, Captions, ptb, retokenised, words
 from clip4vla.metrics.intervals import Totals, intervals
@@ -22,7 +23,6 @@ from clip4vla.metrics.java import java
 
 METEOR = PACKAGE / "meteor" / "meteor-1.5.jar"
 HEAP = "-Xmx1500m"
-RELEASED = "whitespace"  # suffix of metrics in the released code's tokenisation
 Groups = dict[str, list[str]]  # name of the group -> its clips
 Meteor = Callable[[Captions, Captions], tuple[float, np.ndarray]]  # see `meteor`
 
@@ -94,7 +94,7 @@ def caption_scorer(
                     ends[name] = intervals(caption_statistics(gts, res, sums), len(res))
                     gts, res = _equally_many(_of(released, clips)), _of(plain, clips)
                     values, _, _ = _scores(gts, res, meteor_score)
-                    metrics[name] |= {f"{key}_{RELEASED}": value for key, value in values.items()}
+                    metrics[name] |= {f"{key}_{WHITESPACE}": value for key, value in values.items()}
             return CaptionScores(metrics, ends, cider)
 
         yield score

@@ -3,13 +3,15 @@
 import numpy as np
 import pandas as pd
 
+from clip4vla.config.metrics import Metric
+
 EXAMPLES = 10  # queries listed for gain, and for loss
 
 
-def gain_of(own: pd.Series, other: pd.Series, lower_is_better: bool) -> pd.Series:
+def gain_of(own: pd.Series, other: pd.Series, score: Metric) -> pd.Series:
     """Return how much better each query does with the clip's own audio; queries that both have."""
     own, other = own.align(other, join="inner")
-    return other - own if lower_is_better else own - other
+    return other - own if score.lower_is_better else own - other
 
 
 def gain_metrics(gain: pd.Series, measure: str) -> dict[str, float]:

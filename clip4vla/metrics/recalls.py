@@ -7,11 +7,11 @@ with equal scores for all clips has the R@1 of chance, and neither 0 nor 100 %.
 
 import numpy as np
 
+from clip4vla.config.metrics import METRICS, RECALLS
 from clip4vla.metrics.intervals import Median, Totals, mean
 from clip4vla.metrics.retrieval import Ranks
 
 TIE_RULE = "expected value over a random order of equals"
-RECALLS = (1, 5, 10, 50)
 
 
 def hit_chance(ranks: Ranks, k: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def hit_chance(ranks: Ranks, k: int) -> np.ndarray:
 
 def names(direction: str) -> list[str]:
     """Return the metrics of a direction such as t2v: t2v_R1, ..., t2v_MedR, t2v_MeanR."""
-    return [f"{direction}_{name}" for name in (*(f"R{k}" for k in RECALLS), "MedR", "MeanR")]
+    return [f"{direction}_{metric.name}" for metric in METRICS["retrieval"]]
 
 
 def summary(hits: list[np.ndarray], places: np.ndarray, direction: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clip4vla.config.metrics import directions
 from clip4vla.config.sections import Modality
 from clip4vla.metrics.intervals import intervals
 from clip4vla.metrics.recalls import (
@@ -22,12 +23,6 @@ KEPT = 1 << 29  # bytes; a larger similarity matrix is computed again for every 
 def similarity_name(modalities: Sequence[Modality]) -> str:
     """Return the similarity that a run with these modalities ranks: `t_va`, `t_v` or `t_a`."""
     return "t_va" if set(modalities) == {"vision", "audio"} else f"t_{modalities[0][0]}"
-
-
-def directions(modalities: Sequence[Modality]) -> tuple[str, str]:
-    """Return the prefixes of metrics: t2v and v2t, or t2a and a2t for audio alone."""
-    letter = "a" if list(modalities) == ["audio"] else "v"
-    return f"t2{letter}", f"{letter}2t"
 
 
 def score_retrieval(

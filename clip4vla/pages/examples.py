@@ -15,6 +15,7 @@ import pandas as pd
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.files import read_json, write_text
 from clip4vla.config.data import policy_text
+from clip4vla.config.metrics import GAINS, PAGES, directions, every_metric, metric_of
 from clip4vla.pages.confusion import confusion
 from clip4vla.pages.sampling import choose, counts
 from clip4vla.pages.shell import card, cards, page, table
@@ -22,8 +23,6 @@ from clip4vla.pages.thumbnails import LEGEND, Thumbnails
 
 CONTROLS = ("audio=silent", "audio=shuffled", "audio=swapped")  # the first that was scored
 REFERENCES = 5  # shown before `more`
-LEADING = ("R1", "R5", "R10", "MedR", "BLEU4", "METEOR", "ROUGE_L", "CIDEr", "accuracy")
-GAINS = ("gain", "helped", "hurt")
 
 
 def write_examples(cache: ClipCache, folder: Path) -> None:
@@ -62,9 +61,9 @@ def _scores(metrics: dict) -> str:
     """Return a table of headline metrics and gains of every gallery and variant."""
     lines = [("as evaluated", metrics)] + list(metrics.get("variants", {}).items())
     first = metrics["galleries"][_main(metrics)]["metrics"]
-    names = [name for name in first if _measure(name) in LEADING]
-    names.sort(key=lambda name: (name.endswith("_whitespace"), LEADING.index(_measure(name))))
-    names += [name for name in first if name.endswith(GAINS)]
+    backward = directions(metrics["modalities"])[1]
+    names = [n for n in every_metric() if n in first and not n.startswith(backward)]
+    names = [n for n in names if metric_of(n).shown <= PAGES or metric_of(n) in GAINS]
     rows = []
     for label, scored in lines:
         for gallery, numbers in sorted(scored["galleries"].items()):
@@ -72,11 +71,6 @@ def _scores(metrics: dict) -> str:
             shown = ["—" if value is None else f"{round(value, 1) + 0.0:.1f}" for value in values]
             rows.append([label, gallery.replace("_", " "), str(numbers["n_queries"]), *shown])
     return table(["", "gallery", "queries", *names], rows)
-
-
-def _measure(name: str) -> str:
-    """Return R1 for t2v_R1, CIDEr for CIDEr_whitespace."""
-    return name.removesuffix("_whitespace").removeprefix("t2v_").removeprefix("t2a_")
 
 
 class _Control(NamedTuple):

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 import pandas as pd
 
 from clip4vla.config.data import reads_test_captions
+from clip4vla.config.metrics import metric_of
 from clip4vla.results.made_with import other_pretraining
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Cell, Column, Row, Sheet
@@ -108,11 +109,6 @@ def as_frame(entries: list[Entry]) -> pd.DataFrame:
     return pd.DataFrame(
         [asdict(entry) for entry in entries], columns=[field.name for field in fields(Entry)]
     )
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether smaller is better, which holds for ranks alone."""
-    return metric.endswith(("MedR", "MeanR"))
 
 
 def _column_entries(
@@ -346,7 +342,7 @@ def _judged(entry: Entry, caveats: Caveats, protocol: str, *, first: bool) -> En
     allowed = max(2 * (entry.sd or 0.0), TOLERANCE)
     if abs(difference) <= allowed + 1e-9:
         return replace(entry, verdict="within", difference=difference)
-    better = (difference < 0) == lower_is_better(entry.metric)
+    better = metric_of(entry.metric).better(ours, than=ours - difference)
     return replace(entry, verdict="above" if better else "below", difference=difference)
 
 

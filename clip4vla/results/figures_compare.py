@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from clip4vla.results.compare import NOT_COMPARABLE, TOLERANCE, Entry, lower_is_better
+from clip4vla.config.metrics import label_of, metric_of
+from clip4vla.results.compare import NOT_COMPARABLE, TOLERANCE, Entry
 from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, blank, style
 from clip4vla.results.sheet import Sheet
 
@@ -73,11 +74,11 @@ def _draw_bars(axis: Axes, entries: list[Entry | None]) -> None:
 
 def differences(entries: list[Entry]) -> Figure:
     """Draw ours minus paper for every number, in points; the band is the range of `within`."""
-    shown = [e for e in entries if e.difference is not None and not lower_is_better(e.metric)]
+    shown = [e for e in entries if e.difference is not None and metric_of(e.metric).in_points]
     with style():
         places = list(dict.fromkeys(_place(e) for e in shown))
         names = {_place(e): f"{e.label} · {e.dataset} · {e.table}" for e in shown}
-        measures = list(dict.fromkeys(_measure(e) for e in shown))
+        measures = list(dict.fromkeys(label_of(e.metric) for e in shown))
         beside = {place: [e for e in shown if _place(e) == place] for place in places}
         figure = blank(8.0, 1.8 + 0.34 * max(len(places), 2))
         axis = figure.subplots()
@@ -86,7 +87,7 @@ def differences(entries: list[Entry]) -> Figure:
         for line in range(1, len(places)):
             axis.axhline(line - 0.5, color="#dde3e9", linewidth=0.6, zorder=0)
         for index, measure in enumerate(measures):
-            own = [e for e in shown if _measure(e) == measure]
+            own = [e for e in shown if label_of(e.metric) == measure]
             heights = []
             for e in own:
                 group = beside[_place(e)]
@@ -122,10 +123,3 @@ def _foreign(entries: Iterable[Entry]) -> bool:
 
 def _place(entry: Entry) -> tuple[str, str, str]:
     return entry.table, entry.row, entry.dataset
-
-
-def _measure(entry: Entry) -> str:
-    """Return R1 for t2v_R1 and for t2a_R1, since a row has one of them."""
-    return (
-        entry.metric.split("_", 1)[1] if entry.metric.startswith(("t2v_", "t2a_")) else entry.metric
-    )

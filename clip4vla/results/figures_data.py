@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from clip4vla.config.metrics import CURVES, metric_of
 from clip4vla.results.figures import (
     BLUE,
     COLOURS,
@@ -39,12 +40,9 @@ def read_curve(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "name", "value"])
 
 
-HEADLINES = ("_R1", "_R10", "_MedR", "/CIDEr", "/METEOR", "/accuracy")  # of validation
-
-
 def is_headline(name: str) -> bool:
     """Return whether a curve is drawn: all of training, and headline metrics of validation."""
-    return not name.startswith(("val/", "test/")) or name.endswith(HEADLINES)
+    return not name.startswith(("val/", "test/")) or metric_of(name).shown <= CURVES
 
 
 def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:

@@ -3,7 +3,8 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clip4vla.results.compare import Entry, lower_is_better
+from clip4vla.config.metrics import metric_of
+from clip4vla.results.compare import Entry
 from clip4vla.results.figures import COLOURS, MARKS, blank, shared_legend, style
 from clip4vla.results.sheet import Sheet
 
@@ -37,7 +38,7 @@ def _panel(
     axis: Axes, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str, float]
 ) -> None:
     metrics = {c.dataset: c.metric for c in sheet.columns if c.label == heading}
-    lower = any(lower_is_better(metric) for metric in metrics.values())
+    lower = any(metric_of(metric).lower_is_better for metric in metrics.values())
     waiting: list[str] = []
     for index, (dataset, metric) in enumerate(metrics.items()):
         own = [e for e in entries if (e.dataset, e.column) == (dataset, metric)]

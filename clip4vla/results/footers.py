@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from clip4vla.config.data import policy_text, reads_test_captions
+from clip4vla.config.metrics import metric_of
 from clip4vla.config.run import CODE_VERSION
 from clip4vla.results.compare import (
     NO_REFERENCE,
@@ -11,7 +12,6 @@ from clip4vla.results.compare import (
     OTHER_PROTOCOL,
     TOLERANCE,
     Entry,
-    lower_is_better,
 )
 from clip4vla.results.cost import Cost, cost_notes
 from clip4vla.results.order import best_notes, order_notes
@@ -42,8 +42,6 @@ POLICY_WARNING = (
     "are scored. The released donor script, run as it is, does so (docs/deviations.md, D11); that "
     "the published number did is unproven. They are not to be mixed with others."
 )
-CAPTION_METRICS = {"BLEU4", "METEOR", "ROUGE_L", "CIDEr"}
-
 EXTRAS = {
     "released": "ranks of equals as the released code counts them",
     "dual_softmax": "similarity times its softmax over the other side, which looks at all queries",
@@ -96,17 +94,8 @@ def footers(
 
 
 def _units(sheet: Sheet) -> str:
-    metrics = {column.metric for column in sheet.columns}
-    parts = []
-    if any("_R" in metric for metric in metrics - CAPTION_METRICS):
-        parts.append("R@k: recall among the first k, in percent")
-    if any(lower_is_better(metric) for metric in metrics):
-        parts.append("MedR: median rank, lower is better (`above` means better than the paper)")
-    if metrics & CAPTION_METRICS:
-        parts.append("caption scores times 100")
-    if "accuracy" in metrics:
-        parts.append("accuracy in percent, mean over folds or splits")
-    return f"Units: {'; '.join(parts) or 'as printed in the paper'}."
+    notes = dict.fromkeys(metric_of(column.metric).note for column in sheet.columns)
+    return f"Units: {'; '.join(notes)}."
 
 
 def _folds(measured: list[Entry]) -> list[str]:
@@ -133,7 +122,7 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
         for e in measured
         if e.difference is not None
         and e.verdict != NOT_COMPARABLE
-        and not lower_is_better(e.metric)
+        and metric_of(e.metric).in_points
     ]
     text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"
     if not compared:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
+from clip4vla.config.sections import Task
 from clip4vla.tracking.recorded import check_recorded, rerun
 
 Interval = tuple[float, float]
@@ -92,7 +93,7 @@ class Metrics(Stated):
     """Contents of metrics.json."""
 
     run_key: str
-    task: str
+    task: Task
     dataset: str
     data_version: str
     manifest_sha256: str

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import hypot
 
-from clip4vla.results.compare import NO_REFERENCE, NOT_COMPARABLE, Entry, lower_is_better
+from clip4vla.config.metrics import metric_of
+from clip4vla.results.compare import NO_REFERENCE, NOT_COMPARABLE, Entry
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import number
 
@@ -69,7 +70,7 @@ def best_notes(sheet: Sheet, entries: list[Entry]) -> list[str]:
         own = [e for e in entries if (e.dataset, e.column) == (column.dataset, column.metric)]
         scored = [(e.ours, e) for e in own if e.ours is not None and e.gallery == own[0].gallery]
         if scored:
-            pick = min if lower_is_better(column.metric) else max
+            pick = min if metric_of(column.metric).lower_is_better else max
             _, best = pick(scored, key=lambda item: item[0])
             places.append(f"{sheet.dataset_label(column.dataset)} {column.label}: {best.label}")
     return [f"Best of the sweep: {'; '.join(places)}."] if places else []

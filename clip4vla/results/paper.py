@@ -11,11 +11,9 @@ from pathlib import Path
 
 from clip4vla.common.errors import UserError, describe_os_error, did_you_mean
 from clip4vla.config.base import NAME
-from clip4vla.config.metrics import every_metric
-from clip4vla.results.text import COSTS
+from clip4vla.config.metrics import every_metric, is_cost, metric_of
 
 COLUMNS = ("table", "row", "label", "dataset", "protocol", "metric", "value", "source", "note")
-CIDERS = ("CIDEr", "CIDEr_whitespace")
 
 
 @dataclass(frozen=True)
@@ -111,20 +109,11 @@ def _parse(line: str, number: int, where: str) -> Published:
 def _check_metric(metric: str, value: float, where: str) -> None:
     """Raise UserError for an unknown metric, and for a value out of its range."""
     known = every_metric()
-    if metric not in known and not metric.endswith(COSTS):
+    if metric not in known and not is_cost(metric):
         raise UserError(f"{where}: no metric {metric!r}{did_you_mean(metric, known)}")
-    low, high = _range(metric)
+    low, high = metric_of(metric).low, metric_of(metric).high
     if not low <= value <= high:
         unit = "a percentage" if high == 100 else "a number"
         raise UserError(
             f"{where}: {metric} is {value:g}. Fix: write {unit} from {low:g} to {high:g}"
         )
-
-
-def _range(metric: str) -> tuple[float, float]:
-    """Return the range of a metric: ranks count from 1, and CIDEr may exceed 100."""
-    if metric.endswith("_gain"):
-        return -math.inf, math.inf
-    if metric.endswith(("MedR", "MeanR")):
-        return 1.0, math.inf
-    return 0.0, math.inf if metric.endswith(COSTS) or metric in CIDERS else 100.0

@@ -6,6 +6,7 @@ Tables with `costs: true` show it. It gets no verdict, because devices differ.
 import re
 from typing import NamedTuple
 
+from clip4vla.config.metrics import COSTS
 from clip4vla.results.compare import NO_REFERENCE, NOT_RUN, PAPER_ONLY, Entry
 from clip4vla.results.cost import Cost
 from clip4vla.results.paper import Published
@@ -14,11 +15,7 @@ from clip4vla.results.text import number
 
 DATASET = "pretraining"  # of the costs in paper.tsv
 DAYS = "device_days"  # ours; the paper's name their device, as v100_days
-COLUMNS = {
-    DAYS: "device days",
-    "batch_size": "batch size",
-    "trained_params_M": "trained params (M)",
-}
+COLUMNS = {metric.name: metric.label for metric in COSTS}
 
 
 class _Ours(NamedTuple):

@@ -2,7 +2,8 @@
 
 import re
 
-COSTS = ("batch_size", "trained_params_M", "_days", "_days_min", "_days_max")
+from clip4vla.config.metrics import metric_of
+
 CODE = re.compile(r"(`[^`]+`)")
 # Underscores within words and single brackets are not markup; a dollar begins a formula on GitHub.
 MARKUP = re.compile(r"[\\`*~$<]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]")
@@ -11,7 +12,7 @@ LEADING = re.compile(r"^(\d*)([#>+=.)-])(?=\s|[=#-]|$)")  # headings, lists, quo
 
 def number(value: float, metric: str) -> str:
     """Format a value as the paper does: one decimal; costs without .0, with 2 digits below 1."""
-    if metric.endswith(COSTS):
+    if metric_of(metric).unit == "cost":
         return f"{value:.2g}" if value < 1 else f"{value:.1f}".removesuffix(".0")
     return f"{value:.1f}"
 

@@ -5,13 +5,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.config import layout
+from clip4vla.config.metrics import main_metric
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import read_run
+from clip4vla.config.sections import Modality
 from clip4vla.cost.estimate import STAGES, is_done
 from clip4vla.results.metrics_file import read_run_metrics
 from clip4vla.runs.summaries import numbers
@@ -21,7 +23,6 @@ from clip4vla.tracking.recorded import check_recorded
 KEY = re.compile(r"[0-9a-f]{12}")
 METRICS = "metrics.json"
 SUMMARIES = (METRICS, "train.json", "substitute.json")
-HEADLINES = ("t2v_R1", "t2a_R1", "CIDEr", "accuracy")  # the first that an evaluation has
 Known = Callable[[], Plan] | None  # makes the plan, called only when needed
 
 
@@ -169,7 +170,8 @@ def headline(key: str) -> str:
     except UserError:  # list the other runs all the same; `runs show` names the problem
         return f"{METRICS} is damaged"
     if gallery := summary.galleries.get(summary.gallery):
-        for name in HEADLINES:
+        for modality in get_args(Modality):
+            name = main_metric(summary.task, [modality])
             if name in gallery.metrics:
                 return f"{name} {gallery.metrics[name]:.1f} (N {gallery.n_gallery})"
     return ""

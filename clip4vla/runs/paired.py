@@ -9,10 +9,10 @@ import pandas as pd
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.common.parquet import read_frame
+from clip4vla.config.metrics import directions
 from clip4vla.metrics.intervals import Difference, Median, Statistics, Totals, mean, paired
 from clip4vla.metrics.recalls import rank_statistics
 from clip4vla.metrics.retrieval import Ranks
-from clip4vla.metrics.text_clip import directions
 from clip4vla.tracking.recorded import check_recorded, rerun, warn_unverified
 
 COLUMNS = {

@@ -161,7 +161,7 @@ class Trainer:
             with self.updates.averaged():  # what is scored is what is kept
                 values = self._validate(stop)
                 if values:
-                    self._choose(values[self.validation.selects])
+                    self._choose(self.validation.selects, values[self.validation.selects])
         if values is None:  # interrupted; validation changed nothing: it is done again on resume
             self._save()
             self._leave(stop)
@@ -169,10 +169,10 @@ class Trainer:
         state.epoch += 1
         state.consumed = 0
 
-    def _choose(self, value: float) -> None:
+    def _choose(self, metric: str, value: float) -> None:
         state = self.state
         state.last_value = value
-        if self.choice.selects and self.choice.prefers(value, state.best_value):
+        if self.choice.selects and self.choice.prefers(metric, value, state.best_value):
             state.best_epoch, state.best_value = state.epoch + 1, value
             if self.ranks.leads:
                 self.checkpoints.save_best(state.best_epoch, self.task.model)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from clip4vla.config.metrics import metric_of
 from clip4vla.config.run import Finetune, Pretrain, first_scored_epoch
 
 
@@ -19,9 +20,11 @@ class Choice:
     first: int = 1
     latest: bool = False
 
-    def prefers(self, value: float, best: float | None) -> bool:
-        """Whether an epoch of this value takes the place of the best so far."""
-        return best is None or value > best or (self.latest and value == best)
+    def prefers(self, metric: str, value: float, best: float | None) -> bool:
+        """Return whether an epoch with this value of the metric replaces the best so far."""
+        if best is None or metric_of(metric).better(value, than=best):
+            return True
+        return self.latest and value == best
 
 
 def choice_of(run: Pretrain | Finetune) -> Choice:

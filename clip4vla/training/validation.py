@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from clip4vla.config.metrics import main_metric
 from clip4vla.config.run import Finetune
 from clip4vla.inference.captioning import generate
 from clip4vla.inference.features import ClipFeatures
@@ -15,14 +16,14 @@ from clip4vla.loading.loader import WHOLE, Part
 from clip4vla.loading.samples import ClipSamples, Item
 from clip4vla.metrics.captions import score_captions
 from clip4vla.metrics.classification import accuracy
-from clip4vla.metrics.text_clip import captions_of, directions, score_retrieval, similarity_name
+from clip4vla.metrics.text_clip import captions_of, score_retrieval, similarity_name
 from clip4vla.models.common.clip_model import ClipModel
 
 BEST_OF_THREE = "best_of_three_R1"
 
 
 class Validation(Protocol):
-    """Scores of a model in evaluation mode. `selects`: the metric of which more is better."""
+    """Scores of a model in evaluation mode."""
 
     @property
     def selects(self) -> str:
@@ -73,7 +74,7 @@ class RetrievalValidation:
         """R@1 of text -> clip; selection as in the paper takes the best of three (facts 7.5)."""
         if self.run.selection == "best_test_as_paper":
             return BEST_OF_THREE
-        return f"{directions(self.run.modalities)[0]}_R1"
+        return main_metric("retrieval", self.run.modalities)
 
     def part(self) -> list[Any]:
         """Return this rank's part of the clips, encoded."""
@@ -87,7 +88,7 @@ class RetrievalValidation:
         own = views.pop(similarity_name(modalities))
         scores = score_retrieval(own, targets, gallery.clip_ids, modalities)[0]
         if self.run.selection == "best_test_as_paper":
-            recall = f"{directions(modalities)[0]}_R1"
+            recall = main_metric("retrieval", modalities)
             others = [
                 score_retrieval(blocks, targets, gallery.clip_ids, modalities)[0][recall]
                 for blocks in views.values()

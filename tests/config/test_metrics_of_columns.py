@@ -8,9 +8,18 @@ import pytest
 import yaml
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.metrics import CAPTIONS, GAINS, metric_names, own_name
+from clip4vla.config.metrics import (
+    GAINS,
+    METRICS,
+    WHITESPACE,
+    every_metric,
+    label_of,
+    main_metric,
+    metric_names,
+    metric_of,
+    own_name,
+)
 from clip4vla.config.planner import make_plan
-from clip4vla.metrics.captions import RELEASED
 from clip4vla.metrics.gain import gain_metrics
 from clip4vla.metrics.text_clip import report_retrieval
 
@@ -43,12 +52,46 @@ def test_a_joint_encoder_over_pairs_is_not_reranked():
 
 
 def test_caption_metrics_and_gains_are_those_of_their_reports():
+    names = ["BLEU1", "BLEU2", "BLEU3", "BLEU4", "METEOR", "ROUGE_L", "CIDEr"]
     assert metric_names("captioning", ["vision"], "global_to_global", True, False) == [
-        *CAPTIONS,
-        *(f"{name}_{RELEASED}" for name in CAPTIONS),
+        *names,
+        *(f"{name}_{WHITESPACE}" for name in names),
     ]
     gains = gain_metrics(pd.Series([1.0]), "right")
-    assert list(gains) == [f"right_{gain}" for gain in GAINS]
+    assert list(gains) == [f"right_{gain.name}" for gain in GAINS]
+
+
+def test_every_full_name_is_a_row_of_the_table():
+    rows = {metric for table in METRICS.values() for metric in table} | set(GAINS)
+    assert {metric_of(name) for name in every_metric()} == rows
+    for name in ("t2v_R1", "a2t_R1", "dual_softmax/v2t_R1", "val/best_of_three_R1"):
+        assert metric_of(name).label == "R@1" and metric_of(name).better(2.0, than=1.0)
+    for name in ("MedR", "released/t2a_MedR", "t2v_rank_hurt", "v100_days_max"):
+        assert metric_of(name).better(1.0, than=2.0) and not metric_of(name).better(2.0, than=2.0)
+    assert metric_of("CIDEr_whitespace").high > 100 and metric_of("ROUGE_L_whitespace").high == 100
+    with pytest.raises(ValueError, match="no metric 't2v_MdR'; did you mean MedR"):
+        metric_of("t2v_MdR")
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("t2a_R10", "R@10"),
+        ("v2t_R10", "R@10 (v2t)"),
+        ("dual_softmax/t2v_MedR", "MedR (dual_softmax)"),
+        ("BLEU4_whitespace", "BLEU-4 (whitespace)"),
+        ("t2v_rank_helped", "helped, %"),
+    ],
+)
+def test_a_label_tells_what_a_name_is_counted_by(name, label):
+    assert label_of(name) == label
+
+
+def test_one_number_stands_for_an_evaluation():
+    assert main_metric("retrieval", ["audio", "vision"]) == "t2v_R1"
+    assert main_metric("retrieval", ["audio"]) == "t2a_R1"
+    assert main_metric("captioning", ["audio"]) == "CIDEr"
+    assert main_metric("classification", ["audio"]) == "accuracy"
 
 
 def test_an_audio_only_row_has_its_own_metric_names():

@@ -10,6 +10,7 @@ from tiny_world import INPUTS, MODEL, SILENT, SPLITS, source
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_ids
+from clip4vla.config.metrics import SCORES
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.evaluate import evaluate
@@ -223,11 +224,11 @@ def test_nothing_to_exchange_is_said():
 
 def test_gain_is_of_queries_that_both_have():
     own, other = pd.Series({1: 1.0, 2: 5.0, 3: 2.0}), pd.Series({2: 3.0, 3: 9.0, 4: 1.0})
-    gain = gain_of(own, other, lower_is_better=True)
+    gain = gain_of(own, other, SCORES["retrieval"])
     assert gain.to_dict() == {2: -2.0, 3: 7.0}
     assert gain_metrics(gain, "x") == {"x_gain": 2.5, "x_helped": 50.0, "x_hurt": 50.0}
     assert gain_examples(gain) == {"helped": [3], "hurt": [2]}
-    assert gain_of(own, other, lower_is_better=False).to_dict() == {2: 2.0, 3: -7.0}
+    assert gain_of(own, other, SCORES["captioning"]).to_dict() == {2: 2.0, 3: -7.0}
 
 
 @pytest.mark.parametrize("fusion", ["global_to_local", "tight", "local_to_local", "feat2sim"])

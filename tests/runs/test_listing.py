@@ -27,11 +27,11 @@ def plan():
 
 def metrics(key, r1):
     """Write the metrics.json of an evaluation."""
-    texts = ("task", "dataset", "data_version", "manifest_sha256", "split", "missing_audio")
+    texts = ("dataset", "data_version", "manifest_sha256", "split", "missing_audio")
     counts = {"expected": None, "planned": 30, "usable": 30, "silent": 0, "scored": 30}
     gallery = {"protocol": "test", "n_queries": 30, "n_gallery": 30, "ids_sha256": "0" * 64}
     found = dict.fromkeys(texts, "x") | {"run_key": key, "protocol": "test", "gallery": "all"}
-    found |= {"selection": None, "tie_rule": None, "interval_rule": ""}
+    found |= {"task": "retrieval", "selection": None, "tie_rule": None, "interval_rule": ""}
     found |= {"coverage": counts | {"captions_per_clip": None}}
     return found | {"galleries": {"all": gallery | {"metrics": {"t2v_R1": r1}}}}
 

@@ -23,7 +23,7 @@ class StubTask:
     """Fits noise with dropout; validation gives the scripted values."""
 
     heads = ()
-    selects = "score"  # it is its own validation
+    selects = "accuracy"  # it is its own validation
 
     def __init__(self, scores=(), during_validation=None):
         torch.manual_seed(0)
@@ -47,7 +47,7 @@ class StubTask:
         if self.during_validation:
             self.during_validation()
         self.validated += 1
-        return {"score": self.scripted.pop(0)} if self.scripted else {}
+        return {"accuracy": self.scripted.pop(0)} if self.scripted else {}
 
 
 class StubBatches:

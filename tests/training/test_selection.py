@@ -42,8 +42,10 @@ def test_the_rule_of_each_selection():
     assert choice_of(as_paper()) == Choice(selects=True, split="test", first=1, latest=True)
     captions = as_paper("captioning", optimiser=optimiser(epochs=3))
     assert choice_of(captions).first == 3  # facts 8.2: epoch > 1, counted from 0
-    assert Choice().prefers(1.0, None) and not Choice().prefers(1.0, 1.0)
-    assert Choice(latest=True).prefers(1.0, 1.0) and not Choice(latest=True).prefers(0.9, 1.0)
+    assert Choice().prefers("CIDEr", 1.0, None) and not Choice().prefers("CIDEr", 1.0, 1.0)
+    latest = Choice(latest=True)
+    assert latest.prefers("t2v_R1", 1.0, 1.0) and not latest.prefers("t2v_R1", 0.9, 1.0)
+    assert latest.prefers("t2v_MedR", 0.9, 1.0) and not latest.prefers("t2v_MedR", 1.1, 1.0)
 
 
 def test_a_run_selects_on_one_split_alone():

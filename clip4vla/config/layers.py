@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.folds import filled, is_marked
 from clip4vla.config.load import Config, validated
 from clip4vla.config.presets import chain, preset_values
@@ -11,12 +11,15 @@ from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Table
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
 
+Part = tuple[list[Document], KeyPath, dict[str, Any]]  # documents, key path in them, value
+
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers of a row on a dataset, lowest first: preset, config, table, dataset, preset, row.
+    """Layers of a row on a dataset.
 
-    The lower preset has the values of the code, the upper one those of the table for the dataset.
+    Lowest first: preset, config, the base that the table extends, table, dataset, preset, row. The
+    lower preset has the values of the code, the upper one those of the table for the dataset.
     documents: of the config; document: of the table.
     """
 
@@ -75,12 +78,13 @@ class Layers:
                     longest, place = held, document.place((*prefix, *key))
         return place or self.row_place
 
-    def _parts(self) -> list[tuple[list[Document], KeyPath, dict[str, Any]]]:
-        """Return (documents, key path in them, value) of every layer."""
+    def _parts(self) -> list[Part]:
+        """Return every layer."""
         table, dataset, row = self.table, self.dataset, self.table.rows[self.index]
         own = [self.document]
         return [
             (self.documents, ("recipe",), undotted(self.config.recipe)),
+            *self._extended(),
             (own, ("base",), undotted(table.base)),
             (own, ("datasets", dataset), undotted(table.datasets.get(dataset, {}))),
             *(
@@ -90,3 +94,14 @@ class Layers:
             ),
             (own, ("rows", self.index, "set"), undotted(row.set)),
         ]
+
+    def _extended(self) -> list[Part]:
+        """Return the layer that the table extends. UserError for an unknown name."""
+        name, bases = self.table.extends, self.config.bases
+        if name is None:
+            return []
+        if name not in bases:
+            place = self.document.place(("extends",))
+            hint = did_you_mean(name, bases)
+            raise UserError(f"{place}: extends: no base {name!r} in `bases` of the config{hint}")
+        return [(self.documents, ("bases", name), undotted(bases[name]))]

@@ -72,6 +72,9 @@ class Config(Section):
     datasets: dict[str, Dataset] = Field({}, description="by name; see below")
     weights: dict[str, Weights] = Field({}, description="by name; see below")
     recipe: dict[str, Any] = Field({}, description="lowest layer of every row; see below")
+    bases: dict[str, dict[str, Any]] = Field(
+        {}, description="by name: parts of a recipe, for tables with `extends: NAME`; see below"
+    )
 
     _once = field_validator("targets")(each_once)
 

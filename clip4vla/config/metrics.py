@@ -117,12 +117,16 @@ def is_cost(name: str) -> bool:
 
 
 def label_of(name: str) -> str:
-    """Return a full name's label: R@1 for t2v_R1 and t2a_R1, since a row has one of them."""
+    """Return a full name's label: R@1 for t2v_R1 and t2a_R1, since a row has one of them.
+
+    A name that is in no table is its own label: the config refuses it elsewhere.
+    """
     found = _FULL.fullmatch(name)
-    assert found is not None, name
+    if found is None or found["name"] not in _ROWS:
+        return name
     ways = [] if found["way"] in (None, "t2v", "t2a") else [found["way"]]
     details = [part for part in (found["rule"], *ways, found["tokens"]) if part]
-    return metric_of(name).label + (f" ({', '.join(details)})" if details else "")
+    return _ROWS[found["name"]].label + (f" ({', '.join(details)})" if details else "")
 
 
 def directions(modalities: Sequence[Modality]) -> tuple[str, str]:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydantic_core import PydanticUndefined
-
 from clip4vla.config.base import Section, extra_of
 from clip4vla.config.data import Dataset, Expected
 from clip4vla.config.load import Config, Weights, section_in
@@ -44,9 +42,9 @@ def markdown() -> str:
     parts += _section("A column: `columns` of a table", Column, "", kinds=False)
     parts += _section("A row: `rows` of a table", Row, "", kinds=False)
     parts.append(
-        "## A recipe\n\nKeys of `recipe` in the config and of `base`, `datasets.NAME` and "
-        "`rows.set` in a table. Layers, lowest first: preset, `recipe`, `base`, `datasets.NAME`, "
-        "`presets.PRESET.NAME`, `set`.\n"
+        "## A recipe\n\nKeys of `recipe` and `bases.NAME` in the config and of `base`, "
+        "`datasets.NAME` and `rows.set` in a table. Layers, lowest first: preset, `recipe`, the "
+        "base that the table `extends`, `base`, `datasets.NAME`, `presets.PRESET.NAME`, `set`.\n"
     )
     parts += _rows(Recipe, "")
     parts.append("\n## Presets\n\n`ours` is the defaults above. The others change:\n")
@@ -99,7 +97,8 @@ def _fields(
                 lines.append(f"| `{key}` | section or null | `null` |{kind} {meaning} |")
             lines += _fields(inner, f"{key}.", kinds, value if isinstance(value, inner) else None)
             continue
-        default = "required" if value is PydanticUndefined else f"`{_text(value)}`"
+        default = "required" if field.is_required() else f"`{_text(value)}`"
+        default = "by metric" if field.default_factory else default
         kind = (" runtime |" if extra_of(field).get("runtime") else " science |") if kinds else ""
         shown, meaning = (
             text.replace("|", "\\|") for text in (_type(field.annotation), field.description or "")

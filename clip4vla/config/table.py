@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from clip4vla.common.errors import UserError
 from clip4vla.config.base import Name, OneLine, Printable, Section, each_once
 from clip4vla.config.load import validated
+from clip4vla.config.metrics import label_of
 from clip4vla.config.presets import Preset
 from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, KeyPath, read_yaml
@@ -31,7 +32,10 @@ class Column(Section):
 
     dataset: str = Field(description="name in `datasets` of the config")
     metric: str = Field(description="as in metrics.json, such as t2v_R1")
-    label: OneLine = Field(description="heading, such as R@1")
+    label: OneLine = Field(
+        default_factory=lambda column: label_of(column.get("metric", "")),
+        description="heading, if not the metric's, such as R@1 for t2v_R1",
+    )
     paper_dataset: str | None = Field(None, description="dataset of paper.tsv, if not the same")
 
 
@@ -79,6 +83,9 @@ class Table(Section):
     )
     costs: bool = Field(False, description="show the cost of pre-training, the paper's and ours")
     columns: list[Column] = Field(min_length=1, description="see below")
+    extends: str | None = Field(
+        None, description="name in `bases` of the config, a layer below the table's own base"
+    )
     base: dict[str, Any] = Field({}, description="recipe of every row: keys of Recipe")
     datasets: dict[str, dict[str, Any]] = Field({}, description="changes of the recipe by dataset")
     presets: dict[Preset, dict[str, dict[str, Any]]] = Field(

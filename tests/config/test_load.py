@@ -280,6 +280,47 @@ def test_a_row_runs_on_the_enabled_datasets(project):
     Sheet.model_validate(plan.sheet("t"))
 
 
+BASES = BASE + "bases:\n  small: {inputs: {max_frames: 2, max_words: 9}}\n"
+
+
+def test_a_table_extends_a_base_of_the_config(project):
+    """The base is above `recipe` and below the table's own, and files of overrides change it."""
+    table = TABLE.replace("base: {", "extends: small\nbase: {inputs.max_words: 8, ")
+    config = BASES + "recipe.inputs: {max_frames: 3, max_segments: 4}\n"
+    plan = project(config=config, table=table)
+    inputs = plan.runs[plan.cells[0].run_key].inputs
+    assert (inputs.max_frames, inputs.max_words, inputs.max_segments) == (2, 8, 4)
+    written_out = TABLE.replace("base: {", "base: {inputs: {max_frames: 2, max_words: 8}, ")
+    config = BASE + "recipe.inputs.max_segments: 4\n"
+    assert project(config=config, table=written_out).runs == plan.runs
+    overrides = "bases.small.inputs.max_frames: 5"
+    plan = project(config=BASES, table=table, overrides=overrides)
+    assert plan.runs[plan.cells[0].run_key].inputs.max_frames == 5
+
+
+def test_a_column_is_headed_by_its_metric_unless_it_has_a_label(project):
+    column = "  - {dataset: d, metric: v2t_MedR}\nbase:"
+    columns = project(table=TABLE.replace("base:", column)).sheet("t")["columns"]
+    assert [column["label"] for column in columns] == ["R@1", "MedR (v2t)"]
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "expected"),
+    [
+        (BASES, "smal", "t.yaml:6: extends: no base 'smal' in `bases` of the config; did you mean"),
+        (
+            BASES.replace("max_words", "max_wrds"),
+            "small",
+            "config.yaml:7: table t, row one: inputs",
+        ),
+    ],
+)
+def test_an_error_in_a_base_or_its_name_is_one_line(project, config, name, expected):
+    table = TABLE.replace("base: {", f"extends: {name}\nbase: {{")
+    text = message(project, config=config, table=table)
+    assert expected in text and "\n" not in text
+
+
 def test_the_shipped_configs_are_valid():
     repo = Path(__file__).parents[2]
     assert make_plan([repo / "config.yaml"]).runs

@@ -102,32 +102,31 @@ def ranking_data(queries, number):
 
 
 def product(targets, texts, clips):
-    """The matrix product alone, in the same blocks: the least that any method needs."""
-    for block in blocks_of(texts, clips)():
-        block[0, 0]
-    return None
+    """The matrix product alone: the least that any method needs."""
+    similarities(texts, clips)
 
 
-def blocks_of(texts, clips):
-    from clip4vla.inference.gallery import product_blocks
+def similarities(texts, clips):
+    from clip4vla.inference.gallery import compared
+    from clip4vla.models.common.scorer import PooledScorer
 
-    texts, clips = torch.from_numpy(texts), torch.from_numpy(clips)
-    return product_blocks({"text": texts}, len(clips), lambda rows: 100.0 * rows["text"] @ clips.T)
+    texts, clips = {"text": torch.from_numpy(texts)}, {"vision": torch.from_numpy(clips)}
+    return compared(PooledScorer(None), texts, clips, scale=100.0, device=torch.device("cpu"))
 
 
 def ranked(targets, texts, clips):
-    from clip4vla.metrics.text_clip import kept, score_retrieval
+    from clip4vla.metrics.text_clip import score_retrieval
 
     ids = [str(i) for i in range(len(clips))]
-    blocks = kept(blocks_of(texts, clips), len(texts), len(clips))
-    return score_retrieval(blocks, targets, ids, ["vision", "audio"])[0]
+    return score_retrieval(similarities(texts, clips)["t_v"], targets, ids, ["vision"])[0]
 
 
 def whole_report(targets, texts, clips):
     from clip4vla.metrics.text_clip import report_retrieval
 
-    ids, blocks = [str(i) for i in range(len(clips))], blocks_of(texts, clips)
-    return report_retrieval({"t_va": blocks}, targets, ids, ["vision", "audio"]).stated["metrics"]
+    ids = [str(i) for i in range(len(clips))]
+    found = report_retrieval(similarities(texts, clips), targets, ids, ["vision"])
+    return found.stated["metrics"]
 
 
 def plain(targets, texts, clips):

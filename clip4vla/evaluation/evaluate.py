@@ -211,18 +211,16 @@ def _retrieval(scoring: Scoring) -> Scored:
     )
     captions, targets = captions_of(pairs, gallery.clip_ids)
     query = query_numbers(pairs, gallery.clip_ids)
-    heads = gallery.views(captions)
+    similarities = gallery.similarities(captions)
     stated: dict[str, dict[str, dict]] = {}
     queries, predictions, each = {}, pd.DataFrame(), {}
     for name, kept in scoring.galleries.items():
-        some = {head: among(kept, x, targets, gallery.clip_ids) for head, x in heads.items()}
-        _, some_targets, some_ids = next(iter(some.values()))
+        some, some_targets, some_ids = among(kept, similarities, targets, gallery.clip_ids)
         queries[name], stated[name] = len(some_targets), {"metrics": {}}
         each[name] = pd.Series(dtype=float)
         if not kept.any():
             continue
-        blocks = {head: part for head, (part, _, _) in some.items()}
-        found = report_retrieval(blocks, some_targets, some_ids, run.modalities, scoring.names)
+        found = report_retrieval(some, some_targets, some_ids, run.modalities, scoring.names)
         stated[name] = found.stated
         each[name] = pd.Series(found.to_clip.expected, index=query[kept[targets]])
         if name == scoring.main:

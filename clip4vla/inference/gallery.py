@@ -1,8 +1,7 @@
 """Similarities of all texts with all clips of a split, by the family's scorer (facts 7.1)."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,14 +18,12 @@ from clip4vla.inference.features import (
 )
 from clip4vla.loading.loader import WHOLE, Part
 from clip4vla.loading.samples import Clips
-from clip4vla.metrics.retrieval import Blocks
 from clip4vla.models.common.batch_features import Features, count_of, rows_of
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.family import family_of
 
-TEXTS = 1024  # in one block of pairs
-CELLS = 1 << 24  # of one block of the similarity matrix: 64 MB
+TEXTS = 1024  # compared at once with all clips
 SIDE = 256  # sides of a product are multiples of it, see `_padded`
 
 
@@ -69,28 +66,20 @@ class Gallery:
             part=part,
         )
 
-    def blocks(self, captions: list[str], encoded: list[NumberedBatch] | None = None) -> Blocks:
-        """Return rows of the run's own similarities [Q, N] of captions and clips, float32.
+    @torch.no_grad()
+    def similarities(
+        self, captions: list[str], encoded: list[NumberedBatch] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the similarities [Q, N] of captions and clips by name, float32.
 
         encoded: from `encoded`, of all ranks; made here if None.
         """
-        return self.views(captions, encoded)[self.scorer.names[0]]
-
-    def views(
-        self, captions: list[str], encoded: list[NumberedBatch] | None = None
-    ) -> dict[str, Blocks]:
-        """Return `blocks` of every similarity of the scorer, by name, the run's own first."""
         clips = in_order_of_clips(self.encoded() if encoded is None else encoded)
         clips.pop("heard")
         if clips["has_audio"].all():
             clips.pop("has_audio")
         texts = self._text_features(captions)
-        if self.scorer.joint:
-            rows = {name: self._joint_rows(name, texts, clips) for name in self.scorer.names}
-            return {name: partial(list, blocks) for name, blocks in rows.items()}
-        device = self.scorer.scored_on(self.device)
-        columns = {name: _padded(x.to(device)) for name, x in clips.items()}
-        return {name: self._products(name, texts, clips, columns) for name in self.scorer.names}
+        return compared(self.scorer, texts, clips, scale=self.scale, device=self.device)
 
     def _text_features(self, captions: list[str]) -> Features:
         """Return features of the captions, made unless a gallery that shares `texts` has."""
@@ -105,48 +94,25 @@ class Gallery:
             )
         return self.texts[key]
 
-    def _products(self, name: str, texts: Features, clips: Features, columns: Features) -> Blocks:
-        """Return blocks that are computed at every pass: products of vectors are cheap."""
-        device = self.scorer.scored_on(self.device)
 
-        @torch.no_grad()
-        def rows(part: Features) -> Tensor:
-            moved = {key: x.to(device) for key, x in part.items()}
-            with torch.autocast(device.type, enabled=False):
-                return self.scorer.scores(name, moved, columns, self.scale)
+def compared(
+    scorer: Scorer, texts: Features, clips: Features, scale: float, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Return the similarities [Q, N] of texts and clips by name. device: the model's."""
+    device = scorer.scored_on(device)
 
-        return product_blocks(texts, count_of(clips), rows)
+    def ready(features: Features) -> Features:
+        moved = {name: x.to(device) for name, x in features.items()}
+        return moved if scorer.joint else {name: _padded(x) for name, x in moved.items()}
 
-    @torch.no_grad()
-    def _joint_rows(self, name: str, texts: Features, clips: Features) -> list[np.ndarray]:
-        """Return the blocks of [Q, N], computed once: every pair passes an encoder."""
-        device = self.scorer.scored_on(self.device)
-        columns = {key: x.to(device) for key, x in clips.items()}
-        starts, rows = range(0, count_of(texts), TEXTS), []
-        with torch.autocast(device.type, enabled=False):
-            for start in track(starts, "score pairs"):
-                part = rows_of(texts, slice(start, start + TEXTS))
-                moved = {key: x.to(device) for key, x in part.items()}
-                rows.append(self.scorer.scores(name, moved, columns, self.scale).cpu().numpy())
-        return rows
-
-
-def product_blocks(
-    texts: Features, clips: int, rows: Callable[[Features], Tensor], cells: int = CELLS
-) -> Blocks:
-    """Return blocks of [Q, N]. rows: from features of texts to their rows [q, N or more].
-
-    So many texts are scored at once that a block has about `cells` cells.
-    """
-    size = max(SIDE, cells // clips // SIDE * SIDE)
-
-    def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, count_of(texts), size):
-            part = rows_of(texts, slice(start, start + size))
-            padded = {name: _padded(x) for name, x in part.items()}
-            yield rows(padded)[: count_of(part), :clips].cpu().numpy()
-
-    return blocks
+    columns, blocks = ready(clips), []
+    with torch.autocast(device.type, enabled=False):
+        for start in track(range(0, count_of(texts), TEXTS), "score texts"):
+            part = rows_of(texts, slice(start, start + TEXTS))
+            rows = scorer.scores(ready(part), columns, scale)
+            few, clip_count = count_of(part), count_of(clips)
+            blocks.append({name: x[:few, :clip_count].cpu() for name, x in rows.items()})
+    return {name: torch.cat([rows[name] for rows in blocks]).numpy() for name in blocks[0]}
 
 
 def _padded(x: Tensor) -> Tensor:

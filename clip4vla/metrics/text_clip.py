@@ -1,6 +1,6 @@
 """Text-clip retrieval: the similarity to rank, the clips to rank, and the names of the metrics."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,7 @@ from clip4vla.metrics.recalls import (
     released_metrics,
 )
 from clip4vla.metrics.rescoring import dual_softmax, reranked
-from clip4vla.metrics.retrieval import Blocks, Ranks, retrieval_ranks
-
-KEPT = 1 << 29  # bytes; a larger similarity matrix is computed again for every pass
+from clip4vla.metrics.retrieval import Ranks, retrieval_ranks
 
 
 def similarity_name(modalities: Sequence[Modality]) -> str:
@@ -26,14 +24,16 @@ def similarity_name(modalities: Sequence[Modality]) -> str:
 
 
 def score_retrieval(
-    blocks: Blocks, targets: np.ndarray, clip_ids: list[str], modalities: Sequence[Modality]
+    similarity: np.ndarray,
+    targets: np.ndarray,
+    clip_ids: list[str],
+    modalities: Sequence[Modality],
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Return metrics of both directions, and the expected rank and best clips of every query.
 
-    blocks: rows of the similarities [Q, N], see `retrieval_ranks`; targets [Q]: index of each
-    text's clip in `clip_ids`.
+    similarity: [Q, N]; targets [Q]: index of each text's clip in `clip_ids`.
     """
-    to_clip, to_text, best = retrieval_ranks(blocks, targets, clip_ids)
+    to_clip, to_text, best = retrieval_ranks(similarity, targets, clip_ids)
     forward, backward = directions(modalities)
     metrics = rank_metrics(to_clip, forward) | rank_metrics(to_text, backward)
     return metrics, to_clip.expected, best
@@ -54,7 +54,7 @@ class Retrieval:
 
 
 def report_retrieval(
-    heads: Mapping[str, Blocks],
+    similarities: Mapping[str, np.ndarray],
     targets: np.ndarray,
     clip_ids: list[str],
     modalities: Sequence[Modality],
@@ -62,26 +62,26 @@ def report_retrieval(
 ) -> Retrieval:
     """Return metrics of both directions with intervals and bounds, and extras apart from them.
 
-    heads: blocks of similarities [Q, N] by name, among them that of the modalities, which is
-    ranked; targets [Q]: index of each text's clip in `clip_ids` [N]. For a run of both modalities
-    with a t_v, ranks by t_v, reranked by t_va, are an extra. names: the modalities that metrics
-    are named by, if not the same.
+    similarities: [Q, N] by name, among them that of the modalities, which is ranked; targets [Q]:
+    index of each text's clip in `clip_ids` [N]. For a run of both modalities with a t_v, ranks by
+    t_v, reranked by t_va, are an extra. names: the modalities that metrics are named by, if not the
+    same.
     """
     name = similarity_name(modalities)
-    blocks = kept(heads[name], len(targets), len(clip_ids))
-    to_clip, to_text, best = retrieval_ranks(blocks, targets, clip_ids)
+    similarity = similarities[name]
+    to_clip, to_text, best = retrieval_ranks(similarity, targets, clip_ids)
     forward, backward = directions(names or modalities)
     both = (to_clip, forward), (to_text, backward)
     asked, clip = np.unique(targets, return_inverse=True)
     statistics = rank_statistics(to_clip, clip, forward)
     statistics |= rank_statistics(to_text, np.arange(len(asked)), backward)
-    soft = zip(dual_softmax(blocks, targets, len(clip_ids)), (forward, backward), strict=True)
+    soft = zip(dual_softmax(similarity, targets), (forward, backward), strict=True)
     extras = {
         "released": _joined(released_metrics(ranks, direction) for ranks, direction in both),
         "dual_softmax": _joined(rank_metrics(ranks, direction) for ranks, direction in soft),
     }
-    if "t_v" in heads and name != "t_v":
-        again = reranked(heads["t_v"], blocks, targets)
+    if "t_v" in similarities and name != "t_v":
+        again = reranked(similarities["t_v"], similarity, targets)
         extras["reranked"] = rank_metrics(again, forward)
     stated = {
         "metrics": _joined(rank_metrics(ranks, direction) for ranks, direction in both),
@@ -113,36 +113,23 @@ def rank_columns(results: Retrieval, targets: np.ndarray) -> dict[str, np.ndarra
     }
 
 
-def kept(blocks: Blocks, queries: int, clips: int) -> Blocks:
-    """Keep the blocks in memory if the whole matrix takes at most `KEPT` bytes."""
-    if 4 * queries * clips > KEPT:
-        return blocks
-    rows = list(blocks())
-    return lambda: rows
-
-
 def _joined(parts: Iterable[dict]) -> dict:
     return {name: value for part in parts for name, value in part.items()}
 
 
 def among(
-    kept: np.ndarray, blocks: Blocks, targets: np.ndarray, clip_ids: list[str]
-) -> tuple[Blocks, np.ndarray, list[str]]:
+    kept: np.ndarray,
+    similarities: Mapping[str, np.ndarray],
+    targets: np.ndarray,
+    clip_ids: list[str],
+) -> tuple[Mapping[str, np.ndarray], np.ndarray, list[str]]:
     """Restrict a retrieval problem to the clips where kept, bool [N], is true."""
     if kept.all():
-        return blocks, targets, clip_ids
-    place = np.cumsum(kept) - 1
-    asked = kept[targets]  # [Q]
-
-    def part() -> Iterator[np.ndarray]:
-        start = 0
-        for block in blocks():
-            rows = asked[start : start + len(block)]
-            start += len(block)
-            if rows.any():  # a block may hold nothing but captions of other clips
-                yield block[rows][:, kept]
-
-    return part, place[targets[asked]], [x for x, keep in zip(clip_ids, kept, strict=True) if keep]
+        return similarities, targets, clip_ids
+    asked, place = kept[targets], np.cumsum(kept) - 1
+    some = {name: x[np.ix_(asked, kept)] for name, x in similarities.items()}
+    ids = [clip_id for clip_id, keep in zip(clip_ids, kept, strict=True) if keep]
+    return some, place[targets[asked]], ids
 
 
 def captions_of(

@@ -84,14 +84,14 @@ class RetrievalValidation:
         """Return recalls and ranks, and the largest R@1 of t_va, t_v and t_a where it selects."""
         gallery, modalities = self._gallery(), self.run.modalities
         captions, targets = captions_of(self.pairs, gallery.clip_ids)
-        views = gallery.views(captions, parts)
+        views = gallery.similarities(captions, parts)
         own = views.pop(similarity_name(modalities))
         scores = score_retrieval(own, targets, gallery.clip_ids, modalities)[0]
         if self.run.selection == "best_test_as_paper":
             recall = main_metric("retrieval", modalities)
             others = [
-                score_retrieval(blocks, targets, gallery.clip_ids, modalities)[0][recall]
-                for blocks in views.values()
+                score_retrieval(other, targets, gallery.clip_ids, modalities)[0][recall]
+                for other in views.values()
             ]
             scores[BEST_OF_THREE] = max([scores[recall], *others])
         return scores

@@ -36,9 +36,9 @@ DEMO = [Path(__file__).parents[2] / name for name in ("config.yaml", "demo/confi
     ],
 )
 def test_retrieval_metrics_are_those_of_its_report(modalities, heads, frames):
-    blocks = {name: lambda: [np.eye(3, dtype=np.float32)] for name in heads}
+    similarities = {name: np.eye(3, dtype=np.float32) for name in heads}
     scored = modalities if frames else ["audio"]
-    found = report_retrieval(blocks, np.arange(3), ["a", "b", "c"], scored, modalities).stated
+    found = report_retrieval(similarities, np.arange(3), ["a", "b", "c"], scored, modalities).stated
     names = list(found["metrics"])
     names += [f"{rule}/{name}" for rule, extra in found["extras"].items() for name in extra]
     assert metric_names("retrieval", modalities, "global_to_global", frames, False) == names

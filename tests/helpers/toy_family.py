@@ -100,7 +100,7 @@ class ToyFamily:
             model.probe.requires_grad_(True)
 
     def scorer(self, model, config, modalities):
-        return PooledScorer(model, modalities)
+        return PooledScorer(model)
 
     def task(self, model, run):
         if run.task == "classification":

@@ -16,6 +16,7 @@ from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference.gallery import Gallery
 from clip4vla.loading.collate import collate
 from clip4vla.loading.loader import Caches, pair_items, samples_of, split_rows
+from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.tasks import RetrievalTask
 from clip4vla.models.common.losses import nce
 from clip4vla.training.train import train
@@ -63,7 +64,7 @@ def test_a_gallery_is_scored_as_it_is_trained(manifests, fusion, modalities, joi
         loss = RetrievalTask(model, run).loss(batch)[0]
         plain = RetrievalTask(model, finetune(modalities=modalities)).loss(batch)[0]
     gallery = Gallery(model, samples, run, run.objective.scale, CPU, 1)
-    scores = np.concatenate(list(gallery.blocks([caption for _, caption, _ in pairs])()))
+    scores = gallery.similarities([caption for _, caption, _ in pairs])[similarity_name(modalities)]
     assert scores.shape == (4, 4)
     found = nce(torch.from_numpy(scores), run.objective.symmetric)
     assert found.item() == pytest.approx(loss.item(), abs=2e-3)
@@ -134,10 +135,10 @@ def test_a_fusion_trains_and_scores_in_half_precision(manifests, fusion):
     gallery = Gallery(model, samples, run, run.objective.scale, CPU, 1)
     with torch.autocast("cpu", torch.bfloat16):
         loss = RetrievalTask(model, run).loss(batch)[0]
-        (half,) = gallery.blocks(captions)()
+        half = gallery.similarities(captions)["t_va"]
     loss.backward()
     head = [p for n, p in model.named_parameters() if n.startswith(("fusion.joint", "gate."))]
     assert any(p.grad.abs().sum() > 0 for p in head if p.grad is not None)
-    (whole,) = gallery.blocks(captions)()
+    whole = gallery.similarities(captions)["t_va"]
     assert half.dtype == np.float32
     assert np.abs(half - whole).max() < 0.03 * np.abs(whole).max() + 0.5

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip4vla.common.errors import UserError
-from clip4vla.inference.gallery import product_blocks
+from clip4vla.inference import gallery
+from clip4vla.inference.gallery import compared
+from clip4vla.metrics import retrieval
 from clip4vla.metrics.recalls import (
     RECALLS,
     hit_chance,
@@ -20,8 +22,9 @@ from clip4vla.metrics.recalls import (
     released_metrics,
 )
 from clip4vla.metrics.rescoring import dual_softmax, reranked
-from clip4vla.metrics.retrieval import Ranks, best_columns, blocks_of, retrieval_ranks
+from clip4vla.metrics.retrieval import Ranks, best_columns, retrieval_ranks
 from clip4vla.metrics.text_clip import among, report_retrieval
+from clip4vla.models.common.scorer import PooledScorer
 
 HERE = Path(__file__).parents[1]
 REFERENCE = Path(os.environ.get("CLIP4VLA_REFERENCE", HERE / "parity" / "reference"))
@@ -33,9 +36,9 @@ def names(n):
     return [f"clip{i}" for i in range(n)]
 
 
-def ranks_of(similarity, targets, block=2, top=5):
+def ranks_of(similarity, targets, top=5):
     similarity, targets = np.asarray(similarity, dtype=np.float32), np.asarray(targets)
-    return retrieval_ranks(blocks_of(similarity, block), targets, names(similarity.shape[1]), top)
+    return retrieval_ranks(similarity, targets, names(similarity.shape[1]), top)
 
 
 @pytest.mark.parametrize("metrics_of", [rank_metrics, released_metrics])
@@ -44,7 +47,7 @@ def test_metrics_equal_the_reference(key, place, metrics_of):
     """Its similarities have no ties, so the released rule and ours agree."""
     vectors = np.load(REFERENCE / "vectors.npz")
     similarity = vectors["metric_sims"]
-    ranks = ranks_of(similarity, np.arange(len(similarity)), block=64)[place]
+    ranks = ranks_of(similarity, np.arange(len(similarity)))[place]
     found = metrics_of(ranks, "x")
     r1, r5, r10, median = vectors[key]
     assert [found["x_R1"], found["x_R5"], found["x_R10"]] == pytest.approx(
@@ -106,7 +109,7 @@ def problems(draw):
     targets = draw(st.permutations(targets))
     values = st.lists(st.integers(-2, 2), min_size=clips, max_size=clips)
     rows = draw(st.lists(values, min_size=len(targets), max_size=len(targets)))
-    return rows, targets, draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    return rows, targets, draw(st.integers(1, 20)), draw(st.integers(1, 6))
 
 
 def places(own, others):
@@ -120,8 +123,10 @@ def places(own, others):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(problems())
 def test_ranks_and_recalls_equal_brute_force(problem):
-    rows, targets, block, top = problem
-    to_clip, to_text, best = ranks_of(rows, targets, block, top)
+    rows, targets, cells, top = problem
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "CELLS", cells)
+        to_clip, to_text, best = ranks_of(rows, targets, top)
     expected = [
         places([row[t]], [value for i, value in enumerate(row) if i != t])
         for row, t in zip(rows, targets, strict=True)
@@ -149,11 +154,11 @@ def check(ranks, expected):
 
 
 def test_long_rows_are_counted_like_short_ones():
-    """Rows of 3,000 take the other paths: bytes, single rows, groups of columns."""
+    """2.1 million cells are compared in three pieces."""
     rng = np.random.default_rng(0)
     similarity = rng.integers(0, 40, size=(700, 3000)).astype(np.float32)
     targets = rng.integers(0, 3000, size=700)
-    to_clip, to_text, best = ranks_of(similarity, targets, block=300, top=7)
+    to_clip, to_text, best = ranks_of(similarity, targets, top=7)
     own = similarity[np.arange(700), targets][:, None]
     assert (to_clip.best == 1 + (similarity > own).sum(1)).all()
     assert (to_clip.worst == (similarity >= own).sum(1)).all()
@@ -180,14 +185,14 @@ def test_a_similarity_that_is_not_finite_names_the_clip(value):
         ranks_of([[1, 2], [3, 4], [5, value]], [0, 1, 0])
 
 
-def test_duplicates_tie_wherever_they_stand():
+def test_duplicates_tie_wherever_they_stand(monkeypatch):
     """Equal captions and clips have equal similarities, at the edge of a block as in the middle."""
     rng = np.random.default_rng(0)
     texts, clips = (torch.from_numpy(rng.standard_normal((n, 96), np.float32)) for n in (601, 333))
     texts[[0, 255, 600]], clips[[3, 100, 332]] = texts[7].clone(), clips[9].clone()
-    padded = torch.nn.functional.pad(clips, (0, 0, 0, 512 - 333))
-    blocks = product_blocks({"text": texts}, 333, lambda rows: rows["text"] @ padded.T, cells=1)
-    whole = np.concatenate(list(blocks()))
+    monkeypatch.setattr(gallery, "TEXTS", 256)
+    given = {"scale": 1.0, "device": torch.device("cpu")}
+    whole = compared(PooledScorer(None), {"text": texts}, {"vision": clips}, **given)["t_v"]
     assert whole.shape == (601, 333)
     assert (whole[[0, 255, 600]] == whole[7]).all()
     assert (whole[:, [3, 100, 332]] == whole[:, [9]]).all()
@@ -198,29 +203,29 @@ def test_dual_softmax_multiplies_by_the_softmax_of_the_other_side():
     rng = np.random.default_rng(1)
     similarity = rng.normal(20, 4, size=(12, 5)).astype(np.float32)
     targets = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 0])
-    to_clip, to_text = dual_softmax(blocks_of(similarity, 5), targets, 5)
+    to_clip, to_text = dual_softmax(similarity, targets)
     whole = similarity.astype(np.float64)
     shares = np.exp(whole)
     for ranks, axis, place in ((to_clip, 0, 0), (to_text, 1, 1)):
         again = whole * shares / shares.sum(axis=axis, keepdims=True)
-        found = retrieval_ranks(blocks_of(again), targets, names(5))[place]
+        found = retrieval_ranks(again, targets, names(5))[place]
         assert (ranks.best == found.best).all() and (ranks.worst == found.worst).all()
     # Large scales neither overflow nor tie.
-    assert dual_softmax(blocks_of(similarity * 20), targets, 5)[0].tied == 0
+    assert dual_softmax(similarity * 20, targets)[0].tied == 0
 
 
 def test_reranking_orders_the_candidates_and_leaves_the_rest():
     first = np.array([[9, 8, 7, 1, 0], [5, 4, 3, 2, 1]], dtype=np.float32)
     second = np.array([[0, 1, 2, 9, 9], [0, 1, 2, 9, 9]], dtype=np.float32)
     # Candidates are clips 0, 1, 2: the third becomes first; clip 3 stays fourth in spite of its 9.
-    ranks = reranked(blocks_of(first), blocks_of(second), np.array([2, 3]), top=3)
+    ranks = reranked(first, second, np.array([2, 3]), top=3)
     assert ranks.expected.tolist() == [1.0, 4.0]
-    whole = reranked(blocks_of(first), blocks_of(second), np.array([2, 3]), top=50)
+    whole = reranked(first, second, np.array([2, 3]), top=50)
     assert whole.best.tolist() == [3, 1] and whole.worst.tolist() == [3, 2]
 
 
 def test_a_report_separates_extras_and_gives_bounds_of_ties():
-    heads = {name: blocks_of(np.array(EXAMPLE, np.float32)) for name in ("t_va", "t_v", "t_a")}
+    heads = {name: np.array(EXAMPLE, np.float32) for name in ("t_va", "t_v", "t_a")}
     found = report_retrieval(heads, np.arange(3), names(3), ["vision", "audio"])
     stated = found.stated
     assert stated["metrics"]["t2v_R1"] == pytest.approx(100 * 11 / 18)
@@ -238,28 +243,14 @@ def test_a_report_separates_extras_and_gives_bounds_of_ties():
 
 
 def test_a_gallery_of_one_clip_has_perfect_recall():
-    heads = {"t_va": blocks_of(np.array([[-3.0], [2.0]], np.float32))}
+    heads = {"t_va": np.array([[-3.0], [2.0]], np.float32)}
     stated = report_retrieval(heads, np.zeros(2, int), ["a"], ["vision", "audio"]).stated
     assert set(stated["metrics"].values()) == {100.0, 1.0}
     assert stated["intervals"]["t2v_R1"] == [100.0, 100.0] and not stated["bounds"]
 
 
 def test_a_part_of_a_problem_has_its_own_clips_and_queries():
-    blocks, kept = blocks_of(np.arange(12.0).reshape(4, 3), 3), np.array([True, False, True])
-    part, targets, ids = among(kept, blocks, np.array([0, 1, 2, 2]), names(3))
-    assert np.concatenate(list(part())).tolist() == [[0, 2], [6, 8], [9, 11]]
+    kept, whole = np.array([True, False, True]), {"t_v": np.arange(12.0).reshape(4, 3)}
+    part, targets, ids = among(kept, whole, np.array([0, 1, 2, 2]), names(3))
+    assert part["t_v"].tolist() == [[0, 2], [6, 8], [9, 11]]
     assert (targets.tolist(), ids) == ([0, 1, 1], ["clip0", "clip2"])
-
-
-def test_a_block_of_left_out_queries_alone_is_left_out():
-    scores, targets = np.random.default_rng(0).standard_normal((4, 3)), np.array([0, 1, 1, 2])
-    kept = np.array([True, False, True])
-    parts = [
-        among(kept, lambda size=size: np.split(scores, range(size, 4, size)), targets, names(3))
-        for size in (1, 4)
-    ]
-    heads = [{"t_va": part[0], "t_v": part[0]} for part in parts]
-    by_row, whole = (
-        report_retrieval(given, *parts[0][1:], ["vision", "audio"]).stated for given in heads
-    )
-    assert by_row == whole

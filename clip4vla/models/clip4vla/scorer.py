@@ -24,15 +24,15 @@ def scorer_of(model: CLIP4VLA, fusion: str, modalities: list[Modality]) -> Score
     if fusion in PAIR_FUSIONS:
         return PairScorer(model, fusion, modalities)
     if fusion in MIXING_FUSIONS:
-        return MixingScorer(model, fusion, modalities)
-    return GatedScorer(model, modalities) if fusion in GATES else PooledScorer(model, modalities)
+        return MixingScorer(model, fusion)
+    return GatedScorer(model) if fusion in GATES else PooledScorer(model)
 
 
 class MixingScorer(PooledScorer):
     """A clip passes the joint encoder before it is pooled."""
 
-    def __init__(self, model: CLIP4VLA, fusion: MixingFusion, modalities: list[Modality]):
-        super().__init__(model, modalities)
+    def __init__(self, model: CLIP4VLA, fusion: MixingFusion):
+        super().__init__(model)
         assert model.fusion is not None
         self.mix = model.fusion.mix(fusion)
 
@@ -44,8 +44,8 @@ class MixingScorer(PooledScorer):
 class GatedScorer(PooledScorer):
     """A gate weighs vision against audio, on the model's device."""
 
-    def __init__(self, model: CLIP4VLA, modalities: list[Modality]):
-        super().__init__(model, modalities)
+    def __init__(self, model: CLIP4VLA):
+        super().__init__(model)
         assert model.gate is not None
         self.gate = model.gate
 
@@ -66,7 +66,7 @@ class PairScorer(Scorer):
 
     def __init__(self, model: CLIP4VLA, fusion: str, modalities: list[Modality]):
         self.model, self.fusion = model, fusion
-        self.names = (similarity_name(modalities),)
+        self.name = similarity_name(modalities)
 
     def clip_features(self, encoded: Encoded) -> Features:
         """Return the sequences, float32: about 50 KB a clip at width 512."""
@@ -82,7 +82,7 @@ class PairScorer(Scorer):
             return {"text": normalise(end)}
         return {"text": words.float(), "text_mask": tokens != PAD}
 
-    def scores(self, name: str, texts: Features, clips: Features, scale: float) -> Tensor:
+    def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """See `Scorer.scores`."""
         encoded = {
             modality: Sequence(clips[modality], clips[f"{modality}_mask"])
@@ -90,10 +90,11 @@ class PairScorer(Scorer):
             if modality in clips
         }
         assert self.model.fusion is not None
-        return score_pairs(
+        scores = score_pairs(
             fusion=self.model.fusion,
             text=texts["text"],
             text_mask=texts.get("text_mask"),
             clip=encoded,
             scale=scale,
         )
+        return {self.name: scores}

@@ -6,8 +6,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from clip4vla.config.sections import Modality
-from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
@@ -18,11 +16,9 @@ from clip4vla.models.common.similarity import similarities
 class Scorer(ABC):
     """Features of texts and clips, each made once, and similarities of any of them.
 
-    names: the similarities it gives (`t_va`, `t_v`, `t_a`), the run's own first. joint: every pair
-    passes an encoder, so scores are expensive: they are made once and kept.
+    joint: every pair passes an encoder, so padding would be expensive.
     """
 
-    names: tuple[str, ...]
     joint: bool = False
 
     @abstractmethod
@@ -34,8 +30,8 @@ class Scorer(ABC):
         """Return all that is kept of texts, from token ids [B, L]."""
 
     @abstractmethod
-    def scores(self, name: str, texts: Features, clips: Features, scale: float) -> Tensor:
-        """Return the similarities of one name, float32 [Q, N].
+    def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
+        """Return similarities by name (`t_va`, `t_v`, `t_a`), float32 [Q, N].
 
         Clips also have `has_audio` [N], unless all of them have. Called outside of autocast, as
         half precision would make ties.
@@ -49,10 +45,8 @@ class Scorer(ABC):
 class PooledScorer(Scorer):
     """Cosines of pooled vectors: t_va is the mean of t_v and t_a (facts 5.1)."""
 
-    def __init__(self, model: ClipModel, modalities: list[Modality]):
+    def __init__(self, model: ClipModel):
         self.model = model
-        alone = [similarity_name([modality]) for modality in modalities]
-        self.names = tuple(dict.fromkeys([similarity_name(modalities), *alone]))
 
     def clip_features(self, encoded: Encoded) -> Features:
         """Return one vector [B, D] for each modality."""
@@ -62,16 +56,10 @@ class PooledScorer(Scorer):
         """Return the normalised features of whole texts, [B, D]."""
         return {"text": normalise(self.model.encode_text(tokens)[1])}
 
-    def scores(self, name: str, texts: Features, clips: Features, scale: float) -> Tensor:
+    def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """See `Scorer.scores`."""
-        by_name: dict[str, Tensor] = self.compare(
-            texts["text"],
-            clips.get("vision") if name != "t_a" else None,
-            clips.get("audio") if name != "t_v" else None,
-            scale,
-            clips.get("has_audio"),
-        )
-        return by_name[name]
+        vision, audio = clips.get("vision"), clips.get("audio")
+        return self.compare(texts["text"], vision, audio, scale, clips.get("has_audio"))
 
     @property
     def compare(self) -> Callable[..., dict[str, Tensor]]:

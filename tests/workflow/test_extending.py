@@ -1,6 +1,9 @@
 """The worked examples of docs/extending.md, run as they stand there."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +83,79 @@ def test_a_new_dataset_is_a_module_and_an_entry(birds):
         stream.write("bird0,train,the same id again\n")
     with pytest.raises(UserError, match=r"clips\.csv, line 10.*bird0"):
         stage.plan(plan, version)
+
+
+def changed(text: str, block: str) -> str:
+    """Apply a block of changes, whose parts are separated by @@, to the text of a file."""
+    for part in block.split("@@\n"):
+        lines = part.splitlines(keepends=True)
+        old = "".join(line[1:] for line in lines if line[0] in " -")
+        assert text.count(old) == 1, f"not once in the file:\n{old}"
+        text = text.replace(old, "".join(line[1:] for line in lines if line[0] in " +"))
+    return text
+
+
+TRAINED = """
+import json, sys
+from pathlib import Path
+from tiny_world import build_world, pretrain
+from clip4vla.config.planner import make_plan
+from clip4vla.config.sections import Objective
+from clip4vla.training.train import train
+
+config, tables, folder = map(Path, sys.argv[1:])
+plan = make_plan([config], {"experiments": str(tables), "targets": ["table5"]})
+found = {"keys": {cell.row: [] for cell in plan.cells}}
+for cell in plan.cells:
+    found["keys"][cell.row].append(cell.run_key)
+run = pretrain(objective=Objective(alignment=0.5))
+train(run, build_world(folder / "world"), None, {}, None, folder / "state", folder / "out")
+lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
+found["curve"] = [json.loads(line) for line in lines]
+print(json.dumps(found))
+"""
+
+
+def test_a_new_loss_is_a_function_a_switch_and_a_term(tmp_path):
+    """In a copy of the package it trains, and changes no key of another row."""
+    shutil.copytree(REPO / "clip4vla", tmp_path / "clip4vla")
+    heading = "A loss"
+    with open(tmp_path / "clip4vla/models/common/losses.py", "a") as stream:
+        stream.write(example(heading, "python"))
+    for number in range(3):
+        name, block = example(heading, "diff", number).split("\n", 1)
+        path = tmp_path / name.removeprefix("--- ")
+        path.write_text(changed(path.read_text(), block))
+    table = (REPO / "experiments" / "table5.yaml").read_text()
+    (tmp_path / "tables").mkdir()
+    row = example(heading, "yaml")
+    (tmp_path / "tables" / "table5.yaml").write_text(table.rstrip("\n") + "\n" + row)
+    before = make_plan([REPO / "config.yaml"], {"targets": ["table5"]})
+    paths = (REPO / "config.yaml", tmp_path / "tables", tmp_path)
+    command = [sys.executable, "-c", TRAINED, *map(str, paths)]
+    python_path = f"{tmp_path}{os.pathsep}{REPO / 'tests' / 'helpers'}"
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": python_path},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    own = found["keys"].pop("aligned")
+    assert not set(own) & set(before.runs)
+    keys: dict[str, list[str]] = {}
+    for cell in before.cells:
+        keys.setdefault(cell.row, []).append(cell.run_key)
+    assert found["keys"] == keys
+    steps = [row for row in found["curve"] if "train/loss" in row]
+    names = ("text_audio", "vision_audio", "audio_audio", "alignment")
+    for step in steps:
+        assert 0 < step["train/alignment"] <= 2  # half of a distance up to 4
+        total = sum(step[f"train/{name}"] for name in names)
+        assert step["train/loss"] == pytest.approx(total, rel=1e-4)
+    assert len(steps) > 2
 
 
 def test_another_clip_is_one_word(tmp_path):

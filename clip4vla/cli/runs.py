@@ -108,9 +108,8 @@ def runs_gc(
     Rows of all tables in the config's folder count, including those that are not targets and those
     whose data are disabled.
     """
-    from clip4vla.common.console import console, table
+    from clip4vla.common.console import console, in_bytes, table
     from clip4vla.config.planner import used_keys
-    from clip4vla.cost.report import in_bytes
     from clip4vla.runs.removal import remove, unused
 
     leftover = unused(used_keys(config_files, overrides_of(values)))

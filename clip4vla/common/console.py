@@ -23,3 +23,12 @@ def table(*headings: str, title: str | None = None) -> Table:
     for heading in headings:
         folding.add_column(heading, overflow="fold")
     return folding
+
+
+def in_bytes(count: float) -> str:
+    """Format a size in MB, GB or TB."""
+    for unit in ("MB", "GB"):
+        count /= 1000 if unit == "GB" else 1e6
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if count >= 1 else f"< 1 {unit}"
+    return f"{count / 1000:,.1f} TB"

@@ -83,6 +83,16 @@ def autocast(
     return torch.autocast(device.type, dtype=dtype)
 
 
+def full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:
+    """Return a context in which an autocast region around it does not halve tensors like `x`.
+
+    Shapes without values (the meta device) have no autocast.
+    """
+    if x.is_meta:
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Return the batch with its tensors on `device`; lists of ids and captions are not changed."""
 

@@ -51,9 +51,8 @@ def state_dir(run_key: str) -> str:
     return f"runs/{run_key}"
 
 
-RUN_FILES = {
+RUN_FILES = {  # by stage, in the order of their runs
     "pretrain": ("model.safetensors", "train.json", "metrics.jsonl", "config.json", "record.json"),
-    "finetune": ("model.safetensors", "train.json", "metrics.jsonl", "config.json", "record.json"),
     "substitute": (
         "substitution.tsv",
         "substitute.json",
@@ -61,6 +60,7 @@ RUN_FILES = {
         "config.json",
         "record.json",
     ),
+    "finetune": ("model.safetensors", "train.json", "metrics.jsonl", "config.json", "record.json"),
     "evaluate": (
         "metrics.json",
         "predictions.parquet",
@@ -69,6 +69,11 @@ RUN_FILES = {
         "record.json",
     ),
 }
+
+
+def is_done(stage: str, key: str) -> bool:
+    """Return whether all outputs of a run exist."""
+    return all(Path(result_dir(key), name).is_file() for name in RUN_FILES[stage])
 
 
 def command_for(target: str | Path) -> str:

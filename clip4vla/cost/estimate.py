@@ -18,7 +18,6 @@ from clip4vla.cost.assumptions import (
 )
 from clip4vla.cost.runs import Counts, flops
 
-STAGES = ("pretrain", "substitute", "finetune", "evaluate")  # in the order of their runs
 MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
 
 
@@ -71,7 +70,7 @@ def estimate(plan: Plan, flops_per_second: float) -> Estimate:
     counts = clip_counts(plan)
     names = plan.names()
     runs = []
-    for stage in STAGES:
+    for stage in layout.RUN_FILES:
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             work = flops(plan, plan.runs[key], counts)
             hours = work / flops_per_second / 3600 if work > 0 else None
@@ -79,17 +78,12 @@ def estimate(plan: Plan, flops_per_second: float) -> Estimate:
                 key=key,
                 stage=stage,
                 name=names.get(key, ""),
-                done=is_done(stage, key),
+                done=layout.is_done(stage, key),
                 hours=hours,
             )
             runs.append(cost)
     data = [_data_cost(plan, version, cache_id) for version, cache_id in sorted(plan.caches)]
     return Estimate(runs, data)
-
-
-def is_done(stage: str, key: str) -> bool:
-    """Return whether all outputs of a run exist."""
-    return all(Path(layout.result_dir(key), name).is_file() for name in layout.RUN_FILES[stage])
 
 
 def clip_counts(plan: Plan) -> Counts:

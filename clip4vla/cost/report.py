@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from clip4vla.common.console import console, table
+from clip4vla.common.console import console, in_bytes, table
+from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.cost.assumptions import PAPER_DAYS
-from clip4vla.cost.estimate import STAGES, Estimate, estimate
+from clip4vla.cost.estimate import Estimate, estimate
 from clip4vla.cost.runs import v100_flops
 from clip4vla.datasets.ready import missing_files
 from clip4vla.models.common.forms import unfit_weights
@@ -61,7 +62,7 @@ def _runs(cost: Estimate) -> Table:
 
 def _sums(cost: Estimate, tflops: float | None) -> list[str]:
     todo = [run for run in cost.runs if not run.done]
-    count = {stage: sum(run.stage == stage for run in todo) for stage in STAGES}
+    count = {stage: sum(run.stage == stage for run in todo) for stage in layout.RUN_FILES}
     ahead = ", ".join(f"{number} {stage}" for stage, number in count.items() if number)
     lines = [f"{len(cost.runs)} runs, " + (f"{len(todo)} to do: {ahead}" if todo else "all done")]
     if not cost.runs:
@@ -100,12 +101,3 @@ def _hours(hours: float | None) -> str:
 
 def _days(hours: float) -> str:
     return f"{hours / 24:,.1f} GPU-days" if hours >= 24 else f"{_hours(hours)} GPU hours"
-
-
-def in_bytes(count: float) -> str:
-    """Format a size in MB, GB or TB."""
-    for unit in ("MB", "GB"):
-        count /= 1000 if unit == "GB" else 1e6
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if count >= 1 else f"< 1 {unit}"
-    return f"{count / 1000:,.1f} TB"

@@ -14,7 +14,6 @@ from clip4vla.config.metrics import main_metric
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import read_run
 from clip4vla.config.sections import Modality
-from clip4vla.cost.estimate import STAGES, is_done
 from clip4vla.results.metrics_file import read_run_metrics
 from clip4vla.runs.summaries import numbers
 from clip4vla.tracking.attempts import read_attempts
@@ -41,7 +40,7 @@ def list_runs(plan: Plan) -> list[Listed]:
     """Return every run of the plan, by stage and row."""
     names = plan.names()
     runs = []
-    for stage in STAGES:
+    for stage in layout.RUN_FILES:
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
             state = state_of(stage, key)
             run = Listed(
@@ -93,7 +92,7 @@ def differences(
 
 def state_of(stage: str, key: str) -> str:
     """Return the state of a run: `done`, or its `progress`."""
-    return "done" if is_done(stage, key) else progress(key)
+    return "done" if layout.is_done(stage, key) else progress(key)
 
 
 def progress(key: str) -> str:

@@ -10,7 +10,6 @@ from clip4vla.common.errors import UserError
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import read_run, sources_of
-from clip4vla.cost.estimate import is_done
 from clip4vla.runs.listing import KEY, Listed, headline, progress
 from clip4vla.tracking.attempts import read_attempts
 
@@ -91,7 +90,7 @@ def _described(key: str) -> Unused:
             read = dict.fromkeys(source.dataset for source in sources_of(run))
             about = ", ".join([*read, *([] if seed is None else [f"seed {seed}"])])
     changed = max(stat.st_mtime for stat in stats)
-    done = any(is_done(stage, key) for stage in layout.RUN_FILES)
+    done = any(layout.is_done(stage, key) for stage in layout.RUN_FILES)
     state = "done" if done else progress(key)
     hours = sum(row["seconds"] for row in read_attempts(folders[1])) / 3600
     return Unused(

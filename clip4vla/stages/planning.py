@@ -8,8 +8,8 @@ from clip4vla.config.plan import Plan
 from clip4vla.config.planner import make_plan
 from clip4vla.config.table import NO_PAPER, tables_in
 from clip4vla.config.yaml import read_yaml
-from clip4vla.cost.work import work_of
 from clip4vla.datasets.splits import unknown_splits
+from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.results.paper import Published, read_paper
 
 PRINTED = tuple(f"table{number}" for number in range(1, 7))  # the paper's own
@@ -35,9 +35,9 @@ def _unknown_architectures(plan: Plan) -> list[str]:
     for names, where in plan.places.items():
         if len(names) == 1 and ":" not in names[0]:
             try:
-                work_of(names[0])
+                resolve(names[0])
             except UserError as error:
-                lines.append(f"{where}: {error}")
+                lines.append(f"{where}: {str(error).removeprefix('model.architecture: ')}")
     return lines
 
 

@@ -30,7 +30,7 @@ from clip4vla.loading.loader import (
 )
 from clip4vla.loading.samples import ClipSamples, Item
 from clip4vla.models.common.clip_model import ClipModel
-from clip4vla.models.common.parts import learning_parts
+from clip4vla.models.common.parts import freezes_clip
 from clip4vla.models.common.task import Task
 from clip4vla.models.family import family_of
 from clip4vla.training.loop import Batches
@@ -119,18 +119,13 @@ def _pretraining(run: Pretrain, external: External) -> Job:
         facts.append(_clip_facts(cache, source, samples))
         if leaks:
             facts[-1]["leaks_dropped"] = planned - len(rows)
-        if external.switches.frozen_cache and _freezes_clip(model, modalities):
+        if external.switches.frozen_cache and freezes_clip(model, modalities):
             sources.append(frozen_samples(model, samples, external.device, external.workers))
         else:
             sources.append(samples)
     data = {"train": facts, "val": None} | ({"leaks": leaks.facts} if leaks else {})
     task = family_of(run.model.family).task(model, run)
     return Job(task, _clip_batches(run, sources, external), data)
-
-
-def _freezes_clip(model: ClipModel, modalities: list[Modality]) -> bool:
-    """Whether frames and words pass frozen towers only: their vectors can be cached."""
-    return "vision" in modalities and learning_parts(model).isdisjoint({"text", "vision"})
 
 
 def _text_task(run: Finetune, external: External) -> Job:

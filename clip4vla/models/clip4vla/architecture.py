@@ -1,11 +1,12 @@
 """Sizes of the towers, by name: our own files first, then open_clip's."""
 
 import difflib
+import importlib.util
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-
-import open_clip
+from typing import Any
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Activation
@@ -46,36 +47,51 @@ class Architecture:
 
 
 def known_names() -> list[str]:
-    """Every name that `resolve` looks up: ours and open_clip's."""
-    return sorted({path.stem for path in FOLDER.glob("*.json")} | set(open_clip.list_models()))
+    """Return every name that `resolve` looks up: ours and open_clip's."""
+    return sorted(_files())
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """Return the file of every name, without importing open_clip, which takes seconds."""
+    spec = importlib.util.find_spec("open_clip")
+    places = [*(spec.submodule_search_locations or ())] if spec else []
+    folders = [*(Path(place) / "model_configs" for place in places), FOLDER]
+    return {path.stem: path for folder in folders for path in folder.glob("*.json")}
 
 
 def resolve(name: str, activation: Activation = "quick_gelu") -> Architecture:
-    """Sizes of the architecture called `name`, such as ViT-B-32 or tiny.
+    """Return the sizes of the architecture called `name`, such as ViT-B-32 or tiny.
 
     A name decides the activation only where it says quickgelu: the same sizes exist with both.
     Raises UserError for an unknown name and for towers that are not a plain CLIP at 224 pixels.
     """
-    own = FOLDER / f"{name}.json"
-    if name in {path.stem for path in FOLDER.glob("*.json")}:
-        config = json.loads(own.read_text(encoding="utf-8"))
-    else:
-        config = open_clip.get_model_config(name)
+    config = _config_of(name)
     if config is None:
         near = difflib.get_close_matches(name, known_names(), n=3, cutoff=0.4) or ["ViT-B-32"]
         raise UserError(
-            f"model.architecture: {name!r} is not known; the nearest names are {', '.join(near)}"
+            f"model.architecture: {name!r} is not known. Fix: choose one like {', '.join(near)}"
         )
     if "quickgelu" in name and activation != "quick_gelu":
         raise UserError(
-            f"model.architecture: {name} is with quick_gelu, and model.activation is {activation}; "
-            "correct one of them"
+            f"model.architecture: {name} is with quick_gelu, and model.activation is {activation}. "
+            "Fix: correct one of them"
         )
     return _from_config(name, config, activation)
 
 
-def _from_config(name: str, config: dict, activation: Activation) -> Architecture:
-    vision, text = config["vision_cfg"], config["text_cfg"]
+def _config_of(name: str) -> dict[str, Any] | None:
+    """Return the content of the file of a name; None for an unknown name."""
+    if ":" in name:  # such as hf-hub:…
+        import open_clip
+
+        return open_clip.get_model_config(name)
+    file = _files().get(name)
+    return None if file is None else json.loads(file.read_text(encoding="utf-8"))
+
+
+def _from_config(name: str, config: dict[str, Any], activation: Activation) -> Architecture:
+    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
     unknown = sorted((set(vision) - VISION_KEYS) | (set(text) - TEXT_KEYS))
     plain = (
         not unknown
@@ -88,7 +104,7 @@ def _from_config(name: str, config: dict, activation: Activation) -> Architectur
         why = f"it sets {', '.join(unknown)}" if unknown else "its sizes differ"
         raise UserError(
             f"model.architecture: {name!r} is not a plain CLIP (ViT at 224 pixels, CLIP's own text "
-            f"tower): {why}; choose one like ViT-B-32, ViT-B-16 or ViT-L-14"
+            f"tower): {why}. Fix: choose one like ViT-B-32, ViT-B-16 or ViT-L-14"
         )
     return Architecture(
         embed_dim=config["embed_dim"],

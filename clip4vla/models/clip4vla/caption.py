@@ -5,6 +5,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from clip4vla.common.device import full_precision
 from clip4vla.models.clip4vla.architecture import VOCABULARY
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.common.encoded import Encoded
@@ -32,7 +33,7 @@ class VocabularyHead(nn.Module):
         weight = self.token_embedding.weight
         if torch.is_grad_enabled():
             return linear(x, weight, self.bias)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             return self._exact(x.to(weight.dtype), weight)
 
     def _exact(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from clip4vla.common.device import full_precision
 from clip4vla.config.sections import MixingFusion
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.common.encoded import Encoded, Sequence
@@ -117,7 +118,7 @@ class Fusion(nn.Module):
         ]
         text = text._replace(features=words, mask=words_mask)
         pooled = self.joint.pooled(self.joint([text, *paired])[0][:, 0])
-        with torch.autocast(pooled.device.type, enabled=False):  # 16 bits would make ties
+        with full_precision(pooled):  # 16 bits would make ties
             scores = self.similarity(pooled.float())
         return scores.view(queries, clips)
 

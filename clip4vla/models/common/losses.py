@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from clip4vla.common.device import full_precision
+
 SELF = -1e9  # logit of a clip with itself in the intra-modal loss: its softmax term is zero
 
 
@@ -39,7 +41,7 @@ def contrast(
     same: Tensor | None = None,
 ) -> Tensor:
     """`nce` of normalised features x [B, D] (rows) against y [B, D]."""
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         return nce(scale * x.float() @ y.float().T, symmetric, same)
 
 
@@ -49,7 +51,7 @@ def intra_modal(clean: Tensor, masked: Tensor, scale: float | Tensor) -> Tensor:
     clean, masked: [B, D], normalised. The positive of a clip is its other view; negatives are both
     views of all other clips. Mean of both directions.
     """
-    with torch.autocast(clean.device.type, enabled=False):
+    with full_precision(clean):
         clean, masked = clean.float(), masked.float()  # [B, D]
         itself = SELF * torch.eye(len(clean), device=clean.device)
         across = scale * clean @ masked.T  # [B, B]

@@ -1,6 +1,7 @@
 """Parts of a model: the first level of its parameters' names, such as `text` or `vision`."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,11 @@ from clip4vla.common.files import canonical_json
 def learning_parts(model: nn.Module) -> set[str]:
     """Return the parts (text, vision, audio, ...) in which a parameter learns."""
     return {name.split(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def freezes_clip(model: nn.Module, modalities: Iterable[str]) -> bool:
+    """Return whether frames and words pass frozen towers only, so that vectors can be cached."""
+    return "vision" in modalities and learning_parts(model).isdisjoint({"text", "vision"})
 
 
 def part_hash(part: nn.Module, about: dict[str, Any]) -> str:

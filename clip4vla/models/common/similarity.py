@@ -1,7 +1,8 @@
 """Scaled similarities of texts with clips (facts 5.1, and feat_avg of 7.1)."""
 
-import torch
 from torch import Tensor
+
+from clip4vla.common.device import full_precision
 
 
 def similarities(
@@ -22,7 +23,7 @@ def similarities(
     is t_v / 2, as in the released code (facts 1.6).
     """
     result = {}
-    with torch.autocast(text.device.type, enabled=False):  # 16 bits would make ties at scale 100
+    with full_precision(text):  # 16 bits would make ties at scale 100
         text = text.float()
         if vision is not None:
             result["t_v"] = scale * text @ vision.float().T

@@ -37,7 +37,7 @@ def test_size_of_the_esc50_probe():
 
 @pytest.mark.parametrize("name", ["ViT-B32", "tinny"])
 def test_an_unknown_name_is_told_its_neighbours(name):
-    with pytest.raises(UserError, match="nearest names are .*(ViT-B-32|tiny)") as error:
+    with pytest.raises(UserError, match="Fix: choose one like .*(ViT-B-32|tiny)") as error:
         resolve(name)
     assert "\n" not in str(error.value)
 

@@ -1,10 +1,9 @@
-"""Repair a frozen dataset version: restore its frozen bytes, or leave it unchanged.
+"""Repair a frozen dataset version: build damaged files again, and keep them if they are the same.
 
-A version is its manifest, which is never written here. The intact clips of a damaged shard are
-kept, so only the others need their media.
+A version is its manifest, which is never written here. A file is replaced only by one that has the
+sha256 of the manifest.
 """
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,25 +13,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from clip4vla.cache.manifest import frozen_tables, read_manifest
-from clip4vla.cache.shards import (
-    CLIP_COLUMNS,
-    IndexRow,
-    Members,
-    build_shard,
-    places_in,
-    positions_of,
-    rows_of,
-    sha256_of_members,
-)
-from clip4vla.cache.verify import (
-    Damage,
-    clip_problem,
-    clips_of,
-    file_problem,
-    indexed,
-    members_of,
-    places_of,
-)
+from clip4vla.cache.shards import build_shard, rows_of
+from clip4vla.cache.verify import Damage
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file, sole_owner, write_parquet
 from clip4vla.common.parquet import read_frame
@@ -79,22 +61,19 @@ class _Version:
 
     def repair_shard(self, entry: dict[str, Any]) -> None:
         """Build one shard again and put it in place. Raises UserError if that is impossible."""
-        cache = Cache.model_validate(self.manifest["cache"])
         index, tar = self.folder / entry["index"], self.folder / entry["tar"]
         rows = rows_of(self.ledger, entry["shard"])
+        self._check_media(rows, tar, entry["shard"])
+        cache = Cache.model_validate(self.manifest["cache"])
         # The builder's lock; its folder is on the same disk.
         with sole_owner(tar.with_name(f".{tar.stem}.lock")) as place:
-            intact = self._intact(entry, cache)
-            self._check_media(rows, intact, entry, tar)
             new_tar, new_index = place / tar.name, place / index.name
             try:
-                table = build_shard(rows, cache, new_tar, reuse=intact)
-                if sha256_of_file(new_tar) != entry["tar_sha256"]:
+                table = build_shard(rows, cache, new_tar)
+                same = sha256_of_file(new_tar) == entry["tar_sha256"]
+                if not same or not self._write_index(table, new_index, entry["index_sha256"]):
                     raise self._other_bytes(tar, index, table)
-                if file_problem(index, entry["index_sha256"]):
-                    if not self._write_index(table, new_index, entry["index_sha256"]):
-                        raise self._other_bytes(index, index, table)
-                    os.replace(new_index, index)
+                os.replace(new_index, index)
                 os.replace(new_tar, tar)
             finally:
                 new_tar.unlink(missing_ok=True)
@@ -119,37 +98,14 @@ class _Version:
         finally:
             new.unlink(missing_ok=True)
 
-    def _intact(self, entry: dict[str, Any], cache: Cache) -> "_Intact":
-        """Return the intact clips of a damaged shard."""
-        index, tar = self.folder / entry["index"], self.folder / entry["tar"]
-        rows: dict[str, IndexRow] = {
-            clip_id: dict.fromkeys(CLIP_COLUMNS, 0)
-            | {"clip_id": clip_id, "cache": "decode_error", "detail": detail, "sha256": ""}
-            for clip_id, detail in self.manifest["not_decodable"].items()
-        }
-        if not tar.is_file():
-            return _Intact(tar, rows, cache)
-        if file_problem(index, entry["index_sha256"]) is None:
-            with open(tar, "rb") as stream:
-                for row, members in clips_of(stream, indexed(index), cache):
-                    if clip_problem(row, members, cache) is None:
-                        rows[row["clip_id"]] = row
-        elif sha256_of_file(tar) == entry["tar_sha256"]:
-            rows |= _scanned(tar, cache)
-        return _Intact(tar, rows, cache)
-
-    def _check_media(
-        self, rows: pd.DataFrame, intact: "_Intact", entry: dict[str, Any], tar: Path
-    ) -> None:
-        """Raise UserError for damaged clips whose media file is missing."""
-        needed = rows[~rows.clip_id.isin(intact.rows)]
-        gone = needed[[not Path(path).is_file() for path in needed.path]]
+    def _check_media(self, rows: pd.DataFrame, tar: Path, shard: int) -> None:
+        """Raise UserError for clips whose media file is missing."""
+        gone = rows[[not Path(path).is_file() for path in rows.path]]
         if len(gone):
             raise UserError(
-                f"{tar}: lost {len(gone)} clips, their media are gone: {', '.join(gone.clip_id)} "
+                f"{tar}: the media of {len(gone)} clips are gone: {', '.join(gone.clip_id)} "
                 f"(first: {gone.path.iloc[0]}). Fix: put the files back, or fetch them again with "
-                f"`clip4vla data fetch {self.manifest['dataset']} {entry['shard']}`, and repair "
-                "again"
+                f"`clip4vla data fetch {self.manifest['dataset']} {shard}`, and repair again"
             )
 
     def _write_index(self, table: pd.DataFrame, path: Path, sha256: str) -> bool:
@@ -160,48 +116,11 @@ class _Version:
                 return True
         return False
 
-    def _other_bytes(self, path: Path, index: Path, table: pd.DataFrame) -> UserError:
+    def _other_bytes(self, tar: Path, index: Path, table: pd.DataFrame) -> UserError:
         now = ", ".join(table.tools.unique()) or "others"
         return UserError(
-            f"{path}: media or tools give other bytes than when it was frozen with "
+            f"{tar}: media or tools give other bytes than when it was frozen with "
             f"{' / '.join(self.manifest['tools']['cache'])} (now: {now}). Fix: put those back and "
             f"repair again; or delete {index} and run the workflow, which freezes another version "
             "of the data: runs that read this one then refuse to resume"
         )
-
-
-@dataclass
-class _Intact:
-    """The clips that a damaged shard still holds, for `build_shard` to reuse."""
-
-    tar: Path
-    rows: dict[str, IndexRow]  # of the index
-    cache: Cache
-
-    def __call__(self, clip_id: str) -> tuple[IndexRow, Members] | None:
-        """Return the index row (without positions) and members of a clip; None if damaged."""
-        row = self.rows.get(clip_id)
-        if row is None:
-            return None
-        known = {name: row[name] for name in CLIP_COLUMNS}
-        return known, _read(self.tar, row, self.cache) if row["cache"] == "ok" else {}
-
-
-def _read(tar: Path, row: IndexRow, cache: Cache) -> Members:
-    """Read the members of one clip of a tar."""
-    with open(tar, "rb") as stream:
-        pieces = [os.pread(stream.fileno(), size, offset) for offset, size in places_of(row)]
-    return members_of(row, pieces, cache)
-
-
-def _scanned(tar: Path, cache: Cache) -> dict[str, IndexRow]:
-    """Return the index rows of an intact tar whose index is lost, from its json members."""
-    places, rows = places_in(tar), {}
-    with open(tar, "rb") as stream:
-        for name, (offset, size) in places.items():
-            if name.endswith(".json"):
-                row = json.loads(os.pread(stream.fileno(), size, offset))
-                row |= {"cache": "ok", "detail": ""} | positions_of(row, places)
-                row["sha256"] = sha256_of_members(_read(tar, row, cache))
-                rows[row["clip_id"]] = row
-    return rows

@@ -58,7 +58,6 @@ CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_fram
 IndexRow = dict[str, Any]  # of an index, or of CLIP_COLUMNS
 Content = bytes | bytearray
 Members = dict[str, Content]  # of one clip in the order of the tar: frames, json, log-mel
-Reuse = Callable[[str], tuple[IndexRow, Members] | None]
 DecodeAudio = Callable[[str], tuple[np.ndarray | Iterator[np.ndarray], int]]
 DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
@@ -88,7 +87,6 @@ def build_shard(
     tar_path: str | Path,
     decode_audio: DecodeAudio | None = None,
     decode_frames: DecodeFrames | None = None,
-    reuse: Reuse | None = None,
 ) -> pd.DataFrame:
     """Write the tar of one shard from its ledger rows (`rows_of`); return the index.
 
@@ -96,8 +94,7 @@ def build_shard(
     the process or exceeds its time is left out of the tar and has `cache` = decode_error in the
     index. Raises UserError when a media file of the ledger is missing. The tar is written
     atomically, with the same bytes for the same media. The default decoders are those of
-    `clip4vla.media.decode`. `reuse` may return a clip's index row and members from an earlier
-    build, which then need no media.
+    `clip4vla.media.decode`.
     """
     from clip4vla.media import decode
 
@@ -121,18 +118,17 @@ def build_shard(
         with open(temporary, "wb") as stream, _writer(stream) as writer:
             clips = ledger_rows.sort_values("clip_id").itertuples()
             for clip in track(clips, f"cache {tar_path.stem}", total=len(ledger_rows)):
-                reused = reuse(clip.clip_id) if reuse else None
-                row, members = reused or _decoded(_source_of(clip), clip.shard, decoder)
+                row, members = _decoded(_source_of(clip), clip.shard, decoder)
                 rows.append(row)
                 if members:
                     writer.write({"__key__": clip.clip_id, **members})
-        places = places_in(temporary)
+        places = _places_in(temporary)
         whole = {"tar_bytes": temporary.stat().st_size, "tar_sha256": sha256_of_file(temporary)}
     versions = [f"{name} {version(name)}" for name in TOOLS]
     jpeg = image_libraries.version("libjpeg_turbo") or image_libraries.version("jpg")
     tools = ", ".join([decode.DECODER, *versions, f"libjpeg {jpeg}"])
     return pd.DataFrame(
-        [{**row, **positions_of(row, places), **whole, "tools": tools} for row in rows],
+        [{**row, **_positions_of(row, places), **whole, "tools": tools} for row in rows],
         columns=INDEX_COLUMNS,
     )
 
@@ -256,13 +252,13 @@ def _decode(
     yield row
 
 
-def places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
+def _places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
     """Return (byte position of the content, size) of every member, by name."""
     with tarfile.open(tar_path) as tar:
         return {member.name: (member.offset_data, member.size) for member in tar}
 
 
-def positions_of(row: IndexRow, places: dict[str, tuple[int, int]]) -> IndexRow:
+def _positions_of(row: IndexRow, places: dict[str, tuple[int, int]]) -> IndexRow:
     """Return the index columns with the positions of a clip's members."""
     names = [f"{row['clip_id']}.{frame_name(position)}" for position in range(row["n_frames"])]
     offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))

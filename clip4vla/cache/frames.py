@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from clip4vla.config.data import Frames
+from clip4vla.config.data import IMAGE_SIZE, Frames
 
-SIZE = 224  # of the vision tower's input, pixels
 LONGEST_JPEG = 65500  # pixels
 
 
@@ -60,8 +59,8 @@ def to_pixels(jpeg: bytes | bytearray) -> torch.Tensor:
         pixels = decode_jpeg(data, mode=ImageReadMode.RGB)  # [3, H, W]
     except (RuntimeError, ValueError) as error:
         raise OSError("corrupt or truncated JPEG") from error
-    if min(pixels.shape[1:]) != SIZE:
-        image = resize(Image.fromarray(pixels.permute(1, 2, 0).numpy()), SIZE)
+    if min(pixels.shape[1:]) != IMAGE_SIZE:
+        image = resize(Image.fromarray(pixels.permute(1, 2, 0).numpy()), IMAGE_SIZE)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    top, left = (round((side - SIZE) / 2.0) for side in pixels.shape[1:])
-    return pixels[:, top : top + SIZE, left : left + SIZE]
+    top, left = (round((side - IMAGE_SIZE) / 2.0) for side in pixels.shape[1:])
+    return pixels[:, top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]

@@ -8,6 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 from clip4vla.config.base import Section, refuse_unread, runtime
 
 AudioPolicy = Literal["filter", "substitute", "zeros", "random", "none", "released_links"]
+IMAGE_SIZE = 224  # rows and columns of what towers read: a frame, or a segment of a log-mel
+
 Neighbours = Literal["vision", "text"]
 # Policies that give a silent clip a donor's audio -> space in which donors are neighbours.
 DONORS_BY: dict[str, Neighbours] = {
@@ -44,7 +46,7 @@ class LogMel(Section):
     sample_rate: int = Field(16000, gt=0, description="Hz after resampling")
     n_fft: int = Field(512, ge=2, description="samples of a window: 32 ms at 16 kHz")
     hop: int = Field(128, gt=0, description="samples between windows: 8 ms at 16 kHz")
-    n_mels: int = Field(224, gt=0, description="mel bands: the width of a segment")
+    n_mels: int = Field(IMAGE_SIZE, gt=0, description="mel bands: the width of a segment")
     f_min: float = Field(0.0, ge=0, description="Hz")
     f_max: float = Field(8000.0, gt=0, description="Hz")
     window: Literal["hann", "hamming"] = Field(
@@ -79,7 +81,7 @@ class Frames(Section):
     """Video frames in the cache: JPEG, on a regular grid."""
 
     fps: float = Field(1.0, gt=0, description="frames per second kept; frame i shows i / fps s")
-    short_side: int = Field(224, gt=0, description="pixels")
+    short_side: int = Field(IMAGE_SIZE, gt=0, description="pixels")
     jpeg_quality: int = Field(90, ge=50, le=100, description="of Pillow's encoder")
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from clip4vla.config.base import Section
-from clip4vla.config.data import AudioPolicy, Cache
+from clip4vla.config.data import IMAGE_SIZE, AudioPolicy, Cache
 from clip4vla.config.run import first_scored_epoch
 from clip4vla.config.sections import (
     GATES,
@@ -246,8 +246,12 @@ class Recipe(Section):
         mel = self.cache.log_mel
         if mel.f_max > mel.sample_rate / 2:
             raise ValueError("cache.log_mel.f_max is above half the sample rate. Fix: lower it")
-        if mel.n_mels != 224:
-            raise ValueError("cache.log_mel.n_mels must be 224: a segment is a 224 x 224 image")
+        if mel.n_mels != IMAGE_SIZE:
+            size = f"{IMAGE_SIZE} x {IMAGE_SIZE}"
+            raise ValueError(
+                f"cache.log_mel.n_mels must be {IMAGE_SIZE}: a segment is a {size} image. Fix: "
+                "remove it"
+            )
         return self
 
     def _check_type_tokens(self) -> None:

@@ -10,7 +10,7 @@ from clip4vla.config.sections import Decoding, Modality
 from clip4vla.inference.features import CLIPS, check_finite
 from clip4vla.loading.loader import WHOLE, Part, batches_of
 from clip4vla.loading.samples import Clips
-from clip4vla.loading.tokenizer import START
+from clip4vla.loading.tokens import START
 from clip4vla.models.common.clip_model import ClipModel
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from clip4vla.cache.clips import ClipCache
-from clip4vla.cache.frames import SIZE
 from clip4vla.checkpoints.initial_weights import start_hash, starting_model
 from clip4vla.common.device import autocast, pick_device, set_threads
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_ids, write_json, write_text
 from clip4vla.common.seeds import generator
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.keys import run_key
 from clip4vla.config.run import Source, Substitute
 from clip4vla.inference.features import embed_clips, embed_texts
@@ -143,7 +143,8 @@ class _Vectors:
         """Return the function from frame features [B, F, D] and their mask to one vector a clip."""
         if self.run.mean == "masked":
             return pool
-        frames = torch.zeros(1, 1, 3, SIZE, SIZE, device=self.device)  # empty, as padding is
+        size = 1, 1, 3, IMAGE_SIZE, IMAGE_SIZE
+        frames = torch.zeros(size, device=self.device)  # empty, as padding is
         filled = frames.new_ones(1, 1).bool()
         batch = {"frames": frames, "frame_mask": filled, "audio_mask": ~filled}
         with torch.no_grad(), autocast(self.device, self.model.eval()):

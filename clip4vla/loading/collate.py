@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from clip4vla.cache.frames import SIZE, to_pixels
+from clip4vla.cache.frames import to_pixels
 from clip4vla.common.errors import UserError
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
 from clip4vla.loading.samples import Sample
@@ -43,7 +44,7 @@ def _frames(samples: list[Sample]) -> dict:
     if not jpegs_of:
         return {}
     counts = [len(jpegs) for jpegs in jpegs_of]
-    frames = np.empty((len(samples), max(*counts, 1), 3, SIZE, SIZE), np.uint8)
+    frames = np.empty((len(samples), max(*counts, 1), 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     for row, jpegs, sample in zip(frames, jpegs_of, samples, strict=True):
         try:
             for frame, jpeg in zip(row, jpegs, strict=False):

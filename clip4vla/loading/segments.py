@@ -5,10 +5,11 @@ import math
 import numpy as np
 import torch
 
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import FILL, Masks
 
-SEGMENT = 224  # spectrogram frames of a segment: 1.792 s at a hop of 8 ms
+SEGMENT = IMAGE_SIZE  # spectrogram frames of a segment: 1.792 s at a hop of 8 ms
 EPSILON = 1e-10
 
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clip4vla.loading.tokens import END, PAD, START
+
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
-
-START, END, PAD = 49406, 49407, 49410  # 49408 (mask) and 49409 (unknown) occur in no caption
 
 
 @functools.cache

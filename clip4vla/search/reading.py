@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from clip4vla.cache.frames import SIZE, encode, sample_positions, to_pixels
+from clip4vla.cache.frames import encode, sample_positions, to_pixels
 from clip4vla.cache.log_mel import LogMelFrontend
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.settings import Settings
 from clip4vla.loading.segments import SEGMENT, segment_count, split
 from clip4vla.media.decode import (
@@ -33,7 +34,7 @@ from clip4vla.media.status import AudioStatus, VideoStatus
 
 SHORTEST = 0.1  # seconds; what is left after the last whole window is dropped below it
 WINDOWS = ": cut it, or embed it in windows (`clip4vla embed --every`)"
-NO_IMAGES = np.zeros((0, 3, SIZE, SIZE), np.float32)
+NO_IMAGES = np.zeros((0, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
 
 
 class Clip(NamedTuple):

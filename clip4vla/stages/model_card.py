@@ -4,8 +4,9 @@ from typing import Any
 
 import yaml
 
-from clip4vla.config.data import LogMel, policy_text
+from clip4vla.config.data import IMAGE_SIZE, LogMel, policy_text
 from clip4vla.config.sections import Inputs
+from clip4vla.loading.tokens import PAD
 from clip4vla.results.metrics_file import Metrics
 from clip4vla.results.text import markdown, markdown_cell, one_line
 
@@ -78,11 +79,13 @@ def model_card(
             "## Inputs",
             "",
             f"* Frames: {frames['fps']:g} a second, at most {inputs['max_frames']} spread over the "
-            "clip; short side to 224 (bicubic), centre crop, CLIP's mean and standard deviation.",
+            f"clip; short side to {IMAGE_SIZE} (bicubic), centre crop, CLIP's mean and standard "
+            "deviation.",
             f"* Sound: {_sound(LogMel(**metadata['cache']['log_mel']))}; at most "
-            f"{inputs['max_segments']} segments of 224 steps, {_standardised(Inputs(**inputs))}.",
+            f"{inputs['max_segments']} segments of {IMAGE_SIZE} steps, "
+            f"{_standardised(Inputs(**inputs))}.",
             f"* Text: CLIP's tokens, at most {Inputs(**inputs).caption_tokens} with start and end; "
-            "pad id 49410.",
+            f"pad id {PAD}.",
             "",
             "## How to load it",
             "",

@@ -7,7 +7,8 @@ from PIL import Image
 
 from clip4vla.cache.frames import encode, resize, sample_positions, to_pixels
 from clip4vla.config.data import Frames
-from clip4vla.loading.tokenizer import END, PAD, START, tokenize
+from clip4vla.loading.tokenizer import tokenize
+from clip4vla.loading.tokens import END, PAD, START
 
 
 def gradient(height, width):

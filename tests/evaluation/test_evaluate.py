@@ -19,7 +19,7 @@ from clip4vla.config.yaml import undotted
 from clip4vla.datasets import Benchmark
 from clip4vla.evaluation import evaluate as module
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.loading.tokenizer import END, PAD
+from clip4vla.loading.tokens import END, PAD
 from clip4vla.metrics.captions import (
     CaptionScores,
     caption_scorer,

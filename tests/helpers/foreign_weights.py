@@ -4,7 +4,9 @@ import warnings
 
 import torch
 
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Model
+from clip4vla.loading.tokens import CLIP_VOCABULARY
 from clip4vla.models.clip4vla.build import build_model
 
 
@@ -19,7 +21,7 @@ def openai_state(seed=1, **config):
     model = tiny(seed=seed, **config)
     state = {f"visual.{k}": v.clone() for k, v in model.vision.state_dict().items()}
     state |= {k: v.clone() for k, v in model.text.state_dict().items()}
-    state["token_embedding.weight"] = state["token_embedding.weight"][:49408].clone()
+    state["token_embedding.weight"] = state["token_embedding.weight"][:CLIP_VOCABULARY].clone()
     return state | {"logit_scale": torch.tensor(4.0)}
 
 
@@ -29,7 +31,10 @@ def script_archive(path, state):
     They are fp16, with sizes beside the weights.
     """
     state = {k: v.half() for k, v in state.items()}
-    state |= {"input_resolution": torch.tensor(224), "vocab_size": torch.tensor(49408)}
+    state |= {
+        "input_resolution": torch.tensor(IMAGE_SIZE),
+        "vocab_size": torch.tensor(CLIP_VOCABULARY),
+    }
     module = Holder(state, buffers=("input_resolution", "vocab_size"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of torch.jit

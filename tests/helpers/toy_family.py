@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from clip4vla.loading.tokenizer import END, PAD, START
+from clip4vla.config.data import IMAGE_SIZE
+from clip4vla.loading.tokens import END, PAD, START, VOCABULARY
 from clip4vla.models.common.archives import read_tensors
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Sequence
@@ -15,7 +16,7 @@ from clip4vla.models.common.scorer import PooledScorer
 from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import ContrastiveTask
 
-WORDS, SCALE = 49411, 20.0
+SCALE = 20.0
 
 
 class Toy(ClipModel):
@@ -23,8 +24,8 @@ class Toy(ClipModel):
 
     def __init__(self, n_classes):
         super().__init__()
-        self.text = nn.Embedding(WORDS, self.dim)
-        self.vision, self.audio = nn.Linear(3, self.dim), nn.Linear(224, self.dim)
+        self.text = nn.Embedding(VOCABULARY, self.dim)
+        self.vision, self.audio = nn.Linear(3, self.dim), nn.Linear(IMAGE_SIZE, self.dim)
         self.probe = None if n_classes is None else Probe(self.dim, n_classes)
 
     def encode_text(self, tokens):

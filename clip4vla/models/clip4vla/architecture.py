@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clip4vla.common.errors import UserError
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Activation
+from clip4vla.loading.tokens import CLIP_VOCABULARY
 
 FOLDER = Path(__file__).parent / "architectures"
-CLIP_VOCABULARY = 49408  # rows of CLIP's own token embedding
-VOCABULARY = CLIP_VOCABULARY + 3  # mask 49408, unk 49409, pad 49410 (facts 4.2)
-SOT, EOT, PAD = 49406, 49407, 49410
-IMAGE_SIZE = 224  # rows and columns of a frame and of an audio segment
 
 VISION_KEYS = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
 TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
@@ -103,8 +101,8 @@ def _from_config(name: str, config: dict[str, Any], activation: Activation) -> A
     if not plain:
         why = f"it sets {', '.join(unknown)}" if unknown else "its sizes differ"
         raise UserError(
-            f"model.architecture: {name!r} is not a plain CLIP (ViT at 224 pixels, CLIP's own text "
-            f"tower): {why}. Fix: choose one like ViT-B-32, ViT-B-16 or ViT-L-14"
+            f"model.architecture: {name!r} is not a plain CLIP (ViT at {IMAGE_SIZE} pixels, CLIP's "
+            f"own text tower): {why}. Fix: choose one like ViT-B-32, ViT-B-16 or ViT-L-14"
         )
     return Architecture(
         embed_dim=config["embed_dim"],

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from clip4vla.common.device import full_precision
-from clip4vla.models.clip4vla.architecture import VOCABULARY
+from clip4vla.loading.tokens import VOCABULARY
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.common.encoded import Encoded
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clip4vla.models.clip4vla.architecture import CLIP_VOCABULARY, VOCABULARY
+from clip4vla.loading.tokens import CLIP_VOCABULARY, VOCABULARY
 
 TOKENS = "text.token_embedding.weight"
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from clip4vla.models.clip4vla.architecture import CLIP_VOCABULARY
+from clip4vla.loading.tokens import CLIP_VOCABULARY
 from clip4vla.models.clip4vla.caption import CaptionGenerator
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.gate import Gate

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.config.sections import GATES, MIXING_FUSIONS, MixingFusion, Modality
-from clip4vla.loading.tokenizer import PAD
+from clip4vla.loading.tokens import PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.pairs import score_pairs

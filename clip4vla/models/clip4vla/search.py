@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.config.sections import Stopping
-from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
+from clip4vla.loading.tokens import END, PAD, START
 
 
 class Caption(NamedTuple):
@@ -53,7 +53,7 @@ def beam_search(
     score alike, and a clip is done when the newest token of its best one is the end token.
     """
     # Hypotheses [B, k]: one at first, the start token, then `beams` of them.
-    tokens = torch.full((clips, 1, 1), SOT, device=device)  # [B, k, 1 + words so far]
+    tokens = torch.full((clips, 1, 1), START, device=device)  # [B, k, 1 + words so far]
     parents = torch.zeros_like(tokens[..., 0])
     sums = torch.zeros_like(parents, dtype=torch.float32)
     lengths = torch.zeros_like(sums)
@@ -79,7 +79,7 @@ def beam_search(
             hopes = sums.masked_fill(ended, float("-inf")) / max_words**length_penalty
             done = ended[:, 0] & (hopes.amax(dim=1) <= scores[:, 0])
         else:
-            done = newest[:, 0] == EOT
+            done = newest[:, 0] == END
         kept = collect(done, tokens[:, 0], scores[:, 0])
         if kept is not None:
             if not len(kept):
@@ -107,7 +107,7 @@ class _Collector:
             return None
         rows = tokens[done, 1:].tolist(), scores[done].tolist()
         for clip, ids, score in zip(self.clips[done].tolist(), *rows, strict=True):
-            ends = [index for index, token in enumerate(ids) if token in (EOT, PAD)]
+            ends = [index for index, token in enumerate(ids) if token in (END, PAD)]
             self.found[clip] = Caption(ids[: ends[0]] if ends else ids, score)
         self.clips = self.clips[~done]
         return (~done).nonzero().squeeze(1)
@@ -128,8 +128,8 @@ def _freeze(values: Tensor, words: Tensor, ended: Tensor) -> tuple[Tensor, Tenso
     alone = torch.full_like(values, float("-inf"))
     alone[..., 0] = 0.0
     ended = ended[..., None]  # [B, k, 1]
-    return alone.where(ended, values), words.masked_fill(ended, EOT)
+    return alone.where(ended, values), words.masked_fill(ended, END)
 
 
 def _is_end(tokens: Tensor) -> Tensor:
-    return (tokens == EOT) | (tokens == PAD)
+    return (tokens == END) | (tokens == PAD)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import GATES, MIXING_FUSIONS, PARTS
-from clip4vla.loading.tokenizer import END, PAD
+from clip4vla.loading.tokens import END, PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA, INITIAL_SCALE
 from clip4vla.models.clip4vla.scorer import PAIR_FUSIONS

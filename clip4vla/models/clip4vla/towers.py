@@ -5,8 +5,10 @@ from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionT
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import TypeToken
-from clip4vla.models.clip4vla.architecture import EOT, IMAGE_SIZE, VOCABULARY, Architecture
+from clip4vla.loading.tokens import END, VOCABULARY
+from clip4vla.models.clip4vla.architecture import Architecture
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB
@@ -39,7 +41,7 @@ class TextTower(TextTransformer):
         x, _ = self._embeds(tokens)  # [B, L, width]
         x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
         x = self.ln_final(x) @ self.text_projection  # [B, L, D]
-        is_end = tokens == EOT  # [B, L]
+        is_end = tokens == END  # [B, L]
         rows = torch.arange(len(tokens), device=tokens.device)
         end = x[rows, is_end.int().argmax(dim=1)]  # [B, D]
         return x, torch.where(is_end.any(dim=1, keepdim=True), end, torch.zeros_like(end))

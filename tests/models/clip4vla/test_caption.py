@@ -5,7 +5,7 @@ import torch
 from encoded_clips import encoded_clips
 
 from clip4vla.config.sections import Decoding
-from clip4vla.models.clip4vla.architecture import PAD, SOT
+from clip4vla.loading.tokens import PAD, START
 from clip4vla.models.clip4vla.caption import seq2seq_mask
 from clip4vla.models.clip4vla.decoding import decode
 
@@ -118,7 +118,7 @@ def test_greedy_words_are_the_likeliest_ones(tiny, encoded):
     captions = greedy(tiny, clips, max_words=4)
     assert captions == greedy(tiny, clips, max_words=4)
     assert [len(caption) for caption in captions] == [4] * 4  # a random model rarely ends
-    tokens = torch.tensor([[SOT, *caption] for caption in captions])
+    tokens = torch.tensor([[START, *caption] for caption in captions])
     with torch.inference_mode():
         words = tiny.encode_text(tokens)[0], torch.ones_like(tokens, dtype=torch.bool)
         likeliest = tiny.captioner(*words, clips).argmax(dim=-1)

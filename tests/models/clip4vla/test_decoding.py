@@ -7,7 +7,7 @@ from encoded_clips import encoded_clips
 from clip4vla.config.presets import PRESETS
 from clip4vla.config.sections import Decoding, Inputs, Model
 from clip4vla.config.yaml import undotted
-from clip4vla.models.clip4vla.architecture import EOT, SOT
+from clip4vla.loading.tokens import END, START
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.joint import Kind, Part
@@ -31,7 +31,7 @@ def models():
         model = build_model(config, {}, "captioning", seed=3, inputs=inputs).eval()
         with torch.no_grad():
             model.captioner.head.token_embedding.weight.mul_(20.0)
-            model.captioner.head.bias[EOT] += {"clip": 13.0, "bert": 10.0}[style]
+            model.captioner.head.bias[END] += {"clip": 13.0, "bert": 10.0}[style]
             if style == "bert":  # it starts so small that it hardly reads
                 for block in model.captioner.joint.layers:
                     block.value.weight.mul_(20.0)
@@ -79,7 +79,7 @@ def test_cached_logits_are_exact(models, given, style):
     given = each(given, lambda x: x.double() if x.is_floating_point() else x)
     steps = CachedSteps(model, given, 15), EncodedSteps(model, given, "fixed")
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.full((4, 3, 1), SOT)
+    tokens = torch.full((4, 3, 1), START)
     parents = torch.zeros(4, 3, dtype=torch.int64)
     for step in range(5):
         with torch.inference_mode():
@@ -139,7 +139,7 @@ def test_the_score_is_that_of_teacher_forcing(models, given):
     model = models["clip"]
     for index, caption in enumerate(write(model, given, BEAM)):
         ended = len(caption.ids) < 7
-        tokens = torch.tensor([[SOT, *caption.ids, *([EOT] if ended else [])]])
+        tokens = torch.tensor([[START, *caption.ids, *([END] if ended else [])]])
         with torch.inference_mode():
             words = model.encode_text(tokens[:, :-1])[0], torch.ones_like(tokens[:, :-1]).bool()
             logits = model.captioner(*words, each(given, lambda x: x[[index]]))  # noqa: B023

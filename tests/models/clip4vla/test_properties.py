@@ -12,7 +12,7 @@ import torch
 from encoded_clips import encoded_clips
 
 from clip4vla.config.sections import Decoding, Inputs, Model
-from clip4vla.models.clip4vla.architecture import EOT, PAD, SOT
+from clip4vla.loading.tokens import END, PAD, START
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.pairs import score_pairs
@@ -45,7 +45,7 @@ def models():
                 value.data += size * torch.randn(value.shape, generator=generator)
         if head == "captioning":
             model.text.token_embedding.weight.data *= 20.0  # surer of its words
-            model.captioner.head.bias.data[EOT] += ENDS[options["joint"]]
+            model.captioner.head.bias.data[END] += ENDS[options["joint"]]
         made[name] = model
 
     for style in FUSIONS:
@@ -75,7 +75,7 @@ def clips(seed, number=4):
     made["tokens"] = torch.full((number, WORDS), PAD)
     for row in made["tokens"]:
         length = int(torch.randint(1, WORDS - 1, (), generator=generator))
-        row[0], row[length + 1] = SOT, EOT
+        row[0], row[length + 1] = START, END
         row[1 : length + 1] = torch.randint(1, 49000, (length,), generator=generator)
     return made
 

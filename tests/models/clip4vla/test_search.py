@@ -6,11 +6,10 @@ import zlib
 import pytest
 import torch
 
-from clip4vla.models.clip4vla.architecture import EOT, PAD
+from clip4vla.loading.tokens import END, PAD, VOCABULARY
 from clip4vla.models.clip4vla.search import beam_search
 
-WORDS = [5, 6, 7, EOT]
-VOCABULARY = PAD + 1
+WORDS = [5, 6, 7, END]
 CPU = torch.device("cpu")
 
 
@@ -46,8 +45,8 @@ def every_caption(table, clip, max_words, length_penalty):
             WORDS, table.row(clip, history).log_softmax(-1).tolist(), strict=True
         ):
             ids, score = [*history, word], total + logp
-            if word == EOT or len(ids) == max_words:
-                kept = ids[:-1] if word == EOT else ids
+            if word == END or len(ids) == max_words:
+                kept = ids[:-1] if word == END else ids
                 found.append((score / len(ids) ** length_penalty, kept))
             else:
                 go_on(ids, score)
@@ -117,11 +116,11 @@ class Script:
 
 
 ENDED_SECOND = {
-    (): {5: 0.6, EOT: 0.4},  # an empty caption, 0.4, is second
+    (): {5: 0.6, END: 0.4},  # an empty caption, 0.4, is second
     (5,): {6: 0.5, 7: 0.5},  # all others fall below it
-    (EOT,): {8: 1.0},  # where the released search goes on
-    (EOT, 8): {8: 1.0},
-    (EOT, 8, 8): {EOT: 1.0},
+    (END,): {8: 1.0},  # where the released search goes on
+    (END, 8): {8: 1.0},
+    (END, 8, 8): {END: 1.0},
 }
 
 
@@ -138,7 +137,7 @@ def test_the_released_search_goes_on_after_an_end():
     """
     ids, score = beam_search(Script(table=ENDED_SECOND), 1, 2, 5, CPU, stopping="released")[0]
     assert (ids, score) == ([], pytest.approx(torch.tensor(0.4).log().item()))
-    weak = ENDED_SECOND | {(EOT,): {8: 0.1, 9: 0.1}}
+    weak = ENDED_SECOND | {(END,): {8: 0.1, 9: 0.1}}
     found = {s: beam_search(Script(table=weak), 1, 2, 5, CPU, stopping=s)[0][0]
              for s in ("frozen", "released")}  # fmt: skip
     assert found["frozen"] == []
@@ -147,7 +146,7 @@ def test_the_released_search_goes_on_after_an_end():
 
 def test_an_end_waits_for_those_that_can_still_overtake_it():
     """Divided by its length, a likely long caption beats the likelier empty one: -0.92 / 3."""
-    table = {(): {EOT: 0.5, 5: 0.4, 6: 0.1}, (5,): {7: 1.0}, (5, 7): {EOT: 1.0}}
+    table = {(): {END: 0.5, 5: 0.4, 6: 0.1}, (5,): {7: 1.0}, (5, 7): {END: 1.0}}
     ids, score = beam_search(Script(table=table), 1, 2, 5, CPU, length_penalty=1.0)[0]
     assert ids == [5, 7]
     assert score == pytest.approx(torch.tensor(0.4).log().item() / 3)
@@ -171,7 +170,7 @@ class Words:
         self.captions = [self.captions[i] for i in clips.tolist()]
 
 
-@pytest.mark.parametrize("stop", [EOT, PAD])
+@pytest.mark.parametrize("stop", [END, PAD])
 @pytest.mark.parametrize("beams", [1, 2])
 def test_each_caption_stops_at_its_end(stop, beams):
     script = Words([[5, stop, 9], [6, 7, stop], [stop, 8, 8], [5, 5, stop]])

@@ -1,0 +1,6 @@
+"""Ids of CLIP's byte-pair vocabulary and of three more tokens (facts 4.2)."""
+
+CLIP_VOCABULARY = 49408  # rows of CLIP's own token embedding, with start and end of a text
+START, END = CLIP_VOCABULARY - 2, CLIP_VOCABULARY - 1
+VOCABULARY = CLIP_VOCABULARY + 3  # a mask and an unknown token, which no caption has, and the pad
+PAD = VOCABULARY - 1

@@ -1,40 +1,39 @@
 """What a training leaves behind when its loss or a gradient is NaN or infinite.
 
-<folder>/report.json                what is not finite: where first, in which clips and parameters
-<folder>/rank-<n>.safetensors       that rank's clips: inputs, features and gradients' norms
-
-The step is done again with the same dropout, watched: so the report names the first module whose
-output is not finite, which is nearer to the cause than the loss. `clip4vla not-finite <folder>`
-shows both; both are plain data (JSON, safetensors), nothing in them runs.
+The step is done again with the same dropout, watched: so <folder>/report.json names the first
+module whose output is not finite, which is nearer to the cause than the loss, and the clips,
+weights and gradients that are not finite. `clip4vla not-finite <folder>` shows it.
 """
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from clip4vla.common.device import half_type
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, write_json
-from clip4vla.models.common.batch_features import joined
 from clip4vla.models.common.task import Task
-from clip4vla.models.common.tensor_files import save_tensors
 from clip4vla.training.gradients import backward
 from clip4vla.training.ranks import Ranks
 
-MOST_BYTES = 256 * 2**20  # of inputs in a rank's file: suspicious clips first, as many as fit
 SHOWN = 8  # names in a list for a person
+FINDINGS = {  # of a rank, the likeliest cause first: key of the report -> what it holds
+    "not_finite_weights": "weights that are not finite",
+    "not_finite_clips": "clips with inputs or features that are not finite",
+    "first_not_finite_module": "first module whose output is not finite",
+    "not_finite_gradients": "gradients that are not finite",
+}
 
 
 def dump(
     folder: Path, task: Task, chunks: list[dict], device: torch.device, step: int, ranks: Ranks
 ) -> str:
-    """Write the report and this rank's tensors; gives the finding in a few words.
+    """Write the report; return the finding in a few words.
 
     Every rank calls it: the step is done again. torch's generators must stand as at its beginning.
     """
@@ -47,28 +46,21 @@ def dump(
         for name, parameter in task.model.named_parameters()
         if parameter.grad is not None
     }
-    broken = [name for name, x in task.model.named_parameters() if not x.isfinite().all()]
     task.model.zero_grad(set_to_none=True)
-    features = watch.features()
-    clips = [clip_id for chunk in chunks for clip_id in chunk["clip_id"]]
-    suspects = _suspects(chunks, features)
-    order = suspects + [row for row in range(len(clips)) if row not in suspects]
-    inputs, kept = _inputs(chunks, order)
-    tensors = {f"features/{name}": x for name, x in features.items()}
-    tensors |= {"gradient_norms": torch.tensor(list(norms.values()))}
-    save_tensors(folder / f"rank-{ranks.rank}.safetensors", inputs | tensors)
+    for chunk in chunks:
+        watch.note_clips(chunk["clip_id"], chunk.values())
+    finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
     own = {
         "rank": ranks.rank,
-        "clip_ids": clips,
-        "clips_in_file": [clips[row] for row in kept],
+        "clip_ids": [clip_id for chunk in chunks for clip_id in chunk["clip_id"]],
         "captions": [text for chunk in chunks for text in chunk.get("caption", [])],
-        "not_finite_clips": [clips[row] for row in suspects],
-        "not_finite_tensors": _not_finite(inputs | tensors),
+        "not_finite_clips": sorted(watch.clips),
         "first_not_finite_module": watch.first,
-        "parameters_in_order": list(norms),
-        "not_finite_gradients": [name for name, norm in norms.items() if not math.isfinite(norm)],
-        "largest_gradients": _largest(norms),
-        "not_finite_weights": broken,
+        "not_finite_gradients": [name for name in norms if name not in finite],
+        "largest_gradients": sorted(finite.items(), key=lambda item: -item[1])[:SHOWN],
+        "not_finite_weights": [
+            name for name, x in task.model.named_parameters() if not x.isfinite().all()
+        ],
     }
     every = ranks.all([own])
     report = {
@@ -84,19 +76,21 @@ def dump(
 
 
 class Watch:
-    """Notes the first module whose output is not finite, and what the task encodes."""
+    """Notes the first module whose output is not finite, and clips whose features are not."""
 
     def __init__(self, task: Task):
         self.task = task
         self.first: str | None = None
-        self._encoded: list[dict[str, Tensor]] = []
+        self.clips: set[str] = set()
         self._hooks: list[Any] = []
         self._lock = threading.Lock()
 
-    def features(self) -> dict[str, Tensor]:
-        """The clips' features, of all chunks; empty for tasks that encode nothing."""
-        floats = [{k: x for k, x in part.items() if k != "clip"} for part in self._encoded]
-        return joined(floats) if floats else {}
+    def note_clips(self, clip_ids: list[str], values: Iterable[Any]) -> None:
+        """Note clips with something in their inputs or features that is not finite."""
+        for x in _floats(values):
+            if len(x) == len(clip_ids):
+                rows = (~x.isfinite()).reshape(len(x), -1).any(dim=1).tolist()
+                self.clips |= {name for name, bad in zip(clip_ids, rows, strict=True) if bad}
 
     def __enter__(self) -> "Watch":
         for name, module in self.task.model.named_modules():
@@ -107,8 +101,7 @@ class Watch:
 
             def encoding(batch: dict, again: bool = False) -> dict[str, Tensor]:
                 features = encode(batch, again)
-                if not again:
-                    self._encoded.append({name: x.detach() for name, x in features.items()})
+                self.note_clips(batch["clip_id"], features.values())
                 return features
 
             vars(self.task)["encode"] = encoding
@@ -121,7 +114,8 @@ class Watch:
 
     def _note(self, name: str) -> Callable[[nn.Module, tuple, Any], None]:
         def hook(module: nn.Module, given: tuple, output: Any) -> None:
-            if self.first is None and any(not x.isfinite().all() for x in _floats(output)):
+            values = output if isinstance(output, (list, tuple)) else [output]
+            if self.first is None and any(not x.isfinite().all() for x in _floats(values)):
                 with self._lock:  # recomputed blocks run in autograd's threads
                     self.first = self.first or name
 
@@ -129,7 +123,7 @@ class Watch:
 
 
 def show(folder: Path) -> str:
-    """A dump for a person. Raises UserError for a folder that is none."""
+    """Return a dump for a person. Raises UserError for a folder without one."""
     if not (folder / "report.json").is_file():
         raise UserError(f"{folder}: no report.json in it; name a folder not-finite-step-...")
     report = read_json(folder / "report.json")
@@ -137,103 +131,26 @@ def show(folder: Path) -> str:
     lines += [f"  {name} = {value}" for name, value in report["terms"].items()]
     for rank in report["ranks"]:
         lines.append(f"rank {rank['rank']}, {len(rank['clip_ids'])} clips")
-        for title, key in (
-            ("first module whose output is not finite", "first_not_finite_module"),
-            ("clips with inputs or features that are not finite", "not_finite_clips"),
-            ("weights that are not finite", "not_finite_weights"),
-            ("gradients that are not finite", "not_finite_gradients"),
-        ):
+        for key, title in FINDINGS.items():
             value = rank[key] or "none"
             lines.append(f"  {title}: {_some(value) if isinstance(value, list) else value}")
         largest = ", ".join(f"{name} {norm:.3g}" for name, norm in rank["largest_gradients"])
         lines.append(f"  largest finite gradients: {largest or 'none'}")
-        path = folder / f"rank-{rank['rank']}.safetensors"
-        if not path.is_file():
-            lines.append(f"  {path}: missing")
-            continue
-        lines.append(f"  {path} ({_some(rank['clips_in_file'])}):")
-        lines += [f"    {line}" for line in _table(path)]
     return "\n".join(lines)
 
 
-def _table(path: Path) -> Iterator[str]:
-    with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118
-            x = file.get_tensor(name)
-            line = f"{name} {str(x.dtype).removeprefix('torch.')}{list(x.shape)}"
-            if x.numel() and x.dtype is not torch.bool:
-                finite = x[x.isfinite()].float()
-                span = f"{finite.min():.4g} to {finite.max():.4g}" if len(finite) else "nothing"
-                line += f": {span}, {x.numel() - len(finite)} not finite"
-            yield line
-
-
-def _inputs(chunks: list[dict], order: list[int]) -> tuple[dict[str, Tensor], list[int]]:
-    """The tensors of as many clips as fit, and which these are. `order`: first come, first kept."""
-    rows = [
-        {k: x[i] for k, x in chunk.items() if isinstance(x, Tensor)}
-        for chunk in chunks
-        for i in range(len(chunk["clip_id"]))
-    ]
-    kept: list[int] = []
-    size = 0
-    for row in order:
-        size += sum(x.nbytes for x in rows[row].values())
-        if kept and size > MOST_BYTES:
-            break
-        kept.append(row)
-    whole = joined([{k: x[None] for k, x in rows[row].items()} for row in kept])
-    return {f"inputs/{name}": x for name, x in whole.items()}, kept
-
-
-def _suspects(chunks: list[dict], features: dict[str, Tensor]) -> list[int]:
-    """Rows of clips with something in their inputs or features that is not finite."""
-    count = sum(len(chunk["clip_id"]) for chunk in chunks)
-    bad = torch.zeros(count, dtype=torch.bool)
-    start = 0
-    for chunk in chunks:
-        end = start + len(chunk["clip_id"])
-        for x in _floats(list(chunk.values())):
-            bad[start:end] |= _rows_not_finite(x)
-        start = end
-    for x in _floats(list(features.values())):
-        if len(x) == count:
-            bad |= _rows_not_finite(x)
-    return bad.nonzero().flatten().tolist()
-
-
-def _rows_not_finite(x: Tensor) -> Tensor:
-    return (~x.isfinite()).reshape(len(x), -1).any(dim=1).cpu()
-
-
-def _not_finite(tensors: dict[str, Tensor]) -> dict[str, int]:
-    counts = {name: int((~x.isfinite()).sum()) for name, x in tensors.items()}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _floats(value: Any) -> list[Tensor]:
-    values = value if isinstance(value, (list, tuple)) else [value]
+def _floats(values: Iterable[Any]) -> list[Tensor]:
     return [x for x in values if isinstance(x, Tensor) and x.is_floating_point() and x.ndim]
 
 
-def _largest(norms: dict[str, float]) -> list[tuple[str, float]]:
-    finite = [(name, norm) for name, norm in norms.items() if math.isfinite(norm)]
-    return sorted(finite, key=lambda item: -item[1])[:SHOWN]
-
-
 def _in_words(ranks: list[dict]) -> str:
-    """The likeliest cause of all that was found."""
-    for title, key in (
-        ("weights that are not finite", "not_finite_weights"),
-        ("clips", "not_finite_clips"),
-        ("module", "first_not_finite_module"),
-        ("gradients of", "not_finite_gradients"),
-    ):
+    """Return the likeliest cause of all that was found."""
+    for key, title in FINDINGS.items():
         found = [rank[key] for rank in ranks if rank[key]]
         if found and key == "first_not_finite_module":
             return f"first in the output of {found[0]}, with clips {_some(ranks[0]['clip_ids'])}"
         if found:
-            return f"{title} {_some([name for names in found for name in names])}"
+            return f"{title}: {_some([name for names in found for name in names])}"
     return f"on clips {_some([clip for rank in ranks for clip in rank['clip_ids']])}"
 
 

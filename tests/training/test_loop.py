@@ -160,7 +160,9 @@ def test_the_last_epoch_is_kept_without_selection(tmp_path):
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, scale):
-    with pytest.raises(NotFinite, match="at step 0: gradients of 0.weight, 0.bias") as caught:
+    with pytest.raises(
+        NotFinite, match="at step 0: gradients that are not finite: 0.weight, 0.bias"
+    ) as caught:
         run(trainer(tmp_path, batches=StubBatches(scale)))
     assert "\n" not in str(caught.value)
     dump = json.loads((tmp_path / "not-finite-step-000000" / "report.json").read_text())

@@ -148,7 +148,8 @@ def test_memory_is_that_of_a_chunk(gpu, single):
 def test_what_is_not_finite_is_found(gpu, tmp_path):
     batch = {k: x.clone() if torch.is_tensor(x) else x for k, x in make_batch(8, SINGLE).items()}
     batch["audio"][3, 1, 0, 5, 7] = math.nan
-    assert dump(tmp_path, on(gpu, "stage 1"), [batch], gpu, 5, Ranks()) == "clips x"
+    found = dump(tmp_path, on(gpu, "stage 1"), [batch], gpu, 5, Ranks())
+    assert found == "clips with inputs or features that are not finite: x"
     report = read_json(tmp_path / "report.json")
     assert report["precision"] == str(device_module.half_type(gpu)).removeprefix("torch.")
 

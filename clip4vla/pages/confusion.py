@@ -1,12 +1,13 @@
 """Confusion matrix as an SVG: rows are labels, columns are predictions."""
 
 from collections import Counter
-from html import escape
+
+from markupsafe import Markup, escape
 
 LARGEST, CELL, MARGIN = 640, 90, 150  # pixels: matrix and cell at most, space for names
 
 
-def confusion(labels: list[str], predicted: list[str]) -> str:
+def confusion(labels: list[str], predicted: list[str]) -> Markup:
     """Return an SVG whose cells show shares of their row, with counts as tooltips."""
     classes = sorted(set(labels) | set(predicted))
     pairs, sizes = Counter(zip(labels, predicted, strict=True)), Counter(labels)
@@ -45,7 +46,7 @@ def confusion(labels: list[str], predicted: list[str]) -> str:
             )
     box = f'x="{MARGIN}" y="{MARGIN}" width="{side:g}" height="{side:g}"'
     frame = f'<rect {box} fill="none" stroke="#9aa7b4"/>'
-    return "\n".join([*parts, frame, "</svg>"])
+    return Markup("\n".join([*parts, frame, "</svg>"]))
 
 
 def _short(name: str) -> str:

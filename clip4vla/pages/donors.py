@@ -1,14 +1,13 @@
 """Contact sheet of a substitution: silent clips beside their audio donors."""
 
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.files import read_json, write_text
+from clip4vla.common.html import render
 from clip4vla.pages.sampling import choose, counts
-from clip4vla.pages.shell import card, cards, page
 from clip4vla.pages.thumbnails import LEGEND, Thumbnails
 
 FOUND_BY = {
@@ -31,13 +30,8 @@ def write_donors(cache: ClipCache, folder: Path) -> None:
     shown = []
     for position, groups in chosen.items():
         pair = pairs.iloc[position]
-        figures = [
-            f"<figure>{thumbnails.html(clip)}"
-            f"<figcaption>{escape(label)} {escape(clip)}</figcaption></figure>"
-            for label, clip in (("silent:", pair.clip_id), ("donor:", pair.donor))
-        ]
-        body = f'<div class="row">{"".join(figures)}<b>cosine {pair.cosine:.3f}</b></div>'
-        shown.append(card(groups, {"cosine": pair.cosine}, body))
+        clips = {"silent": thumbnails.of(pair.clip_id), "donor": thumbnails.of(pair.donor)}
+        shown.append({"groups": groups, "numbers": {"cosine": pair.cosine}, **clips})
     splits = ", ".join(f"{split} {count}" for split, count in sorted(summary["queries"].items()))
     facts = [
         f"Run {summary['run_key']}: {summary['silent']} silent clips ({splits}; one of two "
@@ -48,11 +42,16 @@ def write_donors(cache: ClipCache, folder: Path) -> None:
         _spread(pairs.cosine),
         f"{LEGEND} {FOUND_BY[summary['neighbours']]}",
     ]
-    orders = {"cosine, nearest first": "cosine -1", "cosine, farthest first": "cosine 1"}
-    body = cards(shown, counts(chosen), orders, "pairs") if shown else "<p>No clip is silent.</p>"
-    write_text(
-        folder / "donors.html", page("Silent clips and their donors", facts, body, thumbnails)
+    html = render(
+        "pages/donors.html",
+        title="Silent clips and their donors",
+        facts=facts,
+        cards=shown,
+        groups=counts(chosen),
+        orders={"cosine, nearest first": "cosine -1", "cosine, farthest first": "cosine 1"},
+        pictures=thumbnails.css(),
     )
+    write_text(folder / "donors.html", html)
 
 
 def _spread(cosine: pd.Series) -> str:

@@ -4,25 +4,24 @@ It depends only on metrics.json, predictions.parquet and the cache; equal files 
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.files import read_json, write_text
+from clip4vla.common.html import render
 from clip4vla.config.data import policy_text
 from clip4vla.config.metrics import GAINS, PAGES, directions, every_metric, metric_of
 from clip4vla.pages.confusion import confusion
 from clip4vla.pages.sampling import choose, counts
-from clip4vla.pages.shell import card, cards, page, table
 from clip4vla.pages.thumbnails import LEGEND, Thumbnails
 
 CONTROLS = ("audio=silent", "audio=shuffled", "audio=swapped")  # the first that was scored
 REFERENCES = 5  # shown before `more`
+BY_GAIN = {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
 
 
 def write_examples(cache: ClipCache, folder: Path) -> None:
@@ -31,10 +30,16 @@ def write_examples(cache: ClipCache, folder: Path) -> None:
     predictions = pd.read_parquet(folder / "predictions.parquet")
     thumbnails = Thumbnails(cache)
     make = {"retrieval": _retrieval, "captioning": _captions, "classification": _classes}
-    body = make[metrics["task"]](metrics, predictions, thumbnails)
-    body = f"{_scores(metrics)}\n{body}"
-    title = f"{metrics['task'].capitalize()} on {metrics['dataset']}, split {metrics['split']}"
-    write_text(folder / "examples.html", page(title, _facts(metrics), body, thumbnails))
+    values = make[metrics["task"]](metrics, predictions, thumbnails)
+    html = render(
+        f"pages/{metrics['task']}.html",
+        title=f"{metrics['task'].capitalize()} on {metrics['dataset']}, split {metrics['split']}",
+        facts=_facts(metrics),
+        scores=_scores(metrics),
+        pictures=thumbnails.css(),
+        **values,
+    )
+    write_text(folder / "examples.html", html)
 
 
 def _facts(metrics: dict) -> list[str]:
@@ -57,20 +62,20 @@ def _main(metrics: dict) -> str:
     return "all" if "all" in metrics["galleries"] else "with_sound"
 
 
-def _scores(metrics: dict) -> str:
-    """Return a table of headline metrics and gains of every gallery and variant."""
+def _scores(metrics: dict) -> list[list[str]]:
+    """Return head and rows of headline metrics and gains of every gallery and variant."""
     lines = [("as evaluated", metrics)] + list(metrics.get("variants", {}).items())
     first = metrics["galleries"][_main(metrics)]["metrics"]
     backward = directions(metrics["modalities"])[1]
     names = [n for n in every_metric() if n in first and not n.startswith(backward)]
     names = [n for n in names if metric_of(n).shown <= PAGES or metric_of(n) in GAINS]
-    rows = []
+    rows = [["", "gallery", "queries", *names]]
     for label, scored in lines:
         for gallery, numbers in sorted(scored["galleries"].items()):
             values = [numbers["metrics"].get(name) for name in names]
             shown = ["—" if value is None else f"{round(value, 1) + 0.0:.1f}" for value in values]
             rows.append([label, gallery.replace("_", " "), str(numbers["n_queries"]), *shown])
-    return table(["", "gallery", "queries", *names], rows)
+    return rows
 
 
 class _Control(NamedTuple):
@@ -89,66 +94,54 @@ def _control(predictions: pd.DataFrame, score: str) -> _Control | None:
     return None
 
 
-def _sound(row: pd.Series) -> str:
-    """Describe the source of a clip's audio."""
-    text = {
-        "own": "its own sound",
-        "none": "no sound",
-        "donor": f"the sound of {row.sound_of}",
-        "other": f"the sound of {row.sound_of}",
-    }[row.audio_origin]
-    return f'<span class="{row.audio_origin}">{escape(text)}</span>'
+def _number(values: np.ndarray | None, position: int) -> float | None:
+    """Return a value; None where there is none."""
+    return None if values is None or np.isnan(values[position]) else float(values[position])
 
 
-def _figure(thumbnails: Thumbnails, clip_id: str, words: str, kind: str = "") -> str:
-    return (
-        f'<figure class="{kind}">{thumbnails.html(clip_id)}'
-        f"<figcaption>{words}</figcaption></figure>"
-    )
-
-
-def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> str:
+def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return the values of retrieval.html."""
     control = _control(predictions, "rank")
     gain = None
     if control is not None:
         gain = (control.scores - predictions["rank"]).to_numpy(dtype=float)
     chosen = choose(-predictions["rank"].to_numpy(dtype=float), gain)
     clips = predictions.drop_duplicates("clip_id").set_index("clip_id")
-    size = metrics["galleries"][_main(metrics)]["n_gallery"]
 
-    def answers(label: str, row: pd.Series, top: Iterable[str], with_sounds: bool) -> str:
-        figures = []
-        for place, clip_id in enumerate(top, start=1):
-            known = clips.loc[clip_id] if clip_id in clips.index else None
-            words = f"{place}. {escape(clip_id)}"
-            words += f"<br>{_sound(known)}" if with_sounds and known is not None else ""
-            right = "right" if clip_id == row.clip_id else ""
-            figures.append(_figure(thumbnails, clip_id, words, right))
-        return f'<div class="row"><b>{label}</b>{"".join(figures)}</div>'
+    def known(clip_id: str) -> pd.Series | None:
+        return clips.loc[clip_id] if clip_id in clips.index else None
 
     shown = []
     for position, groups in chosen.items():
         row = predictions.iloc[position]
-        own_gain = None if gain is None or np.isnan(gain[position]) else float(gain[position])
-        meta = f"query {row.query}: rank <b>{row['rank']:g}</b> of {size}"
-        if control is not None and own_gain is not None:
-            without = f"rank {control.scores.iloc[position]:g}"
-            meta += f"; {escape(control.name)}: {without}, own sound: {own_gain:+g}"
-        wanted = f"wanted: {escape(row.clip_id)}<br>{_sound(row)}"
-        body = f'<p class="said">{escape(row.caption)}</p><p class="meta">{meta}</p>'
-        body += f'<div class="with">{_figure(thumbnails, row.clip_id, wanted, "wanted")}<div>'
-        body += answers("first answers (green: the right one)", row, row.top5, True)
-        other = None if control is None else row.get(f"top5/{control.name}")
-        if control is not None and other is not None and not isinstance(other, float):
-            body += answers(f"the same under {escape(control.name)}", row, other, False)
-        shown.append(card(groups, {"rank": row["rank"], "gain": own_gain}, body + "</div></div>"))
+        card = {
+            "groups": groups,
+            "numbers": {"rank": row["rank"], "gain": _number(gain, position)},
+            "query": row.query,
+            "caption": row.caption,
+            "wanted": thumbnails.of(row.clip_id, row),
+        }
+        first = [thumbnails.of(clip_id, known(clip_id)) for clip_id in row.top5]
+        card["answers"] = [("first answers (green: the right one)", first)]
+        if control is not None:
+            card["without"] = control.scores.iloc[position]
+            other = row.get(f"top5/{control.name}")
+            if other is not None and not isinstance(other, float):
+                under = f"the same under {control.name}"
+                card["answers"].append((under, [thumbnails.of(clip_id) for clip_id in other]))
+        shown.append(card)
     orders = {"rank, best first": "rank 1", "rank, worst first": "rank -1"}
-    if gain is not None:
-        orders |= {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
-    return cards(shown, counts(chosen), orders)
+    return {
+        "cards": shown,
+        "groups": counts(chosen),
+        "orders": orders | (BY_GAIN if control else {}),
+        "control": control.name if control else "",
+        "size": metrics["galleries"][_main(metrics)]["n_gallery"],
+    }
 
 
-def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> str:
+def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return the values of captioning.html."""
     control = _control(predictions, "CIDEr")
     gain = None
     if control is not None:
@@ -157,29 +150,29 @@ def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) 
     shown = []
     for position, groups in chosen.items():
         row = predictions.iloc[position]
-        own_gain = None if gain is None or np.isnan(gain[position]) else float(gain[position])
-        figure = _figure(thumbnails, row.clip_id, escape(row.clip_id), "wanted")
-        body = f'<div class="with">{figure}<div>'
-        body += f'<p class="said">{escape(row.hypothesis) or "(nothing)"}</p>'
-        body += f'<p class="meta">CIDEr <b>{row.CIDEr:.1f}</b>; {_sound(row)}</p>'
-        if control is not None and own_gain is not None:
-            other = f"{control.name}: “{row.get(f'hypothesis/{control.name}')}”"
-            other += f", CIDEr {control.scores.iloc[position]:.1f}"
-            body += f'<p class="meta">{escape(other)}</p>'
-        lines = [f"<li>{escape(text)}</li>" for text in row.references]
-        body += f"<ul>{''.join(lines[:REFERENCES])}</ul>"
-        if more := lines[REFERENCES:]:
-            body += (
-                f"<details><summary>{len(more)} more</summary><ul>{''.join(more)}</ul></details>"
-            )
-        shown.append(card(groups, {"cider": row.CIDEr, "gain": own_gain}, body + "</div></div>"))
+        card = {
+            "groups": groups,
+            "numbers": {"cider": row.CIDEr, "gain": _number(gain, position)},
+            "clip": thumbnails.of(row.clip_id, row),
+            "hypothesis": row.hypothesis,
+            "references": list(row.references),
+        }
+        if control is not None:
+            card["without"] = row.get(f"hypothesis/{control.name}")
+            card["cider_without"] = control.scores.iloc[position]
+        shown.append(card)
     orders = {"CIDEr, best first": "cider -1", "CIDEr, worst first": "cider 1"}
-    if gain is not None:
-        orders |= {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
-    return cards(shown, counts(chosen), orders)
+    return {
+        "cards": shown,
+        "groups": counts(chosen),
+        "orders": orders | (BY_GAIN if control else {}),
+        "control": control.name if control else "",
+        "references": REFERENCES,
+    }
 
 
-def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> str:
+def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return the values of classification.html."""
     right = predictions.label == predictions.predicted
     chosen = choose(right.to_numpy(dtype=float), names=("right", "wrong"))
     chosen = {
@@ -187,21 +180,22 @@ def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -
         + ["right" if right.iloc[position] else "wrong"]
         for position, groups in chosen.items()
     }
-    shown = []
-    for position, groups in chosen.items():
-        row = predictions.iloc[position]
-        verdict = "right" if right.iloc[position] else f"predicted {row.predicted}"
-        body = f'<div class="with">{_figure(thumbnails, row.clip_id, escape(row.clip_id))}<div>'
-        body += f'<p class="said">{escape(row.label)}</p><p class="meta">{escape(verdict)}; '
-        shown.append(card(groups, {}, f"{body}{_sound(row)}</p></div></div>"))
+    rows = [(predictions.iloc[position], groups) for position, groups in chosen.items()]
     mixed = Counter(zip(predictions.label[~right], predictions.predicted[~right], strict=True))
     pairs = [[a, b, str(n)] for (a, b), n in sorted(mixed.items(), key=lambda i: (-i[1], i[0]))]
-    return "\n".join(
-        [
-            "<h2>Confusion</h2>",
-            confusion(list(predictions.label), list(predictions.predicted)),
-            table(["label", "taken for", "clips"], pairs[:20]) if pairs else "",
-            "<h2>Clips</h2>",
-            cards(shown, counts(chosen), {}, "pairs"),
-        ]
-    )
+    return {
+        "cards": [
+            {
+                "groups": groups,
+                "numbers": {},
+                "clip": thumbnails.of(row.clip_id, row),
+                "label": row.label,
+                "predicted": row.predicted,
+            }
+            for row, groups in rows
+        ],
+        "groups": counts(chosen),
+        "orders": {},
+        "confusion": confusion(list(predictions.label), list(predictions.predicted)),
+        "mixed": pairs[:20],
+    }

@@ -2,10 +2,12 @@
 
 import base64
 import io
-from html import escape
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
+from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from clip4vla.cache.clips import ClipCache
@@ -21,6 +23,15 @@ LEGEND = (
 EMPTY = (222, 227, 232)  # grey in place of a missing frame or sound
 
 
+class Shown(NamedTuple):
+    """A clip on a page. thumbnail: its class; audio_origin, sound_of: of `predictions.parquet`."""
+
+    clip_id: str
+    thumbnail: str
+    audio_origin: str = ""
+    sound_of: str = ""
+
+
 class Thumbnails:
     """Thumbnails as classes of a style sheet, so that a page contains each of them once."""
 
@@ -28,18 +39,20 @@ class Thumbnails:
         self.cache = cache
         self.classes: dict[str, str] = {}
 
-    def html(self, clip_id: str) -> str:
-        """Return an element that shows the clip."""
+    def of(self, clip_id: str, row: pd.Series | None = None) -> Shown:
+        """Return a clip to show; row: its predictions, to tell whose sound it has."""
         name = self.classes.setdefault(clip_id, f"t{len(self.classes)}")
-        return f'<i class="t {name}" role="img" aria-label="{escape(clip_id)}"></i>'
+        if row is None:
+            return Shown(clip_id, name)
+        return Shown(clip_id, name, row.audio_origin, row.sound_of)
 
-    def css(self) -> str:
-        """Return the thumbnails of all clips that `html` was called for, as data URIs."""
+    def css(self) -> Markup:
+        """Return the thumbnails of all clips that `of` was called for, as data URIs."""
         rules = [f".t{{width:{WIDTH}px;height:{FRAME + STRIP}px}}"]
         for clip_id, name in self.classes.items():
             data = base64.b64encode(picture(self.cache, clip_id)).decode()
             rules.append(f".{name}{{background-image:url(data:image/jpeg;base64,{data})}}")
-        return "\n".join(rules)
+        return Markup("\n".join(rules))
 
 
 def picture(cache: ClipCache, clip_id: str) -> bytes:

@@ -2,9 +2,9 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from html import escape
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -17,9 +17,10 @@ from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.figures_cost import cost_figure
 from clip4vla.results.figures_data import coverage, curves, read_curve
 from clip4vla.results.figures_sweep import sweep
+from clip4vla.results.layout import Grid
 from clip4vla.results.numbers import to_numbers
 from clip4vla.results.paper import read_paper
-from clip4vla.results.render import html_fragment, html_page
+from clip4vla.results.render import html_page
 from clip4vla.results.sheet import read_sheet
 from clip4vla.results.tables import table_views
 from clip4vla.results.tidy import build_tidy, write_tidy
@@ -53,19 +54,19 @@ def build_page(
     costs = read_costs([key for keys in trainings.values() for key in keys], runs)
     write_tidy(out / "tidy.csv", tidy)
     every: list[Entry] = []
-    sections: list[tuple[str, str]] = []
+    sections: list[_Section] = []
     for sheet in contents:
         entries, grid = table_views(sheet, tidy, numbers, costs)
         every.extend(entries)
-        body = f"{html_fragment(grid)}\n{_image(bars(sheet, entries), f'{sheet.title}: bars')}"
+        images = [_image(bars(sheet, entries), f"{sheet.title}: bars")]
         if sheet.sweep:
             figure = sweep(sheet, entries)
             save(figure, out / "figures" / sheet.table)
-            body += f"\n{_image(figure, f'{sheet.title}: the sweep')}"
-        sections.append((sheet.title, body))
+            images.append(_image(figure, f"{sheet.title}: the sweep"))
+        sections.append(_Section(sheet.title, grid, images))
     for name, heading, figure in _figures(every, curve_files or {}, coverage_files):
         save(figure, out / "figures" / name)
-        sections.append((heading, _image(figure, heading)))
+        sections.append(_Section(heading, images=[_image(figure, heading)]))
     write_text(out / "numbers.tex", to_numbers(every))
     spent = {
         stage: {label: costs[key] for key, label in keys.items() if key in costs}
@@ -73,18 +74,24 @@ def build_page(
     }
     figure = cost_figure(spent)
     save(figure, out / "figures" / "cost")
-    sections.append(("Cost", _image(figure, "Cost of the trainings")))
+    sections.append(_Section("Cost", images=[_image(figure, "Cost of the trainings")]))
     if links:
-        lines = "\n".join(
-            f'<li><a href="{escape(link)}">{escape(text)}</a></li>' for text, link in links.items()
-        )
-        sections.append(("Examples", f"<ul>\n{lines}\n</ul>"))
-    anchors = _anchors(heading for heading, _ in sections)
-    parts = [(a, heading, body) for a, (heading, body) in zip(anchors, sections, strict=True)]
-    menu = "\n".join(f'<li><a href="#{a}">{escape(heading)}</a></li>' for a, heading, _ in parts)
-    body = "\n".join(f'<h2 id="{a}">{escape(heading)}</h2>\n{text}' for a, heading, text in parts)
-    page = f"<h1>{escape(title)}</h1>\n<nav><ul>\n{menu}\n</ul></nav>\n{body}"
-    write_text(out / "index.html", html_page(title, page))
+        sections.append(_Section("Examples", links=links))
+    anchors = _anchors(section.heading for section in sections)
+    sections = [
+        section._replace(anchor=anchor) for section, anchor in zip(sections, anchors, strict=True)
+    ]
+    write_text(out / "index.html", html_page("index", title=title, sections=sections))
+
+
+class _Section(NamedTuple):
+    """A section of the page. images: (text, SVG in base64); links: text -> address."""
+
+    heading: str
+    grid: Grid | None = None
+    images: Sequence[tuple[str, str]] = ()
+    links: Mapping[str, str] = {}
+    anchor: str = ""
 
 
 def _figures(
@@ -108,9 +115,8 @@ def _figures(
     yield "coverage", "Coverage of the data", coverage(frames)
 
 
-def _image(figure: Figure, text: str) -> str:
-    data = base64.b64encode(encoded(figure, "svg")).decode()
-    return f'<figure><img alt="{escape(text)}" src="data:image/svg+xml;base64,{data}"></figure>'
+def _image(figure: Figure, text: str) -> tuple[str, str]:
+    return text, base64.b64encode(encoded(figure, "svg")).decode()
 
 
 def _anchors(headings: Iterable[str]) -> list[str]:

@@ -6,7 +6,7 @@ them.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from clip4vla.common.files import whole_file
 
@@ -94,3 +95,46 @@ def shared_legend(
             frameon=False,
             fontsize=fontsize,
         )
+
+
+Looks = Mapping[str, tuple[str, str]]  # part of a bar -> its colour and hatch
+
+
+def draw_shares(
+    axis: Axes, labels: list[str], counts: Sequence[Mapping[str, int]], looks: Looks
+) -> None:
+    """Draw a bar for each label, with the share of each part in their sum, which is N."""
+    for place, parts in enumerate(counts):
+        begin, total = 0.0, sum(parts[name] for name in looks)
+        for name, (colour, hatch) in looks.items():
+            share = 100 * parts[name] / max(total, 1)
+            bar = axis.barh(place, share, left=begin, height=0.6, color=colour, edgecolor="white")
+            bar[0].set_hatch(hatch)
+            if share >= 7:
+                axis.text(
+                    begin + share / 2,
+                    place,
+                    f"{parts[name]:,}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if colour in (BLUE, VERMILION, PURPLE) else DARK,
+                    bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
+                )
+            begin += share
+        axis.text(101, place, f"N = {total:,}", va="center", fontsize=8)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(max(len(labels), 1) - 0.4, -0.6)
+    axis.set_xlim(0, 118)
+    axis.set_xticks(range(0, 101, 20))
+    axis.set_xlabel("share of the clips of the official lists, percent")
+    axis.tick_params(axis="y", length=0)
+
+
+def legend_of(figure: Figure, looks: Looks, columns: int) -> None:
+    """Draw the legend of `draw_shares` below all axes."""
+    handles = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
+        for name, (colour, hatch) in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

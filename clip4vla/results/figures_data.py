@@ -5,31 +5,31 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from clip4vla.config.metrics import CURVES, metric_of
 from clip4vla.results.figures import (
     BLUE,
     COLOURS,
-    DARK,
     GREY,
     ORANGE,
     SKY,
     VERMILION,
     blank,
+    draw_shares,
+    legend_of,
     shared_legend,
     style,
 )
 from clip4vla.tracking.curve import read_rows
 
-PARTS = (
-    ("with sound", BLUE, ""),
-    ("silent", SKY, "//"),
-    ("no usable video", ORANGE, ".."),
-    ("not fetched", VERMILION, "xx"),
-    ("not in the lists given", GREY, ""),
-)
+LOOKS = {  # outcome of a clip: colour, hatch
+    "with sound": (BLUE, ""),
+    "silent": (SKY, "//"),
+    "no usable video": (ORANGE, ".."),
+    "not fetched": (VERMILION, "xx"),
+    "not in the lists given": (GREY, ""),
+}
 
 
 def read_curve(path: str | Path) -> pd.DataFrame:
@@ -93,55 +93,20 @@ def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:
     with_video, with_sound, silent).
     """
     with style():
-        lines = [(name, row) for name, frame in datasets.items() for _, row in frame.iterrows()]
-        figure = blank(8.0, 1.7 + 0.4 * max(len(lines), 1))
+        rows = [(name, row) for name, frame in datasets.items() for _, row in frame.iterrows()]
+        figure = blank(8.0, 1.7 + 0.4 * max(len(rows), 1))
         axis = figure.subplots()
-        for place, (_, row) in enumerate(lines):
-            parts, total = _parts(row)
-            left = 0.0
-            for count, (_, colour, hatch) in zip(parts, PARTS, strict=True):
-                share = 100 * count / max(total, 1)
-                axis.barh(
-                    place,
-                    share,
-                    left=left,
-                    height=0.6,
-                    color=colour,
-                    hatch=hatch,
-                    edgecolor="white",
-                )
-                if share >= 6:
-                    axis.text(
-                        left + share / 2,
-                        place,
-                        str(count),
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color="white" if colour in (BLUE, VERMILION) else DARK,
-                        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
-                    )
-                left += share
-            axis.text(101, place, f"N = {total}", va="center", fontsize=8)
-        axis.set_yticks(range(len(lines)), [f"{name} · {row.split}" for name, row in lines])
-        axis.set_ylim(max(len(lines), 1) - 0.4, -0.6)
-        axis.set_xlim(0, 112)
-        axis.set_xticks(range(0, 101, 20))
-        axis.set_xlabel("share of the clips of the official lists, percent")
-        axis.tick_params(axis="y", length=0)
+        labels = [f"{name} · {row.split}" for name, row in rows]
+        draw_shares(axis, labels, [_parts(row) for _, row in rows], LOOKS)
         axis.set_title("Coverage of the data", loc="left", fontweight="bold")
-        handles = [
-            Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
-            for label, colour, hatch in PARTS
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+        legend_of(figure, LOOKS, 5)
     return figure
 
 
-def _parts(row: pd.Series) -> tuple[list[int], int]:
-    """Return clips with sound, silent, without video, not fetched, not listed; and their sum."""
+def _parts(row: pd.Series) -> dict[str, int]:
+    """Return the clips of each part of a bar."""
     planned = int(row.planned)
     expected = planned if pd.isna(row.expected) else max(int(row.expected), planned)
     counts = [int(row.with_sound), int(row.silent)]
     counts += [int(row.fetched - row.with_video), int(planned - row.fetched), expected - planned]
-    return counts, expected
+    return dict(zip(LOOKS, counts, strict=True))

@@ -1,9 +1,10 @@
 """Figure of `clip4vla data status`: progress of a dataset version by split."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from clip4vla.results.figures import (
     BLUE,
@@ -14,6 +15,8 @@ from clip4vla.results.figures import (
     SKY,
     VERMILION,
     blank,
+    draw_shares,
+    legend_of,
     style,
 )
 
@@ -37,53 +40,19 @@ def status_figure(title: str, by_split: pd.DataFrame, by_status: list[dict]) -> 
     with style():
         figure = blank(10.0, 1.9 + 0.36 * lines)
         left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-        _draw_splits(left, by_split)
+        rows = [_counts(row) for row in by_split.to_dict("records")]
+        draw_shares(left, list(by_split["split"]), rows, LOOKS)
         _draw_statuses(right, by_status)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        handles = [
-            Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
-            for name, (colour, hatch) in LOOKS.items()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+        legend_of(figure, LOOKS, 4)
     return figure
 
 
-def _draw_splits(axis: Axes, by_split: pd.DataFrame) -> None:
-    for place, row in enumerate(by_split.to_dict("records")):
-        planned = row["planned"]
-        total = planned if pd.isna(row["expected"]) else max(int(row["expected"]), planned)
-        counts = row | {"not in the lists given": total - planned}
-        begin = 0.0
-        for name, (colour, hatch) in LOOKS.items():
-            share = 100 * counts[name] / max(total, 1)
-            axis.barh(
-                place,
-                share,
-                left=begin,
-                height=0.6,
-                color=colour,
-                hatch=hatch,
-                edgecolor="white",
-            )
-            if share >= 7:
-                axis.text(
-                    begin + share / 2,
-                    place,
-                    f"{counts[name]:,}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if colour in (BLUE, VERMILION, PURPLE) else DARK,
-                    bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
-                )
-            begin += share
-        axis.text(101, place, f"N = {total:,}", va="center", fontsize=8)
-    axis.set_yticks(range(len(by_split)), by_split["split"])
-    axis.set_ylim(max(len(by_split), 1) - 0.4, -0.6)
-    axis.set_xlim(0, 118)
-    axis.set_xticks(range(0, 101, 20))
-    axis.set_xlabel("share of the clips of the official lists, percent")
-    axis.tick_params(axis="y", length=0)
+def _counts(row: dict[str, Any]) -> dict[str, Any]:
+    """Add the clips of the official lists that the lists given lack."""
+    planned, expected = row["planned"], row["expected"]
+    total = planned if pd.isna(expected) else max(int(expected), planned)
+    return row | {"not in the lists given": total - planned}
 
 
 def _draw_statuses(axis: Axes, by_status: list[dict]) -> None:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from clip4vla.common.late_packages import delay_packages
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from clip4vla.search.embedder import Embedder
 
 __version__ = "0.1.0"
+delay_packages()
 
 
 def load(

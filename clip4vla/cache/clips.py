@@ -14,8 +14,7 @@ from numpy.lib.format import read_array_header_1_0, read_magic
 
 from clip4vla.cache.frames import sample_positions
 from clip4vla.cache.manifest import read_frozen, read_manifest
-from clip4vla.cache.shards import sha256_of_members
-from clip4vla.cache.verify import members_of
+from clip4vla.cache.members import members_of, sha256_of_members
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.parquet import read_columns

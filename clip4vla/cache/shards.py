@@ -5,7 +5,6 @@ A clip is one WebDataset sample: `<clip_id>.000000.jpg` ..., `<clip_id>.json` an
 the position of every member, so that readers seek and never scan.
 """
 
-import hashlib
 import io
 import os
 import tarfile
@@ -25,8 +24,16 @@ from webdataset import TarWriter
 
 from clip4vla.cache.frames import encode
 from clip4vla.cache.log_mel import LogMelFrontend
+from clip4vla.cache.members import (
+    Content,
+    IndexRow,
+    Members,
+    frame_name,
+    json_of,
+    sha256_of_members,
+)
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import canonical_json, sha256_of_file, sole_owner, whole_file
+from clip4vla.common.files import sha256_of_file, sole_owner, whole_file
 from clip4vla.common.progress import track
 from clip4vla.config.data import Cache
 from clip4vla.datasets.collect import check_names
@@ -55,9 +62,6 @@ SOUND_ONLY = "no_video_stream"  # the status of a sound file, whose clip has no 
 
 CLIP_COLUMNS = ["clip_id", "cache", "detail", "sha256", "channels", "T", "n_frames"]
 
-IndexRow = dict[str, Any]  # of an index, or of CLIP_COLUMNS
-Content = bytes | bytearray
-Members = dict[str, Content]  # of one clip in the order of the tar: frames, json, log-mel
 DecodeAudio = Callable[[str], tuple[np.ndarray | Iterator[np.ndarray], int]]
 DecodeFrames = Callable[[str, float, float | None], Iterator[np.ndarray]]
 
@@ -146,25 +150,6 @@ def _one_tar(tar_path: Path) -> AbstractContextManager[Path]:
 def _writer(stream: BinaryIO) -> TarWriter:
     # PAX: a clip id may have 100 characters, more than plain tar headers hold with an extension.
     return TarWriter(stream, encoder=False, mtime=0, user=OWNER, group=OWNER, format="PAX_FORMAT")
-
-
-def frame_name(position: int) -> str:
-    """Return the name of a frame in the tar, without the clip's id."""
-    return f"{position:06d}.jpg"
-
-
-def json_of(row: IndexRow, cache: Cache) -> bytes:
-    """Return the json member of a clip with this index row."""
-    named = {key: row[key] for key in ("clip_id", "channels", "T", "n_frames")}
-    return canonical_json(named | {"fps": cache.frames.fps}).encode()
-
-
-def sha256_of_members(members: Members) -> str:
-    """Return the `sha256` of the index: of all members in the order of the tar."""
-    digest = hashlib.sha256()
-    for content in members.values():
-        digest.update(content)
-    return digest.hexdigest()
 
 
 def _source_of(row: Any) -> _Source:

@@ -1,7 +1,7 @@
 """Verify that a frozen dataset version still has the bytes that its manifest names."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from clip4vla.cache.manifest import read_manifest
-from clip4vla.cache.shards import Content, IndexRow, Members, frame_name, json_of, sha256_of_members
+from clip4vla.cache.members import members_of, sha256_of_members
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.progress import track
 from clip4vla.config.data import Cache
@@ -89,14 +89,3 @@ def _changed_clips(tar: Path, index: Path, cache: Cache) -> Iterator[str]:
             pieces = [os.pread(stream.fileno(), int(size), int(offset)) for offset, size in places]
             if sha256_of_members(members_of(row, pieces, cache)) != row["sha256"]:
                 yield row["clip_id"]
-
-
-def members_of(row: IndexRow, pieces: Sequence[Content], cache: Cache) -> Members:
-    """Return the members in the order of the tar, from the bytes of frames and log-mel.
-
-    The index has no position for the json, which is built again from the index row.
-    """
-    frames = pieces[: row["n_frames"]]
-    members = {frame_name(position): frame for position, frame in enumerate(frames)}
-    members["json"] = json_of(row, cache)
-    return members | ({"logmel.npy": pieces[-1]} if row["channels"] else {})

@@ -11,14 +11,16 @@ import importlib
 import pkgutil
 from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem
-from clip4vla.datasets.collect import Annotations
+
+if TYPE_CHECKING:
+    from clip4vla.datasets.tables import Annotations
 
 __all__ = [
-    "Annotations",
     "Benchmark",
     "Clip",
     "Protocol",
@@ -26,6 +28,7 @@ __all__ = [
     "benchmark_of",
     "official_clips",
     "read_annotations",
+    "reader_named",
     "reader_of",
     "readers",
 ]
@@ -34,19 +37,31 @@ __all__ = [
 @cache
 def readers() -> dict[str, ModuleType]:
     """Return every reader by its name: the modules of this folder that have PROTOCOLS."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-    return {name: module for name, module in modules.items() if hasattr(module, "PROTOCOLS")}
+    found = {name: reader_named(name) for name in sorted(_modules())}
+    return {name: module for name, module in found.items() if module is not None}
+
+
+def reader_named(name: str) -> ModuleType | None:
+    """Return one reader, without importing the others; None if no reader has this name."""
+    if name not in _modules():
+        return None
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module if hasattr(module, "PROTOCOLS") else None
+
+
+def _modules() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__)}
 
 
 def reader_of(name: str, dataset: Dataset) -> ModuleType:
     """Return the reader module of a dataset. Raises UserError for an unknown name."""
-    if dataset.reader not in readers():
+    reader = reader_named(dataset.reader)
+    if reader is None:
         raise UserError(
             f"datasets.{name}.reader: unknown reader {dataset.reader!r}. "
             f"Fix: choose one of {', '.join(readers())}"
         )
-    return readers()[dataset.reader]
+    return reader
 
 
 def benchmark_of(dataset: Dataset, split: str) -> Benchmark:
@@ -54,7 +69,7 @@ def benchmark_of(dataset: Dataset, split: str) -> Benchmark:
 
     Works for frozen datasets even if the reader module was removed.
     """
-    reader = readers().get(dataset.reader)
+    reader = reader_named(dataset.reader)
     return getattr(reader, "BENCHMARKS", {}).get(split, Benchmark(split))
 
 
@@ -66,7 +81,7 @@ def official_clips(dataset: Dataset, split: str) -> int | None:
     return benchmark_of(dataset, split).clips or dataset.expected_clips(split)
 
 
-def read_annotations(name: str, dataset: Dataset) -> Annotations:
+def read_annotations(name: str, dataset: Dataset) -> "Annotations":
     """Read and check the annotation files of dataset `name`.
 
     Raises UserError with one line that names dataset, file, line and fix.

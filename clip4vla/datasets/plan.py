@@ -7,7 +7,8 @@ import pyarrow as pa
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of
 from clip4vla.config.data import Dataset
-from clip4vla.datasets import Annotations, read_annotations, reader_of
+from clip4vla.datasets import read_annotations, reader_of
+from clip4vla.datasets.tables import Annotations
 
 PLAN_COLUMNS = {
     "clip_id": "string",

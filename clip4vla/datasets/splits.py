@@ -7,12 +7,10 @@ splits (`NAMES_ALL_SPLITS`) or the lists were read before, else as soon as they 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from clip4vla.common.errors import did_you_mean
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
-from clip4vla.datasets import readers
+from clip4vla.datasets import reader_named
 
 LISTS = "by its lists as they were read; if they have changed, set another `version`"
 
@@ -52,7 +50,7 @@ def _of_its_roles(plan: Plan, name: str, split: str, known: list[str]) -> list[s
     """Return the known splits that serve the same role as `split` (training, validation, test)."""
     roles = _roles(plan, name)
     wanted = roles.get(split, set())
-    reader = readers().get(plan.config.datasets[name].reader)
+    reader = reader_named(plan.config.datasets[name].reader)
     for protocol in getattr(reader, "PROTOCOLS", {}).values():
         for role in ("train", "val", "test"):
             roles.setdefault(getattr(protocol, role), set()).add(role)
@@ -81,7 +79,7 @@ def _named(plan: Plan, name: str) -> Iterator[tuple[str, str]]:
 
 def _of_reader(name: str) -> list[str]:
     """Return the splits of a reader that names them all; else an empty list."""
-    reader = readers().get(name)
+    reader = reader_named(name)
     if reader is None or not getattr(reader, "NAMES_ALL_SPLITS", False):
         return []
     splits = [split for protocol in reader.PROTOCOLS.values() for split in protocol.splits()]
@@ -90,6 +88,10 @@ def _of_reader(name: str) -> list[str]:
 
 def _splits_in(path: Path) -> list[str] | None:
     """Return the splits of a table; None if it is missing, or corrupt: its reader reports that."""
+    if not path.is_file():
+        return None
+    import pyarrow.parquet as pq  # late: most plans are made before there is a table
+
     try:
         return pq.read_table(path, columns=["split"])["split"].unique().to_pylist()
     except (OSError, ValueError, LookupError):

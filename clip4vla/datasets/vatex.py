@@ -16,7 +16,6 @@ from pathlib import Path
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Benchmark, Clip, Protocol, SplitItem, Where, shown
 from clip4vla.datasets.collect import Collector
-from clip4vla.datasets.npy import npy_lines
 from clip4vla.datasets.official import first_present, json_file, lines, official_file
 
 FILES_ARE_CLIPS = True
@@ -52,6 +51,8 @@ _HALVES = {
 
 def read(name: str, dataset: Dataset) -> Collector:
     """Read the five files; every item has all English captions of its video (10 officially)."""
+    from clip4vla.datasets.npy import npy_lines  # numpy, for which a plan need not wait
+
     lists = {
         split: official_file(name, dataset, filename, content)
         for split, (filename, content) in _LISTS.items()

@@ -1,13 +1,17 @@
 """Whose sound every clip has: its own, a donor's, another clip's for a control, or none."""
 
+from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.seeds import generator
 from clip4vla.config.variant import AudioControl
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Sounds = dict[str, str | None]  # clip -> the clip whose sound it has
 COMMON = 0.1  # a word in the captions of more clips than this share says nothing of one
@@ -21,7 +25,7 @@ def given_sounds(clip_ids: Iterable[str], silent: Iterable[str], donors: dict[st
 
 
 def controlled(
-    sounds: Sounds, control: AudioControl, rows: pd.DataFrame, clips: pd.DataFrame
+    sounds: Sounds, control: AudioControl, rows: "pd.DataFrame", clips: "pd.DataFrame"
 ) -> Sounds:
     """The sounds under a control; what silent clips have is the policy's business and stays.
 
@@ -55,7 +59,7 @@ class Kinds:
     clips apart, or of 200 drawn ones the clip that shares the fewest.
     """
 
-    def __init__(self, own: list[str], rows: pd.DataFrame, clips: pd.DataFrame):
+    def __init__(self, own: list[str], rows: "pd.DataFrame", clips: "pd.DataFrame"):
         self.own = own
         labels = dict(zip(rows.clip_id, rows.label.fillna(""), strict=True))
         sounds = dict(zip(clips.clip_id, clips.sound, strict=True))
@@ -70,8 +74,9 @@ class Kinds:
             clip: {word for caption in captions for word in caption.lower().split()}
             for clip, captions in zip(rows.clip_id, rows.captions, strict=True)
         }
-        counts = pd.Series([word for clip in own for word in words[clip]]).value_counts()
-        common = set(counts.index[counts > max(1, COMMON * len(own))])
+        counts = Counter(word for clip in own for word in words[clip])
+        often = max(1, COMMON * len(own))
+        common = {word for word, count in counts.items() if count > often}
         self.words = {clip: words[clip] - common for clip in own}
 
     def other(self, clip: str) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 
+from clip4vla.common.clip_tokenizer import clip_tokenizer
 from clip4vla.common.device import autocast, to_device
 from clip4vla.config.sections import Decoding, Modality
 from clip4vla.inference.features import CLIPS, check_finite
@@ -29,7 +29,7 @@ def generate(
     The model is put into evaluation mode.
     """
     model.eval()
-    tokenizer = SimpleTokenizer()
+    tokenizer = clip_tokenizer()
     captions = {}
     for _, batch in batches_of(
         samples, CLIPS, workers, device, part=part, description="write captions"

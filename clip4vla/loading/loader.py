@@ -5,8 +5,8 @@ import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -22,6 +22,9 @@ from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.datasets.leaks import Leaks
 from clip4vla.loading.collate import collate
 from clip4vla.loading.samples import Clips, ClipSamples, Item
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Manifests = dict[tuple[str, str], Path]
 DonorTables = Mapping[Neighbours, Path | None]  # substitution.tsv, by the space of neighbours
@@ -57,7 +60,7 @@ class Caches:
         }
 
 
-def split_rows(cache: ClipCache, source: Source) -> pd.DataFrame:
+def split_rows(cache: ClipCache, source: Source) -> "pd.DataFrame":
     """clip_id, captions, label of the usable clips of a split. UserError when there are none."""
     rows = cache.splits[cache.splits.split == source.split]
     if rows.empty:
@@ -67,7 +70,7 @@ def split_rows(cache: ClipCache, source: Source) -> pd.DataFrame:
     return rows
 
 
-def clip_items(rows: pd.DataFrame) -> list[Item]:
+def clip_items(rows: "pd.DataFrame") -> list[Item]:
     """One item per clip, for features that do not depend on a caption."""
     return [
         (clip_id, "", label)
@@ -75,7 +78,7 @@ def clip_items(rows: pd.DataFrame) -> list[Item]:
     ]
 
 
-def pair_items(rows: pd.DataFrame, where: str) -> list[Item]:
+def pair_items(rows: "pd.DataFrame", where: str) -> list[Item]:
     """One item per (clip, caption). Raises UserError for a clip without a caption."""
     for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True):
         if len(captions) == 0:

@@ -6,17 +6,13 @@ references went through CLIP's tokenizer and back, which makes them lower case a
 punctuation marks. Scores under the two differ by points and must not be compared.
 """
 
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pycocoevalcap
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
+from clip4vla.common.clip_tokenizer import clip_tokenizer
 from clip4vla.metrics.java import java
-
-if TYPE_CHECKING:
-    from open_clip.tokenizer import SimpleTokenizer
 
 PACKAGE = Path(next(iter(pycocoevalcap.__path__)))
 TOKENIZER = PACKAGE / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
@@ -39,7 +35,7 @@ def ptb(captions: Captions) -> Captions:
 
 def retokenised(captions: Captions) -> Captions:
     """Return captions after CLIP's tokenizer and back: lower case, punctuation marks as words."""
-    tokenizer = _tokenizer()
+    tokenizer = clip_tokenizer()
 
     def again(caption: str) -> str:
         return words(tokenizer.decode(tokenizer.encode(caption)))
@@ -50,10 +46,3 @@ def retokenised(captions: Captions) -> Captions:
 def words(caption: str) -> str:
     """Collapse whitespace, line breaks too, to single spaces."""
     return " ".join(caption.split())
-
-
-@cache
-def _tokenizer() -> "SimpleTokenizer":
-    from open_clip.tokenizer import SimpleTokenizer  # open_clip takes a second to import
-
-    return SimpleTokenizer()

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import torch
 
 from clip4vla.cache.clips import ClipCache
@@ -44,6 +43,9 @@ from clip4vla.training.validation import (
     RetrievalValidation,
     Validation,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,10 @@ class HeldOut(NamedTuple):
 
     source: Source
     policy: AudioPolicy
-    rows: pd.DataFrame
+    rows: "pd.DataFrame"
 
 
-def _splits(run: Finetune, external: External) -> tuple[ClipCache, pd.DataFrame, HeldOut | None]:
+def _splits(run: Finetune, external: External) -> tuple[ClipCache, "pd.DataFrame", HeldOut | None]:
     """Return the training cache, the rows of train, and the clips to score; None: no clips."""
     cache = external.caches[run.train]
     if run.selection == "best_val" and run.val is None:

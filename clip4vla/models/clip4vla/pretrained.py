@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from open_clip import constants, pretrained
+import open_clip.constants as constants
+import open_clip.pretrained as pretrained
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file

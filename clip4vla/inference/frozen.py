@@ -10,7 +10,6 @@ from torch import Tensor
 from clip4vla.cache.vectors import Vectors
 from clip4vla.common.device import half_type
 from clip4vla.config.run import CODE_VERSION
-from clip4vla.config.sections import Modality
 from clip4vla.inference.features import embed_clips, embed_texts
 from clip4vla.loading.frozen import FrozenSamples
 from clip4vla.loading.samples import ClipSamples
@@ -34,26 +33,15 @@ def frozen_samples(
         "max_frames": inputs.max_frames,
     }
     vision = Vectors(folder, sorted({clip_id for clip_id, _, _ in samples.items}), meaning)
-    vision.build(lambda clip_ids: _embed(model, samples, clip_ids, device, workers))
+
+    def frames(clip_ids: list[str]) -> Tensor:
+        clips = samples.of(clip_ids, "vision")
+        vectors = embed_clips(model, clips, ["vision"], device, workers).vision
+        assert vectors is not None
+        return vectors
+
+    vision.build(frames)
     meaning = shared | {"tower": model.part_hash("text"), "max_words": inputs.max_words}
     text = Vectors(folder, sorted({caption for _, caption, _ in samples.items}), meaning)
     text.build(lambda captions: embed_texts(model, captions, inputs.max_words, device))
     return FrozenSamples(samples.only("audio"), vision, text)
-
-
-def _embed(
-    model: ClipModel,
-    samples: ClipSamples,
-    clip_ids: list[str],
-    device: torch.device,
-    workers: int,
-) -> Tensor:
-    """Pooled vision vectors of clips: [N, D]."""
-    items = [(clip_id, "", "") for clip_id in clip_ids]
-    vision: list[Modality] = ["vision"]
-    clips = ClipSamples(
-        samples.cache, items, samples.inputs, samples.nonverbal_share, modalities=vision
-    )
-    vectors = embed_clips(model, clips, vision, device, workers).vision
-    assert vectors is not None
-    return vectors

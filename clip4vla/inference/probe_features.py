@@ -82,8 +82,7 @@ def _vectors(
     }
 
     def compute(names: list[str]) -> Tensor:
-        items = [(clip_id, "", "") for clip_id in names]
-        clips = ClipSamples(cache, items, inputs, share, modalities=(modality,))
+        clips = samples.of(names, modality)
         means = embed_clips(model, clips, (modality,), device, workers, reduce=masked_mean)
         return getattr(means, modality)
 

@@ -115,6 +115,13 @@ class ClipSamples(Clips):
         fewer.modalities = frozenset(modalities)
         return fewer
 
+    def of(self, clip_ids: list[str], modality: Modality) -> "ClipSamples":
+        """Return samples of other clips of the cache, with one modality, each clip's own."""
+        items = [(clip_id, "", "") for clip_id in clip_ids]
+        return ClipSamples(
+            self.cache, items, self.inputs, self.nonverbal_share, modalities=(modality,)
+        )
+
     def set_epoch(self, epoch: int) -> None:
         """Seed masks with this epoch; call it before iterating a loader."""
         self._epoch.fill_(epoch)

@@ -16,7 +16,7 @@ from clip4vla.config.run import read_run
 from clip4vla.config.sections import Modality
 from clip4vla.results.metrics_file import read_run_metrics
 from clip4vla.runs.summaries import numbers
-from clip4vla.tracking.attempts import read_attempts
+from clip4vla.tracking.attempts import attempt_without_end, read_attempts
 from clip4vla.tracking.recorded import check_recorded
 
 KEY = re.compile(r"[0-9a-f]{12}")
@@ -61,12 +61,14 @@ def show(key: str, known: Known = None) -> dict[str, Any]:
     the run has no outputs, its config is unknown, or one of its files is damaged.
     """
     folder, state = _folder(key), Path(layout.state_dir(key))
-    config = _config(key, known)
+    config, attempts = _config(key, known), read_attempts(state)
+    if left := attempt_without_end(state):
+        attempts.append(left | {"end": "under way, or killed"})
     return {
         "config": config,
         "state": state_of(config["stage"], key),
         "numbers": _numbers(folder),
-        "attempts": [*read_attempts(state), *_without_end(state)],
+        "attempts": attempts,
         "files": sorted(path.name for path in folder.glob("*") if path.is_file()),
     }
 
@@ -126,14 +128,6 @@ def _config(key: str, known: Known) -> dict[str, Any]:
             "pass its config with -c"
         )
     return planned[key].scientific()
-
-
-def _without_end(state: Path) -> list[dict[str, Any]]:
-    """Return the attempt without an end: it is running, or was killed."""
-    try:
-        return [read_json(state / "attempt.json") | {"end": "under way, or killed"}]
-    except (FileNotFoundError, ValueError, TypeError):
-        return []
 
 
 def _numbers(folder: Path) -> dict[str, float]:

@@ -4,31 +4,29 @@ MLflow gets hosts, jobs, commits and times from here, because records hold nothi
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clip4vla.common.files import read_json
 from clip4vla.common.provenance import provenance, usage
 
-NAME = "attempts.jsonl"
+NAME, UNDER_WAY = "attempts.jsonl", "attempt.json"
 USED = ("seconds", "cpu_seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 
 
-def note_attempt(state: Path, began: float, end: str, **facts: Any) -> None:
-    """Append the line of an attempt that began at `began` (seconds since 1970) and has ended."""
-    row = {
-        "started_ms": int(began * 1000),
-        "seconds": round(time.time() - began, 1),
-        "end": end,
-        **facts,
-        **provenance(),
-        **usage(),
-    }
+def append_attempt(state: Path, row: dict[str, Any]) -> None:
+    """Append the line of an attempt that has ended."""
     state.mkdir(parents=True, exist_ok=True)
-    with open(state / NAME, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
+    with open(state / NAME, "a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read() != b"\n":  # half a line of a writer that was killed
+                stream.write(b"\n")
+        stream.write((json.dumps(row) + "\n").encode())
 
 
 @contextmanager
@@ -39,7 +37,8 @@ def attempt(state: Path) -> Iterator[None]:
         yield
         end = "finished"
     finally:
-        note_attempt(state, began, end)
+        times = {"started_ms": int(began * 1000), "seconds": round(time.time() - began, 1)}
+        append_attempt(state, {**times, "end": end, **provenance(), **usage()})
 
 
 def read_attempts(state: Path | None) -> list[dict[str, Any]]:
@@ -57,6 +56,14 @@ def read_attempts(state: Path | None) -> list[dict[str, Any]]:
         if isinstance(row, dict) and "started_ms" in row and "seconds" in row:
             rows.append(row)
     return rows
+
+
+def attempt_without_end(state: Path) -> dict[str, Any] | None:
+    """Return the attempt of attempt.json, which is running or was killed; None without one."""
+    try:
+        return dict(read_json(state / UNDER_WAY))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def tags_of(attempts: list[dict[str, Any]]) -> dict[str, str]:

@@ -8,7 +8,6 @@ cost of a kill is known to half a minute.
 """
 
 import contextlib
-import json
 import os
 import platform
 import threading
@@ -19,8 +18,9 @@ from pathlib import Path
 import torch
 
 from clip4vla.common.errors import RetryLater, UserError
-from clip4vla.common.files import read_json, write_json
+from clip4vla.common.files import write_json
 from clip4vla.common.provenance import provenance, usage
+from clip4vla.tracking.attempts import append_attempt, attempt_without_end, read_attempts
 from clip4vla.training.checkpoint import TrainState, newest_step
 from clip4vla.training.meter import GIB, Meter
 from clip4vla.training.ranks import Ranks
@@ -92,21 +92,14 @@ def recorded(
             raise
         finally:
             if ranks.leads:
-                _append(folder, row(end))
+                append_attempt(folder, row(end))
 
 
 def attempts_of(folder: Path) -> list[dict]:
-    """The attempts in their order. One that has not written its line counts as killed."""
-    path, beat = folder / "attempts.jsonl", folder / "attempt.json"
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # half a line: killed, or the disk was full
-                rows.append(json.loads(line))
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        left = read_json(beat)
-        if left["id"] not in [row.get("id") for row in rows]:
-            rows.append(left | {"end": "killed"})
+    """Return the attempts in their order. One that has not written its line counts as killed."""
+    rows, left = read_attempts(folder), attempt_without_end(folder)
+    if left and left.get("id") not in [row.get("id") for row in rows]:
+        rows.append(left | {"end": "killed"})
     return rows
 
 
@@ -143,11 +136,11 @@ def _refuse_the_hopeless(folder: Path, ranks: Ranks, row: Callable[[str], dict])
         rows = attempts_of(folder)
         if (folder / "attempt.json").exists():  # whoever wrote it is dead: we hold the folder
             if rows and rows[-1]["end"] == "killed":
-                _append(folder, rows[-1])
+                append_attempt(folder, rows[-1])
             (folder / "attempt.json").unlink()
         why = _hopeless(folder, rows)
         if why:
-            _append(folder, row(GIVEN_UP))
+            append_attempt(folder, row(GIVEN_UP))
     why = ranks.from_leader(why)
     if why:
         raise UserError(why)
@@ -172,16 +165,6 @@ def _hopeless(folder: Path, rows: list[dict]) -> str | None:
 def _fruitless(row: dict) -> bool:
     counts = row["end"] in FAILED or row["seconds"] >= SHORT_SECONDS
     return counts and row["saved"] <= row["resumed"] and row["end"] not in (GIVEN_UP, "finished")
-
-
-def _append(folder: Path, row: dict) -> None:
-    path = folder / "attempts.jsonl"
-    with open(path, "a+b") as stream:
-        if stream.tell():
-            stream.seek(-1, os.SEEK_END)
-            if stream.read() != b"\n":  # half a line of a writer that was killed
-                stream.write(b"\n")
-        stream.write((json.dumps(row) + "\n").encode())
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def test_costs_add_up_over_attempts_and_ranks(tmp_path):
         {"id": "c", "end": "given up", "seconds": 9999, "ranks": 8, "gpus": 8, "device": "V100"},
         {"id": "d", "end": "finished", "seconds": 3600, "ranks": 4, "gpus": 4, "device": "V100"},
     ]
-    work = {"samples": 100, "training_seconds": 50.0, "waiting_seconds": 5.0}
+    work = {"samples": 100, "training_seconds": 50.0, "waiting_seconds": 5.0, "started_ms": 0}
     text = "".join(json.dumps(row | work | {"peak_memory_bytes": 2**30}) + "\n" for row in rows)
     (tmp_path / "attempts.jsonl").write_text(text)
     assert cost_of(tmp_path) == {

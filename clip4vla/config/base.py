@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from clip4vla.config.yaml import merge
 
+_NOTHING = object()
 AT_KEY = "at_key"  # type of an error whose context names a key of the section
 
 
@@ -42,13 +43,9 @@ class Section(BaseModel):
         """
         if not isinstance(values, dict):
             return values
-        merged = dict(values)
-        for name, field in cls.model_fields.items():
-            key = field.alias or name
-            if isinstance(field.default, Section) and isinstance(values.get(key), dict):
-                default = field.default.model_dump(exclude_defaults=True, by_alias=True)
-                merged[key] = merge(default, values[key])
-        return merged
+        defaults = _inner_defaults(cls).items()
+        held = {key: default for key, default in defaults if isinstance(values.get(key), dict)}
+        return {**values, **{key: merge(default, values[key]) for key, default in held.items()}}
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +61,7 @@ class Section(BaseModel):
     @classmethod
     def _has_no_retired_key(cls, values: Any) -> Any:
         """Drop retired keys that have the value that is still computed; refuse others."""
-        if not isinstance(values, dict):
+        if not cls.RETIRED or not isinstance(values, dict):
             return values
         for name, value in cls.RETIRED.items():
             if name in values and values[name] != value:
@@ -81,12 +78,10 @@ class Section(BaseModel):
         value: old run keys stay valid.
         """
         values = dict(self.RETIRED)
-        for name, field in type(self).model_fields.items():
-            extra = extra_of(field)
+        for name, neutral in _scientific_fields(type(self)):
             value = getattr(self, name)
-            if extra.get("runtime") or ("neutral" in extra and value == extra["neutral"]):
-                continue
-            values[name] = _plain(value)
+            if neutral is _NOTHING or value != neutral:
+                values[name] = _plain(value)
         return values
 
 
@@ -98,6 +93,27 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value
+
+
+@cache
+def _inner_defaults(section: type[Section]) -> dict[str, dict[str, Any]]:
+    """Return the defaults of the fields that are sections: what differs from their classes'."""
+    return {
+        field.alias or name: field.default.model_dump(exclude_defaults=True, by_alias=True)
+        for name, field in section.model_fields.items()
+        if isinstance(field.default, Section)
+    }
+
+
+@cache
+def _scientific_fields(section: type[Section]) -> list[tuple[str, Any]]:
+    """Return (name, `neutral` value or _NOTHING) of the fields that may enter a run key."""
+    extras = {name: extra_of(field) for name, field in section.model_fields.items()}
+    return [
+        (name, extra.get("neutral", _NOTHING))
+        for name, extra in extras.items()
+        if not extra.get("runtime")
+    ]
 
 
 @cache

@@ -45,11 +45,12 @@ def add_chain(
 ) -> str:
     """Add the runs of a row on one dataset with one seed; return the key of its evaluation."""
 
+    cache_id = keys.cache_id(recipe.cache)
+
     def source(name: str, split: str, share: float) -> Source:
-        version = keys.dataset_version(name, plan.config.datasets[name])
         return Source(
-            dataset=version,
-            cache_id=keys.cache_id(recipe.cache),
+            dataset=plan.version_of[name],
+            cache_id=cache_id,
             split=split,
             nonverbal_share=share,
         )
@@ -65,7 +66,7 @@ def add_chain(
         return key
 
     for name in datasets_of(recipe, dataset):
-        plan.versions[keys.dataset_version(name, plan.config.datasets[name])] = name
+        plan.versions[plan.version_of[name]] = name
 
     start = _add_pretraining(plan, recipe, source, add)
     train_policy, policy = policies(recipe)
@@ -142,7 +143,7 @@ def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
     held_out = []
     for name, dataset in plan.config.datasets.items() if pretrain.leaks == "drop" else ():
         if dataset.enabled and dataset.held_out:
-            version = keys.dataset_version(name, dataset)
+            version = plan.version_of[name]
             plan.listed[version] = name
             held_out.append(HeldOut(dataset=version, splits=sorted(set(dataset.held_out))))
     return sorted(held_out, key=lambda item: item.dataset)

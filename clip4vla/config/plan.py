@@ -1,10 +1,12 @@
 """The plan: all runs of the targets, their names and dependencies, and the cells of tables."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.data import Cache, Dataset
+from clip4vla.config.keys import dataset_version
 from clip4vla.config.load import Config
 from clip4vla.config.metrics import own_name
 from clip4vla.config.run import Evaluate, Run
@@ -46,6 +48,11 @@ class Plan:
     places: dict[tuple[str, ...], str] = field(default_factory=dict)
     # for a part of a plan: run key -> its name in the whole plan
     whole_names: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def version_of(self) -> dict[str, str]:
+        """Return the version of every dataset of the config, by name."""
+        return {name: dataset_version(name, item) for name, item in self.config.datasets.items()}
 
     def stage(self, name: str) -> list[str]:
         """Return the run keys of one stage, sorted."""

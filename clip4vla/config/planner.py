@@ -48,7 +48,7 @@ def used_keys(files: list[Path], overrides: dict[str, Any] | None = None) -> set
 
 
 def _planned(config: Config, documents: list[Document]) -> Plan:
-    plan = Plan(config)
+    plan, recipes = Plan(config), Recipes()
     for target in config.targets:
         table, document = read_table(config.experiments, target)
         plan.tables[target], plan.files[target] = table, document
@@ -56,7 +56,7 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
             for dataset in dict.fromkeys(column.dataset for column in table.columns):
                 for fold in table.folds.get(dataset, [None]):
                     layers = Layers(config, documents, table, document, index, dataset)
-                    _expand(plan, layers, row, fold)
+                    _expand(plan, recipes, layers, row, fold)
     for name in plan.listed.values():
         place = place_in(documents, ("datasets", name, "held_out"))
         for split in config.datasets[name].held_out:
@@ -64,10 +64,24 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
     return plan
 
 
-def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
+class Recipes:
+    """Recipes of rows, each merged once: rows with variants compare theirs with one another."""
+
+    def __init__(self) -> None:
+        self._merged: dict[tuple[str, int, str, int | None], Recipe] = {}
+
+    def of(self, layers: Layers, fold: int | None) -> Recipe:
+        """Return the recipe of a row on a dataset. UserError: as `Layers.recipe`."""
+        key = layers.table.table, layers.index, layers.dataset, fold
+        if key not in self._merged:
+            self._merged[key] = layers.recipe(fold)
+        return self._merged[key]
+
+
+def _expand(plan: Plan, recipes: Recipes, layers: Layers, row: Row, fold: int | None) -> None:
     table, dataset = layers.table, layers.dataset
     place = f"{layers.row_place}: {layers.name}"
-    recipe = layers.recipe(fold)
+    recipe = recipes.of(layers, fold)
     needed = datasets_of(recipe, dataset)
     for name in needed:
         if name not in plan.config.datasets:
@@ -83,7 +97,7 @@ def _expand(plan: Plan, layers: Layers, row: Row, fold: int | None) -> None:
         reason = f"no data: {', '.join(disabled)} disabled"
         plan.without_data[table.table, row.row, dataset] = reason
         return
-    variants = _variants(plan, layers, recipe, fold)
+    variants = _variants(plan, recipes, layers, fold)
     variant = row.variant or Variant()
     _check_metrics(layers, recipe, variant, bool(variants))
     galleries = _galleries(table, recipe, variant, dataset, place)
@@ -163,8 +177,9 @@ def _galleries(
     return galleries
 
 
-def _variants(plan: Plan, layers: Layers, recipe: Recipe, fold: int | None) -> list[Variant]:
-    """Return the variants of all rows with one recipe, in this table and its `together_with`."""
+def _variants(plan: Plan, recipes: Recipes, layers: Layers, fold: int | None) -> list[Variant]:
+    """Return the variants of all rows with a row's recipe, here and in `together_with`."""
+    recipe = recipes.of(layers, fold)
     table, document, dataset = layers.table, layers.document, layers.dataset
     tables = [(table, document)]
     for name in table.together_with:
@@ -180,7 +195,7 @@ def _variants(plan: Plan, layers: Layers, recipe: Recipe, fold: int | None) -> l
             if row.variant is None or not row.variant.name:
                 continue
             others = replace(layers, table=other, document=other_document, index=index)
-            if others.recipe(fold) != recipe:
+            if recipes.of(others, fold) != recipe:
                 continue
             gated = recipe.model.fusion in GATES
             try:

@@ -21,7 +21,6 @@ from clip4vla.pages.thumbnails import LEGEND, Thumbnails
 
 CONTROLS = ("audio=silent", "audio=shuffled", "audio=swapped")  # the first that was scored
 REFERENCES = 5  # shown before `more`
-BY_GAIN = {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
 
 
 def write_examples(cache: ClipCache, folder: Path) -> None:
@@ -94,81 +93,89 @@ def _control(predictions: pd.DataFrame, score: str) -> _Control | None:
     return None
 
 
-def _number(values: np.ndarray | None, position: int) -> float | None:
-    """Return a value; None where there is none."""
-    return None if values is None or np.isnan(values[position]) else float(values[position])
+class _Choice(NamedTuple):
+    """The queries to show, by position, with their groups, and what own sound is worth to them."""
+
+    chosen: dict[int, list[str]]
+    control: _Control | None
+    gain: np.ndarray | None
+
+    def gain_at(self, position: int) -> float | None:
+        """Return the gain of a query; None where it is unknown."""
+        if self.gain is None or np.isnan(self.gain[position]):
+            return None
+        return float(self.gain[position])
+
+    def values(self, cards: list[dict[str, Any]], orders: dict[str, str]) -> dict[str, Any]:
+        """Return the values of a template for these cards."""
+        if self.gain is not None:
+            orders = orders | {"sound helps most": "gain -1", "sound hurts most": "gain 1"}
+        control = self.control.name if self.control else ""
+        return {
+            "cards": cards,
+            "groups": counts(self.chosen),
+            "orders": orders,
+            "control": control,
+        }
+
+
+def _choose(predictions: pd.DataFrame, score: str, sign: int) -> _Choice:
+    """Choose by a score of which more (sign 1) or less (-1) is better."""
+    quality, control = sign * predictions[score], _control(predictions, score)
+    gain = None if control is None else (quality - sign * control.scores).to_numpy(dtype=float)
+    return _Choice(choose(quality.to_numpy(dtype=float), gain), control, gain)
 
 
 def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:
     """Return the values of retrieval.html."""
-    control = _control(predictions, "rank")
-    gain = None
-    if control is not None:
-        gain = (control.scores - predictions["rank"]).to_numpy(dtype=float)
-    chosen = choose(-predictions["rank"].to_numpy(dtype=float), gain)
+    choice = _choose(predictions, "rank", -1)
     clips = predictions.drop_duplicates("clip_id").set_index("clip_id")
 
     def known(clip_id: str) -> pd.Series | None:
         return clips.loc[clip_id] if clip_id in clips.index else None
 
-    shown = []
-    for position, groups in chosen.items():
+    cards = []
+    for position, groups in choice.chosen.items():
         row = predictions.iloc[position]
         card = {
             "groups": groups,
-            "numbers": {"rank": row["rank"], "gain": _number(gain, position)},
+            "numbers": {"rank": row["rank"], "gain": choice.gain_at(position)},
             "query": row.query,
             "caption": row.caption,
             "wanted": thumbnails.of(row.clip_id, row),
         }
         first = [thumbnails.of(clip_id, known(clip_id)) for clip_id in row.top5]
         card["answers"] = [("first answers (green: the right one)", first)]
-        if control is not None:
-            card["without"] = control.scores.iloc[position]
-            other = row.get(f"top5/{control.name}")
+        if choice.control is not None:
+            card["without"] = choice.control.scores.iloc[position]
+            other = row.get(f"top5/{choice.control.name}")
             if other is not None and not isinstance(other, float):
-                under = f"the same under {control.name}"
+                under = f"the same under {choice.control.name}"
                 card["answers"].append((under, [thumbnails.of(clip_id) for clip_id in other]))
-        shown.append(card)
-    orders = {"rank, best first": "rank 1", "rank, worst first": "rank -1"}
-    return {
-        "cards": shown,
-        "groups": counts(chosen),
-        "orders": orders | (BY_GAIN if control else {}),
-        "control": control.name if control else "",
-        "size": metrics["galleries"][_main(metrics)]["n_gallery"],
-    }
+        cards.append(card)
+    values = choice.values(cards, {"rank, best first": "rank 1", "rank, worst first": "rank -1"})
+    return values | {"size": metrics["galleries"][_main(metrics)]["n_gallery"]}
 
 
 def _captions(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:
     """Return the values of captioning.html."""
-    control = _control(predictions, "CIDEr")
-    gain = None
-    if control is not None:
-        gain = (predictions.CIDEr - control.scores).to_numpy(dtype=float)
-    chosen = choose(predictions.CIDEr.to_numpy(dtype=float), gain)
-    shown = []
-    for position, groups in chosen.items():
+    choice = _choose(predictions, "CIDEr", 1)
+    cards = []
+    for position, groups in choice.chosen.items():
         row = predictions.iloc[position]
         card = {
             "groups": groups,
-            "numbers": {"cider": row.CIDEr, "gain": _number(gain, position)},
+            "numbers": {"cider": row.CIDEr, "gain": choice.gain_at(position)},
             "clip": thumbnails.of(row.clip_id, row),
             "hypothesis": row.hypothesis,
             "references": list(row.references),
         }
-        if control is not None:
-            card["without"] = row.get(f"hypothesis/{control.name}")
-            card["cider_without"] = control.scores.iloc[position]
-        shown.append(card)
+        if choice.control is not None:
+            card["without"] = row.get(f"hypothesis/{choice.control.name}")
+            card["cider_without"] = choice.control.scores.iloc[position]
+        cards.append(card)
     orders = {"CIDEr, best first": "cider -1", "CIDEr, worst first": "cider 1"}
-    return {
-        "cards": shown,
-        "groups": counts(chosen),
-        "orders": orders | (BY_GAIN if control else {}),
-        "control": control.name if control else "",
-        "references": REFERENCES,
-    }
+    return choice.values(cards, orders) | {"references": REFERENCES}
 
 
 def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:

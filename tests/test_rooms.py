@@ -88,6 +88,7 @@ WITHOUT_FAMILY = {
     "inference",
     "training",
     "evaluation",
+    "cost",
 }  # rooms that know families only through models.family
 
 

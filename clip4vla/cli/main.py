@@ -113,10 +113,11 @@ def plan(
 ) -> None:
     """Estimate the cost of a target: runs, GPU hours, disk, downloads, missing files."""
     from clip4vla.config.targets import narrowed
-    from clip4vla.cost.report import print_plan
-    from clip4vla.stages.runs import unfit_tags
 
     part = narrowed(checked_plan_of(config_files, values), target)
+    from clip4vla.cost.report import print_plan  # loads torch, which a wrong target needs not
+    from clip4vla.stages.runs import unfit_tags
+
     print_plan(part, tflops, unfit_tags=unfit_tags(part))
 
 

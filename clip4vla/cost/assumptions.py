@@ -42,7 +42,8 @@ MEDIA_BYTES_PER_SECOND = 100_000  # a download at 480p with sound, roughly
 LOG_STEP_SECONDS, LOG_BATCH, LOG_GPUS = 2.27, 128, 4
 LOG_FRAMES, LOG_SEGMENTS, LOG_WORDS = 12, 16, 32
 PAPER_DAYS = 48.0  # V100-days of the paper's pre-training (Table 6)
-CAPTION_WORDS = 10  # of a generated caption
+CAPTION_WORDS = 10  # of a caption, written or read
+CLASSES = 100  # of a probe, which costs next to nothing
 
 
 def typical(reader: str) -> Typical:

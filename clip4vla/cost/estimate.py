@@ -16,7 +16,8 @@ from clip4vla.cost.assumptions import (
     STEPS_PER_SECOND,
     typical,
 )
-from clip4vla.cost.runs import Counts, flops
+from clip4vla.cost.models import Models
+from clip4vla.cost.runs import Counts, flops, v100_flops
 
 MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
 
@@ -52,6 +53,7 @@ class Estimate:
 
     runs: list[RunCost]
     data: list[DataCost]
+    flops_per_second: float
 
     def hours(self, *, done: bool | None = None, stage: str | None = None) -> float:
         """Return GPU hours, of all runs or of those that are (not) done or of one stage."""
@@ -62,28 +64,32 @@ class Estimate:
         )
 
 
-def estimate(plan: Plan, flops_per_second: float) -> Estimate:
-    """Estimate the cost of a plan on a GPU of this effective speed (operations per second).
+def estimate(plan: Plan, flops_per_second: float | None = None) -> Estimate:
+    """Estimate the cost of a plan on a GPU of this effective speed; None: a V100's.
 
     Raises UserError for a frozen dataset with a corrupt manifest.
     """
-    counts = clip_counts(plan)
+    counts, models = clip_counts(plan), Models()
+    speed = v100_flops(models) if flops_per_second is None else flops_per_second
     names = plan.names()
     runs = []
     for stage in layout.RUN_FILES:
         for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
-            work = flops(plan, plan.runs[key], counts)
-            hours = work / flops_per_second / 3600 if work > 0 else None
+            work = flops(plan, plan.runs[key], counts, models)
             cost = RunCost(
                 key=key,
                 stage=stage,
                 name=names.get(key, ""),
                 done=layout.is_done(stage, key),
-                hours=hours,
+                hours=work / speed / 3600 if work > 0 else None,
             )
             runs.append(cost)
-    data = [_data_cost(plan, version, cache_id) for version, cache_id in sorted(plan.caches)]
-    return Estimate(runs, data)
+    return Estimate(runs, data_costs(plan), speed)
+
+
+def data_costs(plan: Plan) -> list[DataCost]:
+    """Return the costs of all datasets. Raises UserError for a corrupt manifest."""
+    return [_data_cost(plan, version, cache_id) for version, cache_id in sorted(plan.caches)]
 
 
 def clip_counts(plan: Plan) -> Counts:

@@ -9,7 +9,6 @@ from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.cost.assumptions import PAPER_DAYS
 from clip4vla.cost.estimate import Estimate, estimate
-from clip4vla.cost.runs import v100_flops
 from clip4vla.datasets.ready import missing_files
 from clip4vla.models.common.forms import unfit_weights
 
@@ -21,7 +20,7 @@ def print_plan(plan: Plan, tflops: float | None, unfit_tags: Sequence[str] = ())
     unfit_tags: a line for each open_clip tag that does not fit.
     """
     out = console()
-    cost = estimate(plan, v100_flops() if tflops is None else tflops * 1e12)
+    cost = estimate(plan, None if tflops is None else tflops * 1e12)
     if cost.data:
         out.print(_data(cost))
     if cost.runs:
@@ -73,7 +72,7 @@ def _sums(cost: Estimate, tflops: float | None) -> list[str]:
         more = f", and {in_bytes(media)} of downloaded media" if media else ""
         lines.append(f"Disk to come: {in_bytes(to_cache)} of frames and log-mel{more}")
     if any(run.hours for run in todo):
-        speed = v100_flops() / 1e12 if tflops is None else tflops
+        speed = cost.flops_per_second / 1e12
         whose = "of a V100 in the authors' log" if tflops is None else "as you say"
         pretraining = cost.hours(done=False, stage="pretrain")
         of_it = f" ({_days(pretraining)} of it pre-training; the paper's: {PAPER_DAYS:g} V100-days)"
@@ -81,7 +80,7 @@ def _sums(cost: Estimate, tflops: float | None) -> list[str]:
         # The paper's days do not help with a tiny model.
         lines.append(total + (of_it if pretraining >= 1 else ""))
         lines.append(
-            f"An estimate from the sizes of model and data, at {speed:.1f} effective TFLOP/s "
+            f"An estimate from the operations of model and data, at {speed:.1f} effective TFLOP/s "
             f"{whose}; --tflops takes that of your GPU"
         )
     unknown = [run for run in todo if run.hours is None]

@@ -1,12 +1,11 @@
-"""Floating-point operations of one run."""
+"""Floating-point operations of one run: how many clips it reads, times what its model computes."""
 
 from dataclasses import dataclass
 
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Source, Substitute
-from clip4vla.config.sections import GATES, MIXING_FUSIONS
+from clip4vla.config.sections import Inputs, Model
 from clip4vla.cost.assumptions import (
-    CAPTION_WORDS,
     LOG_BATCH,
     LOG_FRAMES,
     LOG_GPUS,
@@ -14,134 +13,119 @@ from clip4vla.cost.assumptions import (
     LOG_STEP_SECONDS,
     LOG_WORDS,
     STEPS_PER_SECOND,
-    Typical,
     typical,
 )
-from clip4vla.cost.work import Work, work_of
+from clip4vla.cost.batches import ClipSize
+from clip4vla.cost.models import Models
+from clip4vla.datasets import benchmark_of
+from clip4vla.loading.segments import kept_segments
 
-SEGMENT_STEPS = 224
-POOLED = ("global_to_global", *GATES)
 Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, those with sound
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of a split: their number, those with sound, and the average inputs of a clip."""
+    """Clips of a split: their number, those with sound, captions of one, and its size."""
 
     count: int
     sounding: int
-    frames: int
-    segments: int
     captions: float
+    size: ClipSize
+
+    def used(self, policy: str) -> int:
+        """Return the number of clips under a policy for silent ones."""
+        return self.sounding if policy == "filter" else self.count
 
 
-def v100_flops() -> float:
+def v100_flops(models: Models) -> float:
     """Return operations per second of one V100 in the authors' log of MSR-VTT: about 1e13."""
-    work = work_of("ViT-B-32")
-    sample = (LOG_FRAMES + LOG_SEGMENTS) * work.image + work.text(LOG_WORDS)
-    return 3.0 * sample * LOG_BATCH / LOG_STEP_SECONDS / LOG_GPUS
+    logged = Source(dataset="msrvtt", cache_id="", split="")
+    run = Finetune(
+        start=None,
+        task="retrieval",
+        train=logged,
+        val=None,
+        selection="last",
+        model=Model(),
+        inputs=Inputs(max_words=LOG_WORDS),
+    )
+    step = models.step(run, ClipSize(LOG_FRAMES, LOG_SEGMENTS), LOG_BATCH)
+    return step / LOG_STEP_SECONDS / LOG_GPUS
 
 
-def flops(plan: Plan, run: Run, counts: Counts) -> float:
+def flops(plan: Plan, run: Run, counts: Counts, models: Models) -> float:
     """Return the operations of a run."""
-    work = work_of(run.model.architecture)
     match run:
         case Pretrain():
-            return _pretrain(plan, run, counts, work)
+            return _pretrain(plan, run, counts, models)
         case Substitute():
-            return _substitute(plan, run, counts, work)
+            return _substitute(plan, run, counts, models)
         case Finetune():
-            return _finetune(plan, run, counts, work)
+            return _finetune(plan, run, counts, models)
         case Evaluate():
-            return _evaluate(plan, run, counts, work)
+            clips = clips_of(plan, run, run.test, counts)
+            return _scoring(run, clips, run.missing_audio, models, len(run.variants))
 
 
 def clips_of(plan: Plan, run: Run, source: Source, counts: Counts) -> Clips:
     """Return the clips of a split as a run reads them."""
     _, dataset = plan.dataset_of(source.dataset)
-    usual: Typical = typical(dataset.reader)
+    usual = typical(dataset.reader)
     count, sounding = counts.get((source.dataset, source.split), (0, 0))
-    steps = usual.seconds * STEPS_PER_SECOND
     frames = min(run.inputs.max_frames, max(1, round(usual.seconds * run.cache.frames.fps)))
-    segments = min(run.inputs.max_segments, -(-int(steps) // SEGMENT_STEPS))
-    return Clips(count, sounding, frames, segments, usual.captions)
+    segments = kept_segments(int(usual.seconds * STEPS_PER_SECOND), run.inputs)
+    captions = benchmark_of(dataset, source.split).captions or usual.captions
+    return Clips(count, sounding, captions, ClipSize(frames, segments))
 
 
-def _pretrain(plan: Plan, run: Pretrain, counts: Counts, work: Work) -> float:
-    """Count equal parts of all sources: an epoch has as many clips of each as the smallest one."""
+def _pretrain(plan: Plan, run: Pretrain, counts: Counts, models: Models) -> float:
+    """Count equal parts of all sources: an epoch has as many samples of each as the smallest."""
     sources = [clips_of(plan, run, source, counts) for source in run.sources]
-    least = min(clips.sounding for clips in sources)
-    learns = run.trainable == "all"
-    views = 2 if run.objective.intra else 1
+    least = min(clips.sounding * clips.captions for clips in sources)
     total = 0.0
     for clips in sources:
-        audio = 3.0 * views * clips.segments * work.image
-        clip = clips.frames * work.image + work.text(run.inputs.max_words)
-        if not run.objective.inter:
-            clip = 0.0
-        total += least * run.optimiser.epochs * (audio + (3.0 * clip if learns else 0.0))
-        total += 0.0 if learns else clips.sounding * clip  # frozen: computed once
+        total += _steps(run, clips.size, least, least * len(sources), models)
+        frames, caption = models.frozen(run, clips.size)
+        total += clips.sounding * (frames + clips.captions * caption)
     return total
 
 
-def _finetune(plan: Plan, run: Finetune, counts: Counts, work: Work) -> float:
+def _finetune(plan: Plan, run: Finetune, counts: Counts, models: Models) -> float:
+    """Count the steps, and the scoring of the clips on which an epoch is selected."""
     clips = clips_of(plan, run, run.train, counts)
-    count = clips.sounding if run.missing_audio == "filter" else clips.count
-    seen = _encoded(run, clips, work)
-    if run.task == "classification":
-        return count * seen  # the towers are frozen: their features are computed once
-    text = work.text(_words(run))
-    others = min(run.optimiser.batch_size, count * clips.captions)
-    sample = 3.0 * (seen + text + _head(run, clips, work, others))
-    return count * clips.captions * run.optimiser.epochs * sample
+    used = clips.used(run.missing_audio)
+    probe = run.task == "classification"  # on features that are computed once
+    total = used * models.scoring(run, clips.size).clip if probe else 0.0
+    samples = used * (1.0 if probe else clips.captions)
+    total += _steps(run, clips.size, samples, samples, models)
+    if run.selected_on is not None:
+        source, policy = run.selected_on
+        scored = _scoring(run, clips_of(plan, run, source, counts), policy, models)
+        total += scored * (1 if probe else run.optimiser.epochs)
+    return total
 
 
-def _head(run: Finetune | Evaluate, clips: Clips, work: Work, others: float) -> float:
-    """Return the operations above the towers, for one text and its clip among `others` clips."""
-    seen = clips.frames * ("vision" in run.modalities) + clips.segments * (
-        "audio" in run.modalities
-    )
-    words, layers = _words(run), run.model.joint_layers
-    if run.task == "captioning":
-        return work.joint(words + seen, layers) + CAPTION_WORDS * work.word
-    if run.model.fusion in POOLED:
+def _steps(
+    run: Pretrain | Finetune, clip: ClipSize, samples: float, epoch: float, models: Models
+) -> float:
+    """Return the operations of training on `samples` of the `epoch` samples of every epoch."""
+    size = min(run.optimiser.batch_size, int(epoch))
+    if size < 1:
         return 0.0
-    if run.model.fusion in MIXING_FUSIONS:
-        return work.joint(seen, layers)
-    text = 1 if run.model.fusion == "tight" else words
-    return others * work.joint(text + seen, layers)
+    return run.optimiser.epochs * samples / size * models.step(run, clip, size)
 
 
-def _words(run: Finetune | Evaluate) -> int:
-    """Return the number of tokens of a text that the towers read."""
-    return run.inputs.caption_steps if run.task == "captioning" else run.inputs.max_words
-
-
-def _encoded(run: Finetune | Evaluate, clips: Clips, work: Work) -> float:
-    """Return the operations of one clip in the towers of the run's modalities."""
-    frames = clips.frames if "vision" in run.modalities else 0
-    segments = clips.segments if "audio" in run.modalities else 0
-    return (frames + segments) * work.image
-
-
-def _substitute(plan: Plan, run: Substitute, counts: Counts, work: Work) -> float:
-    """Return the cost of encoding the frames, or one caption, of donors and silent clips."""
+def _substitute(plan: Plan, run: Substitute, counts: Counts, models: Models) -> float:
+    """Return the cost of the vectors of donors and silent clips."""
     donors = clips_of(plan, run, run.donors, counts)
     queries = [clips_of(plan, run, source, counts) for source in run.queries]
     silent = sum(clips.count - clips.sounding for clips in queries)
-    text = run.neighbours == "text"
-    each = work.text(run.inputs.max_words) if text else donors.frames * work.image
-    return (donors.sounding + silent) * each
+    return (donors.sounding + silent) * models.donors(run, donors.size)
 
 
-def _evaluate(plan: Plan, run: Evaluate, counts: Counts, work: Work) -> float:
-    clips = clips_of(plan, run, run.test, counts)
-    count = clips.sounding if run.missing_audio == "filter" else clips.count
-    total = count * _encoded(run, clips, work)
-    if run.task == "captioning":
-        beams = run.decoding.beams if run.decoding.method == "beam" else 1
-        written = _head(run, clips, work, 1) + CAPTION_WORDS * work.word
-        return total + count * beams * written
-    if run.task == "retrieval":
-        total += count * (work.text(run.inputs.max_words) + _head(run, clips, work, count))
-    return total
+def _scoring(
+    run: Finetune | Evaluate, clips: Clips, policy: str, models: Models, variants: int = 0
+) -> float:
+    """Return the cost of scoring a split."""
+    used = clips.used(policy)
+    return models.scoring(run, clips.size).total(used, used * clips.captions, variants)

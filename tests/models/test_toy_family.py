@@ -1,17 +1,24 @@
 """A family that lives in the tests alone trains, resumes and is evaluated: the seam is whole."""
 
+import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 from tiny_world import INPUTS, build_world, finetune, optimiser, source
+from toy_family import Toy
+from typer.testing import CliRunner
 
+from clip4vla.cli.main import app
 from clip4vla.common.errors import RetryLater
 from clip4vla.common.files import read_json, sha256_of_file
 from clip4vla.config.families import FAMILIES
 from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Model
+from clip4vla.cost.batches import ClipSize
+from clip4vla.cost.models import Models
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.models.family import family_of
 from clip4vla.tracking.tracker import Tracker
@@ -88,6 +95,24 @@ def test_it_trains_resumes_and_is_evaluated(manifests, tmp_path, task):
         assert metrics["t2v_MeanR"] < 2.5  # chance is 3 among 5 clips; the best is 1.4
     else:
         assert metrics["accuracy"] > 50  # chance is 33
+
+
+def test_its_cost_is_estimated(monkeypatch, tmp_path):
+    """By `clip4vla plan`: of a training, its validation and the evaluation, for three seeds."""
+    monkeypatch.chdir(tmp_path)
+    repository = Path(__file__).parents[2]
+    recipe = {"model": {"family": "toy", "weights": None}, "pretrain": None}
+    values = json.dumps({"recipe": recipe, "targets": ["table1"]})
+    command = ["plan", "table1/vision_only", "-c", str(repository / "config.yaml"), "--set", values]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "GPU time to come: < 0.1 GPU hours" in done.output and "finetune" in done.output
+    assert "?" not in done.output
+    clip = ClipSize(frames=2, segments=1)
+    scoring = Models().scoring(training("retrieval", modalities=["vision"]), clip)
+    assert scoring.clip == 2 * 2 * 3 * Toy.dim  # two frames of three colours
+    step = Models().step(training("retrieval", modalities=["vision"]), clip, 4)
+    assert step == 4 * 2 * scoring.clip + 3 * 4 * 4 * 2 * Toy.dim
 
 
 def test_one_run_starts_from_another(manifests, tmp_path):

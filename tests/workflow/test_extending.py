@@ -168,10 +168,19 @@ def test_another_clip_is_one_word(tmp_path):
 
 
 def test_its_cost_is_as_the_docs_say():
-    from clip4vla.cost.work import work_of
+    from clip4vla.config.run import Source, Substitute
+    from clip4vla.config.sections import Model
+    from clip4vla.cost.batches import ClipSize
+    from clip4vla.cost.models import Models
+
+    def frame(architecture):
+        source = Source(dataset="d", cache_id="c", split="s")
+        model = Model(architecture=architecture, weights=None)
+        run = Substitute(start=None, queries=[source], donors=source, model=model)
+        return Models().donors(run, ClipSize(frames=1, segments=0))
 
     told = float(re.search(r"\(([\d.]+) times the operations", TEXT)[1])
-    assert work_of("ViT-B-16").image / work_of("ViT-B-32").image == pytest.approx(told, abs=0.1)
+    assert frame("ViT-B-16") / frame("ViT-B-32") == pytest.approx(told, abs=0.1)
 
 
 def test_another_cluster_is_one_command(tmp_path):

@@ -1,0 +1,78 @@
+"""Batches of typical clips: tensors as `clip4vla.loading` gives them, on the meta device."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clip4vla.config.data import IMAGE_SIZE
+from clip4vla.config.sections import Inputs, Modality
+from clip4vla.cost.assumptions import CAPTION_WORDS
+from clip4vla.inference.features import ClipFeatures
+from clip4vla.inference.probe import probe_batch
+from clip4vla.loading.tokens import END, PAD, START
+from clip4vla.models.common.task import Batch
+
+CHANNELS, WORD = 3, 320  # of stereo sound; any token that is a word
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """Numbers of frames and segments of a clip."""
+
+    frames: int
+    segments: int
+
+    def batch(
+        self, size: int, inputs: Inputs, modalities: Iterable[Modality], masked: bool = False
+    ) -> Batch:
+        """Return a batch as `collate` makes it. masked: with masked audio beside the audio."""
+        frames = self.frames if "vision" in modalities else 0
+        segments = self.segments if "audio" in modalities else 0
+        audio = _floats(size, max(segments, 1), CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+        pixels = _floats(size, max(frames, 1), 3, IMAGE_SIZE, IMAGE_SIZE).to(torch.uint8)
+        return {
+            "clip_id": [str(number) for number in range(size)],
+            "tokens": tokens(size, inputs.caption_tokens),
+            "has_audio": torch.ones(size, dtype=torch.bool),
+            "nonverbal_share": torch.zeros(size),
+            "frames": pixels,
+            "frame_mask": _filled(size, frames),
+            "audio": audio,
+            "audio_mask": _filled(size, segments),
+        } | ({"masked_audio": audio} if masked else {})
+
+
+def vectors(size: int, dim: int) -> Batch:
+    """Return vectors [B, D] of frames and words that were computed once."""
+    return {name: _floats(size, dim) for name in ("vision", "text")}
+
+
+def tokens(size: int, length: int) -> Tensor:
+    """Return the tokens of typical captions, int64 [B, L]."""
+    words = min(CAPTION_WORDS, length - 2)
+    row = [START, *[WORD] * words, END, *[PAD] * (length - words - 2)]
+    return torch.tensor([row] * size)
+
+
+def probe_batch_of(size: int, dim: int, modalities: Iterable[Modality]) -> Batch:
+    """Return a batch for a probe, with targets."""
+    everywhere = torch.ones(size, dtype=torch.bool)
+    features = ClipFeatures(
+        clip_ids=[],
+        vision=_floats(size, dim) if "vision" in modalities else None,
+        audio=_floats(size, dim) if "audio" in modalities else None,
+        has_audio=everywhere,
+        heard=everywhere,
+    )
+    return probe_batch(features) | {"target": torch.zeros(size, dtype=torch.long)}
+
+
+def _floats(*shape: int) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
+def _filled(size: int, count: int) -> Tensor:
+    """Return a mask [B, n] of full rows; of one empty column for no content at all."""
+    return torch.full((size, max(count, 1)), count > 0)

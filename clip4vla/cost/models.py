@@ -1,0 +1,199 @@
+"""Operations of a run's model by clip, by text and by training step, for any model family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, cast
+
+import torch
+
+from clip4vla.common.files import canonical_json
+from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Substitute
+from clip4vla.config.sections import Modality
+from clip4vla.config.settings import head_of
+from clip4vla.cost.assumptions import CAPTION_WORDS, CLASSES
+from clip4vla.cost.batches import ClipSize, probe_batch_of, tokens, vectors
+from clip4vla.cost.counting import Counter
+from clip4vla.loading.batches import chunked
+from clip4vla.models.common.batch_features import Features, rows_of
+from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.encoded import Encoded
+from clip4vla.models.common.parts import freezes_clip
+from clip4vla.models.common.task import Batch
+from clip4vla.models.family import family_of
+from clip4vla.training.gradients import backward
+
+SIDE = 4  # texts and clips of the smaller of two blocks of pairs that are counted
+VISION: list[Modality] = ["vision"]
+DATA = {  # fields of runs that do not change the operations of a clip
+    *("code_version", "seed", "start", "substitution", "text_substitution", "held_out", "cache"),
+    *("sources", "train", "val", "test", "queries", "donors", "selection", "variants", "scale"),
+    *("missing_audio", "test_missing_audio", "masking", "mean", "optimiser"),
+}
+LEARNING = {"stage", "objective", "freeze", "pad_loss"}
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Operations of scoring a split: of encoding a clip and going on from it, of a text, a pair."""
+
+    clip: float
+    encoded: float = 0.0
+    text: float = 0.0
+    pair: float = 0.0
+
+    def total(self, clips: float, texts: float, variants: int = 0) -> float:
+        """Return the operations of a split; variants share the features of clips and texts."""
+        each = clips * self.encoded + clips * texts * self.pair
+        return clips * self.clip + texts * self.text + (1 + variants) * each
+
+
+class Models:
+    """Counts operations of the models of runs; equal questions are answered once."""
+
+    def __init__(self) -> None:
+        self.counter = Counter()
+        self.known: dict[str, object] = {}
+        self.built: dict[str, tuple[ClipModel, list[bool]]] = {}
+
+    def step(self, run: Pretrain | Finetune, clip: ClipSize, size: int) -> float:
+        """Return the operations of a training step of `size` samples, forward and backward."""
+
+        def count() -> float:
+            model = self._prepared(run)
+            task = family_of(run.model.family).task(model.train(), run)
+            chunks = chunked(range(size), run.optimiser.microbatch or size)
+            batches = [_training_batch(run, model, clip, len(chunk)) for chunk in chunks]
+            return self._count(
+                model, lambda: backward(task, batches, torch.device("cpu"), lambda loss: loss)
+            )
+
+        return self._once(count, run, {"decoding"}, "step", clip, size, run.optimiser.microbatch)
+
+    def frozen(self, run: Pretrain, clip: ClipSize) -> tuple[float, float]:
+        """Return operations of frames and of a caption that are computed once; 0 if none are."""
+
+        def count() -> tuple[float, float]:
+            model = self._prepared(run)
+            if not run.objective.inter or not freezes_clip(model, VISION):
+                return 0.0, 0.0
+            return self._frames(model, run, clip), self._text(model, run)
+
+        return self._once(count, run, set(), "frozen", clip)
+
+    def donors(self, run: Substitute, clip: ClipSize) -> float:
+        """Return the operations of a clip's vector, by which donors are found."""
+
+        def count() -> float:
+            model = self._model(run)
+            by_text = run.neighbours == "text"
+            return self._text(model, run) if by_text else self._frames(model, run, clip)
+
+        return self._once(count, run, set(), "donors", clip)
+
+    def scoring(self, run: Finetune | Evaluate, clip: ClipSize) -> Scoring:
+        """Return the operations of scoring a split, the same in validation and evaluation."""
+
+        def count() -> Scoring:
+            model, size = self._model(run).eval(), 2 * SIDE
+            encoded: Encoded = {}
+            batch = clip.batch(size, run.inputs, run.modalities)
+            clips = self._count(
+                model, lambda: encoded.update(model.encode_clips(batch, run.modalities))
+            )
+            match run.task:
+                case "classification":
+                    return Scoring(clips / size)
+                case "captioning":
+                    return Scoring(clips / size, self._captions(model, run, encoded) / size)
+                case "retrieval":
+                    return self._retrieval(model, run, clips / size, encoded)
+
+        with torch.no_grad():
+            return self._once(count, run, LEARNING, "scoring", clip)
+
+    def _retrieval(
+        self, model: ClipModel, run: Finetune | Evaluate, clip: float, encoded: Encoded
+    ) -> Scoring:
+        scorer = family_of(run.model.family).scorer(model, run.model, run.modalities)
+        size = 2 * SIDE
+        texts: Features = {}
+        clips: Features = {}
+        words = tokens(size, run.inputs.max_words)
+        of_clips = self._count(model, lambda: clips.update(scorer.clip_features(encoded)))
+        of_texts = self._count(model, lambda: texts.update(scorer.text_features(words)))
+
+        def pairs(side: int) -> float:
+            some = rows_of(texts, slice(side)), rows_of(clips, slice(side))
+            return self._count(model, lambda: scorer.scores(*some, scale=1.0))
+
+        # A text or clip of a block may be prepared once for all of its pairs: a n + b n^2.
+        pair = (pairs(size) - 2 * pairs(SIDE)) / (size**2 - 2 * SIDE**2)
+        return Scoring(clip, of_clips / size, of_texts / size, pair)
+
+    def _captions(self, model: ClipModel, run: Finetune | Evaluate, clips: Encoded) -> float:
+        """Return the operations of writing captions, by those of one, two and three words.
+
+        Each word reads those before it, so that the n-th one costs a + b n.
+        """
+        one, two, three = (
+            self._count(model, partial(model.write_captions, clips, run.decoding, words))
+            for words in (1, 2, 3)
+        )
+        words = min(CAPTION_WORDS + 1, run.inputs.caption_steps)  # with the end
+        second, growth = two - one, three - 2 * two + one
+        return one + (words - 1) * second + (words - 1) * (words - 2) / 2 * growth
+
+    @torch.no_grad()
+    def _frames(self, model: ClipModel, run: Pretrain | Substitute, clip: ClipSize) -> float:
+        batch = clip.batch(1, run.inputs, VISION)
+        return self._count(model, lambda: model.encode_clips(batch, VISION))
+
+    @torch.no_grad()
+    def _text(self, model: ClipModel, run: Pretrain | Substitute) -> float:
+        return self._count(model, lambda: model.encode_text(tokens(1, run.inputs.max_words)))
+
+    def _model(self, run: Run) -> ClipModel:
+        """Return the model of a run on the meta device, in which all learns that can."""
+        task = run.task if isinstance(run, (Finetune, Evaluate)) else None
+        head = head_of(run.model, task)
+        key = canonical_json([run.model.model_dump(), head, run.inputs.model_dump()])
+        if key not in self.built:
+            classes = CLASSES if head == "classification" else None
+            with torch.device("meta"):
+                empty = family_of(run.model.family).empty(run.model, head, classes, run.inputs)
+            model = empty.to("meta")
+            self.built[key] = model, [x.requires_grad for x in model.parameters()]
+        model, learns = self.built[key]
+        for parameter, learning in zip(model.parameters(), learns, strict=True):
+            parameter.requires_grad_(learning)
+        return model
+
+    def _prepared(self, run: Pretrain | Finetune) -> ClipModel:
+        """Return the model with the parameters frozen that do not learn."""
+        model = self._model(run)
+        family_of(run.model.family).prepare(model, run)
+        return model
+
+    def _count(self, model: ClipModel, compute: Callable[[], object]) -> float:
+        return self.counter(compute, model.blocks())
+
+    def _once(
+        self, count: Callable[[], Found], run: Run, unread: set[str], *about: object
+    ) -> Found:
+        """Return `count()`, once for equal runs but for the fields of `DATA` and `unread`."""
+        key = canonical_json([run.model_dump(exclude=DATA | unread), *map(str, about)])
+        if key not in self.known:
+            self.known[key] = count()
+        return cast(Found, self.known[key])
+
+
+def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, size: int) -> Batch:
+    if isinstance(run, Finetune):
+        if run.task == "classification":
+            return probe_batch_of(size, model.dim, run.modalities)
+        return clip.batch(size, run.inputs, run.modalities)
+    modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
+    batch = clip.batch(size, run.inputs, modalities, masked=run.objective.intra)
+    return batch | (vectors(size, model.dim) if freezes_clip(model, modalities) else {})

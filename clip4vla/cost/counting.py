@@ -33,6 +33,7 @@ class Counter:
 
     def __init__(self) -> None:
         self.blocks: dict[Any, _BlockCost | None] = {}
+        self.parameters: dict[nn.Module, dict[str, nn.Parameter]] = {}  # of every block
         self.functions: dict[Any, Any] = {}
 
     def __call__(self, compute: Callable[[], object], blocks: Sequence[nn.Module] = ()) -> float:
@@ -41,7 +42,10 @@ class Counter:
         repeated = _Repeated(self.blocks, shapes)
         with ExitStack() as stack:
             for block in blocks:
-                stack.enter_context(patch.object(block, "forward", repeated.forward_of(block)))
+                if block not in self.parameters:
+                    self.parameters[block] = dict(block.named_parameters())
+                forward = repeated.forward_of(block, self.parameters[block])
+                stack.enter_context(patch.object(block, "forward", forward))
             stack.enter_context(patch.object(Tensor, "tolist", _to_list))  # never dispatched
             stack.enter_context(shapes)
             compute()
@@ -66,7 +70,9 @@ class _Repeated:
         self.known, self.shapes = known, shapes
         self.total = 0
 
-    def forward_of(self, block: nn.Module) -> Callable[..., Any]:
+    def forward_of(
+        self, block: nn.Module, parameters: dict[str, nn.Parameter]
+    ) -> Callable[..., Any]:
         """Return what stands for `block.forward`."""
         compute = block.forward
 
@@ -74,7 +80,6 @@ class _Repeated:
             others = [y for y in tree_leaves((args, kwargs)) if isinstance(y, Tensor)]
             if any(y.requires_grad for y in others):
                 return compute(x, *args, **kwargs)
-            parameters = dict(block.named_parameters())
             about = type(block), block.training, torch.is_grad_enabled(), *parameters
             key = about, _learning(parameters.values()), _learning([x, *others])
             if key not in self.known:

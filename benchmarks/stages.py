@@ -27,10 +27,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from clip4vla.checkpoints.initial_weights import starting_model
 from clip4vla.common.device import half_type
 from clip4vla.config.run import Finetune, Pretrain, Source
-from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
+from clip4vla.config.sections import Inputs, Masking, Optimiser
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.training.gradients import backward
 from clip4vla.training.meter import GIB

@@ -32,10 +32,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.common.device import half_type
 from clip4vla.config.run import Pretrain, Source
-from clip4vla.config.sections import Masking, Model
+from clip4vla.config.sections import Masking
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.tasks import PretrainTask
 from clip4vla.training.gradients import backward
 

@@ -39,12 +39,13 @@ from clip4vla.common.device import half_type, pick_device, set_threads
 from clip4vla.common.files import write_parquet
 from clip4vla.config.data import Cache
 from clip4vla.config.run import Pretrain, Source
-from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
+from clip4vla.config.sections import Inputs, Masking, Optimiser
 from clip4vla.inference.frozen import frozen_samples
 from clip4vla.loading.batches import ClipBatches
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.tasks import PretrainTask
 from clip4vla.training.gradients import backward
 from clip4vla.training.meter import GIB, Meter

@@ -5,18 +5,18 @@ from typing import Any
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
-from clip4vla.config.sections import Inputs, Model, Task
-from clip4vla.config.settings import head_of
+from clip4vla.config.families import FamilyModel
+from clip4vla.config.sections import Inputs, TaskName
 from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.models.family import ClipModel, family_of
 
 
 def starting_model(
-    config: Model,
+    config: FamilyModel,
     inputs: Inputs,
     start: Path | None,
     weights: dict[str, Path],
-    task: Task | None = None,
+    task: TaskName | None = None,
     n_classes: int | None = None,
     seed: int = 0,
     trained_head: bool = False,
@@ -27,10 +27,10 @@ def starting_model(
     `start` too (evaluation); otherwise it starts anew, and a head that the file holds is left.
     Equal arguments give equal weights.
     """
-    family, head = family_of(config.family), head_of(config, task)
+    family = family_of(config.family)
     if start is not None:
         config = config.model_copy(update={"weights": None})  # CLIP's own file is not needed
-    model = family.build(config, weights, head, n_classes, seed, inputs)
+    model = family.build(config, weights, task, n_classes, seed, inputs)
     if start is not None:
         family.load(model, start, with_head=trained_head)
     return model

@@ -169,6 +169,12 @@ def runtime(default: Any = ..., **options: Any) -> Any:
     return Field(default, json_schema_extra={"runtime": True}, **options)
 
 
+def added(default: Any, description: str = "") -> Any:
+    """Return a field that was added later: run keys leave out its default, the old behaviour."""
+    extra = {"neutral": default}
+    return Field(default, description=description, json_schema_extra=extra)
+
+
 def extra_of(field: FieldInfo) -> dict[str, Any]:
     """Return the marks of a field: `runtime`, or `neutral` with its value."""
     extra = field.json_schema_extra

@@ -162,9 +162,7 @@ def _add_pretraining(
     pretrain = recipe.pretrain
     if pretrain is None:
         return None
-    model = recipe.model.towers()
-    if pretrain.type_token is not None:
-        model = model.model_copy(update={"type_token": pretrain.type_token})
+    model = recipe.model.in_pretraining(pretrain)
     sources = [source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources]
 
     def add_stage(

@@ -1,3 +1,150 @@
-"""The model families, by the name that `model.family` gives."""
+"""The model families, and the light half of the seam: what the config reads of a family.
 
-FAMILIES = {"clip4vla": "clip4vla.models.clip4vla.family"}  # name -> module that defines FAMILY
+A family is a package with two modules: `settings`, which defines `SETTINGS` and loads no torch, and
+`family`, which defines `FAMILY` (`clip4vla.models.family`).
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from clip4vla.common.errors import did_you_mean
+from clip4vla.config.base import Section, added
+from clip4vla.config.presets import Preset
+from clip4vla.config.sections import TaskName
+
+if TYPE_CHECKING:
+    from clip4vla.config.recipe import PretrainRecipe, Recipe
+    from clip4vla.config.variant import Variant
+
+FAMILIES = {"clip4vla": "clip4vla.models.clip4vla"}  # name -> package
+DEFAULT = "clip4vla"  # of rows that name none
+
+
+class FamilyModel(Section):
+    """Base of every family's `model` section: what the rest of the project asks of it."""
+
+    family: str = added(DEFAULT, "the model family: a folder under clip4vla/models/")
+    architecture: str
+    weights: str | None
+
+    PARTS: ClassVar[tuple[str, ...]]  # first levels of the names of its parameters
+    TITLE: ClassVar[str]  # heading of its model cards
+    ABOUT: ClassVar[str]  # what the weights are, below the heading
+
+    def towers(self) -> "FamilyModel":
+        """Return the model without what only a row's own task reads, for earlier stages."""
+        return self
+
+    def in_pretraining(self, pretrain: "PretrainRecipe") -> "FamilyModel":
+        """Return the model that pre-training trains."""
+        return self.towers()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether each modality has a vector of its own, so that clips can be ranked by each."""
+        return True
+
+    def not_in_vectors(self, task: TaskName | None) -> str | None:
+        """Return the part of a model of a task that single texts and clips do not pass, if any."""
+        return None
+
+    @property
+    def mixes_type_tokens(self) -> bool:
+        """Whether `nonverbal_share` has an effect."""
+        return False
+
+    def check(self, recipe: "Recipe") -> None:
+        """Raise ValueError for a recipe that this model cannot follow."""
+        if recipe.pretrain is not None and recipe.pretrain.type_token is not None:
+            raise ValueError(
+                f"pretrain.type_token: a model of family {self.family} has none. Fix: remove it"
+            )
+
+    def check_variant(self, variant: "Variant") -> None:
+        """Raise ValueError for a variant of an evaluation that this model cannot be scored in."""
+        if variant.nonverbal_share is not None and not self.mixes_type_tokens:
+            raise ValueError(
+                f"variant {variant.name}: nonverbal_share has no effect on a model of family "
+                f"{self.family}. Fix: remove it"
+            )
+
+    def check_architecture(self) -> None:
+        """Raise UserError for an architecture that does not exist."""
+
+    def described(self) -> dict[str, str | None]:
+        """Return what a number says of the model that made it (docs/formats.md)."""
+        return {"architecture": self.architecture, "activation": None}
+
+    def card(self, metadata: dict[str, Any]) -> dict[str, str | None]:
+        """Return lines of a model card, by name. metadata: of the weights."""
+        return {"task": metadata["task"] or "none: towers alone"}
+
+    def labels(self, before: dict[str, Any]) -> dict[str, Any]:
+        """Return what must be said of a model that starts from weights with other settings.
+
+        before: metadata of these weights.
+        """
+        return {}
+
+
+@dataclass(frozen=True)
+class FamilySettings:
+    """The light half of a family: what its module `settings` defines as `SETTINGS`.
+
+    presets: values of each preset, by dotted key. scripts: what `released` also sets, or a text,
+    by its title.
+    preset_values: from a preset, a row's recipe and the reader of its dataset to the values of the
+    preset for this row, nested, a layer below the recipe.
+    """
+
+    model: type[FamilyModel]
+    presets: dict[Preset, dict[str, Any]]
+    scripts: dict[str, dict[str, Any] | str]
+    preset_values: Callable[[Preset, dict[str, Any], str | None], dict[str, Any]]
+
+
+@cache
+def family_settings(family: str) -> FamilySettings:
+    """Return the light half of a family, by its name in `FAMILIES`."""
+    settings: FamilySettings = importlib.import_module(f"{FAMILIES[family]}.settings").SETTINGS
+    return settings
+
+
+def family_in(model: Any) -> str:
+    """Return the family that a `model` section names, validated or not.
+
+    ValueError for a family that does not exist.
+    """
+    family = model.get("family", DEFAULT) if isinstance(model, dict) else DEFAULT
+    if family not in FAMILIES:
+        raise ValueError(
+            f"family: {family!r} is no model family{did_you_mean(str(family), FAMILIES)}. "
+            f"Fix: choose from {', '.join(FAMILIES)}"
+        )
+    return str(family)
+
+
+def _of_its_family(value: Any) -> Any:
+    """Validate a `model` section with the class of the family that it names."""
+    if not isinstance(value, dict):
+        return value  # an instance already, or a mistake that pydantic reports
+    return family_settings(family_in(value)).model.model_validate(value)
+
+
+def model_in(metadata: dict[str, Any]) -> FamilyModel:
+    """Return the `model` section in a file's metadata."""
+    model: FamilyModel = _of_its_family(metadata["model"])
+    return model
+
+
+AnyModel = Annotated[SerializeAsAny[FamilyModel], BeforeValidator(_of_its_family)]
+
+
+def default_model() -> FamilyModel:
+    """Return the `model` section of a row that sets none."""
+    return family_settings(DEFAULT).model()  # type: ignore[call-arg]  # all keys have defaults

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip4vla.common.errors import UserError, did_you_mean
+from clip4vla.config.families import family_in, family_settings
 from clip4vla.config.folds import filled, is_marked
 from clip4vla.config.load import Config, validated
-from clip4vla.config.presets import chain, preset_values
+from clip4vla.config.presets import chain
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Table
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
@@ -37,7 +38,12 @@ class Layers:
         for _, _, patch in self._parts():
             value = merge(value, patch)
         preset = row.preset or self.config.preset
-        value = merge(preset_values(preset, value, dataset.reader if dataset else None), value)
+        try:
+            family = family_settings(family_in(value.get("model")))
+        except ValueError as error:
+            raise UserError(f"{self.place(('model', 'family'))}: {self.name}: {error}") from None
+        lowest = family.preset_values(preset, value, dataset.reader if dataset else None)
+        value = merge(lowest, value)
         if is_marked(value) != (fold is not None):
             place = self.document.place(("folds", self.dataset)) or self.row_place
             raise UserError(

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.base import AT_KEY, Name, Section, each_once, runtime
 from clip4vla.config.data import Dataset
+from clip4vla.config.families import FamilyModel, family_in, family_settings
 from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, command_line, merge, read_yaml
@@ -114,18 +115,23 @@ def validated(model: type[S], value: object, documents: list[Document], at: KeyP
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = [_one_line(model, item, documents, at) for item in error.errors()]
+        lines = [_one_line(model, value, item, documents, at) for item in error.errors()]
         raise UserError("\n".join(lines)) from None
 
 
 def _one_line(
-    model: type[Section], error: ErrorDetails, documents: list[Document], at: KeyPath
+    model: type[Section],
+    value: object,
+    error: ErrorDetails,
+    documents: list[Document],
+    at: KeyPath,
 ) -> str:
     key = (*at, *error["loc"], *([error["ctx"]["key"]] if error["type"] == AT_KEY else []))
     named = ".".join(str(part) for part in key)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = "unknown key" + _near(model, error["loc"])
+        fields = section_fields(model, error["loc"][:-1], value)
+        message = "unknown key" + did_you_mean(str(error["loc"][-1]), fields)
     elif error["type"] == "missing":
         message = "missing"
     elif error["type"] not in ("value_error", AT_KEY):
@@ -142,17 +148,14 @@ def place_in(documents: list[Document], key: KeyPath) -> str | None:
     return holder.place(key) if holder else None
 
 
-def _near(model: type[Section], loc: KeyPath) -> str:
-    """Return `; did you mean X?` for an unknown field, from the fields of its section."""
-    fields = section_fields(model, loc[:-1])
-    return did_you_mean(str(loc[-1]), fields)
-
-
-def section_fields(model: type[Section], loc: KeyPath) -> list[str]:
-    """Return the names of the fields of the section at `loc`."""
+def section_fields(model: type[Section], loc: KeyPath, value: object) -> list[str]:
+    """Return the names of the fields of the section at `loc` of a value, which names its family."""
     for part in loc:
+        value = value.get(part) if isinstance(value, dict) else None
         if part in model.model_fields:
             model = section_in(model.model_fields[part].annotation) or model
+        if model is FamilyModel:
+            model = family_settings(family_in(value)).model
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -12,7 +12,7 @@ from math import inf
 from typing import Literal, get_args
 
 from clip4vla.common.errors import did_you_mean
-from clip4vla.config.sections import JOINT_FUSIONS, MIXING_FUSIONS, Fusion, Modality, Task
+from clip4vla.config.sections import Modality, TaskName
 
 Unit = Literal["percent", "points", "rank", "difference", "cost"]  # points: a score times 100
 # Where a metric is shown; each place also shows the metrics of the places above it.
@@ -52,7 +52,7 @@ _ACCURACY = "accuracy in percent, mean over folds or splits"
 _HELPED = "helped and hurt: queries that a clip's own audio improves and worsens, in percent"
 _GAIN = "gain: mean improvement of a query by a clip's own audio"
 
-METRICS: dict[Task, tuple[Metric, ...]] = {
+METRICS: dict[TaskName, tuple[Metric, ...]] = {
     "retrieval": (
         Metric("R1", "R@1", "percent", _RECALL, shown=MAIN),
         Metric("R5", "R@5", "percent", _RECALL, shown=PAGES),
@@ -72,7 +72,7 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
     ),
     "classification": (Metric("accuracy", "accuracy", "percent", _ACCURACY, shown=MAIN),),
 }
-SCORES: dict[Task, Metric] = {  # of one query, as predictions.parquet has them
+SCORES: dict[TaskName, Metric] = {  # of one query, as predictions.parquet has them
     "retrieval": Metric("rank", "rank", "rank", low=1.0, high=inf, lower_is_better=True),
     "captioning": Metric("CIDEr", "CIDEr", "points", high=inf),
     "classification": Metric("right", "right", "points", high=1.0),
@@ -142,13 +142,13 @@ def own_name(metric: str, modalities: Sequence[Modality]) -> str:
     return re.sub(r"(^|/)[av]2t_", rf"\g<1>{backward}_", metric)
 
 
-def main_metric(task: Task, modalities: Sequence[Modality]) -> str:
+def main_metric(task: TaskName, modalities: Sequence[Modality]) -> str:
     """Return the name of the one number of an evaluation, which also selects an epoch."""
     name = next(metric.name for metric in METRICS[task] if metric.shown == MAIN)
     return f"{directions(modalities)[0]}_{name}" if task == "retrieval" else name
 
 
-def score_name(task: Task, modalities: Sequence[Modality]) -> str:
+def score_name(task: TaskName, modalities: Sequence[Modality]) -> str:
     """Return the name of a query's score, as its gains have it: t2v_rank, CIDEr or right."""
     name = SCORES[task].name
     return f"{directions(modalities)[0]}_{name}" if task == "retrieval" else name
@@ -158,21 +158,22 @@ def score_name(task: Task, modalities: Sequence[Modality]) -> str:
 def every_metric() -> tuple[str, ...]:
     """Return the metrics of all tasks, including those of audio-only retrieval."""
     both = get_args(Modality)
-    cases = [(task, both) for task in get_args(Task)] + [("retrieval", ("audio",))]
+    cases = [(task, both) for task in get_args(TaskName)] + [("retrieval", ("audio",))]
     return tuple(
         name
         for task, modalities in cases
-        for name in metric_names(task, modalities, "global_to_global", frames=True, varied=True)
+        for name in metric_names(task, modalities, pooled=True, frames=True, varied=True)
     )
 
 
 def metric_names(
-    task: Task, modalities: Sequence[Modality], fusion: Fusion, frames: bool, varied: bool
+    task: TaskName, modalities: Sequence[Modality], pooled: bool, frames: bool, varied: bool
 ) -> list[str]:
     """Return every metric of an evaluation, or of a variant of it.
 
-    frames: whether the variant has them; varied: whether the evaluation has variants, and with them
-    the gain from a clip's own audio. Extras have their rule before a slash (docs/evaluation.md).
+    pooled: whether each modality has a vector of its own; frames: whether the variant has them;
+    varied: whether the evaluation has variants, and with them the gain from a clip's own audio.
+    Extras have their rule before a slash (docs/evaluation.md).
     """
     names = [metric.name for metric in METRICS[task]]
     score = score_name(task, modalities)
@@ -184,7 +185,6 @@ def metric_names(
     forward, backward = directions(modalities)
     plain = [f"{way}_{rank}" for way in (forward, backward) for rank in names]
     extras = [f"{rule}/{name}" for rule in ("released", "dual_softmax") for name in plain]
-    pooled = fusion not in JOINT_FUSIONS or fusion in MIXING_FUSIONS
     if pooled and len(modalities) == 2 and frames:
         extras += [f"reranked/{forward}_{rank}" for rank in names]
     return plain + extras + gains

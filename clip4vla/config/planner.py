@@ -17,7 +17,6 @@ from clip4vla.config.metrics import metric_names, own_name
 from clip4vla.config.plan import Cell, Plan
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import sources_of
-from clip4vla.config.sections import GATES
 from clip4vla.config.table import Row, Table, read_table, tables_in
 from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import Document, KeyPath
@@ -123,7 +122,7 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
         metric_names,
         task=recipe.task,
         modalities=recipe.modalities,
-        fusion=recipe.model.fusion,
+        pooled=recipe.model.pooled,
         frames=variant.frames,
     )
     known = names(varied=varied)
@@ -197,9 +196,9 @@ def _variants(plan: Plan, recipes: Recipes, layers: Layers, fold: int | None) ->
             others = replace(layers, table=other, document=other_document, index=index)
             if recipes.of(others, fold) != recipe:
                 continue
-            gated = recipe.model.fusion in GATES
             try:
-                row.variant.check(recipe.modalities, recipe.model.type_token, gated, recipe.task)
+                row.variant.check(recipe.modalities, recipe.task)
+                recipe.model.check_variant(row.variant)
             except ValueError as error:
                 place = other_document.place(("rows", index, "variant"))
                 message = f"table {other.table}, row {row.row}: {error}"

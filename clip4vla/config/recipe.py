@@ -5,26 +5,20 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from clip4vla.config.base import Section
-from clip4vla.config.data import IMAGE_SIZE, AudioPolicy, Cache
+from clip4vla.config.data import AudioPolicy, Cache
+from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.run import first_scored_epoch
 from clip4vla.config.sections import (
-    GATES,
-    JOINT_FUSIONS,
     Decoding,
     Freeze,
     Inputs,
     Masking,
     Modality,
-    Model,
     Objective,
     Optimiser,
     Selection,
-    Task,
-    TypeToken,
+    TaskName,
 )
-from clip4vla.config.type_tokens import can_follow
-
-JOINT_POSITIONS = {"clip": 77, "bert": 512}  # clip: CLIP's text positions
 
 
 class PretrainSource(Section):
@@ -54,7 +48,7 @@ class PretrainRecipe(Section):
     )
     seed: int = Field(0, description="of weights, order and masks")
     sources: list[PretrainSource] = Field([], description="mixed in equal parts")
-    type_token: TypeToken | None = Field(
+    type_token: Literal["none", "single", "both", "background"] | None = Field(
         None,
         description="audio type token of pre-training; null: model.type_token. The paper uses one "
         "token per source (single), and `both` afterwards",
@@ -144,7 +138,7 @@ class FinetuneRecipe(Section):
                 raise ValueError(f"objective.{name} is for pre-training. Fix: remove it")
         return self
 
-    def check_task(self, task: Task) -> None:
+    def check_task(self, task: TaskName) -> None:
         """Refuse settings that have no effect for the task."""
         for name in ("temperature", "multi_positive"):
             default = Objective.model_fields[name].default
@@ -169,7 +163,7 @@ class FinetuneRecipe(Section):
 class Recipe(Section):
     """All settings that decide a row's number on one dataset, except the seed."""
 
-    task: Task = Field("retrieval", description="task of the row on its dataset")
+    task: TaskName = Field("retrieval", description="task of the row on its dataset")
     modalities: list[Modality] = Field(
         ["vision", "audio"], min_length=1, description="modalities that represent a clip"
     )
@@ -197,7 +191,7 @@ class Recipe(Section):
         description="mean over frames in the search for donors; plain: over max_frames, with empty "
         "frames if a clip has fewer (released)",
     )
-    model: Model = Model()
+    model: AnyModel = default_model()
     inputs: Inputs = Inputs()
     cache: Cache = Cache()
     pretrain: PretrainRecipe | None = None
@@ -226,16 +220,8 @@ class Recipe(Section):
             )
         if self.finetune is not None:
             self.finetune.check_task(self.task)
-        self._check_fusion()
-        self._check_type_tokens()
-        tokens = self.inputs.max_words + self.inputs.max_frames + self.inputs.max_segments
-        positions = JOINT_POSITIONS[self.model.joint]
-        joins = self.task == "captioning" or self.model.fusion in JOINT_FUSIONS
-        if joins and tokens > positions:
-            raise ValueError(
-                f"inputs: max_words + max_frames + max_segments = {tokens}, but the joint encoder "
-                f"has {positions} positions. Fix: lower one of them"
-            )
+        self.model.check(self)
+        self._check_prefixes()
         if self.task != "captioning":
             for name, is_set in (
                 ("decoding", self.decoding != Decoding()),
@@ -246,47 +232,17 @@ class Recipe(Section):
         mel = self.cache.log_mel
         if mel.f_max > mel.sample_rate / 2:
             raise ValueError("cache.log_mel.f_max is above half the sample rate. Fix: lower it")
-        if mel.n_mels != IMAGE_SIZE:
-            size = f"{IMAGE_SIZE} x {IMAGE_SIZE}"
-            raise ValueError(
-                f"cache.log_mel.n_mels must be {IMAGE_SIZE}: a segment is a {size} image. Fix: "
-                "remove it"
-            )
         return self
 
-    def _check_type_tokens(self) -> None:
-        """Check that pre-training distinguishes [VB] and [NB] and that fine-tuning can follow."""
-        if self.pretrain is None or not self.pretrain.read_sources:
-            return
-        after = self.model.type_token
-        before = self.pretrain.type_token or after
-        if not can_follow(before, after):
-            raise ValueError(
-                f"pretrain.type_token: {before} trains other tensors than model.type_token: "
-                f"{after} reads. Fix: make them equal, or single and then both"
-            )
-        shares = {source.nonverbal_share for source in self.pretrain.sources}
-        if before == "both" and len(shares) > 1:
-            raise ValueError(
-                "pretrain.type_token: both gives every clip [VB] and [NB] alike, so the sources' "
-                "nonverbal_share would not be read. Fix: set pretrain.type_token: single, or "
-                "give all sources the same nonverbal_share"
-            )
-
-    def _check_fusion(self) -> None:
-        """Check that a fusion has its task, its training and its modalities."""
-        fusion = self.model.fusion
-        if fusion == "global_to_global":
-            return
-        if self.task != "retrieval":
-            raise ValueError(f"model.fusion: {fusion} is for task: retrieval. Fix: remove it")
-        if self.finetune is None:
-            raise ValueError(f"model.fusion: {fusion} has weights to train. Fix: add `finetune`")
-        if fusion in GATES and len(self.modalities) < 2:
-            raise ValueError(f"model.fusion: {fusion} weighs vision against audio. Fix: name both")
-        if fusion == "temporal" and self.modalities != ["vision"]:
-            raise ValueError(
-                "model.fusion: temporal reads only frames. Fix: set modalities: [vision]"
-            )
-        if fusion == "temporal" and self.model.joint != "clip":
-            raise ValueError("model.fusion: temporal has CLIP's blocks. Fix: remove model.joint")
+    def _check_prefixes(self) -> None:
+        """Check that frozen parameters are some of the model's."""
+        pretrain, second = self.pretrain, self.pretrain and self.pretrain.second_stage
+        stages = {"pretrain": pretrain, "pretrain.second_stage": second, "finetune": self.finetune}
+        for name, stage in stages.items():
+            for prefix in stage.freeze.prefixes if stage else ():
+                first = prefix.split(".")[0]
+                if not first or not any(part.startswith(first) for part in self.model.PARTS):
+                    raise ValueError(
+                        f"{name}.freeze.prefixes: no parameter name begins with {prefix!r}. "
+                        f"Fix: begin with {', '.join(self.model.PARTS)}"
+                    )

@@ -4,8 +4,8 @@ from typing import Any
 
 from clip4vla.config.base import Section, extra_of
 from clip4vla.config.data import Dataset, Expected
+from clip4vla.config.families import DEFAULT, FAMILIES, family_settings
 from clip4vla.config.load import Config, Weights, section_in
-from clip4vla.config.presets import PRESETS, SCRIPTS, TASKS
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Column, Row, Table
 
@@ -25,12 +25,6 @@ of a dataset, which decide the clips that pre-training leaves out.
 """
 
 
-SCRIPT_NOTE = """* retrieval through a joint encoder: 10 epochs (AudioCaps 15), lr 1e-7, batches of
-  128 (`global_to_local`), 64 (`tight`) or 32 (`local_to_local`; AudioCaps 64); on MSR-VTT
-  `global_to_local` has the `bert` style of joint encoder
-* pre-training with `trainable: all`: `pretrain.objective.second_stage: released`"""
-
-
 def markdown() -> str:
     """Return docs/config.md."""
     parts = [INTRO]
@@ -47,16 +41,27 @@ def markdown() -> str:
         "base that the table `extends`, `base`, `datasets.NAME`, `presets.PRESET.NAME`, `set`.\n"
     )
     parts += _rows(Recipe, "")
-    parts.append("\n## Presets\n\n`ours` is the defaults above. The others change:\n")
-    for name, patch in PRESETS.items():
-        parts += [f"* `{name}`: `{key}: {_text(value)}`" for key, value in patch.items()]
-    parts.append(
-        "\n`released_half` starts from `released`. `released` also sets, by task and reader:\n"
-    )
-    parts += [f"* {task}: {_listed(patch)}" for task, patch in TASKS.items()]
-    parts += [f"* {task}, {reader}: {_listed(patch)}" for (task, reader), patch in SCRIPTS.items()]
-    parts.append(SCRIPT_NOTE)
+    for family in FAMILIES:
+        parts += _family(family)
     return "\n".join(parts) + "\n"
+
+
+def _family(family: str) -> list[str]:
+    """Return the `model` section of a family, unless the recipe shows it, and its presets."""
+    settings, title, lines = family_settings(family), "## Presets", []
+    if family != DEFAULT:
+        lines = ["", *_section(f"`model` with `family: {family}`", settings.model, "model.")]
+        title = f"## Presets of `{family}`"
+    lines.append(f"\n{title}\n\n`ours` is the defaults above. The others change:\n")
+    for name, patch in settings.presets.items():
+        lines += [f"* `{name}`: `{key}: {_text(value)}`" for key, value in patch.items()]
+    if settings.scripts:
+        lines.append(
+            "\n`released_half` starts from `released`. `released` also sets, by task and reader:\n"
+        )
+    for title, values in settings.scripts.items():
+        lines.append(f"* {title}: {values if isinstance(values, str) else _listed(values)}")
+    return lines
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -89,7 +94,7 @@ def _fields(
     for name, field in section.model_fields.items():
         value = getattr(own, name) if own else field.default
         key = prefix + (field.alias or name)
-        inner = section_in(field.annotation)
+        inner = type(value) if isinstance(value, Section) else section_in(field.annotation)
         if inner and not _is_collection(field.annotation):
             if value is None:
                 kind = " science |" if kinds else ""

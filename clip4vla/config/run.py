@@ -12,17 +12,17 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import canonical_json, read_json, sha256_of
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache, Neighbours
+from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.sections import (
     Decoding,
     Freeze,
     Inputs,
     Masking,
     Modality,
-    Model,
     Objective,
     Optimiser,
     Selection,
-    Task,
+    TaskName,
     added,
 )
 from clip4vla.config.variant import Variant
@@ -56,7 +56,7 @@ class Pretrain(Section):
     seed: int = 0
     sources: list[Source] = Field(min_length=1, description="mixed in equal parts")
     cache: Cache = Cache()
-    model: Model = Model()
+    model: AnyModel = default_model()
     inputs: Inputs = Inputs()
     masking: Masking = Masking()
     objective: Objective = Objective()
@@ -82,7 +82,7 @@ class Substitute(Section):
     )
     mean: Literal["masked", "plain"] = added("masked", "of frames; plain: padding counts too")
     cache: Cache = Cache()
-    model: Model = Model()
+    model: AnyModel = default_model()
     inputs: Inputs = Inputs()
 
 
@@ -93,7 +93,7 @@ class Finetune(Section):
     code_version: int = CODE_VERSION
     seed: int = 0
     start: str | None = Field(description="run key, `weights:NAME`, or null for CLIP itself")
-    task: Task
+    task: TaskName
     modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
     train: Source
     val: Source | None = Field(description="clips to select on; null where the split has none")
@@ -103,7 +103,7 @@ class Finetune(Section):
     test_missing_audio: AudioPolicy | None = added(None, "silent clips of `test`")
     substitution: str | None = Field(None, description="run key of the substitution, if used")
     cache: Cache = Cache()
-    model: Model = Model()
+    model: AnyModel = default_model()
     inputs: Inputs = Inputs()
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
@@ -128,7 +128,7 @@ class Finetune(Section):
         return None if self.val is None else (self.val, self.missing_audio)
 
 
-def first_scored_epoch(task: Task, selection: Selection) -> int:
+def first_scored_epoch(task: TaskName, selection: Selection) -> int:
     """Return the first epoch, counted from 1, that may be selected.
 
     The released code scores captions on the test split from the third epoch on (facts 8.2:
@@ -143,14 +143,14 @@ class Evaluate(Section):
     stage: Literal["evaluate"] = "evaluate"
     code_version: int = CODE_VERSION
     start: str | None = Field(description="run key, `weights:NAME`, or null for CLIP itself")
-    task: Task
+    task: TaskName
     modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
     test: Source
     missing_audio: AudioPolicy = Field("substitute", description="silent test clips")
     substitution: str | None = None
     text_substitution: str | None = added(None, "run key of the one that released_links needs")
     cache: Cache = Cache()
-    model: Model = Model()
+    model: AnyModel = default_model()
     inputs: Inputs = Inputs()
     scale: float = Field(100.0, gt=0)
     decoding: Decoding = added(Decoding(), "captioning")

@@ -3,84 +3,19 @@
 Together with `clip4vla.config.run` they are the scientific config of a run.
 """
 
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from clip4vla.common.errors import did_you_mean
-from clip4vla.config.base import Section, refuse_unread, runtime
-from clip4vla.config.families import FAMILIES
+from clip4vla.config.base import Section, added, refuse_unread, runtime
 
 Modality = Literal["audio", "vision"]
-Task = Literal["retrieval", "captioning", "classification"]
-GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
-MixingFusion = Literal["global_to_local", "temporal"]
-JointFusion = Literal[MixingFusion, "tight", "local_to_local"]
-Fusion = Literal["global_to_global", JointFusion, GateKind]
-JointStyle = Literal["clip", "bert"]
+TaskName = Literal["retrieval", "captioning", "classification"]
 Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
 Stopping = Literal["frozen", "released"]
 Positions = Literal["fixed", "sliding"]
-TypeToken = Literal["none", "single", "both", "background"]
-GATES: tuple[GateKind, ...] = get_args(GateKind)
-JOINT_FUSIONS = get_args(JointFusion)
-# A clip passes the joint encoder before it is pooled.
-MIXING_FUSIONS: tuple[MixingFusion, ...] = get_args(MixingFusion)
-PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "fusion", "gate", "probe")
 FIXED_SCALE = 100.0
-
-
-def added(default: Any, description: str = "") -> Any:
-    """Return a field that was added later: run keys leave out its default, the old behaviour."""
-    extra = {"neutral": default}
-    return Field(default, description=description, json_schema_extra=extra)
-
-
-class Model(Section):
-    """Towers, type token and fusion (paper, Method; facts 3, 4, 7)."""
-
-    architecture: str = Field("ViT-B-32", description="an open_clip name, or a file of ours: tiny")
-    weights: str | None = Field(
-        "openai", description="name in the config's `weights`; null: random (demo and tests)"
-    )
-    audio_init: Literal["vision", "scratch"] = Field(
-        "vision", description="initial weights of the audio tower: the vision tower's, or random"
-    )
-    type_token: TypeToken = Field(
-        "single",
-        description="none; one token mixed by nonverbal_share; [VB] and [NB] both (D8); or one "
-        "token for all clips, as early released files have (background, facts 3.2)",
-    )
-    extra_position: Literal["scaled", "released"] = Field(
-        "scaled", description="initial size of the type token's position: width^-0.5, or N(0,1)"
-    )
-    joint_layers: int = Field(4, ge=1, description="layers of the joint encoder")
-    joint: JointStyle = added(
-        "clip", "joint encoder: initialised from the text tower; or in BERT's style, randomly"
-    )
-    fusion: Fusion = added(
-        "global_to_global",
-        "retrieval: mean of pooled vectors; joint encoder over the clip (global_to_local), with "
-        "the end token (tight), with every token (local_to_local); a gate (feat2..., query2...); "
-        "or, for vision only, CLIP4Clip's transformer over frames (temporal)",
-    )
-    activation: Activation = added(
-        "quick_gelu", "activation of the CLIP weights: OpenAI, DFN, MetaCLIP quick_gelu; LAION gelu"
-    )
-
-    family: str = added("clip4vla", "the model family: a folder under clip4vla/models/")
-
-    @field_validator("family")
-    @classmethod
-    def _is_known(cls, family: str) -> str:
-        if family not in FAMILIES:
-            raise ValueError(f"{family!r} is no model family{did_you_mean(family, FAMILIES)}")
-        return family
-
-    def towers(self) -> "Model":
-        """Return the model without the parts for retrieval, which earlier stages do not read."""
-        return self.model_copy(update={"joint": "clip", "fusion": "global_to_global"})
 
 
 class Inputs(Section):
@@ -191,17 +126,6 @@ class Freeze(Section):
     prefixes: list[str] = Field(
         [], description="beginnings of parameter names, such as audio. or text.token_embedding"
     )
-
-    @field_validator("prefixes")
-    @classmethod
-    def _begin_with_a_part(cls, prefixes: list[str]) -> list[str]:
-        for prefix in prefixes:
-            first = prefix.split(".")[0]
-            if not first or not any(part.startswith(first) for part in PARTS):
-                raise ValueError(
-                    f"no parameter name begins with {prefix!r}. Fix: begin with {', '.join(PARTS)}"
-                )
-        return prefixes
 
 
 class Optimiser(Section):

@@ -1,43 +1,26 @@
 """Settings in a weights file, from which its model and inputs can be rebuilt."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import Cache
+from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.run import Finetune, Pretrain, sources_of
-from clip4vla.config.sections import GATES, JOINT_FUSIONS, Inputs, Modality, Model, Task
-
-Head = Literal["captioning", "classification", "fusion", "gate"] | None
+from clip4vla.config.sections import Inputs, Modality, TaskName
 
 
 class Settings(Section):
     """Settings of a weights file: its model, and how clips become its inputs."""
 
-    model: Model = Model()
+    model: AnyModel = default_model()
     inputs: Inputs = Inputs()
     cache: Cache = Field(Cache(), description="the audio front-end and the rate of frames")
-    task: Task | None = Field(None, description="null: only towers, as after pre-training")
+    task: TaskName | None = Field(None, description="null: only towers, as after pre-training")
     modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
     nonverbal_share: float | None = Field(
         0.5, ge=0, le=1, description="type token of its training; null: it had several"
     )
     classes: list[str] | None = Field(None, description="names of a probe's outputs, in order")
-
-    @property
-    def head(self) -> Head:
-        """Return the head of the model."""
-        return head_of(self.model, self.task)
-
-
-def head_of(model: Model, task: Task | None) -> Head:
-    """Return the head that a task adds; for retrieval it depends on the fusion (facts 7.1)."""
-    if task != "retrieval":
-        return task
-    if model.fusion in JOINT_FUSIONS:
-        return "fusion"
-    return "gate" if model.fusion in GATES else None
 
 
 def settings_of(run: Pretrain | Finetune, classes: list[str] | None = None) -> Settings:

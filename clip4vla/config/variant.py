@@ -7,7 +7,7 @@ from pydantic import Field
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy
-from clip4vla.config.sections import Task
+from clip4vla.config.sections import TaskName
 
 AudioControl = Literal["own", "silent", "shuffled", "swapped"]
 NO_AUDIO_POLICIES = ("none", "zeros")  # silent clips stay without audio
@@ -46,10 +46,8 @@ class Variant(Section):
         unscored = policy in NO_AUDIO_POLICIES and self.is_audio_only(modalities)
         return ("with_sound",) if policy == "filter" or unscored else ("all", "with_sound")
 
-    def check(
-        self, modalities: Sequence[str], type_token: str, gated: bool, task: Task = "retrieval"
-    ) -> None:
-        """Raise ValueError for an impossible variant. gated: whether the fusion is a gate."""
+    def check(self, modalities: Sequence[str], task: TaskName = "retrieval") -> None:
+        """Raise ValueError for an impossible variant."""
         if self.missing_audio == "released_links" and task == "classification":
             raise ValueError(
                 f"variant {self.name}: compares captions, and the clips of a classification have "
@@ -59,17 +57,10 @@ class Variant(Section):
             raise ValueError(
                 f"variant {self.name}: the row's modalities have no audio. Fix: remove it"
             )
-        if self.nonverbal_share is not None and type_token != "single":
-            raise ValueError(
-                f"variant {self.name}: nonverbal_share only has an effect with model.type_token: "
-                "single. Fix: remove it"
-            )
         if not self.frames and "vision" not in modalities:
             raise ValueError(
                 f"variant {self.name}: the row's modalities have no vision. Fix: remove `frames`"
             )
-        if not self.frames and gated:
-            raise ValueError(f"variant {self.name}: a gate needs frames. Fix: remove `frames`")
         if self.audio == "silent" and self.is_audio_only(modalities):
             raise ValueError(f"variant {self.name}: nothing is left to score. Fix: remove it")
 

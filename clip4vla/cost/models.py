@@ -10,7 +10,6 @@ import torch
 from clip4vla.common.files import canonical_json
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Substitute
 from clip4vla.config.sections import Modality
-from clip4vla.config.settings import head_of
 from clip4vla.cost.assumptions import CAPTION_WORDS, CLASSES
 from clip4vla.cost.batches import ClipSize, probe_batch_of, tokens, vectors
 from clip4vla.cost.counting import Counter
@@ -157,12 +156,11 @@ class Models:
     def _model(self, run: Run) -> ClipModel:
         """Return the model of a run on the meta device, in which all learns that can."""
         task = run.task if isinstance(run, (Finetune, Evaluate)) else None
-        head = head_of(run.model, task)
-        key = canonical_json([run.model.model_dump(), head, run.inputs.model_dump()])
+        key = canonical_json([run.model.model_dump(), task, run.inputs.model_dump()])
         if key not in self.built:
-            classes = CLASSES if head == "classification" else None
+            classes = CLASSES if task == "classification" else None
             with torch.device("meta"):
-                empty = family_of(run.model.family).empty(run.model, head, classes, run.inputs)
+                empty = family_of(run.model.family).empty(run.model, task, classes, run.inputs)
             model = empty.to("meta")
             self.built[key] = model, [x.requires_grad for x in model.parameters()]
         model, learns = self.built[key]

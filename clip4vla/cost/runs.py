@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from clip4vla.config.families import default_model
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Source, Substitute
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.cost.assumptions import (
     LOG_BATCH,
     LOG_FRAMES,
@@ -46,7 +47,7 @@ def v100_flops(models: Models) -> float:
         train=logged,
         val=None,
         selection="last",
-        model=Model(),
+        model=default_model(),
         inputs=Inputs(max_words=LOG_WORDS),
     )
     step = models.step(run, ClipSize(LOG_FRAMES, LOG_SEGMENTS), LOG_BATCH)

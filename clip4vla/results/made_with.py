@@ -54,7 +54,7 @@ def other_pretraining(row: str, pretraining: str) -> str:
 
 
 def _model(made: MadeWith) -> str:
-    return f"{made.architecture} ({made.activation})"
+    return f"{made.architecture} ({made.activation})" if made.activation else made.architecture
 
 
 def _weights(made: MadeWith) -> str:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
-from clip4vla.config.sections import Task
+from clip4vla.config.sections import TaskName
 from clip4vla.tracking.recorded import check_recorded, rerun
 
 Interval = tuple[float, float]
@@ -81,7 +81,7 @@ class MadeWith(Stated):
 
     reader: str = Field(description="of the dataset that was scored")
     architecture: str
-    activation: str
+    activation: str | None
     weights: str | None = Field(description="name of the initial ones in the config; null: random")
     weights_sha256: str | None
     published: str | None = Field(description="publisher of the file, by its sha256; null: unknown")
@@ -93,7 +93,7 @@ class Metrics(Stated):
     """Contents of metrics.json."""
 
     run_key: str
-    task: Task
+    task: TaskName
     dataset: str
     data_version: str
     manifest_sha256: str

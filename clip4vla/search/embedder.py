@@ -7,16 +7,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from clip4vla.common.device import autocast, pick_device
+from clip4vla.common.device import autocast, pick_device, to_device
 from clip4vla.common.errors import UserError
+from clip4vla.config.sections import Modality
 from clip4vla.inference.features import embed_texts
 from clip4vla.media.status import AudioStatus
 from clip4vla.models.common.pooling import pool
-from clip4vla.models.common.similarity import similarities
+from clip4vla.models.common.task import Batch
 from clip4vla.search.reading import Clip, grouped, pictures, sound, sounds
 from clip4vla.tracking.recorded import check_recorded
 
@@ -36,12 +37,12 @@ class Embedder(Checkpoint):
     """
 
     device: torch.device = field(default_factory=pick_device)
-    batch_size: int = BATCH  # frames or segments at once; changes memory and speed alone
+    batch_size: int = BATCH  # about so many frames or segments at once: memory and speed only
 
     @property
     def dim(self) -> int:
         """D, the length of every vector: 512 for ViT-B/32."""
-        return self.model.sizes.embed_dim
+        return self.model.dim
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of texts, float32 [N, D]. What exceeds `settings.inputs.max_words` is cut off.
@@ -106,30 +107,30 @@ class Embedder(Checkpoint):
                 "each for every clip"
             )
         has_audio = None if heard is None else heard.any(dim=1)
-        score, device = similarities, torch.device("cpu")
-        if self.model.gate is not None:
-            score, device = self.model.gate, self.device
+        weighed = isinstance(self.model.compare, nn.Module)
+        device = self.device if weighed else torch.device("cpu")
         assert words is not None
 
         def moved(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device)
 
         with torch.no_grad():
-            found = score(words.to(device), moved(seen), moved(heard), 1.0, moved(has_audio))
+            found = self.model.compare(
+                words.to(device), moved(seen), moved(heard), 1.0, moved(has_audio)
+            )
         name = "t_va" if len(found) == 3 else next(iter(found))
         return found[name].cpu().numpy()
 
     def share(self, nonverbal_share: float | None) -> float:
         """The type token to use. UserError where none is given and the checkpoint names none.
 
-        Only a `single` token is mixed; elsewhere a share that is given would not be heard.
+        Where no token is mixed, a share would have no effect.
         """
-        token = self.settings.model.type_token
-        if token != "single":
+        if not self.settings.model.mixes_type_tokens:
             if nonverbal_share is not None:
                 raise UserError(
-                    f"nonverbal_share: this checkpoint has model.type_token: {token}, which reads "
-                    "none. Fix: leave nonverbal_share out"
+                    "nonverbal_share: this checkpoint has no type token that is mixed. Fix: leave "
+                    "nonverbal_share out"
                 )
             return 0.5
         share = self.settings.nonverbal_share if nonverbal_share is None else nonverbal_share
@@ -147,22 +148,13 @@ class Embedder(Checkpoint):
         self, kind: Kind, groups: Iterable[list[Clip]], share: float | None
     ) -> Iterator[tuple[Clip, Tensor]]:
         """Each clip with its features, float32 [n, D], un-normalised, as the tower gives them."""
+        modality: Modality = "audio" if kind == "audio" else "vision"
         for group in groups:
-            images = _together([torch.from_numpy(clip.images) for clip in group])
-            parts = [self._tower(kind, part, share) for part in images.split(self.batch_size)]
-            sizes = [len(clip.images) for clip in group]
-            yield from zip(group, torch.cat(parts).split(sizes), strict=True)
-
-    def _tower(self, kind: Kind, images: Tensor, share: float | None) -> Tensor:
-        if not len(images):
-            return torch.zeros(0, self.dim)
-        images = images.to(self.device)
-        with autocast(self.device):
-            if kind == "video":
-                return self.model.vision(images).float().cpu()
-            assert share is not None, "of every sound"
-            shares = torch.full((len(images),), share, device=self.device)
-            return self.model.audio(images, shares).float().cpu()
+            batch = to_device(_batch(modality, group, share), self.device)
+            with autocast(self.device):
+                features, mask = self.model.encode_clips(batch, [modality])[modality]
+            for clip, row, own in zip(group, features.float().cpu(), mask.cpu(), strict=True):
+                yield clip, row[own]
 
     def _pooled(self, kind: Kind, clips: Iterable[Clip], share: float | None) -> np.ndarray:
         groups = grouped(clips, self.batch_size)
@@ -254,8 +246,23 @@ def _vectors(name: str, rows: np.ndarray, dim: int) -> Tensor:
     return tensor
 
 
-def _together(images: list[Tensor]) -> Tensor:
-    """Images [n_i, C_i, H, W] as one tensor; one channel is repeated where others have three."""
-    some = [x for x in images if len(x)] or images[:1]
-    channels = max(x.shape[1] for x in some)
-    return torch.cat([x.expand(-1, channels, -1, -1) for x in some])
+def _batch(modality: Modality, group: list[Clip], share: float | None) -> Batch:
+    """Return clips as a batch; see `clip4vla.loading.collate`.
+
+    One channel is repeated where other clips have three. share: of every sound.
+    """
+    counts = torch.tensor([len(clip.images) for clip in group])
+    longest = max(int(counts.max()), 1)
+    some = [clip.images for clip in group if len(clip.images)] or [group[0].images]
+    channels = max(images.shape[1] for images in some)
+    shape = len(group), longest, channels, *some[0].shape[2:]
+    images = torch.zeros(shape, dtype=torch.from_numpy(some[0]).dtype)  # [B, n, C, H, W]
+    for row, clip, count in zip(images, group, counts, strict=True):
+        if count:
+            row[:count] = torch.from_numpy(clip.images)
+    mask = torch.arange(longest) < counts[:, None]
+    batch: Batch = {"frame_mask": mask, "audio_mask": mask}
+    batch["frames" if modality == "vision" else "audio"] = images
+    if share is not None:
+        batch["nonverbal_share"] = torch.full((len(group),), share)
+    return batch

@@ -22,10 +22,9 @@ SET_EXAMPLE = 'pass an object such as {"model.type_token": "both"}'
 
 def inspect(path: Path) -> dict[str, Any]:
     """Describe the kind and contents of a file of weights; see `show` for the same as text."""
-    from clip4vla.models.clip4vla.deduce import architecture_of
-    from clip4vla.models.clip4vla.importers import kind_of, to_our_names
-    from clip4vla.models.clip4vla.pretrained import doubt, known_openai
+    from clip4vla.checkpoints.convert import family_of_file
     from clip4vla.models.common.archives import ARCHIVE, read_weight_file
+    from clip4vla.models.common.published import doubt, known_openai
     from clip4vla.models.common.tensor_files import read_metadata
 
     file = read_weight_file(path)
@@ -43,9 +42,10 @@ def inspect(path: Path) -> dict[str, Any]:
     }
     tensors, notes = file.tensors, []
     try:
-        report["kind"] = kind_of(path, tensors)
-        tensors = to_our_names(path, report["kind"], tensors)
-        report["architecture"] = architecture_of(path, tensors)
+        family = family_of_file(path, tensors)
+        report["kind"] = family.kind_of(tensors) or "ours"
+        tensors = family.renamed(path, report["kind"], tensors)
+        report["architecture"] = family.architecture_of(path, tensors)
     except UserError as error:
         notes.append(str(error))
     if report.get("kind") == "ours":
@@ -106,8 +106,8 @@ def import_(
     """
     from clip4vla.checkpoints.checkpoint import write_checkpoint
     from clip4vla.checkpoints.convert import convert
-    from clip4vla.models.clip4vla.pretrained import doubt
     from clip4vla.models.common.archives import ARCHIVE
+    from clip4vla.models.common.published import doubt
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: not a .safetensors file. Fix: change the suffix of the output")
@@ -153,8 +153,8 @@ def export(
     and when files in the folder would be lost that are not from an earlier export.
     """
     from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
-    from clip4vla.models.clip4vla.importers import to_released_names
     from clip4vla.models.common.tensor_files import save_torch
+    from clip4vla.models.family import family_of
     from clip4vla.results.metrics_file import read_metrics
     from clip4vla.stages.model_card import model_card
 
@@ -169,7 +169,8 @@ def export(
     write_json(config, checkpoint.metadata)  # first, since it marks the folder as an export
     if names == "released":
         tensors = {k: v.detach() for k, v in checkpoint.model.named_parameters()}
-        save_torch(weights, to_released_names(tensors))
+        family = family_of(checkpoint.settings.model.family)
+        save_torch(weights, family.released_names(tensors))
     else:
         written = set(type(checkpoint.settings).model_fields) | {"format"}
         origin = {k: v for k, v in checkpoint.metadata.items() if k not in written}
@@ -202,7 +203,7 @@ def _check_free(files: list[Path], source: Path) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    from clip4vla.checkpoints.checkpoint import read_settings
+    from clip4vla.models.common.metadata import read_settings
 
     config, card = folder / "config.json", folder / "README.md"
     try:

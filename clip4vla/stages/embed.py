@@ -92,10 +92,9 @@ def embed_media(
     files = media_files(sources)
     embedder = load(checkpoint, device, batch_size)
     share = embedder.share(options.nonverbal_share) if kind == "audio" else None
-    if embedder.model.fusion is not None or embedder.model.gate is not None:
+    if part := embedder.settings.model.not_in_vectors(embedder.settings.task):
         log.info(
-            f"{checkpoint}: trained with fusion {embedder.settings.model.fusion}; these are the "
-            "vectors of its towers, before the fusion"
+            f"{checkpoint}: trained with {part}; these are the vectors of its towers, before it"
         )
 
     def rows(part: Sequence[Path]) -> list[dict]:

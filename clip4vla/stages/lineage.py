@@ -19,7 +19,7 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
     `weights`, if any. For a trained model, the train.json of its first training has it. Raises
     UserError when the train.json of a training is missing, damaged, changed or another run's.
     """
-    from clip4vla.models.clip4vla.pretrained import published_as
+    from clip4vla.models.common.published import published_as
 
     keys = _trainings(plan, run)
     trainings = {key: _training(plan, key) for key in keys}
@@ -28,8 +28,7 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
     sha256 = trainings[keys[0]].first_weights if keys else first_weights
     return {
         "reader": plan.dataset_of(run.test.dataset)[1].reader,
-        "architecture": run.model.architecture,
-        "activation": run.model.activation,
+        **run.model.described(),
         "weights": name,
         "weights_sha256": sha256 if name else None,
         "published": published_as(sha256, plan.config.weights[name]) if name and sha256 else None,

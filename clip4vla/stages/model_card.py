@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from clip4vla.config.data import IMAGE_SIZE, LogMel, policy_text
+from clip4vla.config.families import model_in
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.tokens import PAD
 from clip4vla.results.metrics_file import Metrics
@@ -40,17 +41,16 @@ def model_card(
 
     names: `ours` or `released`; scores: metrics of evaluations of these weights.
     """
-    model, inputs = metadata["model"], metadata["inputs"]
+    model, inputs = model_in(metadata), metadata["inputs"]
     frames = metadata["cache"]["frames"]
     stated = {"license": licence} if licence else {}
     tags = ["clip", "audio", "video", "text-video-retrieval"]
     front = yaml.safe_dump({**stated, "library_name": "clip4vla", "tags": tags}, sort_keys=False)
     facts = {
         "file": f"`{file}`, sha256 `{sha256}`",
-        "architecture": f"{model['architecture']}, {model['activation']}",
+        "architecture": ", ".join(filter(None, model.described().values())),
         "parameters": f"{parameters:,}",
-        "type token": _type_token(metadata),
-        "task": _task(metadata),
+        **model.card(metadata),
         "modalities": ", ".join(metadata["modalities"]),
         "classes": ", ".join(metadata["classes"]) if metadata["classes"] else None,
         "run": _run(metadata),
@@ -61,10 +61,9 @@ def model_card(
             "---",
             f"{front}---",
             "",
-            "# CLIP4VLA: CLIP with an audio tower",
+            f"# {model.TITLE}",
             "",
-            "Weights of *Accommodating Audio Modality in CLIP for Multimodal Processing* (AAAI "
-            "2023) in the reproduction by this package: text, frames and sound in one space.",
+            model.ABOUT,
             "",
             *(f"* {name}: {markdown(one_line(value))}" for name, value in facts.items() if value),
             "",
@@ -128,21 +127,6 @@ def _standardised(inputs: Inputs) -> str:
             return "standardised by the mean and deviation of the whole clip, by channel"
         case "fixed":
             return f"less {inputs.log_mel_mean:g} and divided by {inputs.log_mel_std:g}"
-
-
-def _type_token(metadata: dict[str, Any]) -> str:
-    kind, share = metadata["model"]["type_token"], metadata["nonverbal_share"]
-    if kind != "single":
-        before = metadata.get("start_type_token")
-        return kind + (f" ({before} in pre-training)" if before else "")
-    return "single, " + ("[VB] or [NB] by source" if share is None else f"{share:g} of [NB]")
-
-
-def _task(metadata: dict[str, Any]) -> str:
-    task, model = metadata["task"], metadata["model"]
-    if task == "retrieval":
-        return f"retrieval, {model['fusion']}"
-    return task or "none: towers alone"
 
 
 def _run(metadata: dict[str, Any]) -> str | None:

@@ -9,7 +9,6 @@ from clip4vla.config.planner import make_plan
 from clip4vla.config.table import NO_PAPER, tables_in
 from clip4vla.config.yaml import read_yaml
 from clip4vla.datasets.splits import unknown_splits
-from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.results.paper import Published, read_paper
 
 PRINTED = tuple(f"table{number}" for number in range(1, 7))  # the paper's own
@@ -30,15 +29,15 @@ def checked_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> 
 
 
 def _unknown_architectures(plan: Plan) -> list[str]:
-    """Return a line for each architecture that is no plain CLIP, except hf-hub:… and the like."""
-    lines = []
-    for names, where in plan.places.items():
-        if len(names) == 1 and ":" not in names[0]:
-            try:
-                resolve(names[0])
-            except UserError as error:
-                lines.append(f"{where}: {str(error).removeprefix('model.architecture: ')}")
-    return lines
+    """Return a line for each architecture that its family does not know."""
+    lines: dict[str, None] = {}
+    for model in {run.model for run in plan.runs.values()}:
+        where = plan.places.get((model.architecture,))
+        try:
+            model.check_architecture()
+        except UserError as error:
+            lines[f"{where}: {str(error).removeprefix('model.architecture: ')}"] = None
+    return sorted(lines)
 
 
 def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:

@@ -221,7 +221,7 @@ def _manifests(run: Run) -> dict[tuple[str, str], Path]:
 
 def _weights(plan: Plan, run: Run) -> dict[str, Path]:
     """Return the named weights that a run reads, after checking their sha256 in the config."""
-    from clip4vla.models.clip4vla.pretrained import doubt
+    from clip4vla.models.common.published import doubt
 
     name = plan.weights_of(run)
     if name is None:
@@ -240,12 +240,12 @@ def _weights(plan: Plan, run: Run) -> dict[str, Path]:
 
 def _weight_file(plan: Plan, name: str, run: Run) -> Path:
     """Return the file of named weights; an open_clip tag is downloaded first if needed."""
-    from clip4vla.models.clip4vla import pretrained
+    from clip4vla.models.common.published import tag_file
 
     item = plan.config.weights[name]
     if item.open_clip is not None:
         _check_tag(name, item.open_clip, run)
-        return pretrained.tag_file(f"weights.{name}.open_clip", item.open_clip)
+        return tag_file(f"weights.{name}.open_clip", item.open_clip)
     assert item.path is not None, "a config names a file or a tag"
     if not item.path.is_file():
         raise UserError(f"{item.path}: weights {name} are missing. Fix: put the file there")
@@ -266,15 +266,15 @@ def unfit_tags(plan: Plan) -> list[str]:
 
 
 def _check_tag(name: str, tagged: str, run: Run) -> None:
-    from clip4vla.models.clip4vla.pretrained import check_tag
+    from clip4vla.models.family import family_of
 
     where = f"weights.{name}.open_clip"
     if run.start is not None:
         raise UserError(
-            f"{where}: {tagged} is CLIP alone, but `from` needs a whole CLIP4VLA. Fix: name it in "
+            f"{where}: {tagged} is CLIP alone, but `from` needs a whole model. Fix: name it in "
             "model.weights instead"
         )
-    check_tag(where, tagged, run.model)
+    family_of(run.model.family).check_tag(where, tagged, run.model)
 
 
 def _start(plan: Plan, run: Run) -> Path | None:

@@ -316,7 +316,4 @@ def _labels(run: Pretrain | Finetune, before: dict) -> dict:
         labels["half_weights"] = half
     if run.optimiser.ema is not None:
         labels["ema"] = run.optimiser.ema
-    token = before.get("start_type_token", (before.get("model") or {}).get("type_token"))
-    if token not in (None, run.model.type_token):
-        labels["start_type_token"] = token
-    return labels
+    return labels | run.model.labels(before)

@@ -10,9 +10,10 @@ import clip4vla
 from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from clip4vla.common.errors import UserError
 from clip4vla.config.data import Cache
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.config.settings import Settings
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.common.tensor_files import save_model
 
 TINY = {"architecture": "tiny", "weights": None}
@@ -38,7 +39,9 @@ def settings_for(kind):
 
 def build(settings, seed=5):
     classes = len(settings.classes) if settings.classes else None
-    return build_model(settings.model, {}, settings.head, classes, seed, settings.inputs)
+    return build_model(
+        settings.model, {}, settings.model.head(settings.task), classes, seed, settings.inputs
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

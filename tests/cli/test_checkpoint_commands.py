@@ -14,11 +14,11 @@ from clip4vla.cli.main import main
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.planner import make_plan
-from clip4vla.config.sections import Model
 from clip4vla.config.settings import Settings
-from clip4vla.models.clip4vla import pretrained
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.importers import to_released_names
+from clip4vla.models.clip4vla.settings import Model
+from clip4vla.models.common import published
 from clip4vla.stages import runs
 from clip4vla.stages.checkpoints import inspect
 
@@ -81,7 +81,7 @@ def test_inspect_knows_openais_files_and_looks_into_strange_ones(tmp_path, monke
     path = tmp_path / "x.pt"
     clip_alone(path)
     known = {sha256_of_file(path): ("tiny", "ViT-B-32.pt")}
-    monkeypatch.setattr(pretrained, "known_openai", lambda: known)
+    monkeypatch.setattr(published, "known_openai", lambda: known)
     assert inspect(path)["known_as"] == "OpenAI's ViT-B-32.pt"
     torch.save({"encoder.weight": torch.ones(2, 3), "epoch": 4}, path)
     report = inspect(path)
@@ -158,7 +158,8 @@ def run_files(tmp_path):
     write_checkpoint(folder / "model.safetensors", built, settings, origin)
     (folder / "config.json").write_text('{"stage": "finetune"}')
     gallery = {"protocol": "folds", "n_queries": 7, "n_gallery": 7, "ids_sha256": "a" * 64}
-    stated = dict.fromkeys(("run_key", "task", "dataset", "manifest_sha256", "protocol"), "x")
+    stated = dict.fromkeys(("run_key", "dataset", "manifest_sha256", "protocol"), "x")
+    stated["task"] = "classification"
     counts = dict.fromkeys(("expected", "planned", "usable", "silent", "scored"), 7)
     score = stated | {
         "data_version": "demo-v1-0a1b2c",
@@ -274,13 +275,11 @@ def test_a_run_takes_its_clip_from_an_open_clip_tag(tmp_path, monkeypatch, capsy
     file = tmp_path / "open_clip_model.safetensors"
     file.write_bytes(b"x")
     asked = []
-    monkeypatch.setattr(pretrained, "tag_file", lambda where, tag: asked.append(tag) or file)
+    monkeypatch.setattr(published, "tag_file", lambda where, tag: asked.append(tag) or file)
     assert runs._weights(plan, run) == {"laion": file}
     assert asked == [LAION]
     from_it = {"pretrain": {"from": "laion"}, "model": {"activation": "gelu"}}
-    assert (
-        "`from` needs a whole CLIP4VLA" in runs.unfit_tags(plan_with(from_it, open_clip=LAION))[0]
-    )
+    assert "`from` needs a whole model" in runs.unfit_tags(plan_with(from_it, open_clip=LAION))[0]
     hashed = plan_with(open_clip=LAION, sha256="0" * 64)
     with pytest.raises(UserError, match="but weights.laion.sha256 says 000"):
         runs._weights(hashed, run)

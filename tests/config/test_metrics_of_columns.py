@@ -22,6 +22,7 @@ from clip4vla.config.metrics import (
 from clip4vla.config.planner import make_plan
 from clip4vla.metrics.gain import gain_metrics
 from clip4vla.metrics.text_clip import report_retrieval
+from clip4vla.models.clip4vla.settings import Model
 
 DEMO = [Path(__file__).parents[2] / name for name in ("config.yaml", "demo/config.yaml")]
 
@@ -41,19 +42,22 @@ def test_retrieval_metrics_are_those_of_its_report(modalities, heads, frames):
     found = report_retrieval(similarities, np.arange(3), ["a", "b", "c"], scored, modalities).stated
     names = list(found["metrics"])
     names += [f"{rule}/{name}" for rule, extra in found["extras"].items() for name in extra]
-    assert metric_names("retrieval", modalities, "global_to_global", frames, False) == names
+    assert metric_names("retrieval", modalities, True, frames, False) == names
 
 
 def test_a_joint_encoder_over_pairs_is_not_reranked():
     both = ["vision", "audio"]
-    names = {f: metric_names("retrieval", both, f, True, False) for f in ("tight", "query2sim")}
+    names = {
+        f: metric_names("retrieval", both, Model(fusion=f).pooled, True, False)
+        for f in ("tight", "query2sim")
+    }
     assert not any("reranked" in name for name in names["tight"])
     assert any("reranked" in name for name in names["query2sim"])
 
 
 def test_caption_metrics_and_gains_are_those_of_their_reports():
     names = ["BLEU1", "BLEU2", "BLEU3", "BLEU4", "METEOR", "ROUGE_L", "CIDEr"]
-    assert metric_names("captioning", ["vision"], "global_to_global", True, False) == [
+    assert metric_names("captioning", ["vision"], True, True, False) == [
         *names,
         *(f"{name}_{WHITESPACE}" for name in names),
     ]

@@ -31,8 +31,8 @@ def finetune(task="retrieval", **options):
         (Objective, {"inter": False, "multi_positive": True}, "set inter: true"),
         (Objective, {"inter": False, "self_similarity": True}, "set inter: true"),
         (Objective, {"inter": False, "second_stage": "released"}, "set inter: true"),
-        (Freeze, {"prefixes": ["clip.visual"]}, "no parameter name begins with 'clip.visual'. Fix: begin with text, vision"),
-        (Freeze, {"prefixes": [""]}, "no parameter name begins with"),
+        (finetune, {"freeze": {"prefixes": ["clip.visual"]}}, "no parameter name begins with 'clip.visual'. Fix: begin with text, vision"),
+        (finetune, {"freeze": {"prefixes": [""]}}, "no parameter name begins with"),
         (Freeze, {"layer_num": -1}, "greater than or equal to 0"),
         (Optimiser, {"microbatch": 0}, "greater than or equal to 1"),
         (pretrain, {"objective": {"second_stage": "released"}}, "frozen. Fix: set trainable: all"),
@@ -61,7 +61,15 @@ def test_an_error_names_table_row_and_key():
 
 @pytest.mark.parametrize("prefix", ["aud", "audio", "audio.", "text.transformer.resblocks.3"])
 def test_prefixes_of_parameter_names_are_valid(prefix):
-    assert Freeze(prefixes=[prefix]).prefixes == [prefix]
+    assert finetune(freeze={"prefixes": [prefix]}).finetune.freeze.prefixes == [prefix]
+
+
+def test_prefixes_of_every_stage_are_checked():
+    stages = {"sources": [SOURCE], "second_stage": {"freeze": {"prefixes": ["clip."]}}}
+    with pytest.raises(
+        ValidationError, match=r"pretrain\.second_stage\.freeze\.prefixes: no param"
+    ):
+        Recipe(pretrain=stages)
 
 
 def test_objectives_enter_the_run_key_and_a_microbatch_does_not():

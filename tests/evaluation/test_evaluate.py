@@ -12,7 +12,6 @@ from tiny_world import INPUTS, MODEL, SILENT, SPLITS, VERSION, source
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, sha256_of_ids
-from clip4vla.config.presets import PRESETS
 from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Decoding
 from clip4vla.config.yaml import undotted
@@ -29,6 +28,7 @@ from clip4vla.metrics.recalls import names, rank_metrics
 from clip4vla.metrics.retrieval import Ranks
 from clip4vla.models.clip4vla import model
 from clip4vla.models.clip4vla.caption import VocabularyHead
+from clip4vla.models.clip4vla.presets import PRESETS
 from clip4vla.models.clip4vla.search import Caption
 from clip4vla.results.metrics_file import read_metrics
 

@@ -9,7 +9,6 @@ from tiny_world import INPUTS, MODEL, finetune, pretrain, source
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.errors import UserError
 from clip4vla.config.run import Evaluate, Substitute
-from clip4vla.config.settings import head_of
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference import captioning, features
 from clip4vla.inference.captioning import generate
@@ -40,7 +39,7 @@ def cache(manifests):
 
 def built(fusion="global_to_global", task="retrieval", classes=None):
     config = MODEL.model_copy(update={"fusion": fusion})
-    head = head_of(config, task)
+    head = config.head(task)
     return config, build_model(config, {}, head, classes, 1, INPUTS).eval()
 
 

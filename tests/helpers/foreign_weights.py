@@ -5,9 +5,9 @@ import warnings
 import torch
 
 from clip4vla.config.data import IMAGE_SIZE
-from clip4vla.config.sections import Model
 from clip4vla.loading.tokens import CLIP_VOCABULARY
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 
 
 def tiny(head=None, seed=1, n_classes=None, **config):

@@ -10,7 +10,8 @@ from clip4vla.cache.shards import build_shard
 from clip4vla.common.files import write_parquet
 from clip4vla.config.data import Cache
 from clip4vla.config.run import Finetune, Pretrain, Source
-from clip4vla.config.sections import Inputs, Masking, Model, Optimiser
+from clip4vla.config.sections import Inputs, Masking, Optimiser
+from clip4vla.models.clip4vla.settings import Model
 
 VERSION, CACHE_ID = "tiny-v1-0a1b2c", "cafe0001"
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}

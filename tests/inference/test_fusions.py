@@ -1,5 +1,7 @@
 """Retrieval through every fusion: what is trained is what validation and evaluation score."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,12 @@ from clip4vla.common.device import to_device
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
-from clip4vla.config.sections import GATES
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference.gallery import Gallery
 from clip4vla.loading.collate import collate
 from clip4vla.loading.loader import Caches, pair_items, samples_of, split_rows
 from clip4vla.metrics.text_clip import similarity_name
+from clip4vla.models.clip4vla.settings import GATES
 from clip4vla.models.clip4vla.tasks import RetrievalTask
 from clip4vla.models.common.losses import nce
 from clip4vla.training.train import train
@@ -60,9 +62,11 @@ def test_a_gallery_is_scored_as_it_is_trained(manifests, fusion, modalities, joi
     pairs = pair_items(split_rows(cache, run.val), "val")[::2]  # v1 is silent
     samples = samples_of(cache, pairs, run.val, INPUTS, modalities, "none")
     batch = to_device(collate([samples[i] for i in range(len(samples))]), CPU)
+    bare = copy.copy(model)
+    bare._modules = {**model._modules, "gate": None}
     with torch.no_grad():
         loss = RetrievalTask(model, run).loss(batch)[0]
-        plain = RetrievalTask(model, finetune(modalities=modalities)).loss(batch)[0]
+        plain = RetrievalTask(bare, finetune(modalities=modalities)).loss(batch)[0]
     gallery = Gallery(model, samples, run, run.objective.scale, CPU, 1)
     scores = gallery.similarities([caption for _, caption, _ in pairs])[similarity_name(modalities)]
     assert scores.shape == (4, 4)

@@ -6,9 +6,10 @@ from learning.captions import nearness, shares, told_apart
 
 from clip4vla.checkpoints.checkpoint import write_checkpoint
 from clip4vla.config.data import Cache
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.config.settings import Settings
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 
 
 def test_nearness_of_known_features():

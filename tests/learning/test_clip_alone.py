@@ -3,8 +3,8 @@
 import torch
 from learning.clip_alone import write_clip
 
-from clip4vla.config.sections import Model
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.common.tensor_files import save_model
 
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 
 TINY = Model(architecture="tiny", weights=None)
 SMALL = Inputs(max_frames=3, max_segments=3, max_words=8)

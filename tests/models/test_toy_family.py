@@ -1,36 +1,43 @@
 """A family that lives in the tests alone trains, resumes and is evaluated: the seam is whole."""
 
-import json
 import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import yaml
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from tiny_world import INPUTS, build_world, finetune, optimiser, source
-from toy_family import Toy
 from typer.testing import CliRunner
 
-from clip4vla.cli.main import app
-from clip4vla.common.errors import RetryLater
+import clip4vla
+from clip4vla.checkpoints.checkpoint import read_checkpoint
+from clip4vla.cli.main import app, main
+from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import read_json, sha256_of_file
+from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.families import FAMILIES
+from clip4vla.config.planner import make_plan
+from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import Evaluate
-from clip4vla.config.sections import Model
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
 from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.loading.tokens import VOCABULARY
 from clip4vla.models.family import family_of
 from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.train import train
 
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "demo" / "clips"
+
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "toy", "toy_family")
-    family_of.cache_clear()
-    yield
-    family_of.cache_clear()
+    monkeypatch.setitem(FAMILIES, "toy", "toy")
 
 
 class Terminated(Tracker):
@@ -60,7 +67,7 @@ def scored(task, start, manifests, out):
         start=None,
         task=task,
         test=source("test"),
-        model=Model(family="toy", weights=None),
+        model={"family": "toy"},
         inputs=INPUTS,
         missing_audio="none",
     )
@@ -69,7 +76,7 @@ def scored(task, start, manifests, out):
 
 
 def training(task, **given):
-    model = Model(family="toy", weights=None)
+    model = {"family": "toy"}
     given = {"missing_audio": "none", **given}
     return finetune(
         task, model=model, optimiser=optimiser(epochs=20, lr=0.05, head_lr=0.1), **given
@@ -78,7 +85,7 @@ def training(task, **given):
 
 def test_an_unknown_family_is_refused():
     with pytest.raises(ValidationError, match="'toi' is no model family; did you mean toy"):
-        Model(family="toi")
+        Recipe(model={"family": "toi"})
 
 
 @pytest.mark.parametrize("task", ["retrieval", "classification"])
@@ -97,25 +104,99 @@ def test_it_trains_resumes_and_is_evaluated(manifests, tmp_path, task):
         assert metrics["accuracy"] > 50  # chance is 33
 
 
-def test_its_cost_is_estimated(monkeypatch, tmp_path):
-    """By `clip4vla plan`: of a training, its validation and the evaluation, for three seeds."""
+def test_its_cost_is_estimated(monkeypatch, tmp_path, table):
+    """By `clip4vla plan`: of a training, its validation and the evaluation."""
     monkeypatch.chdir(tmp_path)
-    repository = Path(__file__).parents[2]
-    recipe = {"model": {"family": "toy", "weights": None}, "pretrain": None}
-    values = json.dumps({"recipe": recipe, "targets": ["table1"]})
-    command = ["plan", "table1/vision_only", "-c", str(repository / "config.yaml"), "--set", values]
-    done = CliRunner().invoke(app, command)
+    table(set={"finetune": {}})
+    done = CliRunner().invoke(app, ["plan", "table_toy/toy", "-c", "config.yaml"])
     assert done.exit_code == 0, done.output
     assert "GPU time to come: < 0.1 GPU hours" in done.output and "finetune" in done.output
     assert "?" not in done.output
     clip = ClipSize(frames=2, segments=1)
     scoring = Models().scoring(training("retrieval", modalities=["vision"]), clip)
-    assert scoring.clip == 2 * 2 * 3 * Toy.dim  # two frames of three colours
+    assert scoring.clip == 2 * 2 * 3 * 16  # two frames of three colours
     step = Models().step(training("retrieval", modalities=["vision"]), clip, 4)
-    assert step == 4 * 2 * scoring.clip + 3 * 4 * 4 * 2 * Toy.dim
+    assert step == 4 * 2 * scoring.clip + 3 * 4 * 4 * 2 * 16
 
 
 def test_one_run_starts_from_another(manifests, tmp_path):
     first = trained(training("retrieval"), manifests, tmp_path / "first")
     second = trained(training("classification"), manifests, tmp_path / "second", start=first)
     assert read_json(second.parent / "train.json")["parent"]["sha256"] == sha256_of_file(first)
+
+
+def test_its_checkpoint_embeds_texts_sounds_and_videos(manifests, tmp_path):
+    path = trained(training("retrieval"), manifests, tmp_path)
+    found = clip4vla.load(path, "cpu")
+    clips = [DEMO / "say_dog.mp4", DEMO / "bbb_120.mp4"]  # the second one is silent
+    texts = found.embed_text(["a dog", "a frog"])
+    videos, sounds = found.embed_video(clips), found.embed_audio(clips)
+    assert texts.shape == videos.shape == sounds.shape == (2, found.dim) == (2, 16)
+    assert np.linalg.norm([*texts, *videos, sounds[0]], axis=1) == pytest.approx(1, abs=1e-5)
+    assert not sounds[1].any()
+    alone = found.embed_video(clips[1:])
+    assert videos[1] == pytest.approx(alone[0], abs=1e-6)
+    both = found.similarity(texts, videos, sounds)
+    assert both[:, 1] == pytest.approx(texts @ videos[1], abs=1e-5)
+
+
+def test_its_foreign_files_are_imported(tmp_path):
+    tensors = {"words": torch.ones(VOCABULARY, 4), "pixels": torch.ones(4, 3)}
+    tensors["bands"] = torch.full((4, IMAGE_SIZE), 2.0)
+    save_file(tensors, tmp_path / "theirs.safetensors")
+    out = tmp_path / "ours.safetensors"
+    main_ends_well("checkpoint", "import", tmp_path / "theirs.safetensors", out)
+    found = read_checkpoint(out)
+    assert found.settings.model.family == "toy" and found.settings.model.dim == 4
+    assert found.model.audio.weight.equal(tensors["bands"])
+    main_ends_well("checkpoint", "export", out, tmp_path / "out")
+    assert read_checkpoint(tmp_path / "out" / "model.safetensors").model.dim == 4
+    with pytest.raises(UserError, match="the toy was never released"):
+        family_of("toy").released_names({})
+
+
+def main_ends_well(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    assert ended.value.code == 0
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of one row on the demo's clips, in a folder of its own."""
+
+    def write(**row):
+        text = yaml.safe_dump(
+            {
+                "table": "table_toy",
+                "title": "Toy",
+                "columns": [{"dataset": "demo", "metric": "t2v_R1"}],
+                "base": {"model": {"family": "toy"}, "missing_audio": "none"},
+                "rows": [{"row": "toy", "label": "toy", **row}],
+            }
+        )
+        (tmp_path / "table_toy.yaml").write_text(text)
+        demo = yaml.safe_load((ROOT / "demo" / "config.yaml").read_text())["datasets"]
+        values = {"experiments": ".", "targets": ["table_toy"], "datasets": demo}
+        values["paper"] = str(ROOT / "experiments" / "paper.tsv")
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+        return make_plan([tmp_path / "config.yaml"])
+
+    return write
+
+
+def test_its_section_has_its_own_keys_and_presets(table):
+    (run,) = {run.model for run in table().runs.values()}
+    assert run.dim == 16
+    (run,) = {run.model for run in table(preset="paper").runs.values()}
+    assert run.dim == 8
+    with pytest.raises(UserError, match=r"model\.dmi: unknown key; did you mean dim"):
+        table(set={"model.dmi": 3})
+    with pytest.raises(UserError, match=r"model\.fusion: unknown key"):
+        table(set={"model.fusion": "tight"})
+    with pytest.raises(UserError, match="family: 'toi' is no model family; did you mean toy"):
+        table(set={"model.family": "toi"})
+    with pytest.raises(
+        UserError, match=r"no parameter name begins with 'gate'. Fix: begin with text"
+    ):
+        table(set={"finetune": {"freeze": {"prefixes": ["gate"]}}})

@@ -6,9 +6,10 @@ import pytest
 
 from clip4vla.checkpoints.checkpoint import write_checkpoint
 from clip4vla.cli.main import main
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.config.settings import Settings
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "clips"
@@ -29,7 +30,9 @@ def write_tiny(path, **others):
         inputs=INPUTS,
         **others,
     )
-    model = build_model(settings.model, {}, settings.head, None, 5, settings.inputs)
+    model = build_model(
+        settings.model, {}, settings.model.head(settings.task), None, 5, settings.inputs
+    )
     write_checkpoint(path, model, settings, {})
     return path
 

@@ -3,8 +3,9 @@
 import pytest
 
 from clip4vla.config.data import Cache, LogMel
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.config.settings import Settings
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.stages.model_card import model_card
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from clip4vla.config.sections import Model, Optimiser
+from clip4vla.config.sections import Optimiser
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.training.bert_adam import BertAdam
 from clip4vla.training.optimiser import Updates, parameter_groups
 from clip4vla.training.schedule import warmup_cosine

@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.sections import GATES, Inputs, Model
-from clip4vla.config.settings import Head
+from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.bert import POSITIONS
 from clip4vla.models.clip4vla.initialise import (
@@ -19,6 +18,7 @@ from clip4vla.models.clip4vla.initialise import (
     start_text,
 )
 from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.clip4vla.settings import GATES, Head, Model
 from clip4vla.models.clip4vla.weights import load_clip
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.presets import preset_values
 from clip4vla.config.yaml import merge, undotted
 from clip4vla.models.clip4vla.architecture import Architecture, known_names, resolve
+from clip4vla.models.clip4vla.presets import preset_values
 
 BLOCKS = "transformer.resblocks."
 

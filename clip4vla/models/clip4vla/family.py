@@ -1,21 +1,32 @@
 """CLIP4VLA as a model family (`clip4vla.models.family`)."""
 
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from clip4vla.config.families import FamilyModel
 from clip4vla.config.run import Finetune, Pretrain
-from clip4vla.config.sections import Inputs, Modality, Model
-from clip4vla.config.settings import Head
+from clip4vla.config.sections import Inputs, Modality, TaskName
 from clip4vla.models.clip4vla.build import build_model, empty_model
+from clip4vla.models.clip4vla.convert import convert
+from clip4vla.models.clip4vla.deduce import architecture_of
 from clip4vla.models.clip4vla.half import halve
+from clip4vla.models.clip4vla.importers import SOURCES, kind_of, to_our_names, to_released_names
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
 from clip4vla.models.clip4vla.scorer import scorer_of
+from clip4vla.models.clip4vla.settings import Model
+from clip4vla.models.clip4vla.tags import check_tag
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.models.clip4vla.weights import load_into
+from clip4vla.models.common.archives import WeightFile
 from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.conversion import Conversion
 from clip4vla.models.common.probe import ProbeTask
 from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Task
 
+Tensors = dict[str, Tensor]
 HEADS = ("captioner", "fusion", "gate", "probe")  # parts that a task adds to the towers
 
 
@@ -24,25 +35,72 @@ class CLIP4VLAFamily:
 
     def build(
         self,
-        config: Model,
+        config: FamilyModel,
         weights: dict[str, Path],
-        head: Head = None,
+        task: TaskName | None = None,
         n_classes: int | None = None,
         seed: int = 0,
         inputs: Inputs | None = None,
     ) -> CLIP4VLA:
         """See `Family.build`."""
-        return build_model(config, weights, head, n_classes, seed, inputs)
+        assert isinstance(config, Model)
+        return build_model(config, weights, config.head(task), n_classes, seed, inputs)
 
-    def empty(self, config: Model, head: Head, n_classes: int | None, inputs: Inputs) -> CLIP4VLA:
+    def empty(
+        self, config: FamilyModel, task: TaskName | None, n_classes: int | None, inputs: Inputs
+    ) -> CLIP4VLA:
         """See `Family.empty`."""
-        return empty_model(config, head, n_classes, inputs)
+        assert isinstance(config, Model)
+        return empty_model(config, config.head(task), n_classes, inputs)
 
     def load(self, model: ClipModel, path: Path, with_head: bool) -> None:
         """See `Family.load`."""
         assert isinstance(model, CLIP4VLA)
         kept = {head for head in HEADS if with_head and getattr(model, head) is not None}
         load_into(model, path, fresh=tuple(head for head in HEADS if head not in kept))
+
+    SOURCES = SOURCES
+
+    def kind_of(self, tensors: Tensors) -> str | None:
+        """See `Family.kind_of`."""
+        return kind_of(tensors)
+
+    def renamed(self, path: Path, kind: str, tensors: Tensors) -> Tensors:
+        """See `Family.renamed`."""
+        return to_our_names(path, kind, tensors)
+
+    def architecture_of(self, path: Path, tensors: Tensors) -> str:
+        """See `Family.architecture_of`."""
+        return architecture_of(path, tensors)
+
+    def convert(
+        self,
+        path: Path,
+        file: WeightFile,
+        fresh: tuple[str, ...],
+        drop: tuple[str, ...],
+        clip: Path | None,
+        given: dict[str, Any],
+    ) -> Conversion:
+        """See `Family.convert`."""
+        return convert(
+            path,
+            kind_of(file.tensors) or "ours",
+            file,
+            fresh=fresh,
+            drop=drop,
+            clip=clip,
+            given=given,
+        )
+
+    def released_names(self, tensors: Tensors) -> Tensors:
+        """See `Family.released_names`."""
+        return to_released_names(tensors)
+
+    def check_tag(self, where: str, tagged: str, config: FamilyModel) -> None:
+        """See `Family.check_tag`."""
+        assert isinstance(config, Model)
+        check_tag(where, tagged, config)
 
     def prepare(self, model: ClipModel, run: Pretrain | Finetune) -> None:
         """See `Family.prepare`. Towers of modalities that a run does not read stay frozen."""
@@ -59,9 +117,9 @@ class CLIP4VLAFamily:
         if run.optimiser.precision == "half_weights":
             halve(model)
 
-    def scorer(self, model: ClipModel, config: Model, modalities: list[Modality]) -> Scorer:
+    def scorer(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
         """See `Family.scorer`."""
-        assert isinstance(model, CLIP4VLA)
+        assert isinstance(model, CLIP4VLA) and isinstance(config, Model)
         return scorer_of(model, config.fusion, modalities)
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip4vla.common.device import full_precision
-from clip4vla.config.sections import MixingFusion
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
+from clip4vla.models.clip4vla.settings import MixingFusion
 from clip4vla.models.common.encoded import Encoded, Sequence
 from clip4vla.models.common.pooling import normalise
 

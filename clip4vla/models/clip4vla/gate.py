@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from clip4vla.config.sections import GateKind
+from clip4vla.models.clip4vla.settings import GateKind
 from clip4vla.models.common.similarity import similarities
 
 DROPOUT = 0.1  # on what the weights are computed from, while training

@@ -50,11 +50,16 @@ TIED = "cls.predictions.decoder.weight"  # a second name of WORDS
 MULTILINGUAL = "multilingualclip."
 
 
-def kind_of(path: Path, state: dict[str, Tensor]) -> str:
-    """What wrote the file, judged by its names.
+SOURCES = (
+    "CLIP with a ViT, from OpenAI or open_clip, the released CLIP4VLA or MCLIP4VLA, or this project"
+)
+
+
+def kind_of(state: dict[str, Tensor]) -> str | None:
+    """Return which code wrote a file, judged by the names of its tensors; None: unknown.
 
     ours; openai: plain CLIP, as open_clip's CLIP too; open_clip: its CustomTextCLIP; released:
-    CLIP4VLA's own code; mclip4vla: its multilingual sequel. UserError for any other.
+    CLIP4VLA's own code; mclip4vla: its multilingual sequel.
     """
     if "vision.conv1.weight" in state:
         return "ours"
@@ -66,12 +71,7 @@ def kind_of(path: Path, state: dict[str, Tensor]) -> str:
         return "openai"
     if "visual.conv1.weight" in state and "text.token_embedding.weight" in state:
         return "open_clip"
-    found = ", ".join(sorted(state)[:3]) or "nothing"
-    raise UserError(
-        f"{path}: holds {found} ..., which are the names neither of this project, nor of a CLIP "
-        "with a ViT (OpenAI's or open_clip's), nor of the released CLIP4VLA or MCLIP4VLA; convert "
-        "it to one of them"
-    )
+    return None
 
 
 def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.sections import Decoding, Freeze, GateKind, JointStyle, Modality, TypeToken
+from clip4vla.config.sections import Decoding, Freeze, Modality
 from clip4vla.models.clip4vla.architecture import Architecture
 from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
 from clip4vla.models.clip4vla.caption import CaptionGenerator, VocabularyHead
@@ -19,11 +19,13 @@ from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.gate import Gate
 from clip4vla.models.clip4vla.joint import JointEncoder
+from clip4vla.models.clip4vla.settings import GateKind, JointStyle, TypeToken
 from clip4vla.models.clip4vla.towers import ACTIVATIONS, AudioTower, TextTower, VisionTower
-from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.clip_model import ClipModel, Compare
 from clip4vla.models.common.encoded import Encoded, Sequence
 from clip4vla.models.common.parts import part_hash
 from clip4vla.models.common.probe import Probe
+from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch
 
 INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended: at its limit
@@ -167,6 +169,11 @@ class CLIP4VLA(ClipModel):
     def dim(self) -> int:
         """D: 512 for ViT-B/32."""
         return self.sizes.embed_dim
+
+    @property
+    def compare(self) -> Compare:
+        """See `ClipModel.compare`: the gate, where there is one."""
+        return self.gate or similarities
 
     def write_captions(self, clips: Encoded, decoding: Decoding, max_words: int) -> list[list[int]]:
         """See `ClipModel.write_captions`."""

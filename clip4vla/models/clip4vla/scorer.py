@@ -1,16 +1,15 @@
 """CLIP4VLA's similarities of texts and clips, by the fusion of the run (facts 7.1)."""
 
-from collections.abc import Callable
 from typing import get_args
 
-import torch
 from torch import Tensor
 
-from clip4vla.config.sections import GATES, MIXING_FUSIONS, MixingFusion, Modality
+from clip4vla.config.sections import Modality
 from clip4vla.loading.tokens import PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, MixingFusion
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.encoded import Encoded, Sequence
 from clip4vla.models.common.pooling import normalise
@@ -25,7 +24,7 @@ def scorer_of(model: CLIP4VLA, fusion: str, modalities: list[Modality]) -> Score
         return PairScorer(model, fusion, modalities)
     if fusion in MIXING_FUSIONS:
         return MixingScorer(model, fusion)
-    return GatedScorer(model) if fusion in GATES else PooledScorer(model)
+    return PooledScorer(model)
 
 
 class MixingScorer(PooledScorer):
@@ -39,24 +38,6 @@ class MixingScorer(PooledScorer):
     def clip_features(self, encoded: Encoded) -> Features:
         """Return one vector [B, D] for each modality."""
         return super().clip_features(self.mix(encoded))
-
-
-class GatedScorer(PooledScorer):
-    """A gate weighs vision against audio, on the model's device."""
-
-    def __init__(self, model: CLIP4VLA):
-        super().__init__(model)
-        assert model.gate is not None
-        self.gate = model.gate
-
-    @property
-    def compare(self) -> Callable[..., dict[str, Tensor]]:
-        """The gate."""
-        return self.gate
-
-    def scored_on(self, device: torch.device) -> torch.device:
-        """Return the model's device."""
-        return device
 
 
 class PairScorer(Scorer):

@@ -1,6 +1,6 @@
 """What CLIP4VLA learns: one class for each task with its loss (paper eqs 1-5)."""
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,18 +9,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from clip4vla.config.run import Finetune, Pretrain
-from clip4vla.config.sections import GATES, MIXING_FUSIONS, PARTS
 from clip4vla.loading.tokens import END, PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA, INITIAL_SCALE
 from clip4vla.models.clip4vla.scorer import PAIR_FUSIONS
+from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, Model
 from clip4vla.models.common.batch_features import Features, numbers_of
 from clip4vla.models.common.encoded import Encoded, Sequence
 from clip4vla.models.common.gather import gather, local_rows
 from clip4vla.models.common.losses import contrast, intra_modal, nce
 from clip4vla.models.common.parts import learning_parts
 from clip4vla.models.common.pooling import normalise, pool
-from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch, ContrastiveTask, Loss
 
 WEIGHTS = {  # of terms that do not count once (facts 5.3)
@@ -74,7 +73,7 @@ class PretrainTask(ClipTask):
     def encode(self, batch: Batch, again: bool = False) -> Features:
         """Pooled vectors [B, D] of what the terms compare."""
         objective, model = self.run.objective, self.model
-        wanted = learning_parts(model) if again else PARTS
+        wanted = learning_parts(model) if again else Model.PARTS
         features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
         if objective.inter and "text" in batch:  # CLIP is frozen: computed before
             features |= {"text": batch["text"], "vision": batch["vision"]}
@@ -129,11 +128,17 @@ class RetrievalTask(ClipTask):
     run: Finetune
     heads: ClassVar[tuple[str, ...]] = ("fusion.", "gate.", "logit_scale")
 
+    @property
+    def fusion(self) -> str:
+        """How texts and clips are compared."""
+        assert isinstance(self.run.model, Model)
+        return self.run.model.fusion
+
     def encode(self, batch: Batch, again: bool = False) -> Features:
         """Vectors [B, D] of texts and clips; sequences and masks where pairs are scored jointly."""
-        model, fusion = self.model, self.run.model.fusion
+        model, fusion = self.model, self.fusion
         mixes = fusion in MIXING_FUSIONS  # every modality passes the joint encoder
-        wanted = learning_parts(model) if again and not mixes else PARTS
+        wanted = learning_parts(model) if again and not mixes else Model.PARTS
         features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
         features["has_audio"] = batch["has_audio"]
         if "text" in wanted:
@@ -163,14 +168,10 @@ class RetrievalTask(ClipTask):
 
     def _scores(self, features: Features, scale: float | Tensor) -> Tensor:
         """Similarities of the batch's texts (rows) with its clips: [B, B]."""
-        model, fusion = self.model, self.run.model.fusion
+        model, fusion = self.model, self.fusion
         if fusion in PAIR_FUSIONS:
             return self._pair_scores(features, scale)
-        compare: Callable[..., dict[str, Tensor]] = similarities
-        if fusion in GATES:
-            assert model.gate is not None
-            compare = model.gate
-        by_name = compare(
+        by_name = model.compare(
             features["text"],
             features.get("vision"),
             features.get("audio"),
@@ -189,7 +190,7 @@ class RetrievalTask(ClipTask):
             if name in features
         }
         text = features["text"][rows]
-        if self.run.model.fusion == "tight":
+        if self.fusion == "tight":
             scores = fusion.tight(text, clips, scale)
         else:
             scores = fusion.local_to_local(text, features["text_mask"][rows], clips, scale)

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from clip4vla.config.data import IMAGE_SIZE
-from clip4vla.config.sections import TypeToken
 from clip4vla.loading.tokens import END, VOCABULARY
 from clip4vla.models.clip4vla.architecture import Architecture
+from clip4vla.models.clip4vla.settings import TypeToken
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB

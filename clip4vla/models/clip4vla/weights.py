@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.type_tokens import can_follow
-from clip4vla.models.clip4vla.coverage import Coverage, compare
-from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
+from clip4vla.models.clip4vla.architecture import CLIP_VOCABULARY
+from clip4vla.models.clip4vla.importers import CLIP_KINDS, SOURCES, kind_of, to_our_names
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.common.archives import read_tensors
+from clip4vla.models.clip4vla.settings import Model
+from clip4vla.models.clip4vla.type_tokens import can_follow
+from clip4vla.models.common.archives import read_tensors, unknown_file
+from clip4vla.models.common.coverage import Coverage, compare
 from clip4vla.models.common.tensor_files import read_metadata
 
-PARTS = ("text", "vision", "audio", "logit_scale", "captioner", "probe", "fusion", "gate")
+PARTS = Model.PARTS
+TOKENS = "text.token_embedding.weight"
 
 
 def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) -> None:
@@ -59,7 +62,9 @@ def load_clip(model: CLIP4VLA, path: str | Path) -> None:
 def read_named(path: Path) -> tuple[str, dict[str, Tensor]]:
     """What wrote a file, and its tensors under the names of our model."""
     state = read_tensors(path)
-    kind = kind_of(path, state)
+    kind = kind_of(state)
+    if kind is None:
+        raise unknown_file(path, state, SOURCES)
     return kind, to_our_names(path, kind, state)
 
 
@@ -68,7 +73,8 @@ def coverage_of(
 ) -> Coverage:
     """Hold tensors under our names against all of the model but its `fresh` parts."""
     wanted = without(dict(model.named_parameters()), fresh)
-    return compare(wanted, without(given, fresh), grows=kind in CLIP_KINDS)
+    first_rows = {TOKENS: CLIP_VOCABULARY} if kind in CLIP_KINDS else {}
+    return compare(wanted, without(given, fresh), first_rows)
 
 
 @torch.no_grad()

@@ -195,3 +195,12 @@ def _tensors_below(node: _Node, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield prefix + name, value.detach()
         elif isinstance(value, _Node):
             yield from _tensors_below(value, f"{prefix}{name}.")
+
+
+def unknown_file(path: Path, tensors: dict[str, Tensor], sources: str) -> UserError:
+    """Return the error for a file whose tensors have unknown names. sources: of known files."""
+    first = ", ".join(sorted(tensors)[:3]) or "nothing"
+    return UserError(
+        f"{path}: holds {first} ..., which are the names of no supported file. Fix: convert it to "
+        f"one of these: {sources}"
+    )

@@ -1,13 +1,16 @@
 """What every family's model can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
 from clip4vla.config.sections import Decoding, Modality
 from clip4vla.models.common.encoded import Encoded
+from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch
+
+Compare = Callable[..., dict[str, Tensor]]  # see `similarities`
 
 
 class ClipModel(nn.Module, ABC):
@@ -25,6 +28,11 @@ class ClipModel(nn.Module, ABC):
     @abstractmethod
     def dim(self) -> int:
         """D, the width of every feature."""
+
+    @property
+    def compare(self) -> Compare:
+        """From pooled vectors to similarities by name; a module where it has weights of its own."""
+        return similarities
 
     @abstractmethod
     def write_captions(self, clips: Encoded, decoding: Decoding, max_words: int) -> list[list[int]]:

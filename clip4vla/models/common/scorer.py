@@ -1,16 +1,14 @@
 """How texts and clips of a split are compared: what each family gives for retrieval."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import normalise, pool
-from clip4vla.models.common.similarity import similarities
 
 
 class Scorer(ABC):
@@ -59,13 +57,11 @@ class PooledScorer(Scorer):
     def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """See `Scorer.scores`."""
         vision, audio = clips.get("vision"), clips.get("audio")
-        return self.compare(texts["text"], vision, audio, scale, clips.get("has_audio"))
-
-    @property
-    def compare(self) -> Callable[..., dict[str, Tensor]]:
-        """The function from pooled vectors to similarities by name."""
-        return similarities
+        return self.model.compare(texts["text"], vision, audio, scale, clips.get("has_audio"))
 
     def scored_on(self, device: torch.device) -> torch.device:
-        """Return the CPU, whose products have the same bits on every machine."""
-        return torch.device("cpu")
+        """Return the CPU, whose products have the same bits on every machine.
+
+        Where the comparison has weights, return the model's device.
+        """
+        return device if isinstance(self.model.compare, nn.Module) else torch.device("cpu")

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.joint import Kind, Part
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.weights import load_into
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 
 TINY = {"architecture": "tiny", "weights": None}
 

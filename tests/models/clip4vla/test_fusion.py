@@ -2,8 +2,9 @@ import pytest
 import torch
 from encoded_clips import encoded_clips
 
-from clip4vla.config.sections import Inputs, Model
+from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from clip4vla.config.sections import Model
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.gate import Gate
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.common.pooling import normalise
 from clip4vla.models.common.similarity import similarities
 

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.load import Weights
-from clip4vla.config.sections import Model
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.importers import to_our_names
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.pretrained import (
-    check_tag,
+from clip4vla.models.clip4vla.settings import Model
+from clip4vla.models.clip4vla.tags import check_tag
+from clip4vla.models.common.published import (
     doubt,
     known_openai,
     published_as,

@@ -11,11 +11,12 @@ import pytest
 import torch
 from encoded_clips import encoded_clips
 
-from clip4vla.config.sections import Decoding, Inputs, Model
+from clip4vla.config.sections import Decoding, Inputs
 from clip4vla.loading.tokens import END, PAD, START
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.common.encoded import Sequence
 from clip4vla.models.common.pooling import masked_mean, normalise, pool
 from clip4vla.models.common.similarity import similarities

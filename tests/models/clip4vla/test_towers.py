@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from clip4vla.config.sections import Model
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.towers import MEAN, STD, AudioTower, pixels
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clip4vla.common.errors import UserError
-from clip4vla.config.sections import Model
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.weights import load_into
 from clip4vla.models.common import tensor_files
 from clip4vla.models.common.tensor_files import read_metadata, save_model

@@ -1,13 +1,9 @@
-"""What of a model a file of weights fills: found, missing, left over, misshapen."""
+"""The part of a model that a file of weights fills: found, missing, left over, misshapen."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from clip4vla.loading.tokens import CLIP_VOCABULARY, VOCABULARY
-
-TOKENS = "text.token_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -47,17 +43,20 @@ class Coverage:
         return f"{line}: {details}" if details else line
 
 
-def compare(wanted: dict[str, Tensor], given: dict[str, Tensor], grows: bool) -> Coverage:
+def compare(
+    wanted: dict[str, Tensor], given: dict[str, Tensor], first_rows: dict[str, int]
+) -> Coverage:
     """Hold the tensors of a file against the parameters of a model.
 
-    grows: the file has CLIP's rows of our larger vocabulary; the new rows keep their start.
+    first_rows: by name, how many rows of a larger parameter the file may have; the others keep
+    their initial values.
     """
     shared = [name for name in wanted if name in given]
     misshapen, unusable = [], []
     for name in shared:
         value, shape = given[name], list(given[name].shape)
-        if grows and name == TOKENS and shape[:1] == [CLIP_VOCABULARY]:
-            shape[0] = VOCABULARY
+        if shape and shape[0] == first_rows.get(name):
+            shape[0] = len(wanted[name])
         if shape != list(wanted[name].shape):
             misshapen.append(f"{name} {shape} for {list(wanted[name].shape)}")
         elif not value.is_floating_point():

@@ -1,7 +1,8 @@
 """Possible changes of the audio type token between two stages (facts 3.2)."""
 
-from clip4vla.config.sections import TypeToken
+from typing import Literal
 
+TypeToken = Literal["none", "single", "both", "background"]
 CARRIES_BOTH: tuple[TypeToken, TypeToken] = ("single", "both")
 
 

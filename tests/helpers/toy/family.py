@@ -1,12 +1,17 @@
-"""A third model family in a few dozen lines: a bag of words, and means of pixels and of mel bands."""
+"""The toy's model, its two tasks, and the family."""
 
 import torch
 from torch import nn
 
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import sha256_of_file
 from clip4vla.config.data import IMAGE_SIZE
+from clip4vla.config.settings import Settings
 from clip4vla.loading.tokens import END, PAD, START, VOCABULARY
 from clip4vla.models.common.archives import read_tensors
 from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.conversion import Conversion
+from clip4vla.models.common.coverage import compare
 from clip4vla.models.common.encoded import Sequence
 from clip4vla.models.common.losses import nce
 from clip4vla.models.common.parts import part_hash
@@ -20,13 +25,15 @@ SCALE = 20.0
 
 
 class Toy(ClipModel):
-    dim = 16
-
-    def __init__(self, n_classes):
+    def __init__(self, dim, n_classes):
         super().__init__()
-        self.text = nn.Embedding(VOCABULARY, self.dim)
-        self.vision, self.audio = nn.Linear(3, self.dim), nn.Linear(IMAGE_SIZE, self.dim)
-        self.probe = None if n_classes is None else Probe(self.dim, n_classes)
+        self.text = nn.Embedding(VOCABULARY, dim)
+        self.vision, self.audio = nn.Linear(3, dim), nn.Linear(IMAGE_SIZE, dim)
+        self.probe = None if n_classes is None else Probe(dim, n_classes)
+
+    @property
+    def dim(self):
+        return self.text.embedding_dim
 
     def encode_text(self, tokens):
         words = self.text(tokens)
@@ -81,19 +88,68 @@ class Retrieval(ContrastiveTask):
 
 
 class ToyFamily:
-    def build(self, config, weights, head=None, n_classes=None, seed=0, inputs=None):
+    def build(self, config, weights, task=None, n_classes=None, seed=0, inputs=None):
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            return Toy(n_classes if head == "classification" else None)
+            return Toy(config.dim, n_classes if task == "classification" else None)
 
-    def empty(self, config, head, n_classes, inputs):
-        return self.build(config, {}, head, n_classes)
+    def empty(self, config, task, n_classes, inputs):
+        return self.build(config, {}, task, n_classes)
 
     def load(self, model, path, with_head):
         state = read_tensors(path)
         if not with_head:
             state = {name: x for name, x in state.items() if not name.startswith("probe.")}
         model.load_state_dict(state, strict=with_head)
+
+    SOURCES = "the toy itself"
+
+    def kind_of(self, tensors):
+        return "toy" if set(tensors) == {"words", "pixels", "bands"} else None
+
+    def renamed(self, path, kind, tensors):
+        names = {"words": "text.weight", "pixels": "vision.weight", "bands": "audio.weight"}
+        return {names.get(name, name): x for name, x in tensors.items()}
+
+    def architecture_of(self, path, tensors):
+        return "toy"
+
+    def convert(self, path, file, fresh, drop, clip, given):
+        state = self.renamed(path, "toy", file.tensors)
+        settings = Settings(model={"family": "toy", "dim": len(state["vision.weight"])} | given)
+        model = self.build(settings.model, {})
+        wanted = {n: p for n, p in model.named_parameters() if not n.endswith("bias")}
+
+        def copy():
+            model.load_state_dict(state, strict=False)
+
+        return Conversion(
+            path=path,
+            kind="toy",
+            left_out=file.left_out,
+            model=model,
+            settings=settings,
+            coverage=compare(wanted, state, {}),
+            assumed=[],
+            origin={
+                "imported": {
+                    "file": path.name,
+                    "kind": "toy",
+                    "form": file.form,
+                    "sha256": sha256_of_file(path),
+                    "fresh": [],
+                    "dropped": [],
+                }
+            },
+            fresh=fresh,
+            copy=copy,
+        )
+
+    def released_names(self, tensors):
+        raise UserError("the toy was never released. Fix: export it with --names ours")
+
+    def check_tag(self, where, tagged, config):
+        raise UserError(f"{where}: the toy reads no CLIP. Fix: set model.weights: null")
 
     def prepare(self, model, run):
         if run.stage == "finetune" and run.task == "classification":

@@ -16,9 +16,6 @@ import open_clip.pretrained as pretrained
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.load import Weights
-from clip4vla.config.sections import Model
-from clip4vla.models.clip4vla.architecture import resolve
-from clip4vla.models.clip4vla.towers import MEAN, STD
 
 Download = Callable[[dict[str, Any]], str]
 
@@ -56,38 +53,10 @@ def published_as(sha256: str, item: Weights) -> str | None:
     if sha256 in known:
         return f"OpenAI's {known[sha256][1]}"
     if item.open_clip is not None:
-        cached = _cached(_config_of("weights", item.open_clip)[2])
+        cached = _cached(config_of("weights", item.open_clip)[2])
         if cached is not None and sha256_of_file(cached) == sha256:
             return f"open_clip's {item.open_clip}"
     return None
-
-
-def check_tag(where: str, tagged: str, model: Model) -> None:
-    """Refuse a tag (`ViT-B-32:laion2b_s34b_b79k`) that does not exist or does not fit the model.
-
-    where: the key of the config to name. No tensor tells how images were prepared or which
-    activation was used, so both are checked against open_clip's table. UserError says what differs.
-    """
-    name, tag, config = _config_of(where, tagged)
-    if resolve(name) != resolve(model.architecture):
-        raise UserError(
-            f"{where}: {tagged} is a {name}, and model.architecture is {model.architecture}; "
-            "correct one of them"
-        )
-    expected = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    for key, value in expected.items():
-        if config[key] != value:
-            raise UserError(
-                f"{where}: {tagged} was trained on images prepared in another way ({key} "
-                f"{config[key]}, not {value}), as frames and spectrograms here are not; choose "
-                "another tag"
-            )
-    activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
-    if activation != model.activation:
-        raise UserError(
-            f"{where}: {tagged} was trained with {activation}, and model.activation is "
-            f"{model.activation}: set model.activation: {activation}"
-        )
 
 
 def tag_file(where: str, tagged: str, download: Download = pretrained.download_pretrained) -> Path:
@@ -95,7 +64,7 @@ def tag_file(where: str, tagged: str, download: Download = pretrained.download_p
 
     UserError for a tag that open_clip does not know, or that cannot be downloaded.
     """
-    _, _, config = _config_of(where, tagged)
+    _, _, config = config_of(where, tagged)
     if (cached := _cached(config)) is not None:
         return cached
     try:
@@ -108,7 +77,7 @@ def tag_file(where: str, tagged: str, download: Download = pretrained.download_p
         ) from None
 
 
-def _config_of(where: str, tagged: str) -> tuple[str, str, dict[str, Any]]:
+def config_of(where: str, tagged: str) -> tuple[str, str, dict[str, Any]]:
     """Architecture, tag, and what open_clip knows of it."""
     name, _, tag = tagged.partition(":")
     config = pretrained.get_pretrained_cfg(name, tag)

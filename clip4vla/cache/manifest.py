@@ -16,7 +16,7 @@ from clip4vla.common.files import (
 )
 from clip4vla.common.parquet import read_frame
 from clip4vla.config.data import Cache
-from clip4vla.config.layout import command_for
+from clip4vla.config.layout import command_for, remake
 
 if TYPE_CHECKING:  # `clip4vla plan` reads manifests, and must start quickly
     import pandas as pd
@@ -134,7 +134,7 @@ def check_frozen(path: Path) -> bool:
     if frozen is not None and frozen != sha256_of_file(path):
         raise UserError(
             f"{path}: changed since it was frozen (its sha256 is not that of {NOTE}). Fix: put the "
-            f"frozen one back, or delete it and run {command_for(path)} to freeze the shards again"
+            f"frozen one back, or {remake(path)} to freeze the shards again"
         )
     return frozen is not None
 
@@ -155,10 +155,10 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such manifest. Fix: run {command_for(path)}")
+        raise UserError(f"{path}: no such manifest. Fix: {remake(path)}")
     broken = UserError(
-        f"{path}: corrupt manifest. Fix: put the frozen one back, or delete it and run "
-        f"{command_for(path)} to freeze the shards again"
+        f"{path}: corrupt manifest. Fix: put the frozen one back, or {remake(path)} to "
+        "freeze the shards again"
     )
     try:
         manifest = read_json(path)

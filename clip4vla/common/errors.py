@@ -25,10 +25,13 @@ class RetryLater(RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message on an unknown name: the nearest known name, or all of them."""
+    """Return the end of a message on an unknown name: the nearest known name, or all, and a fix."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known) or 'none'}"
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"; did you mean {near[0]}? Fix: correct the name"
+    if not known:
+        return "; none is known. Fix: remove it"
+    return f"; known: {', '.join(known)}. Fix: choose one of them"
 
 
 def printable(text: str) -> str:

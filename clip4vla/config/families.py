@@ -123,8 +123,7 @@ def family_in(model: Any) -> str:
     family = model.get("family", DEFAULT) if isinstance(model, dict) else DEFAULT
     if family not in FAMILIES:
         raise ValueError(
-            f"family: {family!r} is no model family{did_you_mean(str(family), FAMILIES)}. "
-            f"Fix: choose from {', '.join(FAMILIES)}"
+            f"family: {family!r} is no model family{did_you_mean(str(family), FAMILIES)}"
         )
     return str(family)
 

@@ -85,6 +85,12 @@ def command_for(target: str | Path) -> str:
     return f"`snakemake ... {target}` (`...`: the options that the workflow is run with)"
 
 
+def remake(path: str | Path) -> str:
+    """Return how a user makes a file of the workflow that is missing or damaged."""
+    remove = "delete it and " if Path(path).is_file() else ""
+    return f"{remove}run {command_for(path)}"
+
+
 def data_outputs(plan: Plan) -> list[str]:
     """Return all outputs of the data rules."""
     files = []

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.keys import dataset_version
 from clip4vla.config.load import Config
@@ -162,8 +162,8 @@ class Plan:
         """Return (name, Dataset) of a dataset version. UserError when no run needs it."""
         known = self.listed | self.versions
         if version not in known:
-            names = ", ".join(sorted(known)) or "none"
-            raise UserError(f"no dataset version {version!r} in this config; known: {names}")
+            hint = did_you_mean(version, sorted(known))
+            raise UserError(f"no dataset version {version!r} in this config{hint}")
         name = known[version]
         return name, self.config.datasets[name]
 

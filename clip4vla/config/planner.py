@@ -134,7 +134,7 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
             continue
         hint = did_you_mean(metric, known)
         if metric in names(varied=True):
-            hint = "; only tables in which a row has a `variant` have it"
+            hint = "; only tables in which a row has a `variant` have it. Fix: add one"
         place = layers.document.place(("columns", index, "metric"))
         raise UserError(
             f"{place}: {layers.name}: task {recipe.task} has no metric {metric!r} here{hint}"

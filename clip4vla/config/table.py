@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.base import Name, OneLine, Printable, Section, each_once
 from clip4vla.config.load import validated
 from clip4vla.config.metrics import label_of
@@ -114,8 +114,7 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
     if not path.is_file():
         known = [item.stem for item in tables_in(folder)]
         raise UserError(
-            f"targets: no table {name!r}: {path} does not exist"
-            + (f"; known: {', '.join(known)}" if known else "")
+            f"targets: no table {name!r}: {path} does not exist{did_you_mean(name, known)}"
         )
     document = read_yaml(path)
     if not document.value:

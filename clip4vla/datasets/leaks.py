@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_ids
 from clip4vla.common.parquet import read_columns
-from clip4vla.config.layout import command_for
+from clip4vla.config.layout import remake
 from clip4vla.config.run import HeldOut
 
 Folder = Callable[[str], str | Path]  # of a planned dataset version: plan.parquet, splits.parquet
@@ -74,6 +74,5 @@ def _clips_from(folder: Path, sources: set[str]) -> frozenset[str]:
 
 
 def _read(path: Path, columns: list[str]) -> pa.Table:
-    remove = "delete it and " if path.is_file() else ""
-    table = read_columns(path, f"{remove}run {command_for(path)}", columns)
+    table = read_columns(path, remake(path), columns)
     return table.cast(pa.schema([(name, pa.string()) for name in columns]))

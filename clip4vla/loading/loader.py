@@ -16,7 +16,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.parquet import read_text_table
 from clip4vla.common.progress import track
 from clip4vla.config.data import DONORS_BY, AudioPolicy, Neighbours
-from clip4vla.config.layout import command_for
+from clip4vla.config.layout import remake
 from clip4vla.config.run import Source
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.datasets.leaks import Leaks
@@ -101,8 +101,7 @@ def read_donors(tables: DonorTables, policy: AudioPolicy) -> dict[str, str]:
     substitution = tables.get(DONORS_BY[policy])
     if substitution is None:
         raise UserError(f"missing_audio: {policy} needs the substitution.tsv of a substitute run")
-    fix = f"delete it and run the substitution again: {command_for(substitution)}"
-    table = read_text_table(substitution, fix, DONOR_COLUMNS, separator="\t")
+    table = read_text_table(substitution, remake(substitution), DONOR_COLUMNS, separator="\t")
     return dict(zip(table.clip_id, table[DONOR_COLUMN[policy]], strict=True))
 
 

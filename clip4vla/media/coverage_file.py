@@ -6,7 +6,7 @@ import pandas as pd
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.parquet import read_columns, read_text_table
-from clip4vla.config.layout import command_for
+from clip4vla.config.layout import remake
 
 COUNTS = ["expected", "planned", "fetched", "with_video", "with_sound", "silent"]
 
@@ -18,7 +18,7 @@ def read_coverage(path: str | Path) -> pd.DataFrame:
     splits.parquet beside it has no line, which reveals a file truncated between two lines.
     """
     path = Path(path)
-    fix = f"delete it and run {command_for(path)}"
+    fix = remake(path)
     table = read_text_table(path, fix, ["split", *COUNTS])
     for name in table.columns.difference(["split"]):
         numbers = pd.to_numeric(table[name].replace("", None), errors="coerce")
@@ -30,8 +30,7 @@ def read_coverage(path: str | Path) -> pd.DataFrame:
             raise UserError(f"{where}: {name} is not a number. Fix: {fix}")
     lists = path.with_name("splits.parquet")
     if lists.is_file():
-        repair = f"delete it and run {command_for(lists)}"
-        splits = read_columns(lists, repair, ["split"])["split"].unique().to_pylist()
+        splits = read_columns(lists, remake(lists), ["split"])["split"].unique().to_pylist()
         if lacking := sorted(set(splits) - set(table.split)):
             raise UserError(f"{path}: truncated: no line of split {lacking[0]}. Fix: {fix}")
     return table

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
+from clip4vla.config.layout import remake
 from clip4vla.results.sheet import Sheet
-from clip4vla.tracking.recorded import check_recorded, rerun
+from clip4vla.tracking.recorded import check_recorded
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ def read_costs(run_keys: list[str], runs: str | Path) -> dict[str, Cost]:
         except FileNotFoundError:
             continue
         except (ValueError, KeyError, TypeError) as error:
-            command = rerun("finetune", key)
-            fix = f"delete it and {command}" if path.name == "cost.json" else command
-            raise UserError(f"{path}: not a {path.name} ({error!r}). Fix: {fix}") from None
+            raise UserError(f"{path}: not a {path.name} ({error!r}). Fix: {remake(path)}") from None
     return costs
 
 

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
+from clip4vla.config.layout import remake
 from clip4vla.config.sections import TaskName
-from clip4vla.tracking.recorded import check_recorded, rerun
+from clip4vla.tracking.recorded import check_recorded
 
 Interval = tuple[float, float]
 
@@ -124,9 +125,7 @@ def read_run_metrics(folder: Path, key: str) -> tuple[Metrics, bool]:
 def check_key(path: Path, metrics: Metrics, key: str) -> None:
     """Raise UserError where the metrics.json in the folder of a run is another run's."""
     if metrics.run_key != key:
-        raise UserError(
-            f"{path}: is of run {metrics.run_key}, not of {key}. Fix: {rerun('evaluate', key)}"
-        )
+        raise UserError(f"{path}: is of run {metrics.run_key}, not of {key}. Fix: {remake(path)}")
 
 
 def read_metrics(path: str | Path) -> Metrics:
@@ -138,10 +137,8 @@ def read_metrics(path: str | Path) -> Metrics:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UserError(
-            f"{path}: not the metrics of an evaluation of this version ({problem}). Fix: delete it "
-            "and run the evaluation again"
+            f"{path}: not the metrics of an evaluation of this version ({problem}). Fix: "
+            f"{remake(path)}"
         ) from None
     except ValueError as error:
-        raise UserError(
-            f"{path}: not JSON ({error}). Fix: delete it and run the evaluation again"
-        ) from None
+        raise UserError(f"{path}: not JSON ({error}). Fix: {remake(path)}") from None

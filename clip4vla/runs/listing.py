@@ -149,7 +149,7 @@ def _summary(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path}: not the summary of a run ({error}). Fix: delete it and run the stage again"
+            f"{path}: not the summary of a run ({error}). Fix: {layout.remake(path)}"
         ) from None
 
 

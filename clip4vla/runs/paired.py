@@ -9,11 +9,12 @@ import pandas as pd
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.common.parquet import read_frame
+from clip4vla.config.layout import remake
 from clip4vla.config.metrics import directions
 from clip4vla.metrics.intervals import Difference, Median, Statistics, Totals, mean, paired
 from clip4vla.metrics.recalls import rank_statistics
 from clip4vla.metrics.retrieval import Ranks
-from clip4vla.tracking.recorded import check_recorded, rerun, warn_unverified
+from clip4vla.tracking.recorded import check_recorded, warn_unverified
 
 COLUMNS = {
     "retrieval": ["clip_id", "caption", "rank_best", "rank_worst", "text_rank_copies"],
@@ -89,7 +90,7 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
     if not all(verified):
         warn_unverified(paths[0], len(paths))
     columns = COLUMNS.get(metrics["task"], ["clip_id"])
-    rows = read_frame(paths[1], rerun("evaluate", metrics["run_key"]), columns)
+    rows = read_frame(paths[1], remake(paths[1]), columns)
     if metrics["task"] == "captioning":  # other galleries' clips have a hypothesis without CIDEr
         rows = rows[rows.CIDEr.notna()].reset_index(drop=True)
     return metrics, rows

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.common.files import write_parquet, write_text
 from clip4vla.common.parquet import read_frame
 from clip4vla.config import layout
@@ -165,8 +165,7 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
     indexes = [cache / "shards" / f"{shard}.parquet" for shard in range(dataset.shards)]
     for index in indexes:
         if not index.is_file():
-            command = layout.command_for(index)
-            raise UserError(f"{index}: missing. Fix: run {command}")
+            raise UserError(f"{index}: missing. Fix: {layout.remake(index)}")
     manifest = freeze_cache(
         read_table(f"{folder}/ledger.parquet"),
         read_table(f"{folder}/splits.parquet"),
@@ -195,8 +194,9 @@ def freeze(plan: Plan, version: str, cache_id: str) -> None:
 
 def _settings(plan: Plan, version: str, cache_id: str) -> Cache:
     if (version, cache_id) not in plan.caches:
-        known = ", ".join(sorted(own for other, own in plan.caches if other == version))
-        raise UserError(f"{version}: no cache {cache_id!r} in this config; known: {known}")
+        known = sorted(own for other, own in plan.caches if other == version)
+        hint = did_you_mean(cache_id, known)
+        raise UserError(f"{version}: no cache {cache_id!r} in this config{hint}")
     return plan.caches[version, cache_id]
 
 
@@ -212,8 +212,8 @@ def verify(plan: Plan, dataset: str | None, repair: bool, workers: int) -> bool:
         if dataset in (None, version, plan.versions[version])
     ]
     if not caches:
-        known = ", ".join(sorted({*plan.versions, *plan.versions.values()})) or "none"
-        raise UserError(f"no dataset {dataset!r} in this config; known: {known}")
+        hint = did_you_mean(str(dataset), sorted({*plan.versions, *plan.versions.values()}))
+        raise UserError(f"no dataset {dataset!r} in this config{hint}")
     intact = True
     for version, cache_id in caches:
         manifest = Path(layout.manifest(version, cache_id))
@@ -258,7 +258,4 @@ def _known(counts: dict) -> dict:
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table of the workflow. Raises UserError when it is missing or damaged."""
-    path = Path(path)
-    remove = "delete it and " if path.is_file() else ""
-    columns = TABLE_COLUMNS.get(path.name, ())
-    return read_frame(path, f"{remove}run {layout.command_for(path)}", columns)
+    return read_frame(path, layout.remake(path), TABLE_COLUMNS.get(Path(path).name, ()))

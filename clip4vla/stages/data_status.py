@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD as HEAD_ONLY
 from rich.console import Console
 from rich.table import Table
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.common.files import sole_owner, whole_file, write_text
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
@@ -57,8 +57,8 @@ def versions_of(plan: Plan, dataset: str | None) -> list[str]:
     """Return dataset versions by name or version; all for None. UserError for an unknown one."""
     versions = [v for v, name in sorted(plan.versions.items()) if dataset in (None, v, name)]
     if not versions:
-        known = ", ".join(sorted(set(plan.versions.values()))) or "none"
-        raise UserError(f"no dataset {dataset!r} in the targets of this config; known: {known}")
+        hint = did_you_mean(str(dataset), sorted(set(plan.versions.values())))
+        raise UserError(f"no dataset {dataset!r} in the targets of this config{hint}")
     return versions
 
 

@@ -9,7 +9,7 @@ from clip4vla.common.files import read_json
 from clip4vla.config import layout
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.run import Evaluate, Run
-from clip4vla.tracking.recorded import check_recorded, rerun
+from clip4vla.tracking.recorded import check_recorded
 
 
 def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str, Any]:
@@ -62,9 +62,8 @@ class _Training:
 
 def _training(plan: Plan, key: str) -> _Training:
     path = Path(layout.result_dir(key), "train.json")
-    again = rerun("finetune", key)
     if not path.is_file():
-        raise UserError(f"{path}: missing. Fix: {again}")
+        raise UserError(f"{path}: missing. Fix: {layout.remake(path)}")
     check_recorded(path, key)
     try:
         summary = read_json(path)
@@ -73,7 +72,8 @@ def _training(plan: Plan, key: str) -> _Training:
             clips=[_clips(plan, facts) for facts in summary["data"]["train"]],
         )
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged, or of an older version. Fix: {again}") from None
+        fix = layout.remake(path)
+        raise UserError(f"{path}: damaged, or of an older version. Fix: {fix}") from None
 
 
 def _clips(plan: Plan, facts: dict[str, Any]) -> dict[str, Any]:

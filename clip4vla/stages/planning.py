@@ -53,8 +53,8 @@ def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:
         if table.paper_table and wanted not in printed:
             place, hint = document.place(("paper_table",)), did_you_mean(wanted, printed)
             lines.append(
-                f"{place}: paper_table: {path} has no table {wanted!r}{hint} ({NO_PAPER}: compare "
-                "with nothing)"
+                f"{place}: paper_table: {path} has no table {wanted!r} ({NO_PAPER}: compare with "
+                f"nothing){hint}"
             )
             continue
         for index, column in enumerate(table.columns):

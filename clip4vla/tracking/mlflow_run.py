@@ -9,12 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
+from clip4vla.config.layout import remake
 from clip4vla.tracking.attempts import read_attempts, tags_of, usage_of
 from clip4vla.tracking.context import Context
 from clip4vla.tracking.curve import read_curve
 from clip4vla.tracking.params import allowed
 from clip4vla.tracking.record import Record
-from clip4vla.tracking.recorded import record_problem, rerun
+from clip4vla.tracking.recorded import record_problem
 from clip4vla.tracking.store import PARENT, Store
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Stage:
         for name in self.record.files:
             path = self.path.parent / name
             if problem := record_problem(self.record, name, path):
-                fix = rerun(self.record.kind, self.record.key)
+                fix = remake(path)
                 raise ChangedFile(
                     f"{path}: {problem}; not sent to MLflow. Fix: {fix}, then sync again"
                 )

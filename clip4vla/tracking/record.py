@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of, sha256_of_file, write_json
+from clip4vla.config.layout import remake
 
 Kind = Literal["data", "pretrain", "substitute", "finetune", "evaluate", "tables"]
 KINDS = get_args(Kind)
@@ -104,7 +105,7 @@ def read_record(path: str | Path) -> tuple[Record, str]:
         record = Record(**{item.name: value[item.name] for item in fields(Record)})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path}: not a record of a stage, or corrupt. Fix: delete it and run its stage again"
+            f"{path}: not a record of a stage, or corrupt. Fix: {remake(path)}"
         ) from None
     return record, sha256_of(json.dumps(value, sort_keys=True))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.log import log
+from clip4vla.config.layout import remake
 from clip4vla.tracking.record import Record, read_record
 
 
@@ -24,12 +25,13 @@ def check_recorded(path: str | Path, key: str | None = None) -> bool:
         return False
     record, _ = read_record(place)
     if key is not None and record.key != key:
-        fix = rerun(record.kind, key)
-        raise UserError(f"{place}: is of {record.kind} {record.key}, not of {key}. Fix: {fix}")
+        raise UserError(
+            f"{place}: is of {record.kind} {record.key}, not of {key}. Fix: {remake(place)}"
+        )
     if path.name not in record.files:
         return False
     if problem := record_problem(record, path.name, path):
-        raise UserError(f"{path}: {problem}. Fix: {rerun(record.kind, record.key)}")
+        raise UserError(f"{path}: {problem}. Fix: {remake(path)}")
     return True
 
 
@@ -40,18 +42,6 @@ def record_problem(record: Record, name: str, path: Path) -> str | None:
     if sha256_of_file(path) != record.files[name]:
         return "its sha256 differs from the one in record.json"
     return None
-
-
-def rerun(kind: str, key: str) -> str:
-    """Return the command that writes the outputs of a stage and their record again."""
-    if kind == "data":
-        version, _, cache_id = key.partition("/")
-        freeze = f"`clip4vla data freeze {version} {cache_id}`"
-        return f"run `clip4vla data verify {version}`, then {freeze}"
-    if kind == "tables":
-        return "run `clip4vla tables page --out results`"
-    command = "train" if kind in ("pretrain", "finetune") else kind
-    return f"run `clip4vla {command} {key}` again"
 
 
 def warn_unverified(path: str | Path, count: int = 1) -> None:

@@ -45,15 +45,16 @@ def test_intact_runs_are_read_without_warnings(tree, capsys):
 def test_the_numbers_of_another_run_are_refused(tree):
     runs = tree / "runs"
     shutil.copy(runs / OTHER / "metrics.json", runs / KEY / "metrics.json")
-    refused(tree, rf"is of run {OTHER}, not of {KEY}\. Fix: run `clip4vla evaluate {KEY}` again")
+    refused(tree, rf"is of run {OTHER}, not of {KEY}\. Fix: delete it and run `snakemake")
     shutil.copy(runs / OTHER / "record.json", runs / KEY / "record.json")
-    refused(tree, rf"is of run {OTHER}, not of {KEY}\. Fix: run `clip4vla evaluate {KEY}` again")
+    refused(tree, rf"is of run {OTHER}, not of {KEY}\. Fix: delete it and run `snakemake")
 
 
 def test_an_edited_number_is_refused(tree):
     write_json(tree / "runs" / KEY / "metrics.json", metrics(KEY, 99.0, gallery=("all",)))
     refused(
-        tree, rf"{KEY}/metrics\.json: its sha256 differs from the one in record\.json\. Fix: run "
+        tree,
+        rf"{KEY}/metrics\.json: its sha256 differs from the one in record\.json\. Fix: delete it and run ",
     )
 
 
@@ -86,5 +87,5 @@ def test_the_train_json_behind_a_cost_is_checked(tree):
     write_record(folder / "record.json", kind="finetune", key=KEY, name="x", artifacts=files)
     assert read_costs([KEY], tree / "runs")[KEY].batch_size == 4
     (folder / "train.json").write_text(json.dumps({"batch_size": 8, "trainable_parameters": 5}))
-    with pytest.raises(UserError, match=rf"train\.json: .* Fix: run `clip4vla train {KEY}` again"):
+    with pytest.raises(UserError, match=r"train\.json: .* Fix: delete it and run `snakemake"):
         read_costs([KEY], tree / "runs")

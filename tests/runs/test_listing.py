@@ -101,7 +101,7 @@ def test_changed_outputs_are_reported_with_the_fix(plan, here):
         run_list.show(here[0])
     write_json(folders[0] / "config.json", value)
     write_json(folders[0] / "metrics.json", metrics(here[0], 99.0))
-    fix = f"Fix: run `clip4vla evaluate {here[0]}` again"
+    fix = "Fix: delete it and run `snakemake"
     with pytest.raises(UserError, match=rf"metrics\.json: its sha256 differs .*{fix}"):
         run_list.show(here[0])
     (folders[0] / "metrics.json").write_bytes((folders[1] / "metrics.json").read_bytes())
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_reported_in_one_line(plan, here, name, text, words):
         with pytest.raises(UserError) as caught:
             give()
         line = str(caught.value)
-        assert line.startswith(f"{path}: ") and words in line and "again" in line
+        assert line.startswith(f"{path}: ") and words in line and "Fix: " in line
         assert "\n" not in line
     listed = {run.key: run for run in run_list.list_runs(plan)}
     assert listed[here[1]].number == "t2v_R1 11.0 (N 30)"

@@ -17,7 +17,7 @@ from clip4vla.datasets.plan import plan as plan_clips
 # Sounds are shuffled and swapped among test clips, one of which is silent: so there are four.
 MORE = {"msrvtt": {"tested": 4}, "vatex": {"tested": 4}}
 SILENT = {"video13.mp4", "b-_00000005"}  # starts of media files
-SMALLER = (  # what a user edits in the tables for a run of minutes: one seed, one epoch, 4 clips
+SMALLER = (  # what a user edits in tables and config for a run of minutes: one seed, one epoch, 4 clips
     (r"seeds: \[0, 1, 2\]", "seeds: [0]"),
     (r"epochs: \d+", "epochs: 1"),
     (r"batch_size: \d+", "batch_size: 4"),
@@ -39,11 +39,11 @@ class Paper(Small):
         for name in ("workflow", "rules", "envs", "profiles", "experiments"):
             shutil.copytree(REPO / name, folder / name)
         shutil.copy(REPO / "config.yaml", folder)
-        for table in (folder / "experiments").glob("*.yaml"):
-            text = table.read_text()
+        for path in (*(folder / "experiments").glob("*.yaml"), folder / "config.yaml"):
+            text = path.read_text()
             for pattern, smaller in SMALLER:
                 text = re.sub(pattern, smaller, text)
-            table.write_text(text)
+            path.write_text(text)
         lines = [MINE]
         for name in (name for name in miniatures.WRITE if name != "demo"):
             notes, media = folder / "data" / "annotations" / name, folder / "data" / "media" / name

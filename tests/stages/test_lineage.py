@@ -91,7 +91,9 @@ def test_an_imported_model_is_not_taken_for_clip(here):
 def test_a_training_without_its_summary_is_reported(here):
     plan = plan_of()
     run = evaluation(plan, "vision_only", "msrvtt")
-    with pytest.raises(UserError, match=rf"{run.start}/train\.json: missing\. Fix: run `clip4vla"):
+    with pytest.raises(
+        UserError, match=rf"{run.start}/train\.json: missing\. Fix: run `snakemake \.\.\. "
+    ):
         made_with(plan, run, None)
 
 
@@ -102,7 +104,7 @@ def test_a_damaged_summary_of_a_training_is_reported(here, text):
     path = Path(layout.result_dir(run.start), "train.json")
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    with pytest.raises(UserError, match=rf"{path}: damaged.*Fix: run `clip4vla train {run.start}`"):
+    with pytest.raises(UserError, match=rf"{path}: damaged.*Fix: delete it and run `.* {path}`"):
         made_with(plan, run, None)
 
 

@@ -44,7 +44,7 @@ def test_the_shipped_configs_pass():
 def test_a_table_that_the_paper_has_not_is_refused(plan, tmp_path):
     text = refused(plan, old="paper_table: table1", new="paper_table: tabel1")
     assert text.startswith(f"{tmp_path}/demo_retrieval.yaml:9: paper_table: ")
-    assert "has no table 'tabel1'; did you mean table1? (none: compare with nothing)" in text
+    assert "has no table 'tabel1' (none: compare with nothing); did you mean table1?" in text
     assert plan("paper_table: table1", "paper_table: none").runs
 
 

@@ -171,7 +171,9 @@ def test_errors_name_the_record(world):
     with pytest.raises(UserError, match=r"z-data\.json: data demo-v1 is recorded in .*copy\.json"):
         world.sync([data, copy], "mistakes")
     (train.parent / "train.json").unlink()
-    with pytest.raises(UserError, match=r"train\.json: missing, .*run `clip4vla train k1` again"):
+    with pytest.raises(
+        UserError, match=r"train\.json: missing, .*Fix: run `snakemake .*train\.json`"
+    ):
         world.sync([train], "mistakes")
 
 
@@ -192,7 +194,8 @@ def test_files_that_differ_from_their_record_are_reported_and_sent_later(world, 
         world.sync([train, data], prefix)
     assert str(error.value).startswith(f"{path}: its sha256 differs from the one in record.json")
     assert "\n" not in str(error.value)
-    assert str(error.value).endswith("Fix: run `clip4vla train k1` again, then sync again")
+    assert f"Fix: delete it and run `snakemake ... {path}`" in str(error.value)
+    assert str(error.value).endswith(", then sync again")
     assert len(world.runs(prefix, "data")) == 1 and not world.runs(prefix, "finetune")
     path.write_bytes(before)
     assert world.sync([train, data], prefix) == (1, 1, 0, 0)

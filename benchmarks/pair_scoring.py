@@ -5,9 +5,9 @@
 
 The padded side pairs 8 texts at a time with every clip, each pair with all the positions that a
 run's settings keep: 32 words, 12 frames, 16 segments (facts 7.4). Ours skips the padding and shares
-what pairs can share (`clip4vla.models.clip4vla.pairs`). Joint encoder of ViT-B/32: 4 layers, width
-512; random weights and features. One CPU thread, or a GPU; both sides in turn in one run; medians
-of wall time.
+what pairs can share (`clip4vla/models/clip4vla/pair_scoring.py`). Joint encoder of ViT-B/32: 4
+layers, width 512; random weights and features. One CPU thread, or a GPU; both sides in turn in one
+run; medians of wall time.
 
 Lengths are drawn to resemble MSR-VTT: captions have a log-normal number of words, mean 9.3 and
 standard deviation 4, 3 at least, 1.1 tokens a word, and the start and end tokens, 32 at most; clips
@@ -30,7 +30,7 @@ import torch
 from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder
-from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.pair_scoring import score_pairs
 from clip4vla.models.common.encoded import Sequence, each
 
 WIDTH, HEADS, LAYERS, SCALE = 512, 8, 4, 100.0

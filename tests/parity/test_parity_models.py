@@ -6,7 +6,7 @@ import torch
 from encoded_clips import encoded_clips
 
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.pair_scoring import score_pairs
 from clip4vla.models.clip4vla.weights import load_into
 from clip4vla.models.common.losses import contrast, intra_modal
 from clip4vla.models.common.pooling import normalise, pool

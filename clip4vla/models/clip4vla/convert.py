@@ -12,8 +12,8 @@ from clip4vla.config.load import validated
 from clip4vla.config.settings import Settings
 from clip4vla.config.yaml import merge
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.deduce import deduce
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, to_our_names
+from clip4vla.models.clip4vla.infer_settings import deduce
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import Head, Model
 from clip4vla.models.clip4vla.weights import (

@@ -3,8 +3,8 @@
 import torch
 
 from clip4vla.config.sections import Decoding
-from clip4vla.models.clip4vla.search import Caption, Steps, beam_search
-from clip4vla.models.clip4vla.steps import CachedSteps, CaptionModel, EncodedSteps
+from clip4vla.models.clip4vla.beam_search import Caption, Steps, beam_search
+from clip4vla.models.clip4vla.decoder_steps import CachedSteps, CaptionModel, EncodedSteps
 from clip4vla.models.common.encoded import Encoded
 
 

@@ -10,9 +10,9 @@ from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import Inputs, Modality, TaskName
 from clip4vla.models.clip4vla.build import build_model, empty_model
 from clip4vla.models.clip4vla.convert import convert
-from clip4vla.models.clip4vla.deduce import architecture_of
-from clip4vla.models.clip4vla.half import halve
+from clip4vla.models.clip4vla.fp16_weights import halve
 from clip4vla.models.clip4vla.importers import SOURCES, kind_of, to_our_names, to_released_names
+from clip4vla.models.clip4vla.infer_settings import architecture_of
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
 from clip4vla.models.clip4vla.scorer import scorer_of
 from clip4vla.models.clip4vla.settings import Model

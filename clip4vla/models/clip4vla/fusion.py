@@ -23,7 +23,7 @@ class Fusion(nn.Module):
     """The joint encoder and, for the methods that score pairs, a linear similarity.
 
     `tight` and `local_to_local` pass every pair with all its padding, as training does; to score
-    many pairs in evaluation, `pairs.score_pairs` gives the same numbers sooner.
+    many pairs in evaluation, `pair_scoring.score_pairs` gives the same numbers sooner.
 
     Clips are given as `CLIP4VLA.encode_clips` encodes them: vision [N, F, D], audio [N, S, D].
     """

@@ -56,7 +56,7 @@ class CLIP4VLA(ClipModel):
         super().__init__()
         self.sizes = sizes
         self.audio_init = audio_init
-        self.half_weights = False  # see `clip4vla.models.clip4vla.half`
+        self.half_weights = False  # see `clip4vla.models.clip4vla.fp16_weights`
         self.text = TextTower(sizes)
         self.vision = VisionTower(sizes)
         self.audio = AudioTower(sizes, type_token)

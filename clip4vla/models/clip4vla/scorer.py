@@ -8,7 +8,7 @@ from clip4vla.config.sections import Modality
 from clip4vla.loading.tokens import PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.pair_scoring import score_pairs
 from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, MixingFusion
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.encoded import Encoded, Sequence

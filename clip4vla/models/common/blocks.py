@@ -1,8 +1,8 @@
 """Attention blocks taken apart, for computations that share or keep keys and values.
 
-Decoding keeps the keys and values of earlier words (`steps`), the scoring of pairs computes those
-of the first layer once for many pairs (`pairs`). Both need a block in three steps: what attention
-reads, its queries, keys and values, and what follows attention.
+Decoding caches the keys and values of earlier words, and the scoring of pairs computes those of the
+first layer once for many pairs. Both need a block in three steps: the input of attention, its
+queries, keys and values, and the rest of the block.
 """
 
 from typing import Protocol

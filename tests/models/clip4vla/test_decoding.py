@@ -8,11 +8,11 @@ from clip4vla.config.sections import Decoding, Inputs
 from clip4vla.config.yaml import undotted
 from clip4vla.loading.tokens import END, START
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.decoder_steps import CachedSteps, EncodedSteps
 from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.joint import Kind, Part
 from clip4vla.models.clip4vla.presets import PRESETS
 from clip4vla.models.clip4vla.settings import Model
-from clip4vla.models.clip4vla.steps import CachedSteps, EncodedSteps
 from clip4vla.models.common.encoded import Sequence, each
 
 GREEDY = Decoding()

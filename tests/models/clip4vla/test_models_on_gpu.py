@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import test_decoding
-import test_pairs
+import test_pair_scoring
 import torch
 from test_decoding import NAMES, WAYS, models  # noqa: F401
 
 from clip4vla.common.device import autocast
 from clip4vla.models.clip4vla.decoding import decode
-from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.pair_scoring import score_pairs
 from clip4vla.models.common.encoded import each
 
 pytestmark = pytest.mark.gpu
@@ -41,12 +41,12 @@ def test_captions_in_half_precision(gpu, models, given, cache):  # noqa: F811
 
 
 @pytest.mark.parametrize("block_tokens", [40, None])
-@pytest.mark.parametrize("name", test_pairs.FUSIONS)
+@pytest.mark.parametrize("name", test_pair_scoring.FUSIONS)
 def test_scores_of_pairs_are_those_of_the_cpu(gpu, name, block_tokens):
-    fusion, arguments = test_pairs.FUSIONS[name], test_pairs.clips()
-    expected = score_pairs(fusion, *arguments, test_pairs.SCALE)
+    fusion, arguments = test_pair_scoring.FUSIONS[name], test_pair_scoring.clips()
+    expected = score_pairs(fusion, *arguments, test_pair_scoring.SCALE)
     text, words, clip = arguments
     moved = text.to(gpu), words.to(gpu), each(clip, lambda x: x.to(gpu))
     there = copy.deepcopy(fusion).to(gpu)
-    found = score_pairs(there, *moved, test_pairs.SCALE, block_tokens)
+    found = score_pairs(there, *moved, test_pair_scoring.SCALE, block_tokens)
     torch.testing.assert_close(found.cpu(), expected, rtol=0.0, atol=1e-2)

@@ -15,7 +15,7 @@ from clip4vla.config.sections import Decoding, Inputs
 from clip4vla.loading.tokens import END, PAD, START
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoding import decode
-from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.pair_scoring import score_pairs
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.common.encoded import Sequence
 from clip4vla.models.common.pooling import masked_mean, normalise, pool

@@ -36,7 +36,7 @@ class CaptionModel(Protocol):
 
 
 class EncodedSteps:
-    """Encodes all words so far, and what is seen and heard, at every step (`search.Steps`)."""
+    """Encodes all words so far, and the clip, at every step (`beam_search.Steps`)."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class EncodedSteps:
         self.clip = clip
 
     def logits(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """See `search.Steps`."""
+        """See `beam_search.Steps`."""
         hypotheses = tokens.shape[1]
         clip = each(self.clip, lambda x: x.repeat_interleave(hypotheses, 0))
         words = tokens.flatten(0, 1)  # [B * k, t]
@@ -61,12 +61,12 @@ class EncodedSteps:
         return self.captioner.head(x[:, -1]).unflatten(0, tokens.shape[:2])
 
     def keep(self, clips: Tensor) -> None:
-        """See `search.Steps`."""
+        """See `beam_search.Steps`."""
         self.clip = each(self.clip, lambda x: x[clips])
 
 
 class CachedSteps:
-    """Passes only the newest words through the towers (`search.Steps`); positions are fixed.
+    """Passes only the newest words through the towers (`beam_search.Steps`); positions are fixed.
 
     The hypotheses of a clip share one memory: a table says whose words each of them reads. So
     nothing is copied when hypotheses are dropped and continued, and what is seen and heard is kept
@@ -99,7 +99,7 @@ class CachedSteps:
         self.read = x.new_zeros(len(x), 1, 0, dtype=torch.bool)  # [B, k, words of all hypotheses]
 
     def logits(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """See `search.Steps`."""
+        """See `beam_search.Steps`."""
         clips, beams, length = tokens.shape
         own = torch.eye(beams, dtype=torch.bool, device=tokens.device).expand(clips, -1, -1)
         rows = parents[..., None].expand(-1, -1, self.read.shape[-1])
@@ -121,7 +121,7 @@ class CachedSteps:
         return x.float() if self.model.half_weights else x
 
     def keep(self, clips: Tensor) -> None:
-        """See `search.Steps`."""
+        """See `beam_search.Steps`."""
         self.valid, self.read = self.valid[clips], self.read[clips]
         self.words.keep(clips)
         self.joint.keep(clips)

@@ -14,7 +14,7 @@ from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Optimiser
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.half import halve
+from clip4vla.models.clip4vla.fp16_weights import halve
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
 from clip4vla.training.checkpoint import Checkpoints, TrainState

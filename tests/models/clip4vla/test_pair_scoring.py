@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder
-from clip4vla.models.clip4vla.pairs import score_pairs
+from clip4vla.models.clip4vla.pair_scoring import score_pairs
 from clip4vla.models.common.encoded import Sequence, each
 
 D, SCALE = 32, 100.0
@@ -123,11 +123,13 @@ def test_padding_is_not_read_and_can_be_left_away():
 
 def test_no_block_is_larger_than_allowed(monkeypatch):
     """Counted where they pass the last layer; a single pair may be larger than the bound."""
-    from clip4vla.models.clip4vla import pairs
+    from clip4vla.models.clip4vla import pair_scoring
 
-    sizes, real = [], pairs._first_output
+    sizes, real = [], pair_scoring._first_output
     monkeypatch.setattr(
-        pairs, "_first_output", lambda block, x, mask: sizes.append(x.shape) or real(block, x, mask)
+        pair_scoring,
+        "_first_output",
+        lambda block, x, mask: sizes.append(x.shape) or real(block, x, mask),
     )
     score_pairs(FUSIONS["clip"], *clips(20, 20), SCALE, 60)
     assert all(count * length <= 60 for count, length, _ in sizes)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip4vla.loading.tokens import END, PAD, VOCABULARY
-from clip4vla.models.clip4vla.search import beam_search
+from clip4vla.models.clip4vla.beam_search import beam_search
 
 WORDS = [5, 6, 7, END]
 CPU = torch.device("cpu")

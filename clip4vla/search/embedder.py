@@ -18,7 +18,7 @@ from clip4vla.inference.features import embed_texts
 from clip4vla.media.status import AudioStatus
 from clip4vla.models.common.pooling import pool
 from clip4vla.models.common.task import Batch
-from clip4vla.search.reading import Clip, grouped, pictures, sound, sounds
+from clip4vla.search.media import Clip, grouped, pictures, sound, sounds
 from clip4vla.tracking.recorded import check_recorded
 
 BATCH = 64  # frames or segments that pass a tower at once: about 1 GB of a ViT-B/32 on a GPU

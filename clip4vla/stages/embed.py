@@ -27,7 +27,7 @@ from clip4vla.common.progress import track
 from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.status import AudioStatus
 from clip4vla.search.embedder import BATCH, Embedder, load, pooled
-from clip4vla.search.reading import Clip, is_media, read_groups
+from clip4vla.search.media import Clip, is_media, read_groups
 from clip4vla.search.table import check_format, finish, in_parts, owner
 
 SILENT = (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)

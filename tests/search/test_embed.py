@@ -16,7 +16,7 @@ from clip4vla.config.data import Cache
 from clip4vla.inference.features import embed_clips, embed_texts
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.media.decode import decode_audio
-from clip4vla.search.reading import pictures, sounds
+from clip4vla.search.media import pictures, sounds
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from embed_files import PATHS, run
 
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.media.decode import decode_audio
-from clip4vla.search import reading
-from clip4vla.search.reading import sounds
+from clip4vla.search import media
+from clip4vla.search.media import sounds
 from clip4vla.stages import embed as stage
 
 
@@ -21,7 +21,7 @@ def test_a_file_that_kills_the_decoder_fails_alone(
     weights, tmp_path, capsys, monkeypatch, kind, options
 ):
     """It crashes at once or after some windows; what it gave before is kept."""
-    real, bad = reading.READERS[kind], tmp_path / "bad.mp4"
+    real, bad = media.READERS[kind], tmp_path / "bad.mp4"
     shutil.copy(PATHS[1], bad)
 
     def fragile(path, **given):
@@ -30,7 +30,7 @@ def test_a_file_that_kills_the_decoder_fails_alone(
                 os.abort()
             yield clip
 
-    monkeypatch.setitem(reading.READERS, kind, fragile)
+    monkeypatch.setitem(media.READERS, kind, fragile)
     out = tmp_path / "out.parquet"
     assert run(kind, weights, PATHS[0], bad, PATHS[1], "--out", out, *options) == 0
     assert f"{bad}: the process died" in capsys.readouterr().err
@@ -47,7 +47,7 @@ def test_speed_changes_no_bit(weights, tmp_path, monkeypatch):
     """Vectors depend on their company in the last bits: it must not depend on the processes."""
     import time
 
-    real = reading.READERS["video"]
+    real = media.READERS["video"]
 
     def slow(path, **given):
         for clip in real(path, **given):
@@ -57,7 +57,7 @@ def test_speed_changes_no_bit(weights, tmp_path, monkeypatch):
     tables = []
     for options in ([], ["--every", "2"]):
         for reader, threads in ((real, 1), (real, 2), (slow, 2)):
-            monkeypatch.setitem(reading.READERS, "video", reader)
+            monkeypatch.setitem(media.READERS, "video", reader)
             out = tmp_path / "out.parquet"
             assert run("video", weights, *PATHS, "--out", out, "--threads", threads, *options) == 0
             tables.append(out.read_bytes())
@@ -66,13 +66,13 @@ def test_speed_changes_no_bit(weights, tmp_path, monkeypatch):
 
 def test_windows_that_come_in_blocks_have_the_numbers_of_the_whole(model, monkeypatch):
     """No block is kept for another one; a block that two windows share is cut."""
-    real, sizes = reading.sound_blocks, []
+    real, sizes = media.sound_blocks, []
 
     def blocks(path, longest):
         found, rate = real(path, longest)
         return (sizes.append(block.shape[1]) or block for block in found), rate
 
-    monkeypatch.setattr(reading, "sound_blocks", blocks)
+    monkeypatch.setattr(media, "sound_blocks", blocks)
     waveform, rate = decode_audio(PATHS[1])
     for every in (None, 4.0, 7.3):
         sizes.clear()
@@ -82,14 +82,14 @@ def test_windows_that_come_in_blocks_have_the_numbers_of_the_whole(model, monkey
         for number, clip in enumerate(clips):
             part = waveform[:, number * size : (number + 1) * size]
             front_end = LogMelFrontend(model.settings.cache.log_mel)
-            alone = reading.sound(iter([part]), rate, model.settings, front_end)
+            alone = media.sound(iter([part]), rate, model.settings, front_end)
             assert np.array_equal(clip.images, alone.images)
             assert clip.end - clip.start == pytest.approx(part.shape[1] / rate)
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_more_than_an_hour_is_no_clip_but_has_windows(weights, tmp_path, capsys, monkeypatch, kind):
-    monkeypatch.setattr(reading, "LONGEST_SECONDS", 5.0)
+    monkeypatch.setattr(media, "LONGEST_SECONDS", 5.0)
     out = tmp_path / "out.parquet"
     assert run(kind, weights, PATHS[1], "--out", out) == 78
     said = capsys.readouterr().err

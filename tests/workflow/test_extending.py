@@ -95,67 +95,121 @@ def changed(text: str, block: str) -> str:
     return text
 
 
+def copy_of_the_package(folder: Path) -> None:
+    """Copy the package into a folder, where a test may change it."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPO / "clip4vla", folder / "clip4vla", ignore=ignore)
+
+
+def apply(heading: str, folder: Path, count: int) -> None:
+    """Apply the changes under a heading to a copy of the package."""
+    for number in range(count):
+        name, block = example(heading, "diff", number).split("\n", 1)
+        path = folder / name.removeprefix("--- ")
+        path.write_text(changed(path.read_text(), block))
+
+
+def with_row(folder: Path, table: str, row: str) -> None:
+    """Write tables/<table>.yaml: a shipped table with one more row."""
+    text = (REPO / "experiments" / f"{table}.yaml").read_text()
+    (folder / "tables").mkdir()
+    (folder / "tables" / f"{table}.yaml").write_text(text.rstrip("\n") + "\n" + row)
+
+
+def keys_of(plan) -> dict[str, list[str]]:
+    """Return the keys of the evaluations of each row."""
+    keys: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        keys.setdefault(cell.row, []).append(cell.run_key)
+    return keys
+
+
 TRAINED = """
 import json, sys
 from pathlib import Path
-from tiny_world import build_world, pretrain
+from tiny_world import build_world, finetune, pretrain
 from clip4vla.config.planner import make_plan
-from clip4vla.config.sections import Objective
 from clip4vla.training.train import train
 
-config, tables, folder = map(Path, sys.argv[1:])
-plan = make_plan([config], {"experiments": str(tables), "targets": ["table5"]})
-found = {"keys": {cell.row: [] for cell in plan.cells}}
-for cell in plan.cells:
-    found["keys"][cell.row].append(cell.run_key)
-run = pretrain(objective=Objective(alignment=0.5))
+config, folder, table, stage, changes = sys.argv[1:]
+folder = Path(folder)
+values = {"experiments": str(folder / "tables"), "targets": [table]}
+keys = {}
+for cell in make_plan([Path(config)], values).cells:
+    keys.setdefault(cell.row, []).append(cell.run_key)
+run = {"pretrain": pretrain, "finetune": finetune}[stage](**json.loads(changes))
 train(run, build_world(folder / "world"), None, {}, None, folder / "state", folder / "out")
 lines = (folder / "out" / "metrics.jsonl").read_text().splitlines()
-found["curve"] = [json.loads(line) for line in lines]
-print(json.dumps(found))
+print(json.dumps({"keys": keys, "curve": [json.loads(line) for line in lines]}))
 """
+
+
+def trained(folder: Path, table: str, stage: str, **changes) -> dict:
+    """Plan a table with the changed package, and train a tiny run: its keys and its curve."""
+    arguments = [str(REPO / "config.yaml"), str(folder), table, stage, json.dumps(changes)]
+    path = f"{folder}{os.pathsep}{REPO / 'tests' / 'helpers'}"
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINED, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    found["curve"] = [row for row in found["curve"] if "train/loss" in row]
+    assert len(found["curve"]) > 2
+    return found
 
 
 def test_a_new_loss_is_a_function_a_switch_and_a_term(tmp_path):
     """In a copy of the package it trains, and changes no key of another row."""
-    shutil.copytree(REPO / "clip4vla", tmp_path / "clip4vla")
-    heading = "A loss"
+    copy_of_the_package(tmp_path)
     with open(tmp_path / "clip4vla/models/common/losses.py", "a") as stream:
-        stream.write(example(heading, "python"))
-    for number in range(3):
-        name, block = example(heading, "diff", number).split("\n", 1)
-        path = tmp_path / name.removeprefix("--- ")
-        path.write_text(changed(path.read_text(), block))
-    table = (REPO / "experiments" / "table5.yaml").read_text()
-    (tmp_path / "tables").mkdir()
-    row = example(heading, "yaml")
-    (tmp_path / "tables" / "table5.yaml").write_text(table.rstrip("\n") + "\n" + row)
+        stream.write(example("A loss", "python"))
+    apply("A loss", tmp_path, count=3)
+    with_row(tmp_path, "table5", example("A loss", "yaml"))
     before = make_plan([REPO / "config.yaml"], {"targets": ["table5"]})
-    paths = (REPO / "config.yaml", tmp_path / "tables", tmp_path)
-    command = [sys.executable, "-c", TRAINED, *map(str, paths)]
-    python_path = f"{tmp_path}{os.pathsep}{REPO / 'tests' / 'helpers'}"
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": python_path},
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    own = found["keys"].pop("aligned")
-    assert not set(own) & set(before.runs)
-    keys: dict[str, list[str]] = {}
-    for cell in before.cells:
-        keys.setdefault(cell.row, []).append(cell.run_key)
-    assert found["keys"] == keys
-    steps = [row for row in found["curve"] if "train/loss" in row]
+    found = trained(tmp_path, "table5", "pretrain", objective={"alignment": 0.5})
+    assert not set(found["keys"].pop("aligned")) & set(before.runs)
+    assert found["keys"] == keys_of(before)
     names = ("text_audio", "vision_audio", "audio_audio", "alignment")
-    for step in steps:
+    for step in found["curve"]:
         assert 0 < step["train/alignment"] <= 2  # half of a distance up to 4
         total = sum(step[f"train/{name}"] for name in names)
         assert step["train/loss"] == pytest.approx(total, rel=1e-4)
-    assert len(steps) > 2
+
+
+FAMILY = "Another model family"
+
+
+def test_a_new_family_is_a_package_and_a_line(tmp_path):
+    """The helper of the tests, put where the text says, plans and trains; other keys stay."""
+    copy_of_the_package(tmp_path)
+    shutil.copytree(REPO / "tests" / "helpers" / "toy", tmp_path / "clip4vla" / "models" / "toy")
+    apply(FAMILY, tmp_path, count=1)
+    with_row(tmp_path, "table1", example(FAMILY, "yaml"))
+    before = make_plan([REPO / "config.yaml"], {"targets": ["table1"]})
+    found = trained(tmp_path, "table1", "finetune", model={"family": "toy"}, missing_audio="none")
+    assert not set(found["keys"].pop("toy")) & set(before.runs)
+    assert found["keys"] == keys_of(before)
+
+
+def lines_of(text: str) -> str:
+    """Return code without its indentation, which a text and a class differ in."""
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def test_the_family_of_the_text_is_the_one_that_the_tests_train():
+    section = next(part for part in TEXT.split("\n## ") if part.startswith(FAMILY))
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    files = (REPO / "tests" / "helpers" / "toy").glob("*.py")
+    helper = [lines_of(path.read_text()) for path in files]
+    assert len(blocks) == 4
+    for block in blocks:
+        assert any(lines_of(block) in text for text in helper), (
+            f"not in tests/helpers/toy:\n{block}"
+        )
 
 
 def test_another_clip_is_one_word(tmp_path):

@@ -19,7 +19,7 @@ LEAST_TRIED = 200  # clips looked at for one without a common word, before the b
 
 
 def given_sounds(clip_ids: Iterable[str], silent: Iterable[str], donors: dict[str, str]) -> Sounds:
-    """Own sounds, and those of donors for silent clips that have one."""
+    """Return own sounds, and those of donors for silent clips that have one."""
     silent = set(silent)
     return {clip: donors.get(clip) if clip in silent else clip for clip in clip_ids}
 
@@ -27,7 +27,7 @@ def given_sounds(clip_ids: Iterable[str], silent: Iterable[str], donors: dict[st
 def controlled(
     sounds: Sounds, control: AudioControl, rows: "pd.DataFrame", clips: "pd.DataFrame"
 ) -> Sounds:
-    """The sounds under a control; what silent clips have is the policy's business and stays.
+    """Return the sounds under a control; those of silent clips follow the policy and stay.
 
     * `silent`: no clip has any sound, own or lent.
     * `shuffled`: clips with a sound of their own hand it on in one ring, drawn once: each has that
@@ -43,7 +43,9 @@ def controlled(
         return dict.fromkeys(sounds)
     own = sorted(clip for clip, sound in sounds.items() if sound == clip)
     if len(own) < 2:
-        raise UserError(f"audio: {control} needs two clips with sound; the split has {len(own)}")
+        raise UserError(
+            f"audio: {control} needs two clips with sound; the split has {len(own)}. Fix: remove it"
+        )
     if control == "shuffled":
         ring = generator("shuffled sound").permutation(own).tolist()
         return sounds | dict(zip(ring, [*ring[1:], ring[0]], strict=True))
@@ -80,7 +82,7 @@ class Kinds:
         self.words = {clip: words[clip] - common for clip in own}
 
     def other(self, clip: str) -> str:
-        """A clip of another kind, drawn for this one."""
+        """Draw a clip of another kind for this one."""
         draws = generator("swapped sound", clip)
         if self.kind is not None:
             others = [one for one in self.own if self.kind[one] != self.kind[clip]]

@@ -35,7 +35,7 @@ from clip4vla.models.common.pooling import pool, pool_plainly
 
 
 def random_donor(clip_id: str, donors: list[str]) -> str:
-    """A donor drawn for this clip: it depends on the clip and the list of donors alone."""
+    """Draw a donor for this clip; it depends on the clip and the list of donors alone."""
     return donors[generator("random donor", clip_id).integers(len(donors))]
 
 
@@ -64,8 +64,8 @@ def substitute(
     rows = rows[~rows.clip_id.isin(donor_cache.silent)].sort_values("clip_id")
     if rows.empty:
         raise UserError(
-            f"{run.donors.dataset}: no clip of split {run.donors.split!r} has sound: nobody can be "
-            "a donor"
+            f"{run.donors.dataset}: no clip of split {run.donors.split!r} has sound, so that "
+            "none can be a donor. Fix: choose another donor_split"
         )
     for source in run.queries:
         _keep_apart(source, split_rows(caches[source], source), rows, run.donors)
@@ -153,7 +153,7 @@ class _Vectors:
 
 
 def _keep_apart(source: Source, asked: pd.DataFrame, donors: pd.DataFrame, lent_by: Source) -> None:
-    """UserError when a clip of a held-out split could lend its sound: donors are of train alone.
+    """Raise UserError if a held-out clip could lend its sound: donors are of train alone.
 
     Splits of training are named so; one may hold another (train_9k and train_ours).
     """
@@ -163,8 +163,8 @@ def _keep_apart(source: Source, asked: pd.DataFrame, donors: pd.DataFrame, lent_
     if shared:
         raise UserError(
             f"{source.dataset}: {len(shared)} clips of split {source.split!r} are in "
-            f"{lent_by.split!r} too, such as {shared[0]}: they would lend their sound; set "
-            "donor_split to the split that is trained on"
+            f"{lent_by.split!r} too, such as {shared[0]}: they would lend their sound. Fix: "
+            "set donor_split to the split that is trained on"
         )
 
 

@@ -25,7 +25,7 @@ class SharedFeatures:
     """
 
     def __init__(self, model: ClipModel, samples: ClipSamples, device: torch.device, workers: int):
-        """`samples` says what is read, from where, and how."""
+        """Keep what features are made with. samples: which clips are read, from where, and how."""
         self.model, self.samples, self.device, self.workers = model, samples, device, workers
         self.frames: dict[str, Tensor] = {}
         self.segments: dict[str, Tensor] = {}
@@ -39,7 +39,7 @@ class SharedFeatures:
         nonverbal_share: float,
         zeros: bool,
     ) -> "FeatureSamples":
-        """Samples of items with given sounds. `zeros`: a clip without sound counts as having it."""
+        """Return samples of items with given sounds. zeros: silent clips count as having sound."""
         frames = segments = None
         if "vision" in modalities:
             self._add(self.frames, [clip for clip, _, _ in items], "vision", nonverbal_share)
@@ -102,7 +102,7 @@ class FeatureSamples(Clips):
         self.frames, self.segments, self.sounds, self.zeros = frames, segments, sounds, zeros
 
     def __getitem__(self, index: int) -> dict:
-        """One item: frames [F, D] and segments [S, D] of the sound it has; None: not asked for."""
+        """Return one item: frames [F, D] and segments [S, D] of its sound; None: not asked for."""
         clip_id, _, _ = self.items[index]
         sound = self.sounds[clip_id]
         segments: Tensor | None = None
@@ -117,7 +117,7 @@ class FeatureSamples(Clips):
 
     @staticmethod
     def collate(samples: list[dict]) -> dict:
-        """A batch with `features`: vision [B, F, D] and audio [B, S, D], zero-padded, and masks."""
+        """Return a batch with padded `features`: vision [B, F, D], audio [B, S, D]; and masks."""
         batch: dict[str, Any] = {
             "clip_id": [sample["clip_id"] for sample in samples],
             "features": {},

@@ -107,7 +107,7 @@ def check_finite(clip_ids: list[str], encoded: Encoded) -> None:
         if len(broken):
             raise UserError(
                 f"clip {clip_ids[int(broken[0])]}: its features are not finite: the weights or its "
-                "cache entry are broken; check the training curve, or cache its shard again"
+                "cache entry are corrupt. Fix: check the training curve, or cache its shard again"
             )
 
 

@@ -19,7 +19,7 @@ from clip4vla.models.common.clip_model import ClipModel
 def frozen_samples(
     model: ClipModel, samples: ClipSamples, device: torch.device, workers: int
 ) -> FrozenSamples:
-    """`samples` with the vectors of the model's vision and text tower in place of their frames.
+    """Return `samples` with vectors of the vision and text tower in place of their frames.
 
     What is not on disk yet is computed, on `device`, where the model must be; several processes
     share the work. The vectors are those that the towers give during training, up to the rounding

@@ -45,12 +45,12 @@ class Gallery:
 
     @property
     def clip_ids(self) -> list[str]:
-        """The clips, in the order of the columns."""
+        """Return the clips, in the order of the columns."""
         return [clip_id for clip_id, _, _ in self.samples.items]
 
     @cached_property
     def scorer(self) -> Scorer:
-        """How the run's family compares texts and clips."""
+        """Return how the run's family compares texts and clips."""
         family = family_of(self.run.model.family)
         return family.scorer(self.model, self.run.model, self.run.modalities)
 
@@ -116,7 +116,7 @@ def compared(
 
 
 def _padded(x: Tensor) -> Tensor:
-    """x [n, ...] with rows of zeros up to a multiple of `SIDE`.
+    """Pad x [n, ...] with rows of zeros up to a multiple of `SIDE`.
 
     Products of small or odd shapes add up in another order: the same caption or clip could differ
     in the last bit between two places, and what is equal would not tie.

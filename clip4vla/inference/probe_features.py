@@ -30,7 +30,7 @@ def probe_features(
     workers: int,
     keep: bool,
 ) -> ClipFeatures:
-    """Mean features of every sample, in order, un-normalised. The model is on `device`.
+    """Return mean features of every sample, in order, un-normalised. The model is on `device`.
 
     keep: those of all clips of the dataset version are computed, once, and read from disk after
     that; up to the rounding of another composition of batches they are those computed here.
@@ -68,7 +68,7 @@ def _vectors(
     device: torch.device,
     workers: int,
 ) -> Vectors:
-    """One modality's means of clips, computed where they are not on disk yet."""
+    """Return one modality's means of clips; those not on disk yet are computed."""
     cache, inputs, share = samples.cache, samples.inputs, samples.nonverbal_share
     of_sound = {k: v for k, v in inputs.scientific().items() if k not in NOT_OF_SOUND}
     meaning = {

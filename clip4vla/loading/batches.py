@@ -26,13 +26,15 @@ def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
     told apart.
     """
     if samples < 2:
-        raise UserError(f"{samples} training sample(s): contrast needs 2; look at coverage.csv")
+        raise UserError(
+            f"{samples} training sample(s): a contrast needs 2. Fix: look at coverage.csv"
+        )
     size = min(batch_size, samples)
     return samples // size, size
 
 
 def chunked(positions: range, chunk: int) -> list[range]:
-    """Positions of a batch in chunks of at most `chunk`."""
+    """Return the positions of a batch in chunks of at most `chunk`."""
     return [positions[i : i + chunk] for i in range(0, len(positions), chunk)]
 
 
@@ -43,7 +45,7 @@ class MixedSamples(Dataset):
         self.sources = sources
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """One sample."""
+        """Return one sample."""
         source, index = key
         return self.sources[source][index]
 
@@ -81,18 +83,18 @@ class ClipBatches:
         if self.size % world:
             raise UserError(
                 f"optimiser.batch_size: {self.size} samples a step cannot be dealt evenly to "
-                f"{world} ranks: take a multiple, or fewer ranks"
+                f"{world} ranks. Fix: take a multiple, or fewer ranks"
             )
         self.chunk = min(microbatch or self.size, self.size)
 
     def order(self, epoch: int) -> list[tuple[int, int]]:
-        """(source, index) of every sample of an epoch."""
+        """Return (source, index) of every sample of an epoch."""
         if len(self.shards) == 1:
             return [(0, int(i)) for i in epoch_order(self.shards[0], self.seed, epoch)]
         return mixed_order(self.shards, self.seed, epoch)
 
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
-        """This rank's batches of an epoch (from 0) behind its first `consumed` samples, in chunks.
+        """Yield this rank's batches of an epoch (from 0) after `consumed` samples, in chunks.
 
         A chunk has at most `microbatch` clips, and only the padding that these need.
         """
@@ -130,7 +132,7 @@ class FeatureBatches:
         self.chunk = min(microbatch or self.size, self.size)
 
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
-        """Batches of an epoch (from 0): clip_id, target [B] and the rows' features, in chunks."""
+        """Yield batches of an epoch (from 0), in chunks: clip_id, target [B] and features."""
         order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
         for start in range(consumed, self.steps * self.size, self.size):
             chunks = chunked(range(start, start + self.size), self.chunk)

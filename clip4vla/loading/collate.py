@@ -13,17 +13,18 @@ from clip4vla.loading.segments import SEGMENT, kept_segments, split
 
 
 def collate(samples: list[Sample]) -> dict:
-    """A batch: frames uint8 [B, F, 3, 224, 224], audio float32 [B, S, C, 224, 224], tokens [B, L].
+    """Return a batch of samples.
 
-    F and S are the batch's own maximum, at least 1; C is 1 when every clip is mono, which stands
-    for three equal channels, else 3. `frame_mask` [B, F] and `audio_mask` [B, S] are True where a
-    sample has content; the rest is zero. Padding changes no sample's own values.
+    frames uint8 [B, F, 3, 224, 224], audio float32 [B, S, C, 224, 224], tokens [B, L]. F and S are
+    the batch's own maximum, at least 1; C is 1 when every clip is mono, which stands for three
+    equal channels, else 3. `frame_mask` [B, F] and `audio_mask` [B, S] are True where a sample has
+    content; the rest is zero. Padding changes no sample's own values.
 
     With masks there is `masked_audio`, shaped like `audio`; where vectors stand in place of frames
     (`clip4vla.cache.vectors`), these [B, D]. Also `has_audio` and `nonverbal_share` [B], and the
     lists `clip_id`, `caption` and `label`.
 
-    UserError naming the clip whose cached content is broken.
+    Raises UserError that names the clip whose cached content is corrupt.
     """
     shares = np.array([sample.nonverbal_share for sample in samples], dtype=np.float32)
     batch = {
@@ -50,7 +51,7 @@ def _frames(samples: list[Sample]) -> dict:
             for frame, jpeg in zip(row, jpegs, strict=False):
                 frame[...] = to_pixels(jpeg)  # colours to the front: numpy is faster than torch
         except OSError as error:
-            raise _broken(sample.clip_id, "a frame is no whole JPEG") from error
+            raise _broken(sample.clip_id, "a frame is a truncated JPEG") from error
         row[len(jpegs) :] = 0
     return {"frames": torch.from_numpy(frames), "frame_mask": _filled(counts)}
 
@@ -76,7 +77,7 @@ def _audio(samples: list[Sample]) -> dict:
 
 
 def _fill(row: torch.Tensor, count: int, sample: Sample, masks: Masks | None = None) -> None:
-    """The first `count` segments of a row [S, C, 224, 224] are the sample's, the rest zero."""
+    """Write the sample's `count` segments into a row [S, C, 224, 224], and zeros after them."""
     log_mel = sample.log_mel
     if count and log_mel is not None:
         own = row[:count, : len(log_mel)]
@@ -86,12 +87,12 @@ def _fill(row: torch.Tensor, count: int, sample: Sample, masks: Masks | None = N
 
 
 def _filled(counts: list[int]) -> torch.Tensor:
-    """bool [B, N]: where each row has content, N the most of them, at least 1."""
+    """Return bool [B, N]: where each row has content; N is the largest count, at least 1."""
     return torch.arange(max(*counts, 1)) < torch.tensor(counts)[:, None]
 
 
 def _is_finite(images: torch.Tensor, inputs: Inputs) -> bool:
-    """Whether all that a sample takes from a log-mel is finite.
+    """Return whether all that a sample takes from a log-mel is finite.
 
     One NaN or infinity in the statistics of an image makes all of its values NaN: looking at one of
     each is enough. Fixed statistics spread nothing; there a sum is finite only if all its terms
@@ -104,5 +105,5 @@ def _is_finite(images: torch.Tensor, inputs: Inputs) -> bool:
 
 def _broken(clip_id: str, what: str) -> UserError:
     return UserError(
-        f"clip {clip_id}: {what}: `clip4vla data verify --repair` builds its shard again"
+        f"clip {clip_id}: {what}. Fix: `clip4vla data verify --repair` builds its shard again"
     )

@@ -22,7 +22,7 @@ class FrozenSamples(torch.utils.data.Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        """A sample as of `ClipSamples`, with vectors instead of frames."""
+        """Return a sample as `ClipSamples` does, with vectors instead of frames."""
         sample = self.samples[index]
         vectors = {"vision": self.vision[sample.clip_id], "text": self.text[sample.caption]}
         return replace(sample, jpegs=None, vectors=vectors)

@@ -44,7 +44,7 @@ class Caches:
         self.opened: dict[tuple[str, str], ClipCache] = {}
 
     def __getitem__(self, source: Source) -> ClipCache:
-        """The cache of a source. Raises UserError when no manifest was given for it."""
+        """Return the cache of a source. Raises UserError when no manifest was given for it."""
         key = (source.dataset, source.cache_id)
         if key not in self.opened:
             if key not in self.manifests:
@@ -53,7 +53,7 @@ class Caches:
         return self.opened[key]
 
     def hashes(self) -> dict[str, str]:
-        """sha256 of every opened manifest: the data that a result stands on."""
+        """Return the sha256 of every opened manifest: the data behind a result."""
         return {
             f"{version}/cache-{cache_id}": cache.manifest_sha256
             for (version, cache_id), cache in sorted(self.opened.items())
@@ -61,17 +61,18 @@ class Caches:
 
 
 def split_rows(cache: ClipCache, source: Source) -> "pd.DataFrame":
-    """clip_id, captions, label of the usable clips of a split. UserError when there are none."""
+    """Return clip_id, captions, label of a split's usable clips. UserError if there are none."""
     rows = cache.splits[cache.splits.split == source.split]
     if rows.empty:
         raise UserError(
-            f"{source.dataset}: split {source.split!r} has no usable clip; look at its coverage.csv"
+            f"{source.dataset}: split {source.split!r} has no usable clip. "
+            "Fix: look at its coverage.csv"
         )
     return rows
 
 
 def clip_items(rows: "pd.DataFrame") -> list[Item]:
-    """One item per clip, for features that do not depend on a caption."""
+    """Return one item per clip, for features that do not depend on a caption."""
     return [
         (clip_id, "", label)
         for clip_id, label in zip(rows.clip_id, rows.label.fillna(""), strict=True)
@@ -79,10 +80,10 @@ def clip_items(rows: "pd.DataFrame") -> list[Item]:
 
 
 def pair_items(rows: "pd.DataFrame", where: str) -> list[Item]:
-    """One item per (clip, caption). Raises UserError for a clip without a caption."""
+    """Return one item per (clip, caption). Raises UserError for a clip without a caption."""
     for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True):
         if len(captions) == 0:
-            raise UserError(f"{where}: clip {clip_id} has no caption; correct its annotation")
+            raise UserError(f"{where}: clip {clip_id} has no caption. Fix: correct its annotation")
     return [
         (clip_id, caption, "")
         for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True)
@@ -116,7 +117,7 @@ def samples_of(
     masking: Masking | None = None,
     seed: int = 0,
 ) -> ClipSamples:
-    """Samples of a source under a policy for silent clips. UserError when none is left."""
+    """Return samples of a source under a policy for silent clips. UserError if none is left."""
     samples = ClipSamples(
         cache,
         items,
@@ -131,7 +132,7 @@ def samples_of(
     if not len(samples):
         raise UserError(
             f"{source.dataset}: no clip of split {source.split!r} has sound, and missing_audio "
-            "is filter; choose another policy"
+            "is filter. Fix: choose another policy"
         )
     return samples
 
@@ -152,9 +153,10 @@ class _Loader(DataLoader):
 
 
 def loader(samples: Dataset, batches: list, workers: int, device: torch.device) -> DataLoader:
-    """A loader of given batches of indices. `workers` above 1 are processes, else it reads inline.
+    """Return a loader of given batches of indices.
 
-    So it does for samples that are `in_memory`. They may have a `collate` of their own.
+    workers: above 1, processes; else it reads inline, as it does for samples that are `in_memory`.
+    Samples may have a `collate` of their own.
     Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
     """
     inline = workers <= 1 or getattr(samples, "in_memory", False)
@@ -170,7 +172,7 @@ def loader(samples: Dataset, batches: list, workers: int, device: torch.device) 
 
 
 def in_order(count: int, size: int) -> list[list[int]]:
-    """Indices 0 .. count - 1 in batches."""
+    """Return the indices 0 .. count - 1 in batches."""
     return [list(range(i, min(i + size, count))) for i in range(0, count, size)]
 
 
@@ -186,7 +188,7 @@ def batches_of(
     part: Part = WHOLE,
     description: str = "embed clips",
 ) -> Iterator[tuple[int, dict]]:
-    """The samples in order, in numbered batches, or those batches that are one rank's part.
+    """Yield the samples in order, in numbered batches, or only one rank's part of the batches.
 
     Whatever the number of ranks, a batch has the same samples, and so its features the same bits.
     """
@@ -198,7 +200,7 @@ def batches_of(
 
 
 def _ignore_signals(worker: int) -> None:
-    """Slurm and Ctrl-C signal the whole job: the parent decides when its workers end."""
+    """Ignore what Slurm and Ctrl-C send to the whole job: the parent ends its workers."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 

@@ -33,7 +33,7 @@ def draw_masks(steps: int, n_mels: int, masking: Masking, rng: np.random.Generat
 
 
 def _draw(length: int, share: float, masking: Masking, rng: np.random.Generator) -> np.ndarray:
-    """bool [length]: what the masks along one axis cover."""
+    """Return bool [length]: the positions that the masks along one axis cover."""
     if masking.mode == "released":
         widths = np.minimum(rng.integers(0, masking.width, size=int(length * share)), length)
         starts = rng.integers(0, length - widths, endpoint=True)

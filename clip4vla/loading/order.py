@@ -15,7 +15,7 @@ Order = TypeVar("Order", range, np.ndarray, list[tuple[int, int]])
 
 
 def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, window: int = 4) -> np.ndarray:
-    """int64 permutation [N] of the samples, whose shards are `shard_of` [N].
+    """Return an int64 permutation [N] of the samples, whose shards are `shard_of` [N].
 
     The samples of the first `window` shards (in the epoch's own order of shards) come first, mixed
     among themselves; then those of the next `window` shards, and so on.
@@ -24,7 +24,7 @@ def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, window: int = 4) ->
 
 
 def _windowed(shard_of: np.ndarray, window: int, rng: np.random.Generator) -> np.ndarray:
-    """int64 [N]: shards permuted, samples mixed within each window of shards."""
+    """Return int64 [N]: shards permuted, samples mixed within each window of shards."""
     shards, index = np.unique(np.asarray(shard_of), return_inverse=True)
     place = rng.permutation(len(shards))  # of each shard in the epoch
     shuffled = rng.permutation(len(index))
@@ -34,7 +34,7 @@ def _windowed(shard_of: np.ndarray, window: int, rng: np.random.Generator) -> np
 def mixed_order(
     sources: list[np.ndarray], seed: int, epoch: int, window: int = 4
 ) -> list[tuple[int, int]]:
-    """Order of an epoch over several sources in equal parts: (source, index) pairs.
+    """Return the order of an epoch over several sources in equal parts: (source, index) pairs.
 
     `sources` holds the shard of every sample, one array [N] per source. An epoch takes as many
     samples of every source as the smallest one has, in turn, so that every batch is balanced too. A
@@ -59,7 +59,7 @@ def mixed_order(
 
 
 def dealt(order: Order, rank: int, world: int, start: int = 0) -> Order:
-    """The part of `order` that falls to `rank` of `world` from global position `start` on.
+    """Return the part of `order` that falls to `rank` of `world` from global position `start` on.
 
     Position p belongs to rank p mod world, wherever an epoch was resumed.
     """

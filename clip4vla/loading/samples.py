@@ -88,29 +88,29 @@ class ClipSamples(Clips):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def _check(self) -> None:
-        """UserError for a clip that is not in the cache, or has no donor where one is needed."""
+        """Raise UserError for a clip that is not in the cache, or lacks a donor that it needs."""
         for clip_id in dict.fromkeys(item[0] for item in self.items):
             if clip_id not in self.cache:
                 raise UserError(
-                    f"clip {clip_id}: not in {self.cache.manifest['dataset']}: take the items from "
-                    "its splits.parquet"
+                    f"clip {clip_id}: not in {self.cache.manifest['dataset']}. Fix: take the items "
+                    "from its splits.parquet"
                 )
             if clip_id not in self.cache.silent:
                 continue
             donor = self.donor_of.get(clip_id)
             if donor is None and self.missing in DONORS_BY:
                 raise UserError(
-                    f"clip {clip_id}: silent and without a donor: name its split among the queries "
-                    "of the substitution"
+                    f"clip {clip_id}: silent and without a donor. Fix: name its split among the "
+                    "queries of the substitution"
                 )
             if donor is not None and (donor not in self.cache or donor in self.cache.silent):
                 raise UserError(
                     f"clip {clip_id}: its donor {donor} is not a clip with sound in "
-                    f"{self.cache.manifest['dataset']}: run the substitution again"
+                    f"{self.cache.manifest['dataset']}. Fix: run the substitution again"
                 )
 
     def only(self, *modalities: Modality) -> "ClipSamples":
-        """The same samples with fewer modalities."""
+        """Return the same samples with fewer modalities."""
         fewer = copy.copy(self)
         fewer.modalities = frozenset(modalities)
         return fewer
@@ -127,7 +127,7 @@ class ClipSamples(Clips):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample as the cache holds it; `collate` makes a batch of several."""
+        """Return one sample as the cache holds it; `collate` makes a batch of several."""
         clip_id, caption, label = self.items[index]
         self.cache.spot_check(clip_id)
         log_mel = self._log_mel(clip_id) if "audio" in self.modalities else None
@@ -150,7 +150,7 @@ class ClipSamples(Clips):
         return self.cache.read_frames(clip_id, self.inputs.max_frames)
 
     def _log_mel(self, clip_id: str) -> torch.Tensor | None:
-        """Its own, else its donor's, else None."""
+        """Return a clip's own log-mel, else its donor's, else None."""
         log_mel = self.cache.read_log_mel(clip_id)
         donor = self.donor_of.get(clip_id)
         if log_mel is None and donor is not None:

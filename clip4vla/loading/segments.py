@@ -14,12 +14,12 @@ EPSILON = 1e-10
 
 
 def segment_count(steps: int, extra_segment: bool = False) -> int:
-    """Segments of a clip of T = `steps` frames: ceil(T / 224), or floor(T / 224) + 1 (D5)."""
+    """Return the segments of T = `steps` frames: ceil(T / 224), or floor(T / 224) + 1 (D5)."""
     return steps // SEGMENT + 1 if extra_segment else -(-steps // SEGMENT)
 
 
 def kept_segments(steps: int, inputs: Inputs) -> int:
-    """S: how many segments `split` gives of a clip of T = `steps` frames."""
+    """Return S, the number of segments that `split` gives for T = `steps` frames."""
     return min(segment_count(steps, inputs.extra_segment), inputs.max_segments)
 
 
@@ -29,7 +29,9 @@ def split(
     masks: Masks | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """float32 [S, C, 224, 224] of a log-mel [C, T, 224], S <= inputs.max_segments; into `out`.
+    """Return float32 [S, C, 224, 224] of a log-mel [C, T, 224], in `out` if given.
+
+    S is at most inputs.max_segments.
 
     The central segments are kept. Masks are laid over the log-mel before it is padded, and both are
     laid before it is standardised, as `inputs.standardisation` says:
@@ -73,7 +75,7 @@ def split(
 
 
 def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:
-    """(x - mean) / (std + 1e-10) of images [S, C, H, W], with the population's std; in place.
+    """Set images [S, C, H, W] to (x - mean) / (std + 1e-10), with the population's std.
 
     The statistics are those of every image, or of every channel of the `clip` [C, T, W]. Values are
     first shifted by the first of them: that changes nothing but makes constant ones exactly zero,
@@ -93,7 +95,7 @@ def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch
 
 
 def _mean(rows: torch.Tensor) -> torch.Tensor:
-    """Means over the last dimension, the same for any number of threads.
+    """Return means over the last dimension, the same for any number of threads.
 
     A sum that is alone would be shared among threads, which changes its last bits; two are dealt
     to them whole.

@@ -7,7 +7,7 @@ from clip4vla.loading.tokens import END, PAD, START
 
 
 def tokenize(texts: list[str], max_words: int) -> torch.Tensor:
-    """int64 [N, max_words]: start, the text cut to fit, end, then pads (id 49410).
+    """Return int64 [N, max_words]: start, the text cut to fit, end, then pads (id 49410).
 
     A caption that spells out a control token holds no control token: the end is found by its id.
     """

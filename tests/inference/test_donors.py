@@ -194,7 +194,7 @@ def test_a_split_without_silent_clips_needs_no_donor(manifests, tmp_path, monkey
 
 def test_no_clip_with_sound_means_no_donor(manifests, tmp_path, monkeypatch):
     monkeypatch.setattr(substitution, "split_rows", lambda cache, source: cache.splits[:0])
-    with pytest.raises(UserError, match="nobody can be a donor"):
+    with pytest.raises(UserError, match="none can be a donor"):
         substitute(plan(), manifests, None, {}, tmp_path)
 
 

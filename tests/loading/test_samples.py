@@ -157,7 +157,7 @@ def test_a_broken_frame_is_named(cache, monkeypatch):
     raw = cache.read("alpha")
     cut = [raw.frames[0][:300]]
     monkeypatch.setattr(cache, "read_frames", lambda *_: cut)
-    with pytest.raises(UserError, match="clip alpha: a frame is no whole JPEG"):
+    with pytest.raises(UserError, match="clip alpha: a frame is a truncated JPEG"):
         alone(samples, 0)
 
 

@@ -8,7 +8,8 @@ import yaml
 
 from clip4vla.common.errors import UserError
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: ten times as fast
+FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: ten times as fast
+DEEP = 10_000  # a level of nesting takes a bracket or a column; the loader in C dies of very many
 KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"  # place of values that are in no file
 
@@ -87,7 +88,7 @@ def read_yaml(path: str | Path) -> Document:
         ) from None
     document = Document(path)
     try:
-        loader = LOADER(text)
+        loader = _loader(text)
         root = loader.get_single_node()
         value = None
         if root is not None:
@@ -114,6 +115,12 @@ def read_yaml(path: str | Path) -> Document:
         raise UserError(f"{path}:1: not a mapping. Fix: write `key: value` at the top level")
     document.value = undotted(value)
     return document
+
+
+def _loader(text: str) -> Any:
+    """Return the loader in C, or Python's, which raises RecursionError, if nesting may be deep."""
+    brackets, columns = text.count("[") + text.count("{"), max(map(len, text.splitlines() or [""]))
+    return (yaml.SafeLoader if brackets + columns > DEEP else FAST_LOADER)(text)
 
 
 def command_line(values: dict[str, Any]) -> Document:

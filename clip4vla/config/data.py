@@ -66,6 +66,11 @@ class LogMel(Section):
         json_schema_extra={"neutral": True},
     )
 
+    @property
+    def steps_per_second(self) -> float:
+        """Return the frames of a spectrogram in a second."""
+        return self.sample_rate / self.hop
+
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.f_min >= self.f_max:

@@ -32,8 +32,7 @@ TYPICAL = {
 }
 UNKNOWN = Typical(10.0)  # for any other reader
 
-STEPS_PER_SECOND = 125  # of a log-mel: a hop of 8 ms
-MEL_BANDS, BYTES = 224, 2  # float16
+LOG_MEL_BYTES = 2  # float16
 JPEG_BYTES = 15_000  # a frame of 224 pixels: measured on the demo's clips
 MEDIA_BYTES_PER_SECOND = 100_000  # a download at 480p with sound, roughly
 

@@ -9,11 +9,9 @@ from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.plan import Plan
 from clip4vla.cost.assumptions import (
-    BYTES,
     JPEG_BYTES,
+    LOG_MEL_BYTES,
     MEDIA_BYTES_PER_SECOND,
-    MEL_BANDS,
-    STEPS_PER_SECOND,
     typical,
 )
 from clip4vla.cost.models import Models
@@ -152,5 +150,7 @@ def _different_clips(dataset: Dataset, read: set[str]) -> int | None:
 
 def cached_bytes_per_second(cache: Cache) -> float:
     """Return the bytes of one second of a clip: log-mel of stereo sound, and JPEG frames."""
-    channels = 3 if cache.log_mel.channels == "left_mean_right" else 1
-    return STEPS_PER_SECOND * MEL_BANDS * BYTES * channels + cache.frames.fps * JPEG_BYTES
+    mel = cache.log_mel
+    channels = 3 if mel.channels == "left_mean_right" else 1
+    log_mel = mel.steps_per_second * mel.n_mels * channels * LOG_MEL_BYTES
+    return log_mel + cache.frames.fps * JPEG_BYTES

@@ -13,7 +13,6 @@ from clip4vla.cost.assumptions import (
     LOG_SEGMENTS,
     LOG_STEP_SECONDS,
     LOG_WORDS,
-    STEPS_PER_SECOND,
     typical,
 )
 from clip4vla.cost.batches import ClipSize
@@ -74,7 +73,7 @@ def clips_of(plan: Plan, run: Run, source: Source, counts: Counts) -> Clips:
     usual = typical(dataset.reader)
     count, sounding = counts.get((source.dataset, source.split), (0, 0))
     frames = min(run.inputs.max_frames, max(1, round(usual.seconds * run.cache.frames.fps)))
-    segments = kept_segments(int(usual.seconds * STEPS_PER_SECOND), run.inputs)
+    segments = kept_segments(int(usual.seconds * run.cache.log_mel.steps_per_second), run.inputs)
     captions = benchmark_of(dataset, source.split).captions or usual.captions
     return Clips(count, sounding, captions, ClipSize(frames, segments))
 

@@ -114,7 +114,7 @@ def sound(
     config, steps = settings.cache.log_mel, log_mel.shape[1]
     count = segment_count(steps, settings.inputs.extra_segment)
     first = max(count - len(images), 0) // 2  # the central ones are kept
-    length = SEGMENT * config.hop / config.sample_rate  # seconds of a segment
+    length = SEGMENT / config.steps_per_second  # seconds of a segment
     begins = (first + np.arange(len(images))) * length
     times = start + np.stack([begins, begins + length], axis=1).clip(max=seconds)
     return Clip(start, start + seconds, AudioStatus.OK, "", images, times)

@@ -1,7 +1,7 @@
 """How fast stage-1 pre-training runs as a whole, reading included, against a plain loop.
 
     python benchmarks/train.py [--clips 2] [--rounds 3] [--threads 1] [--device cpu|cuda]
-                               [--workers 1] [--microbatch N] [--checkpointing] [--compile]
+                               [--workers 0] [--microbatch N] [--checkpointing] [--compile]
                                [--architecture ViT-B-32]
 
 A step is reading a batch from shards, forward, backward and AdamW, at ViT-B/32 with random
@@ -201,7 +201,7 @@ def main():
     parser.add_argument("--architecture", default="ViT-B-32", help="tiny: to try this script")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="above 1: processes that read")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read; 0: inline")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--microbatch", type=int, help="ours: gradient caching")
     parser.add_argument("--checkpointing", action="store_true", help="ours: recomputed blocks")

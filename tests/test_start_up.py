@@ -53,6 +53,9 @@ def test_trainer_and_evaluation_load_few_libraries(module, also):
         (("targets",), ""),
         (("targets", "--set", '{"seeed": 1}'), "seeed"),
         (("plan", "tabel4"), "tabel4"),
+        (("train", "0123456789ab"), "0123456789ab"),
+        (("evaluate", "0123456789ab"), "0123456789ab"),
+        (("substitute", "0123456789ab"), "0123456789ab"),
     ],
 )
 def test_answers_load_no_arrays(arguments, answer):

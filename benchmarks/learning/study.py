@@ -31,6 +31,7 @@ sys.path[:0] = [str(HERE.parent), str(REPO)]
 
 from clip4vla.common.errors import UserError, describe_os_error  # noqa: E402
 from clip4vla.common.files import read_json, write_text  # noqa: E402
+from clip4vla.common.hardware import INLINE  # noqa: E402
 from clip4vla.config import layout  # noqa: E402
 from clip4vla.config.plan import Cell, Plan  # noqa: E402
 from clip4vla.config.planner import make_plan  # noqa: E402
@@ -147,9 +148,9 @@ def run_one(key: str, seed: int, tables: tuple[str, ...]) -> None:
     plan, began = plan_of(seed, tables), time.process_time()
     stage = plan.runs[key].stage
     if stage == "evaluate":
-        runs.evaluate(plan, key, 1)
+        runs.evaluate(plan, key, INLINE)
     else:
-        runs.train(plan, key, 1, None)
+        runs.train(plan, key, INLINE)
     spent = time.process_time() - began
     print(f"{stage:8} {key} {plan.names()[key]} (seed {seed}): {spent:.0f} s of CPU", flush=True)
 

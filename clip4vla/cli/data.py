@@ -5,95 +5,81 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import (
-    DEFAULT_CONFIG,
-    CacheId,
-    ConfigFiles,
-    Shard,
-    Threads,
-    Values,
-    Version,
-    plan_of,
-)
+from clip4vla.cli.options import CacheId, ConfigSource, Shard, Version, with_options
 from clip4vla.common.errors import UserError
 
 data = typer.Typer(no_args_is_help=True, help="From ids and annotations to frozen shards.")
 
 
 @data.command("check")
+@with_options
 def data_check(
+    source: ConfigSource,
     target: Annotated[
         str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
     ] = "all",
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
 ) -> None:
     """Report missing and unusable files of a target, one line each, with the place for them."""
     from clip4vla.config.targets import narrowed
     from clip4vla.stages.inputs import input_problems
 
-    if problems := input_problems(narrowed(plan_of(config_files, values), target)):
+    if problems := input_problems(narrowed(source.plan(), target)):
         raise UserError("\n".join(problems))
     needed = "the targets need" if target == "all" else f"{target} needs"
     typer.echo(f"all files that {needed} are there")
 
 
 @data.command("plan")
-def data_plan(
-    version: Version, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
-) -> None:
+@with_options
+def data_plan(source: ConfigSource, version: Version) -> None:
     """Read a dataset's official annotation files and deal its clips to shards."""
     from clip4vla.stages import data as stage
 
-    stage.plan(plan_of(config_files, values), version)
+    stage.plan(source.plan(), version)
 
 
 @data.command("fetch")
-def data_fetch(
-    version: Version,
-    shard: Shard,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
-) -> None:
+@with_options
+def data_fetch(source: ConfigSource, version: Version, shard: Shard) -> None:
     """Fetch the media of one shard that have not been fetched yet."""
     from clip4vla.stages import data as stage
 
-    stage.fetch(plan_of(config_files, values), version, shard)
+    stage.fetch(source.plan(), version, shard)
 
 
 @data.command("status")
+@with_options
 def data_status(
+    source: ConfigSource,
     dataset: Annotated[
         str | None, typer.Argument(help="Name or version; all of the targets without one.")
     ] = None,
     missing: Annotated[
         Path | None, typer.Option(help="Also list the missing clips so far in this .tsv file.")
     ] = None,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
 ) -> None:
     """Show the progress of the data by split and status, at any stage; draw it to status.png."""
     from clip4vla.common.console import console
     from clip4vla.stages import data_status as stage
 
-    stage.status(plan_of(config_files, values), dataset, missing, console())
+    stage.status(source.plan(), dataset, missing, console())
 
 
 @data.command("retry")
+@with_options
 def data_retry(
+    source: ConfigSource,
     dataset: Annotated[
         str | None, typer.Argument(help="Name or version; all of the targets without one.")
     ] = None,
     at_once: Annotated[
         bool, typer.Option("--now", help="End all pauses, after setting `cookies` for example.")
     ] = False,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
 ) -> None:
     """Let the next snakemake request refused clips again whose pause is over."""
     from clip4vla.stages import data_status as stage
 
-    for line in stage.retry(plan_of(config_files, values), dataset, at_once):
+    for line in stage.retry(source.plan(), dataset, at_once):
         typer.echo(line)
 
 
@@ -106,56 +92,46 @@ def data_probe(version: Version, shard: Shard) -> None:
 
 
 @data.command("ledger")
-def data_ledger(
-    version: Version, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
-) -> None:
+@with_options
+def data_ledger(source: ConfigSource, version: Version) -> None:
     """Join plan, fetch and probe: one row per clip, coverage by split, missing clips."""
     from clip4vla.stages import data as stage
 
-    stage.ledger(plan_of(config_files, values), version)
+    stage.ledger(source.plan(), version)
 
 
 @data.command("cache")
-def data_cache(
-    version: Version,
-    cache_id: CacheId,
-    shard: Shard,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
-) -> None:
+@with_options
+def data_cache(source: ConfigSource, version: Version, cache_id: CacheId, shard: Shard) -> None:
     """Write one shard of frames and log-mel spectrograms."""
     from clip4vla.stages import data as stage
 
-    stage.cache(plan_of(config_files, values), version, cache_id, shard)
+    stage.cache(source.plan(), version, cache_id, shard)
 
 
 @data.command("freeze")
-def data_freeze(
-    version: Version,
-    cache_id: CacheId,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
-) -> None:
+@with_options
+def data_freeze(source: ConfigSource, version: Version, cache_id: CacheId) -> None:
     """Freeze a dataset version: the list of shards with their hashes that runs read and cite."""
     from clip4vla.stages import data as stage
 
-    stage.freeze(plan_of(config_files, values), version, cache_id)
+    stage.freeze(source.plan(), version, cache_id)
 
 
 @data.command("verify")
+@with_options
 def data_verify(
+    source: ConfigSource,
     dataset: Annotated[
         str | None, typer.Argument(help="Name or version of a dataset; all without it.")
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Rebuild damaged shards to the frozen bytes.")
     ] = False,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
-    threads: Threads = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Processes, a shard each.")] = 2,
 ) -> None:
     """Compare every shard with its manifest. Exit 0: intact or repaired; 1: damaged."""
     from clip4vla.stages import data as stage
 
-    intact = stage.verify(plan_of(config_files, values), dataset, repair, threads)
+    intact = stage.verify(source.plan(), dataset, repair, threads)
     raise typer.Exit(0 if intact else 1)

@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from clip4vla.cli.options import with_options
+from clip4vla.common.hardware import Hardware, ReadingHardware
+
 embed = typer.Typer(
     no_args_is_help=True, help="Vectors of your own texts, sounds and videos; see docs/embed.md."
 )
@@ -22,13 +25,13 @@ Every = Annotated[
     float | None,
     typer.Option(help="Cut each file into windows of this many seconds, each one a clip."),
 ]
-Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default: a GPU, if any.")]
 Batch = Annotated[int, typer.Option(min=1, help="Frames or segments that pass a tower at once.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads, and processes that decode.")]
 
 
 @embed.command("text")
+@with_options
 def embed_text(
+    hardware: Hardware,
     checkpoint: Checkpoint,
     inputs: Annotated[
         list[str],
@@ -38,17 +41,17 @@ def embed_text(
     column: Annotated[
         str | None, typer.Option(help="Of csv and tsv files; text, caption or sentence.")
     ] = None,
-    device: Device = None,
-    threads: Threads = 2,
 ) -> None:
     """Embed sentences, one vector each. An interrupted command resumes when run again."""
     from clip4vla.stages import embed as stage
 
-    stage.embed_texts(checkpoint, inputs, out, column=column, device=device, threads=threads)
+    stage.embed_texts(checkpoint, inputs, out, column=column, hardware=hardware)
 
 
 @embed.command("audio")
+@with_options
 def embed_audio(
+    hardware: ReadingHardware,
     checkpoint: Checkpoint,
     inputs: Media,
     out: Out,
@@ -58,9 +61,7 @@ def embed_audio(
         float | None,
         typer.Option(help="Type token: 0 for speech to 1 for other sound; else as in training."),
     ] = None,
-    device: Device = None,
     batch_size: Batch = 64,
-    threads: Threads = 2,
 ) -> None:
     """Embed the audio of sound and video files. An interrupted command resumes when run again."""
     from clip4vla.stages import embed as stage
@@ -72,22 +73,21 @@ def embed_audio(
         inputs,
         out,
         options,
-        device=device,
         batch_size=batch_size,
-        threads=threads,
+        hardware=hardware,
     )
 
 
 @embed.command("video")
+@with_options
 def embed_video(
+    hardware: ReadingHardware,
     checkpoint: Checkpoint,
     inputs: Media,
     out: Out,
     pool: Pool = "mean",
     every: Every = None,
-    device: Device = None,
     batch_size: Batch = 64,
-    threads: Threads = 2,
 ) -> None:
     """Embed the frames of video files. An interrupted command resumes when run again."""
     from clip4vla.stages import embed as stage
@@ -99,7 +99,6 @@ def embed_video(
         inputs,
         out,
         options,
-        device=device,
         batch_size=batch_size,
-        threads=threads,
+        hardware=hardware,
     )

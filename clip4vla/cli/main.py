@@ -21,16 +21,7 @@ from clip4vla import __version__
 from clip4vla.cli.checkpoint import checkpoint
 from clip4vla.cli.data import data
 from clip4vla.cli.embed import embed
-from clip4vla.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigFiles,
-    RunKey,
-    Threads,
-    Values,
-    checked_plan_of,
-    overrides_of,
-    plan_of,
-)
+from clip4vla.cli.options import DEFAULT_CONFIG, ConfigSource, RunKey, with_options
 from clip4vla.cli.runs import runs
 from clip4vla.cli.setup import setup
 from clip4vla.cli.tables import tables
@@ -43,6 +34,8 @@ from clip4vla.common.errors import (
     exit_code_of,
     printable,
 )
+from clip4vla.common.hardware import ReadingHardware
+from clip4vla.launch.request import Request
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,10 +66,10 @@ def version_option(
 
 
 @app.command()
+@with_options
 def doctor(
+    source: ConfigSource,
     folder: Annotated[Path, typer.Argument(help="Folder for results.")] = Path("."),
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
 ) -> None:
     """Check this machine: versions, GPUs, Java, ffmpeg, Slurm, disk; each with its remedy.
 
@@ -89,8 +82,8 @@ def doctor(
     from clip4vla.config.load import load_config
 
     tracking, from_youtube, weights = None, False, {}
-    if config_files != DEFAULT_CONFIG or DEFAULT_CONFIG[0].is_file():
-        config, _ = load_config(config_files, overrides_of(values))
+    if source.config_files != DEFAULT_CONFIG or DEFAULT_CONFIG[0].is_file():
+        config, _ = load_config(source.config_files, source.overrides)
         tracking = config.tracking
         used = [dataset for dataset in config.datasets.values() if dataset.enabled]
         from_youtube = any(dataset.source == "youtube" for dataset in used)
@@ -100,12 +93,12 @@ def doctor(
 
 
 @app.command()
+@with_options
 def plan(
+    source: ConfigSource,
     target: Annotated[
         str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
     ] = "all",
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
     tflops: Annotated[
         float | None,
         typer.Option(min=0.001, max=1e6, help="Effective speed of your GPU; default: a V100's."),
@@ -114,7 +107,7 @@ def plan(
     """Estimate the cost of a target: runs, GPU hours, disk, downloads, missing files."""
     from clip4vla.config.targets import narrowed
 
-    part = narrowed(checked_plan_of(config_files, values), target)
+    part = narrowed(source.checked_plan(), target)
     from clip4vla.cost.report import print_plan  # loads torch, which a wrong target needs not
     from clip4vla.stages.runs import unfit_tags
 
@@ -122,12 +115,13 @@ def plan(
 
 
 @app.command()
-def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
+@with_options
+def targets(source: ConfigSource) -> None:
     """List the targets of `snakemake TARGET` and `clip4vla plan TARGET`."""
     from clip4vla.common.console import console
     from clip4vla.config.targets import targets
 
-    lines, width = targets(checked_plan_of(config_files, values)), console().width
+    lines, width = targets(source.checked_plan()), console().width
     indent = min(max(map(len, lines)) + 2, width // 2)
     for name, line in lines.items():
         text = textwrap.fill(
@@ -137,11 +131,10 @@ def targets(config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -
 
 
 @config.command("show")
-def config_show(
-    run_key: RunKey, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
-) -> None:
+@with_options
+def config_show(source: ConfigSource, run_key: RunKey) -> None:
     """Print the resolved config of a run."""
-    run = plan_of(config_files, values).run(run_key)
+    run = source.plan().run(run_key)
     typer.echo(json.dumps(run.scientific(), indent=2))
 
 
@@ -163,11 +156,11 @@ def config_reference(
 
 
 @app.command()
+@with_options
 def train(
+    source: ConfigSource,
+    hardware: ReadingHardware,
     run_key: RunKey,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
-    threads: Threads = 2,
     max_seconds: Annotated[
         float | None, typer.Option(help="Save and stop (exit 75) before this many seconds.")
     ] = None,
@@ -175,7 +168,7 @@ def train(
     """Pre-train or fine-tune one run. It can be interrupted at any time and resumes."""
     from clip4vla.stages import runs as stage
 
-    stage.train(plan_of(config_files, values), run_key, threads, max_seconds)
+    stage.train(source.plan(), run_key, hardware, max_seconds)
 
 
 @app.command("not-finite")
@@ -189,82 +182,46 @@ def not_finite(
 
 
 @app.command()
+@with_options
 def launch(
+    source: ConfigSource,
+    request: Request,
     run_key: RunKey,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
     launcher: Annotated[
         str, typer.Option(help="local: on this machine. slurm: as one job on all nodes.")
     ] = "local",
-    nodes: Annotated[int, typer.Option(min=1, help="slurm: machines.")] = 1,
-    gpus_per_node: Annotated[
-        int, typer.Option(min=0, help="One process each; 0: one process on the CPU.")
-    ] = 0,
-    gpu_model: Annotated[str, typer.Option(help="slurm: such as v100.")] = "any",
-    threads: Threads = 2,
-    mem_mb: Annotated[int, typer.Option(min=0, help="slurm: memory of every node.")] = 0,
-    minutes: Annotated[int, typer.Option(min=1, help="slurm: time limit of one job.")] = 60,
-    partition: Annotated[str, typer.Option(help="slurm: partition.")] = "any",
-    account: Annotated[str, typer.Option(help="slurm: account.")] = "any",
-    constraint: Annotated[str, typer.Option(help="slurm: features of the nodes.")] = "any",
-    qos: Annotated[str, typer.Option(help="slurm: quality of service.")] = "any",
-    extra: Annotated[
-        str, typer.Option(help="slurm: more options, such as '--exclude=node7 --reservation=clip'.")
-    ] = "",
 ) -> None:
     """Train one run on several GPUs or nodes, and wait for its end.
 
     Run again, it attaches to the Slurm job if that still exists, or resumes from the checkpoint.
     """
-    from clip4vla.launch.request import Request
     from clip4vla.stages import runs as stage
 
-    request = Request(
-        nodes=nodes,
-        gpus_per_node=gpus_per_node,
-        gpu_model=gpu_model,
-        threads=threads,
-        mem_mb=mem_mb,
-        minutes=minutes,
-        partition=partition,
-        account=account,
-        constraint=constraint,
-        qos=qos,
-        extra=extra,
-    )
-    stage.launch(plan_of(config_files, values), run_key, launcher, request)
+    stage.launch(source.plan(), run_key, launcher, request)
 
 
 @app.command()
-def substitute(
-    run_key: RunKey,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
-    threads: Threads = 2,
-) -> None:
+@with_options
+def substitute(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey) -> None:
     """Find donors for silent clips: nearest vision neighbours with sound in the training split."""
     from clip4vla.stages import runs as stage
 
-    stage.substitute(plan_of(config_files, values), run_key, threads)
+    stage.substitute(source.plan(), run_key, hardware)
 
 
 @app.command()
-def evaluate(
-    run_key: RunKey,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
-    threads: Threads = 2,
-) -> None:
+@with_options
+def evaluate(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey) -> None:
     """Score one checkpoint on one split; write metrics with N, coverage and the hash of the ids."""
     from clip4vla.stages import runs as stage
 
-    stage.evaluate(plan_of(config_files, values), run_key, threads)
+    stage.evaluate(source.plan(), run_key, hardware)
 
 
 @app.command()
+@with_options
 def sync(
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
+    source: ConfigSource,
     uri: Annotated[
         str | None,
         typer.Option(help="http://HOST:PORT or sqlite:///PATH, instead of the config's."),
@@ -276,7 +233,7 @@ def sync(
     """
     from clip4vla.stages import tracking as stage
 
-    stage.sync(plan_of(config_files, values), uri)
+    stage.sync(source.plan(), uri)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,17 @@
 """Options that many commands share, and the plan that they select."""
 
+import functools
+import inspect
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.options import option
 
 if TYPE_CHECKING:
     from clip4vla.config.plan import Plan
@@ -43,27 +48,92 @@ def _with_base(
     return [*bases[:1], *files]
 
 
-ConfigFiles = Annotated[
-    list[Path],
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="CLIP4VLA_CONFIG",
-        callback=_with_base,
-        help="Overrides of the base config.yaml, which is found automatically; later files win.",
-    ),
-]
-Values = Annotated[
-    str | None,
-    typer.Option(
-        "--set", envvar="CLIP4VLA_SET", help='Overrides as JSON, such as {"targets": ["table5"]}.'
-    ),
-]
 Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0a1b2c.")]
 CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
 Shard = Annotated[int, typer.Argument(min=0, help="Shard number.")]
 RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla plan`.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads of this process.")]
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Show each dataclass among a command's parameters as the options of its fields."""
+    signature, bundles, parameters = inspect.signature(command, eval_str=True), {}, []
+    for name, parameter in signature.parameters.items():
+        bundle = parameter.annotation
+        if is_dataclass(bundle) and isinstance(bundle, type):
+            bundles[name] = bundle
+            parameters += _options_of(bundle)
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, bundle in bundles.items():
+            shown = [field.name for field in fields(bundle) if "help" in field.metadata]
+            given[name] = bundle(**{field: given.pop(field) for field in shown})
+        command(**given)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _options_of(bundle: type[Any]) -> list[inspect.Parameter]:
+    """Return the parameters for the fields of a dataclass that are `option`s."""
+    types, parameters = get_type_hints(bundle), []
+    for field in fields(bundle):
+        about = dict(field.metadata)
+        if "help" in about:
+            default = field.default
+            if callable(field.default_factory):
+                default = field.default_factory()
+            shown = typer.Option(*about.pop("flags", ()), **about)
+            parameter = inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[types[field.name], shown],
+            )
+            parameters.append(parameter)
+    return parameters
+
+
+@dataclass(frozen=True)
+class ConfigSource:
+    """The config that a command reads."""
+
+    config_files: list[Path] = option(
+        DEFAULT_CONFIG,
+        "Overrides of the base config.yaml, which is found automatically; later files win.",
+        flags=("--config", "-c"),
+        envvar="CLIP4VLA_CONFIG",
+        callback=_with_base,
+    )
+    values: str | None = option(
+        None,
+        'Overrides as JSON, such as {"targets": ["table5"]}.',
+        flags=("--set",),
+        envvar="CLIP4VLA_SET",
+    )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Return the overrides of `--set`."""
+        return overrides_of(self.values)
+
+    def plan(self) -> "Plan":
+        """Make the plan for a job.
+
+        It reads no other files, so that a requeued training resumes whatever happened to paper.tsv.
+        """
+        from clip4vla.config.planner import make_plan
+
+        return make_plan(self.config_files, self.overrides)
+
+    def checked_plan(self) -> "Plan":
+        """Make the same plan, and check names that need other files, before anything runs."""
+        from clip4vla.stages.planning import checked_plan
+
+        return checked_plan(self.config_files, self.overrides)
 
 
 def overrides_of(values: str | None) -> dict[str, Any]:
@@ -76,20 +146,3 @@ def overrides_of(values: str | None) -> dict[str, Any]:
         shown = (values or "").strip()
         raise UserError(f"--set: {shown} is not a JSON object. Fix: {SET_EXAMPLE}")
     return overrides
-
-
-def plan_of(files: list[Path], values: str | None) -> "Plan":
-    """Make the plan of these config files for a job.
-
-    It reads no other files, so that a requeued training resumes whatever happened to paper.tsv.
-    """
-    from clip4vla.config.planner import make_plan
-
-    return make_plan(files, overrides_of(values))
-
-
-def checked_plan_of(files: list[Path], values: str | None) -> "Plan":
-    """Make the same plan, and check names that need other files, before anything runs."""
-    from clip4vla.stages.planning import checked_plan
-
-    return checked_plan(files, overrides_of(values))

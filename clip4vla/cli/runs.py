@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigFiles,
-    Values,
-    checked_plan_of,
-    overrides_of,
-    plan_of,
-)
+from clip4vla.cli.options import ConfigSource, with_options
 from clip4vla.common.errors import UserError
 
 runs = typer.Typer(no_args_is_help=True, help="Runs of this working folder.")
@@ -23,10 +16,10 @@ Evaluation = Annotated[str, typer.Argument(help="Run key of an evaluation, or it
 
 
 @runs.command("ls")
+@with_options
 def runs_ls(
+    source: ConfigSource,
     target: Annotated[str, typer.Argument(help="A table, TABLE/ROW, a run key.")] = "all",
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
 ) -> None:
     """List the runs of a target with state, headline number and the row that needs them.
 
@@ -37,7 +30,7 @@ def runs_ls(
     from clip4vla.runs.listing import list_runs
     from clip4vla.runs.removal import others_here
 
-    whole = checked_plan_of(config_files, values)
+    whole = source.checked_plan()
     plan = narrowed(whole, target)
     listed = [*list_runs(plan), *(others_here(whole) if target == "all" else ())]
     rows = table("run key", "stage", "state", "number", "first row that needs it")
@@ -48,22 +41,22 @@ def runs_ls(
 
 
 @runs.command("show")
-def runs_show(key: Key, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None) -> None:
+@with_options
+def runs_show(source: ConfigSource, key: Key) -> None:
     """Print config, state, numbers and attempts of a finished or unfinished run as JSON."""
     from clip4vla.runs.listing import show
 
-    typer.echo(json.dumps(show(key, lambda: plan_of(config_files, values)), indent=2))
+    typer.echo(json.dumps(show(key, source.plan), indent=2))
 
 
 @runs.command("diff")
-def runs_diff(
-    one: Key, two: Key, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
-) -> None:
+@with_options
+def runs_diff(source: ConfigSource, one: Key, two: Key) -> None:
     """Print the settings that differ between two runs, and the numbers that both have."""
     from clip4vla.common.console import console, table
     from clip4vla.runs.listing import differences
 
-    settings, numbers = differences(one, two, lambda: plan_of(config_files, values))
+    settings, numbers = differences(one, two, source.plan)
     out = console()
     rows = table("setting", one, two)
     for name, pair in settings.items():
@@ -93,9 +86,9 @@ def runs_compare(
 
 
 @runs.command("gc")
+@with_options
 def runs_gc(
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
+    source: ConfigSource,
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove them, after confirmation.")
     ] = False,
@@ -112,7 +105,7 @@ def runs_gc(
     from clip4vla.config.planner import used_keys
     from clip4vla.runs.removal import remove, unused
 
-    leftover = unused(used_keys(config_files, overrides_of(values)))
+    leftover = unused(used_keys(source.config_files, source.overrides))
     if not leftover:
         typer.echo("every run here is used by a row")
         return

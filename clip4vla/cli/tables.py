@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import DEFAULT_CONFIG, ConfigFiles, Values, checked_plan_of
+from clip4vla.cli.options import ConfigSource, with_options
 
 tables = typer.Typer(no_args_is_help=True, help="From metrics to tables, figures and pages.")
 
@@ -22,59 +22,57 @@ PREVIEW = Path("results/preview")
 
 
 @tables.command("sheet")
-def tables_sheet(
-    table: Table, config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None
-) -> None:
+@with_options
+def tables_sheet(source: ConfigSource, table: Table) -> None:
     """Print the runs that fill the cells of a table as JSON."""
     from clip4vla.stages import results as stage
 
-    typer.echo(stage.sheet(checked_plan_of(config_files, values), table), nl=False)
+    typer.echo(stage.sheet(source.checked_plan(), table), nl=False)
 
 
 @tables.command("build")
+@with_options
 def tables_build(
+    source: ConfigSource,
     table: Annotated[str | None, typer.Argument(help=f"{TABLE} Default: all of them.")] = None,
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
     out: Out = PREVIEW,
 ) -> None:
     """Build one table or all (Markdown, HTML, LaTeX, CSV). Missing rows are marked "not run"."""
     from clip4vla.stages import results as stage
 
-    for path in stage.build(checked_plan_of(config_files, values), table, out):
+    for path in stage.build(source.checked_plan(), table, out):
         typer.echo(path)
 
 
 @tables.command("row")
+@with_options
 def tables_row(
+    source: ConfigSource,
     table: Table,
     row: Annotated[str, typer.Argument(help="A row of it, such as scratch.")],
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
 ) -> None:
     """Print the numbers of one row, ours and the paper's."""
     from clip4vla.stages import results as stage
 
-    typer.echo(stage.row(checked_plan_of(config_files, values), table, row), nl=False)
+    typer.echo(stage.row(source.checked_plan(), table, row), nl=False)
 
 
 @tables.command("page")
-def tables_page(
-    config_files: ConfigFiles = DEFAULT_CONFIG, values: Values = None, out: Out = PREVIEW
-) -> None:
+@with_options
+def tables_page(source: ConfigSource, out: Out = PREVIEW) -> None:
     """Draw the figures, and write one self-contained page, index.html."""
     from clip4vla.stages import results as stage
 
-    typer.echo(stage.page(checked_plan_of(config_files, values), out))
+    typer.echo(stage.page(source.checked_plan(), out))
 
 
 @tables.command("report")
+@with_options
 def tables_report(
+    source: ConfigSource,
     snakefile: Annotated[Path, typer.Argument(help="The workflow's Snakefile.")],
-    config_files: ConfigFiles = DEFAULT_CONFIG,
-    values: Values = None,
 ) -> None:
     """Write Snakemake's report of the finished tables to results/report.zip."""
     from clip4vla.stages import results as stage
 
-    stage.report(snakefile, config_files, values)
+    stage.report(snakefile, source.config_files, source.values)

@@ -7,12 +7,28 @@ from typing import Any
 
 import torch
 
+from clip4vla.common.errors import UserError
 from clip4vla.common.gpus import claim_one_or_share
+from clip4vla.common.hardware import Hardware
 from clip4vla.common.log import log
 
 
-def pick_device() -> torch.device:
-    """Return the CUDA device of this rank, or a free one without ranks; the CPU without CUDA."""
+def take(hardware: Hardware) -> tuple[torch.device, int]:
+    """Take the device and the cores; return the device and the number of processes that read."""
+    device = pick_device(hardware.device)
+    readers = hardware.readers_on(device.type)
+    set_threads(hardware.threads, readers)
+    return device, readers
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """Return the device of this name, or choose one.
+
+    That is the CUDA device of this rank, or a free one without ranks; the CPU without CUDA. Raises
+    UserError for a device that is not there.
+    """
+    if name is not None:
+        return _named(name)
     if not torch.cuda.is_initialized():  # CUDA reads CUDA_VISIBLE_DEVICES only once
         claim_one_or_share()
     if torch.cuda.is_available():
@@ -22,6 +38,22 @@ def pick_device() -> torch.device:
         return device
     _keep_freed_memory()
     return torch.device("cpu")
+
+
+def _named(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        if device.type == "meta":  # torch moves a model there, and forgets its numbers
+            raise RuntimeError("it holds no numbers")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name}: {reason}. Fix: give cpu, or leave it out") from None
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    if device.type == "cpu":
+        _keep_freed_memory()
+    return device
 
 
 def _keep_freed_memory() -> None:
@@ -37,15 +69,15 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, most)
 
 
-def set_threads(threads: int) -> None:
-    """Compute with this many CPU threads, or fewer if OMP_NUM_THREADS is lower.
+def set_threads(threads: int, readers: int = 0) -> None:
+    """Compute with this many CPU threads less those that read, or fewer by OMP_NUM_THREADS.
 
     Warn if this process is bound to fewer CPUs, because the threads would wait for each other.
     """
     _warn_if_bound(threads)
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # may be a list, by nesting
     most = int(limit) if limit.isdigit() else threads
-    torch.set_num_threads(max(1, min(threads, most)))
+    torch.set_num_threads(max(1, min(threads - readers, most)))
 
 
 def _warn_if_bound(threads: int) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from clip4vla.checkpoints.initial_weights import start_hash, start_metadata, starting_model
-from clip4vla.common.device import pick_device, set_threads
+from clip4vla.common.device import take
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import write_json, write_parquet
+from clip4vla.common.hardware import INLINE, ReadingHardware
 from clip4vla.config.data import reads_test_captions
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
@@ -57,7 +58,7 @@ def evaluate(
     out: Path,
     run_key: str,
     expected: int | None = None,
-    workers: int = 1,
+    hardware: ReadingHardware = INLINE,
     benchmark: Benchmark | None = None,
     frozen_cache: bool = True,
     text_substitution: Path | None = None,
@@ -77,8 +78,7 @@ def evaluate(
     donor where the policy needs it, or the file of a probe names no classes; with the name of the
     clip, when a feature or a similarity is not finite.
     """
-    set_threads(workers)
-    device, caches = pick_device(), Caches(manifests)
+    (device, workers), caches = take(hardware), Caches(manifests)
     cache = caches[run.test]
     rows = split_rows(cache, run.test)
     tables: DonorTables = {"vision": substitution, "text": text_substitution}

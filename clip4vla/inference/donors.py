@@ -12,9 +12,10 @@ from torch import Tensor
 
 from clip4vla.cache.clips import ClipCache
 from clip4vla.checkpoints.initial_weights import start_hash, starting_model
-from clip4vla.common.device import autocast, pick_device, set_threads
+from clip4vla.common.device import autocast, take
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_ids, write_json, write_text
+from clip4vla.common.hardware import INLINE, ReadingHardware
 from clip4vla.common.seeds import generator
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.keys import run_key
@@ -45,7 +46,7 @@ def substitute(
     start: Path | None,
     weights: dict[str, Path],
     out: Path,
-    workers: int = 1,
+    hardware: ReadingHardware = INLINE,
 ) -> None:
     """Write substitution.tsv (all silent clips of the queries' splits) and substitute.json.
 
@@ -57,8 +58,7 @@ def substitute(
     UserError when no donor has sound, a held-out split of the queries shares clips with the donors'
     split, the queries are of several datasets, or a clip that is compared by captions has none.
     """
-    set_threads(workers)
-    device, caches = pick_device(), Caches(manifests)
+    (device, workers), caches = take(hardware), Caches(manifests)
     donor_cache = caches[run.donors]
     rows = split_rows(donor_cache, run.donors)
     rows = rows[~rows.clip_id.isin(donor_cache.silent)].sort_values("clip_id")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import write_text
+from clip4vla.common.options import option
 
 TEMPLATE = Path(__file__).parent / "profile.yaml"
 FIELD = re.compile(r"\{(\w+)\}")
@@ -23,17 +24,17 @@ WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,&|*:-]*")
 class Cluster:
     """A user's settings of their cluster. An empty text drops the lines that contain it."""
 
-    account: str = ""
-    partition: str = ""
-    cpu_partition: str = ""  # of jobs without GPU; empty: the same
-    qos: str = ""
-    gpu_model: str = ""
-    constraint: str = ""
-    nodes: int = 1
-    gpus_per_node: int = 8
-    threads: int = 8
-    minutes: int = 1440
-    mem_mb: int = 64000
+    account: str = option("", "Account, if your cluster needs one.")
+    partition: str = option("", "Partition of jobs (see `sinfo`).")
+    cpu_partition: str = option("", "Partition of jobs without GPU, if another one.")
+    qos: str = option("", "Quality of service, if your cluster needs one.")
+    gpu_model: str = option("", "Such as v100, if there are several models.")
+    constraint: str = option("", "Features that pre-training needs.")
+    nodes: int = option(1, "Machines for pre-training.", min=1)
+    gpus_per_node: int = option(8, "Of these machines.", min=0)
+    threads: int = option(8, "CPU cores per GPU.", min=1)
+    minutes: int = option(1440, "Longest time of one job.", min=10)
+    mem_mb: int = option(64000, "Memory of these machines.", min=1000)
 
 
 def render(cluster: Cluster) -> str:
@@ -106,11 +107,11 @@ def check(cluster: Cluster) -> None:
     """
     partitions = {name.strip("*") for name in _ask("sinfo", "--noheader", "--format=%P")}
     options = {"partition": cluster.partition, "cpu-partition": cluster.cpu_partition}
-    for option, names in options.items():
+    for flag, names in options.items():
         unknown = set(filter(None, names.split(","))) - partitions
         if unknown and partitions:
             raise UserError(
-                f"--{option} {', '.join(sorted(unknown))}: no such partition. Fix: choose one of "
+                f"--{flag} {', '.join(sorted(unknown))}: no such partition. Fix: choose one of "
                 f"{', '.join(sorted(partitions))}"
             )
     rows = [line.partition("|") for line in _associations(getpass.getuser())]

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from clip4vla.common.hardware import ReadingHardware
+from clip4vla.common.options import option
+
 ANY = "any"
 
 
@@ -9,18 +12,24 @@ ANY = "any"
 class Request:
     """Resources of one training. `any` leaves a choice to the cluster."""
 
-    nodes: int = 1
-    gpus_per_node: int = 0
-    gpu_model: str = ANY  # such as v100, where a cluster has several
-    threads: int = 4  # of every process
-    mem_mb: int = 0  # of every node; 0: the cluster's default
-    minutes: int = 60  # time limit of one job; the next one resumes the training
-    partition: str = ANY
-    account: str = ANY
-    constraint: str = ANY
-    qos: str = ANY
-    extra: str = ""  # more options of sbatch, such as --exclude=node7 --reservation=clip
+    nodes: int = option(1, "slurm: machines.", min=1)
+    gpus_per_node: int = option(0, "One process each; 0: one process on the CPU.", min=0)
+    gpu_model: str = option(ANY, "slurm: such as v100.")
+    threads: int = option(2, "CPU cores of every process.", min=1)
+    readers: int | None = option(None, "Of these cores, those that read; see `train`.", min=0)
+    mem_mb: int = option(0, "slurm: memory of every node.", min=0)
+    minutes: int = option(60, "slurm: time limit of one job; the next one resumes.", min=1)
+    partition: str = option(ANY, "slurm: partition.")
+    account: str = option(ANY, "slurm: account.")
+    constraint: str = option(ANY, "slurm: features of the nodes.")
+    qos: str = option(ANY, "slurm: quality of service.")
+    extra: str = option("", "slurm: more options, such as '--exclude=node7 --reservation=clip'.")
     grace_seconds: int = 180  # from Slurm's signal to the time limit, to finish a step and save
+
+    @property
+    def hardware(self) -> ReadingHardware:
+        """Return the cores of one process."""
+        return ReadingHardware(threads=self.threads, readers=self.readers)
 
     @property
     def tasks_per_node(self) -> int:

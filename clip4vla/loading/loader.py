@@ -155,11 +155,11 @@ class _Loader(DataLoader):
 def loader(samples: Dataset, batches: list, workers: int, device: torch.device) -> DataLoader:
     """Return a loader of given batches of indices.
 
-    workers: above 1, processes; else it reads inline, as it does for samples that are `in_memory`.
+    workers: processes; with 0 it reads inline, as it does for samples that are `in_memory`.
     Samples may have a `collate` of their own.
     Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
     """
-    inline = workers <= 1 or getattr(samples, "in_memory", False)
+    inline = getattr(samples, "in_memory", False)
     return _Loader(
         samples,
         batch_sampler=batches,

@@ -189,14 +189,8 @@ def load(
     for name, values in found.model.named_parameters():
         if not values.isfinite().all():
             raise UserError(f"{path}: {name} holds NaN or infinity: its training failed")
-    try:
-        where = pick_device() if device is None else torch.device(device)
-        if where.type == "meta":  # torch moves a model there, and forgets its numbers
-            raise RuntimeError("it holds no numbers")
-        model = found.model.to(where)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device {device}: {reason}; give cpu, or leave it out") from None
+    where = pick_device(device)
+    model = found.model.to(where)
     return Embedder(model, found.settings, found.metadata, where, batch_size)
 
 

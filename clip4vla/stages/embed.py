@@ -19,9 +19,10 @@ import numpy as np
 from pyarrow import Table
 from torch import Tensor
 
-from clip4vla.common.device import set_threads
+from clip4vla.common.device import take
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
+from clip4vla.common.hardware import Hardware, ReadingHardware
 from clip4vla.common.log import log
 from clip4vla.common.progress import track
 from clip4vla.media.isolated import Crashed, Isolated, patience
@@ -51,12 +52,11 @@ def embed_texts(
     sources: Sequence[str],
     out: Path,
     column: str | None = None,
-    device: str | None = None,
-    threads: int = 2,
+    hardware: Hardware = Hardware(),
 ) -> None:
     """Write a table with one row per sentence."""
     check_format(out)
-    set_threads(threads)
+    device, _ = take(hardware)
     texts = [text for source in sources for text in read_texts(source, column)]
     embedder = load(checkpoint, device)
 
@@ -80,15 +80,14 @@ def embed_media(
     sources: Sequence[Path],
     out: Path,
     options: Options,
-    device: str | None = None,
+    hardware: ReadingHardware = ReadingHardware(),
     batch_size: int = BATCH,
-    threads: int = 2,
 ) -> None:
     """Write a table with one row per file, window, or frame and segment."""
     check_format(out)
     if options.every is not None and not 1 <= options.every < math.inf:
         raise UserError(f"--every: {options.every} seconds is not valid. Fix: give 1 or more")
-    set_threads(threads)
+    device, readers = take(hardware)
     files = media_files(sources)
     embedder = load(checkpoint, device, batch_size)
     share = embedder.share(options.nonverbal_share) if kind == "audio" else None
@@ -99,7 +98,7 @@ def embed_media(
 
     def rows(part: Sequence[Path]) -> list[dict]:
         groups = read_groups(
-            kind, part, embedder.settings, options.every, processes=threads, size=batch_size
+            kind, part, embedder.settings, options.every, processes=max(readers, 1), size=batch_size
         )
         numbered = [
             (clip.file, _rows_of(part[clip.file], clip, features, options.pool))

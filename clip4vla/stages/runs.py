@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, write_json
+from clip4vla.common.hardware import ReadingHardware
 from clip4vla.common.log import log
 from clip4vla.config import layout
 from clip4vla.config.load import Config
@@ -24,24 +25,30 @@ if TYPE_CHECKING:
     from clip4vla.datasets.leaks import Leaks
     from clip4vla.training.switches import Switches
 
+RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # variables with their number
 OUTPUT_SECONDS = 120.0
 MARGIN = 0.1  # share of a job's time that is kept for the last step and saving
 MARGIN_SECONDS = 600.0  # at most
 
 
-def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None:
+def train(
+    plan: Plan, key: str, hardware: ReadingHardware, max_seconds: float | None = None
+) -> None:
     """Pre-train or fine-tune; write model.safetensors, train.json and metrics.jsonl.
 
     In a Slurm job, save and stop before the job's time limit.
     """
-    from clip4vla.launch.queue import seconds_left
-    from clip4vla.training.train import train
-
     run = plan.run(key)
     if not isinstance(run, Pretrain | Finetune):
         raise UserError(
             f"run {key}: its stage is {run.stage}. Fix: run `clip4vla {run.stage} {key}`"
         )
+    several = any(os.environ.get(name, "1") != "1" for name in RANKS)
+    if not several and _is_finished(plan, key):
+        return  # several ranks might see the outputs at different times
+    from clip4vla.launch.queue import seconds_left
+    from clip4vla.training.train import train
+
     out = Path(layout.result_dir(key))
     manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
     substitution = _donors(run.substitution) if isinstance(run, Finetune) else None
@@ -57,7 +64,7 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
             switches=switches_of(plan.config),
             state=Path(layout.state_dir(key)),
             out=out,
-            workers=threads,
+            hardware=hardware,
             max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
             sink=tracker,
         )
@@ -71,6 +78,35 @@ def train(plan: Plan, key: str, threads: int, max_seconds: float | None) -> None
                 model="model.safetensors",
             )
             tracker.finished(record)
+
+
+def _is_finished(plan: Plan, key: str) -> bool:
+    """Return, and say, whether a run's outputs are intact and newer than what it was made from."""
+    run, folder = plan.run(key), Path(layout.result_dir(key))
+    record = folder / "record.json"  # the last of the outputs
+    if not layout.is_done(run.stage, key):
+        return False
+    ended = record.stat().st_mtime
+    if any(path.is_file() and path.stat().st_mtime > ended for path in _sources(plan, key)):
+        return False
+    try:
+        intact = all(
+            check_recorded(path, key) for path in _outputs(key, run.stage) if path != record
+        )
+    except UserError:  # changed since then: made again
+        return False
+    if intact:
+        log.info(f"run {key}: finished, see {folder}. To run it again, delete {record}")
+    return intact
+
+
+def _sources(plan: Plan, key: str) -> list[Path]:
+    """Return the files that a run is made from, as they are named without reading any."""
+    run = plan.run(key)
+    paths = [Path(layout.manifest(source.dataset, source.cache_id)) for source in sources_of(run)]
+    paths += [Path(layout.result_dir(parent), "record.json") for parent in plan.parents(key)]
+    weights = plan.config.weights.get(plan.weights_of(run) or "")
+    return paths + ([weights.path] if weights and weights.path else [])
 
 
 def switches_of(config: Config) -> "Switches":
@@ -89,7 +125,12 @@ def switches_of(config: Config) -> "Switches":
 def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
     """Train through a launcher, which starts `clip4vla train KEY` on every rank."""
     run = plan.run(key)
-    arguments = ["train", key, "--threads", str(request.threads)]
+    if _is_finished(plan, key):
+        return
+    hardware = request.hardware
+    arguments = ["train", key, "--threads", str(hardware.threads)]
+    if hardware.readers is not None:
+        arguments += ["--readers", str(hardware.readers)]
     if launcher == "slurm":
         from clip4vla.launch.slurm import is_finished, run_on_slurm
 
@@ -99,7 +140,7 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
         run_on_slurm(f"{run.stage}-{key}", arguments, request, state, variables)
         _await(lambda: is_finished(state), state)
         if any(not path.is_file() for path in _outputs(key, run.stage)):
-            train(plan, key, request.threads, max_seconds=None)  # finished: publishes again
+            train(plan, key, hardware)  # finished: publishes again
     elif launcher == "local" and request.nodes > 1:
         raise UserError(f"--nodes {request.nodes}: this is one machine. Fix: pass --launcher slurm")
     elif launcher == "local":
@@ -111,7 +152,7 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
         if request.tasks_per_node > 1:
             run_here(arguments, request.tasks_per_node)
         else:
-            train(plan, key, request.threads, max_seconds=None)
+            train(plan, key, hardware)
     else:
         raise UserError(f"--launcher {launcher}: unknown. Fix: pass local or slurm")
 
@@ -137,38 +178,42 @@ def _await(holds: Callable[[], bool], folder: Path) -> None:
         time.sleep(1)
 
 
-def substitute(plan: Plan, key: str, threads: int) -> None:
+def substitute(plan: Plan, key: str, hardware: ReadingHardware) -> None:
     """Find donors; write substitution.tsv, substitute.json and donors.html."""
+    run = plan.run(key)
+    if not isinstance(run, Substitute):
+        raise _other_stage(key, run, "substitute")
+    if _is_finished(plan, key):
+        return
     from clip4vla.cache.clips import ClipCache
     from clip4vla.inference.donors import substitute
     from clip4vla.pages.donors import write_donors
 
-    run = plan.run(key)
-    if not isinstance(run, Substitute):
-        raise _other_stage(key, run, "substitute")
     out = Path(layout.result_dir(key))
     manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
     with tracked(plan, key) as tracker:
         with attempt(Path(layout.state_dir(key))):
             substitute(
-                run, manifests=manifests, start=start, weights=weights, out=out, workers=threads
+                run, manifests=manifests, start=start, weights=weights, out=out, hardware=hardware
             )
             manifest = layout.manifest(run.donors.dataset, run.donors.cache_id)
             write_donors(ClipCache(manifest), out)
         tracker.finished(_finish(plan, key, out, summary="substitute.json"))
 
 
-def evaluate(plan: Plan, key: str, threads: int) -> None:
+def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
     """Score a checkpoint; write metrics.json, predictions.parquet and examples.html."""
+    run = plan.run(key)
+    if not isinstance(run, Evaluate):
+        raise _other_stage(key, run, "evaluate")
+    if _is_finished(plan, key):
+        return
     from clip4vla.cache.clips import ClipCache
     from clip4vla.datasets import benchmark_of, official_clips
     from clip4vla.evaluation.evaluate import evaluate
     from clip4vla.pages.examples import write_examples
     from clip4vla.stages.lineage import made_with
 
-    run = plan.run(key)
-    if not isinstance(run, Evaluate):
-        raise _other_stage(key, run, "evaluate")
     out = Path(layout.result_dir(key))
     _, dataset = plan.dataset_of(run.test.dataset)
     weights = _weights(plan, run)
@@ -191,7 +236,7 @@ def evaluate(plan: Plan, key: str, threads: int) -> None:
                 benchmark=benchmark_of(dataset, run.test.split),
                 made_with=lineage,
                 frozen_cache=plan.config.frozen_cache,
-                workers=threads,
+                hardware=hardware,
             )
             manifest = layout.manifest(run.test.dataset, run.test.cache_id)
             write_examples(ClipCache(manifest), out)

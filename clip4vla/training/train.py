@@ -19,7 +19,7 @@ import torch
 
 from clip4vla.checkpoints.checkpoint import write_checkpoint
 from clip4vla.checkpoints.initial_weights import start_hash, start_metadata
-from clip4vla.common.device import pick_device, set_threads
+from clip4vla.common.device import take
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import (
     canonical_json,
@@ -30,6 +30,7 @@ from clip4vla.common.files import (
     whole_file,
     write_json,
 )
+from clip4vla.common.hardware import INLINE, ReadingHardware
 from clip4vla.config.keys import run_key
 from clip4vla.config.run import Finetune, Pretrain, sources_of
 from clip4vla.config.settings import settings_of
@@ -60,7 +61,7 @@ def train(
     substitution: Path | None,
     state: Path,
     out: Path,
-    workers: int = 1,
+    hardware: ReadingHardware = INLINE,
     max_seconds: float | None = None,
     save_seconds: float = SAVE_SECONDS,
     leaks: Leaks | None = None,
@@ -73,14 +74,13 @@ def train(
 
     A finished run of the same identity (config, manifests, start weights, substitution) only
     publishes again. Raises RetryLater, saved, when stopped; UserError when the state is another
-    run's, data are unusable or the loss is not finite. workers: CPU threads to compute with, and
-    (above 1) processes that read clips. save_seconds: the most work, in time, that a kill can cost;
+    run's, data are unusable or the loss is not finite. hardware: which device
+    and cores to take. save_seconds: the most work, in time, that a kill can cost;
     the end of an epoch is saved too. leaks: clips that pre-training leaves out. sink: is told what
     of the curve is safe.
     """
     stop = Stop(max_seconds)
-    set_threads(workers)
-    device = pick_device()
+    device, workers = take(hardware)
     with joined(device) as ranks, stop, _owner(state, ranks, stop):
         identity = identify(run, manifests, start, weights, substitution)
         if leaks:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clip4vla.common.device import autocast, half_type, set_threads
+from clip4vla.common.device import autocast, half_type, pick_device, set_threads, take
+from clip4vla.common.errors import UserError
+from clip4vla.common.hardware import Hardware, ReadingHardware
 from clip4vla.config.sections import Optimiser
 from clip4vla.training.loop import Trainer
 from clip4vla.training.optimiser import Updates
@@ -95,3 +97,45 @@ def test_a_process_bound_to_fewer_cpus_than_threads_warns(
     set_threads(threads)
     err = capsys.readouterr().err
     assert warning in err and bool(err) == bool(warning)
+
+
+@pytest.mark.parametrize(
+    "hardware, on_cpu, on_gpu",
+    [
+        (ReadingHardware(threads=1), 0, 0),
+        (ReadingHardware(threads=2), 0, 1),
+        (ReadingHardware(threads=4), 1, 3),
+        (ReadingHardware(threads=8), 2, 6),
+        (ReadingHardware(threads=8, readers=5), 5, 5),
+        (ReadingHardware(threads=8, readers=0), 0, 0),
+        (Hardware(threads=8), 0, 0),
+    ],
+)
+def test_some_cores_read_and_the_others_compute(monkeypatch, hardware, on_cpu, on_gpu):
+    computing = []
+    monkeypatch.setattr("torch.set_num_threads", computing.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for device, readers in (("cpu", on_cpu), ("cuda", on_gpu)):
+        monkeypatch.setattr(
+            "clip4vla.common.device.pick_device", lambda _, d=device: torch.device(d)
+        )
+        assert take(hardware) == (torch.device(device), readers)
+        assert computing.pop() + readers == hardware.threads
+
+
+def test_a_core_is_left_to_compute():
+    with pytest.raises(
+        UserError, match=r"--readers 2: leaves none of 2 cores .* Fix: pass at most 1"
+    ):
+        ReadingHardware(threads=2, readers=2)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "nonsense"])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(UserError, match=rf"device {name}: .*\. Fix: give cpu, or leave it out"):
+        pick_device(name)
+
+
+def test_a_named_device_is_taken(monkeypatch):
+    monkeypatch.setattr("clip4vla.common.device.claim_one_or_share", lambda: pytest.fail("claims"))
+    assert pick_device("cpu") == torch.device("cpu")

@@ -7,6 +7,7 @@ from tiny_world import INPUTS, MODEL, source
 
 from clip4vla.checkpoints.checkpoint import read_checkpoint
 from clip4vla.common.files import read_json
+from clip4vla.common.hardware import ReadingHardware
 from clip4vla.config.run import Evaluate
 from clip4vla.evaluation import evaluate as module
 from clip4vla.inference.features import embed_clips, embed_texts
@@ -33,14 +34,14 @@ def test_vectors_are_near_those_of_the_cpu(gpu, manifests, trained):
 
 
 @pytest.mark.parametrize("task", ["retrieval", "captioning", "classification"])
-def test_evaluation_writes_what_tables_read(gpu, manifests, trained, tmp_path, task, monkeypatch):
+def test_evaluation_writes_what_tables_read(gpu, manifests, trained, tmp_path, task):
     given = {"start": None, "task": task, "test": source("test"), "missing_audio": "none"}
     run = Evaluate(**given, model=MODEL, inputs=INPUTS)
     found = {}
     for name, device in (("gpu", gpu), ("cpu", CPU)):
-        monkeypatch.setattr(module, "pick_device", lambda device=device: device)
         out = tmp_path / name
-        module.evaluate(run, manifests, trained(task), {}, None, out, "c0ffee")
+        hardware = ReadingHardware(device=str(device), threads=1)
+        module.evaluate(run, manifests, trained(task), {}, None, out, "c0ffee", hardware=hardware)
         read_metrics(out / "metrics.json")
         found[name] = read_json(out / "metrics.json"), pd.read_parquet(out / "predictions.parquet")
     (on_gpu, rows), (on_cpu, expected) = found["gpu"], found["cpu"]

@@ -11,6 +11,7 @@ from clip4vla.cache import vectors
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.device import pick_device
 from clip4vla.common.files import read_json
+from clip4vla.common.hardware import ReadingHardware
 from clip4vla.config.sections import Masking, Objective
 from clip4vla.inference import frozen
 from clip4vla.loading.loader import Caches
@@ -26,7 +27,7 @@ def manifests(tmp_path):
     return build_world(tmp_path / "world")
 
 
-def job_of(manifests, run, frozen_cache=True, workers=1):
+def job_of(manifests, run, frozen_cache=True, workers=0):
     around = External(Caches(manifests), None, {}, None, pick_device(), workers)
     around = replace(around, switches=Switches(frozen_cache=frozen_cache))
     return set_up(run, around)
@@ -65,12 +66,13 @@ def test_vectors_are_those_of_the_towers(manifests, monkeypatch):
         torch.testing.assert_close(same["text"], text, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize(("microbatch", "workers"), [(None, 1), (2, 2)])
+@pytest.mark.parametrize(("microbatch", "workers"), [(None, 0), (2, 2)])
 def test_training_ends_with_the_same_weights(manifests, tmp_path, microbatch, workers):
     run = pretrain(optimiser=optimiser(microbatch=microbatch))
     for name, given in (("cached", True), ("plain", False)):
         out = tmp_path / name
-        given = {"workers": workers, "switches": Switches(frozen_cache=given)}
+        hardware = ReadingHardware(threads=workers + 1, readers=workers)
+        given = {"hardware": hardware, "switches": Switches(frozen_cache=given)}
         train(run, manifests, None, {}, None, out / "s", out, **given)
     cached, plain = (tmp_path / name / "model.safetensors" for name in ("cached", "plain"))
     found, expected = load_file(cached), load_file(plain)

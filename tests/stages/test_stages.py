@@ -1,13 +1,16 @@
 """Checks of a stage before it starts."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of
+from clip4vla.common.hardware import INLINE
 from clip4vla.config import layout
 from clip4vla.config.planner import make_plan
+from clip4vla.launch.request import Request
 from clip4vla.stages import runs
 from clip4vla.tracking import write_record
 
@@ -41,10 +44,51 @@ def test_weights_with_another_hash_are_refused(plan, tmp_path):
         path = tmp_path / layout.manifest(version, cache_id)
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-    assert "weights mine are missing" in refuse(runs.train, plan, key, 1, None)
+    assert "weights mine are missing" in refuse(runs.train, plan, key, INLINE)
     (tmp_path / "mine.safetensors").write_bytes(b"other")
-    text = refuse(runs.train, plan, key, 1, None)
+    text = refuse(runs.train, plan, key, INLINE)
     assert "but weights.mine.sha256 says 000" in text
+
+
+def finish(plan, key):
+    """Write outputs of a run, and its record."""
+    folder = Path(layout.result_dir(key))
+    folder.mkdir(parents=True)
+    stage = plan.runs[key].stage
+    files = [folder / name for name in layout.RUN_FILES[stage] if name != "record.json"]
+    for path in files:
+        path.write_text(path.name)
+    write_record(folder / "record.json", kind=stage, key=key, name=key, artifacts=files)
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["finetune", "evaluate"])
+def test_a_finished_run_says_so_and_ends(plan, stage, capsys, monkeypatch):
+    """Unless an output has changed, or what it was made from is newer."""
+    for name in runs.RANKS:
+        monkeypatch.delenv(name, raising=False)
+    key = plan.stage(stage)[0]
+    folder = finish(plan, key)
+    call = runs.train if stage == "finetune" else runs.evaluate
+    call(plan, key, INLINE)
+    said = f"run {key}: finished, see {folder}. To run it again, delete {folder}/record.json"
+    assert said in capsys.readouterr().err
+    if stage == "finetune":
+        runs.launch(plan, key, "local", Request())
+        assert said in capsys.readouterr().err
+    (folder / "config.json").write_text("other")
+    refuse(call, plan, key, INLINE)  # begins, and misses its data
+    (folder / "config.json").write_text("config.json")
+    call(plan, key, INLINE)
+    source = runs.sources_of(plan.runs[key])[0]
+    manifest = Path(layout.manifest(source.dataset, source.cache_id))
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    ended = (folder / "record.json").stat().st_mtime
+    os.utime(manifest, (ended - 9, ended - 9))
+    call(plan, key, INLINE)
+    os.utime(manifest, (ended + 9, ended + 9))
+    refuse(call, plan, key, INLINE)
 
 
 def test_outputs_of_other_runs_are_verified_against_their_records(plan, tmp_path, capsys):
@@ -109,4 +153,4 @@ def test_an_unknown_run_and_data_that_are_not_frozen(plan):
     assert "no run '0123456789ab'" in refuse(runs.train, plan, "0123456789ab", 1, None)
     key = plan.stage("finetune")[0]
     command = "run `snakemake ... data`"
-    assert f"is not frozen yet. Fix: {command}" in refuse(runs.train, plan, key, 1, None)
+    assert f"is not frozen yet. Fix: {command}" in refuse(runs.train, plan, key, INLINE)

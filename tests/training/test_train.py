@@ -19,6 +19,7 @@ from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain
 from clip4vla.checkpoints.checkpoint import read_checkpoint
 from clip4vla.common.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.common.files import read_json, sole_owner
+from clip4vla.common.hardware import ReadingHardware
 from clip4vla.config.sections import Freeze, Objective
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.model import CLIP4VLA
@@ -156,7 +157,7 @@ def test_a_run_freezes_what_it_says(manifests, pretrained, tmp_path):
 
 
 def test_equal_runs_give_equal_bytes_whatever_reads_the_clips(manifests, pretrained, tmp_path):
-    go(pretrain(), manifests, tmp_path, workers=2)
+    go(pretrain(), manifests, tmp_path, hardware=ReadingHardware(threads=3, readers=2))
     assert outputs(tmp_path) == {name: (pretrained / name).read_bytes() for name in OUTPUTS}
 
 

@@ -17,6 +17,7 @@ from clip4vla.common import device as device_module
 from clip4vla.common.errors import RetryLater
 from clip4vla.common.files import read_json
 from clip4vla.common.gpus import _gpus
+from clip4vla.common.hardware import ReadingHardware
 from clip4vla.models.common.batch_features import joined
 from clip4vla.training import gradients as gradients_module
 from clip4vla.training import loop
@@ -178,12 +179,10 @@ def go(run, manifests, folder, **given):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_whole_runs(gpu, manifests, tmp_path, name, monkeypatch):
+def test_whole_runs(gpu, manifests, tmp_path, name):
     """Written as on the CPU, near its curve, paid in GPU hours."""
-    losses = go(RUNS[name], manifests, tmp_path / "gpu", workers=2)
-    with monkeypatch.context() as at:
-        at.setattr(train_module, "pick_device", lambda: torch.device("cpu"))
-        expected = go(RUNS[name], manifests, tmp_path / "cpu")
+    losses = go(RUNS[name], manifests, tmp_path / "gpu", hardware=ReadingHardware(threads=4))
+    expected = go(RUNS[name], manifests, tmp_path / "cpu", hardware=ReadingHardware("cpu", 1))
     assert losses[0] == pytest.approx(expected[0], rel=0.05)
     assert all(map(math.isfinite, losses)) and len(losses) == len(expected)
     weights = [

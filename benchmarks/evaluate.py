@@ -22,6 +22,7 @@ import platform
 import resource
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -109,9 +110,11 @@ def product(targets, texts, clips):
 def similarities(texts, clips):
     from clip4vla.inference.gallery import compared
     from clip4vla.models.common.scorer import PooledScorer
+    from clip4vla.models.common.similarity import similarities as compare
 
+    model = SimpleNamespace(compare=compare)
     texts, clips = {"text": torch.from_numpy(texts)}, {"vision": torch.from_numpy(clips)}
-    return compared(PooledScorer(None), texts, clips, scale=100.0, device=torch.device("cpu"))
+    return compared(PooledScorer(model), texts, clips, scale=100.0, device=torch.device("cpu"))
 
 
 def ranked(targets, texts, clips):

@@ -25,6 +25,7 @@ from clip4vla.metrics.rescoring import dual_softmax, reranked
 from clip4vla.metrics.retrieval import Ranks, best_columns, retrieval_ranks
 from clip4vla.metrics.text_clip import among, report_retrieval
 from clip4vla.models.common.scorer import PooledScorer
+from clip4vla.models.common.similarity import similarities
 
 HERE = Path(__file__).parents[1]
 REFERENCE = Path(os.environ.get("CLIP4VLA_REFERENCE", HERE / "parity" / "reference"))
@@ -185,6 +186,12 @@ def test_a_similarity_that_is_not_finite_names_the_clip(value):
         ranks_of([[1, 2], [3, 4], [5, value]], [0, 1, 0])
 
 
+class Comparing:
+    """A model that compares vectors and encodes nothing."""
+
+    compare = staticmethod(similarities)
+
+
 def test_duplicates_tie_wherever_they_stand(monkeypatch):
     """Equal captions and clips have equal similarities, at the edge of a block as in the middle."""
     rng = np.random.default_rng(0)
@@ -192,7 +199,7 @@ def test_duplicates_tie_wherever_they_stand(monkeypatch):
     texts[[0, 255, 600]], clips[[3, 100, 332]] = texts[7].clone(), clips[9].clone()
     monkeypatch.setattr(gallery, "TEXTS", 256)
     given = {"scale": 1.0, "device": torch.device("cpu")}
-    whole = compared(PooledScorer(None), {"text": texts}, {"vision": clips}, **given)["t_v"]
+    whole = compared(PooledScorer(Comparing()), {"text": texts}, {"vision": clips}, **given)["t_v"]
     assert whole.shape == (601, 333)
     assert (whole[[0, 255, 600]] == whole[7]).all()
     assert (whole[:, [3, 100, 332]] == whole[:, [9]]).all()

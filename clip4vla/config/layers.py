@@ -12,7 +12,7 @@ from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Table
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
 
-Part = tuple[list[Document], KeyPath, dict[str, Any]]  # documents, key path in them, value
+Layer = tuple[list[Document], KeyPath, dict[str, Any]]  # documents, key path in them, value
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Layers:
                     longest, place = held, document.place((*prefix, *key))
         return place or self.row_place
 
-    def _parts(self) -> list[Part]:
+    def _parts(self) -> list[Layer]:
         """Return every layer."""
         table, dataset, row = self.table, self.dataset, self.table.rows[self.index]
         own = [self.document]
@@ -101,7 +101,7 @@ class Layers:
             (own, ("rows", self.index, "set"), undotted(row.set)),
         ]
 
-    def _extended(self) -> list[Part]:
+    def _extended(self) -> list[Layer]:
         """Return the layer that the table extends. UserError for an unknown name."""
         name, bases = self.table.extends, self.config.bases
         if name is None:

@@ -46,7 +46,7 @@ _OPTIONAL = ("feature_file", "category_1", "category_2", "rank", "task_id")
 Track = Sequence[tuple[float, float, str]]  # (start, end, text) of every caption, by start
 
 
-class Caption(NamedTuple):
+class TimedCaption(NamedTuple):
     """One line of a video's speech track; times in seconds."""
 
     start: float
@@ -95,7 +95,7 @@ def read(name: str, dataset: Dataset) -> Collector:
     return into
 
 
-def form_clip(track: Track, index: int) -> Caption:
+def form_clip(track: Track, index: int) -> TimedCaption:
     """Grow caption `index` with its neighbours to MIN_WORDS words and MIN_SECONDS seconds.
 
     `track` is sorted by start. Stops early when all of it is taken. Times and text of the result
@@ -118,15 +118,15 @@ def form_clip(track: Track, index: int) -> Caption:
             end = max(end, track[last][1])
             words += len(track[last][2].split())
     spoken = " ".join(caption[2] for caption in track[first : last + 1])
-    return Caption(start, end, " ".join(spoken.split()))
+    return TimedCaption(start, end, " ".join(spoken.split()))
 
 
-def _drawn(video: str, track: Track, number: int, seed: int) -> list[Caption]:
+def _drawn(video: str, track: Track, number: int, seed: int) -> list[TimedCaption]:
     """Return the clips formed from `number` captions of a track, drawn without replacement."""
     digest = hashlib.sha256(f"{seed}:{video}".encode()).hexdigest()
     chance = random.Random(int(digest[:16], 16))
     chosen = chance.sample(range(len(track)), min(number, len(track)))
-    clips: dict[tuple[int, int], Caption] = {}
+    clips: dict[tuple[int, int], TimedCaption] = {}
     for index in sorted(chosen):
         clip = form_clip(track, index)
         clips.setdefault((math.floor(clip.start), math.ceil(clip.end)), clip)

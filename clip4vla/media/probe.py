@@ -41,7 +41,7 @@ LEFT_SHARE, LEFT_BYTES = 0.1, 1 << 16  # of a file: so much without a packet is 
 
 
 @dataclass
-class Probe:
+class ProbeResult:
     """The measured content of one file; missing values are 0, "" or NaN.
 
     duration: seconds of picture or sound that decode, the longer; width, height: pixels as shown;
@@ -71,7 +71,9 @@ class Probe:
 
 
 _DTYPES: dict[object, str] = {str: "string", float: "float64", int: "int64", bool: "bool"}
-PROBE_COLUMNS = {"clip_id": "string"} | {field.name: _DTYPES[field.type] for field in fields(Probe)}
+PROBE_COLUMNS = {"clip_id": "string"} | {
+    field.name: _DTYPES[field.type] for field in fields(ProbeResult)
+}
 
 
 def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,7 +84,7 @@ def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
     rows = []
     with Isolated(_probed) as isolated_probe:
         for row in track(list(fetch_rows.itertuples()), "probe", total=len(fetch_rows)):
-            probe = Probe()
+            probe = ProbeResult()
             if row.fetch == FetchStatus.OK:
                 try:
                     probe = isolated_probe(row.path, patience(row.path))
@@ -94,7 +96,7 @@ def probe_shard(fetch_rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
 
 
-def _probed(path: str) -> Probe:
+def _probed(path: str) -> ProbeResult:
     try:
         return probe_file(path)
     except Exception as error:  # any error concerns one file only
@@ -102,15 +104,15 @@ def _probed(path: str) -> Probe:
         return _unusable(" ".join(reason.split())[:200])
 
 
-def _unusable(reason: str) -> Probe:
-    return Probe(
+def _unusable(reason: str) -> ProbeResult:
+    return ProbeResult(
         VideoStatus.DECODE_ERROR, AudioStatus.DECODE_ERROR, left_out=f"everything: {reason}"
     )
 
 
-def probe_file(path: str | Path) -> Probe:
+def probe_file(path: str | Path) -> ProbeResult:
     """Decode all of a file once, up to LONGEST_SECONDS. Never raises for the file's content."""
-    probe = Probe(video=VideoStatus.DECODE_ERROR, audio=AudioStatus.DECODE_ERROR)
+    probe = ProbeResult(video=VideoStatus.DECODE_ERROR, audio=AudioStatus.DECODE_ERROR)
     try:
         container = open_media(path)
     except DecodeError:
@@ -274,7 +276,7 @@ class _Inbox:
 
 
 def _report_picture(
-    probe: Probe, stream: VideoStream, picture_facts: _PictureFacts, sound_facts: _SoundFacts
+    probe: ProbeResult, stream: VideoStream, picture_facts: _PictureFacts, sound_facts: _SoundFacts
 ) -> None:
     probe.video_codec = stream.codec_context.name
     probe.fps = _frame_rate(stream, picture_facts)
@@ -297,7 +299,7 @@ def _frame_rate(stream: VideoStream, picture_facts: _PictureFacts) -> float:
     return round(counted, 3) if not counted / 2 <= claimed <= counted * 2 else claimed
 
 
-def _report_sound(probe: Probe, stream: AudioStream, sound_facts: _SoundFacts) -> None:
+def _report_sound(probe: ProbeResult, stream: AudioStream, sound_facts: _SoundFacts) -> None:
     context = stream.codec_context
     probe.audio_codec = context.name
     probe.sample_rate = sound_facts.mix.rate or context.sample_rate or 0

@@ -1,4 +1,4 @@
-"""R@k, median and mean rank of `Ranks`: expected values under ties, bounds, and as released.
+"""R@k, median and mean rank of `QueryRanks`: expected values under ties, bounds, and as released.
 
 Ties are broken at random (`TIE_RULE`): R@k counts each answer with its probability to be among the
 first k, the mean rank is the expected one, and the median is that of the expected ranks. So a model
@@ -9,12 +9,12 @@ import numpy as np
 
 from clip4vla.config.metrics import METRICS, RECALLS
 from clip4vla.metrics.intervals import Median, Totals, mean
-from clip4vla.metrics.retrieval import Ranks
+from clip4vla.metrics.retrieval import QueryRanks
 
 TIE_RULE = "expected value over a random order of equals"
 
 
-def hit_chance(ranks: Ranks, k: int) -> np.ndarray:
+def hit_chance(ranks: QueryRanks, k: int) -> np.ndarray:
     """Return the probability [n] of a right answer among the first k when ties are random.
 
     Of m wrong and c right answers with one similarity, j = k - better places are left. None of
@@ -41,12 +41,12 @@ def summary(hits: list[np.ndarray], places: np.ndarray, direction: str) -> dict[
     return dict(zip(names(direction), values, strict=True))
 
 
-def rank_metrics(ranks: Ranks, direction: str) -> dict[str, float]:
+def rank_metrics(ranks: QueryRanks, direction: str) -> dict[str, float]:
     """Return expected R@k in percent, median and mean rank, named such as `t2v_R1`."""
     return summary([hit_chance(ranks, k) for k in RECALLS], ranks.expected, direction)
 
 
-def rank_bounds(ranks: Ranks, direction: str) -> dict[str, list[float]]:
+def rank_bounds(ranks: QueryRanks, direction: str) -> dict[str, list[float]]:
     """Return [all ties lost, all ties won] of every metric in which these differ."""
     worst, best = (
         summary([places <= k for k in RECALLS], places, direction)
@@ -55,7 +55,7 @@ def rank_bounds(ranks: Ranks, direction: str) -> dict[str, list[float]]:
     return {name: [worst[name], best[name]] for name in worst if worst[name] != best[name]}
 
 
-def released_metrics(ranks: Ranks, direction: str) -> dict[str, float]:
+def released_metrics(ranks: QueryRanks, direction: str) -> dict[str, float]:
     """Return metrics as the released code computes them (facts 7.6): ties get their mean place.
 
     Its R@1 counts places of exactly 1; its R@5 and R@10 also count k + 1/2. Clip -> text and R@50
@@ -66,7 +66,9 @@ def released_metrics(ranks: Ranks, direction: str) -> dict[str, float]:
     return summary(hits, places, direction)
 
 
-def rank_statistics(ranks: Ranks, clip: np.ndarray, direction: str) -> dict[str, Totals | Median]:
+def rank_statistics(
+    ranks: QueryRanks, clip: np.ndarray, direction: str
+) -> dict[str, Totals | Median]:
     """Return the metrics of `rank_metrics` as functions of draws; clip [n]: the clip of a row."""
     hits = [mean(100.0 * hit_chance(ranks, k), clip) for k in RECALLS]
     values: list[Totals | Median] = [

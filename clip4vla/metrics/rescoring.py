@@ -6,12 +6,12 @@ which a search engine does not have.
 
 import numpy as np
 
-from clip4vla.metrics.retrieval import Ranks, clip_ranks, own_scores, pieces, text_ranks
+from clip4vla.metrics.retrieval import QueryRanks, clip_ranks, own_scores, pieces, text_ranks
 
 CANDIDATES = 50  # clips that are ranked again
 
 
-def dual_softmax(similarity: np.ndarray, targets: np.ndarray) -> tuple[Ranks, Ranks]:
+def dual_softmax(similarity: np.ndarray, targets: np.ndarray) -> tuple[QueryRanks, QueryRanks]:
     """Return ranks of both directions by s * softmax(s) over the other side (CAMoE, 2021).
 
     Text -> clip multiplies each similarity by the softmax over all queries of its clip, clip ->
@@ -34,7 +34,7 @@ def _times_softmax(similarity: np.ndarray, axis: int) -> np.ndarray:
 
 def reranked(
     first: np.ndarray, second: np.ndarray, targets: np.ndarray, top: int = CANDIDATES
-) -> Ranks:
+) -> QueryRanks:
     """Return text -> clip ranks with the `top` clips of one similarity reranked by another.
 
     first, second: [Q, N], finite. Clips as similar as the last candidate are candidates too; the
@@ -51,4 +51,4 @@ def reranked(
         mine = own_scores(by, own)[:, None]
         better[rows] = ((by > mine) & rivals).sum(axis=1)
         least[rows] = ((by >= mine) & rivals).sum(axis=1)
-    return Ranks(1 + better, least, np.ones_like(better))
+    return QueryRanks(1 + better, least, np.ones_like(better))

@@ -14,7 +14,7 @@ from clip4vla.common.errors import UserError
 CELLS = 1 << 20  # compared at once
 
 
-class Ranks(NamedTuple):
+class QueryRanks(NamedTuple):
     """Ranks of n answers, from 1. Equal similarities leave a range: best and worst are its ends.
 
     best, worst: int [n]; worst - best others are as similar as the answer. copies: int [n], the
@@ -39,7 +39,7 @@ class Ranks(NamedTuple):
 
 def retrieval_ranks(
     similarity: np.ndarray, targets: np.ndarray, clip_ids: list[str], top: int = 5
-) -> tuple[Ranks, Ranks, np.ndarray]:
+) -> tuple[QueryRanks, QueryRanks, np.ndarray]:
     """Return ranks of both directions, and the best clips of each query.
 
     similarity: [Q, N]. targets [Q]: the clip (column) of each query. Clips without a query are
@@ -53,17 +53,17 @@ def retrieval_ranks(
     return clip_ranks(similarity, targets), text_ranks(similarity, targets), best
 
 
-def clip_ranks(similarity: np.ndarray, targets: np.ndarray) -> Ranks:
+def clip_ranks(similarity: np.ndarray, targets: np.ndarray) -> QueryRanks:
     """Return text -> clip ranks [Q]; similarity [Q, N], finite."""
     own = own_scores(similarity, targets)[:, None]
     better, least = np.empty((2, len(own)), dtype=np.int64)
     for rows in pieces(similarity):
         better[rows] = (similarity[rows] > own[rows]).sum(axis=1)
         least[rows] = (similarity[rows] >= own[rows]).sum(axis=1)
-    return Ranks(best=1 + better, worst=least, copies=np.ones_like(better))
+    return QueryRanks(best=1 + better, worst=least, copies=np.ones_like(better))
 
 
-def text_ranks(similarity: np.ndarray, targets: np.ndarray) -> Ranks:
+def text_ranks(similarity: np.ndarray, targets: np.ndarray) -> QueryRanks:
     """Return clip -> text ranks of the clips that have a query; similarity [Q, N], finite."""
     own, n_clips = own_scores(similarity, targets), similarity.shape[1]
     own_best = np.full(n_clips, -np.inf, dtype=own.dtype)
@@ -77,7 +77,7 @@ def text_ranks(similarity: np.ndarray, targets: np.ndarray) -> Ranks:
         least += (similarity[rows] >= own_best).sum(axis=0)
     best = 1 + better
     worst = best + least - better - copies
-    return Ranks(best=best[asked], worst=worst[asked], copies=copies[asked])
+    return QueryRanks(best=best[asked], worst=worst[asked], copies=copies[asked])
 
 
 def own_scores(similarity: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from clip4vla.metrics.recalls import (
     released_metrics,
 )
 from clip4vla.metrics.rescoring import dual_softmax, reranked
-from clip4vla.metrics.retrieval import Ranks, retrieval_ranks
+from clip4vla.metrics.retrieval import QueryRanks, retrieval_ranks
 
 
 def similarity_name(modalities: Sequence[Modality]) -> str:
@@ -47,8 +47,8 @@ class Retrieval:
     """
 
     stated: dict[str, dict]
-    to_clip: Ranks
-    to_text: Ranks
+    to_clip: QueryRanks
+    to_text: QueryRanks
     asked: np.ndarray
     best: np.ndarray
 
@@ -101,7 +101,7 @@ def rank_columns(results: Retrieval, targets: np.ndarray) -> dict[str, np.ndarra
     and so on: clip -> text, the same in every row of a clip.
     """
     place = np.searchsorted(results.asked, targets)
-    to_text = Ranks(*(column[place] for column in results.to_text))
+    to_text = QueryRanks(*(column[place] for column in results.to_text))
     return {
         "rank": results.to_clip.expected,
         "rank_best": results.to_clip.best,

@@ -12,7 +12,7 @@ from clip4vla.config.data import reads_test_captions
 from clip4vla.config.metrics import metric_of
 from clip4vla.results.made_with import other_pretraining
 from clip4vla.results.paper import Published
-from clip4vla.results.sheet import Cell, Column, Row, Sheet
+from clip4vla.results.sheet import Sheet, SheetCell, SheetColumn, SheetRow
 
 TOLERANCE = 1.0  # points; reruns of one recipe move by 1-3 points
 PAPER_ONLY = "paper only"
@@ -91,7 +91,7 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
     published = {(n.row, n.dataset, n.metric): n for n in paper if n.table == table}
     listed = {row.row for row in sheet.rows}
     labels = {n.row: n.label for n in published.values() if n.row not in listed}
-    baselines = [Row(row=row, label=label, kind="paper") for row, label in labels.items()]
+    baselines = [SheetRow(row=row, label=label, kind="paper") for row, label in labels.items()]
     entries = []
     for row in [*baselines, *sheet.rows]:
         own = [
@@ -112,7 +112,7 @@ def as_frame(entries: list[Entry]) -> pd.DataFrame:
 
 
 def _column_entries(
-    sheet: Sheet, row: Row, column: Column, tidy: pd.DataFrame, published: Numbers
+    sheet: Sheet, row: SheetRow, column: SheetColumn, tidy: pd.DataFrame, published: Numbers
 ) -> list[Entry]:
     cells = [cell for cell in row.cells if cell.dataset == column.dataset]
     galleries = list(dict.fromkeys(cell.gallery for cell in cells)) or ["all"]
@@ -162,7 +162,9 @@ def _unlike(
     return caveats.unlike
 
 
-def _any_name(row: Row, dataset: str, column: Column, published: Numbers) -> Published | None:
+def _any_name(
+    row: SheetRow, dataset: str, column: SheetColumn, published: Numbers
+) -> Published | None:
     """Return a baseline's score in a column that audio-only and other baselines share."""
     if row.kind != "paper" or "_" not in column.metric:
         return None
@@ -174,7 +176,7 @@ def _any_name(row: Row, dataset: str, column: Column, published: Numbers) -> Pub
 
 
 def _measured(
-    entry: Entry, row: Row, cells: list[Cell], tidy: pd.DataFrame
+    entry: Entry, row: SheetRow, cells: list[SheetCell], tidy: pd.DataFrame
 ) -> tuple[Entry, Caveats]:
     """Return an entry with mean and spread over seeds; a seed counts once all its folds ended."""
     # Without training no seed enters and all seeds share one run, which counts once.

@@ -20,7 +20,7 @@ class Stated(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
-class Coverage(Stated):
+class CoverageCounts(Stated):
     """Clips of the split: declared in the config, planned, usable, silent, scored."""
 
     expected: int | None = Field(description="clips of the official list; null: none declared")
@@ -31,7 +31,7 @@ class Coverage(Stated):
     captions_per_clip: int | None = Field(description="of the protocol; null: none or any number")
 
 
-class Gallery(Stated):
+class GalleryScores(Stated):
     """One set of clips and the numbers on it."""
 
     protocol: str = Field(description="such as 1k-A, and 1k-A-sound for its clips with sound")
@@ -54,7 +54,7 @@ class Varied(Stated):
     missing_audio: str = Field(description="policy for silent clips")
     protocol: str = Field(description="of the main gallery")
     scored: int = Field(description="clips in the main gallery")
-    galleries: dict[str, Gallery]
+    galleries: dict[str, GalleryScores]
 
 
 class TrainedOn(Stated):
@@ -105,8 +105,8 @@ class Metrics(Stated):
     selection: str | None = Field(description="which checkpoint; null: nothing was trained")
     tie_rule: str | None = Field(description="rank of equals; null: nothing is ranked")
     interval_rule: str
-    coverage: Coverage
-    galleries: dict[str, Gallery]
+    coverage: CoverageCounts
+    galleries: dict[str, GalleryScores]
     variants: dict[str, Varied] = Field({}, description="by name, where the run has some")
     made_with: MadeWith | None = Field(None, description="null: by a version that recorded none")
 

@@ -10,7 +10,7 @@ from clip4vla.config.metrics import COSTS
 from clip4vla.results.compare import NO_REFERENCE, NOT_RUN, PAPER_ONLY, Entry
 from clip4vla.results.cost import Cost
 from clip4vla.results.paper import Published
-from clip4vla.results.sheet import Row, Sheet
+from clip4vla.results.sheet import Sheet, SheetRow
 from clip4vla.results.text import number
 
 DATASET = "pretraining"  # of the costs in paper.tsv
@@ -70,7 +70,7 @@ def cost_cells(entries: list[Entry], source: str) -> tuple[str, ...]:
     return tuple(cells.get(metric) or NO_REFERENCE for metric in COLUMNS)
 
 
-def _ours(row: Row, costs: dict[str, Cost]) -> dict[str, _Ours]:
+def _ours(row: SheetRow, costs: dict[str, Cost]) -> dict[str, _Ours]:
     """Return our costs by metric: days summed over a row's pre-trainings, the largest of others."""
     ended = [costs[key] for key in row.pretrainings if key in costs]
     if len(ended) < len(row.pretrainings):

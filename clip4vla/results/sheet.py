@@ -12,10 +12,10 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.config.base import Section
 
-Gallery = Literal["all", "with_sound"]
+GalleryName = Literal["all", "with_sound"]
 
 
-class Column(Section):
+class SheetColumn(Section):
     """One printed column: a metric on a dataset."""
 
     dataset: str = Field(description="name that cells refer to, such as msrvtt")
@@ -26,18 +26,18 @@ class Column(Section):
     )
 
 
-class Cell(Section):
+class SheetCell(Section):
     """One evaluation of a row: a dataset, a seed, a gallery. Cells of one seed are folds."""
 
     dataset: str
     seed: int | None = Field(description="null where no seed enters, such as zero-shot scores")
     run_key: str | None = Field(description="of the evaluation; null: see `no_data`")
-    gallery: Gallery = "all"
+    gallery: GalleryName = "all"
     variant: str = Field("", description="of the evaluation, by name; empty: the evaluation itself")
     no_data: str | None = Field(None, description="why this cell cannot be run")
 
 
-class Row(Section):
+class SheetRow(Section):
     """One row of a table."""
 
     row: str
@@ -49,7 +49,7 @@ class Row(Section):
     )
     at: float | None = Field(None, description="value of the table's sweep")
     pretrainings: list[str] = Field([], description="their run keys, in a table with `costs`")
-    cells: list[Cell] = []
+    cells: list[SheetCell] = []
 
 
 class Sheet(Section):
@@ -66,8 +66,8 @@ class Sheet(Section):
     costs: bool = Field(False, description="shows the cost of pre-training, the paper's and ours")
     footers: list[str] = Field([], description="more lines under the table, such as versions")
     dataset_labels: dict[str, str] = {}
-    columns: list[Column] = Field(min_length=1)
-    rows: list[Row] = Field(min_length=1)
+    columns: list[SheetColumn] = Field(min_length=1)
+    rows: list[SheetRow] = Field(min_length=1)
 
     def datasets(self) -> list[str]:
         """Return the datasets of the columns, in order."""

@@ -11,7 +11,7 @@ from clip4vla.common.files import write_text
 from clip4vla.results.made_with import COLUMNS as MADE_WITH
 from clip4vla.results.made_with import described
 from clip4vla.results.metrics_file import Metrics, Varied, read_run_metrics
-from clip4vla.results.sheet import Cell, Row, Sheet
+from clip4vla.results.sheet import Sheet, SheetCell, SheetRow
 from clip4vla.results.spreadsheet import spreadsheet_csv
 from clip4vla.tracking.recorded import warn_unverified
 
@@ -95,7 +95,7 @@ class _Read:
         return path, self._known[key]
 
 
-def _cell_lines(sheet: Sheet, row: Row, cell: Cell, read: _Read) -> list[dict[str, Any]]:
+def _cell_lines(sheet: Sheet, row: SheetRow, cell: SheetCell, read: _Read) -> list[dict[str, Any]]:
     if cell.run_key is None or not (read.runs / cell.run_key / "metrics.json").is_file():
         return []
     path, metrics = read(cell.run_key)
@@ -167,7 +167,9 @@ def _small_batches(metrics: Metrics) -> str | None:
     return ", ".join(texts) or None
 
 
-def _scored(path: Path, metrics: Metrics, sheet: Sheet, row: Row, cell: Cell) -> Metrics | Varied:
+def _scored(
+    path: Path, metrics: Metrics, sheet: Sheet, row: SheetRow, cell: SheetCell
+) -> Metrics | Varied:
     """Return the part of a metrics file that a cell shows: the evaluation, or a variant of it."""
     if not cell.variant:
         return metrics
@@ -180,7 +182,7 @@ def _scored(path: Path, metrics: Metrics, sheet: Sheet, row: Row, cell: Cell) ->
     return metrics.variants[cell.variant]
 
 
-def _check_metrics(path: Path, sheet: Sheet, row: Row, cell: Cell, metrics: dict) -> None:
+def _check_metrics(path: Path, sheet: Sheet, row: SheetRow, cell: SheetCell, metrics: dict) -> None:
     """Raise UserError for a column whose metric the evaluation does not have."""
     for column in sheet.columns:
         metric = row.metrics.get(column.metric, column.metric)

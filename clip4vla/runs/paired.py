@@ -13,7 +13,7 @@ from clip4vla.config.layout import remake
 from clip4vla.config.metrics import directions
 from clip4vla.metrics.intervals import Difference, Median, Statistics, Totals, mean, paired
 from clip4vla.metrics.recalls import rank_statistics
-from clip4vla.metrics.retrieval import Ranks
+from clip4vla.metrics.retrieval import QueryRanks
 from clip4vla.tracking.recorded import check_recorded, warn_unverified
 
 COLUMNS = {
@@ -125,10 +125,10 @@ def _statistics(metrics: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str
         case "retrieval":
             forward, backward = directions(metrics["modalities"])
             ones = np.ones(len(rows), dtype=np.int64)
-            to_clip = Ranks(rows.rank_best.to_numpy(), rows.rank_worst.to_numpy(), ones)
+            to_clip = QueryRanks(rows.rank_best.to_numpy(), rows.rank_worst.to_numpy(), ones)
             first = rows.drop_duplicates("clip_id").sort_values("clip_id")
             names = ("text_rank_best", "text_rank_worst", "text_rank_copies")
-            to_text = Ranks(*(first[name].to_numpy() for name in names))
+            to_text = QueryRanks(*(first[name].to_numpy() for name in names))
             statistics = rank_statistics(to_clip, clip, forward)
             return statistics | rank_statistics(to_text, np.arange(len(first)), backward)
         case "classification":

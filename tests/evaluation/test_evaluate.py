@@ -25,7 +25,7 @@ from clip4vla.metrics.captions import (
     score_captions,
 )
 from clip4vla.metrics.recalls import names, rank_metrics
-from clip4vla.metrics.retrieval import Ranks
+from clip4vla.metrics.retrieval import QueryRanks
 from clip4vla.models.clip4vla import model
 from clip4vla.models.clip4vla.beam_search import Caption
 from clip4vla.models.clip4vla.caption import VocabularyHead
@@ -111,7 +111,7 @@ def test_predictions_give_back_the_metrics(score):
     ones = pd.Series(1, index=predictions.index)
     to_clip = predictions.rank_best, predictions.rank_worst, ones
     to_text = clips.text_rank_best, clips.text_rank_worst, clips.text_rank_copies
-    forward, backward = (Ranks(*(x.to_numpy() for x in part)) for part in (to_clip, to_text))
+    forward, backward = (QueryRanks(*(x.to_numpy() for x in part)) for part in (to_clip, to_text))
     again = rank_metrics(forward, "t2v") | rank_metrics(backward, "v2t")
     assert found["galleries"]["all"]["metrics"] == again
     assert (predictions["rank"] == forward.expected).all()

@@ -13,7 +13,7 @@ from clip4vla.media.ledger import (
     usable,
 )
 from clip4vla.media.overview import by_status
-from clip4vla.media.probe import PROBE_COLUMNS, Probe
+from clip4vla.media.probe import PROBE_COLUMNS, ProbeResult
 
 CASES = {  # clip: fetch, video, audio
     "a": ("ok", "ok", "ok"),
@@ -29,7 +29,8 @@ def tables(order="edcba"):
     plan = [(c, c, f"{c}.mp4", None, None, "unknown", 0, None, None) for c in "abcde"]
     fetch = [(c, CASES[c][0], "why", "", 0, "", "t") for c in order]
     probe = [
-        {"clip_id": c} | vars(Probe(video=CASES[c][1], audio=CASES[c][2])) for c in reversed(order)
+        {"clip_id": c} | vars(ProbeResult(video=CASES[c][1], audio=CASES[c][2]))
+        for c in reversed(order)
     ]
     return (
         pd.DataFrame(plan, columns=list(PLAN_COLUMNS)).astype(PLAN_COLUMNS),

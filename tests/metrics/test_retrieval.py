@@ -22,7 +22,7 @@ from clip4vla.metrics.recalls import (
     released_metrics,
 )
 from clip4vla.metrics.rescoring import dual_softmax, reranked
-from clip4vla.metrics.retrieval import Ranks, best_columns, retrieval_ranks
+from clip4vla.metrics.retrieval import QueryRanks, best_columns, retrieval_ranks
 from clip4vla.metrics.text_clip import among, report_retrieval
 from clip4vla.models.common.scorer import PooledScorer
 from clip4vla.models.common.similarity import similarities
@@ -78,7 +78,7 @@ def test_the_example_of_the_released_tie_rule():
 def test_the_released_rule_counts_half_a_place_behind_k_but_for_the_first(k):
     """Two ties at places k and k + 1 have place k + 1/2, three at k to k + 2 have place k + 1."""
     best, worst = np.array([k, k]), np.array([k + 1, k + 2])
-    found = released_metrics(Ranks(best, worst, np.ones(2, dtype=int)), "x")
+    found = released_metrics(QueryRanks(best, worst, np.ones(2, dtype=int)), "x")
     assert found[f"x_R{k}"] == (0.0 if k == 1 else 50.0)
     assert found["x_MedR"] == found["x_MeanR"] == k + 0.75
 

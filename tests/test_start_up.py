@@ -9,6 +9,7 @@ import pytest
 
 LISTED = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 ANSWERS = {"torch", "numpy", "pandas", "pyarrow", "open_clip", "mlflow"}
+FAMILY = "clip4vla.models.clip4vla.family"
 NEVER = {
     *("torch._dynamo", "torch._inductor", "torchvision.models", "torchvision.ops.poolers", "timm"),
     *("open_clip.coca_model", "open_clip.tokenizer", "transformers", "huggingface_hub", "ftfy"),
@@ -33,16 +34,16 @@ def command(*arguments):
 
 
 @pytest.mark.parametrize(
-    "module, also",
+    "names, also",
     [
-        ("clip4vla.training.train", {"pandas"}),
-        ("clip4vla.evaluation.evaluate", set()),
-        ("clip4vla.inference.donors", set()),
+        ("clip4vla.training.train, clip4vla.tracking.live", {"pandas"}),
+        ("clip4vla.evaluation.evaluate, clip4vla.pages.examples, clip4vla.stages.lineage", set()),
+        ("clip4vla.inference.donors, clip4vla.pages.donors", set()),
     ],
 )
-def test_trainer_and_evaluation_load_few_libraries(module, also):
-    modules, problems = loaded(f"import {module}")
-    assert module in modules and "torch" in modules, problems
+def test_trainer_and_evaluation_load_few_libraries(names, also):
+    modules, problems = loaded(f"import {FAMILY}, {names}")
+    assert {FAMILY, *names.split(", "), "torch"} <= modules, problems
     assert modules & (NEVER | also) == set()
 
 

@@ -7,11 +7,8 @@ tag was trained with. Nothing of it is repeated here.
 import difflib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-import huggingface_hub
-import open_clip.constants as constants
-import open_clip.pretrained as pretrained
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
@@ -20,9 +17,17 @@ from clip4vla.config.load import Weights
 Download = Callable[[dict[str, Any]], str]
 
 
+def _table() -> ModuleType:
+    """Return open_clip's table, which is imported late: it loads the client of the hub."""
+    import open_clip.pretrained as pretrained
+
+    return pretrained
+
+
 def known_openai() -> dict[str, tuple[str, str]]:
     """OpenAI's files: sha256 to (architecture, name of the file)."""
     known: dict[str, tuple[str, str]] = {}
+    pretrained = _table()
     for name in pretrained.list_pretrained_models_by_tag("openai"):
         *_, sha256, file = pretrained.get_pretrained_url(name, "openai").split("/")
         known.setdefault(sha256, (name, file))
@@ -59,12 +64,13 @@ def published_as(sha256: str, item: Weights) -> str | None:
     return None
 
 
-def tag_file(where: str, tagged: str, download: Download = pretrained.download_pretrained) -> Path:
+def tag_file(where: str, tagged: str, download: Download | None = None) -> Path:
     """The file of a tag, in open_clip's cache; downloaded there if it is not there yet.
 
     UserError for a tag that open_clip does not know, or that cannot be downloaded.
     """
     _, _, config = config_of(where, tagged)
+    download = download or _table().download_pretrained
     if (cached := _cached(config)) is not None:
         return cached
     try:
@@ -80,6 +86,7 @@ def tag_file(where: str, tagged: str, download: Download = pretrained.download_p
 def config_of(where: str, tagged: str) -> tuple[str, str, dict[str, Any]]:
     """Architecture, tag, and what open_clip knows of it."""
     name, _, tag = tagged.partition(":")
+    pretrained = _table()
     config = pretrained.get_pretrained_cfg(name, tag)
     if not config:
         known = pretrained.list_pretrained(as_str=True)
@@ -94,6 +101,9 @@ def config_of(where: str, tagged: str) -> tuple[str, str, dict[str, Any]]:
 
 def _cached(config: dict[str, Any]) -> Path | None:
     """The file of a hub's tag if it is in the cache: then the network is not asked at all."""
+    import huggingface_hub
+    import open_clip.constants as constants
+
     repository, _, file = config.get("hf_hub", "").rpartition("/")
     names = [file] if file else [constants.HF_SAFE_WEIGHTS_NAME, constants.HF_WEIGHTS_NAME]
     for name in names if repository else []:

@@ -5,6 +5,7 @@ from typing import Any
 
 from clip4vla.common.errors import UserError
 from clip4vla.config import layout
+from clip4vla.config.metrics import metric_of
 from clip4vla.metrics.intervals import PAIRED_RULE
 from clip4vla.results.metrics_file import check_key, read_metrics
 from clip4vla.runs.paired import Comparison, compare_runs
@@ -40,6 +41,8 @@ def show(result: Comparison) -> str:
             f"{name:12}{x.first:9.2f}{x.second:9.2f}{x.difference:+16.2f}"
             f"{f'{low:+.2f} to {high:+.2f}':>20}{x.p:9.4f}"
         )
+    if lower := [name for name in result.differences if metric_of(name).lower_is_better]:
+        lines.append(f"Lower is better: {', '.join(lower)}.")
     return "\n".join([*lines, f"{PAIRED_RULE}. One test a metric: p is not corrected for many."])
 
 

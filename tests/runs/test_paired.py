@@ -64,6 +64,14 @@ def test_a_better_run_is_distinguished_from_a_lucky_one(tmp_path):
     assert set(found.differences) == set(metrics[0])
 
 
+def test_the_lines_say_which_metrics_are_better_when_lower(tmp_path, capsys):
+    for folder in ("a", "b"):
+        a_run(tmp_path / folder, 1.5)
+    code, text, _ = compare(capsys, tmp_path / "a", tmp_path / "b")
+    names = "t2v_MedR, t2v_MeanR, v2t_MedR, v2t_MeanR"
+    assert code == 0 and f"\nLower is better: {names}.\n" in text
+
+
 def test_accuracy_is_compared_too(tmp_path):
     for name, strength in (("a", 1.0), ("b", 3.0)):
         a_run(tmp_path / name, strength, task="classification")

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from clip4vla.common.clip_tokenizer import clip_tokenizer
 from clip4vla.common.device import autocast, to_device
 from clip4vla.config.sections import Decoding, Modality
 from clip4vla.inference.features import CLIPS, check_finite
 from clip4vla.loading.loader import WHOLE, Part, batches_of
 from clip4vla.loading.samples import Clips
-from clip4vla.loading.tokens import START
 from clip4vla.models.common.clip_model import ClipModel
 
 
@@ -29,10 +27,15 @@ def generate(
     The model is put into evaluation mode.
     """
     model.eval()
-    tokenizer = clip_tokenizer()
     captions = {}
     for _, batch in batches_of(
-        samples, CLIPS, workers, device, part=part, description="write captions"
+        samples,
+        CLIPS,
+        workers,
+        device,
+        model.processor,
+        part=part,
+        description="write captions",
     ):
         batch = to_device(batch, device)
         with autocast(device, model):
@@ -44,6 +47,5 @@ def generate(
                 max_words=samples.inputs.caption_steps,  # as many as training predicts
             )
         for clip_id, ids in zip(batch["clip_id"], written, strict=True):
-            words = tokenizer.decode([token for token in ids if token < START])
-            captions[clip_id] = " ".join(words.split())
+            captions[clip_id] = model.processor.words(ids)
     return captions

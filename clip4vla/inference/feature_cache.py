@@ -70,7 +70,8 @@ class SharedFeatures:
         samples = ClipSamples(
             self.samples.cache, items, self.samples.inputs, share, modalities=(modality,)
         )
-        batches = loader(samples, in_order(len(samples), CLIPS), self.workers, self.device)
+        rows = in_order(len(samples), CLIPS)
+        batches = loader(samples, rows, self.workers, self.device, self.model.processor)
         self.model.eval()
         for batch in track(batches, "encode frames" if modality == "vision" else "encode sounds"):
             batch = to_device(batch, self.device)

@@ -13,7 +13,6 @@ from clip4vla.common.progress import track
 from clip4vla.config.sections import Modality
 from clip4vla.loading.loader import WHOLE, Part, batches_of, in_order
 from clip4vla.loading.samples import Clips
-from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.common.batch_features import Features, joined
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
@@ -84,7 +83,7 @@ def clip_batches(
     """
     model.eval()
     numbered = []
-    for number, batch in batches_of(samples, CLIPS, workers, device, part):
+    for number, batch in batches_of(samples, CLIPS, workers, device, model.processor, part):
         batch = to_device(batch, device)
         with autocast(device, model):
             encoded = model.encode_clips(batch, modalities)
@@ -123,7 +122,7 @@ def text_features(
     model.eval()
     parts = []
     for rows in track(in_order(len(texts), TEXTS), "embed texts"):
-        tokens = tokenize([texts[i] for i in rows], max_words).to(device)
+        tokens = model.processor.tokenize([texts[i] for i in rows], max_words).to(device)
         with autocast(device, model):
             parts.append({name: x.cpu() for name, x in features_of(tokens).items()})
     return joined(parts)

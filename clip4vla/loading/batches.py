@@ -14,6 +14,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.loading.frozen import FrozenSamples
 from clip4vla.loading.loader import loader
 from clip4vla.loading.order import dealt, epoch_order, mixed_order
+from clip4vla.loading.processor import ClipProcessor, Processor
 from clip4vla.loading.samples import ClipSamples, Sample
 
 
@@ -70,7 +71,9 @@ class ClipBatches:
         microbatch: int | None = None,
         rank: int = 0,
         world: int = 1,
+        processor: Processor = ClipProcessor(),
     ):
+        self.processor = processor
         self.sources, self.seed = sources, seed
         self.workers, self.device = workers, device
         self.rank, self.world = rank, world
@@ -105,7 +108,8 @@ class ClipBatches:
         own = [dealt(range(start + self.size), self.rank, self.world, start) for start in starts]
         batches = [chunked(positions, self.chunk) for positions in own]
         rows = [[order[i] for i in chunk] for chunks in batches for chunk in chunks]
-        read = iter(loader(MixedSamples(self.sources), rows, self.workers, self.device))
+        mixed = MixedSamples(self.sources)
+        read = iter(loader(mixed, rows, self.workers, self.device, self.processor))
         for chunks in batches:
             yield [next(read) for _ in chunks]
 

@@ -1,5 +1,7 @@
 """Samples -> the tensors of a batch, each decoded straight into its place."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -10,9 +12,12 @@ from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
 from clip4vla.loading.samples import Sample
 from clip4vla.loading.segments import SEGMENT, kept_segments, split
+from clip4vla.loading.tokenizer import tokenize
 
 
-def collate(samples: list[Sample]) -> dict:
+def collate(
+    samples: list[Sample], tokenize: Callable[[list[str], int], torch.Tensor] = tokenize
+) -> dict:
     """Return a batch of samples.
 
     frames uint8 [B, F, 3, 224, 224], audio float32 [B, S, C, 224, 224], tokens [B, L]. F and S are
@@ -27,11 +32,12 @@ def collate(samples: list[Sample]) -> dict:
     Raises UserError that names the clip whose cached content is corrupt.
     """
     shares = np.array([sample.nonverbal_share for sample in samples], dtype=np.float32)
+    captions = [sample.caption for sample in samples]
     batch = {
         "clip_id": [sample.clip_id for sample in samples],
-        "caption": [sample.caption for sample in samples],
+        "caption": captions,
         "label": [sample.label for sample in samples],
-        "tokens": torch.stack([sample.tokens for sample in samples]),
+        "tokens": tokenize(captions, samples[0].inputs.caption_tokens),
         "has_audio": torch.tensor([sample.has_audio for sample in samples]),
         "nonverbal_share": torch.from_numpy(shares),
     }

@@ -20,7 +20,7 @@ from clip4vla.config.layout import remake
 from clip4vla.config.run import Source
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.datasets.leaks import Leaks
-from clip4vla.loading.collate import collate
+from clip4vla.loading.processor import ClipProcessor, Processor
 from clip4vla.loading.samples import Clips, ClipSamples, Item
 
 if TYPE_CHECKING:
@@ -152,18 +152,24 @@ class _Loader(DataLoader):
                 read._shutdown_workers()  # at once: a traceback may keep `read` until exit
 
 
-def loader(samples: Dataset, batches: list, workers: int, device: torch.device) -> DataLoader:
+def loader(
+    samples: Dataset,
+    batches: list,
+    workers: int,
+    device: torch.device,
+    processor: Processor = ClipProcessor(),
+) -> DataLoader:
     """Return a loader of given batches of indices.
 
     workers: processes; with 0 it reads inline, as it does for samples that are `in_memory`.
-    Samples may have a `collate` of their own.
+    Samples may have a `collate` of their own, instead of the processor's.
     Its own generator keeps torch's global one out of it, on which dropout of a resumed run depends.
     """
     inline = getattr(samples, "in_memory", False)
     return _Loader(
         samples,
         batch_sampler=batches,
-        collate_fn=getattr(samples, "collate", collate),
+        collate_fn=getattr(samples, "collate", processor.collate),
         num_workers=0 if inline else workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_signals,
@@ -185,6 +191,7 @@ def batches_of(
     size: int,
     workers: int,
     device: torch.device,
+    processor: Processor,
     part: Part = WHOLE,
     description: str = "embed clips",
 ) -> Iterator[tuple[int, dict]]:
@@ -195,7 +202,7 @@ def batches_of(
     rank, world = part
     batches = in_order(len(samples), size)
     numbers = range(rank, len(batches), world)
-    read = loader(samples, batches[rank::world], workers, device)
+    read = loader(samples, batches[rank::world], workers, device, processor)
     yield from track(zip(numbers, read, strict=True), description, len(numbers))
 
 

@@ -13,7 +13,6 @@ from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.loading.masking import Masks, draw_masks
 from clip4vla.loading.segments import SEGMENT
-from clip4vla.loading.tokenizer import tokenize
 
 Item = tuple[str, str, str]  # clip id, caption, label; an absent caption or label is ""
 
@@ -29,7 +28,6 @@ class Sample:
     clip_id: str
     caption: str
     label: str
-    tokens: torch.Tensor  # int64 [L]
     nonverbal_share: float
     has_audio: bool
     inputs: Inputs
@@ -135,7 +133,6 @@ class ClipSamples(Clips):
             clip_id=clip_id,
             caption=caption,
             label=label,
-            tokens=tokenize([caption], self.inputs.caption_tokens)[0],
             nonverbal_share=self.nonverbal_share,
             has_audio=log_mel is not None or self.missing == "zeros",
             inputs=self.inputs,

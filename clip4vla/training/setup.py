@@ -27,6 +27,7 @@ from clip4vla.loading.loader import (
     samples_of,
     split_rows,
 )
+from clip4vla.loading.processor import Processor
 from clip4vla.loading.samples import ClipSamples, Item
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.parts import freezes_clip
@@ -127,7 +128,7 @@ def _pretraining(run: Pretrain, external: External) -> Job:
             sources.append(samples)
     data = {"train": facts, "val": None} | ({"leaks": leaks.facts} if leaks else {})
     task = family_of(run.model.family).task(model, run)
-    return Job(task, _clip_batches(run, sources, external), data)
+    return Job(task, _clip_batches(run, sources, external, model.processor), data)
 
 
 def _text_task(run: Finetune, external: External) -> Job:
@@ -153,7 +154,7 @@ def _text_task(run: Finetune, external: External) -> Job:
         facts |= _held_out_facts(run, external, held_out.source, scored)
     return Job(
         task=family_of(run.model.family).task(model, run),
-        batches=_clip_batches(run, [samples], external),
+        batches=_clip_batches(run, [samples], external, model.processor),
         facts=facts,
         validation=validation,
     )
@@ -260,7 +261,10 @@ def _held_out_facts(
 
 
 def _clip_batches(
-    run: Pretrain | Finetune, sources: list[ClipSamples | FrozenSamples], external: External
+    run: Pretrain | Finetune,
+    sources: list[ClipSamples | FrozenSamples],
+    external: External,
+    processor: Processor,
 ) -> ClipBatches:
     return ClipBatches(
         sources,
@@ -271,6 +275,7 @@ def _clip_batches(
         microbatch=run.optimiser.microbatch,
         rank=external.ranks.rank,
         world=external.ranks.world,
+        processor=processor,
     )
 
 

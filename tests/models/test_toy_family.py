@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from tiny_world import INPUTS, build_world, finetune, optimiser, source
+from toy.family import LETTERS
 from typer.testing import CliRunner
 
 import clip4vla
@@ -26,7 +27,6 @@ from clip4vla.config.run import Evaluate
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.loading.tokens import VOCABULARY
 from clip4vla.models.family import family_of
 from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.train import train
@@ -141,7 +141,7 @@ def test_its_checkpoint_embeds_texts_sounds_and_videos(manifests, tmp_path):
 
 
 def test_its_foreign_files_are_imported(tmp_path):
-    tensors = {"words": torch.ones(VOCABULARY, 4), "pixels": torch.ones(4, 3)}
+    tensors = {"words": torch.ones(LETTERS, 4), "pixels": torch.ones(4, 3)}
     tensors["bands"] = torch.full((4, IMAGE_SIZE), 2.0)
     save_file(tensors, tmp_path / "theirs.safetensors")
     out = tmp_path / "ours.safetensors"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from clip4vla.config.sections import Decoding, Modality
+from clip4vla.loading.processor import ClipProcessor, Processor
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch
@@ -14,7 +15,9 @@ Compare = Callable[..., dict[str, Tensor]]  # see `similarities`
 
 
 class ClipModel(nn.Module, ABC):
-    """A model of texts and clips."""
+    """A model of texts and clips. processor: what makes its batches; no part of its weights."""
+
+    processor: Processor = ClipProcessor()
 
     @abstractmethod
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,6 +124,11 @@ class _Shapes(TorchDispatchMode):
         self.known = known
         self.total = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled here, and the check would slow every function."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: torch._ops.OpOverload,

@@ -205,7 +205,7 @@ def test_the_family_of_the_text_is_the_one_that_the_tests_train():
     blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     files = (REPO / "tests" / "helpers" / "toy").glob("*.py")
     helper = [lines_of(path.read_text()) for path in files]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         assert any(lines_of(block) in text for text in helper), (
             f"not in tests/helpers/toy:\n{block}"
@@ -244,5 +244,5 @@ def test_another_cluster_is_one_command(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     profile = yaml.safe_load(done.stdout)
-    assert profile["set-resources"]["pretrain_run"]["nodes"] == 4
+    assert profile["set-resources"]["pretrain_run"]["nodes"] == 5
     assert "mylab" in done.stdout and "nvlink" in done.stdout

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, write_json
 from clip4vla.common.hardware import ReadingHardware
+from clip4vla.common.late_packages import without_collection
 from clip4vla.common.log import log
 from clip4vla.config import layout
 from clip4vla.config.load import Config
@@ -46,8 +47,9 @@ def train(
     several = any(os.environ.get(name, "1") != "1" for name in RANKS)
     if not several and _is_finished(plan, key):
         return  # several ranks might see the outputs at different times
-    from clip4vla.launch.queue import seconds_left
-    from clip4vla.training.train import train
+    with without_collection():
+        from clip4vla.launch.queue import seconds_left
+        from clip4vla.training.train import train
 
     out = Path(layout.result_dir(key))
     manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
@@ -185,9 +187,10 @@ def substitute(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         raise _other_stage(key, run, "substitute")
     if _is_finished(plan, key):
         return
-    from clip4vla.cache.clips import ClipCache
-    from clip4vla.inference.donors import substitute
-    from clip4vla.pages.donors import write_donors
+    with without_collection():
+        from clip4vla.cache.clips import ClipCache
+        from clip4vla.inference.donors import substitute
+        from clip4vla.pages.donors import write_donors
 
     out = Path(layout.result_dir(key))
     manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
@@ -208,11 +211,12 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         raise _other_stage(key, run, "evaluate")
     if _is_finished(plan, key):
         return
-    from clip4vla.cache.clips import ClipCache
-    from clip4vla.datasets import benchmark_of, official_clips
-    from clip4vla.evaluation.evaluate import evaluate
-    from clip4vla.pages.examples import write_examples
-    from clip4vla.stages.lineage import made_with
+    with without_collection():
+        from clip4vla.cache.clips import ClipCache
+        from clip4vla.datasets import benchmark_of, official_clips
+        from clip4vla.evaluation.evaluate import evaluate
+        from clip4vla.pages.examples import write_examples
+        from clip4vla.stages.lineage import made_with
 
     out = Path(layout.result_dir(key))
     _, dataset = plan.dataset_of(run.test.dataset)

@@ -1,5 +1,6 @@
 """Packages whose `__init__` waits until it is needed, and which are whole from then on."""
 
+import gc
 import importlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clip4vla.common import late_packages
-from clip4vla.common.late_packages import delay_packages
+from clip4vla.common.late_packages import delay_packages, without_collection
 
 
 @pytest.fixture
@@ -96,3 +97,12 @@ def test_the_libraries_are_whole_when_asked():
         open_clip.transformer.LayerNorm
         is importlib.import_module("open_clip.transformer").LayerNorm
     )
+
+
+def test_imports_without_collection():
+    frozen = gc.get_freeze_count()
+    with pytest.raises(ImportError), without_collection():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled() and gc.get_freeze_count() > frozen
+    gc.unfreeze()

@@ -86,6 +86,8 @@ class Section(BaseModel):
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):  # most of them
+        return value
     if isinstance(value, Section):
         return value.scientific()
     if isinstance(value, (list, tuple)):

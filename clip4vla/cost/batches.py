@@ -11,10 +11,10 @@ from clip4vla.config.sections import Inputs, Modality
 from clip4vla.cost.assumptions import CAPTION_WORDS
 from clip4vla.inference.features import ClipFeatures
 from clip4vla.inference.probe import probe_batch
-from clip4vla.loading.tokens import END, PAD, START
+from clip4vla.loading.processor import Processor
 from clip4vla.models.common.task import Batch
 
-CHANNELS, WORD = 3, 320  # of stereo sound; any token that is a word
+CHANNELS = 3  # of stereo sound
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,12 @@ class ClipSize:
     segments: int
 
     def batch(
-        self, size: int, inputs: Inputs, modalities: Iterable[Modality], masked: bool = False
+        self,
+        processor: Processor,
+        size: int,
+        inputs: Inputs,
+        modalities: Iterable[Modality],
+        masked: bool = False,
     ) -> Batch:
         """Return a batch as `collate` makes it. masked: with masked audio beside the audio."""
         frames = self.frames if "vision" in modalities else 0
@@ -34,7 +39,7 @@ class ClipSize:
         pixels = _floats(size, max(frames, 1), 3, IMAGE_SIZE, IMAGE_SIZE).to(torch.uint8)
         return {
             "clip_id": [str(number) for number in range(size)],
-            "tokens": tokens(size, inputs.caption_tokens),
+            "tokens": tokens(processor, size, inputs.caption_tokens),
             "has_audio": torch.ones(size, dtype=torch.bool),
             "nonverbal_share": torch.zeros(size),
             "frames": pixels,
@@ -49,11 +54,9 @@ def vectors(size: int, dim: int) -> Batch:
     return {name: _floats(size, dim) for name in ("vision", "text")}
 
 
-def tokens(size: int, length: int) -> Tensor:
+def tokens(processor: Processor, size: int, length: int) -> Tensor:
     """Return the tokens of typical captions, int64 [B, L]."""
-    words = min(CAPTION_WORDS, length - 2)
-    row = [START, *[WORD] * words, END, *[PAD] * (length - words - 2)]
-    return torch.tensor([row] * size)
+    return processor.tokenize(["dog " * CAPTION_WORDS], length).expand(size, -1).clone()
 
 
 def probe_batch_of(size: int, dim: int, modalities: Iterable[Modality]) -> Batch:

@@ -97,7 +97,7 @@ class Models:
         def count() -> Scoring:
             model, size = self._model(run).eval(), 2 * SIDE
             encoded: Encoded = {}
-            batch = clip.batch(size, run.inputs, run.modalities)
+            batch = clip.batch(model.processor, size, run.inputs, run.modalities)
             clips = self._count(
                 model, lambda: encoded.update(model.encode_clips(batch, run.modalities))
             )
@@ -119,7 +119,7 @@ class Models:
         size = 2 * SIDE
         texts: Features = {}
         clips: Features = {}
-        words = tokens(size, run.inputs.max_words)
+        words = tokens(model.processor, size, run.inputs.max_words)
         of_clips = self._count(model, lambda: clips.update(scorer.clip_features(encoded)))
         of_texts = self._count(model, lambda: texts.update(scorer.text_features(words)))
 
@@ -146,12 +146,14 @@ class Models:
 
     @torch.no_grad()
     def _frames(self, model: ClipModel, run: Pretrain | Substitute, clip: ClipSize) -> float:
-        batch = clip.batch(1, run.inputs, VISION)
+        batch = clip.batch(model.processor, 1, run.inputs, VISION)
         return self._count(model, lambda: model.encode_clips(batch, VISION))
 
     @torch.no_grad()
     def _text(self, model: ClipModel, run: Pretrain | Substitute) -> float:
-        return self._count(model, lambda: model.encode_text(tokens(1, run.inputs.max_words)))
+        return self._count(
+            model, lambda: model.encode_text(tokens(model.processor, 1, run.inputs.max_words))
+        )
 
     def _model(self, run: Run) -> ClipModel:
         """Return the model of a run on the meta device, in which all learns that can."""
@@ -191,7 +193,7 @@ def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, 
     if isinstance(run, Finetune):
         if run.task == "classification":
             return probe_batch_of(size, model.dim, run.modalities)
-        return clip.batch(size, run.inputs, run.modalities)
+        return clip.batch(model.processor, size, run.inputs, run.modalities)
     modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
-    batch = clip.batch(size, run.inputs, modalities, masked=run.objective.intra)
+    batch = clip.batch(model.processor, size, run.inputs, modalities, masked=run.objective.intra)
     return batch | (vectors(size, model.dim) if freezes_clip(model, modalities) else {})

@@ -11,6 +11,7 @@ from clip4vla.config.sections import Decoding, Inputs, Objective, Optimiser
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.counting import Counter
 from clip4vla.cost.models import Models, _training_batch
+from clip4vla.loading.processor import ClipProcessor
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.family import family_of
 from clip4vla.training.gradients import backward
@@ -156,7 +157,7 @@ def test_a_caption_of_typical_length_is_written(method):
     run = finetune("captioning", decoding=Decoding(method=method))
     models = Models()
     model, clips = models._model(run).eval(), {}
-    batch = CLIP.batch(8, INPUTS, run.modalities)
+    batch = CLIP.batch(ClipProcessor(), 8, INPUTS, run.modalities)
     with torch.no_grad():
         Counter()(lambda: clips.update(model.encode_clips(batch, run.modalities)))
         direct = models._count(model, lambda: model.write_captions(clips, run.decoding, 11))
@@ -166,7 +167,7 @@ def test_a_caption_of_typical_length_is_written(method):
 def test_a_mask_decides_how_much_is_computed():
     run = RUNS["pooled"]
     model = Models()._model(run)
-    whole, half = (CLIP.batch(4, INPUTS, ["vision"]) for _ in range(2))
+    whole, half = (CLIP.batch(ClipProcessor(), 4, INPUTS, ["vision"]) for _ in range(2))
     half["frame_mask"][:, 1] = False
     one, other = (
         Counter()(lambda batch=batch: model.encode_clips(batch, ["vision"]))

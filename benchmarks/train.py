@@ -109,7 +109,7 @@ class Ours:
         given = options.workers, device, options.microbatch
         self.batches = ClipBatches([samples], 0, options.clips, *given)
         half = half_type(device) is torch.float16
-        self.updates, self.done = Updates(model, OPTIMISER, STEPS, half=half), 0
+        self.updates, self.done = Updates(model, OPTIMISER, STEPS, float16=half), 0
         model.train()
 
     def step(self, chunks):

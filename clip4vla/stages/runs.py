@@ -59,7 +59,7 @@ def train(
         leads = train(
             run,
             manifests=manifests,
-            start=start,
+            initial_weights=start,
             weights=weights,
             substitution=substitution,
             leaks=leaks,
@@ -68,7 +68,7 @@ def train(
             out=out,
             hardware=hardware,
             max_seconds=seconds_to_train(seconds_left()) if max_seconds is None else max_seconds,
-            sink=tracker,
+            tracker=tracker,
         )
         if leads:
             record = _finish(

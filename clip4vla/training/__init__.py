@@ -1,1 +1,1 @@
-"""Training: losses, tasks, the loop and its resumable state."""
+"""Training: the loop, gradients, the optimiser, validation and resumable state."""

@@ -1,10 +1,10 @@
-"""The attempts of a run: how far each one came, what all of them cost, and when to give up.
+"""The attempts of a run: the steps of each one, the cost of all, and when to give up.
 
-runs/<run_key>/attempt.json    the attempt under way, rewritten twice a minute whatever it does
-runs/<run_key>/attempts.jsonl  a line for each that has ended
+runs/<run_key>/attempt.json    the current attempt, rewritten every 30 seconds
+runs/<run_key>/attempts.jsonl  a line for each attempt that has ended
 
-A killed attempt cannot write its line: the next one makes it of what attempt.json says, so the
-cost of a kill is known to half a minute.
+A killed attempt cannot write its line. The next attempt writes it from attempt.json, so the cost
+of a killed one is known to half a minute.
 """
 
 import contextlib
@@ -27,42 +27,42 @@ from clip4vla.training.ranks import Ranks
 from clip4vla.training.stop import Stop
 
 HEARTBEAT_SECONDS = 30.0
-FRUITLESS = 3  # attempts in a row without a saved step, before the next one is refused
-SHORT_SECONDS = 60.0  # an attempt that somebody ended so soon says nothing
+MAX_STALLED = 3  # attempts in a row without a saved step, before the next one is refused
+SHORT_SECONDS = 60.0  # an attempt that was stopped or killed earlier does not count as stalled
 FAILED, GIVEN_UP = ("error", "not finite"), "given up"
 REMEDIES = {
-    "killed": "killed from outside: out of memory? ask for more, or lower optimiser.microbatch",
-    "not finite": "its loss is not finite: `clip4vla not-finite` on the newest dump shows where",
-    "error": "it failed by itself: the end of its log says why",
-    "time limit": "setting up and one step take longer than the time that it gets: ask for more",
+    "killed": "if it ran out of memory, ask for more, or lower optimiser.microbatch",
+    "not finite": "the loss is not finite; run `clip4vla not-finite` on the newest report",
+    "error": "see the traceback at the end of the log",
+    "time limit": "set-up and one step take longer than the time limit; ask for more time",
 }
 
 
 class NotFinite(UserError):
-    """The loss or a gradient is NaN or infinite: it will be so again from the same checkpoint."""
+    """The loss or a gradient is NaN or infinite; a retry from the same checkpoint would be, too."""
 
 
 @contextlib.contextmanager
 def recorded(
     folder: Path, stop: Stop, ranks: Ranks, device: torch.device
 ) -> Iterator[tuple[TrainState, Meter]]:
-    """Record an attempt, which moves the state and the meter along.
+    """Record an attempt, which keeps the yielded state and meter up to date.
 
     Raises UserError, once, when the last three attempts saved no step; the same command then tries
-    again. Attempts that a signal or a kill ended within a minute do not count among them.
+    again. Attempts that a signal or a kill ended within a minute do not count.
     """
     progress, meter, began = TrainState(), Meter(device), time.time()
-    about = {
+    facts = {
         "id": f"{platform.node()}-{os.getpid()}-{int(began * 1000)}",
         "started_ms": int(began * 1000),
         "ranks": ranks.world,
         "gpus": ranks.world if device.type == "cuda" else 0,
-        "device": _name_of(device),
+        "device": _device_name(device),
         **provenance(),
     }
 
     def row(end: str) -> dict:
-        return about | {
+        return facts | {
             "end": end,
             "seconds": round(time.time() - began, 1),
             "resumed": meter.resumed,
@@ -75,7 +75,7 @@ def recorded(
             **usage(),
         }
 
-    _refuse_the_hopeless(folder, ranks, row)
+    _refuse_if_stalled(folder, ranks, row)
     end = "error"
     with _heartbeat(folder, row) if ranks.leads else contextlib.nullcontext():
         try:
@@ -97,17 +97,17 @@ def recorded(
 
 def attempts_of(folder: Path) -> list[dict]:
     """Return the attempts in their order. One that has not written its line counts as killed."""
-    rows, left = read_attempts(folder), attempt_without_end(folder)
-    if left and left.get("id") not in [row.get("id") for row in rows]:
-        rows.append(left | {"end": "killed"})
+    rows, unfinished = read_attempts(folder), attempt_without_end(folder)
+    if unfinished and unfinished.get("id") not in [row.get("id") for row in rows]:
+        rows.append(unfinished | {"end": "killed"})
     return rows
 
 
 def cost_of(folder: Path) -> dict:
-    """What all attempts of a run took, killed ones too, as far as their last sign of life.
+    """Return the cost of all attempts of a run, killed ones up to their last heartbeat.
 
-    hours: of the clock; gpu_hours: times GPUs; hardware: hours times processes by device. Speed and
-    waiting are over all steps, those that a kill cost among them.
+    hours: wall time; gpu_hours: times GPUs; hardware: hours times processes, by device. Speed and
+    waiting are over all steps, including those lost by a kill.
     """
     rows = [row for row in attempts_of(folder) if row["end"] != GIVEN_UP]
     total = lambda name: sum(row.get(name, 0) for row in rows)  # noqa: E731
@@ -130,52 +130,53 @@ def cost_of(folder: Path) -> dict:
     }
 
 
-def _refuse_the_hopeless(folder: Path, ranks: Ranks, row: Callable[[str], dict]) -> None:
-    why = None
+def _refuse_if_stalled(folder: Path, ranks: Ranks, row: Callable[[str], dict]) -> None:
+    """Raise UserError, on every rank, if the last attempts made no progress."""
+    problem = None
     if ranks.leads:
         rows = attempts_of(folder)
-        if (folder / "attempt.json").exists():  # whoever wrote it is dead: we hold the folder
+        if (folder / "attempt.json").exists():  # of a dead process: this one holds the folder
             if rows and rows[-1]["end"] == "killed":
                 append_attempt(folder, rows[-1])
             (folder / "attempt.json").unlink()
-        why = _hopeless(folder, rows)
-        if why:
+        problem = _stall(folder, rows)
+        if problem:
             append_attempt(folder, row(GIVEN_UP))
-    why = ranks.from_leader(why)
-    if why:
-        raise UserError(why)
+    problem = ranks.from_leader(problem)
+    if problem:
+        raise UserError(problem)
 
 
-def _hopeless(folder: Path, rows: list[dict]) -> str | None:
-    """Why there should be no further attempt; None where there should."""
-    last = [row for row in rows if "saved" in row and row["end"] != "refused"][-FRUITLESS:]
-    if len(last) < FRUITLESS or not all(map(_fruitless, last)):
+def _stall(folder: Path, rows: list[dict]) -> str | None:
+    """Return the message of an error if the last attempts made no progress, otherwise None."""
+    last = [row for row in rows if "saved" in row and row["end"] != "refused"][-MAX_STALLED:]
+    if len(last) < MAX_STALLED or not all(map(_stalled, last)):
         return None
     if newest_step(folder / "state") > last[0]["resumed"]:
-        return None  # saved after the last sign of life
+        return None  # saved after the last heartbeat
     end = last[-1]["end"]
-    remedy = REMEDIES.get(end, f"{end} came before it could save: give it more time")
+    remedy = REMEDIES.get(end, f"{end} came before the first checkpoint; give it more time")
     return (
-        f"{FRUITLESS} attempts in a row saved no step after {last[-1]['resumed']} "
-        f"({', '.join(row['end'] for row in last)}; see {folder / 'attempts.jsonl'}): {remedy}. "
-        "Mend it; the same command then tries again"
+        f"{folder / 'attempts.jsonl'}: {MAX_STALLED} attempts in a row saved no step after "
+        f"{last[-1]['resumed']} ({', '.join(row['end'] for row in last)}). Fix: {remedy}; then run "
+        "the same command again"
     )
 
 
-def _fruitless(row: dict) -> bool:
+def _stalled(row: dict) -> bool:
     counts = row["end"] in FAILED or row["seconds"] >= SHORT_SECONDS
     return counts and row["saved"] <= row["resumed"] and row["end"] not in (GIVEN_UP, "finished")
 
 
 @contextlib.contextmanager
 def _heartbeat(folder: Path, row: Callable[[str], dict]) -> Iterator[None]:
-    """Keep attempt.json up to date, in a thread: setting up and validating can take hours."""
-    path, over = folder / "attempt.json", threading.Event()
+    """Keep attempt.json up to date, in a thread, because set-up and validation can take hours."""
+    path, ended = folder / "attempt.json", threading.Event()
     write_json(path, row("under way"))
 
     def beat() -> None:
-        while not over.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(OSError):  # a full disk is reported by who needs it
+        while not ended.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):  # checkpoints report a full disk
                 write_json(path, row("under way"))
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -183,12 +184,12 @@ def _heartbeat(folder: Path, row: Callable[[str], dict]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
         path.unlink(missing_ok=True)
 
 
-def _name_of(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with contextlib.suppress(OSError):

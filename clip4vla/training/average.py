@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is what the run then validates and keeps."""
+"""An exponential moving average of the weights, which the run validates and keeps instead."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,15 +6,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-WARMUP = 10  # updates after which nine tenths of the weights' start are forgotten, at the least
+WARMUP = 10  # updates after which at most a tenth of the average is from the initial weights
 
 
 class Average:
-    """value <- d value + (1 - d) weight after every update, for the parameters that learn.
+    """Moving average of the trainable parameters: value <- d value + (1 - d) weight.
 
     d is `decay`, and less at first: min(decay, (1 + n) / (10 + n)) at update n, so that the random
-    start of a head does not stay in the average of a short run. Frozen parameters have none: they
-    are equal to it. Equal on every rank, because the weights are.
+    initial weights of a head do not stay in the average of a short run. Frozen parameters are
+    equal to their average and need none. Every rank has the same average, as it has the same
+    weights.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -24,14 +25,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after update number `step` (from 0)."""
+        """Add the weights after update number `step` (from 0) to the average."""
         decay = min(self.decay, (1 + step) / (WARMUP + step))
         for name, parameter in self.learning.items():
             self.values[name].lerp_(parameter, 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model have the average, and give it back its own weights, to the bit, after."""
+        """Put the average into the model, and afterwards its own weights, bit for bit."""
         self._exchange()
         try:
             yield
@@ -44,7 +45,7 @@ class Average:
             parameter.data.copy_(self.values[name])
 
     def load(self, values: dict[str, Tensor]) -> None:
-        """Go on from the values of a checkpoint."""
+        """Restore the values of a checkpoint."""
         for name, value in self.values.items():
             value.copy_(values[name])
 

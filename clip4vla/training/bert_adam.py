@@ -8,7 +8,7 @@ from torch import nn
 
 
 class BertAdam(torch.optim.Optimizer):
-    """Adam as BERT was trained with: no bias correction, and each tensor's gradient clipped.
+    """Adam as in BERT's training: no bias correction, and each tensor's gradient clipped.
 
     For a parameter p with gradient g: g is scaled down to norm `clip`; m and v are its moments,
     beta1 m + (1 - beta1) g and beta2 v + (1 - beta2) g^2; then
@@ -32,7 +32,7 @@ class BertAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

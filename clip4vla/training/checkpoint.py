@@ -1,12 +1,11 @@
-"""Checkpoints of a training run: whole or absent, the newest loadable one wins, two are kept.
+"""Checkpoints of a training run: written atomically, two are kept, the newest readable one wins.
 
 `<run>/state/step-000500.pt` holds tensors and plain values only, so that it loads with
-`weights_only=True`. Frozen parameters are left out: they come from the start weights, whose
+`weights_only=True`. Frozen parameters are left out: they come from the initial weights, whose
 hash is part of the run's identity.
 """
 
 import errno
-import sys
 import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -17,28 +16,29 @@ import torch
 from torch import Tensor, nn
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.log import log
 from clip4vla.models.common.tensor_files import save_torch
 
 KEEP = 2
 
 
 class Stateful(Protocol):
-    """What goes into a checkpoint beside the model."""
+    """An object whose state a checkpoint holds beside the model, such as the optimiser."""
 
     def state_dict(self) -> dict:
-        """Tensors and plain values."""
+        """Return tensors and plain values."""
 
     def load_state_dict(self, state: dict) -> None:
-        """Put the values of `state_dict` back."""
+        """Restore the values of `state_dict`."""
 
 
 @dataclass
 class TrainState:
-    """Where a run stands.
+    """Progress of a run.
 
-    `epoch`: epochs done. `consumed`: samples of the current epoch trained on, `samples`: of all.
-    `best_epoch`: counted from 1; `best_value`, `last_value`: its and the last epoch's validation
-    metric. `curve_bytes`: length of metrics.jsonl at this moment.
+    epoch: finished epochs. consumed: samples of the current epoch trained on; samples: of all
+    epochs. best_epoch: counted from 1; best_value, last_value: its and the last epoch's validation
+    metric. curve_bytes: length of metrics.jsonl at this step.
     """
 
     step: int = 0
@@ -53,14 +53,14 @@ class TrainState:
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one run. `identity`: hashes of config, data and start weights."""
+    """The checkpoints of one run. identity: hashes of config, data and initial weights."""
 
     folder: Path
     identity: dict[str, str | None]
     named: list[int | None] = field(default_factory=list)  # best epochs of the kept checkpoints
 
     def save(self, state: TrainState, model: nn.Module, optimiser: Stateful) -> None:
-        """Write the checkpoint of `state.step`; older ones than the last two are removed."""
+        """Write the checkpoint of `state.step`; remove those older than the last two."""
         content = {
             "identity": self.identity,
             "state": asdict(state),
@@ -96,24 +96,24 @@ class Checkpoints:
             optimiser.load_state_dict(content["optimiser"])
             self.named = [best]
             if unreadable:
-                print(f"{path}: going on from this one", file=sys.stderr, flush=True)
+                log.info(f"{path}: resuming from this checkpoint")
             self._remove(unreadable)  # else they would count among the two that are kept
             return TrainState(**content["state"])
         if unreadable:
             raise UserError(
-                f"{unreadable[0]}: cannot be read, nor can any other checkpoint of this run (why: "
-                f"above); restore a copy, or remove {self.folder.parent} to train anew"
+                f"{unreadable[0]}: damaged, as is every other checkpoint of this run (reasons: see "
+                f"above). Fix: restore a copy, or remove {self.folder.parent} to train anew"
             )
         return None
 
     def check(self, identity: dict[str, str | None], path: Path) -> None:
-        """Refuse state that was made from something else than this run."""
+        """Raise UserError for state of a run with another identity."""
         differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
         if differing or identity.keys() != self.identity.keys():
-            what = ", ".join(differing) or "inputs"
+            inputs = ", ".join(differing) or "inputs"
             raise UserError(
-                f"{path}: made with another {what}; remove {self.folder.parent} to train anew, or "
-                "bring back what it was made with"
+                f"{path}: made with another {inputs}. Fix: restore the former one, or remove "
+                f"{self.folder.parent} to train anew"
             )
 
     def save_best(self, epoch: int, model: nn.Module) -> None:
@@ -122,16 +122,16 @@ class Checkpoints:
         save_torch(self._best(epoch), content)
 
     def load_best(self, epoch: int, model: nn.Module) -> None:
-        """Put the weights of the best epoch into the model. UserError for a damaged file."""
+        """Load the weights of the best epoch into the model. UserError for a damaged file."""
         content = self._read(self._best(epoch))
         if content is None:
             raise UserError(
-                f"{self._best(epoch)}: the weights of the selected epoch cannot be read; restore a "
-                f"copy, or remove {self.folder.parent} to train anew"
+                f"{self._best(epoch)}: the weights of the selected epoch are missing or damaged. "
+                f"Fix: restore a copy, or remove {self.folder.parent} to train anew"
             )
         self.check(content["identity"], self._best(epoch))
-        made = content.get("epoch", epoch)  # not in the files of older versions
-        _check_name(self._best(epoch), made, self._best(made))
+        saved_epoch = content.get("epoch", epoch)  # not in the files of older versions
+        _check_name(self._best(epoch), saved_epoch, self._best(saved_epoch))
         load_trained(model, content["model"])
 
     def clear(self) -> None:
@@ -152,20 +152,20 @@ class Checkpoints:
             path.unlink()
 
     def _read(self, path: Path) -> dict | None:
-        """The content of a file; None, with a line on stderr, when it is missing or damaged."""
+        """Return the content of a file; None, with a warning, when it is missing or damaged."""
         try:
             with zipfile.ZipFile(path) as archive:
-                wrong = archive.testzip()  # torch.load does not look at the checksums
-            if wrong is None:
+                damaged = archive.testzip()  # torch.load does not verify the checksums
+            if damaged is None:
                 return torch.load(path, map_location="cpu", weights_only=True)
-            reason = f"damaged: checksum of {wrong}"
+            reason = f"damaged: checksum of {damaged}"
         except FileNotFoundError:
             reason = "missing"
         except Exception as error:  # torch.load raises a dozen kinds for damaged bytes
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                raise  # no permission, no memory: the file may be sound
+                raise  # no permission, no memory: the file may be intact
             reason = "damaged: " + next(iter(str(error).splitlines()), type(error).__name__)
-        print(f"{path}: {reason}", file=sys.stderr, flush=True)
+        log.warning(f"{path}: {reason}")
         return None
 
 
@@ -179,22 +179,22 @@ def _check_name(path: Path, number: int, expected: Path) -> None:
 
 
 def newest_step(folder: Path) -> int:
-    """Step of the newest checkpoint in a folder, whether it can be read or not; 0 for none."""
+    """Return the step of the newest checkpoint in a folder, readable or not; 0 for none."""
     return max((int(path.stem[5:]) for path in folder.glob("step-*.pt")), default=0)
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Everything in the state dict except frozen parameters."""
+    """Return the state dict without frozen parameters."""
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put `trained_tensors` back; refuses missing and unexpected names."""
+    """Load `trained_tensors` into a model. UserError for missing and unexpected names."""
     expected = trained_tensors(model).keys()
     if expected != tensors.keys():
         raise UserError(
-            "the checkpoint holds other parameters than the model: "
-            f"{sorted(expected ^ tensors.keys())[:3]}; remove the run's state to train anew"
+            "checkpoint: other parameters than the model has: "
+            f"{sorted(expected ^ tensors.keys())[:3]}. Fix: remove the run's state to train anew"
         )
     model.load_state_dict(tensors, strict=False)

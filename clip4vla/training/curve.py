@@ -2,39 +2,37 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 from clip4vla.common.files import canonical_json, write_text
+from clip4vla.common.log import log
 
 
 class Curve:
-    """Appends rows to `path`; the first `length` bytes are kept, what follows is thrown away.
+    """A file to which rows are appended, after it is cut back to its first `length` bytes.
 
-    A file that is shorter loses nothing but points of a plot: a line on stderr says so.
+    Rows after the last checkpoint belong to steps that will be trained again. If the file is
+    shorter than `length`, only points of a plot are lost, so this is a warning.
 
     Rows hold `step`, `epoch` (from 1), `timestamp_ms` and values named `train/...`, `val/...` or
-    `speed/...` (what differs from one machine and attempt to the next).
-    Rows behind the last checkpoint belong to steps that will be trained again.
+    `speed/...` (values that differ between machines and attempts).
     """
 
     def __init__(self, path: Path, length: int):
         path.parent.mkdir(parents=True, exist_ok=True)
         present = path.stat().st_size if path.exists() else 0
         if present < length:
-            print(
-                f"{path}: shorter than its checkpoint says ({present} < {length} bytes); going on: "
-                "the curve lacks some points, the training nothing",
-                file=sys.stderr,
-                flush=True,
+            log.warning(
+                f"{path}: shorter than at its checkpoint ({present} < {length} bytes): the curve "
+                "lacks some points; the training is not affected"
             )
-            whole = path.read_bytes() if present else b""
-            length = whole.rfind(b"\n") + 1  # without half a row
+            content = path.read_bytes() if present else b""
+            length = content.rfind(b"\n") + 1  # without an incomplete row
         self.path = path
         self.stream = open(path, "ab")  # noqa: SIM115
         self.stream.truncate(length)
-        self.stream.seek(length)  # truncating does not move it, and `sync` tells where it is
+        self.stream.seek(length)  # truncating does not move it, and `sync` returns the position
 
     def add(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Append one row."""
@@ -43,7 +41,7 @@ class Curve:
         self.stream.flush()  # a tracker may be reading along
 
     def sync(self) -> int:
-        """Bring the rows to disk and return the length of the file."""
+        """Flush the rows to disk; return the length of the file."""
         os.fsync(self.stream.fileno())
         return self.stream.tell()
 

@@ -1,10 +1,10 @@
-"""The gradients of one step, whose clips may come to the device in several chunks.
+"""The gradients of one step, whose clips may be moved to the device in several chunks.
 
 A contrast is over the whole batch, so chunks cannot be trained on one by one. With gradient caching
 every chunk is encoded twice: without a graph, to get the features that the loss compares, and again
-with one, to hand the gradients of its features on. So memory is that of one chunk and of all
-features, and the gradients are those of the whole batch. Any other loss is a mean over targets: its
-chunks are weighted by how many they have.
+with one, to pass the gradients of its features on to the weights. So memory is that of one chunk
+and of all features, and the gradients are those of the whole batch. Any other loss is a mean over
+targets: its chunks are weighted by their numbers of targets.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from clip4vla.models.common.task import ContrastiveTask, Loss, Task
 def backward(
     task: Task, chunks: list[dict], device: torch.device, scaled: Callable[[Tensor], Tensor]
 ) -> Loss:
-    """Add the gradients of a batch, given in chunks on the CPU; its loss and terms, detached.
+    """Add the gradients of a batch, in chunks on the CPU; return its loss and terms, detached.
 
-    scaled: makes of a loss what is differentiated (the loss scaling of float16). After averaging
-    over ranks (`average_gradients`) the gradients are those of the global batch.
+    scaled: applied to the loss before the backward pass (the loss scaling of float16). Once
+    averaged over ranks (`average_gradients`), the gradients are those of the global batch.
     """
     if isinstance(task, ContrastiveTask) and len(chunks) > 1:
         loss, terms = _cached(task, chunks, device, scaled)
@@ -56,27 +56,27 @@ def _cached(
         loss, terms = task.objective(gather(features))
     scaled(loss).backward()
     gradients = {name: x.grad for name, x in features.items() if x.grad is not None}
-    start = 0
+    first = 0  # row of the chunk in the features of this rank
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for chunk, state in zip(chunks, states, strict=True):
             _set_random_state(state, device)  # the same dropout as before
             with autocast(device, task.model):
                 again = task.encode(to_device(chunk, device), again=True)
-            _hand_on(again, gradients, start)
-            start += len(chunk["clip_id"])
+            _backward_from(again, gradients, first)
+            first += len(chunk["clip_id"])
     return loss, terms
 
 
-def _hand_on(features: Features, gradients: Features, start: int) -> None:
-    """Give a chunk's features, rows from `start` on, their gradients and go on backward."""
-    reached, given = [], []
+def _backward_from(features: Features, gradients: Features, first: int) -> None:
+    """Run the backward pass of a chunk's features from their rows, from `first`, of `gradients`."""
+    outputs, output_gradients = [], []
     for name, x in features.items():
         if x.requires_grad and name in gradients:
-            rows = gradients[name][start : start + len(x)]
-            reached.append(x)
-            given.append((rows[:, : x.shape[1]] if x.ndim > 1 else rows).to(x.dtype))
-    if reached:
-        torch.autograd.backward(reached, given)
+            rows = gradients[name][first : first + len(x)]  # [B, ...], padded to the longest chunk
+            outputs.append(x)
+            output_gradients.append((rows[:, : x.shape[1]] if x.ndim > 1 else rows).to(x.dtype))
+    if outputs:
+        torch.autograd.backward(outputs, output_gradients)
 
 
 def _accumulated(
@@ -84,17 +84,17 @@ def _accumulated(
 ) -> Loss:
     counts = [task.targets(chunk) for chunk in chunks]
     targets = summed(torch.tensor(sum(counts), device=device)).item()
-    whole = torch.zeros((), device=device)
+    total = torch.zeros((), device=device)
     sums: dict[str, Tensor] = {}
     for chunk, count in zip(chunks, counts, strict=True):
-        share = count * world_size() / targets  # averaging over ranks divides it again
+        weight = count * world_size() / targets  # averaging over ranks divides by world_size
         with autocast(device, task.model):
             loss, terms = task.loss(to_device(chunk, device))
-        scaled(loss * share).backward()
-        whole = whole + loss.detach() * share
+        scaled(loss * weight).backward()
+        total = total + loss.detach() * weight
         for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.detach() * share
-    return summed(whole) / world_size(), sums
+            sums[name] = sums.get(name, 0.0) + term.detach() * weight
+    return summed(total) / world_size(), sums
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""How fast a training is, what it waits for, and how much memory it takes."""
+"""Measure the speed of a training, its waiting for data, and its memory."""
 
 import resource
 import sys
@@ -15,7 +15,7 @@ GIB = 2**30
 
 @dataclass
 class Totals:
-    """Sums over steps. `seconds` of them, of which `waiting` for the next batch of clips."""
+    """Sums over steps: samples, seconds, and of these the seconds of waiting for the next batch."""
 
     samples: int = 0
     seconds: float = 0.0
@@ -23,12 +23,12 @@ class Totals:
 
     @property
     def samples_per_second(self) -> float:
-        """Of all ranks; 0 before the first step."""
+        """Samples of all ranks a second; 0 before the first step."""
         return self.samples / self.seconds if self.seconds else 0.0
 
     @property
     def wait_share(self) -> float:
-        """Share of the time that the step waited for data, 0 to 1."""
+        """Share of the time spent waiting for data, 0 to 1."""
         return self.waiting / self.seconds if self.seconds else 0.0
 
     def add(self, samples: int, seconds: float, waiting: float) -> None:
@@ -40,11 +40,12 @@ class Totals:
 
 @dataclass
 class Meter:
-    """The clock of one process's steps: validation, saving and setting up are not on it.
+    """The clock of one process's training steps, without set-up, validation and saving.
 
-    `whole`: of this attempt; `resumed`, `saved`: steps of the checkpoints that it began with and
-    wrote last. Another rank's slow data show as waiting there and as slow steps here: `ranks` has
-    (share of waiting, peak memory) of each, as of the last epoch.
+    whole: totals of this attempt; recent: since the last row of the curve. resumed, saved: steps
+    of the checkpoints that the attempt resumed from and wrote last. Another rank's slow data show
+    as waiting there and as slow steps here, so `ranks` has (share of waiting, peak memory in bytes)
+    of each rank, as of the last epoch.
     """
 
     device: torch.device = torch.device("cpu")
@@ -55,7 +56,7 @@ class Meter:
     ranks: list[tuple[float, int]] = field(default_factory=list)
 
     def reading(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches; the time until one is there counts as waiting for data."""
+        """Yield the batches; count the time until each is ready as waiting for data."""
         batches = iter(batches)
         while True:
             self._asked = time.perf_counter()
@@ -67,13 +68,13 @@ class Meter:
             yield batch
 
     def step(self, samples: int) -> None:
-        """Count the step that was made of the last batch."""
+        """Count the step on the last batch."""
         seconds = time.perf_counter() - self._asked
         for totals in (self.whole, self.recent):
             totals.add(samples, seconds, self._got - self._asked)
 
     def take(self) -> dict[str, float]:
-        """Rounded numbers of the steps since the last call, for the curve."""
+        """Return rounded speeds of the steps since the last call, for the curve."""
         recent, self.recent = self.recent, Totals()
         return {
             "speed/samples_per_second": round(recent.samples_per_second, 3),
@@ -83,9 +84,9 @@ class Meter:
 
     @property
     def peak_memory(self) -> int:
-        """Most bytes that this process has held: of the GPU where it computes on one, else RSS.
+        """Peak memory of this process in bytes: of the GPU if it computes on one, else RSS.
 
-        Memory of the GPU as torch's allocator holds it, which is what other processes lack.
+        GPU memory is counted as reserved by torch's allocator, which other processes cannot use.
         """
         if self.device.type == "cuda":
             return torch.cuda.max_memory_reserved(self.device)
@@ -93,7 +94,7 @@ class Meter:
         return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KB
 
     def report(self, totals: Totals) -> str:
-        """One line for a person."""
+        """Return speed, waiting and memory as text."""
         worst = ""
         if len(self.ranks) > 1:
             share, rank = max((share, rank) for rank, (share, _) in enumerate(self.ranks))

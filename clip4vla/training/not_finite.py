@@ -1,6 +1,6 @@
-"""What a training leaves behind when its loss or a gradient is NaN or infinite.
+"""The report of a training whose loss or gradient is NaN or infinite.
 
-The step is done again with the same dropout, watched: so <folder>/report.json names the first
+The step is repeated with the same dropout under observation. <folder>/report.json names the first
 module whose output is not finite, which is nearer to the cause than the loss, and the clips,
 weights and gradients that are not finite. `clip4vla not-finite <folder>` shows it.
 """
@@ -35,7 +35,8 @@ def dump(
 ) -> str:
     """Write the report; return the finding in a few words.
 
-    Every rank calls it: the step is done again. torch's generators must stand as at its beginning.
+    Every rank calls it, because the step is repeated. torch's random generators must be in the
+    state that they had at its beginning.
     """
     watch = Watch(task)
     task.model.zero_grad(set_to_none=True)
@@ -76,7 +77,7 @@ def dump(
 
 
 class Watch:
-    """Notes the first module whose output is not finite, and clips whose features are not."""
+    """A recorder of the first module with an output that is not finite, and of such clips."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -86,7 +87,7 @@ class Watch:
         self._lock = threading.Lock()
 
     def note_clips(self, clip_ids: list[str], values: Iterable[Any]) -> None:
-        """Note clips with something in their inputs or features that is not finite."""
+        """Record clips whose inputs or features contain a value that is not finite."""
         for x in _floats(values):
             if len(x) == len(clip_ids):
                 rows = (~x.isfinite()).reshape(len(x), -1).any(dim=1).tolist()
@@ -94,7 +95,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         for name, module in self.task.model.named_modules():
-            if name:  # inner ones end first
+            if name:  # hooks of inner modules run before those of outer ones
                 self._hooks.append(module.register_forward_hook(self._note(name)))
         encode = getattr(self.task, "encode", None)
         if encode is not None:
@@ -113,7 +114,7 @@ class Watch:
         vars(self.task).pop("encode", None)
 
     def _note(self, name: str) -> Callable[[nn.Module, tuple, Any], None]:
-        def hook(module: nn.Module, given: tuple, output: Any) -> None:
+        def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
             values = output if isinstance(output, (list, tuple)) else [output]
             if self.first is None and any(not x.isfinite().all() for x in _floats(values)):
                 with self._lock:  # recomputed blocks run in autograd's threads
@@ -123,9 +124,9 @@ class Watch:
 
 
 def show(folder: Path) -> str:
-    """Return a dump for a person. Raises UserError for a folder without one."""
+    """Return a report as text. Raises UserError for a folder without one."""
     if not (folder / "report.json").is_file():
-        raise UserError(f"{folder}: no report.json in it; name a folder not-finite-step-...")
+        raise UserError(f"{folder}: no report.json in it. Fix: name a folder not-finite-step-...")
     report = read_json(folder / "report.json")
     lines = [f"step {report['step']}, {report['precision']}: loss {report['loss']}"]
     lines += [f"  {name} = {value}" for name, value in report["terms"].items()]
@@ -144,7 +145,7 @@ def _floats(values: Iterable[Any]) -> list[Tensor]:
 
 
 def _in_words(ranks: list[dict]) -> str:
-    """Return the likeliest cause of all that was found."""
+    """Return the likeliest cause among the findings."""
     for key, title in FINDINGS.items():
         found = [rank[key] for rank in ranks if rank[key]]
         if found and key == "first_not_finite_module":

@@ -17,16 +17,16 @@ from clip4vla.training.bert_adam import BertAdam
 from clip4vla.training.schedule import warmup_cosine
 
 CLIP = ("text.", "vision.")
-LEAST_SCALE = 2.0**-10  # of float16: smaller, and it is not its range that makes gradients infinite
-JOINED = ("fusion.", "captioner.", "probe.")  # with these the released code decays the audio too
+MIN_SCALE = 2.0**-10  # of float16; below it, gradients are not infinite because of its range
+JOINED = ("fusion.", "captioner.", "probe.")  # with these the released code decays audio too
 
 
 def parameter_groups(model: nn.Module, config: Optimiser, heads: tuple[str, ...]) -> list[dict]:
-    """The trainable parameters of `model`, grouped by learning rate and weight decay.
+    """Return the trainable parameters of `model`, grouped by learning rate and weight decay.
 
-    `heads`: prefixes of parameter names of modules that start from nothing; they get `head_lr`, all
-    others `lr`, and are not decayed. A learned temperature goes with them: at the rate of
-    pretrained towers it would hardly move. Raises UserError when nothing learns.
+    heads: prefixes of parameter names of randomly initialised modules. These get `head_lr` and no
+    weight decay, all others `lr`. A learned temperature is among them: at the rate of pretrained
+    towers it would hardly change. Raises UserError when no parameter is trainable.
     """
     decays = _released_decays(model) if config.kind == "bert_adam" else _decays
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
@@ -36,7 +36,7 @@ def parameter_groups(model: nn.Module, config: Optimiser, heads: tuple[str, ...]
             decay = config.weight_decay if not head and decays(name, parameter) else 0.0
             groups.setdefault((head, decay), []).append(parameter)
     if not groups:
-        raise UserError("no parameter learns: take something out of the run's `freeze`")
+        raise UserError("freeze: no parameter learns. Fix: freeze fewer parameters")
     return [
         {
             "params": groups[head, decay],
@@ -48,20 +48,20 @@ def parameter_groups(model: nn.Module, config: Optimiser, heads: tuple[str, ...]
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    """Not tensors of one dimension (biases, LayerNorm gains, class embeddings).
+    """Return whether to decay a parameter: not a vector (biases, LayerNorm gains, embeddings).
 
-    They scale or shift whole features, and pulling them to zero undoes what CLIP learned instead of
-    regularising.
+    Vectors scale or shift whole features. Pulling them to zero undoes CLIP's training instead of
+    regularising it.
     """
     return parameter.ndim >= 2
 
 
 def _released_decays(model: nn.Module) -> Callable[[str, nn.Parameter], bool]:
-    """The rule of the released code (facts 6.5): all of CLIP but its biases.
+    """Return the weight decay rule of the released code (facts 6.5): all of CLIP but its biases.
 
-    CLIP's LayerNorm gains slip through its filter of names. The audio tower goes with CLIP only
-    where a joint encoder, captioner or probe is trained (`prep_optimizer_clip_s2`); in
-    pre-training and in retrieval by pooled vectors it is not decayed (`prep_optimizer_clip`).
+    Its filter of names misses CLIP's LayerNorm gains, so they are decayed. The audio tower is
+    decayed only where a joint encoder, captioner or probe is trained (`prep_optimizer_clip_s2`),
+    not in pre-training and retrieval by pooled vectors (`prep_optimizer_clip`).
     """
     joined = any(name.startswith(JOINED) for name, _ in model.named_parameters())
     towers = (*CLIP, "audio.") if joined else CLIP
@@ -73,11 +73,11 @@ def _released_decays(model: nn.Module) -> Callable[[str, nn.Parameter], bool]:
 
 
 class Updates:
-    """The optimiser, its schedule over `total` updates, and an average of the weights if asked for.
+    """The optimiser, its schedule over `total` updates, and the average of weights if configured.
 
     Weights and moments stay in float32 (D12): only the forward pass may run in half precision,
-    where float16 needs loss scaling (`half`). The study of half weights has neither, as the
-    released code (facts 6.6).
+    where float16 needs loss scaling. Runs with fp16 weights (`precision: half_weights`) have
+    neither float32 moments nor loss scaling, as the released code (facts 6.6).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Updates:
         config: Optimiser,
         total: int,
         heads: tuple[str, ...] = (),
-        half: bool = False,
+        float16: bool = False,
     ):
         self.config, self.total = config, total
         groups = parameter_groups(model, config, heads)
@@ -95,23 +95,22 @@ class Updates:
         if config.kind == "bert_adam":
             self.optimiser = BertAdam(groups, config.lr, betas, config.eps, config.grad_clip)
         else:
-            fused = groups[0]["params"][0].is_cuda or None  # one pass over memory; on CPU as ever
+            fused = groups[0]["params"][0].is_cuda or None  # one pass over memory on a GPU
             self.optimiser = torch.optim.AdamW(groups, config.lr, betas, config.eps, fused=fused)
-        self.scaler = torch.amp.GradScaler(enabled=half and config.precision == "full")
+        self.scaler = torch.amp.GradScaler(enabled=float16 and config.precision == "full")
         self.average = None if config.ema is None else Average(model, config.ema)
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """What is to be differentiated: the loss, times the scale of float16."""
+        """Return the loss times the loss scale of float16, for the backward pass."""
         return self.scaler.scale(loss)
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Update number `step` (from 0), from the gradients of a scaled loss, averaged over ranks.
+        """Make update number `step` (from 0), by gradients of a scaled loss, averaged over ranks.
 
-        Returns the rate of the towers and the gradient norm; of float16 the loss scale too.
-
-        Raises FloatingPointError, and changes nothing, when the gradient is not finite. With
+        Returns the learning rate of the towers and the gradient norm; with float16 the loss scale
+        too. Raises FloatingPointError, and changes nothing, when the gradient is not finite. With
         float16 such updates are skipped instead, and the loss scale is lowered, until it is so
-        small that the gradient is not finite for another reason.
+        small that the gradient must be not finite for another reason.
         """
         factor = warmup_cosine(step, self.total, self.config.warmup)
         for group in self.optimiser.param_groups:
@@ -120,7 +119,7 @@ class Updates:
         average_gradients(parameters)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
-        skips = self.scaler.is_enabled() and self.scaler.get_scale() >= LEAST_SCALE
+        skips = self.scaler.is_enabled() and self.scaler.get_scale() >= MIN_SCALE
         if not (torch.isfinite(norm) or skips):
             raise FloatingPointError("the gradient is not finite")
         self.scaler.step(self.optimiser)
@@ -134,25 +133,26 @@ class Updates:
         return measured
 
     def averaged(self) -> contextlib.AbstractContextManager:
-        """Within it the model has the averaged weights, where the run keeps an average."""
+        """Return a context in which the model has averaged weights, if the run averages them."""
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def keep_average(self) -> None:
-        """Leave the averaged weights in the model: training is over."""
+        """Leave the averaged weights in the model, at the end of a training."""
         if self.average is not None:
             self.average.keep()
 
     def state_dict(self) -> dict:
-        """Moments, step counts, the loss scale and the average."""
+        """Return moments, step counts, the loss scale and the average."""
         state = {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
         return state if self.average is None else state | {"average": self.average.values}
 
     def load_state_dict(self, state: dict) -> None:
-        """Put the values of `state_dict` back."""
+        """Restore the values of `state_dict`."""
         saved = state["optimiser"]
-        for mine, theirs in zip(self.optimiser.param_groups, saved["param_groups"], strict=True):
-            if "fused" in mine:  # as suits this device, whichever the checkpoint was written on
-                theirs["fused"] = mine["fused"]
+        groups = zip(self.optimiser.param_groups, saved["param_groups"], strict=True)
+        for group, saved_group in groups:
+            if "fused" in group:  # depends on this device, not on that of the checkpoint
+                saved_group["fused"] = group["fused"]
         self.optimiser.load_state_dict(saved)
         if state["scaler"]:  # empty where the checkpoint was written without float16
             self.scaler.load_state_dict(state["scaler"])

@@ -1,4 +1,4 @@
-"""The processes of one training: which one this is, and how they agree.
+"""The processes of one training: the rank of this one, and agreement among all.
 
 Ranks come from torchrun's variables (our own launchers set them too) or, where `srun` started the
 processes, from Slurm's. Without either there is one.
@@ -15,19 +15,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-MEETING = timedelta(minutes=10)  # until all ranks have come
-STEP = timedelta(minutes=30)  # until a tensor of the others has come
-PATIENCE = timedelta(hours=24)  # rank 0 validates, or reads data, while the others wait for it
+# Time limits for the start of all ranks, for a tensor of the other ranks, and for objects on the
+# CPU: the others wait for those while rank 0 validates or reads data.
+START_TIMEOUT = timedelta(minutes=10)
+TENSOR_TIMEOUT = timedelta(minutes=30)
+OBJECT_TIMEOUT = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, `rank` of `world`, and its number on its machine."""
+    """This process: `rank` of `world`, and its number on its machine."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    group: Any = field(default=None, compare=False)  # a patient one, on CPU
+    group: Any = field(default=None, compare=False)  # of the CPU, with a long time limit
 
     @property
     def leads(self) -> bool:
@@ -35,15 +37,15 @@ class Ranks:
         return self.rank == 0
 
     def any(self, *flags: bool) -> list[bool]:
-        """Every flag that some rank has: so all act at the same step."""
+        """Return, for each flag, whether some rank sets it, so that all act at the same step."""
         if self.world == 1:
             return list(flags)
-        told = torch.tensor(flags, dtype=torch.uint8)
-        dist.all_reduce(told, op=dist.ReduceOp.MAX, group=self.group)
-        return [bool(flag) for flag in told.tolist()]
+        maxima = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(maxima, op=dist.ReduceOp.MAX, group=self.group)
+        return [bool(flag) for flag in maxima.tolist()]
 
     def from_leader(self, value: Any = None) -> Any:
-        """What rank 0 has; the others wait for it."""
+        """Return the value of rank 0; the others wait for it."""
         if self.world == 1:
             return value
         box = [value]
@@ -51,7 +53,7 @@ class Ranks:
         return box[0]
 
     def all(self, items: list) -> list:
-        """The lists of all ranks, one behind another."""
+        """Return the lists of all ranks, joined in the order of ranks."""
         if self.world == 1:
             return items
         parts: list = [None] * self.world
@@ -61,9 +63,10 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Meet the other processes of this training; part at the end.
+    """Connect to the other processes of this training, and disconnect at the end.
 
-    Tensors go over nccl on GPUs, else over gloo. ConnectionError when the others do not come.
+    Tensors go over nccl on GPUs, otherwise over gloo. Raises ConnectionError when the other ranks
+    do not start.
     """
     ranks, address = ranks_of(os.environ)
     if ranks.world == 1:
@@ -71,19 +74,20 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     try:
         host, port = address
-        # torchrun's own process keeps the store; without it the first rank does.
+        # torchrun's own process serves the store; without it the first rank does.
         serves = ranks.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        store = dist.TCPStore(host, port, ranks.world, is_master=serves, timeout=MEETING)
+        store = dist.TCPStore(host, port, ranks.world, is_master=serves, timeout=START_TIMEOUT)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(
-            backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=STEP
+            backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=TENSOR_TIMEOUT
         )
-        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        group = dist.new_group(backend="gloo", timeout=OBJECT_TIMEOUT)
     except (dist.DistError, OSError) as error:
-        why = (str(error).splitlines() or [""])[0]
-        # No mistake of the user's: on Slurm a lost node looks like this, and a new job may help.
+        reason = (str(error).splitlines() or [""])[0]
+        # Not a UserError: a lost node of Slurm ends here too, and a retry may succeed.
         raise ConnectionError(
-            f"rank {ranks.rank} of {ranks.world}: the others do not answer at {host}:{port} ({why})"
+            f"rank {ranks.rank} of {ranks.world}: the others do not answer at {host}:{port} "
+            f"({reason}). Fix: start all ranks, with the same MASTER_ADDR and MASTER_PORT"
         ) from None
     try:
         yield Ranks(ranks.rank, ranks.world, ranks.local_rank, group)
@@ -92,11 +96,11 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 
 def ranks_of(variables: Mapping[str, str]) -> tuple[Ranks, tuple[str, int]]:
-    """Which process this is, and where the ranks meet (host and port)."""
+    """Return which process this is, and the address (host, port) at which the ranks connect."""
     if "RANK" in variables and "WORLD_SIZE" in variables:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif int(variables.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in variables:
-        # srun's; SLURM_NTASKS is there in a batch script too, whose one process has SLURM_PROCID 0
+        # of srun; SLURM_NTASKS is set in a batch script too, whose one process has SLURM_PROCID 0
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     else:
         return Ranks(), ("", 0)
@@ -104,14 +108,14 @@ def ranks_of(variables: Mapping[str, str]) -> tuple[Ranks, tuple[str, int]]:
     if "MASTER_ADDR" in variables:
         return ranks, (variables["MASTER_ADDR"], int(variables.get("MASTER_PORT", 29500)))
     nodes = variables.get("SLURM_STEP_NODELIST", variables.get("SLURM_JOB_NODELIST", "localhost"))
-    return ranks, (_first(nodes), 20000 + int(variables.get("SLURM_JOB_ID", 0)) % 40000)
+    return ranks, (_first_host(nodes), 20000 + int(variables.get("SLURM_JOB_ID", 0)) % 40000)
 
 
-def _first(nodes: str) -> str:
-    """The first host of Slurm's short form, such as v100-[03-07,12]."""
-    asked = ["scontrol", "show", "hostnames", nodes]
+def _first_host(nodes: str) -> str:
+    """Return the first host of a list in Slurm's short form, such as v100-[03-07,12]."""
+    command = ["scontrol", "show", "hostnames", nodes]
     try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)
+        hosts = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return nodes
-    return told.stdout.split()[0]
+    return hosts.stdout.split()[0]

@@ -4,7 +4,7 @@ import math
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:
-    """Factor of the peak learning rate before update `step` (0-based) of `total`.
+    """Return the factor of the peak learning rate for update `step` (0-based) of `total`.
 
     x = step / total: x / warmup below `warmup`, then (1 + cos(pi x)) / 2. The cosine is not
     re-based at the end of the warm-up, so the rate drops there (from 1.000 to 0.976 for 10 %), as

@@ -8,11 +8,12 @@ from clip4vla.config.run import Finetune, Pretrain, first_scored_epoch
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The rule of a run. split: where its clips are scored, as the curve names them.
+class SelectionRule:
+    """The rule by which a run keeps one of its epochs.
 
-    first: the first epoch, from 1, that is scored at all. latest: of equal epochs the latest is
-    kept, as in the released code; else the earliest, which is the shorter training.
+    selects: keep the best epoch, not the last. split: the name of the scored clips in the curve.
+    first: the first epoch, from 1, that is scored at all. latest: of equal epochs keep the latest,
+    as the released code does; otherwise the earliest, which is the shorter training.
     """
 
     selects: bool = False
@@ -27,10 +28,11 @@ class Choice:
         return self.latest and value == best
 
 
-def choice_of(run: Pretrain | Finetune) -> Choice:
-    """The rule that a run's `selection` stands for; pre-training keeps its last epoch."""
+def selection_rule(run: Pretrain | Finetune) -> SelectionRule:
+    """Return the rule of a run's `selection`. Pre-training keeps its last epoch."""
     if isinstance(run, Pretrain) or run.selection == "last":
-        return Choice()
+        return SelectionRule()
     if run.selection == "best_val":
-        return Choice(selects=True)
-    return Choice(True, "test", first_scored_epoch(run.task, run.selection), latest=True)
+        return SelectionRule(selects=True)
+    first = first_scored_epoch(run.task, run.selection)
+    return SelectionRule(selects=True, split="test", first=first, latest=True)

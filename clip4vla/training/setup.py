@@ -1,4 +1,4 @@
-"""From a run's config and data to its task, its batches and its validation."""
+"""Set up a run: build its task, its batches and its validation from its config and data."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class External:
-    """External inputs of a run: data, first weights, donors, and where it computes."""
+    """External inputs of a run: data, initial weights, donors, and the hardware."""
 
     caches: Caches
-    start: Path | None
+    initial_weights: Path | None
     weights: dict[str, Path]
     substitution: Path | None
     device: torch.device
@@ -70,7 +70,7 @@ class External:
 
 @dataclass(frozen=True)
 class Job:
-    """A task, its batches and validation; facts: what train.json says of the data."""
+    """A task, its batches and its validation. facts: counts of the data, for train.json."""
 
     task: Task
     batches: Batches
@@ -80,7 +80,7 @@ class Job:
 
 
 def set_up(run: Pretrain | Finetune, external: External) -> Job:
-    """Read the splits and build the model. Raises UserError for data that cannot be trained on."""
+    """Read the splits and build the model. Raises UserError for unusable data."""
     if isinstance(run, Pretrain):
         job = _pretraining(run, external)
     elif run.task == "classification":
@@ -107,7 +107,7 @@ def _pretraining(run: Pretrain, external: External) -> Job:
             if rows.empty:
                 raise UserError(
                     f"{_where(source)}: every clip is of a video in `held_out`, and pretrain.leaks "
-                    "is drop; look at datasets.NAME.held_out"
+                    "is drop. Fix: correct datasets.NAME.held_out"
                 )
         samples = samples_of(
             cache,
@@ -161,11 +161,14 @@ def _text_task(run: Finetune, external: External) -> Job:
 
 
 def _classification(run: Finetune, external: External) -> Job:
-    """Set up a probe: features of the frozen towers are computed once, here."""
+    """Set up a probe. Features of the frozen towers are computed once, here."""
     cache, rows, held_out = _splits(run, external)
     unlabelled = rows.clip_id[rows.label.fillna("") == ""]
     if len(unlabelled):
-        raise UserError(f"{_where(run.train)}: clip {unlabelled.iloc[0]} has no label")
+        raise UserError(
+            f"{_where(run.train)}: clip {unlabelled.iloc[0]} has no label. Fix: add its label, or "
+            "leave it out"
+        )
     classes = sorted(set(rows.label))
     model = _model(run, external, n_classes=len(classes))
     embed = partial(
@@ -201,11 +204,11 @@ def _classification(run: Finetune, external: External) -> Job:
 
 
 def _model(run: Pretrain | Finetune, external: External, n_classes: int | None = None) -> ClipModel:
-    """Build the run's model on its device, with its first weights, ready to learn."""
+    """Build the run's model on its device, with its initial weights, ready to be trained."""
     model = starting_model(
         run.model,
         run.inputs,
-        external.start,
+        external.initial_weights,
         external.weights,
         task=run.task if isinstance(run, Finetune) else None,
         n_classes=n_classes,
@@ -216,7 +219,7 @@ def _model(run: Pretrain | Finetune, external: External, n_classes: int | None =
 
 
 class HeldOut(NamedTuple):
-    """Clips that are scored after each epoch, and the policy for silent ones among them."""
+    """The clips that are scored after each epoch, and the policy for silent ones among them."""
 
     source: Source
     policy: AudioPolicy
@@ -227,7 +230,9 @@ def _splits(run: Finetune, external: External) -> tuple[ClipCache, "pd.DataFrame
     """Return the training cache, the rows of train, and the clips to score; None: no clips."""
     cache = external.caches[run.train]
     if run.selection == "best_val" and run.val is None:
-        raise UserError("selection: best_val needs a val split; name one or say `last`")
+        raise UserError(
+            "selection: best_val needs a val split. Fix: name one, or set selection: last"
+        )
     held_out = None
     if run.selected_on is not None:
         source, policy = run.selected_on
@@ -255,7 +260,7 @@ def _samples(
 def _held_out_facts(
     run: Finetune, external: External, source: Source, samples: ClipSamples
 ) -> dict[str, Any]:
-    """Return what train.json says of the scored clips, under the name of their split."""
+    """Return the counts of the scored clips, under the name of their split."""
     facts = _clip_facts(external.caches[source], source, samples)
     return {"val": facts} if run.test is None else {"test": facts}
 
@@ -284,7 +289,7 @@ def _where(source: Source) -> str:
 
 
 def _clip_facts(cache: ClipCache, source: Source, samples: ClipSamples) -> dict[str, Any]:
-    """Count the clips of a split, and the silent ones by what they are given."""
+    """Count the clips of a split, and its silent clips by the audio that they get."""
     counts = cache.manifest["splits"][source.split]
     used = {clip_id for clip_id, _, _ in samples.items}
     silent = used & cache.silent

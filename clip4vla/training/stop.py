@@ -1,4 +1,4 @@
-"""Stopping in good order: a time limit, SIGTERM (Slurm, pre-emption) or Ctrl-C."""
+"""Orderly stops: at a time limit, SIGTERM (Slurm, pre-emption) or Ctrl-C."""
 
 import contextlib
 import signal
@@ -7,19 +7,19 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # USR2: what submitit asks Slurm to send
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # USR2: submitit has Slurm send it
 
 
 class Interrupted(Exception):
-    """Raised inside `Stop.interrupting()` when a stop is asked for."""
+    """A stop was requested inside `Stop.interrupting()`."""
 
 
 class Stop:
-    """Asks a loop to stop; used as a context, inside which signals are caught.
+    """A request to stop a loop; a context inside which signals are caught.
 
-    A signal only sets `reason`, so that the loop ends its step and saves. More signals change
-    nothing: Slurm and Snakemake both send one, and saving must not be cut short by the second.
-    `max_seconds` counts from the creation of the object.
+    A signal only sets `reason`, so that the loop ends its step and saves. Further signals are
+    ignored: Slurm and Snakemake both send one, and the second must not interrupt saving.
+    max_seconds: from the creation of the object.
     """
 
     def __init__(self, max_seconds: float | None = None):
@@ -30,14 +30,14 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether to save and leave now."""
+        """Whether to save and stop now."""
         if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
             self.reason = "time limit"
         return self.reason is not None
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """A part that changes no state (validation): a signal ends it with `Interrupted`."""
+        """Raise `Interrupted` at a signal, inside work that changes no state (validation)."""
         self._interrupting = True
         try:
             if self.reason is not None:

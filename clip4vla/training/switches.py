@@ -1,6 +1,6 @@
-"""Switches of speed and memory: they change how a training runs, never what it learns.
+"""Switches of speed and memory, which do not change what a training learns.
 
-None of them enters a run key, and a run may go on with others than it began with.
+None of them enters a run key, and a run may resume with other switches.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ RECOMPILE_LIMIT = 64  # variants of a block: widths, masks, with and without gra
 
 @dataclass(frozen=True)
 class Switches:
-    """What the config says at its top level.
+    """Switches at the top level of the config.
 
-    frozen_cache: what frozen towers say of a clip is computed once, for all epochs and runs
-    (`clip4vla.inference.frozen`). activation_checkpointing: of a block only its input is kept, the
-    rest is computed again in the backward pass. compile: torch.compile of every block. check_every:
-    of so many clips that are read, one is compared with its sha256 (`ClipCache.spot_check`).
+    frozen_cache: compute the features of frozen towers once, for all epochs and runs
+    (`clip4vla.inference.frozen`). activation_checkpointing: keep only the input of a block, and
+    compute the rest again in the backward pass. compile: torch.compile of every block.
+    check_every: verify the sha256 of one of so many clips that are read (`ClipCache.spot_check`).
     """
 
     frozen_cache: bool = True
@@ -31,7 +31,7 @@ class Switches:
     check_every: int = SAMPLED
 
     def apply(self, model: ClipModel, device: torch.device) -> None:
-        """Prepare a model for training. UserError where it cannot be compiled on this machine."""
+        """Apply the switches to a model. UserError where it cannot be compiled on this machine."""
         if self.activation_checkpointing:
             checkpoint_activations(model)
         if self.compile:
@@ -42,17 +42,19 @@ class Switches:
 def checkpoint_activations(model: ClipModel) -> None:
     """Recompute blocks of the towers and of the joint encoder in the backward pass.
 
-    Gradients keep their bits: dropout draws the same again. A frozen tower keeps nothing anyway.
+    Gradients are equal bit for bit, because dropout draws the same values again. A frozen tower
+    keeps no activations anyway.
     """
     for stack in model.checkpointed():
         stack.grad_checkpointing = True  # type: ignore[assignment]  # any
 
 
 def compile_blocks(model: ClipModel, backend: str = "inductor") -> None:
-    """Compile every block on its own, in place: names in the state dict stay as they are.
+    """Compile every block on its own, in place, so that names in the state dict do not change.
 
-    Blocks of one kind share what is compiled. Numbers of frames, segments and words are symbols in
-    it (`dynamic`), as nearly every batch has others. Dropout draws what it draws uncompiled.
+    Blocks of one kind share the compiled code. Numbers of frames, segments and words are symbols
+    in it (`dynamic`), because they differ from batch to batch. Dropout draws the same values as
+    without compilation.
     """
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     torch._inductor.config.fallback_random = True
@@ -61,7 +63,7 @@ def compile_blocks(model: ClipModel, backend: str = "inductor") -> None:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile something small. Raises UserError with the remedy where that fails."""
+    """Compile a small function. Raises UserError where that fails."""
 
     def probe(x: torch.Tensor) -> torch.Tensor:
         return (x.sin() + 1).sum()
@@ -69,14 +71,15 @@ def check_compiler(device: torch.device) -> None:
     try:
         with contextlib.redirect_stderr(None):
             torch.compile(probe, fullgraph=True)(torch.ones(64, device=device))
-    except Exception as error:  # whatever the compiler, its driver or the linker raise
-        why = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    except Exception as error:  # any error of the compiler, its driver or the linker
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         needed = "a C++ compiler (g++)"
         if device.type == "cuda":
             needed = "triton, a C compiler (gcc) and Python's headers"
         raise UserError(
-            f"compile: torch.compile does not work on this machine: {why.strip()[:200]}; it needs "
-            f"{needed}, such as `module load gcc`; or set compile: false, which changes no result"
+            f"compile: torch.compile does not work on this machine: {reason.strip()[:200]}. Fix: "
+            f"install {needed}, such as by `module load gcc`, or set compile: false, which changes "
+            "no result"
         ) from None
     finally:
         torch._dynamo.reset()

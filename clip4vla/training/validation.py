@@ -1,4 +1,4 @@
-"""How a training is validated: scores of the validation clips, the same for every model family."""
+"""Validation of a training: scores of the validation clips, equal for every model family."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ class Validation(Protocol):
         """The name of the metric that selects an epoch; "" where nothing is scored."""
 
     def part(self) -> list[Any]:
-        """Return what this rank makes of its part of the clips; it goes to the first rank."""
+        """Return the outputs of this rank for its part of the clips; they go to the first rank."""
 
     def scores(self, parts: list[Any]) -> dict[str, float]:
         """Return the metrics, from the parts of all ranks."""
 
 
 class NoValidation:
-    """Nothing is scored: pre-training (facts 6.3), or no validation clips."""
+    """No scores: for pre-training (facts 6.3), and without validation clips."""
 
     selects = ""
 
@@ -52,7 +52,7 @@ class NoValidation:
 
 @dataclass(frozen=True)
 class ClipsToScore:
-    """Clips to score (one sample each), and where a rank encodes its part of them."""
+    """Clips to score (one sample each), and this rank's part and device."""
 
     samples: ClipSamples
     device: torch.device
@@ -71,7 +71,7 @@ class RetrievalValidation:
 
     @property
     def selects(self) -> str:
-        """R@1 of text -> clip; selection as in the paper takes the best of three (facts 7.5)."""
+        """R@1 of text -> clip; for selection as in the paper the best of three (facts 7.5)."""
         if self.run.selection == "best_test_as_paper":
             return BEST_OF_THREE
         return main_metric("retrieval", self.run.modalities)
@@ -81,12 +81,12 @@ class RetrievalValidation:
         return self._gallery().encoded(self.clips.part)
 
     def scores(self, parts: list[Any]) -> dict[str, float]:
-        """Return recalls and ranks, and the largest R@1 of t_va, t_v and t_a where it selects."""
+        """Return recalls and ranks, and the largest R@1 of t_va, t_v and t_a if that selects."""
         gallery, modalities = self._gallery(), self.run.modalities
         captions, targets = captions_of(self.pairs, gallery.clip_ids)
         views = gallery.similarities(captions, parts)
-        own = views.pop(similarity_name(modalities))
-        scores = score_retrieval(own, targets, gallery.clip_ids, modalities)[0]
+        main = views.pop(similarity_name(modalities))
+        scores = score_retrieval(main, targets, gallery.clip_ids, modalities)[0]
         if self.run.selection == "best_test_as_paper":
             recall = main_metric("retrieval", modalities)
             others = [
@@ -120,7 +120,7 @@ class CaptionValidation:
     def part(self) -> list[tuple[str, str]]:
         """Return captions (clip, text) of this rank's part of the clips.
 
-        Greedy ones; as the evaluation writes them for selection as in the paper.
+        They are greedy; for selection as in the paper they are decoded as in the evaluation.
         """
         captions = generate(
             self.model,
@@ -144,7 +144,7 @@ class CaptionValidation:
 
 @dataclass(frozen=True)
 class ClassificationValidation:
-    """Accuracy of a probe on features that were computed once; every rank has all of them."""
+    """Accuracy of a probe on features that were computed once, on every rank."""
 
     model: ClipModel
     classes: list[str]

@@ -56,8 +56,8 @@ def test_only_float16_gets_a_loss_scale(capability, monkeypatch, major, scaled, 
     model = torch.nn.Linear(2, 1)
     made = []
 
-    def updates(*arguments):
-        made.append(Updates(*arguments))
+    def updates(*arguments, **options):
+        made.append(Updates(*arguments, **options))
         return made[0]
 
     class Enough(Exception):

@@ -93,7 +93,7 @@ def test_it_trains_resumes_and_is_evaluated(manifests, tmp_path, task):
     run = training(task)
     whole = trained(run, manifests, tmp_path / "whole")
     with pytest.raises(RetryLater, match="stopped at step"):
-        trained(run, manifests, tmp_path / "parts", save_seconds=0.0, sink=Terminated(after=4))
+        trained(run, manifests, tmp_path / "parts", save_seconds=0.0, tracker=Terminated(after=4))
     parts = trained(run, manifests, tmp_path / "parts")
     assert sha256_of_file(parts) == sha256_of_file(whole)
     found = scored(task, whole, manifests, tmp_path / "evaluated")

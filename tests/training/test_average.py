@@ -8,7 +8,7 @@ from torch import nn
 from clip4vla.common.errors import RetryLater
 from clip4vla.config.sections import Optimiser
 from clip4vla.training.average import Average
-from clip4vla.training.selection import Choice
+from clip4vla.training.selection import SelectionRule
 
 
 def averaging(folder, task, **given):
@@ -35,15 +35,15 @@ def test_values_follow_the_weights_that_learn():
 
 
 def test_validation_selection_and_the_end_have_the_average(tmp_path):
-    for choice, kept in ((Choice(), -1), (Choice(selects=True), 1)):
+    for rule, kept in ((SelectionRule(), -1), (SelectionRule(selects=True), 1)):
         seen = []
         task = StubTask([2.0, 5.0, 4.0, 1.0], lambda: seen.append(weights(task)))  # noqa: B023
-        folder = tmp_path / str(choice.selects)
-        result = run(averaging(folder, task, choice=choice))
+        folder = tmp_path / str(rule.selects)
+        result = run(averaging(folder, task, selection=rule))
         assert torch.equal(result, seen[kept])
         plain = []
         task = StubTask([2.0, 5.0, 4.0, 1.0], lambda: plain.append(weights(task)))  # noqa: B023
-        run(trainer(folder / "plain", task, choice=choice))
+        run(trainer(folder / "plain", task, selection=rule))
         assert not torch.equal(plain[kept], seen[kept])
 
 
@@ -52,11 +52,11 @@ def test_stopping_after_every_step_changes_nothing(tmp_path, selects):
     def task():
         return StubTask([1.0, 3.0, 2.0, 1.0])
 
-    choice = Choice(selects=selects)
-    expected = run(averaging(tmp_path / "whole", task(), choice=choice))
+    rule = SelectionRule(selects=selects)
+    expected = run(averaging(tmp_path / "whole", task(), selection=rule))
     scores, stops = [1.0, 3.0, 2.0, 1.0], 0
     while True:
-        one = averaging(tmp_path / "parts", task(), choice=choice)
+        one = averaging(tmp_path / "parts", task(), selection=rule)
         one.task.scripted = scores
         try:
             result = run(one, max_seconds=0.0)

@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, model, capsys,
         case "best":
             (tmp_path / "best-0002.pt").unlink()
     assert Checkpoints(tmp_path, IDENTITY).load(model, updates).step == 1
-    assert "step-000001.pt: going on from this one" in capsys.readouterr().err
+    assert "step-000001.pt: resuming from this checkpoint" in capsys.readouterr().err
     assert not newest.exists()
 
 
@@ -130,7 +130,7 @@ def test_the_state_of_another_run_is_refused(tmp_path, model):
     updates = updates_of(model)
     Checkpoints(tmp_path / "state", IDENTITY).save(TrainState(step=1), model, updates)
     other = Checkpoints(tmp_path / "state", {**IDENTITY, "data manifest": "c"})
-    with pytest.raises(UserError, match="made with another data manifest; remove") as caught:
+    with pytest.raises(UserError, match="made with another data manifest. Fix: restore") as caught:
         other.load(model, updates)
     assert "\n" not in str(caught.value)
 
@@ -147,7 +147,7 @@ def test_best_weights_of_another_run_or_epoch_are_refused(tmp_path, model):
     mine = Checkpoints(tmp_path / "state", IDENTITY)
     other = Checkpoints(tmp_path / "state", {**IDENTITY, "config": "z"})
     other.save_best(3, model)
-    with pytest.raises(UserError, match="made with another config; remove"):
+    with pytest.raises(UserError, match="made with another config. Fix: restore"):
         mine.load_best(3, model)
     mine.save_best(3, model)
     mine.load_best(3, model)

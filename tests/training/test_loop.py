@@ -15,7 +15,7 @@ from clip4vla.training.checkpoint import Checkpoints
 from clip4vla.training.curve import Curve, publish_curve
 from clip4vla.training.loop import Trainer
 from clip4vla.training.ranks import Ranks
-from clip4vla.training.selection import Choice
+from clip4vla.training.selection import SelectionRule
 from clip4vla.training.stop import Stop
 
 
@@ -137,17 +137,17 @@ def test_a_signal_ends_the_step_and_saves(tmp_path, number):
 def test_a_signal_ends_validation_which_is_done_again(tmp_path):
     task = StubTask([1.0] * 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(RetryLater, match="step 3 of 12"):
-        run(trainer(tmp_path, task, choice=Choice(selects=True)))
+        run(trainer(tmp_path, task, selection=SelectionRule(selects=True)))
     assert task.validated == 0
     again = StubTask([1.0] * 4)
-    run(trainer(tmp_path, again, choice=Choice(selects=True)))
+    run(trainer(tmp_path, again, selection=SelectionRule(selects=True)))
     assert again.validated == 4
 
 
 def test_the_best_epoch_is_selected_and_ties_keep_the_earliest(tmp_path):
     at_epoch = []
     task = StubTask([2.0, 5.0, 5.0, 1.0], lambda: at_epoch.append(weights(task)))
-    one = trainer(tmp_path, task, choice=Choice(selects=True))
+    one = trainer(tmp_path, task, selection=SelectionRule(selects=True))
     assert torch.equal(run(one), at_epoch[1])
     assert (one.state.best_epoch, one.state.best_value, one.state.last_value) == (2, 5.0, 1.0)
 
@@ -192,7 +192,7 @@ def test_a_curve_that_lost_rows_ends_no_training(tmp_path, capsys):
     length = curve.sync()
     path.write_bytes(path.read_bytes()[:-3])
     curve = Curve(path, length)
-    assert "shorter than its checkpoint says" in capsys.readouterr().err
+    assert "shorter than at its checkpoint" in capsys.readouterr().err
     assert curve.sync() == first == path.stat().st_size
     path.unlink()
     assert Curve(path, length).sync() == 0

@@ -17,8 +17,9 @@ from tiny_world import MODEL, build_world, finetune, optimiser, pretrain
 from clip4vla.common.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.models.clip4vla import joint
 from clip4vla.training.checkpoint import Checkpoints
+from clip4vla.training.outputs import OUTPUTS
 from clip4vla.training.ranks import Ranks, joined, ranks_of
-from clip4vla.training.train import OUTPUTS, train
+from clip4vla.training.train import train
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["clip4vla.training.train"])
@@ -266,7 +267,7 @@ def test_ranks_that_do_not_come_are_named(monkeypatch):
 
     from clip4vla.training import ranks as module
 
-    monkeypatch.setattr(module, "MEETING", timedelta(seconds=1))
+    monkeypatch.setattr(module, "START_TIMEOUT", timedelta(seconds=1))
     values = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)

@@ -13,7 +13,7 @@ from clip4vla.config.sections import Decoding
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.loading.loader import Caches
 from clip4vla.models.common.tensor_files import read_metadata
-from clip4vla.training.selection import Choice, choice_of
+from clip4vla.training.selection import SelectionRule, selection_rule
 from clip4vla.training.setup import External, set_up
 from clip4vla.training.train import train
 
@@ -37,13 +37,19 @@ def go(run, manifests, folder, substitution=None):
 
 
 def test_the_rule_of_each_selection():
-    assert choice_of(finetune(val=None, selection="last")) == Choice()
-    assert choice_of(finetune()) == Choice(selects=True, split="val", first=1, latest=False)
-    assert choice_of(as_paper()) == Choice(selects=True, split="test", first=1, latest=True)
+    assert selection_rule(finetune(val=None, selection="last")) == SelectionRule()
+    assert selection_rule(finetune()) == SelectionRule(
+        selects=True, split="val", first=1, latest=False
+    )
+    assert selection_rule(as_paper()) == SelectionRule(
+        selects=True, split="test", first=1, latest=True
+    )
     captions = as_paper("captioning", optimiser=optimiser(epochs=3))
-    assert choice_of(captions).first == 3  # facts 8.2: epoch > 1, counted from 0
-    assert Choice().prefers("CIDEr", 1.0, None) and not Choice().prefers("CIDEr", 1.0, 1.0)
-    latest = Choice(latest=True)
+    assert selection_rule(captions).first == 3  # facts 8.2: epoch > 1, counted from 0
+    assert SelectionRule().prefers("CIDEr", 1.0, None) and not SelectionRule().prefers(
+        "CIDEr", 1.0, 1.0
+    )
+    latest = SelectionRule(latest=True)
     assert latest.prefers("t2v_R1", 1.0, 1.0) and not latest.prefers("t2v_R1", 0.9, 1.0)
     assert latest.prefers("t2v_MedR", 0.9, 1.0) and not latest.prefers("t2v_MedR", 1.1, 1.0)
 

@@ -26,9 +26,10 @@ from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
+from clip4vla.training.outputs import OUTPUTS
 from clip4vla.training.ranks import Ranks
 from clip4vla.training.stop import Stop
-from clip4vla.training.train import OUTPUTS, train
+from clip4vla.training.train import train
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["clip4vla.training.train"])
@@ -314,8 +315,8 @@ def test_a_rank_that_is_told_to_stop_before_the_first_step_stops_all(monkeypatch
             return [True]
 
     around = SimpleNamespace(ranks=Others(0, 2))
-    with pytest.raises(RetryLater, match="before the first step .another rank was told to"):
-        train_module._train(None, around, None, None, Stop(), *[None] * 4)
+    with pytest.raises(RetryLater, match="before the first step .another rank was asked to stop"):
+        train_module._set_up(None, around, Stop())
 
 
 def test_sigterm_saves_and_exits_with_the_code_for_retry(manifests, undisturbed, tmp_path):

@@ -22,11 +22,11 @@ def test_only_what_a_checkpoint_holds_is_told(tmp_path):
     given = finetune(), manifests, None, {}, None, tmp_path / "state", tmp_path / "out"
     first = SavedLengths()
     with pytest.raises(RetryLater):
-        train(*given, max_seconds=0, sink=first)
+        train(*given, max_seconds=0, tracker=first)
     stopped = (tmp_path / "state" / "metrics.jsonl").read_bytes()
     assert first.lengths[0] == 0 and first.lengths[-1] == len(stopped)
     second = SavedLengths()
-    train(*given, sink=second)
+    train(*given, tracker=second)
     curve = (tmp_path / "state" / "metrics.jsonl").read_bytes()
     assert second.lengths[0] == len(stopped) and second.lengths[-1] == len(curve)
     assert second.lengths == sorted(second.lengths)

@@ -19,7 +19,8 @@ from clip4vla.training import loop
 from clip4vla.training import train as train_module
 from clip4vla.training.checkpoint import Checkpoints, TrainState
 from clip4vla.training.optimiser import Updates
-from clip4vla.training.train import OUTPUTS, train
+from clip4vla.training.outputs import OUTPUTS
+from clip4vla.training.train import train
 
 HALF = re.compile(  # facts 12.2, under our names
     r"text\.text_projection|(vision|audio)\.(proj|conv1\.weight)"

@@ -18,12 +18,12 @@ delay_packages()
 def load(
     path: "str | Path", device: "str | torch.device | None" = None, batch_size: int = 64
 ) -> "Embedder":
-    """The model of a file of weights that this project trained or imported, ready to embed.
+    """Return an embedder from a file of weights that this project trained or imported.
 
-    Gives a `clip4vla.search.embedder.Embedder`: methods `embed_text`, `embed_audio`,
+    It is a `clip4vla.search.embedder.Embedder`: methods `embed_text`, `embed_audio`,
     `embed_video` and `similarity`, and `model` (evaluation mode), `settings` and `metadata`.
     device: such as "cpu" or "cuda:1"; None: a GPU if there is one. batch_size: frames or segments
-    that pass a tower at once. UserError, with the remedy, for any other file.
+    that pass a tower at once. Raises UserError for any other file.
     """
     from clip4vla.search.embedder import load  # torch is imported only here
 

@@ -1,1 +1,1 @@
-"""A checkpoint at work on files of one's own: vectors of texts, sounds and pictures."""
+"""Embed a user's own texts, sounds and videos by a checkpoint."""

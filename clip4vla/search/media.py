@@ -1,8 +1,8 @@
-"""Media files as what the towers read: whole, or in windows of equal length.
+"""Decode media files into inputs of a model: as one clip, or in windows of equal length.
 
-The same steps as the cache's (`features.shards`) and a sample's (`features.samples`): a file gives
-the numbers here that it gives in training and evaluation. Nothing that a file holds raises: it
-becomes a status. No more of a file is held than its pictures as JPEG and its log-mel.
+The steps are those of the cache (`cache/shards.py`) and of samples (`loading/samples.py`), so a
+file has the same values here as in training and evaluation. A file that cannot be decoded raises
+no error; its clip has a status. Only the pictures as JPEG and the log-mel are held in memory.
 """
 
 import math
@@ -32,34 +32,34 @@ from clip4vla.media.decode import (
 from clip4vla.media.isolated import isolated_each, patience
 from clip4vla.media.status import AudioStatus, VideoStatus
 
-SHORTEST = 0.1  # seconds; what is left after the last whole window is dropped below it
-WINDOWS = ": cut it, or embed it in windows (`clip4vla embed --every`)"
+SHORTEST = 0.1  # seconds; a shorter rest after the last full window is dropped
+WINDOWS = ". Fix: cut it, or embed it in windows (`clip4vla embed --every`)"
 NO_IMAGES = np.zeros((0, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
 
 
 class Clip(NamedTuple):
-    """One file, or one window of it."""
+    """A file, or one window of it."""
 
     start: float  # seconds from the beginning of the file
     end: float
     status: str  # of `media.status.AudioStatus` or `VideoStatus`
-    detail: str = ""  # what a decoder said
+    detail: str = ""  # message of a decoder
     images: np.ndarray = NO_IMAGES  # [n, C, 224, 224]: frames uint8 RGB, or segments float32
-    times: np.ndarray = np.zeros((0, 2))  # float64 [n, 2]: where in the file each one lies, seconds
+    times: np.ndarray = np.zeros((0, 2))  # float64 [n, 2]: begin and end in the file, seconds
     file: int = 0  # its index in a list of files
 
 
-def sounds(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
-    """What is heard in a file: one clip, or one for each `every` seconds.
+def audio_clips(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
+    """Yield the sound of a file: one clip, or one for each `every` seconds.
 
-    A clip that is digital silence, or a file without sound, has a status and no images. So has a
-    file of more than an hour that is to be one clip.
+    A clip of digital silence, a file without sound, and a file of more than an hour without
+    `every` have a status and no images.
     """
     front_end, start = LogMelFrontend(settings.cache.log_mel), 0.0
     try:
         blocks, rate = sound_blocks(path, math.inf if every else LONGEST_SECONDS)
         for window in _windows(blocks, round(every * rate) if every else math.inf):
-            clip = sound(window, rate, settings, front_end, start)
+            clip = audio_clip(window, rate, settings, front_end, start)
             if start and round((clip.end - start) * rate) < SHORTEST * rate:
                 break
             yield clip
@@ -67,46 +67,46 @@ def sounds(path: str | Path, settings: Settings, every: float | None = None) -> 
     except NoStream:
         yield Clip(start, start, AudioStatus.NO_AUDIO_STREAM)
     except TooLong as error:
-        yield Clip(start, start, AudioStatus.TOO_LONG, _said(error, path) + WINDOWS)
-    except Exception as error:  # of this file, whatever it is
-        yield Clip(start, start, AudioStatus.DECODE_ERROR, _said(error, path))
+        yield Clip(start, start, AudioStatus.TOO_LONG, _message(error, path) + WINDOWS)
+    except Exception as error:  # any error of this file
+        yield Clip(start, start, AudioStatus.DECODE_ERROR, _message(error, path))
 
 
 def _windows(blocks: Iterable[np.ndarray], size: float) -> Iterator[Iterator[np.ndarray]]:
-    """Blocks [C, n] of a waveform as the blocks of each `size` samples of it."""
+    """Yield the blocks of each `size` samples of a waveform, given in blocks [C, n]."""
 
     def pieces() -> Iterator[tuple[int, np.ndarray]]:
-        window, room = 0, size
+        window, space = 0, size
         for block in blocks:
-            while block.shape[1] > room:
-                yield window, block[:, :room]
-                window, block, room = window + 1, block[:, room:], size
+            while block.shape[1] > space:
+                yield window, block[:, :space]
+                window, block, space = window + 1, block[:, space:], size
             if block.shape[1]:
                 yield window, block
-                room -= block.shape[1]
+                space -= block.shape[1]
 
     for _, group in groupby(pieces(), lambda piece: piece[0]):
         yield (block for _, block in group)
 
 
-def sound(
+def audio_clip(
     blocks: Iterable[np.ndarray],
     rate: int,
     settings: Settings,
     front_end: LogMelFrontend,
     start: float = 0,
 ) -> Clip:
-    """A waveform at `rate` Hz, in blocks [C, n]. ValueError for samples that are no numbers."""
+    """Return the clip of a waveform at `rate` Hz, in blocks [C, n]. ValueError for NaN samples."""
     samples, silent = 0, True
 
-    def listened() -> Iterator[np.ndarray]:
+    def counted() -> Iterator[np.ndarray]:
         nonlocal samples, silent
         for block in blocks:
             samples += block.shape[1]
             silent = silent and not block.any()
             yield block
 
-    log_mel = front_end(listened(), rate)  # float16, as in the cache: [C, T, 224] in dB
+    log_mel = front_end(counted(), rate)  # float16, as in the cache: [C, T, 224] in dB
     seconds = samples / rate
     if silent:
         return Clip(start, start + seconds, AudioStatus.DIGITAL_SILENCE)
@@ -120,17 +120,17 @@ def sound(
     return Clip(start, start + seconds, AudioStatus.OK, "", images, times)
 
 
-def pictures(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
-    """What is seen in a file: one clip, or one for each `every` seconds.
+def video_clips(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
+    """Yield the pictures of a file: one clip, or one for each `every` seconds.
 
     A clip's frames are spread evenly over it, at most `max_frames` of those the cache would keep.
-    A file of more than an hour that is to be one clip has a status and no images.
+    A file of more than an hour without `every` has a status and no images.
     """
     config, start = settings.cache.frames, 0.0
     window, longest = (every, math.inf) if every else (math.inf, LONGEST_SECONDS)
     try:
-        shown = enumerate(decode_frames(path, config.fps, longest=longest))
-        for _, group in groupby(shown, lambda pair: int(pair[0] / config.fps / window + 1e-9)):
+        frames = enumerate(decode_frames(path, config.fps, longest=longest))
+        for _, group in groupby(frames, lambda pair: int(pair[0] / config.fps / window + 1e-9)):
             jpegs = {position: encode(frame, config) for position, frame in group}
             positions = list(jpegs)
             kept = [positions[i] for i in sample_positions(len(jpegs), settings.inputs.max_frames)]
@@ -143,12 +143,12 @@ def pictures(path: str | Path, settings: Settings, every: float | None = None) -
     except NoStream:
         yield Clip(start, start, VideoStatus.NO_VIDEO_STREAM)
     except TooLong as error:
-        yield Clip(start, start, VideoStatus.TOO_LONG, _said(error, path) + WINDOWS)
-    except Exception as error:  # of this file, whatever it is
-        yield Clip(start, start, VideoStatus.DECODE_ERROR, _said(error, path))
+        yield Clip(start, start, VideoStatus.TOO_LONG, _message(error, path) + WINDOWS)
+    except Exception as error:  # any error of this file
+        yield Clip(start, start, VideoStatus.DECODE_ERROR, _message(error, path))
 
 
-READERS: dict[str, Callable[..., Iterator[Clip]]] = {"audio": sounds, "video": pictures}
+READERS: dict[str, Callable[..., Iterator[Clip]]] = {"audio": audio_clips, "video": video_clips}
 
 
 def read_groups(
@@ -159,25 +159,27 @@ def read_groups(
     processes: int,
     size: int,
 ) -> Iterator[list[Clip]]:
-    """The clips of many files in groups of about `size` images; one that kills its process fails
-    alone.
+    """Yield the clips of many files in groups of about `size` images.
 
-    A group has windows of one file, or files in their order: which process is faster changes
-    nothing, not even the last bits that depend on a clip's company.
+    A file that kills its decoding process affects no other file. A group has windows of one file,
+    or files in their order. So it does not depend on the speed of processes, nor do the last bits
+    of a vector, which depend on the group.
     """
     reader = partial(READERS[kind], settings=settings, every=every)
-    found = isolated_each(reader, files, patience, min(processes, len(files)))
-    clips = _named(found, files)
+    results = isolated_each(reader, files, patience, min(processes, len(files)))
+    clips = _numbered(results, files)
     return _by_file(clips, size) if every else grouped(_in_order(clips), size)
 
 
-def _named(found: Iterable[tuple[int, Any]], files: Sequence[Path]) -> Iterator[tuple[int, Any]]:
-    """(file, clip) and (file, None) at its end; what a process died of becomes a clip too."""
+def _numbered(
+    results: Iterable[tuple[int, Any]], files: Sequence[Path]
+) -> Iterator[tuple[int, Any]]:
+    """Yield (file, clip) for every clip and exception, and (file, None) at a file's end."""
     ends = [0.0] * len(files)
-    for file, item in found:
+    for file, item in results:
         if isinstance(item, Exception):
-            at = ends[file]
-            item = Clip(at, at, AudioStatus.DECODE_ERROR, _said(item, files[file]))
+            end = ends[file]
+            item = Clip(end, end, AudioStatus.DECODE_ERROR, _message(item, files[file]))
         if item is not None:
             ends[file] = item.end
             item = item._replace(file=file)
@@ -185,28 +187,29 @@ def _named(found: Iterable[tuple[int, Any]], files: Sequence[Path]) -> Iterator[
 
 
 def _in_order(clips: Iterable[tuple[int, Clip | None]]) -> Iterator[Clip]:
-    """The first clip of every file, in the order of the files."""
-    held: dict[int, Clip] = {}
-    following = 0
+    """Yield the first clip of every file, in the order of the files."""
+    waiting: dict[int, Clip] = {}
+    next_file = 0
     for file, clip in clips:
         if clip is not None:
-            held.setdefault(file, clip)
-        while following in held:
-            yield held.pop(following)
-            following += 1
+            waiting.setdefault(file, clip)
+        while next_file in waiting:
+            yield waiting.pop(next_file)
+            next_file += 1
 
 
 def _by_file(clips: Iterable[tuple[int, Clip | None]], size: int) -> Iterator[list[Clip]]:
-    held: dict[int, list[Clip]] = {}
+    """Yield groups of about `size` images, each of one file."""
+    waiting: dict[int, list[Clip]] = {}
     for file, clip in clips:
-        group = held.setdefault(file, [])
+        group = waiting.setdefault(file, [])
         group += [] if clip is None else [clip]
         if group and (clip is None or _images(group) >= size):
-            yield held.pop(file)
+            yield waiting.pop(file)
 
 
 def grouped(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
-    """Clips in their order, in groups of about `size` images."""
+    """Yield clips in their order, in groups of about `size` images."""
     group: list[Clip] = []
     for clip in clips:
         group.append(clip)
@@ -222,7 +225,7 @@ def _images(group: Sequence[Clip]) -> int:
 
 
 def is_media(path: str | Path) -> bool:
-    """Whether a file is a media file by its content."""
+    """Return whether a file is a media file by its content."""
     try:
         open_media(path).close()
     except (OSError, DecodeError):
@@ -230,7 +233,7 @@ def is_media(path: str | Path) -> bool:
     return True
 
 
-def _said(error: Exception, path: str | Path) -> str:
-    """One line, without the path, which has a column of its own."""
+def _message(error: Exception, path: str | Path) -> str:
+    """Return an error as one line, without the path, which has a column of its own."""
     text = str(getattr(error, "strerror", None) or error)
     return " ".join(text.replace(f"{path}: ", "").split())[:200]

@@ -1,4 +1,4 @@
-"""Tables of vectors: written in parts, so that an interrupted run goes on, and put together."""
+"""Tables of vectors, written in parts, so that an interrupted command resumes, and then joined."""
 
 import json
 import shutil
@@ -21,16 +21,16 @@ from clip4vla.common.files import (
     write_json,
 )
 
-METADATA = "clip4vla"  # the key of the file's own description
+METADATA = "clip4vla"  # key of the description within the file
 FORMATS = (".npz", ".parquet")
 
 
 def check_format(out: Path) -> None:
-    """UserError unless the name of the output says what it is, and is none of a folder."""
+    """Raise UserError unless the output is named as a file of a known format."""
     if out.suffix not in FORMATS:
-        raise UserError(f"{out}: name the output .npz or .parquet")
+        raise UserError(f"{out}: unknown format. Fix: name the output .npz or .parquet")
     if out.is_dir():
-        raise UserError(f"{out}: is a folder; name a file")
+        raise UserError(f"{out}: is a folder. Fix: name a file")
 
 
 COLUMNS = pa.schema(  # see docs/embed.md; `vector` is null where nothing was embedded
@@ -53,24 +53,25 @@ def in_parts(
     embed: Callable[[Sequence[Any]], list[dict]],
     track: Callable[[list, str], Iterator],
 ) -> pa.Table:
-    """All rows of `inputs`, `size` of them at a time; those of an earlier attempt are kept.
+    """Return the rows of all inputs, embedded `size` inputs at a time.
 
-    Parts lie in `<out>.parts` until `finish`. They belong to one `identity` and list of inputs:
-    for another one they are made anew, as is a part that cannot be read.
+    Parts are kept in `<out>.parts` until `finish`, and reused by the next command of the same
+    `identity`. Parts of another identity and damaged parts are embedded again.
     """
     folder = _parts(out)
-    key, known = {"sha256": sha256_of(canonical_json(identity)), "size": size}, folder / "key.json"
-    if _readable(read_json, known) != key:
+    key_file = folder / "key.json"
+    key = {"sha256": sha256_of(canonical_json(identity)), "size": size}
+    if _readable(read_json, key_file) != key:
         for stale in folder.glob("*.parquet"):
             stale.unlink()
-    write_json(known, key)
+    write_json(key_file, key)
     tables = [COLUMNS.empty_table()]
-    starts = list(range(0, len(inputs), size))
-    for start in track(starts, f"embed {out.name}, in parts of {size}"):
-        path = folder / f"{start:09d}.parquet"
+    firsts = list(range(0, len(inputs), size))
+    for first in track(firsts, f"embed {out.name}, in parts of {size}"):
+        path = folder / f"{first:09d}.parquet"
         part = _readable(pq.read_table, path)
         if part is None:
-            part = pa.Table.from_pylist(embed(inputs[start : start + size]), COLUMNS)
+            part = pa.Table.from_pylist(embed(inputs[first : first + size]), COLUMNS)
             with whole_file(path) as temporary:
                 pq.write_table(part, temporary)
         tables.append(part)
@@ -78,17 +79,17 @@ def in_parts(
 
 
 def _readable(read: Callable[[Path], Any], path: Path) -> Any:
-    """What is in a file; None where there is none, or what is there is damaged."""
+    """Return the content of a file; None if it is missing or damaged."""
     try:
         return read(path) if path.is_file() else None
     except (ValueError, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # the disk's failure, not the file's
+        if getattr(error, "errno", None) is not None:  # an error of the disk, not of the file
             raise
         return None
 
 
 def owner(out: Path) -> AbstractContextManager:
-    """Hold the parts of `out` alone, so that two runs never mix theirs."""
+    """Lock the parts of `out`, so that two commands never mix them."""
     return sole_owner(_parts(out))
 
 
@@ -97,11 +98,11 @@ def _parts(out: Path) -> Path:
 
 
 def finish(out: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
-    """Write the output, whole or not at all, and clear its parts away."""
+    """Write the output atomically and remove its parts."""
     with whole_file(out) as temporary:
         if out.suffix == ".parquet":
-            described = {METADATA: canonical_json(metadata)}
-            pq.write_table(table.replace_schema_metadata(described), temporary, compression="zstd")
+            table = table.replace_schema_metadata({METADATA: canonical_json(metadata)})
+            pq.write_table(table, temporary, compression="zstd")
         else:
             with open(temporary, "wb") as stream:
                 arrays = _arrays(table, metadata["dim"])
@@ -111,11 +112,11 @@ def finish(out: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
 
 
 def _arrays(table: pa.Table, dim: int) -> dict[str, np.ndarray]:
-    """Columns as arrays that need no pickle; `vectors` [N, D] has NaN where there is none."""
+    """Return columns as arrays without pickle; `vectors` [N, D] has NaN for missing ones."""
     column = table["vector"].combine_chunks()
-    there = column.is_valid().to_numpy(zero_copy_only=False)
+    present = column.is_valid().to_numpy(zero_copy_only=False)
     vectors = np.full((len(table), dim), np.nan, dtype=np.float32)
-    vectors[there] = column.flatten().to_numpy().reshape(-1, dim)  # nulls have no values in it
+    vectors[present] = column.flatten().to_numpy().reshape(-1, dim)  # nulls have no values in it
     arrays = {"vectors": vectors}
     for name in ("input", "status", "detail"):
         arrays[name] = np.array(table[name].to_pylist(), dtype=np.str_)
@@ -125,7 +126,7 @@ def _arrays(table: pa.Table, dim: int) -> dict[str, np.ndarray]:
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """What a table of vectors says of itself: checkpoint, settings, options, versions."""
+    """Return the description of a table: its checkpoint, settings, options and versions."""
     path = Path(path)
     check_format(path)
     if path.suffix == ".parquet":

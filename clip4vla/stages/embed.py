@@ -90,10 +90,10 @@ def embed_media(
     device, readers = take(hardware)
     files = media_files(sources)
     embedder = load(checkpoint, device, batch_size)
-    share = embedder.share(options.nonverbal_share) if kind == "audio" else None
+    nonverbal_share = embedder.type_token(options.nonverbal_share) if kind == "audio" else None
     if part := embedder.settings.model.not_in_vectors(embedder.settings.task):
         log.info(
-            f"{checkpoint}: trained with {part}; these are the vectors of its towers, before it"
+            f"{checkpoint}: trained with {part}; these are the vectors of the towers, before it"
         )
 
     def rows(part: Sequence[Path]) -> list[dict]:
@@ -102,12 +102,12 @@ def embed_media(
         )
         numbered = [
             (clip.file, _rows_of(part[clip.file], clip, features, options.pool))
-            for clip, features in embedder.encode(kind, groups, share)
+            for clip, features in embedder.encode(kind, groups, nonverbal_share)
         ]
         numbered.sort(key=lambda item: item[0])  # stable: the windows of a file are in order
         return [row for _, rows_of_file in numbered for row in rows_of_file]
 
-    used = {"pool": options.pool, "every": options.every, "nonverbal_share": share}
+    used = {"pool": options.pool, "every": options.every, "nonverbal_share": nonverbal_share}
     about = _about(checkpoint, embedder, kind, used)
     identity = {**about, "inputs": [_fingerprint(path) for path in files]}
     with owner(out):

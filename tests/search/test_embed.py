@@ -16,7 +16,7 @@ from clip4vla.config.data import Cache
 from clip4vla.inference.features import embed_clips, embed_texts
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.media.decode import decode_audio
-from clip4vla.search.media import pictures, sounds
+from clip4vla.search.media import audio_clips, video_clips
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ def test_the_type_token_is_heard(model, tmp_path):
     speech, sound = (model.embed_audio(PATHS[:1], nonverbal_share=w) for w in (0.0, 1.0))
     assert not np.allclose(speech, sound, **CLOSE)
     several = clip4vla.load(write_tiny(tmp_path / "m.safetensors", nonverbal_share=None), "cpu")
-    with pytest.raises(UserError, match="several type tokens: give nonverbal_share"):
+    with pytest.raises(UserError, match="several type tokens. Fix: give nonverbal_share"):
         several.embed_audio(PATHS[:1])
-    with pytest.raises(UserError, match="nonverbal_share is 2"):
+    with pytest.raises(UserError, match="nonverbal_share: 2 is not valid"):
         several.embed_audio(PATHS[:1], nonverbal_share=2)
 
 
@@ -140,7 +140,7 @@ def test_a_gate_weighs(tmp_path):
 def test_what_is_no_number_is_refused_by_name(model, value):
     waveform = np.zeros((2, 16000), dtype=np.float32)
     waveform[1, 77] = value
-    with pytest.raises(UserError, match="sound 1: it has samples that are NaN or infinite"):
+    with pytest.raises(UserError, match="sound 1: samples are NaN or infinite"):
         model.embed_audio([(np.ones(16000), 16000), (waveform, 16000)])
     vectors = np.ones((3, 64), dtype=np.float32)
     broken = vectors.copy()
@@ -174,13 +174,13 @@ def test_mistakes_are_named(model, tmp_path):
     for call, message in {
         lambda: model.embed_video([tmp_path / "notes.mp4"]): "notes.mp4: decode_error",
         lambda: model.embed_audio([tmp_path / "none.wav"]): "none.wav: decode_error .*No such file",
-        lambda: model.embed_text(["a", float("nan")]): "text 1 is nan, not a text",
+        lambda: model.embed_text(["a", float("nan")]): "text 1: nan is not a text",
         lambda: model.embed_text("a"): "give a list of texts",
         lambda: model.embed_audio([(np.ones(9), 0)]): "sound 0: a rate of 0",
         lambda: model.embed_audio([(np.ones((2, 3, 4)), 16000)]): r"sound 0: samples of shape \[2, 3",
         lambda: model.embed_audio([(np.ones(9, bool), 16000)]): "sound 0: samples of type bool",
         lambda: model.similarity(np.ones((1, 64))): "give video, audio or both",
-        lambda: model.similarity(np.ones((1, 63)), np.ones((1, 64))): r"text is \[1, 63\], give \[N, 64\]",
+        lambda: model.similarity(np.ones((1, 63)), np.ones((1, 64))): r"text is \[1, 63\]. Fix: give \[N, 64\]",
         lambda: model.similarity(*(np.ones((n, 64)) for n in (1, 2, 3))): "2 vectors of video and 3",
         lambda: clip4vla.load(ROOT / "README.md"): "README.md: cannot be read as weights",
     }.items():  # fmt: skip
@@ -191,11 +191,11 @@ def test_mistakes_are_named(model, tmp_path):
 def test_a_window_is_a_clip_of_its_own(model):
     """What a window holds does not depend on the rest of the file."""
     waveform, rate = decode_audio(PATHS[1])
-    windows = list(sounds(PATHS[1], model.settings, 4.0))
+    windows = list(audio_clips(PATHS[1], model.settings, 4.0))
     for index, clip in enumerate(windows):
         part = waveform[:, 4 * index * rate : 4 * (index + 1) * rate]
         found = next(model.encode("audio", [[clip]], 0.5))[1]
         alone = model.embed_audio([(part, rate)])
         mean = torch.nn.functional.normalize(found).mean(0)
         assert np.allclose(alone[0], mean / mean.norm(), **CLOSE)
-    assert [len(clip.images) for clip in pictures(PATHS[1], model.settings, 4.0)] == [3, 3, 2]
+    assert [len(clip.images) for clip in video_clips(PATHS[1], model.settings, 4.0)] == [3, 3, 2]

@@ -181,7 +181,7 @@ def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["audio", "{weights}", "{folder}", "--out", "x.csv"], "x.csv: name the output .npz or .parquet"),
+        (["audio", "{weights}", "{folder}", "--out", "x.csv"], "x.csv: unknown format. Fix: name the output .npz or .parquet"),
         (["audio", "{weights}", "{folder}/none", "--out", "x.npz"], "none: no such file or folder"),
         (["audio", "{folder}/notes.txt", "{folder}", "--out", "x.npz"], "notes.txt: cannot be read as weights"),
         (["video", "{weights}", "{folder}", "--every", "0", "--out", "x.npz"], "give 1 or more"),

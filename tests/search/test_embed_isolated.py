@@ -11,7 +11,7 @@ from embed_files import PATHS, run
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.media.decode import decode_audio
 from clip4vla.search import media
-from clip4vla.search.media import sounds
+from clip4vla.search.media import audio_clips
 from clip4vla.stages import embed as stage
 
 
@@ -76,13 +76,13 @@ def test_windows_that_come_in_blocks_have_the_numbers_of_the_whole(model, monkey
     waveform, rate = decode_audio(PATHS[1])
     for every in (None, 4.0, 7.3):
         sizes.clear()
-        clips = list(sounds(PATHS[1], model.settings, every))
+        clips = list(audio_clips(PATHS[1], model.settings, every))
         assert len(sizes) > 100 and sum(sizes) == waveform.shape[1]
         size = round((every or 99) * rate)
         for number, clip in enumerate(clips):
             part = waveform[:, number * size : (number + 1) * size]
             front_end = LogMelFrontend(model.settings.cache.log_mel)
-            alone = media.sound(iter([part]), rate, model.settings, front_end)
+            alone = media.audio_clip(iter([part]), rate, model.settings, front_end)
             assert np.array_equal(clip.images, alone.images)
             assert clip.end - clip.start == pytest.approx(part.shape[1] / rate)
 

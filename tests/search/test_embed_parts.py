@@ -76,5 +76,5 @@ def test_a_full_disk_is_named_by_the_output(parts, monkeypatch, capsys):
 
 def test_an_output_is_no_folder(tmp_path):
     (tmp_path / "here.npz").mkdir()
-    with pytest.raises(UserError, match=r"here\.npz: is a folder; name a file"):
+    with pytest.raises(UserError, match=r"here\.npz: is a folder. Fix: name a file"):
         check_format(tmp_path / "here.npz")

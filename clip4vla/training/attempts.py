@@ -68,9 +68,9 @@ def recorded(
             "resumed": meter.resumed,
             "step": progress.step,
             "saved": meter.saved,
-            "samples": meter.whole.samples,
-            "training_seconds": round(meter.whole.seconds, 3),
-            "waiting_seconds": round(meter.whole.waiting, 3),
+            "samples": meter.total.samples,
+            "training_seconds": round(meter.total.seconds, 3),
+            "waiting_seconds": round(meter.total.waiting, 3),
             "peak_memory_bytes": max([meter.peak_memory, *(peak for _, peak in meter.ranks)]),
             **usage(),
         }

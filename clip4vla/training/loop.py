@@ -243,11 +243,11 @@ class Trainer:
     def _status(self) -> str:
         """Return speed, waiting, memory, loss, its terms and the learning rate, for the log."""
         values = [f"{name} {float(value):.4g}" for name, value in self.measured.items()]
-        return f"{self.meter.report(self.meter.whole)}, {' '.join(values)}"
+        return f"{self.meter.report(self.meter.total)}, {' '.join(values)}"
 
     def _log_epoch(self, scores: dict[str, float]) -> None:
         """Log one line at the end of an epoch, after collecting the numbers of every rank."""
-        waiting_and_memory = self.meter.whole.wait_share, self.meter.peak_memory
+        waiting_and_memory = self.meter.total.wait_share, self.meter.peak_memory
         self.meter.ranks = self.ranks.all([waiting_and_memory])
         if self.ranks.leads:
             shown = "".join(f", val/{name} {value:.4g}" for name, value in scores.items())

@@ -42,14 +42,14 @@ class Totals:
 class Meter:
     """The clock of one process's training steps, without set-up, validation and saving.
 
-    whole: totals of this attempt; recent: since the last row of the curve. resumed, saved: steps
+    total: sums over this attempt; recent: since the last row of the curve. resumed, saved: steps
     of the checkpoints that the attempt resumed from and wrote last. Another rank's slow data show
     as waiting there and as slow steps here, so `ranks` has (share of waiting, peak memory in bytes)
     of each rank, as of the last epoch.
     """
 
     device: torch.device = torch.device("cpu")
-    whole: Totals = field(default_factory=Totals)
+    total: Totals = field(default_factory=Totals)
     recent: Totals = field(default_factory=Totals)
     resumed: int = 0
     saved: int = 0
@@ -70,7 +70,7 @@ class Meter:
     def step(self, samples: int) -> None:
         """Count the step on the last batch."""
         seconds = time.perf_counter() - self._asked
-        for totals in (self.whole, self.recent):
+        for totals in (self.total, self.recent):
             totals.add(samples, seconds, self._got - self._asked)
 
     def take(self) -> dict[str, float]:

@@ -51,7 +51,7 @@ def dump(
     for chunk in chunks:
         watch.note_clips(chunk["clip_id"], chunk.values())
     finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
-    own = {
+    finding = {
         "rank": ranks.rank,
         "clip_ids": [clip_id for chunk in chunks for clip_id in chunk["clip_id"]],
         "captions": [text for chunk in chunks for text in chunk.get("caption", [])],
@@ -63,17 +63,17 @@ def dump(
             name for name, x in task.model.named_parameters() if not x.isfinite().all()
         ],
     }
-    every = ranks.all([own])
+    findings = ranks.all([finding])
     report = {
         "step": step,
         "loss": repr(loss.item()),
         "terms": {name: repr(float(term)) for name, term in terms.items()},
         "precision": str(half_type(device) or torch.float32).removeprefix("torch."),
-        "ranks": every,
+        "ranks": findings,
     }
     if ranks.leads:
         write_json(folder / "report.json", report)
-    return _in_words(every)
+    return _summary(findings)
 
 
 class Watch:
@@ -144,14 +144,14 @@ def _floats(values: Iterable[Any]) -> list[Tensor]:
     return [x for x in values if isinstance(x, Tensor) and x.is_floating_point() and x.ndim]
 
 
-def _in_words(ranks: list[dict]) -> str:
+def _summary(ranks: list[dict]) -> str:
     """Return the likeliest cause among the findings."""
     for key, title in FINDINGS.items():
-        found = [rank[key] for rank in ranks if rank[key]]
-        if found and key == "first_not_finite_module":
-            return f"first in the output of {found[0]}, with clips {_some(ranks[0]['clip_ids'])}"
-        if found:
-            return f"{title}: {_some([name for names in found for name in names])}"
+        values = [rank[key] for rank in ranks if rank[key]]
+        if values and key == "first_not_finite_module":
+            return f"first in the output of {values[0]}, with clips {_some(ranks[0]['clip_ids'])}"
+        if values:
+            return f"{title}: {_some([name for names in values for name in names])}"
     return f"on clips {_some([clip for rank in ranks for clip in rank['clip_ids']])}"
 
 

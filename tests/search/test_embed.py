@@ -91,7 +91,7 @@ def test_samples_are_as_good_as_a_file(model):
     assert np.allclose(mono[1:2], from_file, **CLOSE) and not mono[2].any() and mono[0].any()
 
 
-def test_the_type_token_is_heard(model, tmp_path):
+def test_the_type_token_has_an_effect(model, tmp_path):
     speech, sound = (model.embed_audio(PATHS[:1], nonverbal_share=w) for w in (0.0, 1.0))
     assert not np.allclose(speech, sound, **CLOSE)
     several = clip4vla.load(write_tiny(tmp_path / "m.safetensors", nonverbal_share=None), "cpu")
@@ -102,7 +102,7 @@ def test_the_type_token_is_heard(model, tmp_path):
 
 
 @pytest.mark.parametrize("token", ["both", "none", "background"])
-def test_a_share_that_would_not_be_heard_is_refused(token, tmp_path):
+def test_a_share_without_effect_is_refused(token, tmp_path):
     model = {"type_token": token}
     path = write_tiny(tmp_path / "m.safetensors", model=model, nonverbal_share=None)
     found = clip4vla.load(path, "cpu")
@@ -137,7 +137,7 @@ def test_a_gate_weighs(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_refused_by_name(model, value):
+def test_nan_and_infinity_are_refused_by_name(model, value):
     waveform = np.zeros((2, 16000), dtype=np.float32)
     waveform[1, 77] = value
     with pytest.raises(UserError, match="sound 1: samples are NaN or infinite"):
@@ -151,7 +151,7 @@ def test_what_is_no_number_is_refused_by_name(model, value):
             model.similarity(*given)
 
 
-def test_a_file_with_samples_that_are_no_numbers_is_refused_by_name(model, tmp_path):
+def test_a_file_with_nan_samples_is_refused_by_name(model, tmp_path):
     path = tmp_path / "broken.wav"
     write_float_wav(path, np.array([0.1, np.nan, 0.2] * 8000, dtype=np.float32))
     with pytest.raises(UserError, match=r"broken.wav: decode_error \(.*NaN, infinite"):

@@ -1,4 +1,4 @@
-"""What `clip4vla embed` decodes is read apart, block by block, and with bounds."""
+"""`clip4vla embed` decodes in separate processes, block by block, and with limits."""
 
 import os
 import shutil

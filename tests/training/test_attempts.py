@@ -22,7 +22,7 @@ def attempt(folder, error=None, resumed=0, saved=0, ranks=None):
     with recorded(folder, Stop(), ranks or Ranks(), CPU) as (progress, meter):
         progress.step = saved
         meter.resumed, meter.saved = resumed, saved
-        meter.whole.add(samples=8, seconds=2.0, waiting=0.5)
+        meter.total.add(samples=8, seconds=2.0, waiting=0.5)
         if error:
             raise error
 
@@ -62,7 +62,7 @@ def test_a_line_that_was_written_before_the_kill_is_not_written_twice(tmp_path):
     assert ends(tmp_path) == ["finished", "finished"]
 
 
-def test_half_a_line_costs_that_line_alone(tmp_path):
+def test_an_incomplete_line_is_skipped(tmp_path):
     attempt(tmp_path)
     with open(tmp_path / "attempts.jsonl", "a") as stream:
         stream.write('{"id": "x", "en')
@@ -120,7 +120,7 @@ def test_three_attempts_that_save_nothing_are_enough_and_then_there_are_three_mo
 
 
 @pytest.mark.parametrize("between", ["progress", "refused", "killed early"])
-def test_what_is_no_sign_of_hopelessness(tmp_path, between):
+def test_attempts_that_do_not_count_as_stalled(tmp_path, between):
     fail(tmp_path)
     fail(tmp_path)
     if between == "progress":
@@ -142,17 +142,17 @@ def test_slow_attempts_that_were_killed_count(tmp_path, monkeypatch):
         attempt(tmp_path)
 
 
-def test_the_meter_tells_waiting_from_working(monkeypatch):
+def test_the_meter_separates_waiting_from_training(monkeypatch):
     clock = iter([0.0, 3.0, 4.0, 10.0, 10.0, 12.0, 99.0])
     monkeypatch.setattr("clip4vla.training.meter.time.perf_counter", lambda: next(clock))
     meter = Meter()
     for _ in meter.reading("ab"):
         meter.step(8)  # 3 s of waiting and 1 s of work, then none and 2 s
-    assert meter.whole == Totals(samples=16, seconds=6.0, waiting=3.0)
+    assert meter.total == Totals(samples=16, seconds=6.0, waiting=3.0)
     taken = meter.take()
     assert taken["speed/samples_per_second"] == round(16 / 6, 3)
     assert taken["speed/data_wait_share"] == 0.5
     assert taken["speed/peak_memory_gib"] > 0.01
     assert meter.take()["speed/samples_per_second"] == 0.0
     meter.ranks = [(0.5, 1), (0.9, 1)]
-    assert "2.67 samples/s, 50% waiting for data (rank 1: 90%)" in meter.report(meter.whole)
+    assert "2.67 samples/s, 50% waiting for data (rank 1: 90%)" in meter.report(meter.total)

@@ -46,7 +46,7 @@ def test_a_disk_that_fails_is_named(tmp_path, model):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_checkpoint_brings_back_weights_moments_and_position(tmp_path, model):
+def test_a_checkpoint_restores_weights_moments_and_position(tmp_path, model):
     model[0].requires_grad_(False)
     updates = updates_of(model)
     learn(model, updates, 3)
@@ -122,7 +122,7 @@ def test_a_run_without_a_readable_checkpoint_is_refused_and_keeps_its_files(tmp_
     assert Checkpoints(tmp_path, IDENTITY).load(model, updates).step == 2
 
 
-def test_nothing_to_load_is_no_error(tmp_path, model):
+def test_a_missing_checkpoint_is_no_error(tmp_path, model):
     assert Checkpoints(tmp_path, IDENTITY).load(model, updates_of(model)) is None
 
 

@@ -134,7 +134,7 @@ def test_a_signal_ends_the_step_and_saves(tmp_path, number):
     assert torch.equal(run(trainer(tmp_path / "parts")), run(trainer(tmp_path / "whole")))
 
 
-def test_a_signal_ends_validation_which_is_done_again(tmp_path):
+def test_a_signal_ends_validation_which_is_repeated(tmp_path):
     task = StubTask([1.0] * 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(RetryLater, match="step 3 of 12"):
         run(trainer(tmp_path, task, selection=SelectionRule(selects=True)))
@@ -183,7 +183,7 @@ def test_a_curve_is_cut_back_to_its_checkpoint(tmp_path):
     assert [(row["step"], row["train/loss"]) for row in rows] == [(1, 0.5), (2, 0.3)]
 
 
-def test_a_curve_that_lost_rows_ends_no_training(tmp_path, capsys):
+def test_a_curve_that_lost_rows_is_a_warning(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     curve = Curve(path, 0)
     curve.add(1, 1, {"train/loss": 0.5})

@@ -191,7 +191,7 @@ def test_the_first_rank_removes_no_checkpoint_that_another_still_reads(manifests
     assert codes(start(*given, target=work_reading_late)) == [0, 0]
 
 
-def test_a_checkpoint_that_one_rank_alone_sees_is_refused_by_all(manifests, all_but_finished):
+def test_a_checkpoint_that_only_one_rank_can_read_is_refused_by_all(manifests, all_but_finished):
     given = selecting(), manifests, all_but_finished, 2
     assert codes(start(*given, target=work_reading_nothing)) == [2, 2]
 
@@ -229,7 +229,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(manifests, alone, tmp_p
     assert len(curve(tmp_path)) == len(curve(alone))
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(manifests, alone, tmp_path):
+def test_a_run_resumes_with_another_number_of_ranks(manifests, alone, tmp_path):
     ranks = start(run_of(), manifests, tmp_path, 2, max_seconds=1.0)
     assert set(codes(ranks)) <= {EXIT_RETRY, 0}
     assert codes(start(run_of(), manifests, tmp_path, 1)) == [0]
@@ -262,7 +262,7 @@ def test_ranks_come_from_torchrun_or_from_slurm(variables, ranks, address):
     assert ranks_of(variables) == (ranks, address)
 
 
-def test_ranks_that_do_not_come_are_named(monkeypatch):
+def test_missing_ranks_are_named(monkeypatch):
     from datetime import timedelta
 
     from clip4vla.training import ranks as module
@@ -278,7 +278,7 @@ def test_ranks_that_do_not_come_are_named(monkeypatch):
         pass
 
 
-def test_ranks_that_cannot_meet_are_no_mistake_of_the_users(monkeypatch):
+def test_ranks_that_cannot_connect_may_be_retried(monkeypatch):
     """On Slurm a lost node looks like this: the launcher may try again, as it may not on refusals."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         given = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}

@@ -25,7 +25,7 @@ def go(run, manifests, folder, start=None):
     return folder / "out"
 
 
-def test_log_record_weights_and_metrics_say_the_batch_that_was_used(manifests, tmp_path, capfd):
+def test_log_record_weights_and_metrics_have_the_batch_that_was_used(manifests, tmp_path, capfd):
     """12 samples are in an epoch of pre-training: as many of each source as the smaller one has."""
     first = go(pretrain(optimiser=LARGE), manifests, tmp_path / "first")
     said = capfd.readouterr().err
@@ -65,7 +65,7 @@ def test_a_batch_as_large_as_asked_for_leaves_no_mark(manifests, tmp_path, capfd
     assert "small_batches" not in read_metadata(out / "model.safetensors")
 
 
-def test_a_probe_contrasts_nothing_and_says_its_batch_too(manifests, tmp_path, capfd):
+def test_a_probe_has_a_warning_without_contrasts(manifests, tmp_path, capfd):
     probe = finetune("classification", optimiser=LARGE, missing_audio="none")
     summary = read_json(go(probe, manifests, tmp_path) / "train.json")
     said = capfd.readouterr().err
@@ -81,7 +81,7 @@ def test_the_second_stage_has_a_label_of_its_own(manifests, tmp_path):
 
 
 def test_a_microbatch_above_the_batch_is_the_batch():
-    """It bounds memory and changes no contrast, so nothing is said."""
+    """It bounds memory and does not change the contrast, so there is no warning."""
     batches = FeatureBatches(
         clip_ids=["a", "b", "c"],
         features_of=lambda index: {"index": index},

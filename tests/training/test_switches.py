@@ -53,7 +53,7 @@ def test_recomputed_blocks_have_the_same_bits_with_dropout(name):
 
 
 @pytest.mark.parametrize("name", ["stage 2, every term", "local_to_local"])
-def test_of_a_block_its_input_alone_is_kept(name):
+def test_only_the_input_of_a_block_is_kept(name):
     task, batch = make_task(name, train=True, dtype=SINGLE), make_batch(4, SINGLE)
 
     def kept_by_the_forward_pass():
@@ -98,7 +98,7 @@ def test_a_compiled_step_is_equal_within_rounding(name):
     assert anew <= (name == "local_to_local")  # a pass over pairs, whose number is new
 
 
-def test_what_is_missing_to_compile_is_said_in_one_line(monkeypatch):
+def test_a_missing_compiler_is_one_line(monkeypatch):
     def failing(*given, **options):
         raise RuntimeError("\nInvalidCxxCompiler: No working C++ compiler found\nmore")
 
@@ -109,7 +109,7 @@ def test_what_is_missing_to_compile_is_said_in_one_line(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_machine_without_a_compiler_is_told_so(tmp_path):
+def test_a_machine_without_a_compiler_is_refused(tmp_path):
     code = "import torch; from clip4vla.training.switches import check_compiler as c; c(torch.device('cpu'))"
     for compiler, wanted in (("/nowhere/g++", 1), (None, 0)):
         given = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / str(wanted))}
@@ -122,7 +122,7 @@ def test_a_machine_without_a_compiler_is_told_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_switches(tmp_path, monkeypatch):
+def test_a_run_resumes_with_other_switches(tmp_path, monkeypatch):
     """Stopped after every step, and compiled, checkpointed or neither in turn."""
     monkeypatch.setattr(module, "check_compiler", lambda device: None)
     monkeypatch.setattr(nn.Module, "compile", _traced(nn.Module.compile))

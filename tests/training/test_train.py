@@ -95,7 +95,7 @@ def test_each_contrast_can_stand_alone(manifests, tmp_path, objective):
     )
 
 
-def test_the_second_stage_goes_on_from_the_first(manifests, pretrained, tmp_path):
+def test_the_second_stage_is_initialised_by_the_first(manifests, pretrained, tmp_path):
     start = pretrained / "model.safetensors"
     given = {"trainable": "all", "optimiser": optimiser(epochs=1), "start": "0123456789ab"}
     go(pretrain(**given), manifests, tmp_path, start=start)
@@ -141,7 +141,7 @@ def test_a_microbatch_changes_neither_the_identity_nor_the_first_loss(manifests,
     assert row["train/loss"] == pytest.approx(other_row["train/loss"], rel=close)
 
 
-def test_a_run_freezes_what_it_says(manifests, pretrained, tmp_path):
+def test_a_run_freezes_the_configured_parameters(manifests, pretrained, tmp_path):
     start = pretrained / "model.safetensors"
     freeze = Freeze(layer_num=1, prefixes=["audio.conv1"])
     given = {"val": None, "selection": "last", "optimiser": optimiser(epochs=1)}
@@ -306,7 +306,7 @@ def test_a_training_that_waits_for_its_folder_can_be_stopped(manifests, tmp_path
         go(selecting(), manifests, tmp_path, max_seconds=0.0)
 
 
-def test_a_rank_that_is_told_to_stop_before_the_first_step_stops_all(monkeypatch):
+def test_a_stop_of_one_rank_before_the_first_step_stops_all(monkeypatch):
     monkeypatch.setattr(train_module, "set_up", lambda *given: "ready")
 
     class Others(Ranks):

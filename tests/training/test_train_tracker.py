@@ -1,4 +1,4 @@
-"""What a training tells its tracker: how much of the curve no resume will cut."""
+"""The tracker of a training gets the length of the curve that no resume will cut."""
 
 import pytest
 from tiny_world import build_world, finetune
@@ -17,7 +17,7 @@ class SavedLengths(Tracker):
         self.lengths.append(curve_bytes)
 
 
-def test_only_what_a_checkpoint_holds_is_told(tmp_path):
+def test_only_rows_within_a_checkpoint_are_reported(tmp_path):
     manifests = build_world(tmp_path / "world")
     given = finetune(), manifests, None, {}, None, tmp_path / "state", tmp_path / "out"
     first = SavedLengths()

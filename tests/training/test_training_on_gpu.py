@@ -207,7 +207,7 @@ def test_float16_trains_with_its_loss_scale(gpu, manifests, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["pretrain", "retrieval", "captioning"])
-def test_a_run_that_is_cut_off_goes_on(gpu, manifests, tmp_path, name):
+def test_an_interrupted_run_resumes(gpu, manifests, tmp_path, name):
     """Stopped after every step, with switches that differ; a GPU may add up in another order."""
     expected, stops = go(RUNS[name], manifests, tmp_path / "whole"), 0
     turns = [Switches(activation_checkpointing=True), Switches()]

@@ -50,6 +50,6 @@ def test_the_parts_of_all_ranks_give_what_one_gives(manifests, monkeypatch, case
     assert validation.scores([item for part in reversed(parts) for item in part]) == expected
 
 
-def test_a_rank_without_a_part_has_nothing_to_say(manifests):
+def test_a_rank_without_a_part_returns_nothing(manifests):
     job = job_of("global_to_global", manifests)  # one batch of four clips
     assert as_rank(job.validation, 1, 2).part() == []

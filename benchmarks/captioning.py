@@ -41,7 +41,7 @@ def build():
     torch.manual_seed(0)
     model = CLIP4VLA(sizes)
     model.add_captioner(LAYERS, MAX_WORDS, FRAMES)
-    model.captioner.joint.start_from(model.text)
+    model.captioner.joint.copy_from(model.text)
     with torch.no_grad():
         model.captioner.head.dense.weight.mul_(20.0)  # hypotheses that differ
         model.captioner.head.bias[[EOT, PAD]] = -1e4

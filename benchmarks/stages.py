@@ -24,7 +24,7 @@ import torch
 from step import share_of_peak
 from torch.utils.flop_counter import FlopCounterMode
 
-from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.device import half_type
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.config.sections import Inputs, Masking, Optimiser
@@ -74,7 +74,7 @@ def runs(architecture):
 def task_of(run):
     """The task of a run, ready to train."""
     pretrains = isinstance(run, Pretrain)
-    model = starting_model(run.model, run.inputs, None, {}, None if pretrains else run.task, seed=0)
+    model = initial_model(run.model, run.inputs, None, {}, None if pretrains else run.task, seed=0)
     set_trainable(model, run.trainable if pretrains else "all")
     if pretrains:
         return PretrainTask(model, run)

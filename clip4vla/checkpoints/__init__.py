@@ -1,1 +1,1 @@
-"""Files of weights: written, read, converted."""
+"""Read, write and convert files of weights."""

@@ -1,4 +1,4 @@
-"""Files that need nothing beside them: from a path to a model that is ready to use."""
+"""Self-contained checkpoints: one file holds the weights and all settings of a model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from clip4vla.models.family import family_of
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in evaluation mode on the CPU, what it was built with, and where it comes from.
+    """A model in evaluation mode on the CPU, with its settings and its origin.
 
-    metadata: all that the file says, `settings` included; see docs/formats.md.
+    metadata: the whole metadata of the file, `settings` included; see docs/formats.md.
     """
 
     model: ClipModel
@@ -28,15 +28,15 @@ class Checkpoint:
 def write_checkpoint(
     path: str | Path, model: nn.Module, settings: Settings, origin: dict[str, Any]
 ) -> None:
-    """Write the model and all that rebuilds it. origin: what else is known, such as its run."""
+    """Write a model with its settings. origin: further metadata, such as its run."""
     metadata = {**origin, **settings.model_dump(mode="json"), "format": FORMAT}
     save_model(path, model, metadata)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Rebuild the model of a file that `write_checkpoint` wrote, in training or by an import.
+    """Rebuild the model from a file that `write_checkpoint` wrote, in training or by an import.
 
-    UserError for any other file, and for one that is damaged or of another version.
+    UserError for any other file, and for one that is corrupt or of another version.
     """
     metadata = read_metadata(path)
     settings = read_settings(path, metadata)

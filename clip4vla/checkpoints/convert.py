@@ -1,4 +1,4 @@
-"""Any supported file of weights, as a model of ours with its settings."""
+"""Conversion of any supported file of weights to a model of this project with its settings."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from clip4vla.models.family import Family, family_of
 
 
 def family_of_file(path: Path, tensors: dict[str, Tensor]) -> Family:
-    """Return the family of a file: the one in our own metadata, else the first that knows it.
+    """Return the family of a file: the one in its metadata, else the first that recognises it.
 
-    UserError for a file of no family.
+    UserError for a file that no family recognises.
     """
     try:
         named = (read_metadata(path).get("model") or {}).get("family")
-    except UserError:  # no metadata of ours
+    except UserError:  # not a file of this project
         named = None
     if named in FAMILIES:
         return family_of(named)
@@ -35,14 +35,11 @@ def convert(
     fresh: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
     clip: str | Path | None = None,
-    given: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
 ) -> Conversion:
-    """Read a file of any supported kind and build the model that it fills.
-
-    See `Family.convert`.
-    """
+    """Read a file of any supported kind and build its model; see `Family.convert`."""
     file = read_weight_file(path)
     family = family_of_file(Path(path), file.tensors)
     return family.convert(
-        Path(path), file, fresh, drop, None if clip is None else Path(clip), given or {}
+        Path(path), file, fresh, drop, None if clip is None else Path(clip), overrides or {}
     )

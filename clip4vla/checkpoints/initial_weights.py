@@ -1,4 +1,4 @@
-"""The model that a run starts from: CLIP itself, or a checkpoint."""
+"""The initial weights of a run: those of CLIP itself, or a checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -11,43 +11,49 @@ from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.models.family import ClipModel, family_of
 
 
-def starting_model(
+def initial_model(
     config: FamilyModel,
     inputs: Inputs,
-    start: Path | None,
+    initial_weights: Path | None,
     weights: dict[str, Path],
     task: TaskName | None = None,
     n_classes: int | None = None,
     seed: int = 0,
     trained_head: bool = False,
 ) -> ClipModel:
-    """Build a model and fill its towers from `start`, or from CLIP where that is None.
+    """Build a model and load its towers from `initial_weights`, or from CLIP where that is None.
 
-    `task`: what it gets a head for; None: the towers alone. `trained_head`: the head comes from
-    `start` too (evaluation); otherwise it starts anew, and a head that the file holds is left.
-    Equal arguments give equal weights.
+    `task`: the task whose head is added; None: towers only. `trained_head`: load the head from
+    `initial_weights`, too (evaluation); otherwise it is initialised, and a head in the file is
+    ignored. Equal arguments give equal weights.
     """
     family = family_of(config.family)
-    if start is not None:
+    if initial_weights is not None:
         config = config.model_copy(update={"weights": None})  # CLIP's own file is not needed
     model = family.build(config, weights, task, n_classes, seed, inputs)
-    if start is not None:
-        family.load(model, start, with_head=trained_head)
+    if initial_weights is not None:
+        family.load(model, initial_weights, with_head=trained_head)
     return model
 
 
-def start_hash(start: Path | None) -> str | None:
-    """sha256 of the start weights; None for CLIP itself. UserError when the file is missing."""
-    if start is None:
+def initial_weights_hash(initial_weights: Path | None) -> str | None:
+    """Return the sha256 of the initial weights; None for CLIP itself.
+
+    UserError when the file is missing.
+    """
+    if initial_weights is None:
         return None
-    if not Path(start).is_file():
-        raise UserError(f"{start}: no such weights to start from")
-    return sha256_of_file(start)
+    if not Path(initial_weights).is_file():
+        raise UserError(
+            f"{initial_weights}: missing, and a run starts from these weights. Fix: run the stage "
+            "that writes them, or correct the path"
+        )
+    return sha256_of_file(initial_weights)
 
 
-def start_metadata(start: Path | None) -> dict[str, Any]:
-    """What our own file says of its training; nothing for CLIP itself and foreign files."""
+def initial_weights_metadata(initial_weights: Path | None) -> dict[str, Any]:
+    """Return the metadata of initial weights; {} for CLIP itself and foreign files."""
     try:
-        return {} if start is None else read_metadata(start)
+        return {} if initial_weights is None else read_metadata(initial_weights)
     except UserError:
         return {}

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clip4vla.checkpoints.initial_weights import start_hash, start_metadata, starting_model
+from clip4vla.checkpoints.initial_weights import (
+    initial_model,
+    initial_weights_hash,
+    initial_weights_metadata,
+)
 from clip4vla.common.device import take
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import write_json, write_parquet
@@ -97,12 +101,12 @@ def evaluate(
     if run.missing_audio != "filter":
         galleries["all"] = np.ones(len(samples), dtype=bool)
 
-    trained = start_metadata(start)
+    trained = initial_weights_metadata(start)
     run = run.model_copy(update={"scale": _scale(run, trained, start)})
     classes = trained.get("classes")
     if run.task == "classification" and not classes:
         raise UserError(f"{start}: its metadata names no classes; evaluate a classification run")
-    model = starting_model(
+    model = initial_model(
         run.model,
         run.inputs,
         start,
@@ -167,7 +171,7 @@ def evaluate(
             "captions_per_clip": benchmark.captions,
         },
         "galleries": scoring.described(own),
-        "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
+        "checkpoint": {"run_key": run.start, "sha256": initial_weights_hash(start)},
         "made_with": made_with,
     }
     if variants:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.cache.clips import ClipCache
-from clip4vla.checkpoints.initial_weights import start_hash, starting_model
+from clip4vla.checkpoints.initial_weights import initial_model, initial_weights_hash
 from clip4vla.common.device import autocast, take
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_ids, write_json, write_text
@@ -74,7 +74,7 @@ def substitute(
     if len(versions) > 1:
         raise UserError(f"substitute: queries of several datasets: {', '.join(sorted(versions))}")
     queries = pd.concat(silent.values()).drop_duplicates("clip_id").sort_values("clip_id")
-    model = starting_model(run.model, run.inputs, start, weights).to(device)
+    model = initial_model(run.model, run.inputs, start, weights).to(device)
     vectors = _Vectors(run=run, model=model, caches=caches, device=device, workers=workers)
     index, cosine = nearest(vectors.of(run.queries[0], queries), vectors.of(run.donors, rows))
     ids = rows.clip_id.tolist()
@@ -96,7 +96,7 @@ def substitute(
         "donors_used": len(set(index.tolist())),
         "mean_cosine": round(float(cosine.mean()), 6) if len(cosine) else None,
         "manifests": caches.hashes(),
-        "checkpoint": {"run_key": run.start, "sha256": start_hash(start)},
+        "checkpoint": {"run_key": run.start, "sha256": initial_weights_hash(start)},
     }
     write_json(out / "substitute.json", summary)
 

@@ -1,1 +1,1 @@
-"""Model families and what they share. Knows no data."""
+"""Model families and the building blocks that they share."""

@@ -1,7 +1,7 @@
-"""The seam between model families and the rest: what a family gives, and which families exist.
+"""The interface of model families; all rooms below this one know families only through it.
 
 A family is a folder under `clip4vla/models/` with a module `family` that defines `FAMILY`, and one
-line in `clip4vla.config.families`. All rooms below know families only through this module.
+line in `clip4vla.config.families`.
 """
 
 import importlib
@@ -35,26 +35,26 @@ class Family(Protocol):
         seed: int = 0,
         inputs: Inputs | None = None,
     ) -> ClipModel:
-        """Build a model with its first weights; equal arguments give equal weights."""
+        """Build a model with its initial weights; equal arguments give equal weights."""
 
     def empty(
         self, config: FamilyModel, task: TaskName | None, n_classes: int | None, inputs: Inputs
     ) -> ClipModel:
-        """Build a model whose parameters are unset, for a file that fills all of them."""
+        """Build a model with uninitialised parameters, for a file that fills all of them."""
 
     def load(self, model: ClipModel, path: Path, with_head: bool) -> None:
-        """Fill a model from a file of weights. UserError for a file that does not fit.
+        """Load a file of weights into a model. UserError for a file that does not fit.
 
-        with_head: the head of the model's task comes from the file, too; else it keeps its first
-        weights, and a head in the file is left out.
+        with_head: load the head of the model's task, too; otherwise it keeps its initial weights,
+        and a head in the file is ignored.
         """
 
     @property
     def SOURCES(self) -> str:
-        """Whose files it imports, for messages."""
+        """Return a list of the supported kinds of files, for messages."""
 
     def kind_of(self, tensors: Tensors) -> str | None:
-        """Return which code wrote a file of these tensors; "ours": this project; None: unknown."""
+        """Return the code that wrote these tensors: "ours" (this project), ...; None: unknown."""
 
     def renamed(self, path: Path, kind: str, tensors: Tensors) -> Tensors:
         """Return the tensors of a file of a known kind under the names of the model."""
@@ -69,19 +69,19 @@ class Family(Protocol):
         fresh: tuple[str, ...],
         drop: tuple[str, ...],
         clip: Path | None,
-        given: dict[str, Any],
+        overrides: dict[str, Any],
     ) -> Conversion:
-        """Build the model that a file of a known kind fills.
+        """Build the model of a file of a known kind.
 
-        fresh: parts, or parts of these (`fusion.similarity`), that take nothing from the file and
-        are initialised as the family does; those that `clip`, a file of CLIP alone, has are taken
-        from it. drop: parts of the file, by our names or its own, that the model does not get.
-        given: settings, nested, that win over those that the tensors tell. UserError for a mistake
+        fresh: parts, or parts of these (`fusion.similarity`), that are not loaded from the file:
+        they come from `clip`, a file of CLIP alone, if it has them, and are initialised otherwise.
+        drop: parts of the file, by our names or its own, that are not loaded. overrides: nested
+        settings that take precedence over those inferred from the tensors. UserError for a mistake
         in any of these.
         """
 
     def released_names(self, tensors: Tensors) -> Tensors:
-        """Return tensors of the model under the released names. UserError if there are none."""
+        """Return the model's tensors under the released names. UserError without such names."""
 
     def check_tag(self, where: str, tagged: str, config: FamilyModel) -> None:
         """Refuse a tag of open_clip that does not fit the model. where: its key in the config."""
@@ -90,7 +90,7 @@ class Family(Protocol):
         """Set which parameters learn, and in which precision the weights are kept."""
 
     def scorer(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
-        """Return how texts and clips of these modalities are compared."""
+        """Return the scorer that compares texts with clips of these modalities."""
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """Return the task that a run trains the model for."""
@@ -98,6 +98,6 @@ class Family(Protocol):
 
 @cache
 def family_of(name: str) -> Family:
-    """Return the family of that name, which the config has checked."""
+    """Return the family of a name, which the config has validated."""
     family: Family = importlib.import_module(f"{FAMILIES[name]}.family").FAMILY
     return family

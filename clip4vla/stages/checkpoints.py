@@ -24,7 +24,7 @@ def inspect(path: Path) -> dict[str, Any]:
     """Describe the kind and contents of a file of weights; see `show` for the same as text."""
     from clip4vla.checkpoints.convert import family_of_file
     from clip4vla.models.common.archives import ARCHIVE, read_weight_file
-    from clip4vla.models.common.published import doubt, known_openai
+    from clip4vla.models.common.published import known_openai, unverified_warning
     from clip4vla.models.common.tensor_files import read_metadata
 
     file = read_weight_file(path)
@@ -36,7 +36,7 @@ def inspect(path: Path) -> dict[str, Any]:
         "sha256": sha256,
         "form": file.form,
         "known_as": f"OpenAI's {known[1]}" if known else None,
-        "warning": doubt(path, sha256, file.form == ARCHIVE),
+        "warning": unverified_warning(path, sha256, file.form == ARCHIVE),
         "left_out": list(file.left_out),
         "metadata": None,
     }
@@ -107,7 +107,7 @@ def import_(
     from clip4vla.checkpoints.checkpoint import write_checkpoint
     from clip4vla.checkpoints.convert import convert
     from clip4vla.models.common.archives import ARCHIVE
-    from clip4vla.models.common.published import doubt
+    from clip4vla.models.common.published import unverified_warning
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: not a .safetensors file. Fix: change the suffix of the output")
@@ -117,11 +117,11 @@ def import_(
     settings = _settings(values)
     if classes is not None:
         settings["classes"] = _classes(classes)
-    converted = convert(path, fresh=tuple(fresh), drop=tuple(drop), clip=clip, given=settings)
+    converted = convert(path, fresh=tuple(fresh), drop=tuple(drop), clip=clip, overrides=settings)
     coverage = converted.coverage
     imported = converted.origin["imported"]
     tell(f"{path}: {converted.kind} names, {imported['form']}")
-    if warning := doubt(path, imported["sha256"], imported["form"] == ARCHIVE):
+    if warning := unverified_warning(path, imported["sha256"], imported["form"] == ARCHIVE):
         tell(f"warning: {warning}")
     settings_of_file = converted.settings
     tell(f"architecture: {settings_of_file.model.architecture}; task: {settings_of_file.task}")
@@ -138,7 +138,7 @@ def import_(
     ):
         for name in listed:
             tell(f"{title}: {name}")
-    converted.fill()
+    converted.fill_model()
     write_checkpoint(out, converted.model, converted.settings, converted.origin)
     tell(f"written: {out}")
 

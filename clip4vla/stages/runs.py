@@ -270,7 +270,7 @@ def _manifests(run: Run) -> dict[tuple[str, str], Path]:
 
 def _weights(plan: Plan, run: Run) -> dict[str, Path]:
     """Return the named weights that a run reads, after checking their sha256 in the config."""
-    from clip4vla.models.common.published import doubt
+    from clip4vla.models.common.published import unverified_warning
 
     name = plan.weights_of(run)
     if name is None:
@@ -282,7 +282,7 @@ def _weights(plan: Plan, run: Run) -> dict[str, Path]:
             f"{path}: sha256 is {sha256}, but weights.{name}.sha256 says {expected}. Fix: fetch "
             "the file again, or correct the config"
         )
-    if warning := doubt(path, sha256):
+    if warning := unverified_warning(path, sha256):
         log.warning(warning)
     return {name: path}
 

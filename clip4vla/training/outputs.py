@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from clip4vla.checkpoints.checkpoint import write_checkpoint
-from clip4vla.checkpoints.initial_weights import start_metadata
+from clip4vla.checkpoints.initial_weights import initial_weights_metadata
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, whole_file, write_json
 from clip4vla.config.keys import run_key
@@ -34,7 +34,7 @@ def write_outputs(
     identity: dict[str, str | None],
 ) -> None:
     """Write the outputs of a run that has reached its end into the folder `final`."""
-    metadata = _metadata(run, job, state, start_metadata(external.initial_weights))
+    metadata = _metadata(run, job, state, initial_weights_metadata(external.initial_weights))
     validation = _validation(run, external, job, state)
     publish_curve(curve, final / "metrics.jsonl")
     settings = settings_of(run, job.classes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from clip4vla.cache.clips import ClipCache
-from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.errors import UserError
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
@@ -205,7 +205,7 @@ def _classification(run: Finetune, external: External) -> Job:
 
 def _model(run: Pretrain | Finetune, external: External, n_classes: int | None = None) -> ClipModel:
     """Build the run's model on its device, with its initial weights, ready to be trained."""
-    model = starting_model(
+    model = initial_model(
         run.model,
         run.inputs,
         external.initial_weights,

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip4vla.checkpoints.initial_weights import start_hash
+from clip4vla.checkpoints.initial_weights import initial_weights_hash
 from clip4vla.common.device import take
 from clip4vla.common.errors import RetryLater
 from clip4vla.common.files import canonical_json, sha256_of, sha256_of_file, sole_owner, write_json
@@ -157,7 +157,7 @@ def identify(
     return {
         "config": sha256_of(canonical_json(run.scientific())),
         "data manifest": sha256_of(canonical_json(data)),
-        "start weights": start_hash(initial_weights),
+        "start weights": initial_weights_hash(initial_weights),
         "substitution": None if substitution is None else sha256_of_file(substitution),
     }
 

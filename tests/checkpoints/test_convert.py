@@ -61,7 +61,7 @@ def test_a_released_file_is_taken_whole_and_given_back(tmp_path, name):
     assert found.settings.inputs.extra_word == (found.settings.task == "captioning")  # facts 8.2
     for key, value in RELEASED[name][3].items():
         assert at(found.settings, key) == value
-    found.fill()
+    found.fill_model()
     write_checkpoint(out, found.model, found.settings, found.origin)
     again = parameters(read_checkpoint(out).model)
     assert again.keys() == state.keys()
@@ -106,13 +106,13 @@ def test_garbage_that_pre_training_saved_is_dropped_by_name(tmp_path):
     torch.save(theirs, tmp_path / "x")
     found = convert(tmp_path / "x")
     with pytest.raises(UserError, match=r"positional_embedding has NaN.*--drop"):
-        found.fill()
+        found.fill_model()
     for drop in (("cross", "cls"), ("captioner",)):
         found = convert(tmp_path / "x", drop=drop)
-        found.fill()
+        found.fill_model()
         assert found.settings.task is None and found.model.captioner is None
         assert found.origin["imported"]["dropped"] == sorted(drop)
-    with pytest.raises(UserError, match="--drop crass.*nothing of that name.*cls, .*cross"):
+    with pytest.raises(UserError, match="--drop crass: .*has no such part. Fix: .*cls, .*cross"):
         convert(tmp_path / "x", drop=("crass",))
 
 
@@ -122,8 +122,8 @@ def test_the_classifier_of_background_files_must_be_dropped(tmp_path):
     theirs |= {"bg_linear.weight": torch.zeros(2, 64), "bg_linear.bias": torch.zeros(2)}
     torch.save(theirs, tmp_path / "x")
     with pytest.raises(UserError, match=r"2 \(bg_linear.weight, bg_linear.bias\) left over"):
-        convert(tmp_path / "x").fill()
-    convert(tmp_path / "x", drop=("bg_linear",)).fill()
+        convert(tmp_path / "x").fill_model()
+    convert(tmp_path / "x", drop=("bg_linear",)).fill_model()
 
 
 @pytest.mark.parametrize("form", ["archive", "state dict", "training", "custom text"])
@@ -139,9 +139,9 @@ def test_clip_alone_becomes_a_model_with_a_fresh_audio_tower(tmp_path, form):
     else:
         torch.save(state, path)
     with pytest.raises(UserError, match=r"62 found: .*audio.*missing.*--fresh"):
-        convert(path, given={"model": {"type_token": "none"}}).fill()
+        convert(path, overrides={"model": {"type_token": "none"}}).fill_model()
     found = convert(path, fresh=("audio",))
-    found.fill()
+    found.fill_model()
     model = found.model
     words = state["token_embedding.weight"].float()
     assert torch.equal(model.text.token_embedding.weight[:49408], words)
@@ -163,15 +163,15 @@ def test_what_the_user_says_wins_and_is_not_assumed(tmp_path):
         "inputs": {"max_words": 20, "max_frames": 6},
         "nonverbal_share": 1.0,
     }
-    found = convert(tmp_path / "x", given=given)
+    found = convert(tmp_path / "x", overrides=given)
     assert found.assumed == []
     assert found.settings.model.fusion == "tight" and found.settings.inputs.max_words == 20
-    found.fill()
+    found.fill_model()
     assert found.model.audio.type_token == "both" and found.model.fusion.max_words == 20
     with pytest.raises(UserError, match=r"model\.fusion"):
-        convert(tmp_path / "x", given={"model": {"fusion": "loose_seq"}})
+        convert(tmp_path / "x", overrides={"model": {"fusion": "loose_seq"}})
     with pytest.raises(UserError, match="did you mean type_token"):
-        convert(tmp_path / "x", given={"model": {"type_tokens": "both"}})
+        convert(tmp_path / "x", overrides={"model": {"type_tokens": "both"}})
 
 
 def mclip4vla():
@@ -191,12 +191,12 @@ def test_mclip4vla_gives_audio_and_vision_and_takes_its_text_from_clip(tmp_path)
     torch.save(theirs, path)
     torch.save(state, clip)
     with pytest.raises(UserError, match=r"left over|missing"):
-        convert(path).fill()
+        convert(path).fill_model()
     with pytest.raises(UserError, match=r"--fresh text.*--clip PATH"):
         convert(path, fresh=("text",))
     found = convert(path, fresh=("text", "logit_scale"), clip=clip)
     assert found.kind == "mclip4vla"
-    found.fill()
+    found.fill_model()
     assert torch.equal(found.model.text.text_projection, state["text_projection"])
     assert found.model.logit_scale == 4.0
     assert torch.equal(found.model.vision.proj, theirs["multilingualclip.visual.proj"].float())
@@ -211,10 +211,10 @@ def test_mistakes_in_what_shall_be_fresh(tmp_path):
     torch.save(released("pretrain")[1], path)
     torch.save(openai_state(), clip)
     for given, words in (
-        ({"fresh": ("sound",)}, "--fresh sound: is no part; the parts are text, vision"),
-        ({"fresh": ("captioner",)}, "--fresh captioner.*model without it"),
-        ({"clip": clip}, "nothing is taken from it"),
-        ({"clip": path, "fresh": ("text",)}, "is not CLIP alone but a file of kind released"),
+        ({"fresh": ("sound",)}, "--fresh sound: unknown part. Fix: choose from text, vision"),
+        ({"fresh": ("captioner",)}, "--fresh captioner.*does not have it"),
+        ({"clip": clip}, "no part is loaded from it"),
+        ({"clip": path, "fresh": ("text",)}, "is of kind released. Fix: give a file of CLIP alone"),
     ):
         with pytest.raises(UserError, match=words):
             convert(path, **given)
@@ -223,7 +223,7 @@ def test_mistakes_in_what_shall_be_fresh(tmp_path):
 def test_a_fresh_head_starts_from_the_text_tower(tmp_path):
     torch.save(released("caption")[1], tmp_path / "x")
     found = convert(tmp_path / "x", fresh=("captioner",))
-    found.fill()
+    found.fill_model()
     joint, text = found.model.captioner.joint, found.model.text
     assert torch.equal(joint.positional_embedding, text.positional_embedding)
     assert found.settings.task == "captioning"
@@ -234,9 +234,9 @@ def test_a_joint_encoder_without_the_linear_map_of_pairs(tmp_path):
     theirs = {k: v for k, v in theirs.items() if not k.startswith("similarity_dense")}
     torch.save(theirs, tmp_path / "x")
     with pytest.raises(UserError, match="fusion.similarity.weight.* missing"):
-        convert(tmp_path / "x").fill()
+        convert(tmp_path / "x").fill_model()
     found = convert(tmp_path / "x", fresh=("fusion.similarity",))
-    found.fill()
+    found.fill_model()
     joint = found.model.fusion.joint
     assert torch.equal(joint.pooler.weight, theirs["cross.pooler.dense.weight"])
 
@@ -246,15 +246,15 @@ def test_older_files_of_ours_and_files_that_say_everything(tmp_path):
     model = tiny("classification", n_classes=3)
     save_model(path, model, {"run_key": "0" * 12, "classes": ["a", "b", "c"], "task": None})
     found = convert(path)
-    found.fill()
+    found.fill_model()
     assert found.settings.classes == ["a", "b", "c"]
     assert found.origin["run_key"] == "0" * 12
     given = {"model": {"type_token": "both"}, "classes": ["a", "b", "c"]}
-    write_checkpoint(path, model, convert(path, given=given).settings, found.origin)
+    write_checkpoint(path, model, convert(path, overrides=given).settings, found.origin)
     again = convert(path, drop=("probe",))
     assert again.settings.model.type_token == "both" and again.assumed == []
     assert again.settings.task is None and again.settings.classes is None
-    again.fill()
+    again.fill_model()
 
 
 def test_sizes_that_no_architecture_has(tmp_path):
@@ -264,4 +264,6 @@ def test_sizes_that_no_architecture_has(tmp_path):
     with pytest.raises(UserError, match="no known plain CLIP.*patch_size 8, vision_width 64"):
         convert(tmp_path / "x")
     with pytest.raises(UserError, match=r"vision.conv1.weight \[64, 3, 8, 8\] for .*misshapen"):
-        convert(tmp_path / "x", ("audio",), given={"model": {"architecture": "tiny"}}).fill()
+        convert(
+            tmp_path / "x", ("audio",), overrides={"model": {"architecture": "tiny"}}
+        ).fill_model()

@@ -265,8 +265,8 @@ def plan_with(recipe=None, **weights):
 def test_a_run_takes_its_clip_from_an_open_clip_tag(tmp_path, monkeypatch, capsys):
     plan = plan_with(open_clip=LAION)
     assert runs.unfit_tags(plan) == [
-        f"weights.laion.open_clip: {LAION} was trained with gelu, and model.activation is "
-        "quick_gelu: set model.activation: gelu"
+        f"weights.laion.open_clip: {LAION} was trained with gelu, but model.activation is "
+        "quick_gelu. Fix: set model.activation: gelu"
     ]
     key = plan.stage("finetune")[0]
     run = plan.runs[key].model_copy(

@@ -140,7 +140,7 @@ def test_a_neighbour_of_nothing_is_refused(manifests, tmp_path, monkeypatch):
 
     _, model = built()
     model.vision.proj.data[0] = float("inf")
-    monkeypatch.setattr(substitution, "starting_model", lambda *given: model)
+    monkeypatch.setattr(substitution, "initial_model", lambda *given: model)
     run = Substitute(
         start=None, queries=[source("test")], donors=source("train"), model=MODEL, inputs=INPUTS
     )

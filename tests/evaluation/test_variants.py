@@ -233,14 +233,14 @@ def test_gain_is_of_queries_that_both_have():
 
 @pytest.mark.parametrize("fusion", ["global_to_local", "tight", "local_to_local", "feat2sim"])
 def test_shared_features_serve_every_fusion(manifests, fusion):
-    from clip4vla.checkpoints.initial_weights import starting_model
+    from clip4vla.checkpoints.initial_weights import initial_model
     from clip4vla.inference.feature_cache import SharedFeatures
     from clip4vla.inference.gallery import Gallery
     from clip4vla.loading.loader import Caches, clip_items, samples_of, split_rows
 
     config = MODEL.model_copy(update={"fusion": fusion})
     run = Evaluate(start=None, task="retrieval", test=source("test"), model=config, inputs=INPUTS)
-    model = starting_model(config, INPUTS, None, {}, "retrieval", seed=1)
+    model = initial_model(config, INPUTS, None, {}, "retrieval", seed=1)
     cache, device = Caches(manifests)[run.test], torch.device("cpu")
     items = clip_items(split_rows(cache, run.test))
     samples = samples_of(cache, items, run.test, INPUTS, run.modalities, "none")

@@ -5,7 +5,7 @@ import functools
 import torch
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 
-from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.config.sections import Objective
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.model import set_trainable
@@ -51,7 +51,7 @@ def make_task(name, train=False, dtype=torch.float64):
     run = CASES[name]
     what = run.trainable if run.stage == "pretrain" else "all"
     task = None if run.stage == "pretrain" else run.task
-    model = starting_model(run.model, INPUTS, None, {}, task, seed=2).to(dtype).train(train)
+    model = initial_model(run.model, INPUTS, None, {}, task, seed=2).to(dtype).train(train)
     set_trainable(model, what, run.freeze, run.objective.temperature)
     if run.stage == "pretrain":
         return PretrainTask(model, run)

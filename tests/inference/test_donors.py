@@ -8,7 +8,7 @@ from tiny_world import INPUTS, MODEL, SILENT, SPLITS, colour, source
 
 from clip4vla.cache.clips import ClipCache
 from clip4vla.cache.frames import to_pixels
-from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_ids
 from clip4vla.config.run import Substitute
@@ -63,7 +63,7 @@ def test_a_clip_of_fewer_frames_is_pooled_over_its_own(manifests, tmp_path, monk
         return real(cache, clip_id, most)[: 1 + int(clip_id[1:]) % 2]
 
     monkeypatch.setattr(ClipCache, "read_frames", fewer)
-    model = starting_model(MODEL, INPUTS, None, {}).eval()
+    model = initial_model(MODEL, INPUTS, None, {}).eval()
     cache = ClipCache(next(iter(manifests.values())))
 
     def alone(clip_id):
@@ -98,7 +98,7 @@ def test_the_released_mean_counts_empty_frames(manifests, tmp_path, monkeypatch)
 
     monkeypatch.setattr(ClipCache, "read_frames", fewer)
     inputs = INPUTS.model_copy(update={"max_frames": 3})
-    model = starting_model(MODEL, inputs, None, {}).eval()
+    model = initial_model(MODEL, inputs, None, {}).eval()
     cache = ClipCache(next(iter(manifests.values())))
 
     def padded(clip_id):
@@ -150,7 +150,7 @@ def said(monkeypatch):
 def test_released_links_are_neighbours_of_the_longest_captions(manifests, tmp_path, said):
     """facts 10.2: end tokens, normalised; a silent test clip is asked for by its own caption."""
     inputs = INPUTS.model_copy(update={"max_words": 16})
-    model = starting_model(MODEL, inputs, None, {}).eval()
+    model = initial_model(MODEL, inputs, None, {}).eval()
     cache = ClipCache(next(iter(manifests.values())))
     rows = pd.concat(said(cache, source(split)) for split in SPLITS)
     captions = {clip: list(known) for clip, known in zip(rows.clip_id, rows.captions, strict=True)}

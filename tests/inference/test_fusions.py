@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import INPUTS, MODEL, SPLITS, finetune, optimiser, source
 
-from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.device import to_device
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
@@ -57,7 +57,7 @@ def enlarged(model):
 @pytest.mark.parametrize(("fusion", "modalities", "joint"), SCORED)
 def test_a_gallery_is_scored_as_it_is_trained(manifests, fusion, modalities, joint):
     run = finetune(modalities=modalities, missing_audio="none", model=model_of(fusion, joint))
-    model = enlarged(starting_model(run.model, INPUTS, None, {}, "retrieval", seed=1))
+    model = enlarged(initial_model(run.model, INPUTS, None, {}, "retrieval", seed=1))
     cache = Caches(manifests)[run.val]
     pairs = pair_items(split_rows(cache, run.val), "val")[::2]  # v1 is silent
     samples = samples_of(cache, pairs, run.val, INPUTS, modalities, "none")
@@ -107,7 +107,7 @@ def test_its_head_learns_is_kept_for_evaluation_and_left_for_another_training(tu
     saved = load_file(path)
     head = {name for name in saved if name.startswith(("fusion.", "gate."))}
     kept, fresh, first = (
-        dict(starting_model(run.model, INPUTS, start, {}, "retrieval", **given).named_parameters())
+        dict(initial_model(run.model, INPUTS, start, {}, "retrieval", **given).named_parameters())
         for start, given in ((path, {"trained_head": True}), (path, {}), (None, {}))
     )
     assert head == {name for name in kept if name.startswith(("fusion.", "gate."))}
@@ -130,7 +130,7 @@ def test_a_head_that_was_never_trained_is_not_evaluated(manifests, trained, tmp_
 def test_a_fusion_trains_and_scores_in_half_precision(manifests, fusion):
     """bfloat16 on the CPU stands for what autocast does on a GPU."""
     run = finetune(missing_audio="none", model=model_of(fusion, "clip"))
-    model = starting_model(run.model, INPUTS, None, {}, "retrieval", seed=1)
+    model = initial_model(run.model, INPUTS, None, {}, "retrieval", seed=1)
     cache = Caches(manifests)[run.val]
     pairs = pair_items(split_rows(cache, run.val), "val")[::2]
     samples = samples_of(cache, pairs, run.val, INPUTS, BOTH, "none")

@@ -83,7 +83,10 @@ def test_freezing_is_not_kept_from_call_to_call(tiny):
 @pytest.mark.parametrize(
     ("freeze", "message"),
     [
-        (Freeze(prefixes=["audio.conv2"]), "no parameter begins with 'audio.conv2'; the model has"),
+        (
+            Freeze(prefixes=["audio.conv2"]),
+            "no parameter begins with 'audio.conv2'. Fix: begin with one of",
+        ),
         (Freeze(prefixes=["fusion."]), "no parameter begins with 'fusion.'"),
         (Freeze(layer_num=3), "layer_num: 3, but CLIP's towers have 2 blocks"),
     ],

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_world import SPLITS, VERSION, build_world, finetune, pretrain
 
-from clip4vla.checkpoints.initial_weights import start_metadata
+from clip4vla.checkpoints.initial_weights import initial_weights_metadata
 from clip4vla.common.errors import UserError
 from clip4vla.datasets.leaks import Leaks
 from clip4vla.training import train as train_module
@@ -37,7 +37,7 @@ def test_held_out_clips_are_in_no_batch_and_are_counted(manifests, tmp_path, mon
     monkeypatch.undo()
     start, tuned = out / "model.safetensors", tmp_path / "tuned"
     train(finetune(), manifests, start, {}, None, tmp_path / "state2", tuned)
-    assert start_metadata(tuned / "model.safetensors")["leaks_dropped"] == 2
+    assert initial_weights_metadata(tuned / "model.safetensors")["leaks_dropped"] == 2
 
 
 def test_a_source_that_is_held_out_whole_is_refused_by_that_name(manifests, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from tiny_world import INPUTS, SILENT, SPLITS, build_world, finetune, optimiser, source
 
 from clip4vla.cache.clips import ClipCache
-from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.evaluation.evaluate import evaluate
@@ -38,7 +38,7 @@ def samples(manifests, split, policy, donors=None):
 )
 def test_features_from_disk_are_those_of_the_towers(manifests, policy, donors):
     run = finetune("classification")
-    model = starting_model(run.model, INPUTS, None, {}, "classification", 3)
+    model = initial_model(run.model, INPUTS, None, {}, "classification", 3)
     given = samples(manifests, "train", policy, donors)
     plain = embed_clips(model, given, BOTH, CPU, 1, reduce=masked_mean)
     kept = probe_features(model, given, BOTH, CPU, 1, keep=True)

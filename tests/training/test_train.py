@@ -184,7 +184,7 @@ def test_retrieval_selects_on_val_and_learns(manifests, pretrained, tmp_path):
     assert len(scores) == 3
     assert summary["val_value"] == max(scores)
     assert summary["selected_epoch"] == 1 + scores.index(max(scores))
-    assert summary["parent"]["sha256"] == train_module.start_hash(start)
+    assert summary["parent"]["sha256"] == train_module.initial_weights_hash(start)
     assert read_metadata(tmp_path / "out" / "model.safetensors")["selection"] == "best_val"
 
 

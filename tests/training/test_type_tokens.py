@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import MODEL, build_world, finetune, pretrain
 
-from clip4vla.checkpoints.initial_weights import starting_model
+from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.files import read_json
 from clip4vla.config.planner import make_plan
 from clip4vla.models.common.tensor_files import read_metadata
@@ -22,7 +22,7 @@ def test_the_source_of_a_clip_is_heard_in_pretraining_alone_under_paper(stage, d
     config = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]
     plan = make_plan(config, {"preset": "paper", "targets": ["demo_retrieval"]})
     run = plan.runs[plan.stage(stage)[0]]
-    model = starting_model(run.model, run.inputs, None, {}).eval()
+    model = initial_model(run.model, run.inputs, None, {}).eval()
     sound = torch.randn(1, 2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 2, dtype=torch.bool)
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_fine_tuning_goes_on_with_both_tokens_and_records_it(tmp_path, capfd):
     assert "start_type_token" not in read_metadata(start)
     tuned = finetune(model=BOTH, start="0" * 12, missing_audio="filter")
     train(tuned, manifests, start, {}, None, second / "state", second / "out")
-    assert "carries [VB] and [NB]" in capfd.readouterr().err
+    assert "every clip has [VB] and [NB]" in capfd.readouterr().err
     assert read_json(second / "out" / "train.json")["start_type_token"] == "single"
     after = second / "out" / "model.safetensors"
     assert read_metadata(after)["start_type_token"] == "single"

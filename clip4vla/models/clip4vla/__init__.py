@@ -1,1 +1,1 @@
-"""CLIP4VLA (AAAI 2023): towers, fusion, captioner, and the weights of others."""
+"""CLIP4VLA (AAAI 2023): towers, fusion, captioner, and import of published weights."""

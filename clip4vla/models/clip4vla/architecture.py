@@ -1,4 +1,4 @@
-"""Sizes of the towers, by name: our own files first, then open_clip's."""
+"""Sizes of the towers by name, from our own files or open_clip's."""
 
 import difflib
 import importlib.util
@@ -23,8 +23,8 @@ TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ra
 class Architecture:
     """Sizes of a plain CLIP: a ViT and a causal text transformer, and the activation of both.
 
-    QuickGELU is OpenAI's activation. Tensors do not tell which one they were trained with, and with
-    the wrong one they load and give wrong features.
+    QuickGELU is OpenAI's activation. Tensors do not show which one they were trained with; with the
+    wrong one they load, and the features are wrong.
     """
 
     embed_dim: int
@@ -40,7 +40,7 @@ class Architecture:
 
     @property
     def grid_positions(self) -> int:
-        """Positions of the vision tower: the class token and the patches (50 for ViT-B/32)."""
+        """Return the number of positions: the class token and the patches (50 for ViT-B/32)."""
         return (IMAGE_SIZE // self.patch_size) ** 2 + 1
 
 
@@ -61,18 +61,18 @@ def _files() -> dict[str, Path]:
 def resolve(name: str, activation: Activation = "quick_gelu") -> Architecture:
     """Return the sizes of the architecture called `name`, such as ViT-B-32 or tiny.
 
-    A name decides the activation only where it says quickgelu: the same sizes exist with both.
+    A name determines the activation only if it contains quickgelu: other sizes exist with both.
     Raises UserError for an unknown name and for towers that are not a plain CLIP at 224 pixels.
     """
     config = _config_of(name)
     if config is None:
         near = difflib.get_close_matches(name, known_names(), n=3, cutoff=0.4) or ["ViT-B-32"]
         raise UserError(
-            f"model.architecture: {name!r} is not known. Fix: choose one like {', '.join(near)}"
+            f"model.architecture: unknown name {name!r}. Fix: choose one like {', '.join(near)}"
         )
     if "quickgelu" in name and activation != "quick_gelu":
         raise UserError(
-            f"model.architecture: {name} is with quick_gelu, and model.activation is {activation}. "
+            f"model.architecture: {name} has quick_gelu, but model.activation is {activation}. "
             "Fix: correct one of them"
         )
     return _from_config(name, config, activation)

@@ -1,7 +1,7 @@
-"""Beam search for the words of captions; greedy is a beam of one.
+"""Beam search for captions; greedy search is a beam of one.
 
-It advances all clips of a batch together and drops a clip once its caption is written. It knows
-nothing of the model but `Steps`.
+All clips of a batch advance together, and a clip leaves the batch once its caption is finished. The
+model is known only through `DecoderSteps`.
 """
 
 from typing import NamedTuple, Protocol
@@ -14,27 +14,27 @@ from clip4vla.loading.tokens import END, PAD, START
 
 
 class Caption(NamedTuple):
-    """One clip's caption."""
+    """The caption of one clip."""
 
     ids: list[int]  # between the start token and the first end token or pad
-    score: float  # sum of log-probabilities, of the end too, under the length penalty
+    score: float  # sum of log-probabilities, including the end, with the length penalty
 
 
-class Steps(Protocol):
-    """Gives the logits of the next token; B clips with k hypotheses each, one at the first step."""
+class DecoderSteps(Protocol):
+    """A model of the next token for B clips with k hypotheses each (one at the first step)."""
 
     def logits(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """Logits [B, k, V] after the start token and the words so far, tokens int64 [B, k, t].
+        """Return logits [B, k, V] after the start token and the words so far, int64 [B, k, t].
 
-        parents: int64 [B, k], the hypothesis of the step before that each one continues.
+        parents: int64 [B, k], the hypothesis of the previous step that each one continues.
         """
 
-    def keep(self, clips: Tensor) -> None:
-        """Go on with these clips alone: int64 indices into the present ones."""
+    def select(self, clips: Tensor) -> None:
+        """Continue with these clips only: int64 indices into the present ones."""
 
 
 def beam_search(
-    steps: Steps,
+    steps: DecoderSteps,
     clips: int,
     beams: int,
     max_words: int,
@@ -44,13 +44,14 @@ def beam_search(
 ) -> list[Caption]:
     """Return the best hypothesis of each clip.
 
-    A hypothesis' score is its sum of log-probabilities, its end included, divided by its length
-    to the power of `length_penalty`. The `beams` best are kept at every step.
+    The score of a hypothesis is its sum of log-probabilities, including its end, divided by its
+    length to the power of `length_penalty`. The `beams` best are kept at every step.
 
-    stopping: frozen: a hypothesis that has ended (by the end token, or the pad that a model trained
-    with `pad_loss` may give instead) keeps its place and score, and a clip is done when no other
-    can overtake its best one. released (facts 8.3): hypotheses go on past their end, words and
-    score alike, and a clip is done when the newest token of its best one is the end token.
+    stopping: frozen: a hypothesis that has ended (by the end token, or by the pad that a model
+    trained with `pad_loss` may predict instead) keeps its place and score, and a clip is done when
+    no other hypothesis can overtake its best one. released (facts 8.3): words and scores of
+    hypotheses grow past their end, and a clip is done when the newest token of its best one is the
+    end token.
     """
     # Hypotheses [B, k]: one at first, the start token, then `beams` of them.
     tokens = torch.full((clips, 1, 1), START, device=device)  # [B, k, 1 + words so far]
@@ -76,30 +77,30 @@ def beam_search(
         rows = parents[..., None].expand(-1, -1, tokens.shape[-1])
         tokens = torch.cat([tokens.gather(1, rows), newest[..., None]], dim=-1)
         if stopping == "frozen":
-            hopes = sums.masked_fill(ended, float("-inf")) / max_words**length_penalty
-            done = ended[:, 0] & (hopes.amax(dim=1) <= scores[:, 0])
+            bounds = sums.masked_fill(ended, float("-inf")) / max_words**length_penalty
+            done = ended[:, 0] & (bounds.amax(dim=1) <= scores[:, 0])
         else:
             done = newest[:, 0] == END
-        kept = collect(done, tokens[:, 0], scores[:, 0])
-        if kept is not None:
-            if not len(kept):
-                return collect.found
-            steps.keep(kept)
-            tokens, parents, sums = tokens[kept], parents[kept], sums[kept]
-            lengths, ended, scores = lengths[kept], ended[kept], scores[kept]
+        unfinished = collect(done, tokens[:, 0], scores[:, 0])
+        if unfinished is not None:
+            if not len(unfinished):
+                return collect.captions
+            steps.select(unfinished)
+            tokens, parents, sums = tokens[unfinished], parents[unfinished], sums[unfinished]
+            lengths, ended, scores = lengths[unfinished], ended[unfinished], scores[unfinished]
     collect(torch.ones_like(ended[:, 0]), tokens[:, 0], scores[:, 0])
-    return collect.found
+    return collect.captions
 
 
 class _Collector:
-    """Takes finished captions out of the batch; `found` has them in the order of the clips."""
+    """Removes finished captions from the batch; `captions` has them in the order of the clips."""
 
     def __init__(self, clips: int, device: torch.device):
-        self.found = [Caption(ids=[], score=0.0)] * clips  # until their captions are finished
+        self.captions = [Caption(ids=[], score=0.0)] * clips  # placeholders until finished
         self.clips = torch.arange(clips, device=device)  # those still in the batch
 
     def __call__(self, done: Tensor, tokens: Tensor, scores: Tensor) -> Tensor | None:
-        """Indices of the clips that go on; None for all of them.
+        """Collect finished captions; return the indices of unfinished clips, None if all are.
 
         done: bool [B]; tokens [B, 1 + words] and scores [B] of the best hypotheses.
         """
@@ -108,13 +109,13 @@ class _Collector:
         rows = tokens[done, 1:].tolist(), scores[done].tolist()
         for clip, ids, score in zip(self.clips[done].tolist(), *rows, strict=True):
             ends = [index for index, token in enumerate(ids) if token in (END, PAD)]
-            self.found[clip] = Caption(ids[: ends[0]] if ends else ids, score)
+            self.captions[clip] = Caption(ids[: ends[0]] if ends else ids, score)
         self.clips = self.clips[~done]
         return (~done).nonzero().squeeze(1)
 
 
 def _best_continuations(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and ids of the likeliest next tokens: [B, k, V] to [B, k, number] each.
+    """Return log-probabilities and ids of the likeliest next tokens, [B, k, number] of [B, k, V].
 
     The `number` best continuations of a clip are among the `number` best of each hypothesis.
     """
@@ -124,11 +125,11 @@ def _best_continuations(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
 
 
 def _freeze(values: Tensor, words: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
-    """Let an ended hypothesis go on in one way: the end token again, at no cost."""
-    alone = torch.full_like(values, float("-inf"))
-    alone[..., 0] = 0.0
+    """Continue an ended hypothesis in one way only: by another end token, at no cost."""
+    frozen = torch.full_like(values, float("-inf"))
+    frozen[..., 0] = 0.0
     ended = ended[..., None]  # [B, k, 1]
-    return alone.where(ended, values), words.masked_fill(ended, END)
+    return frozen.where(ended, values), words.masked_fill(ended, END)
 
 
 def _is_end(tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The joint encoder of the published MSR-VTT number: in BERT's style (facts 7.3)."""
+"""The joint encoder in BERT's style, used for the published MSR-VTT number (facts 7.3)."""
 
 import torch
 from open_clip.transformer import LayerNorm
@@ -53,7 +53,7 @@ class BertBlock(nn.Module):
         return self.norm(x + self.dropout(self.narrow(gelu(self.widen(x)))))
 
     def forward(self, x: Tensor, attend: Tensor) -> Tensor:
-        """x: [B, L, D]; attend: bool [B, L, L], true where row i may read column j."""
+        """Return the output [B, L, D] of x [B, L, D]; attend: bool [B, L, L], rows to columns."""
         query, key, value = (split_heads(part, self.heads) for part in self.project(x))
         dropout = self.dropout.p if self.training else 0.0
         attended = scaled_dot_product_attention(
@@ -65,8 +65,8 @@ class BertBlock(nn.Module):
 class BertJointEncoder(JointEncoder):
     """Post-LN blocks over the normalised input, and a tanh pooler for pairs.
 
-    It starts from nothing: N(0, 0.02). Padding is left out, where the released code adds -10000 to
-    its scores: the same in float32 unless a clip has nothing valid at all.
+    It is initialised randomly: N(0, 0.02). Padding is masked out; the released code adds -10000 to
+    its scores instead, which is the same in float32 unless a clip has no valid position.
     """
 
     def __init__(self, dim: int, heads: int, layers: int, positions: int = POSITIONS):
@@ -86,17 +86,17 @@ class BertJointEncoder(JointEncoder):
                 x = block(x, attend)
         return x
 
-    def placed(self, part: Part, start: int) -> Tensor:
-        """Input of the first block: features, positions and type, normalised. [B, n, D]."""
-        return self.norm(super().placed(part, start))
+    def embed(self, part: Part, start: int) -> Tensor:
+        """Return the input of the first block: the sum of `JointEncoder.embed`, normalised."""
+        return self.norm(super().embed(part, start))
 
     def pooled(self, first: Tensor) -> Tensor:
-        """What represents a sequence: tanh of a linear map of its first output, [..., D]."""
+        """Return the pooled vector of a sequence: tanh of a map of its first output [..., D]."""
         return torch.tanh(self.pooler(first))
 
     def blocks(self) -> list[Block]:
-        """The layers."""
+        """Return the layers."""
         return [layer for layer in self.layers if isinstance(layer, BertBlock)]
 
-    def start_from(self, text: TextTower) -> None:
-        """Nothing: no tower has blocks of this kind, so it keeps its random start."""
+    def copy_from(self, text: TextTower) -> None:
+        """Do nothing: no tower has blocks of this kind, so the initial weights stay random."""

@@ -1,4 +1,4 @@
-"""From the `model` section of a run to a model with its first weights."""
+"""Build a model with its initial weights from the `model` section of a run."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.bert import POSITIONS
 from clip4vla.models.clip4vla.initialise import (
+    initialise_audio,
+    initialise_captioner,
+    initialise_fusion,
+    initialise_gate,
+    initialise_probe,
+    initialise_text,
     seeded_construction,
-    start_audio,
-    start_captioner,
-    start_fusion,
-    start_gate,
-    start_probe,
-    start_text,
 )
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import GATES, Head, Model
@@ -30,45 +30,44 @@ def build_model(
     seed: int = 0,
     inputs: Inputs | None = None,
 ) -> CLIP4VLA:
-    """Build the towers, fill CLIP's from `config.weights`, start the rest (facts 3.3, 7.2).
+    """Build a model, load CLIP's towers and initialise the other parts (facts 3.3, 7.2).
 
-    config: the run's `model` section; weights: the files behind the names of the config's
-    `weights` (CLIP alone: OpenAI's archive or state dict). With `config.weights` null, CLIP is
-    random too.
+    config: the run's `model` section; weights: the files of the config's `weights`, by name (CLIP
+    alone: OpenAI's archive or state dict). If `config.weights` is None, CLIP's towers are random.
 
-    head: what the task adds to the towers. Nothing for pre-training and for retrieval by pooled
-    vectors; captioning, or fusion for retrieval through the joint encoder, which read `inputs` (the
-    run's section; its defaults if None) for the positions of vision and audio; gate, of the kind
-    that `config.fusion` names; classification, which needs `n_classes`. A joint encoder of style
-    `config.joint` starts from the text tower (clip) or from nothing (bert).
+    head: the module that a task adds to the towers. None: pre-training, and retrieval by pooled
+    vectors. captioning, and fusion for retrieval through the joint encoder: they take the positions
+    of vision and audio from `inputs` (the run's section; None: its defaults). gate: of the kind
+    `config.fusion`. classification: needs `n_classes`. A joint encoder of style `config.joint` is
+    initialised from the text tower (clip) or randomly (bert).
 
-    Equal arguments give equal weights. To go on from a run or from a whole CLIP4VLA file, call
+    Equal arguments give equal weights. To start from a run or a complete CLIP4VLA file, call
     `load_into` on the result.
     """
     with seeded_construction(seed):
         model = _construct(config, head, n_classes, inputs or Inputs())
-    start_text(model, seed)
-    start_audio(model.audio, config.extra_position, seed)
+    initialise_text(model, seed)
+    initialise_audio(model.audio, config.extra_position, seed)
     if model.captioner is not None:
-        start_captioner(model.captioner, seed)
+        initialise_captioner(model.captioner, seed)
     if model.fusion is not None:
-        start_fusion(model.fusion, seed)
+        initialise_fusion(model.fusion, seed)
     if model.gate is not None:
-        start_gate(model.gate, seed)
+        initialise_gate(model.gate, seed)
     if model.probe is not None:
-        start_probe(model.probe, seed)
+        initialise_probe(model.probe, seed)
     if config.weights is None:
         for part in ("audio", "captioner", "fusion"):
-            model.restart(part)
+            model.copy_from_clip(part)
     else:
         load_clip(model, _path_of(config.weights, weights))
     return model
 
 
 def empty_model(config: Model, head: Head, n_classes: int | None, inputs: Inputs) -> CLIP4VLA:
-    """As `build_model`, with memory for the parameters and nothing in them: a file must fill all.
+    """Build a model as `build_model` does, with uninitialised parameters, for a file to fill.
 
-    Drawing random weights only to overwrite them takes seconds at the size of ViT-B/32.
+    Random weights that a file then overwrites would take seconds at the size of ViT-B/32.
     """
     with torch.device("meta"):
         model = _construct(config, head, n_classes, inputs)
@@ -105,16 +104,16 @@ def _path_of(name: str, weights: dict[str, Path]) -> Path:
     if name not in weights:
         known = ", ".join(sorted(weights)) or "nothing"
         raise UserError(
-            f"model.weights: {name!r} is not under `weights` in the config (it has {known}): add "
-            "`weights: {" + name + ": PATH}`, or set model.weights to null for random towers"
+            f"model.weights: {name!r} is not under `weights` in the config (it has {known}). Fix: "
+            "add `weights: {" + name + ": PATH}`, or set model.weights to null for random towers"
         )
     return Path(weights[name])
 
 
 def _check_positions(inputs: Inputs, positions: int) -> None:
-    wanted = inputs.max_words + inputs.max_frames + inputs.max_segments
-    if wanted > positions:
+    length = inputs.max_words + inputs.max_frames + inputs.max_segments
+    if length > positions:
         raise UserError(
-            f"inputs: max_words + max_frames + max_segments is {wanted}, but the joint encoder "
-            f"has {positions} positions; lower one of them"
+            f"inputs: max_words + max_frames + max_segments is {length}, but the joint encoder "
+            f"has {positions} positions. Fix: lower one of them"
         )

@@ -10,7 +10,7 @@ from clip4vla.loading.tokens import VOCABULARY
 from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
 from clip4vla.models.common.encoded import Encoded
 
-AT_ONCE = 2048  # words: a part of the embedding that a CPU multiplies at its best speed
+CPU_WORDS = 2048  # rows of the embedding per product: fastest on a CPU
 
 
 class VocabularyHead(nn.Module):
@@ -21,13 +21,13 @@ class VocabularyHead(nn.Module):
         self.dense = nn.Linear(dim, dim)
         self.activation = QuickGELU()
         self.norm = nn.LayerNorm(dim, eps=1e-12)
-        self.token_embedding = token_embedding  # the text tower's own: shared, saved once
+        self.token_embedding = token_embedding  # of the text tower: shared, saved once
         self.bias = nn.Parameter(torch.zeros(VOCABULARY))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] to logits [..., V]; without gradients these are float32, also under autocast.
+        """Return logits [..., V] of [..., D]; without gradients in float32, even under autocast.
 
-        Words of a caption are chosen by them, and in bfloat16 likely words would tie.
+        Decoding chooses words by these, and in bfloat16 likely words would tie.
         """
         x = self.norm(self.activation(self.dense(x)))
         weight = self.token_embedding.weight
@@ -39,18 +39,18 @@ class VocabularyHead(nn.Module):
     def _exact(self, x: Tensor, weight: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return linear(x, weight, self.bias)
-        # The few rows of a decoding step: one product over all words takes half as long again.
-        parts = zip(weight.split(AT_ONCE), self.bias.split(AT_ONCE), strict=True)
+        # For the few rows of a decoding step, one product over all words takes 1.5 times as long.
+        parts = zip(weight.split(CPU_WORDS), self.bias.split(CPU_WORDS), strict=True)
         return torch.cat([linear(x, words, bias) for words, bias in parts], dim=-1)
 
 
 class CaptionGenerator(nn.Module):
-    """Predicts the next token of a caption from its words so far, the frames and the sound.
+    """A model of the next token of a caption, given its words so far, the frames and the audio.
 
     Text has the first `max_words` positions, vision the next `max_frames` (none in a run without
     vision) and audio the rest, whatever the lengths in a batch are. So a caption does not depend on
-    the clips it is batched with, and decoding sees the positions of training (unless told to shift
-    them as the released decoder does, facts 8.3).
+    the other clips of its batch, and decoding uses the positions of training (unless it shifts them
+    as the released decoder does, facts 8.3).
     """
 
     def __init__(self, joint: JointEncoder, head: VocabularyHead, max_words: int, max_frames: int):
@@ -66,10 +66,10 @@ class CaptionGenerator(nn.Module):
         token_mask: Tensor,
         clip: Encoded,
     ) -> Tensor:
-        """Logits of the token that follows each given one.
+        """Return the logits [B, L, V] of the token after each position.
 
         token_features: [B, L, D], every position of the text tower; token_mask: bool [B, L]; clip:
-        vision [B, F, D], audio [B, S, D], or one of them. Gives [B, L, V].
+        vision [B, F, D], audio [B, S, D], or one of them.
         """
         return self.head(self.hidden(token_features, token_mask, clip))
 
@@ -80,9 +80,9 @@ class CaptionGenerator(nn.Module):
         clip: Encoded,
         words_room: int | None = None,
     ) -> Tensor:
-        """The joint encoder's output at the text positions, before the head: [B, L, D].
+        """Return the joint encoder's output at the text positions, before the head: [B, L, D].
 
-        words_room: positions kept for text; `max_words`, as in training, if None.
+        words_room: positions reserved for text; None: `max_words`, as in training.
         """
         room = self.max_words if words_room is None else words_room
         parts = [
@@ -95,10 +95,10 @@ class CaptionGenerator(nn.Module):
 
 
 def seq2seq_mask(words: int, length: int, device: torch.device | None = None) -> Tensor:
-    """Who may read whom, before padding: bool [length, length], rows read columns.
+    """Return the attention mask without padding: bool [length, length], rows attend to columns.
 
-    The first `words` positions are text: each reads itself, the words before it and all that is
-    seen and heard. What is seen and heard reads itself, never the text.
+    The first `words` positions are text: each attends to itself, to earlier words and to vision
+    and audio. Vision and audio attend to each other, never to text.
     """
     index = torch.arange(length, device=device)
     is_text = index < words

@@ -1,4 +1,4 @@
-"""Files of CLIP and of any CLIP4VLA, as a model of ours with its settings."""
+"""Conversion of files of CLIP and of any CLIP4VLA to our model with its settings."""
 
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,17 @@ from clip4vla.config.settings import Settings
 from clip4vla.config.yaml import merge
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, to_our_names
-from clip4vla.models.clip4vla.infer_settings import deduce
+from clip4vla.models.clip4vla.infer_settings import infer_settings
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import Head, Model
 from clip4vla.models.clip4vla.weights import (
     PARTS,
     TOKENS,
-    below,
+    copy_tensors,
     coverage_of,
-    fill,
+    is_in_parts,
     read_named,
-    without,
+    without_parts,
 )
 from clip4vla.models.common.archives import ARCHIVE, WeightFile
 from clip4vla.models.common.conversion import Conversion
@@ -31,7 +31,7 @@ from clip4vla.models.common.metadata import read_settings
 from clip4vla.models.common.published import known_openai
 from clip4vla.models.common.tensor_files import read_metadata
 
-FROM_CLIP = ("text", "vision", "logit_scale")  # parts that a file of CLIP alone can give
+FROM_CLIP = ("text", "vision", "logit_scale")  # parts that a file of CLIP alone can provide
 HEAD_PARTS = {
     "captioning": "captioner",
     "fusion": "fusion",
@@ -48,41 +48,41 @@ def convert(
     fresh: tuple[str, ...],
     drop: tuple[str, ...],
     clip: Path | None,
-    given: dict[str, Any],
+    overrides: dict[str, Any],
 ) -> Conversion:
-    """Read a file of any supported kind and build the model that it fills.
+    """Build the model of a file of a supported kind.
 
-    fresh: parts, or parts of these (`fusion.similarity`), that take nothing from the file: audio is
-    copied from vision, a joint encoder from the text tower; text, vision and logit_scale come from
-    `clip`, a file of CLIP alone. drop: parts of the file, by our names or its own (`cross`), that
-    the model does not get. given: settings, nested, that win over what the tensors tell. UserError
-    for mistakes in any of these.
+    fresh: parts, or parts of these (`fusion.similarity`), that are not loaded from the file: audio
+    is copied from vision, a joint encoder from the text tower; text, vision and logit_scale come
+    from `clip`, a file of CLIP alone. drop: parts of the file, by our names or its own (`cross`),
+    that are not loaded. overrides: nested settings that take precedence over those inferred from
+    the tensors. UserError for a mistake in any of these.
     """
     sha256 = sha256_of_file(path)
-    state = _dropped(path, kind, file.tensors, drop)
-    borrowed = _borrowed(fresh, clip)
-    merged = {**without(state, tuple(p for p in fresh if p in FROM_CLIP)), **borrowed}
-    settings, assumed, known = _settings(path, kind, file, sha256, merged, drop, given)
+    state = _without_dropped(path, kind, file.tensors, drop)
+    clip_state = _clip_state(fresh, clip)
+    merged = {**without_parts(state, tuple(p for p in fresh if p in FROM_CLIP)), **clip_state}
+    settings, assumed, origin = _settings(path, kind, file, sha256, merged, drop, overrides)
 
     classes = len(settings.classes) if settings.classes else None
     model = build_model(model_of(settings), {}, head_of(settings), classes, inputs=settings.inputs)
-    taken = {name.split(".", 1)[0] for name in borrowed}
-    still_fresh = tuple(part for part in fresh if part not in taken)
-    _check_fresh(path, still_fresh, model)
-    grows = "openai" if TOKENS in borrowed or kind in CLIP_KINDS else kind
+    clip_parts = {name.split(".", 1)[0] for name in clip_state}
+    initialised = tuple(part for part in fresh if part not in clip_parts)
+    _check_fresh(path, initialised, model)
+    vocabulary_kind = "openai" if TOKENS in clip_state or kind in CLIP_KINDS else kind
     imported: dict[str, Any] = {
         "file": path.name,
         "sha256": sha256,
         "kind": kind,
         "form": file.form,
-        "fresh": sorted(still_fresh),
+        "fresh": sorted(initialised),
         "dropped": sorted(drop),
     }
     if clip is not None:
         imported["clip"] = {
             "file": clip.name,
             "sha256": sha256_of_file(clip),
-            "parts": sorted(taken),
+            "parts": sorted(clip_parts),
         }
     return Conversion(
         path=path,
@@ -90,11 +90,11 @@ def convert(
         left_out=file.left_out,
         model=model,
         settings=settings,
-        coverage=coverage_of(model, merged, still_fresh, grows),
+        coverage=coverage_of(model, merged, initialised, vocabulary_kind),
         assumed=assumed,
-        origin={**known, "imported": imported},
-        fresh=still_fresh,
-        copy=partial(fill, model, merged, still_fresh),
+        origin={**origin, "imported": imported},
+        fresh=initialised,
+        copy=partial(copy_tensors, model, merged, initialised),
     )
 
 
@@ -109,43 +109,44 @@ def head_of(settings: Settings) -> Head:
     return model_of(settings).head(settings.task)
 
 
-def _dropped(path: Path, kind: str, tensors: State, drop: tuple[str, ...]) -> State:
-    """The tensors under our names, without those that are dropped by their names or ours."""
-    theirs = {k: v for k, v in tensors.items() if not below(k, drop)}
-    named = to_our_names(path, kind, theirs)
+def _without_dropped(path: Path, kind: str, tensors: State, drop: tuple[str, ...]) -> State:
+    """Return the tensors under our names, without those dropped by the file's names or ours."""
+    kept = {k: v for k, v in tensors.items() if not is_in_parts(k, drop)}
+    named = to_our_names(path, kind, kept)
     for name in drop:
-        if not any(below(k, (name,)) for k in (*tensors, *named)):
-            held = ", ".join(sorted({k.split(".", 1)[0] for k in (*tensors, *named)}))
-            raise UserError(f"--drop {name}: {path} has nothing of that name; it has {held}")
-    return {k: v for k, v in named.items() if not below(k, drop)}
+        if not any(is_in_parts(k, (name,)) for k in (*tensors, *named)):
+            parts = ", ".join(sorted({k.split(".", 1)[0] for k in (*tensors, *named)}))
+            raise UserError(f"--drop {name}: {path} has no such part. Fix: choose from {parts}")
+    return {k: v for k, v in named.items() if not is_in_parts(k, drop)}
 
 
-def _borrowed(fresh: tuple[str, ...], clip: Path | None) -> State:
-    """What the file of CLIP gives: of the fresh parts, those that it has."""
-    wanted = tuple(part for part in fresh if part in FROM_CLIP)
+def _clip_state(fresh: tuple[str, ...], clip: Path | None) -> State:
+    """Return the tensors of those fresh parts that the file of CLIP provides."""
+    parts = tuple(part for part in fresh if part in FROM_CLIP)
     if clip is None:
-        if lacking := sorted({"text", "vision"} & set(wanted)):
+        if towers := sorted({"text", "vision"} & set(parts)):
             raise UserError(
-                f"--fresh {lacking[0]}: a tower that starts from nothing understands nothing; "
-                "give a file of CLIP to take it from: --clip PATH"
+                f"--fresh {towers[0]}: a randomly initialised tower is useless here. Fix: pass a "
+                "file of CLIP to load it from: --clip PATH"
             )
         return {}
-    if not wanted:
-        raise UserError(f"--clip {clip}: nothing is taken from it; name parts with --fresh text")
+    if not parts:
+        raise UserError(f"--clip {clip}: no part is loaded from it. Fix: add --fresh text")
     kind, state = read_named(clip)
     if kind not in CLIP_KINDS:
-        raise UserError(f"--clip {clip}: is not CLIP alone but a file of kind {kind}")
-    return {k: v for k, v in state.items() if k.split(".", 1)[0] in wanted}
+        raise UserError(f"--clip {clip}: is of kind {kind}. Fix: give a file of CLIP alone")
+    return {k: v for k, v in state.items() if k.split(".", 1)[0] in parts}
 
 
 def _check_fresh(path: Path, fresh: tuple[str, ...], model: CLIP4VLA) -> None:
+    """Raise UserError for parts that do not exist or that the model does not have."""
     for part in fresh:
         if part.split(".", 1)[0] not in PARTS:
-            raise UserError(f"--fresh {part}: is no part; the parts are {', '.join(PARTS)}")
-        if not any(below(name, (part,)) for name, _ in model.named_parameters()):
+            raise UserError(f"--fresh {part}: unknown part. Fix: choose from {', '.join(PARTS)}")
+        if not any(is_in_parts(name, (part,)) for name, _ in model.named_parameters()):
             raise UserError(
-                f"--fresh {part}: {path} is a model without it, and a run that needs it starts its "
-                "own; leave it out"
+                f"--fresh {part}: the model of {path} does not have it; a run that needs it "
+                f"initialises it. Fix: remove --fresh {part}"
             )
 
 
@@ -156,31 +157,38 @@ def _settings(
     sha256: str,
     state: State,
     drop: tuple[str, ...],
-    given: dict[str, Any],
+    overrides: dict[str, Any],
 ) -> tuple[Settings, list[str], dict[str, Any]]:
-    """The settings, what in them is assumed, and what else the file says of its origin."""
+    """Return the settings, which of them are assumed, and further metadata of the file."""
     metadata = _metadata(path) if kind == "ours" else {}
-    known = {k: v for k, v in metadata.items() if k not in (*Settings.model_fields, "format")}
+    origin = {k: v for k, v in metadata.items() if k not in (*Settings.model_fields, "format")}
     if "format" in metadata:
         settings = read_settings(path, metadata)
         if (head := head_of(settings)) and HEAD_PARTS[head] in drop:
-            bare = {"task": None, "classes": None, "model": settings.model.towers()}
-            settings = settings.model_copy(update=bare)
-        values, assumed = merge(settings.model_dump(mode="json"), given), []
-    else:
-        said = {k: metadata[k] for k in ("task", "classes") if metadata.get(k)}  # older files
-        given = merge(said, given)
-        openai = sha256 in known_openai() or file.form == ARCHIVE
-        found = deduce(path, kind, state, given, quick_gelu=openai or kind not in CLIP_KINDS)
-        values, assumed = found.values, found.assumed
+            headless = {"task": None, "classes": None, "model": settings.model.towers()}
+            settings = settings.model_copy(update=headless)
+        values, assumed = merge(settings.model_dump(mode="json"), overrides), []
+    else:  # another project's file, or one of ours from an older version
+        stated = {k: metadata[k] for k in ("task", "classes") if metadata.get(k)}
+        inferred = infer_settings(
+            path,
+            kind,
+            state,
+            overrides=merge(stated, overrides),
+            quick_gelu=sha256 in known_openai() or file.form == ARCHIVE or kind not in CLIP_KINDS,
+        )
+        values, assumed = inferred.values, inferred.assumed
     settings = validated(Settings, values, [])
     if sha256 in known_openai() and model_of(settings).activation != "quick_gelu":
-        raise UserError(f"{path}: is OpenAI's file, trained with quick_gelu: correct --set")
-    return settings, assumed, known
+        raise UserError(
+            f"{path}: OpenAI trained this file with quick_gelu. Fix: correct model.activation in "
+            "--set"
+        )
+    return settings, assumed, origin
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     try:
         return read_metadata(path)
-    except UserError:  # only the names are ours
+    except UserError:  # the file uses our names but was not written by this project
         return {}

@@ -1,24 +1,23 @@
-"""Captions from the caption generator (facts 8.3)."""
+"""Decoding of captions from the caption generator (facts 8.3)."""
 
 import torch
 
 from clip4vla.config.sections import Decoding
-from clip4vla.models.clip4vla.beam_search import Caption, Steps, beam_search
-from clip4vla.models.clip4vla.decoder_steps import CachedSteps, CaptionModel, EncodedSteps
+from clip4vla.models.clip4vla.beam_search import Caption, DecoderSteps, beam_search
+from clip4vla.models.clip4vla.decoder_steps import CachedSteps, CaptionModel, UncachedSteps
 from clip4vla.models.common.encoded import Encoded
 
 
 @torch.no_grad()
 def decode(model: CaptionModel, clip: Encoded, decoding: Decoding, max_words: int) -> list[Caption]:
-    """Write a caption for every clip of a batch; each as if the clip were alone.
+    """Write a caption for every clip of a batch, independent of the other clips.
 
     model: a CLIP4VLA with a captioner, in evaluation mode. clip: vision [B, F, D], audio [B, S, D],
-    or one of them.
-    max_words: most tokens of a caption, its end included if it has one; at most the captioner's
-    `max_words`, because the start token takes a position and the last token takes none.
+    or one of them. max_words: the maximum number of tokens, including the end token; at most the
+    captioner's `max_words`, because the start token needs a position and the last token none.
 
-    ValueError when the model is in training mode, `clip` is empty, or `max_words` is outside what
-    the captioner has.
+    ValueError when the model is in training mode, `clip` is empty, or `max_words` exceeds the
+    captioner's.
     """
     captioner = model.captioner
     assert captioner is not None
@@ -30,11 +29,11 @@ def decode(model: CaptionModel, clip: Encoded, decoding: Decoding, max_words: in
         raise ValueError(f"max_words is {max_words}; the captioner has 1 to {captioner.max_words}")
     first = next(iter(clip.values())).features
     beams = decoding.beams if decoding.method == "beam" else 1
-    steps: Steps
+    steps: DecoderSteps
     if decoding.cache:
         steps = CachedSteps(model, clip, room=beams * max_words)
     else:
-        steps = EncodedSteps(model, clip, decoding.positions)
+        steps = UncachedSteps(model, clip, decoding.positions)
     return beam_search(
         steps,
         clips=len(first),

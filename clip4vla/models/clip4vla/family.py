@@ -10,7 +10,7 @@ from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import Inputs, Modality, TaskName
 from clip4vla.models.clip4vla.build import build_model, empty_model
 from clip4vla.models.clip4vla.convert import convert
-from clip4vla.models.clip4vla.fp16_weights import halve
+from clip4vla.models.clip4vla.fp16_weights import use_fp16_weights
 from clip4vla.models.clip4vla.importers import SOURCES, kind_of, to_our_names, to_released_names
 from clip4vla.models.clip4vla.infer_settings import architecture_of
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
@@ -56,8 +56,8 @@ class CLIP4VLAFamily:
     def load(self, model: ClipModel, path: Path, with_head: bool) -> None:
         """See `Family.load`."""
         assert isinstance(model, CLIP4VLA)
-        kept = {head for head in HEADS if with_head and getattr(model, head) is not None}
-        load_into(model, path, fresh=tuple(head for head in HEADS if head not in kept))
+        loaded = {head for head in HEADS if with_head and getattr(model, head) is not None}
+        load_into(model, path, fresh=tuple(head for head in HEADS if head not in loaded))
 
     SOURCES = SOURCES
 
@@ -80,7 +80,7 @@ class CLIP4VLAFamily:
         fresh: tuple[str, ...],
         drop: tuple[str, ...],
         clip: Path | None,
-        given: dict[str, Any],
+        overrides: dict[str, Any],
     ) -> Conversion:
         """See `Family.convert`."""
         return convert(
@@ -90,7 +90,7 @@ class CLIP4VLAFamily:
             fresh=fresh,
             drop=drop,
             clip=clip,
-            given=given,
+            overrides=overrides,
         )
 
     def released_names(self, tensors: Tensors) -> Tensors:
@@ -115,7 +115,7 @@ class CLIP4VLAFamily:
                 if name not in run.modalities:
                     tower.requires_grad_(False)
         if run.optimiser.precision == "half_weights":
-            halve(model)
+            use_fp16_weights(model)
 
     def scorer(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
         """See `Family.scorer`."""

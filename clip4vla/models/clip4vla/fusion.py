@@ -1,6 +1,6 @@
 """Retrieval through the joint encoder: the trained fusion methods (facts 7.1, 7.2).
 
-The paper's Global-Global needs no parameters: it is t_va of `similarity`. The others are here.
+The paper's Global-Global has no parameters: it is t_va of `similarity`.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ PAIRS_AT_ONCE = 256  # in one pass: 2.6 GB of graph at 60 positions of width 512
 class Fusion(nn.Module):
     """The joint encoder and, for the methods that score pairs, a linear similarity.
 
-    `tight` and `local_to_local` pass every pair with all its padding, as training does; to score
-    many pairs in evaluation, `pair_scoring.score_pairs` gives the same numbers sooner.
+    `tight` and `local_to_local` encode every pair with all of its padding, as in training; for many
+    pairs in evaluation, `pair_scoring.score_pairs` computes the same numbers faster.
 
-    Clips are given as `CLIP4VLA.encode_clips` encodes them: vision [N, F, D], audio [N, S, D].
+    Clips are those of `CLIP4VLA.encode_clips`: vision [N, F, D], audio [N, S, D].
     """
 
     def __init__(self, joint: JointEncoder, dim: int, max_words: int, max_frames: int):
@@ -36,26 +36,26 @@ class Fusion(nn.Module):
         self.max_frames = max_frames
 
     def global_to_local(self, encoded: Encoded) -> Encoded:
-        """Let frames and segments read each other; return both, to be pooled and compared.
+        """Let frames and segments attend to each other; return both, for pooling and comparison.
 
-        [N, F, D] and [N, S, D]. The released name is loose_seq; it is behind the paper's best
-        retrieval numbers.
+        [N, F, D] and [N, S, D]. The released code calls it loose_seq and uses it for the paper's
+        best retrieval numbers.
         """
         parts = clip_parts(self.max_frames, encoded)
         mixed = zip(parts, self.joint(parts), strict=True)
         return {part.kind.name.lower(): Sequence(x, part.mask) for part, x in mixed}
 
     def temporal(self, encoded: Encoded) -> Encoded:
-        """Let frames read each other and add what they were: CLIP4Clip's seqTransf, a baseline.
+        """Let frames attend to each other, with a residual: CLIP4Clip's seqTransf, a baseline.
 
-        The type embedding, one vector for all frames, is ours. The audio stays as it is.
+        The type embedding, one vector for all frames, is an addition of ours. Audio is unchanged.
         """
         vision, mask = encoded["vision"]
         mixed = self.global_to_local({"vision": encoded["vision"]})["vision"].features
         return encoded | {"vision": Sequence(vision + mixed, mask)}
 
     def mix(self, fusion: MixingFusion) -> Callable[[Encoded], Encoded]:
-        """Return the method of that name: from encoded clips to those that are pooled."""
+        """Return the method of that name, which maps encoded clips to those that are pooled."""
         return {"global_to_local": self.global_to_local, "temporal": self.temporal}[fusion]
 
     def tight(
@@ -66,7 +66,7 @@ class Fusion(nn.Module):
     ) -> Tensor:
         """Score each pair of a text and a clip from [end token; frames; segments] (tight_seq).
 
-        text: [Q, D], the end tokens. Gives [Q, N].
+        text: [Q, D], the end tokens. Returns [Q, N].
         """
         words = normalise(text).to(text.dtype)[:, None]  # [Q, 1, D]
         mask = words.new_ones(words.shape[:2]).bool()
@@ -81,7 +81,7 @@ class Fusion(nn.Module):
     ) -> Tensor:
         """Score each pair from [every token; frames; segments] (cross_align).
 
-        text: [Q, L, D]; text_mask: bool [Q, L]. Gives [Q, N].
+        text: [Q, L, D]; text_mask: bool [Q, L]. Returns [Q, N].
         """
         parts = clip_parts(self.max_frames, clip)
         return self._pairs(text, text_mask, self.max_words, parts, scale)
@@ -91,8 +91,8 @@ class Fusion(nn.Module):
     ) -> Tensor:
         """Score all pairs in blocks: [Q, N].
 
-        In training a block is computed again in the backward pass: what the joint encoder would
-        keep of all pairs of a batch fills any memory.
+        In training each block is recomputed in the backward pass: the activations of all pairs of
+        a batch would exceed any memory.
         """
         texts, clips = len(text), len(clip[0].features)
         score = self._score
@@ -103,11 +103,11 @@ class Fusion(nn.Module):
         rows = []
         for words, words_mask in zip(text.split(queries), mask.split(queries), strict=True):
             part = Part(Kind.TEXT, words, words_mask, room)
-            rows.append(torch.cat([score(part, _chosen(clip, some)) for some in columns], dim=1))
+            rows.append(torch.cat([score(part, _rows(clip, block)) for block in columns], dim=1))
         return scale * torch.cat(rows)
 
     def _score(self, text: Part, clip: list[Part]) -> Tensor:
-        """Every text with every clip, in one pass: [Q, N]."""
+        """Score every text with every clip in one pass: [Q, N]."""
         queries, clips = len(text.features), len(clip[0].features)
         words, words_mask = (x.repeat_interleave(clips, dim=0) for x in (text.features, text.mask))
         paired = [
@@ -118,10 +118,10 @@ class Fusion(nn.Module):
         ]
         text = text._replace(features=words, mask=words_mask)
         pooled = self.joint.pooled(self.joint([text, *paired])[0][:, 0])
-        with full_precision(pooled):  # 16 bits would make ties
+        with full_precision(pooled):  # 16 bits would cause ties
             scores = self.similarity(pooled.float())
         return scores.view(queries, clips)
 
 
-def _chosen(clip: list[Part], rows: slice) -> list[Part]:
+def _rows(clip: list[Part], rows: slice) -> list[Part]:
     return [part._replace(features=part.features[rows], mask=part.mask[rows]) for part in clip]

@@ -1,4 +1,4 @@
-"""Names of other people's weight files, turned into ours and back (facts 12)."""
+"""Translation of the tensor names of other projects to ours and back (facts 12)."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ RELEASED = {
     "cls_linear.0.": "probe.norm.",
     "cls_linear.1.": "probe.linear.",
 }
-# What follows "cross.encoder.layer.N" in BERT-style files (facts 7.3, 12.2).
+# The names after "cross.encoder.layer.N" in BERT-style files (facts 7.3, 12.2).
 BERT = {
     ".attention.self.": ".",
     ".attention.output.dense.": ".output.",
@@ -41,12 +41,12 @@ BERT = {
     ".output.dense.": ".narrow.",
     ".output.LayerNorm.": ".norm.",
 }
-# Ours -> released, where one of ours has a name in each style of the joint encoder.
+# Released names of BERT-style files for tensors that both styles of joint encoder have.
 BERT_POSITIONS = "cross.embeddings.position_embeddings.weight"
 BERT_TYPES = "cross.embeddings.token_type_embeddings."
 GATE = "moe_embd.weight"  # a convolution of width 1 where the text decides
 WORDS = "clip.token_embedding.weight"
-TIED = "cls.predictions.decoder.weight"  # a second name of WORDS
+TIED = "cls.predictions.decoder.weight"  # the same tensor as WORDS
 MULTILINGUAL = "multilingualclip."
 
 
@@ -56,10 +56,10 @@ SOURCES = (
 
 
 def kind_of(state: dict[str, Tensor]) -> str | None:
-    """Return which code wrote a file, judged by the names of its tensors; None: unknown.
+    """Return the code that wrote a file, by the names of its tensors; None: unknown.
 
-    ours; openai: plain CLIP, as open_clip's CLIP too; open_clip: its CustomTextCLIP; released:
-    CLIP4VLA's own code; mclip4vla: its multilingual sequel.
+    ours; openai: plain CLIP, including open_clip's class CLIP; open_clip: its CustomTextCLIP;
+    released: CLIP4VLA's own code; mclip4vla: its multilingual successor.
     """
     if "vision.conv1.weight" in state:
         return "ours"
@@ -75,9 +75,9 @@ def kind_of(state: dict[str, Tensor]) -> str | None:
 
 
 def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `state` under the names of our model. Unknown names stay as they are.
+    """Return tensors under the names of our model; unknown names stay unchanged.
 
-    UserError for a released file whose caption head is not tied to the words.
+    UserError for a released file whose caption head is not tied to the word embedding.
     """
     if kind == "openai":
         return {_openai(k): v for k, v in state.items() if k not in OPENAI_SIZES}
@@ -90,27 +90,27 @@ def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, T
         tied, words = state.pop(TIED, None), state.get(WORDS)
         if tied is not None and (words is None or not tied.equal(words)):
             raise UserError(
-                f"{path}: {TIED} must equal clip.token_embedding.weight, because the caption head "
-                "is tied to it; this file was not written by the released code"
+                f"{path}: {TIED} differs from {WORDS}, but the released code ties the caption head "
+                "to it. Fix: give a file that the released code wrote"
             )
         if GATE in state and state[GATE].ndim == 3:
             state[GATE] = state[GATE].squeeze(-1)
-        # the released name `cross` serves captioning and retrieval alike; the head tells which
+        # `cross` is the joint encoder of captioning or of retrieval; the head shows which
         joint = "captioner.joint" if "cls.predictions.bias" in state else "fusion.joint"
         return {_released(k).replace("JOINT", joint): v for k, v in state.items()}
     return state
 
 
 def to_released_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our model's parameters as the released code saves them: the inverse of `to_our_names`.
+    """Return our model's parameters under the released names: the inverse of `to_our_names`.
 
-    ValueError for a parameter that has no name there.
+    ValueError for a parameter without a released name.
     """
     bert = any(".joint.layers." in name for name in state)
     theirs = {_to_released(name, bert): value for name, value in state.items()}
     if "cls.predictions.bias" in theirs:
         theirs[TIED] = theirs[WORDS]
-    gate = theirs.get(GATE)  # the clip is judged by its two vectors, the text by its one
+    gate = theirs.get(GATE)  # its input is both vectors of a clip, or the vector of a text
     if gate is not None and gate.shape[1] == theirs["clip.text_projection"].shape[1]:
         theirs[GATE] = gate.unsqueeze(-1)
     return theirs
@@ -123,7 +123,7 @@ def _openai(name: str) -> str:
 
 
 def _multilingual(name: str) -> str:
-    """Its text tower is M-BERT: what is neither vision nor audio stays a text that fits nowhere."""
+    """Translate a name; the text tower is M-BERT, whose tensors fit no part of our model."""
     if name.startswith("audio.visual."):
         return _released(name)
     return _openai(name.removeprefix(MULTILINGUAL)) if name.startswith(MULTILINGUAL) else name
@@ -158,7 +158,7 @@ def _to_released(name: str, bert: bool) -> str:
 
 
 def _to_bert(rest: str) -> str:
-    """`3.query.weight` to `3.attention.self.query.weight`."""
+    """Translate `3.query.weight` to `3.attention.self.query.weight`."""
     for theirs, ours in BERT.items():
         layer, _, inner = rest.partition(ours)
         if ours != "." and inner:

@@ -1,4 +1,4 @@
-"""Random starts, each from its own seeded generator: one seed gives one set of weights."""
+"""Random initialisation, each part from its own seeded generator: equal seeds, equal weights."""
 
 import contextlib
 import hashlib
@@ -17,20 +17,21 @@ from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.towers import AudioTower
 from clip4vla.models.common.probe import Probe
 
-LINEAR_STD = 0.02  # of Linear and Embedding modules that start from nothing (facts 3.3)
+LINEAR_STD = 0.02  # of randomly initialised Linear and Embedding modules (facts 3.3)
 
 
 def generator_for(seed: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on the seed and on what it is for, and on nothing else."""
+    """Return a CPU generator that depends only on the seed and on its purpose."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @contextlib.contextmanager
 def seeded_construction(seed: int) -> Iterator[None]:
-    """Let constructors that draw from torch's global CPU generator draw from `seed` instead.
+    """Seed torch's global CPU generator in this context, for constructors that draw from it.
 
-    open_clip's towers and torch's layers take no generator. The global state is put back after.
+    open_clip's towers and torch's layers take no generator. The global state is restored at the
+    end.
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(generator_for(seed, "towers").initial_seed())
@@ -38,8 +39,8 @@ def seeded_construction(seed: int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def start_text(model: CLIP4VLA, seed: int) -> None:
-    """Draw the three new rows of the vocabulary (mask, unk, pad) at the size of CLIP's own rows.
+def initialise_text(model: CLIP4VLA, seed: int) -> None:
+    """Initialise the three new rows of the vocabulary (mask, unk, pad) at the size of CLIP's rows.
 
     The released code draws them from N(0, 1), 50 times larger; as output classes of captioning
     they would then win at first (facts 4.2).
@@ -49,12 +50,12 @@ def start_text(model: CLIP4VLA, seed: int) -> None:
 
 
 @torch.no_grad()
-def start_audio(
+def initialise_audio(
     audio: AudioTower, extra_position: Literal["scaled", "released"], seed: int
 ) -> None:
-    """The audio tower from nothing (facts 3.3): what Table 5 calls Scratch.
+    """Initialise the audio tower randomly (facts 3.3): "Scratch" in Table 5 of the paper.
 
-    The type token's embeddings are width^-0.5 in size, and so is its position, unless
+    The type token's embeddings have standard deviation width^-0.5. So has its position, unless
     `extra_position` is released: then it is N(0, 1), 28 times larger for ViT-B/32.
     """
     generator = generator_for(seed, "audio")
@@ -62,59 +63,59 @@ def start_audio(
     for tensor in (audio.class_embedding, audio.positional_embedding, audio.proj):
         tensor.normal_(std=std, generator=generator)
     nn.init.kaiming_uniform_(audio.conv1.weight, a=5**0.5, generator=generator)  # torch's own
-    _start_layers(audio.transformer, generator)
+    _initialise_layers(audio.transformer, generator)
     if audio.type_token != "none":
         generator = generator_for(seed, "type token")
         position_std = std if extra_position == "scaled" else 1.0
         audio.positional_embedding[-1].normal_(std=position_std, generator=generator)
-        one = audio.type_token == "background"
-        embedding = audio.background_embedding if one else audio.control_embedding
+        background = audio.type_token == "background"
+        embedding = audio.background_embedding if background else audio.control_embedding
         embedding.normal_(std=std, generator=generator)
 
 
 @torch.no_grad()
-def start_captioner(captioner: CaptionGenerator, seed: int) -> None:
-    """The caption generator from nothing, before it copies the text tower's blocks (facts 7.2).
+def initialise_captioner(captioner: CaptionGenerator, seed: int) -> None:
+    """Initialise the caption generator randomly, before it copies the text tower (facts 7.2).
 
-    A BERT-style joint encoder copies nothing and stays so (facts 7.3).
+    A BERT-style joint encoder copies nothing and stays random (facts 7.3).
     """
     generator = generator_for(seed, "captioner")
-    _start_joint(captioner.joint, generator)
+    _initialise_joint(captioner.joint, generator)
     captioner.head.dense.weight.normal_(std=LINEAR_STD, generator=generator)
     captioner.head.dense.bias.zero_()
 
 
 @torch.no_grad()
-def start_fusion(fusion: Fusion, seed: int) -> None:
-    """The joint encoder of retrieval from nothing, before it copies the text tower's blocks."""
+def initialise_fusion(fusion: Fusion, seed: int) -> None:
+    """Initialise the joint encoder of retrieval randomly, before it copies the text tower."""
     generator = generator_for(seed, "fusion")
-    _start_joint(fusion.joint, generator)
+    _initialise_joint(fusion.joint, generator)
     fusion.similarity.weight.normal_(std=LINEAR_STD, generator=generator)
     fusion.similarity.bias.zero_()
 
 
 @torch.no_grad()
-def start_gate(gate: Gate, seed: int) -> None:
-    """A gate from nothing: it weighs vision and audio about alike."""
+def initialise_gate(gate: Gate, seed: int) -> None:
+    """Initialise a gate randomly, with nearly equal weights of vision and audio."""
     gate.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "gate"))
     gate.linear.bias.zero_()
 
 
 @torch.no_grad()
-def start_probe(probe: Probe, seed: int) -> None:
-    """The linear probe from nothing."""
+def initialise_probe(probe: Probe, seed: int) -> None:
+    """Initialise the linear probe randomly."""
     probe.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "probe"))
     probe.linear.bias.zero_()
 
 
-def _start_joint(joint: JointEncoder, generator: torch.Generator) -> None:
+def _initialise_joint(joint: JointEncoder, generator: torch.Generator) -> None:
     joint.positional_embedding.normal_(std=LINEAR_STD, generator=generator)
     joint.type_embedding.weight.normal_(std=LINEAR_STD, generator=generator)
-    _start_layers(joint, generator)
+    _initialise_layers(joint, generator)
 
 
-def _start_layers(module: nn.Module, generator: torch.Generator) -> None:
-    """Linear N(0, 0.02) with zero bias, attention's input projection Xavier uniform (facts 3.3)."""
+def _initialise_layers(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw Linear weights from N(0, 0.02) and attention's input projections Xavier (facts 3.3)."""
     for part in module.modules():
         if isinstance(part, nn.MultiheadAttention):
             nn.init.xavier_uniform_(part.in_proj_weight, generator=generator)

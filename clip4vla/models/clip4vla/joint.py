@@ -28,16 +28,16 @@ class Part(NamedTuple):
     kind: Kind
     features: Tensor  # [B, n, D], un-normalised outputs of a tower
     mask: Tensor  # bool [B, n]
-    room: int  # positions kept for it, n or more: what follows starts after them
+    room: int  # positions reserved for it, n or more; the next part starts after them
 
 
 class JointEncoder(nn.Module):
     """Pre-LN blocks over the concatenated outputs of the towers; no LayerNorm at the end.
 
-    Each part adds its type embedding and learned positions: the indices in a sequence whose parts
-    fill all their room. So the positions, and with them the result of a clip, depend on the run's
-    settings and not on the lengths that a batch happens to have. Dropout draws from torch's
-    global generator: seed it per step.
+    Type embeddings and learned positions are added to each part. Its positions are those in a
+    sequence whose parts fill all of their room. So the result of a clip depends on the run's
+    settings, not on the lengths of the other clips in its batch. Dropout draws from torch's global
+    generator: seed it per step.
     """
 
     def __init__(
@@ -62,30 +62,30 @@ class JointEncoder(nn.Module):
         )
 
     def forward(self, parts: list[Part], reads: Tensor | None = None) -> list[Tensor]:
-        """Encode one sequence per clip; gives the parts back, each [B, n, D].
+        """Encode one sequence per clip; return the output of each part, [B, n, D].
 
-        reads: bool [L, L] over the concatenated sequence, true where row i may read column j (all,
-        if None). Padding is never read. A row that may read nothing reads itself, so that no
-        softmax is over nothing; it is itself padding, read by no other row.
+        reads: bool [L, L] over the concatenated sequence, true where row i attends to column j
+        (None: everywhere). Padding is never attended to. A row without any column attends to
+        itself, so that no softmax is empty; such a row is padding.
         """
-        x = torch.cat([self.placed(part, start) for part, start in starts(parts)], dim=1)
+        x = torch.cat([self.embed(part, start) for part, start in with_starts(parts)], dim=1)
         valid = torch.cat([part.mask for part in parts], dim=1)  # [B, L]
         length = valid.shape[1]
         attend = valid[:, None, :].expand(-1, length, -1)  # [B, L, L]
         if reads is not None:
             attend = attend & reads
-        x = self._encode(self.dropout(x), or_itself(attend))
+        x = self._encode(self.dropout(x), never_empty(attend))
         return list(x.split([part.features.shape[1] for part in parts], dim=1))
 
     def _encode(self, x: Tensor, attend: Tensor) -> Tensor:
-        """x [B, L, D] through all blocks; attend: bool [B, L, L]."""
+        """Pass x [B, L, D] through all blocks; attend: bool [B, L, L]."""
         mask = torch.zeros(attend.shape, device=x.device).masked_fill(~attend, float("-inf"))
         return self.transformer(x, attn_mask=mask.repeat_interleave(self.heads, 0))
 
-    def placed(self, part: Part, start: int) -> Tensor:
-        """Input of the first block: features, positions from `start` on, and type. [B, n, D].
+    def embed(self, part: Part, start: int) -> Tensor:
+        """Return the input of the first block: features + positions from `start` + type [B, n, D].
 
-        ValueError when the part exceeds its room, or the sequence the positions there are.
+        ValueError when the part exceeds its room, or the sequence exceeds the positions.
         """
         length, positions = part.features.shape[1], len(self.positional_embedding)
         if length > part.room or start + length > positions:
@@ -97,27 +97,27 @@ class JointEncoder(nn.Module):
         return part.features + rows + self.type_embedding.weight[part.kind]
 
     def pooled(self, first: Tensor) -> Tensor:
-        """What represents a sequence: the output of its first position, [..., D], as it is."""
+        """Return the pooled vector of a sequence: its first output [..., D], unchanged."""
         return first
 
     def blocks(self) -> list[Block]:
-        """The layers, taken apart. They leave dropout out: for evaluation only."""
+        """Return the layers as `Block`s. They have no dropout: for evaluation only."""
         return [ClipBlock(block) for block in self.transformer.resblocks]
 
     @torch.no_grad()
-    def start_from(self, text: TextTower) -> None:
+    def copy_from(self, text: TextTower) -> None:
         """Copy the positions and the first blocks of the text tower.
 
-        Blocks beyond those that the text tower has keep their random start.
+        Further blocks keep their random initial weights.
         """
         self.positional_embedding.copy_(text.positional_embedding)
         blocks = zip(self.transformer.resblocks, text.transformer.resblocks, strict=False)
-        for mine, theirs in blocks:
-            mine.load_state_dict(theirs.state_dict())
+        for block, text_block in blocks:
+            block.load_state_dict(text_block.state_dict())
 
 
-def or_itself(attend: Tensor) -> Tensor:
-    """bool [..., L, L] in which a row that may read nothing reads itself."""
+def never_empty(attend: Tensor) -> Tensor:
+    """Let each row of a mask, bool [..., L, L], that has no column attend to itself."""
     itself = torch.eye(attend.shape[-1], dtype=torch.bool, device=attend.device)
     return attend | (itself & ~attend.any(dim=-1, keepdim=True))
 
@@ -128,7 +128,7 @@ def clip_parts(
 ) -> list[Part]:
     """Return the modalities of clips as parts of a sequence.
 
-    Vision [B, F, D] has `max_frames` positions, audio [B, S, D] those after it.
+    Vision [B, F, D] has `max_frames` positions, audio [B, S, D] follows.
     """
     parts = []
     if "vision" in encoded:
@@ -140,10 +140,10 @@ def clip_parts(
     return parts
 
 
-def starts(parts: list[Part]) -> list[tuple[Part, int]]:
-    """Each part with the position of its first row."""
-    start, placed = 0, []
+def with_starts(parts: list[Part]) -> list[tuple[Part, int]]:
+    """Return each part with the position of its first row."""
+    start, pairs = 0, []
     for part in parts:
-        placed.append((part, start))
+        pairs.append((part, start))
         start += part.room
-    return placed
+    return pairs

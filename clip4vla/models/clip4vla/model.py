@@ -36,10 +36,10 @@ LAST_OF_CLIP = ("text.ln_final.", "text.text_projection", "vision.proj")  # afte
 class CLIP4VLA(ClipModel):
     """Three towers that map words, frames and sounds into one space (paper, Method; facts 3, 4).
 
-    Features leave the towers un-normalised: `pooling` and `similarity` do the rest. `captioner`,
+    The features of the towers are not normalised (see `pooling` and `similarity`). `captioner`,
     `fusion`, `gate` and `probe` are None unless the task adds them. `logit_scale` is CLIP's own:
-    losses use it where the temperature is learnable; else the scale is a constant (D9), and it
-    stays, frozen, so that CLIP's files are taken whole.
+    losses use it where the temperature is learnable; otherwise the scale is a constant (D9), and
+    `logit_scale` stays frozen, so that CLIP's files can be loaded completely.
     """
 
     captioner: CaptionGenerator | None
@@ -89,11 +89,11 @@ class CLIP4VLA(ClipModel):
             return BertJointEncoder(self.sizes.embed_dim, self.sizes.text_heads, layers)
         if self.sizes.embed_dim != self.sizes.text_width:
             raise UserError(
-                f"model.architecture: the joint encoder starts from the text tower, so its width "
-                f"({self.sizes.text_width}) must equal embed_dim ({self.sizes.embed_dim}); "
-                "choose one like ViT-B-32"
+                "model.architecture: the joint encoder is initialised from the text tower, so the "
+                f"width of that ({self.sizes.text_width}) must equal embed_dim "
+                f"({self.sizes.embed_dim}). Fix: choose one like ViT-B-32"
             )
-        activation = ACTIVATIONS[self.sizes.activation]  # its blocks are copies of the text's
+        activation = ACTIVATIONS[self.sizes.activation]  # its blocks are copied from the text tower
         return JointEncoder(
             dim=self.sizes.embed_dim,
             heads=self.sizes.text_heads,
@@ -106,52 +106,51 @@ class CLIP4VLA(ClipModel):
         """Attach a linear probe (facts 9)."""
         self.probe = Probe(self.sizes.embed_dim, n_classes)
 
-    def restart(self, part: str) -> None:
-        """Start `audio`, `captioner` or `fusion` again from the CLIP towers as they are now.
+    def copy_from_clip(self, part: str) -> None:
+        """Initialise `audio`, `captioner` or `fusion` from CLIP's towers in their present state.
 
         The audio tower copies the vision tower (unless `audio_init` is scratch), a joint encoder
-        copies the text tower's first blocks (unless it is BERT-style). Other parts have nothing to
-        copy from.
+        copies the text tower's first blocks (unless it is BERT-style). Other parts stay unchanged.
         """
         if part == "audio" and self.audio_init == "vision":
-            self.audio.start_from(self.vision)
+            self.audio.copy_from(self.vision)
         elif part in ("captioner", "fusion") and getattr(self, part) is not None:
-            getattr(self, part).joint.start_from(self.text)
+            getattr(self, part).joint.copy_from(self.text)
 
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Token features [B, L, D] and the end token's [B, D] of token ids [B, L].
+        """Return the features of every token [B, L, D] and of the end token [B, D] of ids [B, L].
 
         See `TextTower.forward`.
         """
         words, end = self.text(tokens)
-        return self._full(words), self._full(end)
+        return self._as_float32(words), self._as_float32(end)
 
     def encode_vision(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
-        """Frame features; masked frames are not encoded and give zeros.
+        """Return frame features [B, F, D]; masked frames are not encoded and have zeros.
 
-        frames: [B, F, 3, 224, 224], uint8 RGB or floats already normalised as CLIP's; frame_mask:
-        bool [B, F]. Gives [B, F, D].
+        frames: [B, F, 3, 224, 224], uint8 RGB or floats already normalised as CLIP's input;
+        frame_mask: bool [B, F].
         """
         index = _valid(frame_mask)
-        features = self._full(self.vision(frames.flatten(0, 1)[index]))
+        features = self._as_float32(self.vision(frames.flatten(0, 1)[index]))
         return _scatter(features, index, frame_mask)
 
     def encode_audio(self, audio: Tensor, audio_mask: Tensor, nonverbal_share: Tensor) -> Tensor:
-        """Segment features; masked segments are not encoded and give zeros.
+        """Return segment features [B, S, D]; masked segments are not encoded and have zeros.
 
-        audio: [B, S, C, 224, 224], C = 1 standing for three equal channels; audio_mask: bool
-        [B, S]; nonverbal_share: [B], one type token per clip for all its segments. Gives [B, S, D].
+        audio: [B, S, C, 224, 224], where C = 1 means three equal channels; audio_mask: bool [B, S];
+        nonverbal_share: [B], one type token per clip for all its segments.
         """
         index = _valid(audio_mask)
         share = nonverbal_share[:, None].expand(audio_mask.shape).flatten()[index]
-        features = self._full(self.audio(audio.flatten(0, 1)[index], share))
+        features = self._as_float32(self.audio(audio.flatten(0, 1)[index], share))
         return _scatter(features, index, audio_mask)
 
     def encode_clips(self, batch: Batch, modalities: abc.Iterable[Modality]) -> Encoded:
         """Return the features of frames (`vision`) and segments (`audio`) of a batch's clips.
 
-        Features that the batch brings along (`clip4vla.inference.feature_cache`) are taken as they
-        are, and `modalities` does not matter then.
+        Features that are already in the batch (`clip4vla.inference.feature_cache`) are returned
+        unchanged, whatever `modalities` is.
         """
         masks = {"vision": batch["frame_mask"], "audio": batch["audio_mask"]}
         features = batch.get("features")
@@ -167,12 +166,12 @@ class CLIP4VLA(ClipModel):
 
     @property
     def dim(self) -> int:
-        """D: 512 for ViT-B/32."""
+        """See `ClipModel.dim`: 512 for ViT-B/32."""
         return self.sizes.embed_dim
 
     @property
     def compare(self) -> Compare:
-        """See `ClipModel.compare`: the gate, where there is one."""
+        """See `ClipModel.compare`: the gate, if the model has one."""
         return self.gate or similarities
 
     def write_captions(self, clips: Encoded, decoding: Decoding, max_words: int) -> list[list[int]]:
@@ -181,11 +180,11 @@ class CLIP4VLA(ClipModel):
         return [caption.ids for caption in captions]
 
     def part_hash(self, part: str) -> str:
-        """Return a hash of everything that decides what a tower computes."""
-        about = asdict(self.sizes) | {
+        """See `ClipModel.part_hash`."""
+        settings = asdict(self.sizes) | {
             "type_token": getattr(self.get_submodule(part), "type_token", None)
         }
-        return part_hash(self.get_submodule(part), about | {"part": part})
+        return part_hash(self.get_submodule(part), settings | {"part": part})
 
     def blocks(self) -> list[nn.Module]:
         """Return the blocks of towers and of the joint encoder."""
@@ -195,8 +194,8 @@ class CLIP4VLA(ClipModel):
         """Return the stacks of blocks."""
         return [m for m in self.modules() if isinstance(m, (Transformer, BertJointEncoder))]
 
-    def _full(self, features: Tensor) -> Tensor:
-        """What half weights give is handed on in float32, as the released code does."""
+    def _as_float32(self, features: Tensor) -> Tensor:
+        """Return features of fp16 towers in float32, as the released code does."""
         return features.float() if self.half_weights else features
 
 
@@ -206,15 +205,15 @@ def set_trainable(
     freeze: Freeze | None = None,
     temperature: Literal["fixed", "learnable"] = "fixed",
 ) -> None:
-    """Say which parameters learn (facts 3.4, 9.1).
+    """Set which parameters learn (facts 3.4, 9.1).
 
-    audio: stage 1, all of CLIP is frozen; all: every tower; head: towers frozen, as for a probe.
-    A head (captioner, fusion, gate, probe) always learns; the tied embedding of captions is the
-    text's. CLIP's logit_scale learns where the temperature is learnable. What `freeze` names is
-    then frozen; UserError when it names nothing.
+    what: audio: stage 1, CLIP is frozen; all: every tower; head: all towers are frozen, as for a
+    probe. A head (captioner, fusion, gate, probe) always learns; its tied word embedding belongs to
+    the text tower. CLIP's logit_scale learns where the temperature is learnable. The parameters
+    that `freeze` names are then frozen; UserError when it matches none.
 
-    Nothing else is needed to save the work of a frozen tower: autograd keeps no graph where neither
-    input nor parameters learn, and begins it at the first block that does.
+    Frozen towers need no `no_grad`: autograd keeps no graph where neither input nor parameters
+    learn, and begins it at the first block that does.
     """
     learns = dict.fromkeys(("text", "vision"), what == "all") | {"audio": what != "head"}
     learns["logit_scale"] = temperature == "learnable"
@@ -232,29 +231,30 @@ def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:
         depth = 1 + max(blocks.values())
         if freeze.layer_num > depth:
             raise UserError(
-                f"freeze.layer_num: {freeze.layer_num}, but CLIP's towers have {depth} blocks; to "
-                "freeze all of CLIP, say freeze.prefixes: [text, vision]"
+                f"freeze.layer_num: {freeze.layer_num}, but CLIP's towers have {depth} blocks. "
+                "Fix: lower it, or freeze all of CLIP with freeze.prefixes: [text, vision]"
             )
         clip = {name for name in named if name.startswith(("text.", "vision."))}
         late = {name for name, index in blocks.items() if index >= freeze.layer_num}
         frozen |= {name for name in clip - late if not name.startswith(LAST_OF_CLIP)}
     for prefix in freeze.prefixes:
-        found = {name for name in named if name.startswith(prefix)}
-        if not found:
+        matches = {name for name in named if name.startswith(prefix)}
+        if not matches:
+            parts = ", ".join(dict.fromkeys(name.split(".", 1)[0] for name in named))
             raise UserError(
-                f"freeze.prefixes: no parameter begins with {prefix!r}; the model has "
-                f"{', '.join(dict.fromkeys(name.split('.', 1)[0] for name in named))}"
+                f"freeze.prefixes: no parameter begins with {prefix!r}. Fix: begin with one of "
+                f"{parts}"
             )
-        frozen |= found
+        frozen |= matches
     for name in frozen:
         named[name].requires_grad_(False)
 
 
 def _valid(mask: Tensor) -> Tensor:
-    """Indices of the valid positions of a flattened mask [B, S]; position 0 if there is none.
+    """Return the indices of valid positions of a flattened mask [B, S]; [0] if there is none.
 
-    So a batch without any sound still passes the tower once, and every parameter stays in the
-    graph (distributed training waits for the gradients of all of them).
+    So a batch without audio still passes the tower once, and every parameter stays in the graph:
+    distributed training waits for the gradients of all of them.
     """
     index = mask.flatten().nonzero().squeeze(1)
     return index if len(index) else index.new_zeros(1)

@@ -1,4 +1,4 @@
-"""CLIP4VLA's similarities of texts and clips, by the fusion of the run (facts 7.1)."""
+"""CLIP4VLA's similarities of texts and clips for each fusion (facts 7.1)."""
 
 from typing import get_args
 
@@ -15,7 +15,7 @@ from clip4vla.models.common.encoded import Encoded, Sequence
 from clip4vla.models.common.pooling import normalise
 from clip4vla.models.common.scorer import PooledScorer, Scorer
 
-PAIR_FUSIONS = ("tight", "local_to_local")  # text and clip pass the joint encoder together
+PAIR_FUSIONS = ("tight", "local_to_local")  # the joint encoder encodes text and clip together
 
 
 def scorer_of(model: CLIP4VLA, fusion: str, modalities: list[Modality]) -> Scorer:
@@ -28,7 +28,7 @@ def scorer_of(model: CLIP4VLA, fusion: str, modalities: list[Modality]) -> Score
 
 
 class MixingScorer(PooledScorer):
-    """A clip passes the joint encoder before it is pooled."""
+    """A scorer whose clips pass the joint encoder before they are pooled."""
 
     def __init__(self, model: CLIP4VLA, fusion: MixingFusion):
         super().__init__(model)
@@ -41,7 +41,7 @@ class MixingScorer(PooledScorer):
 
 
 class PairScorer(Scorer):
-    """Every pair of a text and a clip passes the joint encoder."""
+    """A scorer that passes every pair of a text and a clip through the joint encoder."""
 
     joint = True
 
@@ -50,14 +50,14 @@ class PairScorer(Scorer):
         self.name = similarity_name(modalities)
 
     def clip_features(self, encoded: Encoded) -> Features:
-        """Return the sequences, float32: about 50 KB a clip at width 512."""
+        """Return the sequences in float32, about 50 KB per clip at width 512."""
         features: Features = {}
         for name, (x, mask) in encoded.items():
             features |= {name: x.float(), f"{name}_mask": mask}
         return features
 
     def text_features(self, tokens: Tensor) -> Features:
-        """Return the end token (tight) or every token: 64 KB a text at 32 words of width 512."""
+        """Return the end token (tight) or every token: 64 KB per text at 32 words of width 512."""
         words, end = self.model.encode_text(tokens)
         if self.fusion == "tight":
             return {"text": normalise(end)}

@@ -1,4 +1,4 @@
-"""CLIP4VLA's `model` section, what it can follow, and its presets. Loads no torch."""
+"""CLIP4VLA's `model` section, its checks and its presets. Loads no torch."""
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 

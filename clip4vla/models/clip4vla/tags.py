@@ -1,4 +1,4 @@
-"""Which of open_clip's tags fit a model."""
+"""The check that a tag of open_clip fits a model."""
 
 from clip4vla.common.errors import UserError
 from clip4vla.models.clip4vla.architecture import resolve
@@ -8,28 +8,27 @@ from clip4vla.models.common.published import config_of
 
 
 def check_tag(where: str, tagged: str, model: Model) -> None:
-    """Refuse a tag (`ViT-B-32:laion2b_s34b_b79k`) that does not exist or does not fit the model.
+    """Raise UserError for a tag (`ViT-B-32:laion2b_s34b_b79k`) that is unknown or does not fit.
 
-    where: the key of the config to name. No tensor tells how images were prepared or which
-    activation was used, so both are checked against open_clip's table. UserError says what differs.
+    where: the config key to name. No tensor shows how images were prepared or which activation was
+    used, so both are checked against open_clip's table.
     """
     name, tag, config = config_of(where, tagged)
     if resolve(name) != resolve(model.architecture):
         raise UserError(
-            f"{where}: {tagged} is a {name}, and model.architecture is {model.architecture}; "
+            f"{where}: {tagged} is a {name}, but model.architecture is {model.architecture}. Fix: "
             "correct one of them"
         )
     expected = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     for key, value in expected.items():
         if config[key] != value:
             raise UserError(
-                f"{where}: {tagged} was trained on images prepared in another way ({key} "
-                f"{config[key]}, not {value}), as frames and spectrograms here are not; choose "
-                "another tag"
+                f"{where}: {tagged} was trained on images prepared differently from frames and "
+                f"spectrograms here ({key} {config[key]}, not {value}). Fix: choose another tag"
             )
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
     if activation != model.activation:
         raise UserError(
-            f"{where}: {tagged} was trained with {activation}, and model.activation is "
-            f"{model.activation}: set model.activation: {activation}"
+            f"{where}: {tagged} was trained with {activation}, but model.activation is "
+            f"{model.activation}. Fix: set model.activation: {activation}"
         )

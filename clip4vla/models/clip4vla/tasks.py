@@ -1,4 +1,4 @@
-"""What CLIP4VLA learns: one class for each task with its loss (paper eqs 1-5)."""
+"""The training tasks of CLIP4VLA with their losses (paper eqs 1-5)."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -22,38 +22,38 @@ from clip4vla.models.common.parts import learning_parts
 from clip4vla.models.common.pooling import normalise, pool
 from clip4vla.models.common.task import Batch, ContrastiveTask, Loss
 
-WEIGHTS = {  # of terms that do not count once (facts 5.3)
+WEIGHTS = {  # of terms whose weight is not 1 (facts 5.3)
     "repaired": {},
     "released": {"vision_audio": 2.0, "text_vision": 0.0},
 }
 
 
 class ClipTask(ContrastiveTask):
-    """What pre-training and retrieval have in common: towers, and how the clips are compared."""
+    """The common base of pre-training and retrieval: the scale and the positive pairs."""
 
     model: CLIP4VLA
     run: Pretrain | Finetune
 
     def scale(self) -> float | Tensor:
-        """1 / temperature: the constant, or CLIP's learned one."""
+        """Return 1 / temperature: the constant, or CLIP's learned one."""
         if self.run.objective.temperature == "fixed":
             return self.run.objective.scale
-        with torch.no_grad():  # not in the graph, where a clamp would end its learning
+        with torch.no_grad():  # in the graph, a clamp would stop its gradients
             self.model.logit_scale.clamp_(max=INITIAL_SCALE)
         return self.model.logit_scale.exp()
 
     def facts(self) -> dict[str, Any]:
-        """Return the scale that the weights' metadata states."""
+        """Return the scale, for the metadata of the weights."""
         return {"scale": torch.as_tensor(self.scale()).item()}
 
     def _same(self, features: Features) -> Tensor | None:
-        """Which pairs are positives: bool [B, B]; None: the diagonal alone."""
+        """Return the positive pairs, bool [B, B]; None: the diagonal only."""
         if not self.run.objective.multi_positive:
             return None
         return features["clip"][:, None] == features["clip"]
 
     def _learned(self, scale: float | Tensor) -> dict[str, Tensor]:
-        """A learned scale, for the curve."""
+        """Return a learned scale, for the curve."""
         return {"scale": scale} if isinstance(scale, Tensor) else {}
 
 
@@ -61,9 +61,9 @@ class ClipTask(ContrastiveTask):
 class PretrainTask(ClipTask):
     """Inter-modal and intra-modal contrast (facts 5.3; paper, Pre-training).
 
-    Stage 1 sums S(t_a) + S(a_v) + AA. Where CLIP learns too (stage 2) S(t_v) is added: the released
-    code computes it but adds a_v twice instead, which lets text and vision drift apart. Options:
-    that released sum, and S(t_t) + S(v_v).
+    Stage 1 sums S(t_a) + S(a_v) + AA. Where CLIP learns, too (stage 2), S(t_v) is added: the
+    released code computes it but adds a_v twice instead, which lets text and vision drift apart.
+    Options: that released sum, and S(t_t) + S(v_v).
     """
 
     model: CLIP4VLA
@@ -71,32 +71,32 @@ class PretrainTask(ClipTask):
     heads: ClassVar[tuple[str, ...]] = ("logit_scale",)
 
     def encode(self, batch: Batch, again: bool = False) -> Features:
-        """Pooled vectors [B, D] of what the terms compare."""
+        """Return the pooled vectors [B, D] that the terms compare."""
         objective, model = self.run.objective, self.model
-        wanted = learning_parts(model) if again else Model.PARTS
+        parts = learning_parts(model) if again else Model.PARTS
         features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
-        if objective.inter and "text" in batch:  # CLIP is frozen: computed before
+        if objective.inter and "text" in batch:  # CLIP is frozen: cached vectors
             features |= {"text": batch["text"], "vision": batch["vision"]}
         elif objective.inter:
-            features |= self._clip_vectors(batch, wanted)
-        if "audio" in wanted:
+            features |= self._clip_vectors(batch, parts)
+        if "audio" in parts:
             share, mask = batch["nonverbal_share"], batch["audio_mask"]
             for name in ("audio", "masked_audio") if objective.intra else ("audio",):
                 features[name] = pool(model.encode_audio(batch[name], mask, share), mask)
         return features
 
-    def _clip_vectors(self, batch: Batch, wanted: Container[str]) -> Features:
-        """What CLIP's own towers say: [B, D] each."""
+    def _clip_vectors(self, batch: Batch, parts: Container[str]) -> Features:
+        """Return the pooled vectors of CLIP's own towers, [B, D] each."""
         features = {}
-        if "text" in wanted:
+        if "text" in parts:
             features["text"] = normalise(self.model.encode_text(batch["tokens"])[1])
-        if "vision" in wanted:
+        if "vision" in parts:
             frames = self.model.encode_vision(batch["frames"], batch["frame_mask"])
             features["vision"] = pool(frames, batch["frame_mask"])
         return features
 
     def objective(self, features: Features) -> Loss:
-        """Sum of the terms, each with weight 1 unless the released second stage says otherwise."""
+        """Return the sum of the terms with weight 1 each, except in the released second stage."""
         objective, scale = self.run.objective, self.scale()
         same, audio, terms = self._same(features), features["audio"], {}
 
@@ -122,7 +122,7 @@ class PretrainTask(ClipTask):
 
 @dataclass
 class RetrievalTask(ClipTask):
-    """Texts against clips of vision, audio or both, by the run's fusion (facts 5.4, 7)."""
+    """Contrast of texts with clips of vision, audio or both, by the run's fusion (facts 5.4, 7)."""
 
     model: CLIP4VLA
     run: Finetune
@@ -130,24 +130,24 @@ class RetrievalTask(ClipTask):
 
     @property
     def fusion(self) -> str:
-        """How texts and clips are compared."""
+        """Return the fusion of the run."""
         assert isinstance(self.run.model, Model)
         return self.run.model.fusion
 
     def encode(self, batch: Batch, again: bool = False) -> Features:
-        """Vectors [B, D] of texts and clips; sequences and masks where pairs are scored jointly."""
+        """Return vectors [B, D] of texts and clips; sequences with masks for pair fusions."""
         model, fusion = self.model, self.fusion
         mixes = fusion in MIXING_FUSIONS  # every modality passes the joint encoder
-        wanted = learning_parts(model) if again and not mixes else Model.PARTS
+        parts = learning_parts(model) if again and not mixes else Model.PARTS
         features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
         features["has_audio"] = batch["has_audio"]
-        if "text" in wanted:
+        if "text" in parts:
             words, end = model.encode_text(batch["tokens"])  # [B, L, D], [B, D]
             if fusion == "local_to_local":
                 features |= {"text": words, "text_mask": batch["tokens"] != PAD}
             else:
                 features["text"] = end if fusion == "tight" else normalise(end)
-        modalities = [modality for modality in self.run.modalities if modality in wanted]
+        modalities = [modality for modality in self.run.modalities if modality in parts]
         encoded = model.encode_clips(batch, modalities)
         if fusion in MIXING_FUSIONS:
             assert model.fusion is not None
@@ -160,14 +160,14 @@ class RetrievalTask(ClipTask):
         return features
 
     def objective(self, features: Features) -> Loss:
-        """One contrastive term on t_va, t_v or t_a."""
+        """Return one contrastive term, on t_va, t_v or t_a."""
         scale = self.scale()
         scores = self._scores(features, scale)
         loss = nce(scores, self.run.objective.symmetric, self._same(features))
         return loss, self._learned(scale)
 
     def _scores(self, features: Features, scale: float | Tensor) -> Tensor:
-        """Similarities of the batch's texts (rows) with its clips: [B, B]."""
+        """Return the similarities of the batch's texts (rows) with its clips: [B, B]."""
         model, fusion = self.model, self.fusion
         if fusion in PAIR_FUSIONS:
             return self._pair_scores(features, scale)
@@ -181,7 +181,7 @@ class RetrievalTask(ClipTask):
         return by_name[similarity_name(self.run.modalities)]
 
     def _pair_scores(self, features: Features, scale: float | Tensor) -> Tensor:
-        """Each rank passes its own texts through the joint encoder, with all clips."""
+        """Return the pair scores [B, B]; each rank scores its own texts with all clips."""
         fusion, rows = self.model.fusion, local_rows(len(features["text"]))
         assert fusion is not None
         clips: Encoded = {
@@ -206,33 +206,33 @@ class CaptionTask:
     heads: ClassVar[tuple[str, ...]] = ("captioner.",)
 
     def loss(self, batch: Batch) -> Loss:
-        """Cross-entropy of the next token: from [start, words] to [words, end].
+        """Return the cross-entropy of the next token: from [start, words] to [words, end].
 
-        Pads are no targets unless `pad_loss`, with which a pad follows the end (released).
+        Pads are targets only with `pad_loss`, where a pad follows the end (released).
         """
         tokens = batch["tokens"]  # [B, L]
         words, following = tokens[:, :-1], tokens[:, 1:]  # [B, L - 1]
-        words = words.masked_fill(words == END, PAD)  # the end is predicted, never read
+        words = words.masked_fill(words == END, PAD)  # the end is a target, never an input
         features, _ = self.model.encode_text(words)  # [B, L - 1, D]
         clips = self.model.encode_clips(batch, self.run.modalities)
         captioner = self.model.captioner
         assert captioner is not None
         hidden = captioner.hidden(features, words != PAD, clips)  # [B, L - 1, D]
-        # Most positions are padding, and the vocabulary makes the largest product of all.
-        counted = self._counted(following)
-        logits = captioner.head(hidden[counted])  # [targets, V]
-        return cross_entropy(logits.float(), following[counted]), {}
+        # Most positions are padding, and the product with the vocabulary is the most expensive.
+        is_target = self._is_target(following)
+        logits = captioner.head(hidden[is_target])  # [targets, V]
+        return cross_entropy(logits.float(), following[is_target]), {}
 
     def targets(self, batch: Batch) -> int:
-        """Tokens to predict."""
-        return int(self._counted(batch["tokens"][:, 1:]).sum())
+        """Return the number of tokens to predict."""
+        return int(self._is_target(batch["tokens"][:, 1:]).sum())
 
     def facts(self) -> dict[str, Any]:
         """Return nothing."""
         return {}
 
-    def _counted(self, wanted: Tensor) -> Tensor:
-        """Which of the next tokens [B, L] are targets: bool [B, L]."""
+    def _is_target(self, following: Tensor) -> Tensor:
+        """Return which of the next tokens [B, L] are targets: bool [B, L]."""
         if self.run.pad_loss:
-            return torch.ones_like(wanted, dtype=torch.bool)
-        return wanted != PAD
+            return torch.ones_like(following, dtype=torch.bool)
+        return following != PAD

@@ -1,4 +1,4 @@
-"""The three towers: open_clip's text and vision transformers, and the audio tower over these."""
+"""The three towers: open_clip's text and vision transformers, and the audio tower."""
 
 import torch
 from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionTransformer
@@ -16,7 +16,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class TextTower(TextTransformer):
-    """CLIP's causal text transformer that gives projected features at every token (facts 4.2)."""
+    """CLIP's causal text transformer with projected features of every token (facts 4.2)."""
 
     def __init__(self, sizes: Architecture):
         super().__init__(
@@ -31,11 +31,11 @@ class TextTower(TextTransformer):
         )
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of every token and of the end token.
+        """Return the features of every token [B, L, D] and of the end token [B, D].
 
-        tokens: int64 [B, L], L at most the context length. Gives [B, L, D] and [B, D], neither
-        normalised. The end token is found by its id, not by argmax, because the pad id is larger.
-        A row without one (the input of captioning) has zeros in the second result.
+        tokens: int64 [B, L], L at most the context length. Neither result is normalised. The end
+        token is found by its id, not by argmax, because the pad id is larger. A row without one
+        (the input of captioning) has zeros in the second result.
         """
         length = tokens.shape[1]
         x, _ = self._embeds(tokens)  # [B, L, width]
@@ -48,20 +48,20 @@ class TextTower(TextTransformer):
 
 
 class PatchProjection(nn.Conv2d):
-    """CLIP's first layer, a convolution whose patches do not overlap: on a GPU one matrix product.
+    """CLIP's first layer, a convolution of disjoint patches, as one matrix product on a GPU.
 
-    cuDNN's kernels took 11.7 of the 106 ms of a step on an H100 (benchmarks/RESULTS.md), for
-    operations that are worth half a millisecond of products there. A CPU's convolution is the
-    faster one. One channel instead of three for mono sound would save little more, and the bits of
-    a clip would depend on whether another one of its batch is stereo.
+    cuDNN's kernels took 11.7 of the 106 ms of a step on an H100 (benchmarks/RESULTS.md); a matrix
+    product of the same size takes half a millisecond. On a CPU the convolution is faster. One
+    channel instead of three for mono audio would save little more, and the result of a clip would
+    depend on whether another clip of its batch is stereo.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] to [N, D, rows, columns]."""
+        """Project patches: [N, 3, H, W] to [N, D, rows, columns]."""
         return super().forward(x) if x.device.type == "cpu" else self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
-        """The same as one product of patches [N, rows * columns, 3 * high * wide] and weights."""
+        """Multiply patches [N, rows * columns, 3 * high * wide] by the weights."""
         high, wide = self.kernel_size
         x = x.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [N, 3, rows, high, columns, wide]
         rows, columns = x.shape[2], x.shape[4]
@@ -70,7 +70,7 @@ class PatchProjection(nn.Conv2d):
 
 
 class ImageTower(VisionTransformer):
-    """CLIP's ViT, which towers of images and of spectrograms share (facts 4.1)."""
+    """CLIP's ViT, the base of the towers of images and of spectrograms (facts 4.1)."""
 
     def __init__(self, sizes: Architecture):
         super().__init__(
@@ -88,15 +88,15 @@ class ImageTower(VisionTransformer):
 
 
 class VisionTower(ImageTower):
-    """One image to the projected feature of its class token (facts 4.1)."""
+    """CLIP's ViT on images: the projected feature of the class token (facts 4.1)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature [N, D] of each image [N, 3, 224, 224], not normalised; see `pixels`."""
+        """Return the unnormalised features [N, D] of images [N, 3, 224, 224]; see `pixels`."""
         return super().forward(pixels(images).to(self.conv1.weight.dtype))
 
 
 def pixels(images: Tensor) -> Tensor:
-    """CLIP's input of uint8 RGB [N, 3, H, W]; floats are taken as already normalised."""
+    """Return uint8 RGB [N, 3, H, W] normalised as CLIP's input; floats are returned unchanged."""
     if images.dtype is not torch.uint8:
         return images
     scale, shift = (
@@ -112,9 +112,9 @@ def pixels(images: Tensor) -> Tensor:
 class AudioTower(ImageTower):
     """A ViT that reads log-mel segments and carries an audio type token (facts 3).
 
-    The sequence is [class, patches, type]. `type_token` says what stands at its end:
-    none: nothing (50 tokens for ViT-B/32); single: one token mixed from [VB] and [NB] (51);
-    both: the two of them (52), where the last positional row serves both (facts 3.2); background:
+    The sequence is [class, patches, type]. `type_token` is the kind of its last part:
+    none: no token (50 tokens for ViT-B/32); single: one token mixed from [VB] and [NB] (51);
+    both: [VB] and [NB] (52), with the last positional row for both (facts 3.2); background:
     one token for all clips (51), as early released files have.
     Row 0 of `control_embedding` is [VB] (verbal), row 1 is [NB] (nonverbal).
     """
@@ -134,7 +134,7 @@ class AudioTower(ImageTower):
                 self.control_embedding = nn.Parameter(torch.zeros(2, width))
 
     def _embeds(self, x: Tensor, nonverbal_share: Tensor) -> Tensor:
-        """Tokens that enter the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
+        """Return the input of the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
         x = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [N, grid, width]
         parts = [self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x]
         positions: Tensor = self.positional_embedding
@@ -151,18 +151,18 @@ class AudioTower(ImageTower):
         return self.ln_pre(x)
 
     def forward(self, segments: Tensor, nonverbal_share: Tensor) -> Tensor:
-        """Feature of each segment, not normalised.
+        """Return the feature of each segment [N, D], not normalised.
 
         segments: [N, 1 or 3, 224, 224], standardised log-mel; nonverbal_share: [N] in 0..1, the
-        share of [NB] in the type token (read by `single` only). Gives [N, D].
+        share of [NB] in the type token (read by `single` only).
         """
         segments = segments.expand(-1, 3, -1, -1)  # mono: left, mean and right are the same
         x = self.transformer(self._embeds(segments, nonverbal_share))  # [N, tokens, width]
         return self.ln_post(x[:, 0]) @ self.proj
 
     @torch.no_grad()
-    def start_from(self, vision: VisionTower) -> None:
-        """Copy every tensor of the vision tower; the type token's position keeps its own start."""
-        mine = self.state_dict()
+    def copy_from(self, vision: VisionTower) -> None:
+        """Copy every tensor of the vision tower; the type token keeps its initial position."""
+        state = self.state_dict()
         for name, value in vision.state_dict().items():
-            mine[name][: len(value)].copy_(value)
+            state[name][: len(value)].copy_(value)

@@ -7,10 +7,10 @@ CARRIES_BOTH: tuple[TypeToken, TypeToken] = ("single", "both")
 
 
 def can_follow(before: TypeToken, after: TypeToken) -> bool:
-    """Return whether a model with the tokens `after` can start from weights trained with `before`.
+    """Return whether weights trained with the token `before` can initialise a model with `after`.
 
-    The paper pre-trains with one token for each data set and carries both afterwards: the tensors
-    are the same, and the position of the one token serves both. Every other change would use
-    embeddings that were never trained, or drop some that were.
+    The paper pre-trains with one token for each data set and uses both afterwards: the tensors are
+    the same, and both tokens use the position of the one. Every other change would use embeddings
+    that were never trained, or drop trained ones.
     """
     return before == after or (before, after) == CARRIES_BOTH

@@ -1,6 +1,5 @@
-"""Weight files: written as safetensors, read strictly."""
+"""Strict loading of weight files into a model."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.log import log
 from clip4vla.models.clip4vla.architecture import CLIP_VOCABULARY
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, SOURCES, kind_of, to_our_names
 from clip4vla.models.clip4vla.model import CLIP4VLA
@@ -22,17 +22,17 @@ TOKENS = "text.token_embedding.weight"
 
 
 def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) -> None:
-    """Fill the model from a file of ours, of OpenAI's CLIP or of the released CLIP4VLA.
+    """Load a file of this project, of OpenAI's CLIP or of the released CLIP4VLA into the model.
 
-    Every tensor of the model must be in the file in its shape, and every tensor of the file must
-    have a place, except in the parts named in `fresh` (of `PARTS`): these take nothing from the
-    file and start again from the towers just loaded (`CLIP4VLA.restart`). Half precision is widened
-    exactly. Nothing is changed unless all fits; otherwise UserError says what was expected, found,
-    missing, left over, misshapen and not finite. ValueError for a name in `fresh` that is no part.
+    The file must have exactly the tensors of the model in their shapes, except in the parts named
+    in `fresh` (of `PARTS`): these are not loaded but copied from the loaded towers
+    (`CLIP4VLA.copy_from_clip`). Half precision is widened exactly. If anything does not fit, the
+    model stays unchanged, and UserError lists the tensors that are missing, left over, misshapen
+    and not finite. ValueError for a name in `fresh` that is not a part.
     """
     unknown = sorted(set(fresh) - set(PARTS))
     if unknown:
-        raise ValueError(f"fresh: {unknown} are not parts; choose from {PARTS}")
+        raise ValueError(f"fresh: {unknown} are not parts. Fix: choose from {PARTS}")
     path = Path(path)
     kind, state = read_named(path)
     if kind == "ours":
@@ -40,27 +40,27 @@ def load_into(model: CLIP4VLA, path: str | Path, fresh: tuple[str, ...] = ()) ->
         _check_activation(model, section, path)
         if "audio" not in fresh:
             _check_type_token(model, section, path)
-    _fill(model, path, kind, state, fresh)
+    _check_and_copy(model, path, kind, state, fresh)
 
 
 def load_clip(model: CLIP4VLA, path: str | Path) -> None:
-    """Fill text and vision from a file that holds CLIP alone; start the rest from them.
+    """Load text and vision from a file of CLIP alone; copy the other parts from them.
 
-    As strict as `load_into`. A whole CLIP4VLA is refused: taking half of it would go unseen.
-    UserError for both.
+    As strict as `load_into`. UserError for a complete CLIP4VLA, too: half of it would silently be
+    ignored.
     """
     path = Path(path)
     kind, state = read_named(path)
     if any(name.startswith("audio.") for name in state):
         raise UserError(
-            f"{path}: holds a whole CLIP4VLA, not CLIP alone: give it as `start: weights:NAME`, "
-            "and OpenAI's CLIP as model.weights"
+            f"{path}: is a complete CLIP4VLA, not CLIP alone. Fix: give it as `start: "
+            "weights:NAME`, and OpenAI's CLIP as model.weights"
         )
-    _fill(model, path, kind, state, ("audio", "captioner", "fusion", "gate", "probe"))
+    _check_and_copy(model, path, kind, state, ("audio", "captioner", "fusion", "gate", "probe"))
 
 
 def read_named(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """What wrote a file, and its tensors under the names of our model."""
+    """Return the kind of a file, and its tensors under the names of our model."""
     state = read_tensors(path)
     kind = kind_of(state)
     if kind is None:
@@ -69,49 +69,49 @@ def read_named(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def coverage_of(
-    model: CLIP4VLA, given: dict[str, Tensor], fresh: tuple[str, ...], kind: str
+    model: CLIP4VLA, state: dict[str, Tensor], fresh: tuple[str, ...], kind: str
 ) -> Coverage:
-    """Hold tensors under our names against all of the model but its `fresh` parts."""
-    wanted = without(dict(model.named_parameters()), fresh)
+    """Compare tensors under our names with the parameters of all parts but the `fresh` ones."""
+    parameters = without_parts(dict(model.named_parameters()), fresh)
     first_rows = {TOKENS: CLIP_VOCABULARY} if kind in CLIP_KINDS else {}
-    return compare(wanted, without(given, fresh), first_rows)
+    return compare(parameters, without_parts(state, fresh), first_rows)
 
 
 @torch.no_grad()
-def fill(model: CLIP4VLA, given: dict[str, Tensor], fresh: tuple[str, ...]) -> None:
-    """Copy tensors whose coverage is complete into the model; start the `fresh` parts again."""
-    for name, parameter in without(dict(model.named_parameters()), fresh).items():
-        value = given[name]
+def copy_tensors(model: CLIP4VLA, state: dict[str, Tensor], fresh: tuple[str, ...]) -> None:
+    """Copy tensors whose coverage is complete into the model, then its towers to `fresh` parts."""
+    for name, parameter in without_parts(dict(model.named_parameters()), fresh).items():
+        value = state[name]
         parameter[: len(value)].copy_(value) if value.ndim else parameter.copy_(value)
     for part in fresh:
-        model.restart(part)
+        model.copy_from_clip(part)
 
 
-def without(tensors: dict[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
-    """The tensors of the other parts."""
-    return {name: value for name, value in tensors.items() if not below(name, parts)}
+def without_parts(tensors: dict[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tensors of all other parts."""
+    return {name: value for name, value in tensors.items() if not is_in_parts(name, parts)}
 
 
-def below(name: str, parts: tuple[str, ...]) -> bool:
-    """Whether a tensor belongs to one of the parts, such as `fusion` or `fusion.similarity`."""
+def is_in_parts(name: str, parts: tuple[str, ...]) -> bool:
+    """Return whether a tensor is in one of the parts, such as `fusion` or `fusion.similarity`."""
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
-def _fill(
+def _check_and_copy(
     model: CLIP4VLA, path: Path, kind: str, state: dict[str, Tensor], fresh: tuple[str, ...]
 ) -> None:
     coverage = coverage_of(model, state, fresh, kind)
     if not coverage.complete:
         raise UserError(
-            f"{path} ({kind} names): {coverage.summary()}; check model.architecture, "
-            "model.type_token, model.joint_layers, the style of the joint encoder and what the "
-            f"file was trained for: `clip4vla checkpoint inspect {path}` shows what it holds"
+            f"{path} ({kind} names): {coverage.summary()}. Fix: compare model.architecture, "
+            "model.type_token, model.joint_layers, the style of the joint encoder and the task "
+            f"with the file: run `clip4vla checkpoint inspect {path}`"
         )
-    fill(model, state, fresh)
+    copy_tensors(model, state, fresh)
 
 
 def _model_section(path: Path) -> dict[str, Any]:
-    """Return the `model` section in a file's metadata; {} where only the names are ours."""
+    """Return the `model` section of a file's metadata; {} for a file without our metadata."""
     try:
         section = read_metadata(path).get("model")
     except UserError:
@@ -120,31 +120,30 @@ def _model_section(path: Path) -> dict[str, Any]:
 
 
 def _check_activation(model: CLIP4VLA, section: dict[str, Any], path: Path) -> None:
-    """Refuse one of our files whose metadata names another activation: no tensor would tell."""
-    found = section.get("activation")
-    if found not in (None, model.sizes.activation):
+    """Raise UserError if the file was trained with another activation, which no tensor shows."""
+    activation = section.get("activation")
+    if activation not in (None, model.sizes.activation):
         raise UserError(
-            f"{path}: was trained with model.activation: {found}, and the run says "
-            f"{model.sizes.activation}: correct model.activation"
+            f"{path}: was trained with model.activation: {activation}, but the run has "
+            f"{model.sizes.activation}. Fix: set model.activation: {activation}"
         )
 
 
 def _check_type_token(model: CLIP4VLA, section: dict[str, Any], path: Path) -> None:
-    """Refuse type tokens that the model's cannot follow: [VB] and [NB] mixed or both look alike.
+    """Raise UserError if the type token of the file cannot precede the model's.
 
-    The step from one token to both is reported, because nothing else would show it.
+    `single` and `both` have the same tensors, so a change from one to the other is logged: nothing
+    else would show it.
     """
     before, after = section.get("type_token"), model.audio.type_token
     if before in (None, after):
         return
     if not can_follow(before, after):
         raise UserError(
-            f"{path}: was trained with type_token: {before}, and the run has {after}. "
+            f"{path}: was trained with type_token: {before}, but the run has {after}. "
             f"Fix: set model.type_token: {before}"
         )
-    print(
-        f"{path}: trained with one type token for each clip ({before}); from here on every clip "
-        "carries [VB] and [NB], and the position of the one token serves both",
-        file=sys.stderr,
-        flush=True,
+    log.info(
+        f"{path}: trained with one type token for each clip ({before}); from now on every clip has "
+        "[VB] and [NB], and both use the position of the one token"
     )

@@ -1,8 +1,8 @@
-"""Read the tensors of a weight file without running anything that is in it.
+"""Read the tensors of a weight file without executing code from it.
 
-safetensors files and what torch saved are read as such: a state dict, or the state of a training
-that holds one. OpenAI publishes CLIP as a TorchScript archive, which holds code; here only its data
-are read: the classes that it names are replaced by empty ones, and its code is never opened.
+Supported are safetensors files and files saved by torch: a state dict, or a training state with a
+state dict. OpenAI publishes CLIP as a TorchScript archive, which contains code. Only its data are
+read: the classes that it names are replaced by empty ones, and its code is never opened.
 """
 
 import io
@@ -22,23 +22,23 @@ from torch import Tensor
 from clip4vla.common.errors import UserError
 from clip4vla.models.common.forms import FORMS, SAFETENSORS, ZIP, form_of
 
-ARCHIVE = "TorchScript archive"  # `WeightFile.form` of what OpenAI publishes
-SCRIPT_CLASSES = "__torch__."  # classes that an archive defines itself
-SCRIPT_LISTS = "torch.jit._pickle.build_"  # how an archive writes a typed list
-STATES = ("state_dict", "model_state_dict", "model")  # where the state of a training has weights
-TRAINING = {  # what stands beside them, or among them
+ARCHIVE = "TorchScript archive"  # `WeightFile.form` of OpenAI's files
+SCRIPT_CLASSES = "__torch__."  # prefix of the classes that an archive defines
+SCRIPT_LISTS = "torch.jit._pickle.build_"  # prefix of the functions that restore typed lists
+STATES = ("state_dict", "model_state_dict", "model")  # keys of the weights in a training state
+TRAINING = {  # other keys of a training state
     *("epoch", "global_step", "step", "name", "arch", "loss", "best_score", "args", "config"),
     *("optimizer", "optimizer_state_dict", "optimizer_state", "scheduler", "scaler"),
 }
-WRAPPER = "module."  # before every name in the state of a distributed training
-PACKING = 64 * 2**20  # bytes that a torch file may save by compression: it packs code, not weights
-NAMED = re.compile(r"GLOBAL ([^\s'\"]+)")  # a class that torch does not make, in its message
-USUAL = (  # classes that trainings save beside weights
+WRAPPER = "module."  # prefix of every name that distributed training saves
+PACKING = 64 * 2**20  # bytes that compression may save: torch compresses code, not weights
+NAMED = re.compile(r"GLOBAL ([^\s'\"]+)")  # the refused class in torch's message
+USUAL = (  # classes that training code often saves with weights
     *("argparse.Namespace", "types.SimpleNamespace", "collections.", "numpy.", "pathlib."),
     *("omegaconf.", "yacs.", "easydict.", "torch."),
 )
 CONVERT = (
-    'where you trust the file, keep its state dict alone: python -c "import torch; s = torch.load('
+    'if you trust the file, save only its state dict: python -c "import torch; s = torch.load('
     "{path!r}, weights_only=False); torch.save(s.get('state_dict', s.get('model', s)), "
     "'weights.pt')\""
 )
@@ -46,7 +46,7 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file holds. left_out: names of what is no weight, such as an optimiser's state."""
+    """The content of a file. left_out: names of other entries, such as an optimiser's state."""
 
     form: str
     tensors: dict[str, Tensor]
@@ -54,7 +54,7 @@ class WeightFile:
 
 
 class _Node:
-    """Stands for a scripted module: an object with attributes and no behaviour."""
+    """Placeholder for a scripted module: attributes without behaviour."""
 
 
 def _as_list(values: list[Any]) -> list[Any]:
@@ -62,14 +62,14 @@ def _as_list(values: list[Any]) -> list[Any]:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Named tensors of a file that `read_weight_file` can read, on the CPU."""
+    """Return the named tensors of a file, on the CPU; see `read_weight_file`."""
     return read_weight_file(path).tensors
 
 
 def read_weight_file(path: str | Path) -> WeightFile:
-    """Read a safetensors file, what torch saved, or a TorchScript archive; tensors on the CPU.
+    """Read a safetensors file, a file saved by torch or a TorchScript archive, on the CPU.
 
-    Raises UserError for anything else, and for a file that names code or claims to hold more than
+    Raises UserError for any other file, and for one that names code or claims to contain more than
     its size allows; OSError if it cannot be opened.
     """
     path = Path(path)
@@ -78,7 +78,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
         file = _read(path, form)
     except UserError:
         raise
-    except Exception as error:  # readers raise almost anything on bytes that mean harm
+    except Exception as error:  # readers raise almost any error on malicious bytes
         raise _refusal(path, error) from None
     _check_extent(path, file.tensors)
     return file
@@ -97,13 +97,13 @@ def _read(path: Path, form: str) -> WeightFile:
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
-    """Return our message for a reader's error, since torch's advises to run the file's code."""
+    """Return our error for a reader's, because torch's message suggests running the file's code."""
     if named := NAMED.search(str(error)):
         name = ascii(named[1])[1:-1][:80]
         fix = CONVERT.format(path=str(path)) if name.startswith(USUAL) else FORMS
-        return UserError(f"{path}: holds {name}, which is refused: it may run code. Fix: {fix}")
+        return UserError(f"{path}: contains {name}, which may run code. Fix: {fix}")
     if isinstance(error, pickle.UnpicklingError):
-        why = "it is damaged, or contains more than tensors and plain values"
+        why = "it is corrupt, or contains more than tensors and plain values"
     else:
         text = " ".join(str(error).split()) or type(error).__name__
         why = textwrap.shorten(ascii(text)[1:-1], 120, placeholder=" ...")
@@ -111,28 +111,28 @@ def _refusal(path: Path, error: Exception) -> UserError:
 
 
 def _check_claims(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Refuse, before it is unpacked, an archive that is much larger inside than outside."""
+    """Raise UserError, before unpacking, for an archive that claims to be far larger inside."""
     claimed, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if claimed > size + PACKING:
         raise UserError(
             f"{path}: {size:,} bytes that claim to unpack to {claimed:,}, which torch never "
-            "writes; refused: fetch the file again from where it was published"
+            "writes. Fix: download the file again from its publisher"
         )
 
 
 def _check_extent(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Refuse a tensor that is larger than the file: a few numbers made to look like many."""
+    """Raise UserError for a tensor larger than the file, such as an expanded view."""
     size = path.stat().st_size
     for name, value in tensors.items():
         if value.numel() * value.element_size() > size:
             raise UserError(
                 f"{path}: {name} claims {list(value.shape)}, more than a file of {size:,} bytes "
-                "holds; refused: fetch the file again from where it was published"
+                "can hold. Fix: download the file again from its publisher"
             )
 
 
 def _weights_in(path: Path, saved: Any) -> WeightFile:
-    """The state dict in what torch saved, whatever stands beside it."""
+    """Return the state dict in an object that torch saved, with the names of other entries."""
     form, beside = "state dict", ()
     if isinstance(saved, dict):
         for name in STATES:
@@ -149,7 +149,7 @@ def _weights_in(path: Path, saved: Any) -> WeightFile:
         isinstance(k, str) and _is_tensor(v) for k, v in saved.items()
     ):
         raise UserError(
-            f"{path}: does not hold a plain state dict; save model.state_dict() alone and give that"
+            f"{path}: does not contain a plain state dict. Fix: save only model.state_dict()"
         )
     if all(name.startswith(WRAPPER) for name in saved):
         saved = {name.removeprefix(WRAPPER): value for name, value in saved.items()}
@@ -170,7 +170,10 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
         elif name.startswith(SCRIPT_LISTS):
             stand_ins.append((_as_list, name))
         else:
-            raise UserError(f"{path}: names {name}, which a CLIP archive does not need; refused")
+            raise UserError(
+                f"{path}: names {name}, which no archive of CLIP needs. Fix: download the file "
+                "again from its publisher"
+            )
     plain.seek(0)
     with torch.serialization.safe_globals(stand_ins):
         root = torch.load(plain, map_location="cpu", weights_only=True)
@@ -178,7 +181,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _without_code(path: Path) -> io.BytesIO:
-    """The archive as an ordinary torch file: data.pkl and its storages, and nothing else."""
+    """Return the archive as an ordinary torch file: only data.pkl and its storages."""
     plain = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
         for entry in archive.infolist():
@@ -198,9 +201,9 @@ def _tensors_below(node: _Node, prefix: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def unknown_file(path: Path, tensors: dict[str, Tensor], sources: str) -> UserError:
-    """Return the error for a file whose tensors have unknown names. sources: of known files."""
-    first = ", ".join(sorted(tensors)[:3]) or "nothing"
+    """Return the error for a file with unknown names of tensors. sources: the supported files."""
+    first = ", ".join(sorted(tensors)[:3]) or "no tensors"
     return UserError(
-        f"{path}: holds {first} ..., which are the names of no supported file. Fix: convert it to "
-        f"one of these: {sources}"
+        f"{path}: contains {first} ..., unlike any supported file. Fix: convert it to one of "
+        f"these: {sources}"
     )

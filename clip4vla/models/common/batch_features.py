@@ -1,4 +1,4 @@
-"""What a contrastive task keeps of its clips between encoding them and comparing them."""
+"""Features of the clips of a batch, between encoding and comparison."""
 
 import hashlib
 
@@ -12,20 +12,20 @@ bool [B, n], values [B]. A second axis that is shorter in some batches is paddin
 
 
 def padded(x: Tensor, length: int) -> Tensor:
-    """x [B, n, ...] with zeros behind its second axis: [B, length, ...]; [B] stays as it is."""
+    """Pad x [B, n, ...] with zeros to [B, length, ...]; x [B] stays unchanged."""
     if x.ndim < 2:
         return x
     return pad(x, [0, 0] * (x.ndim - 2) + [0, length - x.shape[1]])
 
 
 def joined(parts: list[Features]) -> Features:
-    """Batches of features as one, each padded to the longest."""
-    whole = {}
+    """Return the concatenation of batches of features, each padded to the longest."""
+    features = {}
     for name in parts[0]:
         tensors = [part[name] for part in parts]
         length = max(x.shape[1] for x in tensors) if tensors[0].ndim > 1 else 0
-        whole[name] = torch.cat([padded(x, length) for x in tensors])
-    return whole
+        features[name] = torch.cat([padded(x, length) for x in tensors])
+    return features
 
 
 def count_of(features: Features) -> int:
@@ -39,6 +39,6 @@ def rows_of(features: Features, rows: slice) -> Features:
 
 
 def numbers_of(clip_ids: list[str]) -> Tensor:
-    """A number per id, equal for equal ids: int64 [B]. 64 bits of a hash, the same everywhere."""
+    """Return a number per id, int64 [B]: 64 bits of a hash, the same on every machine."""
     digests = (hashlib.blake2b(clip_id.encode(), digest_size=8).digest() for clip_id in clip_ids)
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])

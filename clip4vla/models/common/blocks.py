@@ -1,4 +1,4 @@
-"""Attention blocks taken apart, for computations that share or keep keys and values.
+"""Attention blocks in separate steps, for computations that share or cache keys and values.
 
 Decoding caches the keys and values of earlier words, and the scoring of pairs computes those of the
 first layer once for many pairs. Both need a block in three steps: the input of attention, its
@@ -20,20 +20,20 @@ class Block(Protocol):
     heads: int
 
     def reads(self, x: Tensor) -> Tensor:
-        """What the projections are applied to. [..., D] to [..., D]."""
+        """Return the input of the projections. [..., D] to [..., D]."""
 
     def projections(self) -> tuple[Projection, Projection, Projection]:
-        """Weights of queries, keys and values."""
+        """Return the weights of queries, keys and values."""
 
     def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of what `reads` gives, each [..., D]."""
+        """Return the queries, keys and values of a result of `reads`, each [..., D]."""
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The block's output from its input and the heads' concatenated outputs, [..., D]."""
+        """Return the block's output from its input and the concatenated heads, [..., D]."""
 
 
 class ClipBlock:
-    """A view of open_clip's pre-LN block, whose weights it shares. For evaluation: no dropout."""
+    """A view of open_clip's pre-LN block with shared weights. For evaluation: no dropout."""
 
     def __init__(self, block: ResidualAttentionBlock):
         self.block = block
@@ -64,10 +64,10 @@ class ClipBlock:
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, n, D] to [B, heads, n, D / heads]."""
+    """Split the heads: [B, n, D] to [B, heads, n, D / heads]."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:
-    """[B, heads, n, D / heads] to [B, n, D]."""
+    """Concatenate the heads: [B, heads, n, D / heads] to [B, n, D]."""
     return x.transpose(1, 2).flatten(2)

@@ -1,4 +1,4 @@
-"""What every family's model can do."""
+"""The interface of the models of every family."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -30,23 +30,23 @@ class ClipModel(nn.Module, ABC):
     @property
     @abstractmethod
     def dim(self) -> int:
-        """D, the width of every feature."""
+        """Return D, the width of every feature."""
 
     @property
     def compare(self) -> Compare:
-        """From pooled vectors to similarities by name; a module where it has weights of its own."""
+        """Return the map of pooled vectors to similarities by name; a module if it has weights."""
         return similarities
 
     @abstractmethod
     def write_captions(self, clips: Encoded, decoding: Decoding, max_words: int) -> list[list[int]]:
         """Return the token ids of a caption for every clip, without start and end.
 
-        max_words: most tokens, the end included.
+        max_words: the maximum number of tokens, including the end.
         """
 
     @abstractmethod
     def part_hash(self, part: str) -> str:
-        """Return a hash of everything that decides what a part computes."""
+        """Return a hash of everything that determines the output of a part."""
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:

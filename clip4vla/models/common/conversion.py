@@ -1,4 +1,4 @@
-"""A foreign file of weights, understood as a model of ours."""
+"""The conversion of a file of weights to a model of this project."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from clip4vla.models.common.coverage import Coverage
 
 @dataclass(frozen=True)
 class Conversion:
-    """A file that was read and compared with the model that `fill` completes.
+    """A file that was read and compared with a model, into which `fill_model` loads it.
 
-    kind: which code wrote the file; left_out: what of the file is no weight; assumed: one line for
-    each setting that the file does not tell; origin: for the metadata of the file that will be
-    written; fresh: parts that are initialised; copy: copies the tensors into the model.
+    kind: the code that wrote the file; left_out: entries of the file that are not weights; assumed:
+    one line for each setting that cannot be inferred from the file; origin: metadata of the file
+    that will be written; fresh: parts that are initialised, not loaded; copy: copies the tensors
+    into the model.
     """
 
     path: Path
@@ -31,8 +32,8 @@ class Conversion:
     fresh: tuple[str, ...]
     copy: Callable[[], None]
 
-    def fill(self) -> None:
-        """Copy the tensors into the model. UserError unless they fill all of it."""
+    def fill_model(self) -> None:
+        """Copy the tensors into the model. UserError unless they fit it completely."""
         if not self.coverage.complete:
             raise UserError(
                 f"{self.path}: {self.coverage.summary()}. Fix: name parts to initialise with "

@@ -1,4 +1,4 @@
-"""The part of a model that a file of weights fills: found, missing, left over, misshapen."""
+"""Comparison of a file of weights with the parameters of a model."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Coverage:
-    """Names of tensors, by what became of them; `unusable` ones hold no finite floats."""
+    """Names of tensors by the outcome of the comparison.
+
+    expected: all of the model; left_over: in the file only; unusable: not finite floating point.
+    """
 
     expected: list[str]
     missing: list[str]
@@ -18,16 +21,16 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of the model is there and every tensor of the file has a place."""
+        """Return whether the file has exactly the model's tensors, usable and in their shapes."""
         return not (self.missing or self.left_over or self.misshapen or self.unusable)
 
     @property
     def found(self) -> int:
-        """Tensors of the model that the file fills."""
+        """Return the number of the model's tensors that the file provides."""
         return len(self.expected) - len(self.missing) - len(self.misshapen) - len(self.unusable)
 
     def problems(self) -> dict[str, list[str]]:
-        """The names of what is wrong, by kind; empty where nothing is."""
+        """Return the names of problematic tensors by kind of problem; {} where there are none."""
         kinds = {
             "missing": self.missing,
             "left over": self.left_over,
@@ -37,36 +40,36 @@ class Coverage:
         return {kind: names for kind, names in kinds.items() if names}
 
     def summary(self) -> str:
-        """One line: counts, and the first names of what is wrong."""
+        """Return one line: counts, and the first names of each kind of problem."""
         line = f"{len(self.expected)} tensors expected, {self.found} found"
         details = "; ".join(f"{_some(names)} {kind}" for kind, names in self.problems().items())
         return f"{line}: {details}" if details else line
 
 
 def compare(
-    wanted: dict[str, Tensor], given: dict[str, Tensor], first_rows: dict[str, int]
+    parameters: dict[str, Tensor], tensors: dict[str, Tensor], first_rows: dict[str, int]
 ) -> Coverage:
-    """Hold the tensors of a file against the parameters of a model.
+    """Compare the tensors of a file with the parameters of a model.
 
-    first_rows: by name, how many rows of a larger parameter the file may have; the others keep
-    their initial values.
+    first_rows: by name, the number of first rows of a parameter that the file may have instead of
+    all; the other rows keep their initial values.
     """
-    shared = [name for name in wanted if name in given]
+    shared = [name for name in parameters if name in tensors]
     misshapen, unusable = [], []
     for name in shared:
-        value, shape = given[name], list(given[name].shape)
+        value, shape = tensors[name], list(tensors[name].shape)
         if shape and shape[0] == first_rows.get(name):
-            shape[0] = len(wanted[name])
-        if shape != list(wanted[name].shape):
-            misshapen.append(f"{name} {shape} for {list(wanted[name].shape)}")
+            shape[0] = len(parameters[name])
+        if shape != list(parameters[name].shape):
+            misshapen.append(f"{name} {shape} for {list(parameters[name].shape)}")
         elif not value.is_floating_point():
             unusable.append(f"{name} is {value.dtype}")
         elif not torch.isfinite(value).all():
             unusable.append(f"{name} has NaN or infinite values")
     return Coverage(
-        expected=list(wanted),
-        missing=[name for name in wanted if name not in given],
-        left_over=[name for name in given if name not in wanted],
+        expected=list(parameters),
+        missing=[name for name in parameters if name not in tensors],
+        left_over=[name for name in tensors if name not in parameters],
         misshapen=misshapen,
         unusable=unusable,
     )

@@ -1,4 +1,4 @@
-"""What a model makes of the clips of a batch: one sequence of features for each modality."""
+"""Encoded clips: one sequence of features for each modality."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Sequence(NamedTuple):
-    """Un-normalised features and which of their positions hold content."""
+    """Features that are not normalised, and the mask of their valid positions."""
 
     features: Tensor  # [B, S, D]
     mask: Tensor  # bool [B, S]
@@ -17,5 +17,5 @@ Encoded = dict[str, Sequence]  # by modality: "vision", "audio"
 
 
 def each(encoded: Encoded, change: Callable[[Tensor], Tensor]) -> Encoded:
-    """Return encoded clips with a change made to every tensor, features and masks alike."""
+    """Apply a function to every tensor of encoded clips, features and masks alike."""
     return {name: Sequence(change(x), change(mask)) for name, (x, mask) in encoded.items()}

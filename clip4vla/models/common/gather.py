@@ -1,12 +1,12 @@
 """The batch of all ranks, with exact gradients (facts 5.5).
 
-Every rank brings the features of its own clips and computes the loss of the global batch. In the
-backward pass the gradients of the features are summed over the ranks, and each rank takes its own
-rows on. When the gradients of the parameters are then averaged over the ranks, they are those of
-one process with the whole batch, for towers as for what comes after the gathering. (The released
-code keeps only the local gradient: its towers get 1 / ranks of it.)
+Every rank contributes the features of its own clips and computes the loss of the global batch. In
+the backward pass the gradients of the features are summed over the ranks, and each rank continues
+with its own rows. When the gradients of the parameters are then averaged over the ranks, they are
+those of one process with the whole batch, for towers and for all modules after the gathering. (The
+released code keeps only the local gradient: its towers get 1 / ranks of it.)
 
-Without a process group there is one rank, and all of this does nothing.
+Without a process group there is one rank, and these functions do nothing.
 """
 
 import torch
@@ -18,12 +18,12 @@ from clip4vla.models.common.batch_features import Features, padded
 
 
 def world_size() -> int:
-    """Number of ranks."""
+    """Return the number of ranks."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def local_rows(count: int) -> slice:
-    """This rank's part of the `count` clips of a global batch."""
+    """Return this rank's rows of the `count` clips of a global batch."""
     world = world_size()
     size = count // world
     rank = dist.get_rank() if world > 1 else 0
@@ -31,20 +31,20 @@ def local_rows(count: int) -> slice:
 
 
 def gather(features: Features) -> Features:
-    """Features of the global batch, in the order of the ranks; differentiable.
+    """Return the features of the global batch, in the order of the ranks; differentiable.
 
     Sequences are padded to the longest of all ranks. Raises ValueError, on every rank, unless all
-    have as many clips.
+    have the same number of clips.
     """
     if world_size() == 1:
         return features
-    names = sorted(features)  # the same order everywhere: collective calls are matched by it
+    names = sorted(features)  # the same order on all ranks: collective calls are matched by it
     tensors = _equally_long([features[name] for name in names])
     return dict(zip(names, _Gather.apply(*tensors), strict=True))
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum of a tensor over the ranks; no gradient passes."""
+    """Return the sum of a tensor over the ranks, without gradients."""
     if world_size() == 1:
         return x
     x = x.detach().clone()
@@ -56,8 +56,8 @@ def summed(x: Tensor) -> Tensor:
 def average_gradients(parameters: list[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the ranks.
 
-    A parameter that some rank did not reach counts as zero there; one that no rank reached keeps no
-    gradient, so that the optimiser leaves it alone, as in one process.
+    A parameter without a gradient on some rank counts as zero there. One without a gradient on all
+    ranks keeps none, so that the optimiser skips it, as in one process.
     """
     world = world_size()
     if world == 1:
@@ -74,40 +74,41 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 def _equally_long(tensors: list[Tensor]) -> list[Tensor]:
-    """Tensors [B, n, ...] padded to the largest n of all ranks."""
+    """Pad tensors [B, n, ...] to the largest n of all ranks."""
     sizes = [[len(x), x.shape[1] if x.ndim > 1 else 0] for x in tensors]
-    mine = torch.tensor(sizes, device=tensors[0].device)  # [tensors, 2]
-    every = torch.stack(_all(mine))  # [ranks, tensors, 2]
-    clips = every[:, 0, 0].tolist()
+    local_sizes = torch.tensor(sizes, device=tensors[0].device)  # [tensors, 2]
+    all_sizes = torch.stack(_all(local_sizes))  # [ranks, tensors, 2]
+    clips = all_sizes[:, 0, 0].tolist()
     if len(set(clips)) > 1:
-        raise ValueError(f"ranks brought {clips} clips: a gathered batch needs as many of each")
-    lengths = every[..., 1].amax(dim=0).tolist()
+        raise ValueError(f"ranks have {clips} clips, but a gathered batch needs equal numbers")
+    lengths = all_sizes[..., 1].amax(dim=0).tolist()
     return [padded(x, length) for x, length in zip(tensors, lengths, strict=True)]
 
 
 def _all(x: Tensor) -> list[Tensor]:
-    """The tensor of every rank; shapes are equal."""
-    plain = x.to(torch.uint8) if x.dtype is torch.bool else x.contiguous()  # gloo takes no bool
+    """Return the tensors of all ranks, which have equal shapes."""
+    plain = x.to(torch.uint8) if x.dtype is torch.bool else x.contiguous()  # gloo has no bool
     parts = [torch.empty_like(plain) for _ in range(world_size())]
     dist.all_gather(parts, plain)
     return [part.to(x.dtype) for part in parts]
 
 
 class _Gather(torch.autograd.Function):
-    """One node for all tensors, so that every rank makes the calls of `backward` in one order."""
+    """One node for all tensors, so that all ranks call `all_reduce` in the same order."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, *tensors: Tensor) -> tuple[Tensor, ...]:
-        whole = tuple(torch.cat(_all(x)) for x in tensors)
-        ctx.mark_non_differentiable(*(x for x in whole if not x.is_floating_point()))
-        return whole
+        gathered = tuple(torch.cat(_all(x)) for x in tensors)
+        ctx.mark_non_differentiable(*(x for x in gathered if not x.is_floating_point()))
+        return gathered
 
     @staticmethod
     def backward(ctx: BackwardCFunction, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        own = []
+        local_gradients = []
         for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=True):
             if needed:
                 gradient = gradient.clone(memory_format=torch.contiguous_format)
                 dist.all_reduce(gradient)
-            own.append(gradient[local_rows(len(gradient))] if needed else None)
-        return tuple(own)
+            rows = local_rows(len(gradient))
+            local_gradients.append(gradient[rows] if needed else None)
+        return tuple(local_gradients)

@@ -1,9 +1,8 @@
 """Contrastive losses on pooled, normalised features (paper eqs 1-5; facts 5.2-5.4).
 
-Pure functions. `scale` is 1 / temperature: a constant (D9), or CLIP's learned one as a tensor.
-`same` says which pairs belong together: bool [B, B], symmetric; None: the diagonal alone.
-Losses are computed in float32, also inside an autocast region: bfloat16 has 8 bits, and logits of
-+-100 would be off by a quarter.
+`scale` is 1 / temperature: a constant (D9), or CLIP's learned one as a tensor. `same` marks the
+positive pairs: bool [B, B], symmetric; None: the diagonal only. Losses are computed in float32,
+even under autocast: in bfloat16, with 8 bits, logits of +-100 would have errors of 0.25.
 """
 
 import torch
@@ -16,11 +15,11 @@ SELF = -1e9  # logit of a clip with itself in the intra-modal loss: its softmax 
 
 
 def nce(logits: Tensor, symmetric: bool = True, same: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of matching pairs in `logits` [B, B].
+    """Return the mean cross-entropy of positive pairs in `logits` [B, B].
 
-    `symmetric`: mean of rows and columns (pre-training, 5.3); else rows only, which is text ->
+    `symmetric`: mean of rows and columns (pre-training, 5.3); otherwise rows only, which is text ->
     video when rows are texts (released fine-tuning, 5.4 and D10). With `same` the mean is over all
-    pairs of it, each against its whole row (refine_nce, 5.2).
+    of its pairs, each against its whole row (refine_nce, 5.2).
     """
     logits = logits.float()  # [B, B]
     rows = _rows(logits, same)
@@ -40,13 +39,13 @@ def contrast(
     symmetric: bool = True,
     same: Tensor | None = None,
 ) -> Tensor:
-    """`nce` of normalised features x [B, D] (rows) against y [B, D]."""
+    """Return `nce` of normalised features x [B, D] (rows) and y [B, D]."""
     with full_precision(x):
         return nce(scale * x.float() @ y.float().T, symmetric, same)
 
 
 def intra_modal(clean: Tensor, masked: Tensor, scale: float | Tensor) -> Tensor:
-    """Clean against masked audio of the same clip (paper eqs 3-4; facts 5.3, AA).
+    """Return the contrast of clean and masked audio of a clip (paper eqs 3-4; facts 5.3, AA).
 
     clean, masked: [B, D], normalised. The positive of a clip is its other view; negatives are both
     views of all other clips. Mean of both directions.

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from clip4vla.common.errors import UserError
 from clip4vla.config.settings import Settings
 
-FORMAT = 1  # of the metadata; raised when an older reader would misunderstand it
+FORMAT = 1  # of the metadata; incremented when an older reader would misinterpret it
 
 
 def read_settings(path: str | Path, metadata: dict[str, Any]) -> Settings:
-    """Return the settings in a file's metadata. UserError, with the remedy, if it has none."""
+    """Return the settings in a file's metadata. UserError, with the fix, if it has none."""
     if "format" not in metadata:
         raise UserError(
             f"{path}: written by an older version, which did not store the settings. Fix: run "

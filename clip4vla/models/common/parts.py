@@ -15,16 +15,16 @@ def learning_parts(model: nn.Module) -> set[str]:
 
 
 def freezes_clip(model: nn.Module, modalities: Iterable[str]) -> bool:
-    """Return whether frames and words pass frozen towers only, so that vectors can be cached."""
+    """Return whether the towers of frames and words are frozen, so that vectors can be cached."""
     return "vision" in modalities and learning_parts(model).isdisjoint({"text", "vision"})
 
 
-def part_hash(part: nn.Module, about: dict[str, Any]) -> str:
-    """Return the sha256 of a part's tensors and of `about`, which they do not show.
+def part_hash(part: nn.Module, settings: dict[str, Any]) -> str:
+    """Return the sha256 of a part's tensors and of its settings, which no tensor shows.
 
-    Equal weights have equal hashes, wherever they came from.
+    Equal weights have equal hashes, whatever their origin.
     """
-    digest = hashlib.sha256((canonical_json(about) + "\n").encode())
+    digest = hashlib.sha256((canonical_json(settings) + "\n").encode())
     for name, tensor in sorted(part.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -23,8 +23,8 @@ class Probe(nn.Module):
     def forward(self, clip: Encoded) -> Tensor:
         """Return the logits of the classes, [B, n_classes].
 
-        A clip uses the average of the modalities it has: a silent clip its vision alone. A clip
-        with nothing valid is judged on a zero feature.
+        A clip uses the average of its modalities: a silent clip uses vision only. A clip without
+        any valid position has a zero feature.
         """
         means = torch.stack([masked_mean(x, mask) for x, mask in clip.values()], dim=1)
         present = torch.stack([mask.any(dim=1) for _, mask in clip.values()], dim=1)
@@ -33,7 +33,7 @@ class Probe(nn.Module):
 
 @dataclass
 class ProbeTask:
-    """A linear probe on features of frozen towers, which a batch brings along (facts 9)."""
+    """A linear probe on features of frozen towers, which are in the batch (facts 9)."""
 
     model: Any  # with a `probe` and `encode_clips`
     heads: ClassVar[tuple[str, ...]] = ("probe.",)

@@ -1,7 +1,7 @@
-"""CLIP as others publish it: open_clip's tags, and OpenAI's own files by their sha256.
+"""Published weights of CLIP: open_clip's tags, and OpenAI's own files by their sha256.
 
-open_clip ships one table of both: for each architecture its tags, with addresses, hashes and what a
-tag was trained with. Nothing of it is repeated here.
+open_clip ships one table of both: for each architecture its tags, with URLs, hashes and training
+settings. Nothing of it is repeated here.
 """
 
 import difflib
@@ -25,7 +25,7 @@ def _table() -> ModuleType:
 
 
 def known_openai() -> dict[str, tuple[str, str]]:
-    """OpenAI's files: sha256 to (architecture, name of the file)."""
+    """Return OpenAI's files: sha256 to (architecture, file name)."""
     known: dict[str, tuple[str, str]] = {}
     pretrained = _table()
     for name in pretrained.list_pretrained_models_by_tag("openai"):
@@ -34,25 +34,25 @@ def known_openai() -> dict[str, tuple[str, str]]:
     return known
 
 
-def doubt(path: Path, sha256: str, archive: bool = False) -> str | None:
-    """A warning about a file that seems to be one of OpenAI's and is none of them.
+def unverified_warning(path: Path, sha256: str, archive: bool = False) -> str | None:
+    """Return a warning about a file that looks like one of OpenAI's but has another sha256.
 
-    It seems so by its name, or because it is a TorchScript `archive`.
+    A file looks so by its name, or because it is a TorchScript `archive`. None: no warning.
     """
     known = known_openai()
     seems = archive or Path(path).name in {file for _, file in known.values()}
     if sha256 in known or not seems:
         return None
     return (
-        f"{path}: looks like OpenAI's file, but its sha256 {sha256} is none of OpenAI's: make sure "
-        "that it came whole and from where you think"
+        f"{path}: looks like OpenAI's file, but its sha256 {sha256} is none of OpenAI's. Fix: "
+        "download it again from a source that you trust"
     )
 
 
 def published_as(sha256: str, item: Weights) -> str | None:
-    """Return whose file has this hash: OpenAI's, or that of the open_clip tag; None: unknown.
+    """Return the published file with this hash: OpenAI's, or the open_clip tag's; None: unknown.
 
-    sha256: of the file that was read as `item`, whose path may have another file by now.
+    sha256: of the file that was read for `item`; by now, its path may hold another file.
     """
     known = known_openai()
     if sha256 in known:
@@ -65,7 +65,7 @@ def published_as(sha256: str, item: Weights) -> str | None:
 
 
 def tag_file(where: str, tagged: str, download: Download | None = None) -> Path:
-    """The file of a tag, in open_clip's cache; downloaded there if it is not there yet.
+    """Return the file of a tag in open_clip's cache, after downloading it if necessary.
 
     UserError for a tag that open_clip does not know, or that cannot be downloaded.
     """
@@ -78,36 +78,36 @@ def tag_file(where: str, tagged: str, download: Download | None = None) -> Path:
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f"{where}: open_clip could not download {tagged} ({reason}); run this once where there "
-            "is network, or fetch the file yourself and give it as `path`"
+            f"{where}: open_clip could not download {tagged} ({reason}). Fix: run this once on a "
+            "machine with network access, or download the file and give it as `path`"
         ) from None
 
 
 def config_of(where: str, tagged: str) -> tuple[str, str, dict[str, Any]]:
-    """Architecture, tag, and what open_clip knows of it."""
+    """Return the architecture, the tag and open_clip's settings of `ARCHITECTURE:TAG`."""
     name, _, tag = tagged.partition(":")
     pretrained = _table()
     config = pretrained.get_pretrained_cfg(name, tag)
     if not config:
         known = pretrained.list_pretrained(as_str=True)
         near = difflib.get_close_matches(tagged, known, n=3, cutoff=0.4)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        choices = f"one like {', '.join(near)}" if near else "an ARCHITECTURE:TAG"
         raise UserError(
-            f"{where}: open_clip has no {tagged!r}{hint} "
-            "(ARCHITECTURE:TAG, as open_clip.list_pretrained(as_str=True) prints them)"
+            f"{where}: open_clip has no {tagged!r}. Fix: choose {choices} "
+            "(open_clip.list_pretrained(as_str=True) returns all)"
         )
     return name, tag, config
 
 
 def _cached(config: dict[str, Any]) -> Path | None:
-    """The file of a hub's tag if it is in the cache: then the network is not asked at all."""
+    """Return the file of a hub's tag if it is cached, without any network access."""
     import huggingface_hub
     import open_clip.constants as constants
 
     repository, _, file = config.get("hf_hub", "").rpartition("/")
     names = [file] if file else [constants.HF_SAFE_WEIGHTS_NAME, constants.HF_WEIGHTS_NAME]
     for name in names if repository else []:
-        found = huggingface_hub.try_to_load_from_cache(repository, name)
-        if isinstance(found, str):
-            return Path(found)
+        cached = huggingface_hub.try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
     return None

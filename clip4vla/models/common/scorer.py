@@ -1,4 +1,4 @@
-"""How texts and clips of a split are compared: what each family gives for retrieval."""
+"""The interface by which texts and clips of a split are compared."""
 
 from abc import ABC, abstractmethod
 
@@ -12,31 +12,31 @@ from clip4vla.models.common.pooling import normalise, pool
 
 
 class Scorer(ABC):
-    """Features of texts and clips, each made once, and similarities of any of them.
+    """Features of texts and clips, each computed once, and the similarities of any of them.
 
-    joint: every pair passes an encoder, so padding would be expensive.
+    joint: every pair passes through an encoder, so padding is expensive.
     """
 
     joint: bool = False
 
     @abstractmethod
     def clip_features(self, encoded: Encoded) -> Features:
-        """Return all that is kept of clips, from `ClipModel.encode_clips`."""
+        """Return the features of clips, from `ClipModel.encode_clips`."""
 
     @abstractmethod
     def text_features(self, tokens: Tensor) -> Features:
-        """Return all that is kept of texts, from token ids [B, L]."""
+        """Return the features of texts, from token ids [B, L]."""
 
     @abstractmethod
     def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """Return similarities by name (`t_va`, `t_v`, `t_a`), float32 [Q, N].
 
-        Clips also have `has_audio` [N], unless all of them have. Called outside of autocast, as
-        half precision would make ties.
+        `clips` has `has_audio` [N], unless all of them have audio. Called outside of autocast,
+        because half precision would cause ties.
         """
 
     def scored_on(self, device: torch.device) -> torch.device:
-        """Return the device to score on, when the model is on `device`."""
+        """Return the device to score on when the model is on `device`."""
         return device
 
 

@@ -1,4 +1,4 @@
-"""What a model learns: the tasks of every family, as the training loop sees them."""
+"""The interface of training tasks, for the training loop."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol
@@ -9,7 +9,7 @@ from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.gather import gather
 
 Batch = dict[str, Any]  # tensors whose first axis is the clip, and lists of ids and captions
-Loss = tuple[Tensor, dict[str, Tensor]]  # and its named terms for the curve
+Loss = tuple[Tensor, dict[str, Tensor]]  # the loss, and its named terms for the curve
 
 
 class Task(Protocol):
@@ -17,26 +17,26 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The model that learns."""
+        """Return the model to train."""
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Prefixes of the parameters that learn at `head_lr`."""
+        """Return the prefixes of parameters that learn at `head_lr`."""
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of a batch: a mean over its targets, or a contrast of its clips."""
 
     def targets(self, batch: Batch) -> int:
-        """Return how many targets the mean of `loss` is over; unused by contrastive tasks."""
+        """Return the number of targets in the mean of `loss`; unused by contrastive tasks."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what the metadata of the trained weights says of the objective."""
+        """Return facts about the objective for the metadata of the trained weights."""
 
 
 class ContrastiveTask(ABC):
-    """A task whose loss compares the clips of a batch: first encoded, clip by clip, then compared.
+    """A task whose loss compares the clips of a batch with each other.
 
-    What happens to one clip alone belongs into `encode`, whatever reads two into `objective`.
+    Computations on single clips belong in `encode`, and those on several clips in `objective`.
     """
 
     model: nn.Module
@@ -46,16 +46,16 @@ class ContrastiveTask(ABC):
     def encode(self, batch: Batch, again: bool = False) -> Features:
         """Return the features of the clips of a batch.
 
-        `again`: they were encoded before, and now get their gradients; features without gradients
-        may be left out.
+        `again`: the second pass of gradient caching, in which features without gradients may be
+        omitted.
         """
 
     @abstractmethod
     def objective(self, features: Features) -> Loss:
-        """Return the loss of the (global) batch of which these are the features."""
+        """Return the loss of the (global) batch with these features."""
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the loss of a batch that is on the device whole, with those of other ranks."""
+        """Return the loss of a batch together with the batches of other ranks."""
         return self.objective(gather(self.encode(batch)))
 
     def targets(self, batch: Batch) -> int:

@@ -1,4 +1,4 @@
-"""Files of weights: written whole or not at all, and their metadata."""
+"""Atomic writing of weight files, and their metadata."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import canonical_json, whole_file
 from clip4vla.models.common.forms import SAFETENSORS, form_of
 
-METADATA = "clip4vla"  # one key: several would be written in an order that changes between runs
+METADATA = "clip4vla"  # one key, because the order of several would differ between runs
 
 
 def save_model(path: str | Path, model: nn.Module, metadata: dict[str, Any]) -> None:
-    """Write every parameter once, whole or not at all; equal inputs give equal bytes.
+    """Write every parameter once, atomically; equal inputs give equal bytes.
 
-    metadata: anything that JSON can hold; `read_metadata` gives it back.
+    metadata: any JSON object; `read_metadata` returns it.
     """
     tensors = {k: v.detach() for k, v in model.named_parameters()}
     save_tensors(path, tensors, {METADATA: canonical_json(metadata)})
@@ -30,11 +30,11 @@ def save_model(path: str | Path, model: nn.Module, metadata: dict[str, Any]) -> 
 def save_tensors(
     path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors as safetensors, whole or not at all. A disk that fails is an OSError."""
-    there = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    """Write tensors as safetensors, atomically. OSError if the disk fails."""
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         try:
-            save_file(there, temporary, metadata=metadata)
+            save_file(on_cpu, temporary, metadata=metadata)
         except safetensors.SafetensorError as error:
             code = re.search(r"\(os error (\d+)\)", str(error))
             if code is None:
@@ -43,16 +43,16 @@ def save_tensors(
 
 
 def save_torch(path: str | Path, content: dict[str, Any]) -> None:
-    """Write what torch saves, whole or not at all. A disk that fails is an OSError."""
+    """Write an object with torch.save, atomically. OSError if the disk fails."""
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
         try:
             torch.save(content, stream)
-        except RuntimeError as error:  # of closing its archive, on top of the disk's own
+        except RuntimeError as error:  # torch's, from closing its archive after the disk's error
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a file that `save_model` wrote. UserError for any other."""
+    """Return the metadata of a file that `save_model` wrote. UserError for any other file."""
     form, metadata = form_of(path), None
     if form == SAFETENSORS:
         try:
@@ -62,7 +62,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             pass
     if not isinstance(metadata, dict):
         raise UserError(
-            f"{path}: was not written by this project: it has no metadata; "
-            f"run `clip4vla checkpoint import {path} OUT.safetensors`"
+            f"{path}: not written by this project, since it has no metadata. Fix: run "
+            f"`clip4vla checkpoint import {path} OUT.safetensors`"
         )
     return metadata

@@ -124,9 +124,9 @@ class ToyFamily:
     def architecture_of(self, path, tensors):
         return "toy"
 
-    def convert(self, path, file, fresh, drop, clip, given):
+    def convert(self, path, file, fresh, drop, clip, overrides):
         state = self.renamed(path, "toy", file.tensors)
-        settings = Settings(model={"family": "toy", "dim": len(state["vision.weight"])} | given)
+        settings = Settings(model={"family": "toy", "dim": len(state["vision.weight"])} | overrides)
         model = self.build(settings.model, {})
         wanted = {n: p for n, p in model.named_parameters() if not n.endswith("bias")}
 

@@ -32,7 +32,7 @@ class Table:
             out[b, k, self.words] = self.row(self.clips[b], history)
         return out
 
-    def keep(self, clips):
+    def select(self, clips):
         self.clips = [self.clips[i] for i in clips.tolist()]
 
 
@@ -111,7 +111,7 @@ class Script:
                 out[0, k, word] = torch.tensor(chance).log()
         return out
 
-    def keep(self, clips):
+    def select(self, clips):
         assert not len(clips)
 
 
@@ -166,7 +166,7 @@ class Words:
         self.step += 1
         return out
 
-    def keep(self, clips):
+    def select(self, clips):
         self.captions = [self.captions[i] for i in clips.tolist()]
 
 

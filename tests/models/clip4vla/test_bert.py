@@ -79,7 +79,7 @@ def test_the_input_is_normalised(joint, parts):
     """Positions are the indices in a sequence whose parts fill their room; types 0, 1, 2."""
     expected = parts[1].features + joint.positional_embedding[8:11] + joint.type_embedding.weight[1]
     expected = nn.functional.layer_norm(expected, (D,), joint.norm.weight, joint.norm.bias, 1e-12)
-    assert torch.allclose(joint.placed(parts[1], 8), expected, **CLOSE)
+    assert torch.allclose(joint.embed(parts[1], 8), expected, **CLOSE)
 
 
 def test_padding_and_batch_do_not_matter(joint, parts):
@@ -121,7 +121,7 @@ def test_it_starts_from_nothing(head):
         torch.equal(v, torch.full_like(v, float("norm.weight" in k))) for k, v in rest.items()
     )
     before = joint.positional_embedding.clone()
-    one.restart("fusion" if head == "fusion" else "captioner")
+    one.copy_from_clip("fusion" if head == "fusion" else "captioner")
     assert torch.equal(joint.positional_embedding, before)
 
 

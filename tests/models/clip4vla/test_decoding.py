@@ -8,7 +8,7 @@ from clip4vla.config.sections import Decoding, Inputs
 from clip4vla.config.yaml import undotted
 from clip4vla.loading.tokens import END, START
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.decoder_steps import CachedSteps, EncodedSteps
+from clip4vla.models.clip4vla.decoder_steps import CachedSteps, UncachedSteps
 from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.joint import Kind, Part
 from clip4vla.models.clip4vla.presets import PRESETS
@@ -78,7 +78,7 @@ def test_cached_logits_are_exact(models, given, style):
     """
     model = copy.deepcopy(models[style]).double()
     given = each(given, lambda x: x.double() if x.is_floating_point() else x)
-    steps = CachedSteps(model, given, 15), EncodedSteps(model, given, "fixed")
+    steps = CachedSteps(model, given, 15), UncachedSteps(model, given, "fixed")
     generator = torch.Generator().manual_seed(1)
     tokens = torch.full((4, 3, 1), START)
     parents = torch.zeros(4, 3, dtype=torch.int64)
@@ -89,7 +89,7 @@ def test_cached_logits_are_exact(models, given, style):
         if step == 2:
             kept = torch.tensor([0, 2, 3])
             for one in steps:
-                one.keep(kept)
+                one.select(kept)
             tokens = tokens[kept]
         parents = torch.randint(3, tokens.shape[:2], generator=generator)
         tokens = tokens.gather(1, parents[..., None].expand_as(tokens))
@@ -153,7 +153,7 @@ def test_sliding_positions_follow_the_words(models, given):
     """Facts 8.3: a sequence of words, vision and audio without a gap, whatever the step."""
     model = models["clip"]
     vision, vision_mask, audio, audio_mask = *given["vision"], *given["audio"]
-    sliding, fixed = (EncodedSteps(model, given, kind) for kind in ("sliding", "fixed"))
+    sliding, fixed = (UncachedSteps(model, given, kind) for kind in ("sliding", "fixed"))
     tokens = torch.randint(1, 49000, (4, 1, 8), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         for length in (2, 8):

@@ -14,7 +14,7 @@ from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Optimiser
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.fp16_weights import halve
+from clip4vla.models.clip4vla.fp16_weights import use_fp16_weights
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
 from clip4vla.training.checkpoint import Checkpoints, TrainState
@@ -47,7 +47,7 @@ def go(run, manifests, folder, start=None, **given):
 def test_the_weights_that_are_half_in_the_released_code_are_half(head):
     fusion = "global_to_local" if head == "fusion" else "global_to_global"
     model = build_model(MODEL.model_copy(update={"fusion": fusion}), {}, head)
-    halve(model)
+    use_fp16_weights(model)
     for name, parameter in model.named_parameters():
         wanted = torch.float16 if HALF.fullmatch(name) else torch.float32
         assert parameter.dtype is wanted, name
@@ -70,7 +70,7 @@ def test_half_towers_give_what_full_ones_give_rounded():
             ]
 
     full = features()
-    halve(model)
+    use_fp16_weights(model)
     for one, two in zip(full, features(), strict=True):
         assert two.dtype is torch.float32
         assert 0 < (one - two).abs().max() < 0.02 * one.abs().max()
@@ -154,7 +154,7 @@ def test_a_run_that_is_cut_off_ends_with_the_same_bits(
 
 def test_a_checkpoint_brings_back_half_weights_and_moments(tmp_path):
     model = build_model(MODEL, {})
-    halve(model)
+    use_fp16_weights(model)
     model.requires_grad_(False)
     model.text.requires_grad_(True)
     tokens = torch.tensor([[49406, 5, 49407], [49406, 7, 49407]])

@@ -18,10 +18,10 @@ from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.tags import check_tag
 from clip4vla.models.common.published import (
-    doubt,
     known_openai,
     published_as,
     tag_file,
+    unverified_warning,
 )
 
 LAION = "ViT-B-32:laion2b_s34b_b79k"
@@ -41,10 +41,10 @@ def test_openai_files_are_known_by_the_hash_that_open_clip_ships():
 
 def test_a_file_that_is_only_called_like_openais(tmp_path):
     sha256 = next(iter(known_openai()))
-    assert doubt(tmp_path / "ViT-B-32.pt", sha256) is None
-    assert doubt(tmp_path / "mine.pt", "0" * 64) is None
-    assert "none of OpenAI's" in doubt(tmp_path / "mine.pt", "0" * 64, archive=True)
-    assert "none of OpenAI's" in doubt(tmp_path / "ViT-B-32.pt", "0" * 64)
+    assert unverified_warning(tmp_path / "ViT-B-32.pt", sha256) is None
+    assert unverified_warning(tmp_path / "mine.pt", "0" * 64) is None
+    assert "none of OpenAI's" in unverified_warning(tmp_path / "mine.pt", "0" * 64, archive=True)
+    assert "none of OpenAI's" in unverified_warning(tmp_path / "ViT-B-32.pt", "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_tags_that_fit(tagged, model):
     [
         (LAION, {}, "set model.activation: gelu"),
         ("ViT-B-32:openai", {"activation": "gelu"}, "set model.activation: quick_gelu"),
-        ("ViT-B-16:openai", {}, "is a ViT-B-16, and model.architecture is ViT-B-32"),
-        ("ViT-B-32:laion2b_s34b_b97k", {}, "nearest are .*laion2b_s34b_b79k"),
+        ("ViT-B-16:openai", {}, "is a ViT-B-16, but model.architecture is ViT-B-32"),
+        ("ViT-B-32:laion2b_s34b_b97k", {}, "choose one like .*laion2b_s34b_b79k"),
         (
             "ViT-L-14:laion2b_s32b_b82k",
             {"architecture": "ViT-L-14", "activation": "gelu"},
-            r"prepared in another way \(mean",
+            r"prepared differently from .* \(mean",
         ),
         ("RN50:openai", {}, "not a plain CLIP"),
         ("ViT-B-32-256:datacomp_s34b_b86k", {}, "not a plain CLIP"),
@@ -89,7 +89,7 @@ def test_tags_that_do_not_fit(tagged, model, words):
 def test_a_name_that_says_its_activation():
     assert resolve("ViT-B-32-quickgelu") == resolve("ViT-B-32")
     assert resolve("ViT-B-32", "gelu") != resolve("ViT-B-32")
-    with pytest.raises(UserError, match=r"ViT-B-32-quickgelu is with quick_gelu"):
+    with pytest.raises(UserError, match=r"ViT-B-32-quickgelu has quick_gelu"):
         resolve("ViT-B-32-quickgelu", "gelu")
 
 
@@ -136,7 +136,7 @@ def test_a_tag_is_downloaded_by_open_clip_once(tmp_path, monkeypatch):
         raise FileNotFoundError("Failed to download file: no route\nto host")
 
     with pytest.raises(
-        UserError, match=r"weights.laion: .*no route\); .*give it as `path`"
+        UserError, match=r"weights.laion: .*no route\)\. Fix: .*give it as `path`"
     ) as error:
         tag_file("weights.laion", LAION, fail)
     assert "\n" not in str(error.value)

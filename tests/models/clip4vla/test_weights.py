@@ -182,7 +182,7 @@ def test_values_that_are_not_numbers_are_named(tmp_path):
 def test_weights_trained_with_another_activation(tmp_path):
     path, settings = tmp_path / "model.safetensors", {"model": {"activation": "gelu"}}
     save_model(path, build(activation="gelu"), settings)
-    refused(build(), path, "model.activation: gelu", "the run says quick_gelu")
+    refused(build(), path, "model.activation: gelu", "the run has quick_gelu")
     load_into(build(activation="gelu"), path)
 
 
@@ -197,7 +197,7 @@ def test_one_type_token_goes_on_as_both_and_says_so(tmp_path, capfd):
     model = build(type_token="both", seed=2)
     load_into(model, path)
     said = capfd.readouterr().err
-    assert said.count("\n") == 1 and "carries [VB] and [NB]" in said and str(path) in said
+    assert said.count("\n") == 1 and "every clip has [VB] and [NB]" in said and str(path) in said
     source = load_file(path)
     assert torch.equal(model.audio.control_embedding, source["audio.control_embedding"])
     sound = torch.randn(1, 3, 224, 224)
@@ -230,4 +230,4 @@ def test_released_caption_head_must_be_tied(tmp_path):
         "cls.predictions.decoder.weight": torch.ones(3, 2),
     }
     torch.save(state, path)
-    refused(build("captioning"), path, "tied")
+    refused(build("captioning"), path, "ties the caption head")

@@ -99,7 +99,7 @@ def nothing_runs(tmp_path, monkeypatch):
 def test_a_pickle_with_code_does_not_run(nothing_runs, saved, legacy):
     path = nothing_runs / "pytorch_model.bin.3"
     torch.save(saved, path, _use_new_zipfile_serialization=not legacy)
-    refused(path, "holds posix.system, which is refused: it may run code. Fix: give a safetensors")
+    refused(path, "contains posix.system, which may run code. Fix: give a safetensors")
 
 
 def test_a_plain_pickle_with_code_does_not_run(nothing_runs):
@@ -116,21 +116,21 @@ def test_the_data_of_an_archive_with_code_do_not_run(nothing_runs):
         for entry in archive.infolist():
             bomb = entry.filename.endswith("/data.pkl")
             copy.writestr(entry, pickle.dumps(Bomb(), 2) if bomb else archive.read(entry))
-    refused(path, "posix.system", "refused")
+    refused(path, "posix.system", "which no archive of CLIP needs. Fix")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "cannot be read as weights: it is empty. Fix: fetch it again"),
+        (b"", "cannot be read as weights: it is empty. Fix: download it again"),
         (b"not weights at all", "cannot be read as weights: unknown format (18 bytes)"),
         (
             random.Random(5).randbytes(4000),
             "cannot be read as weights: unknown format (4,000 bytes)",
         ),
-        (b"\x08\0\0\0\0\0\0\0{broken}", "cannot be read as weights: its header is damaged"),
-        (b"\xff" * 8 + b"{" + bytes(99), "its header is truncated or damaged"),
-        (b"PK\x03\x04" + bytes(99), "it is a truncated or damaged zip file"),
+        (b"\x08\0\0\0\0\0\0\0{broken}", "cannot be read as weights: its header is corrupt"),
+        (b"\xff" * 8 + b"{" + bytes(99), "its header is truncated or corrupt"),
+        (b"PK\x03\x04" + bytes(99), "it is a truncated or corrupt zip file"),
         (b"\x80\x04" + bytes(99), "it is a plain pickle, which torch did not write"),
         (b"\x1f\x8b\x08" + bytes(99), "is a gzip file, not weights. Fix: unpack it"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file (Keras), not weights. Fix: convert"),
@@ -166,11 +166,13 @@ def test_a_training_with_other_classes_names_them_and_how_to_convert(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.pt"
     torch.save({"model": WORDS, **beside}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UserError, match=rf"x\.pt: holds {named}\S*, which is refused") as error:
+    with pytest.raises(
+        UserError, match=rf"x\.pt: contains {named}\S*, which may run code"
+    ) as error:
         read_tensors(path)
     message = str(error.value)
     assert message.isprintable()
-    command = shlex.split(message.partition("keep its state dict alone: ")[2])
+    command = shlex.split(message.partition("save only its state dict: ")[2])
     subprocess.run([sys.executable, *command[1:]], check=True)
     assert read_tensors(tmp_path / "weights.pt").keys() == WORDS.keys()
 
@@ -197,7 +199,7 @@ def test_a_safetensors_file_of_another_size_than_its_header_says(tmp_path, more)
     save_file(WORDS, path)
     content = path.read_bytes()
     path.write_bytes(content[:more] if more < 0 else content + b"x")
-    refused(path, f"it has {len(content) + more} bytes, and its header says {len(content)}")
+    refused(path, f"it has {len(content) + more} bytes, but its header says {len(content)}")
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -255,20 +257,20 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path):
             for _ in range(100):
                 member.write(bytes(2**20))
     assert path.stat().st_size < 2**20
-    refused(path, "claim to unpack to 104,857,600", "refused")
+    refused(path, "claim to unpack to 104,857,600", "from its publisher")
 
     with zipfile.ZipFile(path, "w") as archive:  # the same claim, of 20 GiB in a few bytes
         archive.writestr("bomb/data.pkl", b"")
         archive.writestr("bomb/data/0", b"")
         archive.filelist[1].file_size = 20 * 2**30
-    refused(path, "claim to unpack to 21,474,836,480", "refused")
+    refused(path, "claim to unpack to 21,474,836,480", "from its publisher")
 
 
 def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path):
     """One number with strides of zero looks like a tensor of any size."""
     path = tmp_path / "x.pt"
     torch.save({"visual.conv1.weight": torch.ones(1).expand(10**5, 10**5)}, path)
-    refused(path, "visual.conv1.weight claims [100000, 100000]", "refused")
+    refused(path, "visual.conv1.weight claims [100000, 100000]", "Fix: download the file again")
 
 
 def test_custom_text_names_of_open_clip(tmp_path):

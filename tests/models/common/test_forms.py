@@ -69,5 +69,5 @@ def test_the_doctor_looks_at_weights_that_are_there(tmp_path):
     found = doctor.weight_files({"good": good, "absent": absent})
     assert (found.state, found.found) == ("ok", "1 of 2 files are there")
     found = doctor.weight_files({"good": good, "bad": bad})
-    assert found.state == "fail" and found.remedy == "fetch it again"
+    assert found.state == "fail" and found.remedy == "download it again"
     assert found.found == f"bad: {bad}: cannot be read as weights: it is empty"

@@ -165,7 +165,7 @@ def test_gathering_pads_keeps_the_order_and_sums_gradients(tmp_path):
         rows = torch.tensor([1.0, 2.0]) + 2 * rank
         expected = (1 + 2) * rows[:, None, None].expand_as(seen["gradient"])
         assert torch.equal(seen["gradient"], expected)
-        assert seen["message"].startswith("ranks brought [2, 3] clips")
+        assert seen["message"].startswith("ranks have [2, 3] clips")
         assert [None if g is None else g.item() for g in seen["averaged"]] == [0.5, 0.5, None]
         assert seen["sum"].item() == 3
 

@@ -15,7 +15,7 @@ Compare = Callable[..., dict[str, Tensor]]  # see `similarities`
 
 
 class ClipModel(nn.Module, ABC):
-    """A model of texts and clips. processor: what makes its batches; no part of its weights."""
+    """A model of texts and clips. processor: builds its batches; has no weights."""
 
     processor: Processor = ClipProcessor()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4vla.cache.manifest import read_manifest
+from clip4vla.common.progress import track
 from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.plan import Plan
@@ -70,18 +71,22 @@ def estimate(plan: Plan, flops_per_second: float | None = None) -> Estimate:
     counts, models = clip_counts(plan), Models()
     speed = v100_flops(models) if flops_per_second is None else flops_per_second
     names = plan.names()
+    ordered = [
+        (stage, key)
+        for stage in layout.RUN_FILES
+        for key in sorted(plan.stage(stage), key=lambda key: names.get(key, ""))
+    ]
     runs = []
-    for stage in layout.RUN_FILES:
-        for key in sorted(plan.stage(stage), key=lambda key: names.get(key, "")):
-            work = flops(plan, plan.runs[key], counts, models)
-            cost = RunCost(
-                key=key,
-                stage=stage,
-                name=names.get(key, ""),
-                done=layout.is_done(stage, key),
-                hours=work / speed / 3600 if work > 0 else None,
-            )
-            runs.append(cost)
+    for stage, key in track(ordered, "count operations"):
+        work = flops(plan, plan.runs[key], counts, models)
+        cost = RunCost(
+            key=key,
+            stage=stage,
+            name=names.get(key, ""),
+            done=layout.is_done(stage, key),
+            hours=work / speed / 3600 if work > 0 else None,
+        )
+        runs.append(cost)
     return Estimate(runs, data_costs(plan), speed)
 
 

@@ -12,7 +12,7 @@ from clip4vla.config.load import validated
 from clip4vla.config.settings import Settings
 from clip4vla.config.yaml import merge
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.importers import CLIP_KINDS, to_our_names
+from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
 from clip4vla.models.clip4vla.infer_settings import infer_settings
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import Head, Model
@@ -43,7 +43,6 @@ State = dict[str, Tensor]
 
 def convert(
     path: Path,
-    kind: str,
     file: WeightFile,
     fresh: tuple[str, ...],
     drop: tuple[str, ...],
@@ -58,7 +57,7 @@ def convert(
     that are not loaded. overrides: nested settings that take precedence over those inferred from
     the tensors. UserError for a mistake in any of these.
     """
-    sha256 = sha256_of_file(path)
+    kind, sha256 = kind_of(file.tensors) or "ours", sha256_of_file(path)
     state = _without_dropped(path, kind, file.tensors, drop)
     clip_state = _clip_state(fresh, clip)
     merged = {**without_parts(state, tuple(p for p in fresh if p in FROM_CLIP)), **clip_state}

@@ -1,9 +1,6 @@
 """CLIP4VLA as a model family (`clip4vla.models.family`)."""
 
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from clip4vla.config.families import FamilyModel
 from clip4vla.config.run import Finetune, Pretrain
@@ -19,19 +16,23 @@ from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.tags import check_tag
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.models.clip4vla.weights import load_into
-from clip4vla.models.common.archives import WeightFile
 from clip4vla.models.common.clip_model import ClipModel
-from clip4vla.models.common.conversion import Conversion
 from clip4vla.models.common.probe import ProbeTask
 from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Task
 
-Tensors = dict[str, Tensor]
 HEADS = ("captioner", "fusion", "gate", "probe")  # parts that a task adds to the towers
 
 
 class CLIP4VLAFamily:
     """Three towers in CLIP's space, and the heads of four tasks."""
+
+    SOURCES = SOURCES
+    kind_of = staticmethod(kind_of)
+    renamed = staticmethod(to_our_names)
+    architecture_of = staticmethod(architecture_of)
+    convert = staticmethod(convert)
+    released_names = staticmethod(to_released_names)
 
     def build(
         self,
@@ -58,44 +59,6 @@ class CLIP4VLAFamily:
         assert isinstance(model, CLIP4VLA)
         loaded = {head for head in HEADS if with_head and getattr(model, head) is not None}
         load_into(model, path, fresh=tuple(head for head in HEADS if head not in loaded))
-
-    SOURCES = SOURCES
-
-    def kind_of(self, tensors: Tensors) -> str | None:
-        """See `Family.kind_of`."""
-        return kind_of(tensors)
-
-    def renamed(self, path: Path, kind: str, tensors: Tensors) -> Tensors:
-        """See `Family.renamed`."""
-        return to_our_names(path, kind, tensors)
-
-    def architecture_of(self, path: Path, tensors: Tensors) -> str:
-        """See `Family.architecture_of`."""
-        return architecture_of(path, tensors)
-
-    def convert(
-        self,
-        path: Path,
-        file: WeightFile,
-        fresh: tuple[str, ...],
-        drop: tuple[str, ...],
-        clip: Path | None,
-        overrides: dict[str, Any],
-    ) -> Conversion:
-        """See `Family.convert`."""
-        return convert(
-            path,
-            kind_of(file.tensors) or "ours",
-            file,
-            fresh=fresh,
-            drop=drop,
-            clip=clip,
-            overrides=overrides,
-        )
-
-    def released_names(self, tensors: Tensors) -> Tensors:
-        """See `Family.released_names`."""
-        return to_released_names(tensors)
 
     def check_tag(self, where: str, tagged: str, config: FamilyModel) -> None:
         """See `Family.check_tag`."""

@@ -185,8 +185,8 @@ def _add_pretraining(
             )
         )
 
-    if pretrain.start_from:
-        start = WEIGHTS + pretrain.start_from
+    if pretrain.initialise_from:
+        start = WEIGHTS + pretrain.initialise_from
     else:
         start = add_stage(pretrain, None, pretrain.trainable)
     if second := pretrain.second_stage:

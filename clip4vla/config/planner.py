@@ -86,8 +86,8 @@ def _expand(plan: Plan, recipes: Recipes, layers: Layers, row: Row, fold: int | 
         if name not in plan.config.datasets:
             hint = did_you_mean(name, plan.config.datasets)
             raise UserError(f"{place}: no dataset {name!r} in the config{hint}")
-    start_from = recipe.pretrain.start_from if recipe.pretrain else None
-    for weights in (recipe.model.weights, start_from):
+    initialise_from = recipe.pretrain.initialise_from if recipe.pretrain else None
+    for weights in (recipe.model.weights, initialise_from):
         if weights and weights not in plan.config.weights:
             hint = did_you_mean(weights, plan.config.weights)
             raise UserError(f"{place}: no weights {weights!r} in the config{hint}")

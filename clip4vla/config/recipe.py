@@ -43,7 +43,7 @@ class SecondStage(Section):
 class PretrainRecipe(Section):
     """Stage 1 of pre-training, or weights that replace it, and an optional stage 2."""
 
-    start_from: str | None = Field(
+    initialise_from: str | None = Field(
         None, alias="from", description="name in `weights` that replaces stage 1"
     )
     seed: int = Field(0, description="of weights, order and masks")
@@ -68,7 +68,7 @@ class PretrainRecipe(Section):
 
     @model_validator(mode="after")
     def _has_something_to_do(self) -> Self:
-        if not self.sources and (self.start_from is None or self.second_stage is not None):
+        if not self.sources and (self.initialise_from is None or self.second_stage is not None):
             or_weights = "" if self.second_stage else ", or `from` with the name of weights"
             raise ValueError(f"nothing to train on. Fix: set `sources`{or_weights}")
         objectives = {"": self.objective}
@@ -91,7 +91,7 @@ class PretrainRecipe(Section):
     @property
     def read_sources(self) -> list[PretrainSource]:
         """Return the sources of its stages; [] if weights replace all of them."""
-        return self.sources if self.start_from is None or self.second_stage else []
+        return self.sources if self.initialise_from is None or self.second_stage else []
 
     def _check_frozen_clip(self) -> None:
         """Refuse settings of CLIP's towers, which are frozen."""

@@ -33,11 +33,12 @@ class FamilyModel(Section):
     weights: str | None
 
     PARTS: ClassVar[tuple[str, ...]]  # first levels of the names of its parameters
+    TASKS: ClassVar[tuple[str, ...]]  # what it can be trained for: `pretrain`, names of tasks
     TITLE: ClassVar[str]  # heading of its model cards
     ABOUT: ClassVar[str]  # what the weights are, below the heading
 
     def towers(self) -> "FamilyModel":
-        """Return the model without what only a row's own task reads, for earlier stages."""
+        """Return the section of earlier stages, without keys that only the own task reads."""
         return self
 
     def in_pretraining(self, pretrain: "PretrainRecipe") -> "FamilyModel":
@@ -50,7 +51,7 @@ class FamilyModel(Section):
         return True
 
     def not_in_vectors(self, task: TaskName | None) -> str | None:
-        """Return the part of a model of a task that single texts and clips do not pass, if any."""
+        """Return the part of a trained model that `clip4vla embed` leaves out, or None."""
         return None
 
     @property
@@ -60,6 +61,14 @@ class FamilyModel(Section):
 
     def check(self, recipe: "Recipe") -> None:
         """Raise ValueError for a recipe that this model cannot follow."""
+        trained = {"pretrain": bool(recipe.pretrain and recipe.pretrain.read_sources)}
+        trained[recipe.task] = True
+        for task, wanted in trained.items():
+            if wanted and task not in self.TASKS:
+                raise ValueError(
+                    f"{'pretrain' if task == 'pretrain' else f'task: {task}'}: a model of family "
+                    f"{self.family} is not trained for it. Fix: choose from {', '.join(self.TASKS)}"
+                )
         if recipe.pretrain is not None and recipe.pretrain.type_token is not None:
             raise ValueError(
                 f"pretrain.type_token: a model of family {self.family} has none. Fix: remove it"
@@ -77,7 +86,7 @@ class FamilyModel(Section):
         """Raise UserError for an architecture that does not exist."""
 
     def described(self) -> dict[str, str | None]:
-        """Return what a number says of the model that made it (docs/formats.md)."""
+        """Return the properties of the model that accompany its numbers (docs/formats.md)."""
         return {"architecture": self.architecture, "activation": None}
 
     def card(self, metadata: dict[str, Any]) -> dict[str, str | None]:
@@ -85,7 +94,7 @@ class FamilyModel(Section):
         return {"task": metadata["task"] or "none: towers alone"}
 
     def labels(self, before: dict[str, Any]) -> dict[str, Any]:
-        """Return what must be said of a model that starts from weights with other settings.
+        """Return labels for a model whose initial weights had other settings.
 
         before: metadata of these weights.
         """
@@ -96,10 +105,10 @@ class FamilyModel(Section):
 class FamilySettings:
     """The light half of a family: what its module `settings` defines as `SETTINGS`.
 
-    presets: values of each preset, by dotted key. scripts: what `released` also sets, or a text,
-    by its title.
-    preset_values: from a preset, a row's recipe and the reader of its dataset to the values of the
-    preset for this row, nested, a layer below the recipe.
+    preset_values: from a preset, a row's recipe and the reader of its dataset to the nested values
+    of the preset for this row, a layer below the recipe. For docs/config.md only: presets, the
+    values of each preset by dotted key; scripts, by title, what `released` sets beyond these, as
+    values or as a sentence.
     """
 
     model: type[FamilyModel]

@@ -17,7 +17,7 @@ from clip4vla.loading.batches import chunked
 from clip4vla.models.common.batch_features import Features, rows_of
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
-from clip4vla.models.common.parts import freezes_clip
+from clip4vla.models.common.parts import freezes_text_and_vision
 from clip4vla.models.common.task import Batch
 from clip4vla.models.family import family_of
 from clip4vla.training.gradients import backward
@@ -75,7 +75,7 @@ class Models:
 
         def count() -> tuple[float, float]:
             model = self._prepared(run)
-            if not run.objective.inter or not freezes_clip(model, VISION):
+            if not run.objective.inter or not freezes_text_and_vision(model, VISION):
                 return 0.0, 0.0
             return self._frames(model, run, clip), self._text(model, run)
 
@@ -196,4 +196,4 @@ def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, 
         return clip.batch(model.processor, size, run.inputs, run.modalities)
     modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
     batch = clip.batch(model.processor, size, run.inputs, modalities, masked=run.objective.intra)
-    return batch | (vectors(size, model.dim) if freezes_clip(model, modalities) else {})
+    return batch | (vectors(size, model.dim) if freezes_text_and_vision(model, modalities) else {})

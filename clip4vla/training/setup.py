@@ -30,7 +30,7 @@ from clip4vla.loading.loader import (
 from clip4vla.loading.processor import Processor
 from clip4vla.loading.samples import ClipSamples, Item
 from clip4vla.models.common.clip_model import ClipModel
-from clip4vla.models.common.parts import freezes_clip
+from clip4vla.models.common.parts import freezes_text_and_vision
 from clip4vla.models.common.task import Task
 from clip4vla.models.family import family_of
 from clip4vla.training.loop import Batches
@@ -122,7 +122,7 @@ def _pretraining(run: Pretrain, external: External) -> Job:
         facts.append(_clip_facts(cache, source, samples))
         if leaks:
             facts[-1]["leaks_dropped"] = planned - len(rows)
-        if external.switches.frozen_cache and freezes_clip(model, modalities):
+        if external.switches.frozen_cache and freezes_text_and_vision(model, modalities):
             sources.append(frozen_samples(model, samples, external.device, external.workers))
         else:
             sources.append(samples)

@@ -200,3 +200,10 @@ def test_its_section_has_its_own_keys_and_presets(table):
         UserError, match=r"no parameter name begins with 'gate'. Fix: begin with text"
     ):
         table(set={"finetune": {"freeze": {"prefixes": ["gate"]}}})
+    with pytest.raises(
+        UserError, match="task: captioning: a model of family toy is not trained for"
+    ):
+        table(set={"task": "captioning", "finetune": {}})
+    sources = [{"dataset": "demo", "split": "pretrain", "nonverbal_share": 0}]
+    with pytest.raises(UserError, match="pretrain: a model of family toy is not trained for it"):
+        table(set={"pretrain": {"sources": sources}})

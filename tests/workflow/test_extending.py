@@ -244,5 +244,5 @@ def test_another_cluster_is_one_command(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     profile = yaml.safe_load(done.stdout)
-    assert profile["set-resources"]["pretrain_run"]["nodes"] == 5
+    assert profile["set-resources"]["pretrain_run"]["nodes"] == 4
     assert "mylab" in done.stdout and "nvlink" in done.stdout

@@ -104,7 +104,7 @@ def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, T
 def to_released_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return our model's parameters under the released names: the inverse of `to_our_names`.
 
-    ValueError for a parameter without a released name.
+    UserError for a parameter without a released name.
     """
     bert = any(".joint.layers." in name for name in state)
     theirs = {_to_released(name, bert): value for name, value in state.items()}
@@ -154,7 +154,9 @@ def _to_released(name: str, bert: bool) -> str:
         if name.startswith(ours):
             rest = name.removeprefix(ours)
             return theirs + (_to_bert(rest) if ours == "JOINT.layers." else rest)
-    raise ValueError(f"{name} has no name in the released code")
+    raise UserError(
+        f"--names released: {name} has no name in the released code. Fix: export with --names ours"
+    )
 
 
 def _to_bert(rest: str) -> str:

@@ -42,6 +42,7 @@ class Model(FamilyModel):
         "probe",
     )
 
+    TASKS: ClassVar[tuple[str, ...]] = ("pretrain", *get_args(TaskName))
     TITLE: ClassVar[str] = "CLIP4VLA: CLIP with an audio tower"
     ABOUT: ClassVar[str] = (
         "Weights of *Accommodating Audio Modality in CLIP for Multimodal Processing* (AAAI 2023) "

@@ -53,8 +53,8 @@ def load_clip(model: CLIP4VLA, path: str | Path) -> None:
     kind, state = read_named(path)
     if any(name.startswith("audio.") for name in state):
         raise UserError(
-            f"{path}: is a complete CLIP4VLA, not CLIP alone. Fix: give it as `start: "
-            "weights:NAME`, and OpenAI's CLIP as model.weights"
+            f"{path}: is a complete CLIP4VLA, not CLIP alone. Fix: name it under `weights` and "
+            "set `pretrain: {from: NAME}`; keep OpenAI's CLIP as model.weights"
         )
     _check_and_copy(model, path, kind, state, ("audio", "captioner", "fusion", "gate", "probe"))
 

@@ -9,14 +9,20 @@ from torch import nn
 from clip4vla.common.files import canonical_json
 
 
+def parts_of(model: nn.Module) -> set[str]:
+    """Return the parts (text, vision, audio, ...) that have parameters."""
+    return {name.split(".", 1)[0] for name, _ in model.named_parameters()}
+
+
 def learning_parts(model: nn.Module) -> set[str]:
-    """Return the parts (text, vision, audio, ...) in which a parameter learns."""
+    """Return the parts in which a parameter learns."""
     return {name.split(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
 
 
-def freezes_clip(model: nn.Module, modalities: Iterable[str]) -> bool:
-    """Return whether the towers of frames and words are frozen, so that vectors can be cached."""
-    return "vision" in modalities and learning_parts(model).isdisjoint({"text", "vision"})
+def freezes_text_and_vision(model: nn.Module, modalities: Iterable[str]) -> bool:
+    """Return whether vectors of frames and words can be cached: both parts exist and are frozen."""
+    frozen = parts_of(model) - learning_parts(model)
+    return "vision" in modalities and {"text", "vision"} <= frozen
 
 
 def part_hash(part: nn.Module, settings: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ class ContrastiveTask(ABC):
     """
 
     model: nn.Module
-    heads: ClassVar[tuple[str, ...]]
+    heads: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def encode(self, batch: Batch, again: bool = False) -> Features:
@@ -53,6 +53,10 @@ class ContrastiveTask(ABC):
     @abstractmethod
     def objective(self, features: Features) -> Loss:
         """Return the loss of the (global) batch with these features."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return no facts for the metadata of the weights."""
+        return {}
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of a batch together with the batches of other ranks."""

@@ -8,6 +8,7 @@ from clip4vla.config.families import FamilyModel, FamilySettings
 class Model(FamilyModel):
     """A width, and nothing to load."""
 
+    TASKS: ClassVar[tuple[str, ...]] = ("retrieval", "classification")
     TITLE: ClassVar[str] = "A toy"
     ABOUT: ClassVar[str] = "Weights of the family of the tests."
 

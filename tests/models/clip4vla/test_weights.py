@@ -155,7 +155,7 @@ def test_clip_that_lacks_a_tensor_is_refused(tmp_path):
 def test_a_whole_model_is_not_taken_for_clip(tmp_path):
     save_model(tmp_path / "model.safetensors", build(), {})
     config = Model(architecture="tiny", weights="mine")
-    with pytest.raises(UserError, match="start: weights:NAME"):
+    with pytest.raises(UserError, match="pretrain: {from: NAME}"):
         build_model(config, {"mine": tmp_path / "model.safetensors"})
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.checkpoints.checkpoint import Checkpoint, read_checkpoint
@@ -18,13 +17,12 @@ from clip4vla.inference.features import embed_texts
 from clip4vla.media.status import AudioStatus
 from clip4vla.models.common.pooling import pool
 from clip4vla.models.common.task import Batch
-from clip4vla.search.media import Clip, audio_clip, audio_clips, grouped, video_clips
+from clip4vla.search.media import Kind, MediaWindow, audio_clip, audio_clips, grouped, video_clips
 from clip4vla.tracking.recorded import check_recorded
 
 BATCH = 64  # frames or segments that pass a tower at once: about 1 GB of a ViT-B/32 on a GPU
 
 Sound = str | Path | tuple[np.ndarray, int]
-Kind = Literal["audio", "video"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Embedder(Checkpoint):
         checkpoint's training, or both tokens, which are not mixed by a share. Raises UserError,
         with the file or row, for files that cannot be decoded and samples that are NaN or infinite.
         """
-        nonverbal_share = self.type_token(nonverbal_share)
+        nonverbal_share = self.share_of_nb(nonverbal_share)
         clips = (self._audio_clip(sound, row) for row, sound in enumerate(sounds))
         return self._pooled("audio", clips, nonverbal_share)
 
@@ -111,8 +109,7 @@ class Embedder(Checkpoint):
                 "audio. Fix: give one of each for every clip"
             )
         has_audio = None if audio_vectors is None else audio_vectors.any(dim=1)  # [N]
-        has_gate = isinstance(self.model.compare, nn.Module)
-        device = self.device if has_gate else torch.device("cpu")
+        device = self.model.compared_on(self.device)
         assert text_vectors is not None
 
         def moved(x: Tensor | None) -> Tensor | None:
@@ -129,11 +126,12 @@ class Embedder(Checkpoint):
         name = "t_va" if len(similarities) == 3 else next(iter(similarities))
         return similarities[name].cpu().numpy()
 
-    def type_token(self, nonverbal_share: float | None) -> float:
-        """Return the type token to use, from 0 for speech to 1 for other sound.
+    def share_of_nb(self, nonverbal_share: float | None) -> float:
+        """Return the share of [NB] to use, 0..1.
 
-        Raises UserError if the checkpoint needs one and none is given, and if one is given to a
-        checkpoint in which it has no effect.
+        It is 0.5, which is not read, where tokens are not mixed. Raises UserError if the checkpoint
+        needs a share and none is given, and if one is given to a checkpoint in which it has no
+        effect.
         """
         if not self.settings.model.mixes_type_tokens:
             if nonverbal_share is not None:
@@ -155,8 +153,8 @@ class Embedder(Checkpoint):
 
     @torch.no_grad()
     def encode(
-        self, kind: Kind, groups: Iterable[list[Clip]], nonverbal_share: float | None
-    ) -> Iterator[tuple[Clip, Tensor]]:
+        self, kind: Kind, groups: Iterable[list[MediaWindow]], nonverbal_share: float | None
+    ) -> Iterator[tuple[MediaWindow, Tensor]]:
         """Yield each clip with the features of its tower, float32 [n, D], not normalised."""
         modality: Modality = "audio" if kind == "audio" else "vision"
         for group in groups:
@@ -167,13 +165,13 @@ class Embedder(Checkpoint):
                 yield clip, row[valid]
 
     def _pooled(
-        self, kind: Kind, clips: Iterable[Clip], nonverbal_share: float | None
+        self, kind: Kind, clips: Iterable[MediaWindow], nonverbal_share: float | None
     ) -> np.ndarray:
         groups = grouped(clips, self.batch_size)
         rows = [pooled(features) for _, features in self.encode(kind, groups, nonverbal_share)]
         return np.stack(rows) if rows else np.zeros((0, self.dim), dtype=np.float32)
 
-    def _audio_clip(self, sound: Sound, row: int) -> Clip:
+    def _audio_clip(self, sound: Sound, row: int) -> MediaWindow:
         if isinstance(sound, str | Path):
             return _decoded(sound, next(audio_clips(sound, self.settings)))
         try:
@@ -216,7 +214,7 @@ def pooled(features: Tensor) -> np.ndarray:
     return pool(features[None], mask)[0].numpy()
 
 
-def _decoded(path: str | Path, clip: Clip) -> Clip:
+def _decoded(path: str | Path, clip: MediaWindow) -> MediaWindow:
     """Return the clip. Raises UserError if it could not be decoded; no sound is silence."""
     if clip.images.shape[0] or clip.status in (
         AudioStatus.DIGITAL_SILENCE,
@@ -256,7 +254,7 @@ def _vectors(name: str, rows: np.ndarray, dim: int) -> Tensor:
     return tensor
 
 
-def _batch(modality: Modality, group: list[Clip], nonverbal_share: float | None) -> Batch:
+def _batch(modality: Modality, group: list[MediaWindow], nonverbal_share: float | None) -> Batch:
     """Return clips as a batch; see `clip4vla.loading.collate`.
 
     A clip with one channel repeats it if others have three. nonverbal_share: of every sound.
@@ -271,6 +269,7 @@ def _batch(modality: Modality, group: list[Clip], nonverbal_share: float | None)
         if count:
             row[:count] = torch.from_numpy(clip.images)
     mask = torch.arange(longest) < counts[:, None]
+    # encode_clips reads only the mask of its modality
     batch: Batch = {"frame_mask": mask, "audio_mask": mask}
     batch["frames" if modality == "vision" else "audio"] = images
     if nonverbal_share is not None:

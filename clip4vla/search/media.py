@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,12 +32,14 @@ from clip4vla.media.decode import (
 from clip4vla.media.isolated import isolated_each, patience
 from clip4vla.media.status import AudioStatus, VideoStatus
 
+Kind = Literal["audio", "video"]
+
 SHORTEST = 0.1  # seconds; a shorter rest after the last full window is dropped
 WINDOWS = ". Fix: cut it, or embed it in windows (`clip4vla embed --every`)"
 NO_IMAGES = np.zeros((0, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
 
 
-class Clip(NamedTuple):
+class MediaWindow(NamedTuple):
     """A file, or one window of it."""
 
     start: float  # seconds from the beginning of the file
@@ -49,7 +51,9 @@ class Clip(NamedTuple):
     file: int = 0  # its index in a list of files
 
 
-def audio_clips(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
+def audio_clips(
+    path: str | Path, settings: Settings, every: float | None = None
+) -> Iterator[MediaWindow]:
     """Yield the sound of a file: one clip, or one for each `every` seconds.
 
     A clip of digital silence, a file without sound, and a file of more than an hour without
@@ -65,11 +69,11 @@ def audio_clips(path: str | Path, settings: Settings, every: float | None = None
             yield clip
             start = clip.end
     except NoStream:
-        yield Clip(start, start, AudioStatus.NO_AUDIO_STREAM)
+        yield MediaWindow(start, start, AudioStatus.NO_AUDIO_STREAM)
     except TooLong as error:
-        yield Clip(start, start, AudioStatus.TOO_LONG, _message(error, path) + WINDOWS)
+        yield MediaWindow(start, start, AudioStatus.TOO_LONG, _message(error, path) + WINDOWS)
     except Exception as error:  # any error of this file
-        yield Clip(start, start, AudioStatus.DECODE_ERROR, _message(error, path))
+        yield MediaWindow(start, start, AudioStatus.DECODE_ERROR, _message(error, path))
 
 
 def _windows(blocks: Iterable[np.ndarray], size: float) -> Iterator[Iterator[np.ndarray]]:
@@ -95,7 +99,7 @@ def audio_clip(
     settings: Settings,
     front_end: LogMelFrontend,
     start: float = 0,
-) -> Clip:
+) -> MediaWindow:
     """Return the clip of a waveform at `rate` Hz, in blocks [C, n]. ValueError for NaN samples."""
     samples, silent = 0, True
 
@@ -109,7 +113,7 @@ def audio_clip(
     log_mel = front_end(counted(), rate)  # float16, as in the cache: [C, T, 224] in dB
     seconds = samples / rate
     if silent:
-        return Clip(start, start + seconds, AudioStatus.DIGITAL_SILENCE)
+        return MediaWindow(start, start + seconds, AudioStatus.DIGITAL_SILENCE)
     images = split(log_mel, settings.inputs).numpy()
     config, steps = settings.cache.log_mel, log_mel.shape[1]
     count = segment_count(steps, settings.inputs.extra_segment)
@@ -117,10 +121,12 @@ def audio_clip(
     length = SEGMENT / config.steps_per_second  # seconds of a segment
     begins = (first + np.arange(len(images))) * length
     times = start + np.stack([begins, begins + length], axis=1).clip(max=seconds)
-    return Clip(start, start + seconds, AudioStatus.OK, "", images, times)
+    return MediaWindow(start, start + seconds, AudioStatus.OK, "", images, times)
 
 
-def video_clips(path: str | Path, settings: Settings, every: float | None = None) -> Iterator[Clip]:
+def video_clips(
+    path: str | Path, settings: Settings, every: float | None = None
+) -> Iterator[MediaWindow]:
     """Yield the pictures of a file: one clip, or one for each `every` seconds.
 
     A clip's frames are spread evenly over it, at most `max_frames` of those the cache would keep.
@@ -138,35 +144,38 @@ def video_clips(path: str | Path, settings: Settings, every: float | None = None
             begins = np.array(kept) / config.fps
             times = np.stack([begins, begins + 1 / config.fps], axis=1)
             start, end = positions[0] / config.fps, (positions[-1] + 1) / config.fps
-            yield Clip(start, end, VideoStatus.OK, "", images, times)
+            yield MediaWindow(start, end, VideoStatus.OK, "", images, times)
             start = end
     except NoStream:
-        yield Clip(start, start, VideoStatus.NO_VIDEO_STREAM)
+        yield MediaWindow(start, start, VideoStatus.NO_VIDEO_STREAM)
     except TooLong as error:
-        yield Clip(start, start, VideoStatus.TOO_LONG, _message(error, path) + WINDOWS)
+        yield MediaWindow(start, start, VideoStatus.TOO_LONG, _message(error, path) + WINDOWS)
     except Exception as error:  # any error of this file
-        yield Clip(start, start, VideoStatus.DECODE_ERROR, _message(error, path))
+        yield MediaWindow(start, start, VideoStatus.DECODE_ERROR, _message(error, path))
 
 
-READERS: dict[str, Callable[..., Iterator[Clip]]] = {"audio": audio_clips, "video": video_clips}
+DECODERS: dict[Kind, Callable[..., Iterator[MediaWindow]]] = {
+    "audio": audio_clips,
+    "video": video_clips,
+}
 
 
 def read_groups(
-    kind: str,
+    kind: Kind,
     files: Sequence[Path],
     settings: Settings,
     every: float | None,
     processes: int,
     size: int,
-) -> Iterator[list[Clip]]:
+) -> Iterator[list[MediaWindow]]:
     """Yield the clips of many files in groups of about `size` images.
 
     A file that kills its decoding process affects no other file. A group has windows of one file,
     or files in their order. So it does not depend on the speed of processes, nor do the last bits
     of a vector, which depend on the group.
     """
-    reader = partial(READERS[kind], settings=settings, every=every)
-    results = isolated_each(reader, files, patience, min(processes, len(files)))
+    decoder = partial(DECODERS[kind], settings=settings, every=every)
+    results = isolated_each(decoder, files, patience, min(processes, len(files)))
     clips = _numbered(results, files)
     return _by_file(clips, size) if every else grouped(_in_order(clips), size)
 
@@ -179,16 +188,16 @@ def _numbered(
     for file, item in results:
         if isinstance(item, Exception):
             end = ends[file]
-            item = Clip(end, end, AudioStatus.DECODE_ERROR, _message(item, files[file]))
+            item = MediaWindow(end, end, AudioStatus.DECODE_ERROR, _message(item, files[file]))
         if item is not None:
             ends[file] = item.end
             item = item._replace(file=file)
         yield file, item
 
 
-def _in_order(clips: Iterable[tuple[int, Clip | None]]) -> Iterator[Clip]:
+def _in_order(clips: Iterable[tuple[int, MediaWindow | None]]) -> Iterator[MediaWindow]:
     """Yield the first clip of every file, in the order of the files."""
-    waiting: dict[int, Clip] = {}
+    waiting: dict[int, MediaWindow] = {}
     next_file = 0
     for file, clip in clips:
         if clip is not None:
@@ -198,9 +207,11 @@ def _in_order(clips: Iterable[tuple[int, Clip | None]]) -> Iterator[Clip]:
             next_file += 1
 
 
-def _by_file(clips: Iterable[tuple[int, Clip | None]], size: int) -> Iterator[list[Clip]]:
+def _by_file(
+    clips: Iterable[tuple[int, MediaWindow | None]], size: int
+) -> Iterator[list[MediaWindow]]:
     """Yield groups of about `size` images, each of one file."""
-    waiting: dict[int, list[Clip]] = {}
+    waiting: dict[int, list[MediaWindow]] = {}
     for file, clip in clips:
         group = waiting.setdefault(file, [])
         group += [] if clip is None else [clip]
@@ -208,9 +219,9 @@ def _by_file(clips: Iterable[tuple[int, Clip | None]], size: int) -> Iterator[li
             yield waiting.pop(file)
 
 
-def grouped(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
+def grouped(clips: Iterable[MediaWindow], size: int) -> Iterator[list[MediaWindow]]:
     """Yield clips in their order, in groups of about `size` images."""
-    group: list[Clip] = []
+    group: list[MediaWindow] = []
     for clip in clips:
         group.append(clip)
         if _images(group) >= size:
@@ -220,7 +231,7 @@ def grouped(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
         yield group
 
 
-def _images(group: Sequence[Clip]) -> int:
+def _images(group: Sequence[MediaWindow]) -> int:
     return sum(len(clip.images) for clip in group)
 
 

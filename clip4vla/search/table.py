@@ -45,7 +45,7 @@ COLUMNS = pa.schema(  # see docs/embed.md; `vector` is null where nothing was em
 )
 
 
-def in_parts(
+def embed_in_parts(
     out: Path,
     inputs: Sequence[Any],
     size: int,
@@ -55,7 +55,7 @@ def in_parts(
 ) -> pa.Table:
     """Return the rows of all inputs, embedded `size` inputs at a time.
 
-    Parts are kept in `<out>.parts` until `finish`, and reused by the next command of the same
+    Parts are kept in `<out>.parts` until `write_table`, and reused by the next command of the same
     `identity`. Parts of another identity and damaged parts are embedded again.
     """
     folder = _parts(out)
@@ -88,7 +88,7 @@ def _readable(read: Callable[[Path], Any], path: Path) -> Any:
         return None
 
 
-def owner(out: Path) -> AbstractContextManager:
+def lock_parts(out: Path) -> AbstractContextManager:
     """Lock the parts of `out`, so that two commands never mix them."""
     return sole_owner(_parts(out))
 
@@ -97,7 +97,7 @@ def _parts(out: Path) -> Path:
     return out.with_name(out.name + ".parts")
 
 
-def finish(out: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
+def write_table(out: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
     """Write the output atomically and remove its parts."""
     with whole_file(out) as temporary:
         if out.suffix == ".parquet":

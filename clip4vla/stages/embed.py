@@ -28,8 +28,8 @@ from clip4vla.common.progress import track
 from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.status import AudioStatus
 from clip4vla.search.embedder import BATCH, Embedder, load, pooled
-from clip4vla.search.media import Clip, is_media, read_groups
-from clip4vla.search.table import check_format, finish, in_parts, owner
+from clip4vla.search.media import Kind, MediaWindow, is_media, read_groups
+from clip4vla.search.table import check_format, embed_in_parts, lock_parts, write_table
 
 SILENT = (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)
 NAMED = 20  # failed inputs that are listed on stderr
@@ -68,14 +68,14 @@ def embed_texts(
         ]
 
     about = _about(checkpoint, embedder, "text", {})
-    with owner(out):
-        table = in_parts(out, texts, TEXTS, {**about, "inputs": texts}, rows, track)
-        finish(out, table, about)
+    with lock_parts(out):
+        table = embed_in_parts(out, texts, TEXTS, {**about, "inputs": texts}, rows, track)
+        write_table(out, table, about)
     _report(table, out)
 
 
 def embed_media(
-    kind: Literal["audio", "video"],
+    kind: Kind,
     checkpoint: Path,
     sources: Sequence[Path],
     out: Path,
@@ -90,7 +90,7 @@ def embed_media(
     device, readers = take(hardware)
     files = media_files(sources)
     embedder = load(checkpoint, device, batch_size)
-    nonverbal_share = embedder.type_token(options.nonverbal_share) if kind == "audio" else None
+    nonverbal_share = embedder.share_of_nb(options.nonverbal_share) if kind == "audio" else None
     if part := embedder.settings.model.not_in_vectors(embedder.settings.task):
         log.info(
             f"{checkpoint}: trained with {part}; these are the vectors of the towers, before it"
@@ -110,9 +110,9 @@ def embed_media(
     used = {"pool": options.pool, "every": options.every, "nonverbal_share": nonverbal_share}
     about = _about(checkpoint, embedder, kind, used)
     identity = {**about, "inputs": [_fingerprint(path) for path in files]}
-    with owner(out):
-        table = in_parts(out, files, FILES, identity, rows, track)
-        finish(out, table, about)
+    with lock_parts(out):
+        table = embed_in_parts(out, files, FILES, identity, rows, track)
+        write_table(out, table, about)
     _report(table, out)
 
 
@@ -232,7 +232,7 @@ def _is_media(path: Path, isolated: Isolated) -> bool:
         return True
 
 
-def _rows_of(path: Path, clip: Clip, features: Tensor, pool: Pool) -> list[dict]:
+def _rows_of(path: Path, clip: MediaWindow, features: Tensor, pool: Pool) -> list[dict]:
     name = os.fsencode(path).decode(errors="backslashreplace")
     silent = clip.status in SILENT
     if pool == "mean" or not len(features):

@@ -169,7 +169,7 @@ def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
     out, seen = tmp_path / "audio.npz", []
     parts = tmp_path / "audio.npz.parts"
     monkeypatch.setattr(
-        stage, "finish", lambda *given: seen.append(sorted(parts.glob("*.parquet")))
+        stage, "write_table", lambda *given: seen.append(sorted(parts.glob("*.parquet")))
     )
     times = []
     for share in (0.1, 0.1, 0.9):

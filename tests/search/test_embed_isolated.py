@@ -21,7 +21,7 @@ def test_a_file_that_kills_the_decoder_fails_alone(
     weights, tmp_path, capsys, monkeypatch, kind, options
 ):
     """It crashes at once or after some windows; what it gave before is kept."""
-    real, bad = media.READERS[kind], tmp_path / "bad.mp4"
+    real, bad = media.DECODERS[kind], tmp_path / "bad.mp4"
     shutil.copy(PATHS[1], bad)
 
     def fragile(path, **given):
@@ -30,7 +30,7 @@ def test_a_file_that_kills_the_decoder_fails_alone(
                 os.abort()
             yield clip
 
-    monkeypatch.setitem(media.READERS, kind, fragile)
+    monkeypatch.setitem(media.DECODERS, kind, fragile)
     out = tmp_path / "out.parquet"
     assert run(kind, weights, PATHS[0], bad, PATHS[1], "--out", out, *options) == 0
     assert f"{bad}: the process died" in capsys.readouterr().err
@@ -47,7 +47,7 @@ def test_speed_changes_no_bit(weights, tmp_path, monkeypatch):
     """Vectors depend on their company in the last bits: it must not depend on the processes."""
     import time
 
-    real = media.READERS["video"]
+    real = media.DECODERS["video"]
 
     def slow(path, **given):
         for clip in real(path, **given):
@@ -57,7 +57,7 @@ def test_speed_changes_no_bit(weights, tmp_path, monkeypatch):
     tables = []
     for options in ([], ["--every", "2"]):
         for reader, threads in ((real, 1), (real, 2), (slow, 2)):
-            monkeypatch.setitem(media.READERS, "video", reader)
+            monkeypatch.setitem(media.DECODERS, "video", reader)
             out = tmp_path / "out.parquet"
             assert run("video", weights, *PATHS, "--out", out, "--threads", threads, *options) == 0
             tables.append(out.read_bytes())

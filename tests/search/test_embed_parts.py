@@ -6,7 +6,7 @@ import pytest
 
 from clip4vla.cli.main import one_line_errors
 from clip4vla.common.errors import UserError
-from clip4vla.search.table import check_format, finish, in_parts, owner
+from clip4vla.search.table import check_format, embed_in_parts, lock_parts, write_table
 
 
 class Parts:
@@ -22,9 +22,9 @@ class Parts:
 
     def table(self, identity="a"):
         self.asked.clear()
-        with owner(self.out):
+        with lock_parts(self.out):
             given = self.out, range(5), 2, {"of": identity}, self.embed
-            return in_parts(*given, lambda items, _: iter(items))
+            return embed_in_parts(*given, lambda items, _: iter(items))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_full_disk_is_named_by_the_output(parts, monkeypatch, capsys):
 
     monkeypatch.setattr("clip4vla.search.table.pq.write_table", full)
     with pytest.raises(SystemExit) as ended, one_line_errors():
-        finish(parts.out, table, {})
+        write_table(parts.out, table, {})
     assert ended.value.code == 78
     assert capsys.readouterr().err.startswith(f"clip4vla: {parts.out}: the disk is full. Fix: free")
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 from clip4vla.config.sections import Decoding, Modality
@@ -36,6 +37,14 @@ class ClipModel(nn.Module, ABC):
     def compare(self) -> Compare:
         """Return the map of pooled vectors to similarities by name; a module if it has weights."""
         return similarities
+
+    def compared_on(self, device: torch.device) -> torch.device:
+        """Return the device on which to `compare` when the model is on `device`.
+
+        A comparison without weights uses the CPU, whose products have the same bits on every
+        machine.
+        """
+        return device if isinstance(self.compare, nn.Module) else torch.device("cpu")
 
     @abstractmethod
     def write_captions(self, clips: Encoded, decoding: Decoding, max_words: int) -> list[list[int]]:

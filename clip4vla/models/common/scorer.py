@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.clip_model import ClipModel
@@ -60,8 +60,5 @@ class PooledScorer(Scorer):
         return self.model.compare(texts["text"], vision, audio, scale, clips.get("has_audio"))
 
     def scored_on(self, device: torch.device) -> torch.device:
-        """Return the CPU, whose products have the same bits on every machine.
-
-        Where the comparison has weights, return the model's device.
-        """
-        return device if isinstance(self.model.compare, nn.Module) else torch.device("cpu")
+        """See `ClipModel.compared_on`."""
+        return self.model.compared_on(device)

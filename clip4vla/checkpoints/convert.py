@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from clip4vla.common.errors import UserError
 from clip4vla.config.families import FAMILIES
 from clip4vla.models.common.archives import read_weight_file, unknown_file
 from clip4vla.models.common.conversion import Conversion
-from clip4vla.models.common.tensor_files import read_metadata
+from clip4vla.models.common.tensor_files import Tensors, read_metadata
 from clip4vla.models.family import Family, family_of
 
 
-def family_of_file(path: Path, tensors: dict[str, Tensor]) -> Family:
+def family_of_file(path: Path, tensors: Tensors) -> Family:
     """Return the family of a file: the one in its metadata, else the first that recognises it.
 
     UserError for a file that no family recognises.

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from clip4vla.config.families import FAMILIES, FamilyModel
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import Inputs, Modality, TaskName
@@ -19,8 +17,7 @@ from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.conversion import Conversion
 from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Task
-
-Tensors = dict[str, Tensor]
+from clip4vla.models.common.tensor_files import Tensors
 
 
 class Family(Protocol):

@@ -34,9 +34,9 @@ def inspect(path: Path) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "sha256": sha256,
-        "form": file.form,
+        "form": file.layout,
         "known_as": f"OpenAI's {known[1]}" if known else None,
-        "warning": unverified_warning(path, sha256, file.form == ARCHIVE),
+        "warning": unverified_warning(path, sha256, file.layout == ARCHIVE),
         "left_out": list(file.left_out),
         "metadata": None,
     }

@@ -7,7 +7,6 @@ import torch
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.architecture import resolve
-from clip4vla.models.clip4vla.bert import POSITIONS
 from clip4vla.models.clip4vla.initialise import (
     initialise_audio,
     initialise_captioner,
@@ -18,7 +17,7 @@ from clip4vla.models.clip4vla.initialise import (
     seeded_construction,
 )
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.settings import GATES, Head, Model
+from clip4vla.models.clip4vla.settings import GATES, JOINT_POSITIONS, Head, Model, check_positions
 from clip4vla.models.clip4vla.weights import load_clip
 
 
@@ -80,7 +79,8 @@ def _construct(config: Model, head: Head, n_classes: int | None, inputs: Inputs)
     sizes = resolve(config.architecture, config.activation)
     model = CLIP4VLA(sizes, config.type_token, config.audio_init)
     if head in ("captioning", "fusion"):
-        _check_positions(inputs, sizes.context_length if config.joint == "clip" else POSITIONS)
+        clip = config.joint == "clip"  # its joint encoder has the positions of the text tower
+        check_positions(inputs, sizes.context_length if clip else JOINT_POSITIONS["bert"])
         add = model.add_captioner if head == "captioning" else model.add_fusion
         add(
             layers=config.joint_layers,
@@ -108,12 +108,3 @@ def _path_of(name: str, weights: dict[str, Path]) -> Path:
             "add `weights: {" + name + ": PATH}`, or set model.weights to null for random towers"
         )
     return Path(weights[name])
-
-
-def _check_positions(inputs: Inputs, positions: int) -> None:
-    length = inputs.max_words + inputs.max_frames + inputs.max_segments
-    if length > positions:
-        raise UserError(
-            f"inputs: max_words + max_frames + max_segments is {length}, but the joint encoder "
-            f"has {positions} positions. Fix: lower one of them"
-        )

@@ -4,8 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.load import validated
@@ -15,7 +13,7 @@ from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
 from clip4vla.models.clip4vla.infer_settings import infer_settings
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.settings import Head, Model
+from clip4vla.models.clip4vla.settings import HEAD_PARTS, Head, Model
 from clip4vla.models.clip4vla.weights import (
     PARTS,
     TOKENS,
@@ -29,16 +27,9 @@ from clip4vla.models.common.archives import ARCHIVE, WeightFile
 from clip4vla.models.common.conversion import Conversion
 from clip4vla.models.common.metadata import read_settings
 from clip4vla.models.common.published import known_openai
-from clip4vla.models.common.tensor_files import read_metadata
+from clip4vla.models.common.tensor_files import Tensors, read_metadata
 
 FROM_CLIP = ("text", "vision", "logit_scale")  # parts that a file of CLIP alone can provide
-HEAD_PARTS = {
-    "captioning": "captioner",
-    "fusion": "fusion",
-    "gate": "gate",
-    "classification": "probe",
-}
-State = dict[str, Tensor]
 
 
 def convert(
@@ -73,7 +64,7 @@ def convert(
         "file": path.name,
         "sha256": sha256,
         "kind": kind,
-        "form": file.form,
+        "form": file.layout,
         "fresh": sorted(initialised),
         "dropped": sorted(drop),
     }
@@ -108,7 +99,7 @@ def head_of(settings: Settings) -> Head:
     return model_of(settings).head(settings.task)
 
 
-def _without_dropped(path: Path, kind: str, tensors: State, drop: tuple[str, ...]) -> State:
+def _without_dropped(path: Path, kind: str, tensors: Tensors, drop: tuple[str, ...]) -> Tensors:
     """Return the tensors under our names, without those dropped by the file's names or ours."""
     kept = {k: v for k, v in tensors.items() if not is_in_parts(k, drop)}
     named = to_our_names(path, kind, kept)
@@ -119,7 +110,7 @@ def _without_dropped(path: Path, kind: str, tensors: State, drop: tuple[str, ...
     return {k: v for k, v in named.items() if not is_in_parts(k, drop)}
 
 
-def _clip_state(fresh: tuple[str, ...], clip: Path | None) -> State:
+def _clip_state(fresh: tuple[str, ...], clip: Path | None) -> Tensors:
     """Return the tensors of those fresh parts that the file of CLIP provides."""
     parts = tuple(part for part in fresh if part in FROM_CLIP)
     if clip is None:
@@ -154,7 +145,7 @@ def _settings(
     kind: str,
     file: WeightFile,
     sha256: str,
-    state: State,
+    state: Tensors,
     drop: tuple[str, ...],
     overrides: dict[str, Any],
 ) -> tuple[Settings, list[str], dict[str, Any]]:
@@ -174,7 +165,7 @@ def _settings(
             kind,
             state,
             overrides=merge(stated, overrides),
-            quick_gelu=sha256 in known_openai() or file.form == ARCHIVE or kind not in CLIP_KINDS,
+            quick_gelu=sha256 in known_openai() or file.layout == ARCHIVE or kind not in CLIP_KINDS,
         )
         values, assumed = inferred.values, inferred.assumed
     settings = validated(Settings, values, [])

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
 from clip4vla.common.errors import UserError
+from clip4vla.models.common.tensor_files import Tensors
 
 OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}  # not weights; archives only
 CLIP_KINDS = ("openai", "open_clip")  # text and vision alone, with CLIP's own vocabulary
@@ -55,7 +54,7 @@ SOURCES = (
 )
 
 
-def kind_of(state: dict[str, Tensor]) -> str | None:
+def kind_of(state: Tensors) -> str | None:
     """Return the code that wrote a file, by the names of its tensors; None: unknown.
 
     ours; openai: plain CLIP, including open_clip's class CLIP; open_clip: its CustomTextCLIP;
@@ -74,7 +73,7 @@ def kind_of(state: dict[str, Tensor]) -> str | None:
     return None
 
 
-def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_our_names(path: Path, kind: str, state: Tensors) -> Tensors:
     """Return tensors under the names of our model; unknown names stay unchanged.
 
     UserError for a released file whose caption head is not tied to the word embedding.
@@ -101,7 +100,7 @@ def to_our_names(path: Path, kind: str, state: dict[str, Tensor]) -> dict[str, T
     return state
 
 
-def to_released_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_released_names(state: Tensors) -> Tensors:
     """Return our model's parameters under the released names: the inverse of `to_our_names`.
 
     UserError for a parameter without a released name.

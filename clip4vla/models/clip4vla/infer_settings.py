@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from clip4vla.common.errors import UserError
 from clip4vla.config.yaml import merge, undotted
 from clip4vla.models.clip4vla.architecture import Architecture, known_names, resolve
 from clip4vla.models.clip4vla.presets import preset_values
+from clip4vla.models.common.tensor_files import Tensors
 
 BLOCKS = "transformer.resblocks."
 
@@ -32,7 +31,7 @@ class InferredSettings:
 
 
 def infer_settings(
-    path: Path, kind: str, tensors: dict[str, Tensor], overrides: dict[str, Any], quick_gelu: bool
+    path: Path, kind: str, tensors: Tensors, overrides: dict[str, Any], quick_gelu: bool
 ) -> InferredSettings:
     """Infer the settings of a file that does not state them from its tensors under our names.
 
@@ -55,7 +54,7 @@ def infer_settings(
     return InferredSettings(merge(inferred.values, overrides), inferred.assumed)
 
 
-def architecture_of(path: Path, tensors: dict[str, Tensor]) -> str:
+def architecture_of(path: Path, tensors: Tensors) -> str:
     """Return the name of the architecture with these shapes. UserError when there is none."""
     sizes = sizes_of(tensors)
     names = [name for name, known in _known_architectures().items() if _has_sizes(known, sizes)]
@@ -68,7 +67,7 @@ def architecture_of(path: Path, tensors: dict[str, Tensor]) -> str:
     return min(names, key=lambda name: ("quickgelu" in name, len(name), name))
 
 
-def sizes_of(tensors: dict[str, Tensor]) -> dict[str, int]:
+def sizes_of(tensors: Tensors) -> dict[str, int]:
     """Return the sizes of the towers, except for their numbers of heads, which no tensor shows."""
 
     def size(name: str, axis: int) -> int | None:
@@ -102,13 +101,13 @@ def _has_sizes(architecture: Architecture, sizes: dict[str, int]) -> bool:
     return all(getattr(architecture, name) == size for name, size in sizes.items())
 
 
-def _layers(tensors: dict[str, Tensor], prefix: str) -> int:
+def _layers(tensors: Tensors, prefix: str) -> int:
     """Return the number of blocks whose names begin with a prefix."""
     return len({n[len(prefix) :].split(".", 1)[0] for n in tensors if n.startswith(prefix)})
 
 
 def _infer_type_token(
-    inferred: InferredSettings, tensors: dict[str, Tensor], overrides: dict[str, Any]
+    inferred: InferredSettings, tensors: Tensors, overrides: dict[str, Any]
 ) -> None:
     if "audio.background_embedding" in tensors:
         inferred.values["model"]["type_token"] = "background"
@@ -121,9 +120,7 @@ def _infer_type_token(
         inferred.values["model"]["type_token"] = "none"
 
 
-def _infer_head(
-    inferred: InferredSettings, tensors: dict[str, Tensor], overrides: dict[str, Any]
-) -> None:
+def _infer_head(inferred: InferredSettings, tensors: Tensors, overrides: dict[str, Any]) -> None:
     model, parts = inferred.values["model"], {name.split(".", 1)[0] for name in tensors}
     joint = "captioner.joint." if "captioner" in parts else "fusion.joint."
     if "captioner" in parts or "fusion" in parts:

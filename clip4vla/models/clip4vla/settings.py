@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.base import added
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.families import FamilyModel, FamilySettings
-from clip4vla.config.sections import Activation, TaskName
+from clip4vla.config.sections import Activation, Inputs, TaskName
 from clip4vla.models.clip4vla.presets import PRESETS, preset_values, scripts
 from clip4vla.models.clip4vla.type_tokens import TypeToken, can_follow
 
@@ -17,15 +18,24 @@ if TYPE_CHECKING:
 
 GateKind = Literal["feat2feat", "feat2sim", "query2feat", "query2sim"]
 MixingFusion = Literal["global_to_local", "temporal"]
-JointFusion = Literal[MixingFusion, "tight", "local_to_local"]
+PairFusion = Literal["tight", "local_to_local"]
+JointFusion = Literal[MixingFusion, PairFusion]
 Fusion = Literal["global_to_global", JointFusion, GateKind]
 JointStyle = Literal["clip", "bert"]
 GATES: tuple[GateKind, ...] = get_args(GateKind)
 JOINT_FUSIONS = get_args(JointFusion)
 # A clip passes the joint encoder before it is pooled.
 MIXING_FUSIONS: tuple[MixingFusion, ...] = get_args(MixingFusion)
+# The joint encoder encodes text and clip together.
+PAIR_FUSIONS: tuple[PairFusion, ...] = get_args(PairFusion)
 Head = Literal["captioning", "classification", "fusion", "gate"] | None
-JOINT_POSITIONS = {"clip": 77, "bert": 512}  # clip: CLIP's text positions
+HEAD_PARTS: dict[Head, str] = {  # names of the parts that tasks add to the towers
+    "captioning": "captioner",
+    "fusion": "fusion",
+    "gate": "gate",
+    "classification": "probe",
+}
+JOINT_POSITIONS: dict[JointStyle, int] = {"clip": 77, "bert": 512}  # clip: CLIP's text positions
 
 
 class Model(FamilyModel):
@@ -36,10 +46,7 @@ class Model(FamilyModel):
         "vision",
         "audio",
         "logit_scale",
-        "captioner",
-        "fusion",
-        "gate",
-        "probe",
+        *HEAD_PARTS.values(),
     )
 
     TASKS: ClassVar[tuple[str, ...]] = ("pretrain", *get_args(TaskName))
@@ -150,15 +157,8 @@ class Model(FamilyModel):
         """See `FamilyModel.check`."""
         self._check_fusion(recipe)
         self._check_type_tokens(recipe)
-        inputs = recipe.inputs
-        tokens = inputs.max_words + inputs.max_frames + inputs.max_segments
-        positions = JOINT_POSITIONS[self.joint]
-        joins = recipe.task == "captioning" or self.fusion in JOINT_FUSIONS
-        if joins and tokens > positions:
-            raise ValueError(
-                f"inputs: max_words + max_frames + max_segments = {tokens}, but the joint encoder "
-                f"has {positions} positions. Fix: lower one of them"
-            )
+        if recipe.task == "captioning" or self.fusion in JOINT_FUSIONS:
+            check_positions(recipe.inputs, JOINT_POSITIONS[self.joint])
         if recipe.cache.log_mel.n_mels != IMAGE_SIZE:
             size = f"{IMAGE_SIZE} x {IMAGE_SIZE}"
             raise ValueError(
@@ -202,6 +202,16 @@ class Model(FamilyModel):
                 "nonverbal_share would not be read. Fix: set pretrain.type_token: single, or "
                 "give all sources the same nonverbal_share"
             )
+
+
+def check_positions(inputs: Inputs, positions: int) -> None:
+    """Raise UserError unless words, frames and segments fit the joint encoder's positions."""
+    length = inputs.max_words + inputs.max_frames + inputs.max_segments
+    if length > positions:
+        raise UserError(
+            f"inputs: max_words + max_frames + max_segments is {length}, but the joint encoder "
+            f"has {positions} positions. Fix: lower one of them"
+        )
 
 
 SETTINGS = FamilySettings(

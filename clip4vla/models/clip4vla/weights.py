@@ -4,18 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.log import log
-from clip4vla.models.clip4vla.architecture import CLIP_VOCABULARY
+from clip4vla.loading.tokens import CLIP_VOCABULARY
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, SOURCES, kind_of, to_our_names
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.clip4vla.settings import Model
+from clip4vla.models.clip4vla.settings import HEAD_PARTS, Model
 from clip4vla.models.clip4vla.type_tokens import can_follow
 from clip4vla.models.common.archives import read_tensors, unknown_file
 from clip4vla.models.common.coverage import Coverage, compare
-from clip4vla.models.common.tensor_files import read_metadata
+from clip4vla.models.common.tensor_files import Tensors, read_metadata
 
 PARTS = Model.PARTS
 TOKENS = "text.token_embedding.weight"
@@ -56,10 +55,10 @@ def load_clip(model: CLIP4VLA, path: str | Path) -> None:
             f"{path}: is a complete CLIP4VLA, not CLIP alone. Fix: name it under `weights` and "
             "set `pretrain: {from: NAME}`; keep OpenAI's CLIP as model.weights"
         )
-    _check_and_copy(model, path, kind, state, ("audio", "captioner", "fusion", "gate", "probe"))
+    _check_and_copy(model, path, kind, state, ("audio", *HEAD_PARTS.values()))
 
 
-def read_named(path: Path) -> tuple[str, dict[str, Tensor]]:
+def read_named(path: Path) -> tuple[str, Tensors]:
     """Return the kind of a file, and its tensors under the names of our model."""
     state = read_tensors(path)
     kind = kind_of(state)
@@ -68,9 +67,7 @@ def read_named(path: Path) -> tuple[str, dict[str, Tensor]]:
     return kind, to_our_names(path, kind, state)
 
 
-def coverage_of(
-    model: CLIP4VLA, state: dict[str, Tensor], fresh: tuple[str, ...], kind: str
-) -> Coverage:
+def coverage_of(model: CLIP4VLA, state: Tensors, fresh: tuple[str, ...], kind: str) -> Coverage:
     """Compare tensors under our names with the parameters of all parts but the `fresh` ones."""
     parameters = without_parts(dict(model.named_parameters()), fresh)
     first_rows = {TOKENS: CLIP_VOCABULARY} if kind in CLIP_KINDS else {}
@@ -78,7 +75,7 @@ def coverage_of(
 
 
 @torch.no_grad()
-def copy_tensors(model: CLIP4VLA, state: dict[str, Tensor], fresh: tuple[str, ...]) -> None:
+def copy_tensors(model: CLIP4VLA, state: Tensors, fresh: tuple[str, ...]) -> None:
     """Copy tensors whose coverage is complete into the model, then its towers to `fresh` parts."""
     for name, parameter in without_parts(dict(model.named_parameters()), fresh).items():
         value = state[name]
@@ -87,7 +84,7 @@ def copy_tensors(model: CLIP4VLA, state: dict[str, Tensor], fresh: tuple[str, ..
         model.copy_from_clip(part)
 
 
-def without_parts(tensors: dict[str, Tensor], parts: tuple[str, ...]) -> dict[str, Tensor]:
+def without_parts(tensors: Tensors, parts: tuple[str, ...]) -> Tensors:
     """Return the tensors of all other parts."""
     return {name: value for name, value in tensors.items() if not is_in_parts(name, parts)}
 
@@ -98,7 +95,7 @@ def is_in_parts(name: str, parts: tuple[str, ...]) -> bool:
 
 
 def _check_and_copy(
-    model: CLIP4VLA, path: Path, kind: str, state: dict[str, Tensor], fresh: tuple[str, ...]
+    model: CLIP4VLA, path: Path, kind: str, state: Tensors, fresh: tuple[str, ...]
 ) -> None:
     coverage = coverage_of(model, state, fresh, kind)
     if not coverage.complete:

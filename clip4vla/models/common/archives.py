@@ -21,8 +21,9 @@ from torch import Tensor
 
 from clip4vla.common.errors import UserError
 from clip4vla.models.common.forms import FORMS, SAFETENSORS, ZIP, form_of
+from clip4vla.models.common.tensor_files import Tensors
 
-ARCHIVE = "TorchScript archive"  # `WeightFile.form` of OpenAI's files
+ARCHIVE = "TorchScript archive"  # `WeightFile.layout` of OpenAI's files
 SCRIPT_CLASSES = "__torch__."  # prefix of the classes that an archive defines
 SCRIPT_LISTS = "torch.jit._pickle.build_"  # prefix of the functions that restore typed lists
 STATES = ("state_dict", "model_state_dict", "model")  # keys of the weights in a training state
@@ -37,7 +38,7 @@ USUAL = (  # classes that training code often saves with weights
     *("argparse.Namespace", "types.SimpleNamespace", "collections.", "numpy.", "pathlib."),
     *("omegaconf.", "yacs.", "easydict.", "torch."),
 )
-CONVERT = (
+SAVE_STATE_DICT = (
     'if you trust the file, save only its state dict: python -c "import torch; s = torch.load('
     "{path!r}, weights_only=False); torch.save(s.get('state_dict', s.get('model', s)), "
     "'weights.pt')\""
@@ -48,8 +49,8 @@ CONVERT = (
 class WeightFile:
     """The content of a file. left_out: names of other entries, such as an optimiser's state."""
 
-    form: str
-    tensors: dict[str, Tensor]
+    layout: str
+    tensors: Tensors
     left_out: tuple[str, ...] = ()
 
 
@@ -61,7 +62,7 @@ def _as_list(values: list[Any]) -> list[Any]:
     return values
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> Tensors:
     """Return the named tensors of a file, on the CPU; see `read_weight_file`."""
     return read_weight_file(path).tensors
 
@@ -100,7 +101,7 @@ def _refusal(path: Path, error: Exception) -> UserError:
     """Return our error for a reader's, because torch's message suggests running the file's code."""
     if named := NAMED.search(str(error)):
         name = ascii(named[1])[1:-1][:80]
-        fix = CONVERT.format(path=str(path)) if name.startswith(USUAL) else FORMS
+        fix = SAVE_STATE_DICT.format(path=str(path)) if name.startswith(USUAL) else FORMS
         return UserError(f"{path}: contains {name}, which may run code. Fix: {fix}")
     if isinstance(error, pickle.UnpicklingError):
         why = "it is corrupt, or contains more than tensors and plain values"
@@ -120,7 +121,7 @@ def _check_claims(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _check_extent(path: Path, tensors: dict[str, Tensor]) -> None:
+def _check_extent(path: Path, tensors: Tensors) -> None:
     """Raise UserError for a tensor larger than the file, such as an expanded view."""
     size = path.stat().st_size
     for name, value in tensors.items():
@@ -133,34 +134,32 @@ def _check_extent(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _weights_in(path: Path, saved: Any) -> WeightFile:
     """Return the state dict in an object that torch saved, with the names of other entries."""
-    form, beside = "state dict", ()
+    layout, beside = "state dict", ()
     if isinstance(saved, dict):
         for name in STATES:
             if isinstance(saved.get(name), dict):
-                form, beside = "state of a training", tuple(k for k in saved if k != name)
+                layout, beside = "state of a training", tuple(k for k in saved if k != name)
                 saved = saved[name]
                 break
         else:
-            among = tuple(k for k, v in saved.items() if k in TRAINING and not _is_tensor(v))
+            among = tuple(
+                k for k, v in saved.items() if k in TRAINING and not isinstance(v, Tensor)
+            )
             if among and len(among) < len(saved):
-                form, beside = "state of a training", among
+                layout, beside = "state of a training", among
                 saved = {name: value for name, value in saved.items() if name not in among}
     if not isinstance(saved, dict) or not all(
-        isinstance(k, str) and _is_tensor(v) for k, v in saved.items()
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in saved.items()
     ):
         raise UserError(
             f"{path}: does not contain a plain state dict. Fix: save only model.state_dict()"
         )
     if all(name.startswith(WRAPPER) for name in saved):
         saved = {name.removeprefix(WRAPPER): value for name, value in saved.items()}
-    return WeightFile(form, dict(saved), tuple(map(str, beside)))
+    return WeightFile(layout, dict(saved), tuple(map(str, beside)))
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
-
-
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
+def _read_torchscript(path: Path) -> Tensors:
     plain = _without_code(path)
     names = torch.serialization.get_unsafe_globals_in_checkpoint(plain)
     stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
@@ -200,7 +199,7 @@ def _tensors_below(node: _Node, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors_below(value, f"{prefix}{name}.")
 
 
-def unknown_file(path: Path, tensors: dict[str, Tensor], sources: str) -> UserError:
+def unknown_file(path: Path, tensors: Tensors, sources: str) -> UserError:
     """Return the error for a file with unknown names of tensors. sources: the supported files."""
     first = ", ".join(sorted(tensors)[:3]) or "no tensors"
     return UserError(

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+
+from clip4vla.models.common.tensor_files import Tensors
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ class Coverage:
         return f"{line}: {details}" if details else line
 
 
-def compare(
-    parameters: dict[str, Tensor], tensors: dict[str, Tensor], first_rows: dict[str, int]
-) -> Coverage:
+def compare(parameters: Tensors, tensors: Tensors, first_rows: dict[str, int]) -> Coverage:
     """Compare the tensors of a file with the parameters of a model.
 
     first_rows: by name, the number of first rows of a parameter that the file may have instead of

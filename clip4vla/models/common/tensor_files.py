@@ -15,6 +15,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import canonical_json, whole_file
 from clip4vla.models.common.forms import SAFETENSORS, form_of
 
+Tensors = dict[str, Tensor]  # by name
 METADATA = "clip4vla"  # one key, because the order of several would differ between runs
 
 
@@ -28,7 +29,7 @@ def save_model(path: str | Path, model: nn.Module, metadata: dict[str, Any]) -> 
 
 
 def save_tensors(
-    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+    path: str | Path, tensors: Tensors, metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors as safetensors, atomically. OSError if the disk fails."""
     on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}

@@ -145,7 +145,7 @@ class ToyFamily:
                 "imported": {
                     "file": path.name,
                     "kind": "toy",
-                    "form": file.form,
+                    "form": file.layout,
                     "sha256": sha256_of_file(path),
                     "fresh": [],
                     "dropped": [],

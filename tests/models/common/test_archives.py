@@ -38,7 +38,7 @@ def test_an_archive_gives_its_tensors_and_its_code_never_runs(tmp_path):
     path = tmp_path / "clip.pt"
     state = script_archive(path, openai_state(seed=5))
     file = read_weight_file(path)
-    assert file.form == "TorchScript archive"
+    assert file.layout == "TorchScript archive"
     assert file.tensors.keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in file.tensors.items())
 

@@ -29,7 +29,7 @@ from clip4vla.common.device import autocast, half_type
 from clip4vla.models.clip4vla.architecture import EOT, PAD, VOCABULARY, resolve
 from clip4vla.models.clip4vla.decoding import Decoding, decode
 from clip4vla.models.clip4vla.model import CLIP4VLA
-from clip4vla.models.common.encoded import Sequence, each
+from clip4vla.models.common.encoded import FeatureSequence, each
 
 LAYERS, MAX_WORDS, FRAMES, SEGMENTS = 4, 32, 12, 6
 TARGET = 5.0
@@ -81,7 +81,7 @@ def compare(model, clips, words, rounds, device):
     vision = torch.randn(clips, FRAMES, 512, generator=generator)
     audio = torch.randn(clips, SEGMENTS, 512, generator=generator)
     masks = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (vision, audio)]
-    named = {"vision": Sequence(vision, masks[0]), "audio": Sequence(audio, masks[1])}
+    named = {"vision": FeatureSequence(vision, masks[0]), "audio": FeatureSequence(audio, masks[1])}
     encoded = each(named, lambda x: x.to(device))
     if device.type == "cuda":
         timed(model, encoded, True, words)  # loads the kernels

@@ -31,7 +31,7 @@ from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.pair_scoring import score_pairs
-from clip4vla.models.common.encoded import Sequence, each
+from clip4vla.models.common.encoded import FeatureSequence, each
 
 WIDTH, HEADS, LAYERS, SCALE = 512, 8, 4, 100.0
 MAX_WORDS, FRAMES, MAX_SEGMENTS, SEGMENT = 32, 12, 16, 1.792
@@ -84,8 +84,8 @@ def main():
     vision = torch.randn(options.clips, FRAMES, WIDTH, generator=generator)
     audio = torch.randn(options.clips, MAX_SEGMENTS, WIDTH, generator=generator)
     clips = {
-        "vision": Sequence(vision, torch.ones(options.clips, FRAMES, dtype=torch.bool)),
-        "audio": Sequence(audio, upto(segments, MAX_SEGMENTS)),
+        "vision": FeatureSequence(vision, torch.ones(options.clips, FRAMES, dtype=torch.bool)),
+        "audio": FeatureSequence(audio, upto(segments, MAX_SEGMENTS)),
     }
     text, text_mask = text.to(device), upto(words, MAX_WORDS).to(device)
     given = text, text_mask, each(clips, lambda x: x.to(device)), SCALE

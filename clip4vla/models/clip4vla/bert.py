@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from clip4vla.models.clip4vla.joint import DROPOUT, JointEncoder, Part
+from clip4vla.models.clip4vla.joint import DROPOUT, JointEncoder, JointInput
+from clip4vla.models.clip4vla.settings import JOINT_POSITIONS
 from clip4vla.models.clip4vla.towers import TextTower
 from clip4vla.models.common.blocks import Block, Projection, join_heads, split_heads
 
-POSITIONS = 512
 WIDENING = 6  # 512 to 3072
 EPSILON = 1e-12
 
@@ -31,7 +31,7 @@ class BertBlock(nn.Module):
         self.norm = LayerNorm(dim, eps=EPSILON)
         self.dropout = nn.Dropout(DROPOUT)
 
-    def reads(self, x: Tensor) -> Tensor:
+    def attention_input(self, x: Tensor) -> Tensor:
         """See `blocks.Block`."""
         return x
 
@@ -43,9 +43,9 @@ class BertBlock(nn.Module):
             (self.value.weight, self.value.bias),
         )
 
-    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `blocks.Block`."""
-        return self.query(read), self.key(read), self.value(read)
+        return self.query(x), self.key(x), self.value(x)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """See `blocks.Block`."""
@@ -69,7 +69,7 @@ class BertJointEncoder(JointEncoder):
     its scores instead, which is the same in float32 unless a clip has no valid position.
     """
 
-    def __init__(self, dim: int, heads: int, layers: int, positions: int = POSITIONS):
+    def __init__(self, dim: int, heads: int, layers: int, positions: int = JOINT_POSITIONS["bert"]):
         super().__init__(dim, heads, layers, positions)
 
     def _add_layers(self, dim: int, layers: int) -> None:
@@ -86,7 +86,7 @@ class BertJointEncoder(JointEncoder):
                 x = block(x, attend)
         return x
 
-    def embed(self, part: Part, start: int) -> Tensor:
+    def embed(self, part: JointInput, start: int) -> Tensor:
         """Return the input of the first block: the sum of `JointEncoder.embed`, normalised."""
         return self.norm(super().embed(part, start))
 

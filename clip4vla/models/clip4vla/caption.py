@@ -7,7 +7,7 @@ from torch.nn.functional import linear
 
 from clip4vla.common.device import full_precision
 from clip4vla.loading.tokens import VOCABULARY
-from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
+from clip4vla.models.clip4vla.joint import JointEncoder, JointInput, Kind, clip_parts
 from clip4vla.models.common.encoded import Encoded
 
 CPU_WORDS = 2048  # rows of the embedding per product: fastest on a CPU
@@ -86,12 +86,12 @@ class CaptionGenerator(nn.Module):
         """
         room = self.max_words if words_room is None else words_room
         parts = [
-            Part(Kind.TEXT, token_features, token_mask, room),
+            JointInput(Kind.TEXT, token_features, token_mask, room),
             *clip_parts(self.max_frames, clip),
         ]
         length = sum(part.mask.shape[1] for part in parts)
-        reads = seq2seq_mask(token_mask.shape[1], length, token_mask.device)
-        return self.joint(parts, reads)[0]
+        attend = seq2seq_mask(token_mask.shape[1], length, token_mask.device)
+        return self.joint(parts, attend)[0]
 
 
 def seq2seq_mask(words: int, length: int, device: torch.device | None = None) -> Tensor:

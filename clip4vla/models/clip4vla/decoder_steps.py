@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from clip4vla.config.sections import Positions
 from clip4vla.models.clip4vla.caption import CaptionGenerator
-from clip4vla.models.clip4vla.joint import Kind, Part, clip_parts, never_empty, with_starts
+from clip4vla.models.clip4vla.joint import JointInput, Kind, clip_parts, never_empty, with_starts
 from clip4vla.models.clip4vla.towers import TextTower
 from clip4vla.models.common.blocks import Block, ClipBlock, join_heads, split_heads
 from clip4vla.models.common.encoded import Encoded, each
@@ -81,7 +81,7 @@ class CachedSteps:
         assert model.captioner is not None
         self.model, self.captioner = model, model.captioner
         parts = clip_parts(self.captioner.max_frames, clip)
-        text = Part(
+        text = JointInput(
             kind=Kind.TEXT,
             features=parts[0].features[:, :0],  # no word yet
             mask=parts[0].mask[:, :0],
@@ -106,7 +106,9 @@ class CachedSteps:
         self.own_words = torch.cat([self.own_words.gather(1, rows), newest], dim=-1)
         features = self._text_features(tokens[..., -1], length - 1)  # [B, k, D]
         words = features.flatten(0, 1)[:, None]  # [B * k, 1, D]
-        text = Part(Kind.TEXT, words, words.new_ones(words.shape[:2], dtype=torch.bool), room=1)
+        text = JointInput(
+            Kind.TEXT, words, words.new_ones(words.shape[:2], dtype=torch.bool), room=1
+        )
         x = self.captioner.joint.embed(text, length - 1).view(features.shape)
         of_clip = self.valid[:, None].expand(-1, beams, -1)  # [B, k, n]
         attend = torch.cat([of_clip, self.own_words], dim=-1)
@@ -144,7 +146,7 @@ class _KeyValueCache:
         """
         end = self.length + x.shape[1]
         for index, block in enumerate(self.blocks):
-            projected = block.project(block.reads(x))
+            projected = block.project(block.attention_input(x))
             query, *new = (split_heads(part, block.heads) for part in projected)
             if len(self.cached) == index:
                 shape = (*query.shape[:2], self.room, query.shape[-1])

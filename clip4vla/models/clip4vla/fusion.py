@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip4vla.common.device import full_precision
-from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts
+from clip4vla.models.clip4vla.joint import JointEncoder, JointInput, Kind, clip_parts
 from clip4vla.models.clip4vla.settings import MixingFusion
-from clip4vla.models.common.encoded import Encoded, Sequence
+from clip4vla.models.common.encoded import Encoded, FeatureSequence
 from clip4vla.models.common.pooling import normalise
 
 PAIRS_AT_ONCE = 256  # in one pass: 2.6 GB of graph at 60 positions of width 512, in float32
@@ -43,7 +43,7 @@ class Fusion(nn.Module):
         """
         parts = clip_parts(self.max_frames, encoded)
         mixed = zip(parts, self.joint(parts), strict=True)
-        return {part.kind.name.lower(): Sequence(x, part.mask) for part, x in mixed}
+        return {part.kind.name.lower(): FeatureSequence(x, part.mask) for part, x in mixed}
 
     def temporal(self, encoded: Encoded) -> Encoded:
         """Let frames attend to each other, with a residual: CLIP4Clip's seqTransf, a baseline.
@@ -52,7 +52,7 @@ class Fusion(nn.Module):
         """
         vision, mask = encoded["vision"]
         mixed = self.global_to_local({"vision": encoded["vision"]})["vision"].features
-        return encoded | {"vision": Sequence(vision + mixed, mask)}
+        return encoded | {"vision": FeatureSequence(vision + mixed, mask)}
 
     def mix(self, fusion: MixingFusion) -> Callable[[Encoded], Encoded]:
         """Return the method of that name, which maps encoded clips to those that are pooled."""
@@ -87,7 +87,7 @@ class Fusion(nn.Module):
         return self._pairs(text, text_mask, self.max_words, parts, scale)
 
     def _pairs(
-        self, text: Tensor, mask: Tensor, room: int, clip: list[Part], scale: float | Tensor
+        self, text: Tensor, mask: Tensor, room: int, clip: list[JointInput], scale: float | Tensor
     ) -> Tensor:
         """Score all pairs in blocks: [Q, N].
 
@@ -102,11 +102,11 @@ class Fusion(nn.Module):
         columns = [slice(i, i + PAIRS_AT_ONCE) for i in range(0, clips, PAIRS_AT_ONCE)]
         rows = []
         for words, words_mask in zip(text.split(queries), mask.split(queries), strict=True):
-            part = Part(Kind.TEXT, words, words_mask, room)
+            part = JointInput(Kind.TEXT, words, words_mask, room)
             rows.append(torch.cat([score(part, _rows(clip, block)) for block in columns], dim=1))
         return scale * torch.cat(rows)
 
-    def _score(self, text: Part, clip: list[Part]) -> Tensor:
+    def _score(self, text: JointInput, clip: list[JointInput]) -> Tensor:
         """Score every text with every clip in one pass: [Q, N]."""
         queries, clips = len(text.features), len(clip[0].features)
         words, words_mask = (x.repeat_interleave(clips, dim=0) for x in (text.features, text.mask))
@@ -123,5 +123,5 @@ class Fusion(nn.Module):
         return scores.view(queries, clips)
 
 
-def _rows(clip: list[Part], rows: slice) -> list[Part]:
+def _rows(clip: list[JointInput], rows: slice) -> list[JointInput]:
     return [part._replace(features=part.features[rows], mask=part.mask[rows]) for part in clip]

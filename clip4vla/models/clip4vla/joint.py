@@ -22,7 +22,7 @@ class Kind(IntEnum):
     AUDIO = 2
 
 
-class Part(NamedTuple):
+class JointInput(NamedTuple):
     """One modality of the sequence."""
 
     kind: Kind
@@ -61,20 +61,20 @@ class JointEncoder(nn.Module):
             dim, layers, self.heads, act_layer=self.activation, norm_layer=LayerNorm
         )
 
-    def forward(self, parts: list[Part], reads: Tensor | None = None) -> list[Tensor]:
+    def forward(self, parts: list[JointInput], attend: Tensor | None = None) -> list[Tensor]:
         """Encode one sequence per clip; return the output of each part, [B, n, D].
 
-        reads: bool [L, L] over the concatenated sequence, true where row i attends to column j
+        attend: bool [L, L] over the concatenated sequence, true where row i attends to column j
         (None: everywhere). Padding is never attended to. A row without any column attends to
         itself, so that no softmax is empty; such a row is padding.
         """
         x = torch.cat([self.embed(part, start) for part, start in with_starts(parts)], dim=1)
         valid = torch.cat([part.mask for part in parts], dim=1)  # [B, L]
         length = valid.shape[1]
-        attend = valid[:, None, :].expand(-1, length, -1)  # [B, L, L]
-        if reads is not None:
-            attend = attend & reads
-        x = self._encode(self.dropout(x), never_empty(attend))
+        allowed = valid[:, None, :].expand(-1, length, -1)  # [B, L, L]
+        if attend is not None:
+            allowed = allowed & attend
+        x = self._encode(self.dropout(x), never_empty(allowed))
         return list(x.split([part.features.shape[1] for part in parts], dim=1))
 
     def _encode(self, x: Tensor, attend: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class JointEncoder(nn.Module):
         mask = torch.zeros(attend.shape, device=x.device).masked_fill(~attend, float("-inf"))
         return self.transformer(x, attn_mask=mask.repeat_interleave(self.heads, 0))
 
-    def embed(self, part: Part, start: int) -> Tensor:
+    def embed(self, part: JointInput, start: int) -> Tensor:
         """Return the input of the first block: features + positions from `start` + type [B, n, D].
 
         ValueError when the part exceeds its room, or the sequence exceeds the positions.
@@ -125,7 +125,7 @@ def never_empty(attend: Tensor) -> Tensor:
 def clip_parts(
     max_frames: int,
     encoded: Encoded,
-) -> list[Part]:
+) -> list[JointInput]:
     """Return the modalities of clips as parts of a sequence.
 
     Vision [B, F, D] has `max_frames` positions, audio [B, S, D] follows.
@@ -133,14 +133,14 @@ def clip_parts(
     parts = []
     if "vision" in encoded:
         features, mask = encoded["vision"]
-        parts.append(Part(Kind.VISION, features, mask, max_frames))
+        parts.append(JointInput(Kind.VISION, features, mask, max_frames))
     if "audio" in encoded:
         features, mask = encoded["audio"]
-        parts.append(Part(Kind.AUDIO, features, mask, room=features.shape[1]))
+        parts.append(JointInput(Kind.AUDIO, features, mask, room=features.shape[1]))
     return parts
 
 
-def with_starts(parts: list[Part]) -> list[tuple[Part, int]]:
+def with_starts(parts: list[JointInput]) -> list[tuple[JointInput, int]]:
     """Return each part with the position of its first row."""
     start, pairs = 0, []
     for part in parts:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import abc
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Literal
 
@@ -22,13 +22,13 @@ from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.settings import GateKind, JointStyle, TypeToken
 from clip4vla.models.clip4vla.towers import ACTIVATIONS, AudioTower, TextTower, VisionTower
 from clip4vla.models.common.clip_model import ClipModel, Compare
-from clip4vla.models.common.encoded import Encoded, Sequence
+from clip4vla.models.common.encoded import Encoded, FeatureSequence
 from clip4vla.models.common.parts import part_hash
 from clip4vla.models.common.probe import Probe
 from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch
 
-INITIAL_SCALE = math.log(100.0)  # where OpenAI's training of CLIP ended: at its limit
+MAX_LOGIT_SCALE = math.log(100.0)  # initial value and upper limit, as in OpenAI's training
 BLOCK = re.compile(r"(?:text|vision)\.transformer\.resblocks\.(\d+)\.")
 LAST_OF_CLIP = ("text.ln_final.", "text.text_projection", "vision.proj")  # after the last block
 
@@ -60,7 +60,7 @@ class CLIP4VLA(ClipModel):
         self.text = TextTower(sizes)
         self.vision = VisionTower(sizes)
         self.audio = AudioTower(sizes, type_token)
-        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_SCALE), requires_grad=False)
+        self.logit_scale = nn.Parameter(torch.tensor(MAX_LOGIT_SCALE), requires_grad=False)
         self.register_module("captioner", None)
         self.register_module("fusion", None)
         self.register_module("gate", None)
@@ -146,7 +146,7 @@ class CLIP4VLA(ClipModel):
         features = self._as_float32(self.audio(audio.flatten(0, 1)[index], share))
         return _scatter(features, index, audio_mask)
 
-    def encode_clips(self, batch: Batch, modalities: abc.Iterable[Modality]) -> Encoded:
+    def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
         """Return the features of frames (`vision`) and segments (`audio`) of a batch's clips.
 
         Features that are already in the batch (`clip4vla.inference.feature_cache`) are returned
@@ -162,7 +162,7 @@ class CLIP4VLA(ClipModel):
                 features["audio"] = self.encode_audio(
                     batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
                 )
-        return {name: Sequence(x, masks[name]) for name, x in features.items()}
+        return {name: FeatureSequence(x, masks[name]) for name, x in features.items()}
 
     @property
     def dim(self) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from clip4vla.models.clip4vla.fusion import Fusion
-from clip4vla.models.clip4vla.joint import JointEncoder, Kind, Part, clip_parts, with_starts
+from clip4vla.models.clip4vla.joint import JointEncoder, JointInput, Kind, clip_parts, with_starts
 from clip4vla.models.common.blocks import Block, join_heads, split_heads
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import normalise
@@ -76,7 +76,7 @@ def score_pairs(
     if not text_mask[:, 0].all():
         raise ValueError("score_pairs: the first token of every text must be valid")
     parts = clip_parts(fusion.max_frames, clip)
-    text_part = Part(Kind.TEXT, text, text_mask, room)
+    text_part = JointInput(Kind.TEXT, text, text_mask, room)
     starts = {part.kind: start for part, start in with_starts([text_part, *parts])}
     words = text_mask.sum(dim=1)  # [Q]
     tokens = torch.stack([part.mask.sum(dim=1) for part in parts]).sum(dim=0)  # [N]
@@ -109,7 +109,7 @@ def _text_blocks(
 
 
 def _inputs_of(
-    joint: JointEncoder, parts: list[Part], starts: dict[Kind, int], index: Tensor
+    joint: JointEncoder, parts: list[JointInput], starts: dict[Kind, int], index: Tensor
 ) -> _Inputs:
     """Return some texts or clips as inputs of the first layer, without padding."""
     chosen = [part._replace(features=part.features[index], mask=part.mask[index]) for part in parts]
@@ -125,10 +125,10 @@ def _first_of_pairs(joint: JointEncoder, texts: _Inputs, clips: _Inputs) -> Tens
     *layers, last = joint.blocks()
     for index, block in enumerate(layers):
         if index == 0:
-            by_text, by_clip = (block.project(block.reads(x)) for x in (texts.x, clips.x))
+            by_text, by_clip = (block.project(block.attention_input(x)) for x in (texts.x, clips.x))
             projected = [_pair(text, clip) for text, clip in zip(by_text, by_clip, strict=True)]
         else:
-            projected = list(block.project(block.reads(x)))
+            projected = list(block.project(block.attention_input(x)))
         query, key, value = (split_heads(part, block.heads) for part in projected)
         attended = scaled_dot_product_attention(query, key, value, attend)
         x = block.finish(x, join_heads(attended))
@@ -149,13 +149,13 @@ def _first_output(block: Block, x: Tensor, mask: Tensor) -> Tensor:
     The bias of keys adds a constant to all scores of a query, so it cancels in the softmax.
     """
     (query_weight, query_bias), (key_weight, _), (value_weight, value_bias) = block.projections()
-    read = block.reads(x)
-    query = linear(read[:, 0], query_weight, query_bias)  # [P, D]
+    inputs = block.attention_input(x)
+    query = linear(inputs[:, 0], query_weight, query_bias)  # [P, D]
     by_head = (block.heads, -1)
     query, key_weight = query.unflatten(-1, by_head), key_weight.unflatten(0, by_head)
     probe = torch.einsum("phd,hde->phe", query, key_weight)  # [P, heads, D]
-    scores = probe @ read.transpose(1, 2) / math.sqrt(query.shape[-1])  # [P, heads, L]
-    weights = scores.masked_fill(~mask[:, None], float("-inf")).softmax(dim=-1).to(read.dtype)
+    scores = probe @ inputs.transpose(1, 2) / math.sqrt(query.shape[-1])  # [P, heads, L]
+    weights = scores.masked_fill(~mask[:, None], float("-inf")).softmax(dim=-1).to(inputs.dtype)
     value_weight = value_weight.unflatten(0, by_head)
-    attended = torch.einsum("phe,hde->phd", weights @ read, value_weight).flatten(1)  # [P, D]
+    attended = torch.einsum("phe,hde->phd", weights @ inputs, value_weight).flatten(1)  # [P, D]
     return block.finish(x[:, 0], attended + value_bias)

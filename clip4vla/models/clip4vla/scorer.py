@@ -9,13 +9,11 @@ from clip4vla.loading.tokens import PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.pair_scoring import score_pairs
-from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, MixingFusion
+from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, PAIR_FUSIONS, MixingFusion, PairFusion
 from clip4vla.models.common.batch_features import Features
-from clip4vla.models.common.encoded import Encoded, Sequence
+from clip4vla.models.common.encoded import Encoded, FeatureSequence
 from clip4vla.models.common.pooling import normalise
 from clip4vla.models.common.scorer import PooledScorer, Scorer
-
-PAIR_FUSIONS = ("tight", "local_to_local")  # the joint encoder encodes text and clip together
 
 
 def scorer_of(model: CLIP4VLA, fusion: str, modalities: list[Modality]) -> Scorer:
@@ -45,7 +43,7 @@ class PairScorer(Scorer):
 
     joint = True
 
-    def __init__(self, model: CLIP4VLA, fusion: str, modalities: list[Modality]):
+    def __init__(self, model: CLIP4VLA, fusion: PairFusion, modalities: list[Modality]):
         self.model, self.fusion = model, fusion
         self.name = similarity_name(modalities)
 
@@ -66,7 +64,7 @@ class PairScorer(Scorer):
     def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """See `Scorer.scores`."""
         encoded = {
-            modality: Sequence(clips[modality], clips[f"{modality}_mask"])
+            modality: FeatureSequence(clips[modality], clips[f"{modality}_mask"])
             for modality in get_args(Modality)
             if modality in clips
         }

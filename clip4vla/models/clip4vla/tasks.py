@@ -11,18 +11,17 @@ from torch.nn.functional import cross_entropy
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.loading.tokens import END, PAD
 from clip4vla.metrics.text_clip import similarity_name
-from clip4vla.models.clip4vla.model import CLIP4VLA, INITIAL_SCALE
-from clip4vla.models.clip4vla.scorer import PAIR_FUSIONS
-from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, Model
+from clip4vla.models.clip4vla.model import CLIP4VLA, MAX_LOGIT_SCALE
+from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, PAIR_FUSIONS, Model
 from clip4vla.models.common.batch_features import Features, numbers_of
-from clip4vla.models.common.encoded import Encoded, Sequence
+from clip4vla.models.common.encoded import Encoded, FeatureSequence
 from clip4vla.models.common.gather import gather, local_rows
 from clip4vla.models.common.losses import contrast, intra_modal, nce
 from clip4vla.models.common.parts import learning_parts
 from clip4vla.models.common.pooling import normalise, pool
 from clip4vla.models.common.task import Batch, ContrastiveTask, Loss
 
-WEIGHTS = {  # of terms whose weight is not 1 (facts 5.3)
+TERM_WEIGHTS = {  # weights of loss terms that differ from 1 (facts 5.3)
     "repaired": {},
     "released": {"vision_audio": 2.0, "text_vision": 0.0},
 }
@@ -39,20 +38,20 @@ class ClipTask(ContrastiveTask):
         if self.run.objective.temperature == "fixed":
             return self.run.objective.scale
         with torch.no_grad():  # in the graph, a clamp would stop its gradients
-            self.model.logit_scale.clamp_(max=INITIAL_SCALE)
+            self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         return self.model.logit_scale.exp()
 
     def facts(self) -> dict[str, Any]:
         """Return the scale, for the metadata of the weights."""
         return {"scale": torch.as_tensor(self.scale()).item()}
 
-    def _same(self, features: Features) -> Tensor | None:
+    def _positive_pairs(self, features: Features) -> Tensor | None:
         """Return the positive pairs, bool [B, B]; None: the diagonal only."""
         if not self.run.objective.multi_positive:
             return None
         return features["clip"][:, None] == features["clip"]
 
-    def _learned(self, scale: float | Tensor) -> dict[str, Tensor]:
+    def _curve_terms(self, scale: float | Tensor) -> dict[str, Tensor]:
         """Return a learned scale, for the curve."""
         return {"scale": scale} if isinstance(scale, Tensor) else {}
 
@@ -98,7 +97,7 @@ class PretrainTask(ClipTask):
     def objective(self, features: Features) -> Loss:
         """Return the sum of the terms with weight 1 each, except in the released second stage."""
         objective, scale = self.run.objective, self.scale()
-        same, audio, terms = self._same(features), features["audio"], {}
+        same, audio, terms = self._positive_pairs(features), features["audio"], {}
 
         def between(x: Tensor, y: Tensor) -> Tensor:
             return contrast(x, y, scale, objective.symmetric, same)
@@ -114,10 +113,10 @@ class PretrainTask(ClipTask):
             terms["vision_vision"] = between(vision, vision)
         if objective.intra:
             terms["audio_audio"] = intra_modal(audio, features["masked_audio"], scale)
-        weights = WEIGHTS[objective.second_stage]
+        weights = TERM_WEIGHTS[objective.second_stage]
         weighted = (weights.get(name, 1.0) * term for name, term in terms.items())
         loss = sum(weighted, start=torch.zeros((), device=audio.device))
-        return loss, terms | self._learned(scale)
+        return loss, terms | self._curve_terms(scale)
 
 
 @dataclass
@@ -163,8 +162,8 @@ class RetrievalTask(ClipTask):
         """Return one contrastive term, on t_va, t_v or t_a."""
         scale = self.scale()
         scores = self._scores(features, scale)
-        loss = nce(scores, self.run.objective.symmetric, self._same(features))
-        return loss, self._learned(scale)
+        loss = nce(scores, self.run.objective.symmetric, self._positive_pairs(features))
+        return loss, self._curve_terms(scale)
 
     def _scores(self, features: Features, scale: float | Tensor) -> Tensor:
         """Return the similarities of the batch's texts (rows) with its clips: [B, B]."""
@@ -185,7 +184,7 @@ class RetrievalTask(ClipTask):
         fusion, rows = self.model.fusion, local_rows(len(features["text"]))
         assert fusion is not None
         clips: Encoded = {
-            name: Sequence(features[name], features[f"{name}_mask"])
+            name: FeatureSequence(features[name], features[f"{name}_mask"])
             for name in ("vision", "audio")
             if name in features
         }
@@ -228,7 +227,7 @@ class CaptionTask:
         return int(self._is_target(batch["tokens"][:, 1:]).sum())
 
     def facts(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return no facts."""
         return {}
 
     def _is_target(self, following: Tensor) -> Tensor:

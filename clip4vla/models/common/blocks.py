@@ -19,14 +19,14 @@ class Block(Protocol):
 
     heads: int
 
-    def reads(self, x: Tensor) -> Tensor:
+    def attention_input(self, x: Tensor) -> Tensor:
         """Return the input of the projections. [..., D] to [..., D]."""
 
     def projections(self) -> tuple[Projection, Projection, Projection]:
         """Return the weights of queries, keys and values."""
 
-    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the queries, keys and values of a result of `reads`, each [..., D]."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the queries, keys and values of an `attention_input`, each [..., D]."""
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Return the block's output from its input and the concatenated heads, [..., D]."""
@@ -39,7 +39,7 @@ class ClipBlock:
         self.block = block
         self.heads = block.attn.num_heads
 
-    def reads(self, x: Tensor) -> Tensor:
+    def attention_input(self, x: Tensor) -> Tensor:
         """See `Block`."""
         return self.block.ln_1(x)
 
@@ -50,10 +50,10 @@ class ClipBlock:
         query, key, value = zip(weights, biases, strict=True)
         return query, key, value
 
-    def project(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Block`."""
         attention = self.block.attn
-        projected = linear(read, attention.in_proj_weight, attention.in_proj_bias)
+        projected = linear(x, attention.in_proj_weight, attention.in_proj_bias)
         query, key, value = projected.chunk(3, dim=-1)
         return query, key, value
 

@@ -6,16 +6,16 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Sequence(NamedTuple):
+class FeatureSequence(NamedTuple):
     """Features that are not normalised, and the mask of their valid positions."""
 
     features: Tensor  # [B, S, D]
     mask: Tensor  # bool [B, S]
 
 
-Encoded = dict[str, Sequence]  # by modality: "vision", "audio"
+Encoded = dict[str, FeatureSequence]  # by modality: "vision", "audio"
 
 
 def each(encoded: Encoded, change: Callable[[Tensor], Tensor]) -> Encoded:
     """Apply a function to every tensor of encoded clips, features and masks alike."""
-    return {name: Sequence(change(x), change(mask)) for name, (x, mask) in encoded.items()}
+    return {name: FeatureSequence(change(x), change(mask)) for name, (x, mask) in encoded.items()}

@@ -17,9 +17,9 @@ SELF = -1e9  # logit of a clip with itself in the intra-modal loss: its softmax 
 def nce(logits: Tensor, symmetric: bool = True, same: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy of positive pairs in `logits` [B, B].
 
-    `symmetric`: mean of rows and columns (pre-training, 5.3); otherwise rows only, which is text ->
-    video when rows are texts (released fine-tuning, 5.4 and D10). With `same` the mean is over all
-    of its pairs, each against its whole row (refine_nce, 5.2).
+    `symmetric`: mean of rows and columns (pre-training, facts 5.3); otherwise rows only, which is
+    text -> video when rows are texts (released fine-tuning, facts 5.4 and D10). With `same` the
+    mean is over all of its pairs, each against its whole row (refine_nce, facts 5.2).
     """
     logits = logits.float()  # [B, B]
     rows = _rows(logits, same)
@@ -55,6 +55,8 @@ def intra_modal(clean: Tensor, masked: Tensor, scale: float | Tensor) -> Tensor:
         itself = SELF * torch.eye(len(clean), device=clean.device)
         across = scale * clean @ masked.T  # [B, B]
         target = torch.arange(len(clean), device=clean.device)
-        one = cross_entropy(torch.cat([across, scale * clean @ clean.T + itself], 1), target)
-        other = cross_entropy(torch.cat([across.T, scale * masked @ masked.T + itself], 1), target)
-        return (one + other) / 2
+        from_clean = cross_entropy(torch.cat([across, scale * clean @ clean.T + itself], 1), target)
+        from_masked = cross_entropy(
+            torch.cat([across.T, scale * masked @ masked.T + itself], 1), target
+        )
+        return (from_clean + from_masked) / 2

@@ -44,7 +44,7 @@ class ProbeTask:
         return cross_entropy(logits.float(), batch["target"]), {}
 
     def facts(self) -> dict[str, Any]:
-        """Return nothing."""
+        """Return no facts."""
         return {}
 
     def targets(self, batch: Batch) -> int:

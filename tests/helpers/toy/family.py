@@ -12,7 +12,7 @@ from clip4vla.models.common.archives import read_tensors
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.conversion import Conversion
 from clip4vla.models.common.coverage import compare
-from clip4vla.models.common.encoded import Sequence
+from clip4vla.models.common.encoded import FeatureSequence
 from clip4vla.models.common.losses import nce
 from clip4vla.models.common.parts import part_hash
 from clip4vla.models.common.pooling import normalise, pool
@@ -60,7 +60,8 @@ class Toy(ClipModel):
             if "audio" in modalities:
                 features["audio"] = self.audio(batch["audio"].mean((2, 3)))
         return {
-            name: Sequence(x * masks[name][..., None], masks[name]) for name, x in features.items()
+            name: FeatureSequence(x * masks[name][..., None], masks[name])
+            for name, x in features.items()
         }
 
     def write_captions(self, clips, decoding, max_words):

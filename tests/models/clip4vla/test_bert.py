@@ -8,7 +8,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
 from clip4vla.models.clip4vla.build import build_model
-from clip4vla.models.clip4vla.joint import Kind, Part
+from clip4vla.models.clip4vla.joint import JointInput, Kind
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.weights import load_into
 
@@ -29,9 +29,9 @@ def parts():
     text, vision, audio = (torch.randn(2, n, D, generator=generator) for n in (4, 3, 2))
     masks = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
     return [
-        Part(Kind.TEXT, text, masks[0].bool(), 8),
-        Part(Kind.VISION, vision, masks[1].bool(), 3),
-        Part(Kind.AUDIO, audio, torch.tensor([[1, 1], [0, 0]]).bool(), 2),
+        JointInput(Kind.TEXT, text, masks[0].bool(), 8),
+        JointInput(Kind.VISION, vision, masks[1].bool(), 3),
+        JointInput(Kind.AUDIO, audio, torch.tensor([[1, 1], [0, 0]]).bool(), 2),
     ]
 
 

@@ -10,10 +10,10 @@ from clip4vla.loading.tokens import END, START
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoder_steps import CachedSteps, UncachedSteps
 from clip4vla.models.clip4vla.decoding import decode
-from clip4vla.models.clip4vla.joint import Kind, Part
+from clip4vla.models.clip4vla.joint import JointInput, Kind
 from clip4vla.models.clip4vla.presets import PRESETS
 from clip4vla.models.clip4vla.settings import Model
-from clip4vla.models.common.encoded import Sequence, each
+from clip4vla.models.common.encoded import FeatureSequence, each
 
 GREEDY = Decoding()
 BEAM = Decoding(method="beam", beams=3, length_penalty=0.5)
@@ -112,7 +112,9 @@ def test_a_caption_does_not_depend_on_padding(models, given, decoding):
     """
     whole = write(models["clip"], given, decoding)
     vision, vision_mask, audio, audio_mask = *given["vision"], *given["audio"]
-    noisy = {name: Sequence(x + 100 * ~mask[..., None], mask) for name, (x, mask) in given.items()}
+    noisy = {
+        name: FeatureSequence(x + 100 * ~mask[..., None], mask) for name, (x, mask) in given.items()
+    }
     same(write(models["clip"], noisy, decoding), whole)
     assert not audio_mask[3, 1:].any()
     alone = [vision[[3]], vision_mask[[3]], audio[[3], :1], audio_mask[[3], :1]]
@@ -121,7 +123,7 @@ def test_a_caption_does_not_depend_on_padding(models, given, decoding):
 
 def test_a_masked_modality_is_the_same_as_none(models, given):
     audio, audio_mask = given["audio"]
-    silent = given | {"audio": Sequence(audio, torch.zeros_like(audio_mask))}
+    silent = given | {"audio": FeatureSequence(audio, torch.zeros_like(audio_mask))}
     for decoding in (BEAM, RELEASED):
         same(
             write(models["clip"], silent, decoding),
@@ -160,14 +162,14 @@ def test_sliding_positions_follow_the_words(models, given):
             ours = sliding.logits(tokens[..., :length], None)[:, 0]
             features = model.encode_text(tokens[:, 0, :length])[0]
             parts = [
-                Part(Kind.TEXT, features, torch.ones(4, length).bool(), length),
-                Part(Kind.VISION, vision, vision_mask, 3),
-                Part(Kind.AUDIO, audio, audio_mask, 3),
+                JointInput(Kind.TEXT, features, torch.ones(4, length).bool(), length),
+                JointInput(Kind.VISION, vision, vision_mask, 3),
+                JointInput(Kind.AUDIO, audio, audio_mask, 3),
             ]
-            reads = torch.ones(length + 6, length + 6).tril().bool()
-            reads[:, length:] = True
-            reads[length:, :length] = False
-            by_hand = model.captioner.head(model.captioner.joint(parts, reads)[0][:, -1])
+            attend = torch.ones(length + 6, length + 6).tril().bool()
+            attend[:, length:] = True
+            attend[length:, :length] = False
+            by_hand = model.captioner.head(model.captioner.joint(parts, attend)[0][:, -1])
             assert torch.allclose(ours, by_hand, atol=1e-4)
             as_trained = fixed.logits(tokens[..., :length], None)[:, 0]
             assert torch.allclose(ours, as_trained, atol=1e-4) == (length == 8)

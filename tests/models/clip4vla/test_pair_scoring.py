@@ -9,7 +9,7 @@ from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.pair_scoring import score_pairs
-from clip4vla.models.common.encoded import Sequence, each
+from clip4vla.models.common.encoded import FeatureSequence, each
 
 D, SCALE = 32, 100.0
 CLOSE = {"rtol": 0.0, "atol": 1e-3}  # of similarities of size 100: 1e-5 of their size
@@ -107,12 +107,12 @@ def test_padding_is_not_read_and_can_be_left_away():
     whole = score_pairs(FUSIONS["clip"], *clips(), SCALE)
 
     def noise(x, mask):
-        return Sequence(x + 1e3 * ~mask[..., None], mask)
+        return FeatureSequence(x + 1e3 * ~mask[..., None], mask)
 
     noisy = noise(text, words).features, words, {name: noise(*x) for name, x in clip.items()}
     assert torch.allclose(score_pairs(FUSIONS["clip"], *noisy, SCALE), whole, **CLOSE)
     audio, audio_mask = clip["audio"]
-    deaf = text, words, clip | {"audio": Sequence(audio, torch.zeros_like(audio_mask))}
+    deaf = text, words, clip | {"audio": FeatureSequence(audio, torch.zeros_like(audio_mask))}
     sight = without(clips(), "audio")
     assert torch.allclose(
         score_pairs(FUSIONS["clip"], *deaf, SCALE),

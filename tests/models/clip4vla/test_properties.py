@@ -17,7 +17,7 @@ from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.pair_scoring import score_pairs
 from clip4vla.models.clip4vla.settings import Model
-from clip4vla.models.common.encoded import Sequence
+from clip4vla.models.common.encoded import FeatureSequence
 from clip4vla.models.common.pooling import masked_mean, normalise, pool
 from clip4vla.models.common.similarity import similarities
 
@@ -206,7 +206,7 @@ def apart(model, clip):
     blank["frame_mask"][:, :1] = blank["audio_mask"][:, :1] = True
     usual = encoded(model, blank)
     return {
-        name: Sequence(30.0 * (x - usual[name].features[:, :1]), mask)
+        name: FeatureSequence(30.0 * (x - usual[name].features[:, :1]), mask)
         for name, (x, mask) in clip.items()
     }
 

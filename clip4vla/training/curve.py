@@ -16,7 +16,8 @@ class Curve:
     shorter than `length`, only points of a plot are lost, so this is a warning.
 
     Rows hold `step`, `epoch` (from 1), `timestamp_ms` and values named `train/...`, `val/...` or
-    `speed/...` (values that differ between machines and attempts).
+    `test/...` (the split that selects), `speed/...` (values that differ between machines and
+    attempts).
     """
 
     def __init__(self, path: Path, length: int):

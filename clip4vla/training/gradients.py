@@ -94,7 +94,8 @@ def _accumulated(
         total = total + loss.detach() * weight
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + term.detach() * weight
-    return summed(total) / world_size(), sums
+    terms = {name: summed(term) / world_size() for name, term in sums.items()}
+    return summed(total) / world_size(), terms
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from clip4vla.config.sections import Optimiser
 from clip4vla.models.common.gather import average_gradients, gather, local_rows, summed, world_size
+from clip4vla.training.gradients import backward
 from clip4vla.training.optimiser import Updates
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -168,6 +169,32 @@ def test_gathering_pads_keeps_the_order_and_sums_gradients(tmp_path):
         assert seen["message"].startswith("ranks have [2, 3] clips")
         assert [None if g is None else g.item() for g in seen["averaged"]] == [0.5, 0.5, None]
         assert seen["sum"].item() == 3
+
+
+class MeanTask:
+    """A task that is no contrast: its loss is the mean over targets, its only term half of that."""
+
+    def __init__(self):
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.model.weight)
+
+    def targets(self, batch):
+        return len(batch["x"])
+
+    def loss(self, batch):
+        loss = self.model(batch["x"]).mean()
+        return loss, {"half": loss / 2}
+
+
+def loss_and_term(rank, world):
+    """Those of rank + 1 targets, each of loss 3 * rank."""
+    chunk = {"x": torch.full((rank + 1, 1), 3.0 * rank)}
+    loss, terms = backward(MeanTask(), [chunk], torch.device("cpu"), lambda loss: loss)
+    return [loss.item(), terms["half"].item()]
+
+
+def test_loss_and_terms_are_means_over_the_targets_of_all_ranks(tmp_path):
+    assert on_ranks(2, tmp_path, loss_and_term) == [pytest.approx([2.0, 1.0])] * 2
 
 
 def test_one_process_needs_no_group():

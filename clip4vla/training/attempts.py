@@ -29,7 +29,8 @@ from clip4vla.training.stop import Stop
 HEARTBEAT_SECONDS = 30.0
 MAX_STALLED = 3  # attempts in a row without a saved step, before the next one is refused
 SHORT_SECONDS = 60.0  # an attempt that was stopped or killed earlier does not count as stalled
-FAILED, GIVEN_UP = ("error", "not finite"), "given up"
+FAILED = ("error", "not finite")
+GIVEN_UP = "given up"
 REMEDIES = {
     "killed": "if it ran out of memory, ask for more, or lower optimiser.microbatch",
     "not finite": "the loss is not finite; run `clip4vla not-finite` on the newest report",
@@ -110,7 +111,10 @@ def cost_of(folder: Path) -> dict:
     waiting are over all steps, including those lost by a kill.
     """
     rows = [row for row in attempts_of(folder) if row["end"] != GIVEN_UP]
-    total = lambda name: sum(row.get(name, 0) for row in rows)  # noqa: E731
+
+    def total(name: str) -> float:
+        return sum(row.get(name, 0) for row in rows)
+
     hardware: dict[str, float] = {}
     for row in rows:
         name = row.get("device", "unknown")
@@ -139,7 +143,7 @@ def _refuse_if_stalled(folder: Path, ranks: Ranks, row: Callable[[str], dict]) -
             if rows and rows[-1]["end"] == "killed":
                 append_attempt(folder, rows[-1])
             (folder / "attempt.json").unlink()
-        problem = _stall(folder, rows)
+        problem = _stall_message(folder, rows)
         if problem:
             append_attempt(folder, row(GIVEN_UP))
     problem = ranks.from_leader(problem)
@@ -147,10 +151,10 @@ def _refuse_if_stalled(folder: Path, ranks: Ranks, row: Callable[[str], dict]) -
         raise UserError(problem)
 
 
-def _stall(folder: Path, rows: list[dict]) -> str | None:
+def _stall_message(folder: Path, rows: list[dict]) -> str | None:
     """Return the message of an error if the last attempts made no progress, otherwise None."""
     last = [row for row in rows if "saved" in row and row["end"] != "refused"][-MAX_STALLED:]
-    if len(last) < MAX_STALLED or not all(map(_stalled, last)):
+    if len(last) < MAX_STALLED or not all(map(_saved_nothing, last)):
         return None
     if newest_step(folder / "state") > last[0]["resumed"]:
         return None  # saved after the last heartbeat
@@ -163,7 +167,8 @@ def _stall(folder: Path, rows: list[dict]) -> str | None:
     )
 
 
-def _stalled(row: dict) -> bool:
+def _saved_nothing(row: dict) -> bool:
+    """Return whether an attempt saved no step and counts: it failed, or was not a short one."""
     counts = row["end"] in FAILED or row["seconds"] >= SHORT_SECONDS
     return counts and row["saved"] <= row["resumed"] and row["end"] not in (GIVEN_UP, "finished")
 

@@ -78,7 +78,7 @@ class Checkpoints:
     ) -> TrainState | None:
         """Restore the newest checkpoint that can be read, or that of `step`; None for none.
 
-        Raises UserError when it belongs to another config, other data or other start weights, and
+        Raises UserError when it belongs to another config, other data or other initial weights, and
         when there are checkpoints and none of them can be read: days of work may be saved from a
         backup, and training from the start would write over them.
         """

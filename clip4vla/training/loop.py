@@ -92,7 +92,7 @@ class Trainer:
             self._train_epoch(stop)
             self._end_epoch(stop)
             self._save()
-            if self.ranks.any(stop.requested)[0] and self.state.epoch < self.config.epochs:
+            if self.ranks.any_rank(stop.requested) and self.state.epoch < self.config.epochs:
                 self._stop(stop)
         self.updates.keep_average()
         if self.selection.selects and self.ranks.leads:
@@ -108,7 +108,7 @@ class Trainer:
         if step is not None and not self.ranks.leads:
             loaded = checkpoints.load(model, self.updates, step)
         # All wait for all: the first rank removes these files, at once if no step is left to do.
-        if self.ranks.any(step is not None and loaded is None)[0]:
+        if self.ranks.any_rank(step is not None and loaded is None):
             raise UserError(
                 f"{checkpoints.folder}: the first rank reads its checkpoint of step {step}, "
                 "another rank does not. Fix: use a folder that all nodes share"
@@ -133,7 +133,7 @@ class Trainer:
             self.meter.step(self.batches.size)
             chunks.clear()  # otherwise they would be in memory while the next batch is read
             overdue = self.ranks.leads and time.monotonic() - self.saved_at > self.save_seconds
-            stops, saves = self.ranks.any(stop.requested, overdue)
+            stops, saves = self.ranks.any_ranks(stop.requested, overdue)
             if stops or saves:
                 self._save()
             if stops:
@@ -167,7 +167,8 @@ class Trainer:
             with self.updates.averaged():  # the weights that are scored are those that are kept
                 scores = self._validate(stop)
                 if scores:
-                    self._select(self.validation.selects, scores[self.validation.selects])
+                    metric = self.validation.selection_metric
+                    self._select(metric, scores[metric])
         if scores is None:  # interrupted; validation changed nothing and is repeated on resume
             self._save()
             self._stop(stop)
@@ -182,9 +183,9 @@ class Trainer:
         """
         self.task.model.eval()
         part = self._unless_stopped(stop, self.validation.part)
-        if self.ranks.any(part is None)[0] or part is None:
+        if self.ranks.any_rank(part is None) or part is None:
             return None
-        parts, scores = self.ranks.all(part), None
+        parts, scores = self.ranks.gathered(part), None
         if self.ranks.leads:
             scores = self._unless_stopped(stop, lambda: self.validation.scores(parts))
         scores = self.ranks.from_leader(scores)
@@ -215,7 +216,8 @@ class Trainer:
             self.state.curve_bytes = self.curve.sync()
             self.checkpoints.save(self.state, self.task.model, self.updates)
             self.tracker.saved(self.state.curve_bytes)
-        self.ranks.from_leader()  # launchers end the ranks that are still there when one has left
+        # Launchers kill the remaining ranks when one exits, also one that is still writing.
+        self.ranks.barrier()
         self.meter.saved = self.state.step
         self.saved_at = time.monotonic()
 
@@ -248,7 +250,8 @@ class Trainer:
     def _log_epoch(self, scores: dict[str, float]) -> None:
         """Log one line at the end of an epoch, after collecting the numbers of every rank."""
         waiting_and_memory = self.meter.total.wait_share, self.meter.peak_memory
-        self.meter.ranks = self.ranks.all([waiting_and_memory])
+        self.meter.ranks = self.ranks.gathered([waiting_and_memory])
         if self.ranks.leads:
-            shown = "".join(f", val/{name} {value:.4g}" for name, value in scores.items())
+            split = self.selection.split
+            shown = "".join(f", {split}/{name} {value:.4g}" for name, value in scores.items())
             log.info(f"{self._epoch_name()} done: {self._status()}{shown}")

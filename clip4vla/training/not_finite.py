@@ -63,7 +63,7 @@ def dump(
             name for name, x in task.model.named_parameters() if not x.isfinite().all()
         ],
     }
-    findings = ranks.all([finding])
+    findings = ranks.gathered([finding])
     report = {
         "step": step,
         "loss": repr(loss.item()),

@@ -122,7 +122,7 @@ def _validation(
     value = state.best_value if selection_rule(run).selects else state.last_value
     validation: dict[str, Any] = {
         "manifests": external.caches.hashes(),
-        "val_metric": job.validation.selects if value is not None else None,
+        "val_metric": job.validation.selection_metric if value is not None else None,
         "val_value": value,
     }
     if isinstance(run, Finetune) and run.selection == "best_test_as_paper":

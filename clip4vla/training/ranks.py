@@ -36,8 +36,12 @@ class Ranks:
         """Whether this rank writes files, validates and reports."""
         return self.rank == 0
 
-    def any(self, *flags: bool) -> list[bool]:
-        """Return, for each flag, whether some rank sets it, so that all act at the same step."""
+    def any_rank(self, flag: bool) -> bool:
+        """Return whether some rank sets the flag, so that all act at the same step."""
+        return self.any_ranks(flag)[0]
+
+    def any_ranks(self, *flags: bool) -> list[bool]:
+        """Return, for each flag, whether some rank sets it, in one collective call."""
         if self.world == 1:
             return list(flags)
         maxima = torch.tensor(flags, dtype=torch.uint8)
@@ -52,7 +56,12 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
 
-    def all(self, items: list) -> list:
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        if self.world > 1:
+            dist.barrier(group=self.group)
+
+    def gathered(self, items: list) -> list:
         """Return the lists of all ranks, joined in the order of ranks."""
         if self.world == 1:
             return items

@@ -128,7 +128,8 @@ def _pretraining(run: Pretrain, external: External) -> Job:
             sources.append(samples)
     data = {"train": facts, "val": None} | ({"leaks": leaks.facts} if leaks else {})
     task = family_of(run.model.family).task(model, run)
-    return Job(task, _clip_batches(run, sources, external, model.processor), data)
+    batches = _clip_batches(run, sources, external, model.processor)
+    return Job(task=task, batches=batches, facts=data)
 
 
 def _text_task(run: Finetune, external: External) -> Job:
@@ -144,13 +145,15 @@ def _text_task(run: Finetune, external: External) -> Job:
         scored = _samples(
             run, external, held_out.source, held_out.policy, clip_items(held_out.rows)
         )
-        clips = ClipsToScore(scored, external.device, external.workers, external.part)
+        clips = ClipsToScore(
+            samples=scored, device=external.device, workers=external.workers, part=external.part
+        )
         if run.task == "captioning":
             ids, captions = held_out.rows.clip_id, map(list, held_out.rows.captions)
             references = dict(zip(ids, captions, strict=True))
-            validation = CaptionValidation(model, run, clips, references)
+            validation = CaptionValidation(model=model, run=run, clips=clips, references=references)
         else:
-            validation = RetrievalValidation(model, run, clips, pairs)
+            validation = RetrievalValidation(model=model, run=run, clips=clips, pairs=pairs)
         facts |= _held_out_facts(run, external, held_out.source, scored)
     return Job(
         task=family_of(run.model.family).task(model, run),
@@ -188,7 +191,11 @@ def _classification(run: Finetune, external: External) -> Job:
         )
         labels = [label for _, _, label in scored.items]
         validation = ClassificationValidation(
-            model, classes, embed(scored), labels, external.device
+            model=model,
+            classes=classes,
+            features=embed(scored),
+            labels=labels,
+            device=external.device,
         )
         facts |= _held_out_facts(run, external, held_out.source, scored)
     batches = FeatureBatches(
@@ -199,8 +206,13 @@ def _classification(run: Finetune, external: External) -> Job:
         batch_size=run.optimiser.batch_size,
         microbatch=run.optimiser.microbatch,
     )
-    task = family_of(run.model.family).task(model, run)
-    return Job(task, batches, facts, validation, classes)
+    return Job(
+        task=family_of(run.model.family).task(model, run),
+        batches=batches,
+        facts=facts,
+        validation=validation,
+        classes=classes,
+    )
 
 
 def _model(run: Pretrain | Finetune, external: External, n_classes: int | None = None) -> ClipModel:

@@ -22,7 +22,8 @@ class Switches:
     frozen_cache: compute the features of frozen towers once, for all epochs and runs
     (`clip4vla.inference.frozen`). activation_checkpointing: keep only the input of a block, and
     compute the rest again in the backward pass. compile: torch.compile of every block.
-    check_every: verify the sha256 of one of so many clips that are read (`ClipCache.spot_check`).
+    check_every: verify the sha256 of one in `check_every` clips that are read
+    (`ClipCache.spot_check`).
     """
 
     frozen_cache: bool = True
@@ -46,7 +47,7 @@ def checkpoint_activations(model: ClipModel) -> None:
     keeps no activations anyway.
     """
     for stack in model.checkpointed():
-        stack.grad_checkpointing = True  # type: ignore[assignment]  # any
+        stack.grad_checkpointing = True  # type: ignore[assignment]
 
 
 def compile_blocks(model: ClipModel, backend: str = "inductor") -> None:

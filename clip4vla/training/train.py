@@ -90,12 +90,12 @@ def train(
             with recorded(state, stop, ranks, device) as (progress, meter):
                 job = _set_up(run, external, stop)
                 trainer = Trainer(
-                    job.task,
-                    job.batches,
-                    run.optimiser,
-                    checkpoints,
-                    state,
-                    device,
+                    task=job.task,
+                    batches=job.batches,
+                    config=run.optimiser,
+                    checkpoints=checkpoints,
+                    folder=state,
+                    device=device,
                     validation=job.validation,
                     seed=run.seed,
                     selection=selection_rule(run),
@@ -167,12 +167,12 @@ def _set_up(run: Pretrain | Finetune, external: External, stop: Stop) -> Job:
     job = None
     with contextlib.suppress(Interrupted), stop.interrupting():
         job = set_up(run, external)
-    if external.ranks.any(job is None)[0]:  # otherwise the others would wait for this one forever
+    if external.ranks.any_rank(job is None):  # otherwise the others would wait for this one forever
         reason = stop.reason or "another rank was asked to stop"
         raise RetryLater(
             f"stopped before the first step ({reason}). Fix: run the same command again"
         )
-    assert job is not None, "of no rank"
+    assert job is not None, "no rank was stopped"
     if external.ranks.leads:
         log_batches(run, job.batches)
     return job

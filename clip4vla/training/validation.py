@@ -26,7 +26,7 @@ class Validation(Protocol):
     """Scores of a model in evaluation mode."""
 
     @property
-    def selects(self) -> str:
+    def selection_metric(self) -> str:
         """The name of the metric that selects an epoch; "" where nothing is scored."""
 
     def part(self) -> list[Any]:
@@ -39,14 +39,14 @@ class Validation(Protocol):
 class NoValidation:
     """No scores: for pre-training (facts 6.3), and without validation clips."""
 
-    selects = ""
+    selection_metric = ""
 
     def part(self) -> list[Any]:
-        """Return nothing."""
+        """Return no outputs."""
         return []
 
     def scores(self, parts: list[Any]) -> dict[str, float]:
-        """Return nothing."""
+        """Return no scores."""
         return {}
 
 
@@ -70,7 +70,7 @@ class RetrievalValidation:
     pairs: Sequence[Item]
 
     @property
-    def selects(self) -> str:
+    def selection_metric(self) -> str:
         """R@1 of text -> clip; for selection as in the paper the best of three (facts 7.5)."""
         if self.run.selection == "best_test_as_paper":
             return BEST_OF_THREE
@@ -115,7 +115,7 @@ class CaptionValidation:
     run: Finetune
     clips: ClipsToScore
     references: dict[str, list[str]]
-    selects: str = "CIDEr"
+    selection_metric: str = "CIDEr"
 
     def part(self) -> list[tuple[str, str]]:
         """Return captions (clip, text) of this rank's part of the clips.
@@ -151,10 +151,10 @@ class ClassificationValidation:
     features: ClipFeatures
     labels: list[str]
     device: torch.device
-    selects: str = "accuracy"
+    selection_metric: str = "accuracy"
 
     def part(self) -> list[Any]:
-        """Return nothing."""
+        """Return no outputs."""
         return []
 
     def scores(self, parts: list[Any]) -> dict[str, float]:

@@ -23,7 +23,7 @@ class StubTask:
     """Fits noise with dropout; validation gives the scripted values."""
 
     heads = ()
-    selects = "accuracy"  # it is its own validation
+    selection_metric = "accuracy"  # it is its own validation
 
     def __init__(self, scores=(), during_validation=None):
         torch.manual_seed(0)
@@ -111,7 +111,7 @@ def test_a_rank_that_does_not_write_stays_until_the_checkpoint_is_there(tmp_path
     waits = []
 
     class Second(Ranks):
-        def from_leader(self, value=None):
+        def barrier(self):
             waits.append(one.meter.saved)
 
     one = trainer(tmp_path, ranks=Second(1, 2))
@@ -156,6 +156,14 @@ def test_the_last_epoch_is_kept_without_selection(tmp_path):
     at_epoch = []
     task = StubTask([2.0, 5.0, 5.0, 1.0], lambda: at_epoch.append(weights(task)))
     assert torch.equal(run(trainer(tmp_path, task)), at_epoch[3])
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_log_and_the_curve_name_the_split_that_is_scored(tmp_path, capsys, split):
+    run(trainer(tmp_path, StubTask([2.0] * 4), selection=SelectionRule(split=split)))
+    assert capsys.readouterr().err.count(f", {split}/accuracy 2\n") == 4
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sum(f"{split}/accuracy" in row for row in rows) == 4
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])

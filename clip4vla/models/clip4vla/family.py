@@ -12,7 +12,7 @@ from clip4vla.models.clip4vla.importers import SOURCES, kind_of, to_our_names, t
 from clip4vla.models.clip4vla.infer_settings import architecture_of
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
 from clip4vla.models.clip4vla.scorer import scorer_of
-from clip4vla.models.clip4vla.settings import Model
+from clip4vla.models.clip4vla.settings import HEAD_PARTS, Model
 from clip4vla.models.clip4vla.tags import check_tag
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.models.clip4vla.weights import load_into
@@ -21,7 +21,7 @@ from clip4vla.models.common.probe import ProbeTask
 from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Task
 
-HEADS = ("captioner", "fusion", "gate", "probe")  # parts that a task adds to the towers
+HEADS = tuple(HEAD_PARTS.values())  # parts that a task adds to the towers
 
 
 class CLIP4VLAFamily:

@@ -64,7 +64,7 @@ class Section(BaseModel):
         if not cls.RETIRED or not isinstance(values, dict):
             return values
         for name, value in cls.RETIRED.items():
-            if name in values and values[name] != value:
+            if name in values and (values[name] != value or _holds_bool(values[name])):
                 raise PydanticCustomError(
                     AT_KEY, "this option was removed. Fix: remove the key", {"key": name}
                 )

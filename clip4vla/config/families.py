@@ -11,9 +11,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, SerializeAsAny
+from pydantic_core import PydanticCustomError
 
 from clip4vla.common.errors import did_you_mean
-from clip4vla.config.base import Section, added
+from clip4vla.config.base import AT_KEY, Section, added
 from clip4vla.config.presets import Preset
 from clip4vla.config.sections import TaskName
 
@@ -130,11 +131,10 @@ def family_in(model: Any) -> str:
     ValueError for a family that does not exist.
     """
     family = model.get("family", DEFAULT) if isinstance(model, dict) else DEFAULT
-    if family not in FAMILIES:
-        raise ValueError(
-            f"family: {family!r} is no model family{did_you_mean(str(family), FAMILIES)}"
-        )
-    return str(family)
+    if not isinstance(family, str) or family not in FAMILIES:
+        problem = f"{family!r} is no model family{did_you_mean(str(family), FAMILIES)}"
+        raise PydanticCustomError(AT_KEY, "{problem}", {"key": "family", "problem": problem})
+    return family
 
 
 def _of_its_family(value: Any) -> Any:

@@ -41,8 +41,13 @@ class Layers:
         try:
             family = family_settings(family_in(value.get("model")))
         except ValueError as error:
-            raise UserError(f"{self.place(('model', 'family'))}: {self.name}: {error}") from None
-        lowest = family.preset_values(preset, value, dataset.reader if dataset else None)
+            place = self.place(("model", "family"))
+            raise UserError(f"{place}: {self.name}: model.family: {error}") from None
+        try:
+            lowest = family.preset_values(preset, value, dataset.reader if dataset else None)
+        except (AttributeError, TypeError):
+            self._validated(value)  # a section that is no mapping, or the like: it says which
+            raise
         value = merge(lowest, value)
         if is_marked(value) != (fold is not None):
             place = self.document.place(("folds", self.dataset)) or self.row_place
@@ -52,6 +57,10 @@ class Layers:
             )
         if fold is not None:
             value = filled(value, fold)
+        return self._validated(value)
+
+    def _validated(self, value: dict[str, Any]) -> Recipe:
+        """Return the recipe of merged values. UserError: a line per error, with file and row."""
         try:
             return validated(Recipe, value, [])
         except UserError as error:

@@ -135,11 +135,20 @@ def _one_line(
     elif error["type"] == "missing":
         message = "missing"
     elif error["type"] not in ("value_error", AT_KEY):
-        message += f" (found {error['input']!r})"
+        if error["type"] in ("model_type", "dict_type"):
+            message = "must be a mapping of keys to values"
+        message += f" (found {error['input']!r}). Fix: {_fix(error['type'])}"
     place = place_in(documents, key)
     if place is None:
         place = str(documents[0].path) if documents and message == "missing" else COMMAND_LINE
     return ": ".join(part for part in (place, named, message) if part)
+
+
+def _fix(kind: str) -> str:
+    """Return the remedy for a value that pydantic refuses, by the type of its error."""
+    if kind in ("model_type", "dict_type"):
+        return "write its keys below it, or remove it"
+    return "choose one of these" if kind == "literal_error" else "correct the value"
 
 
 def place_in(documents: list[Document], key: KeyPath) -> str | None:

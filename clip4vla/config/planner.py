@@ -88,7 +88,7 @@ def _expand(plan: Plan, recipes: Recipes, layers: Layers, row: Row, fold: int | 
             raise UserError(f"{place}: no dataset {name!r} in the config{hint}")
     initialise_from = recipe.pretrain.initialise_from if recipe.pretrain else None
     for weights in (recipe.model.weights, initialise_from):
-        if weights and weights not in plan.config.weights:
+        if weights is not None and weights not in plan.config.weights:
             hint = did_you_mean(weights, plan.config.weights)
             raise UserError(f"{place}: no weights {weights!r} in the config{hint}")
     disabled = [name for name in needed if not plan.config.datasets[name].enabled]

@@ -44,7 +44,7 @@ class PretrainRecipe(Section):
     """Stage 1 of pre-training, or weights that replace it, and an optional stage 2."""
 
     initialise_from: str | None = Field(
-        None, alias="from", description="name in `weights` that replaces stage 1"
+        None, alias="from", min_length=1, description="name in `weights` that replaces stage 1"
     )
     seed: int = Field(0, description="of weights, order and masks")
     sources: list[PretrainSource] = Field([], description="mixed in equal parts")
@@ -110,8 +110,8 @@ class PretrainRecipe(Section):
 class FinetuneRecipe(Section):
     """Training on the row's own dataset."""
 
-    train: str = Field("train", description="split to train on")
-    val: str | None = Field("val", description="split to select on; null: none")
+    train: str = Field("train", min_length=1, description="split to train on")
+    val: str | None = Field("val", min_length=1, description="split to select on; null: none")
     selection: Selection = Field(
         "best_val",
         description="epoch that is kept. best_test_as_paper: the best on the TEST split, as the "
@@ -185,7 +185,7 @@ class Recipe(Section):
         description="silent training and validation clips that need a donor: leave them out "
         "(test), or give them a donor like test clips (D11)",
     )
-    donor_split: str = Field("train", description="split of the donor clips")
+    donor_split: str = Field("train", min_length=1, description="split of the donor clips")
     donor_mean: Literal["masked", "plain"] = Field(
         "masked",
         description="mean over frames in the search for donors; plain: over max_frames, with empty "
@@ -196,7 +196,7 @@ class Recipe(Section):
     cache: Cache = Cache()
     pretrain: PretrainRecipe | None = None
     finetune: FinetuneRecipe | None = None
-    test: str = Field("test", description="split to evaluate")
+    test: str = Field("test", min_length=1, description="split to evaluate")
     decoding: Decoding = Decoding()
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """The user's config: merging, paths, and errors of one line with file, line and key."""
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -334,3 +335,30 @@ def test_a_dataset_name_that_cannot_be_part_of_a_target_is_refused(tmp_path, nam
     path.write_text(f'targets: [t]\ndatasets:\n  "{name}": {{reader: demo, annotations: notes}}\n')
     with pytest.raises(UserError, match=r"config\.yaml:2: datasets: .* Fix: use only lower-case"):
         load_config([path])
+
+
+@pytest.mark.parametrize("preset", ["ours", "paper", "released", "released_half"])
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"pretrain": 5}, "pretrain"),
+        ({"pretrain": [1]}, "pretrain"),
+        ({"pretrain": True}, "pretrain"),
+        ({"pretrain": {"trainable": "all", "objective": 5}}, "pretrain.objective"),
+        ({"model": 5}, "model"),
+        ({"model": "x"}, "model"),
+        ({"model": [1]}, "model"),
+        ({"model": {"fusion": [1]}}, "model.fusion"),
+        ({"model": {"family": ["a"]}}, "model.family"),
+        ({"model": {"family": {"a": 1}}}, "model.family"),
+        ({"model": {"weights": ""}}, "model.weights"),
+        ({"test": ""}, "test"),
+        ({"decoding": {"top_p": True}}, "decoding.top_p"),
+        ({"decoding": {"no_repeat_ngram": False}}, "decoding.no_repeat_ngram"),
+    ],
+)
+def test_sections_of_a_wrong_shape_are_named(project, preset, values, key):
+    table = TABLE.replace("{pretrain: null}", json.dumps(values))
+    found = message(project, table=table, values={"preset": preset})
+    assert all(line.count("Fix: ") == 1 for line in found.splitlines())
+    assert f"row one: {key}: " in found

@@ -58,7 +58,9 @@ class Model(FamilyModel):
 
     architecture: str = Field("ViT-B-32", description="an open_clip name, or a file of ours: tiny")
     weights: str | None = Field(
-        "openai", description="name in the config's `weights`; null: random (demo and tests)"
+        "openai",
+        min_length=1,
+        description="name in the config's `weights`; null: random (demo and tests)",
     )
     audio_init: Literal["vision", "scratch"] = Field(
         "vision", description="initial weights of the audio tower: the vision tower's, or random"

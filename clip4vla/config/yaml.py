@@ -10,6 +10,21 @@ from clip4vla.common.errors import UserError
 
 FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: ten times as fast
 DEEP = 10_000  # a level of nesting takes a bracket or a column; the loader in C dies of very many
+MOST = 100_000  # values of a file, with every alias written out: aliases of aliases are 2**n
+FIXES = {  # part of a problem that the loaders name -> what to do
+    "cannot start any token": "indent with spaces instead of tabs, and quote text that begins with "
+    "a special character",
+    "mapping values are not allowed": "indent it like the lines around it, and quote text that "
+    "contains `: `",
+    "for the tag": "remove the tag, or quote the text",
+    "undefined alias": "name its anchor (&name) before it, or quote text that begins with *",
+    "second occurrence": "rename one of the two equal anchors (&name)",
+    "another document": "keep one document in the file",
+    "escape character": "put text with backslashes in single quotes",
+    "unacceptable character": "remove it, and save the file in UTF-8",
+    "for merging": "give `<<` an alias (*name) of a mapping",
+}
+FIX = "correct the brackets, quotes and indents on this line and before it"
 KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"  # place of values that are in no file
 
@@ -93,28 +108,35 @@ def read_yaml(path: str | Path) -> Document:
         value = None
         if root is not None:
             _note_nodes(document, root, (), ())
-            value = loader.construct_document(root)
+            value = undotted(_constructed(path, loader, root))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+        fix = next((fix for part, fix in FIXES.items() if part in problem), FIX)
+        raise UserError(f"{path}{line}: not valid YAML: {problem}. Fix: {fix}") from None
     except RecursionError:
         raise UserError(
             f"{path}: nested too deeply. Fix: remove the brackets or indents that nothing needs"
-        ) from None
-    except UserError:
-        raise
-    except ValueError as error:  # an invalid date, such as 2023-13-45
-        raise UserError(
-            f"{path}: not valid YAML: {error}. Fix: quote text that is not a date"
         ) from None
     if root is None:
         return document
     if not isinstance(value, dict):
         raise UserError(f"{path}:1: not a mapping. Fix: write `key: value` at the top level")
-    document.value = undotted(value)
+    document.value = value
     return document
+
+
+def _constructed(path: Path, loader: Any, root: yaml.Node) -> Any:
+    try:
+        return loader.construct_document(root)
+    # Of a date such as 2023-13-45, a number of 5000 digits, or a text unlike its tag (`!!int x`).
+    except (ValueError, LookupError, AttributeError) as error:
+        problem = str(error).split(";")[0].rstrip(".")
+        raise UserError(
+            f"{path}: not valid YAML: {problem}. Fix: correct the date or number, or quote it "
+            "if it is text"
+        ) from None
 
 
 def _loader(text: str) -> Any:
@@ -137,9 +159,18 @@ def _note_nodes(
     if node in outer:
         where = f"{document.path}:{node.start_mark.line + 1}: {'.'.join(map(str, at))}"
         raise UserError(f"{where}: an alias (*name) contains itself. Fix: write out its value")
+    if len(document.lines) > MOST:
+        raise UserError(
+            f"{document.path}: more than {MOST:,} values with its aliases (*name) written out. "
+            "Fix: use fewer aliases"
+        )
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(
+                    f"{document.path}:{line}: a key is not text. Fix: write `key: value`"
+                )
             holds_keys = isinstance(value_node, yaml.MappingNode)
             key = document.note(at, str(key_node.value), line, holds_keys)
             _note_nodes(document, value_node, key, (*outer, node))

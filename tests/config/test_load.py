@@ -257,6 +257,51 @@ def test_a_folder_or_an_unreadable_encoding_is_an_error(tmp_path):
         read_yaml(tmp_path / "x.yaml")
 
 
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a: [1", ":2: not valid YAML: .* Fix: correct the brackets"),
+        ("a:\n\t- b", ":2: not valid YAML: .* Fix: indent with spaces"),
+        ("a: b: c", ":1: not valid YAML: .* Fix: indent it like"),
+        ("a: !foo 3", ":1: not valid YAML: .* Fix: remove the tag"),
+        ("a: *x", ":1: not valid YAML: .* Fix: name its anchor"),
+        ("a: &x 1\nb: &x 2", ":2: not valid YAML: .* Fix: rename one"),
+        ("a: 1\n---\nb: 2", ":2: not valid YAML: .* Fix: keep one document"),
+        (r'a: "\q"', ":1: not valid YAML: .* Fix: put text"),
+        ("a: \x00", ": not valid YAML: .* Fix: remove it"),
+        ("<<: 3", ":1: not valid YAML: .* Fix: give `<<` an alias"),
+        ("? [a]\n: 1", ":1: a key is not text. Fix: write"),
+        (f"a: {'1' * 5000}", ": not valid YAML: .* 5000 digits. Fix: correct the date or number"),
+        ("a: !!int ''", ": not valid YAML: .* Fix: correct the date or number"),
+        ("a: !!bool x", ": not valid YAML: .* Fix: correct the date or number"),
+        ("a: !!timestamp x", ": not valid YAML: .* Fix: correct the date or number"),
+    ],
+)
+def test_invalid_yaml_is_one_line_with_a_fix(tmp_path, text, expected):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"^.*x\.yaml{expected}"):
+        read_yaml(path)
+
+
+ALIASES = {  # of a level: what it makes of the level below
+    "values": "a{0}: &a{0} {{p: *a{1}, q: *a{1}}}",
+    "items": "a{0}: &a{0} [*a{1}, *a{1}]",
+    "merged": "a{0}: &a{0} {{<<: [*a{1}, *a{1}]}}",
+}
+
+
+@pytest.mark.parametrize("level", [*ALIASES.values()], ids=[*ALIASES])
+def test_aliases_of_aliases_are_refused_at_once(tmp_path, level):
+    path = tmp_path / "x.yaml"
+    lines = ["a0: &a0 {x: 1}", *(level.format(n, n - 1) for n in range(1, 26))]
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"x\.yaml: more than 100,000 values .* Fix: use fewer"):
+        read_yaml(path)
+    path.write_text("\n".join(lines[:4]))
+    assert read_yaml(path).value["a3"]
+
+
 def test_rows_of_a_disabled_dataset_are_not_run(project):
     plan = project(overrides="datasets.d.enabled: false")
     assert plan.runs == {}

@@ -47,7 +47,9 @@ def _named(name: str | torch.device) -> torch.device:
             raise RuntimeError("it holds no numbers")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        # Of other kinds torch tells its own operators, or every name that it can parse.
+        cuda = str(name).startswith(("cuda", "meta"))
+        reason = str(error).splitlines()[0] if cuda else "torch cannot compute on it here"
         raise UserError(f"device {name}: {reason}. Fix: give cpu, or leave it out") from None
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)

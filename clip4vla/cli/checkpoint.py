@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from clip4vla.common.errors import printable
+from clip4vla.common.errors import UserError, printable
 
 checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: inspect, import, export.")
 
@@ -82,6 +82,10 @@ def checkpoint_export(
     ] = None,
 ) -> None:
     """Write weights, config.json and a model card into a folder."""
+    if licence and not licence.isprintable():
+        raise UserError(
+            "--license: not one line of text. Fix: give the licence's name, such as cc-by-4.0"
+        )
     from clip4vla.stages import checkpoints as stage
 
     stage.export(source, out, names=names, metrics=metrics or [], licence=licence, tell=_tell)

@@ -365,12 +365,19 @@ def test_a_damaged_file_of_another_run_is_left_out_with_a_warning(clip4vla, tmp_
     assert "accuracy 57.14" in (tmp_path / "out" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("licence", ["cc\nby: [x", "---", "a: b # c", "null"])
+@pytest.mark.parametrize("licence", ["cc by: [x", "---", "a: b # c", "null"])
 def test_any_licence_can_stand_in_the_card(clip4vla, tmp_path, run_files, licence):
     assert clip4vla("export", KEY, "out", "--license", licence)[0] == 0
     card = (tmp_path / "out" / "README.md").read_text()
     front = yaml.safe_load(card.split("\n---\n")[0])
     assert front["license"] == licence and front["library_name"] == "clip4vla"
+
+
+@pytest.mark.parametrize("licence", ["<b>\n\n# x", "\x1b[31mred"])
+def test_a_licence_is_one_line_of_text(clip4vla, tmp_path, run_files, licence):
+    code, _, text = clip4vla("export", KEY, "out", "--license", licence)
+    assert code == 78 and "--license: not one line of text. Fix: give" in text
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_one_line(clip4vla, tmp_path, run_files):

@@ -21,7 +21,7 @@ from clip4vla import __version__
 from clip4vla.cli.checkpoint import checkpoint
 from clip4vla.cli.data import data
 from clip4vla.cli.embed import embed
-from clip4vla.cli.options import DEFAULT_CONFIG, ConfigSource, RunKey, with_options
+from clip4vla.cli.options import DEFAULT_CONFIG, ConfigSource, RunKey, above_zero, with_options
 from clip4vla.cli.runs import runs
 from clip4vla.cli.setup import setup
 from clip4vla.cli.tables import tables
@@ -101,7 +101,12 @@ def plan(
     ] = "all",
     tflops: Annotated[
         float | None,
-        typer.Option(min=0.001, max=1e6, help="Effective speed of your GPU; default: a V100's."),
+        typer.Option(
+            min=0.001,
+            max=1e6,
+            callback=above_zero,
+            help="Effective speed of your GPU; default: a V100's.",
+        ),
     ] = None,
 ) -> None:
     """Estimate the cost of a target: runs, GPU hours, disk, downloads, missing files."""
@@ -162,7 +167,8 @@ def train(
     hardware: ReadingHardware,
     run_key: RunKey,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Save and stop (exit 75) before this many seconds.")
+        float | None,
+        typer.Option(callback=above_zero, help="Save and stop (exit 75) before this many seconds."),
     ] = None,
 ) -> None:
     """Pre-train or fine-tune one run. It can be interrupted at any time and resumes."""
@@ -178,7 +184,7 @@ def not_finite(
     """Show the dump of a training whose loss or gradient was NaN or infinite."""
     from clip4vla.training.not_finite import show
 
-    typer.echo(show(folder))
+    typer.echo(printable(show(folder)))
 
 
 @app.command()

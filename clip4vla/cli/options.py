@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -46,6 +47,16 @@ def _with_base(
     if any(path.exists() and path.samefile(base) for path in files for base in bases):
         return files
     return [*bases[:1], *files]
+
+
+def above_zero(value: float | None) -> float | None:
+    """Return the value of an option. BadParameter unless it is finite and above 0.
+
+    A range alone has no open end, and lets NaN pass in older typers.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not a finite number above 0.")
+    return value
 
 
 Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0a1b2c.")]

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from clip4vla.common.device import half_type
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import read_json, write_json
+from clip4vla.common.files import write_json
 from clip4vla.models.common.task import Task
 from clip4vla.training.gradients import backward
 from clip4vla.training.ranks import Ranks
@@ -28,6 +29,28 @@ FINDINGS = {  # of a rank, the likeliest cause first: key of the report -> what 
     "first_not_finite_module": "first module whose output is not finite",
     "not_finite_gradients": "gradients that are not finite",
 }
+
+
+class Finding(BaseModel):
+    """What one rank found, as far as `show` tells it."""
+
+    rank: int
+    clip_ids: list[str]
+    not_finite_weights: list[str]
+    not_finite_clips: list[str]
+    first_not_finite_module: str | None
+    not_finite_gradients: list[str]
+    largest_gradients: list[tuple[str, float]]
+
+
+class Report(BaseModel):
+    """The content of report.json, as far as `show` tells it."""
+
+    step: int
+    loss: str
+    terms: dict[str, str]
+    precision: str
+    ranks: list[Finding]
 
 
 def dump(
@@ -124,20 +147,34 @@ class Watch:
 
 
 def show(folder: Path) -> str:
-    """Return a report as text. Raises UserError for a folder without one."""
-    if not (folder / "report.json").is_file():
-        raise UserError(f"{folder}: no report.json in it. Fix: name a folder not-finite-step-...")
-    report = read_json(folder / "report.json")
-    lines = [f"step {report['step']}, {report['precision']}: loss {report['loss']}"]
-    lines += [f"  {name} = {value}" for name, value in report["terms"].items()]
-    for rank in report["ranks"]:
-        lines.append(f"rank {rank['rank']}, {len(rank['clip_ids'])} clips")
+    """Return a report as text. Raises UserError for a folder without one, or a damaged one."""
+    report = _read(folder / "report.json")
+    lines = [f"step {report.step}, {report.precision}: loss {report.loss}"]
+    lines += [f"  {name} = {value}" for name, value in report.terms.items()]
+    for rank in report.ranks:
+        lines.append(f"rank {rank.rank}, {len(rank.clip_ids)} clips")
         for key, title in FINDINGS.items():
-            value = rank[key] or "none"
+            value = getattr(rank, key) or "none"
             lines.append(f"  {title}: {_some(value) if isinstance(value, list) else value}")
-        largest = ", ".join(f"{name} {norm:.3g}" for name, norm in rank["largest_gradients"])
+        largest = ", ".join(f"{name} {norm:.3g}" for name, norm in rank.largest_gradients)
         lines.append(f"  largest finite gradients: {largest or 'none'}")
     return "\n".join(lines)
+
+
+def _read(path: Path) -> Report:
+    if not path.is_file():
+        raise UserError(
+            f"{path.parent}: no report.json in it. Fix: name a folder not-finite-step-..."
+        )
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = " ".join(f"{key}: {first['msg']}".lstrip(": ").split())
+        raise UserError(
+            f"{path}: damaged ({reason}). Fix: restore a copy, or train again, which writes it anew"
+        ) from None
 
 
 def _floats(values: Iterable[Any]) -> list[Tensor]:

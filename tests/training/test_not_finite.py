@@ -73,3 +73,60 @@ def test_the_command_shows_a_dump(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["not-finite", str(tmp_path / "none")])
     assert "no report.json in it" in capsys.readouterr().err
+
+
+SOUND = {
+    "step": 5,
+    "loss": "nan",
+    "terms": {"a": "1.0"},
+    "precision": "float32",
+    "ranks": [
+        {
+            "rank": 0,
+            "clip_ids": ["x"],
+            "not_finite_weights": [],
+            "not_finite_clips": [],
+            "first_not_finite_module": None,
+            "not_finite_gradients": [],
+            "largest_gradients": [["weight", 0.5]],
+        }
+    ],
+}
+
+
+def shown(folder):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["not-finite", str(folder)])
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"text",
+        b'{"step": "\xff"}',
+        b"[" * 100_000,
+        b"[]",
+        b'{"step": 5}',
+        json.dumps(SOUND | {"terms": [1]}).encode(),
+        json.dumps(SOUND | {"terms": {"a\nb": []}}).encode(),
+        json.dumps(SOUND | {"ranks": 5}).encode(),
+        json.dumps(
+            SOUND | {"ranks": [SOUND["ranks"][0] | {"largest_gradients": [["weight", "x"]]}]}
+        ).encode(),
+    ],
+)
+def test_a_damaged_report_is_one_line(tmp_path, capsys, content):
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    assert shown(tmp_path) == 78
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith(f"clip4vla: {path}: damaged (") and ". Fix: restore a copy" in line
+
+
+def test_a_report_moves_no_cursor(tmp_path, capsys):
+    (tmp_path / "report.json").write_text(json.dumps(SOUND | {"loss": "\x1b[31mred"}))
+    assert shown(tmp_path) == 0
+    text = capsys.readouterr().out
+    assert r"loss \x1b[31mred" in text and "largest finite gradients: weight 0.5" in text

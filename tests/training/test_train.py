@@ -15,8 +15,10 @@ import torch
 from halting import halt_at
 from safetensors.torch import load_file
 from tiny_world import MODEL, SILENT, build_world, finetune, optimiser, pretrain, source
+from typer.testing import CliRunner
 
 from clip4vla.checkpoints.checkpoint import read_checkpoint
+from clip4vla.cli.main import app
 from clip4vla.common.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.common.files import read_json, sole_owner
 from clip4vla.common.hardware import ReadingHardware
@@ -373,3 +375,10 @@ def test_data_that_cannot_be_trained_on_are_refused_in_one_line(manifests, tmp_p
         with pytest.raises(UserError, match=message) as caught:
             go(run, manifests, tmp_path / message[:5])
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-5", "0"])
+def test_a_time_limit_is_a_number_above_0(seconds):
+    done = CliRunner().invoke(app, ["train", "0123456789ab", f"--max-seconds={seconds}"])
+    assert done.exit_code == 2 and "--max-seconds" in done.output
+    assert "finite number above 0" in " ".join(done.output.split())

@@ -17,7 +17,7 @@ from clip4vla.models.family import family_of
 class Checkpoint:
     """A model in evaluation mode on the CPU, with its settings and its origin.
 
-    metadata: the whole metadata of the file, `settings` included; see docs/formats.md.
+    metadata: that of the file, with every key of `settings`; see docs/formats.md.
     """
 
     model: ClipModel
@@ -44,4 +44,5 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     family = family_of(settings.model.family)
     model = family.empty(settings.model, settings.task, n_classes, settings.inputs)
     family.load(model, Path(path), with_head=True)
-    return Checkpoint(model.eval(), settings, metadata)
+    complete = {**metadata, **settings.model_dump(mode="json")}
+    return Checkpoint(model.eval(), settings, complete)

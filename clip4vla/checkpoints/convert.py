@@ -16,16 +16,22 @@ def family_of_file(path: Path, tensors: Tensors) -> Family:
 
     UserError for a file that no family recognises.
     """
-    try:
-        named = (read_metadata(path).get("model") or {}).get("family")
-    except UserError:  # not a file of this project
-        named = None
-    if named in FAMILIES:
+    if (named := _named_family(path)) is not None:
         return family_of(named)
     for name in FAMILIES:
         if family_of(name).kind_of(tensors) is not None:
             return family_of(name)
     raise unknown_file(path, tensors, "; ".join(family_of(name).SOURCES for name in FAMILIES))
+
+
+def _named_family(path: Path) -> str | None:
+    """Return the family that a file's metadata names; None if it names none that exists."""
+    try:
+        model = read_metadata(path).get("model")
+    except UserError:  # not a file of this project
+        return None
+    named = model.get("family") if isinstance(model, dict) else None
+    return named if isinstance(named, str) and named in FAMILIES else None
 
 
 def convert(

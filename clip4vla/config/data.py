@@ -75,6 +75,8 @@ class LogMel(Section):
     def _is_possible(self) -> Self:
         if self.f_min >= self.f_max:
             raise ValueError(f"f_min {self.f_min:g} is not below f_max {self.f_max:g}")
+        if self.f_max > self.sample_rate / 2:
+            raise ValueError("f_max is above half the sample rate. Fix: lower it")
         refuse_unread(self, "kind", KIND_READS)
         return self
 

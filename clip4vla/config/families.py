@@ -15,8 +15,9 @@ from pydantic_core import PydanticCustomError
 
 from clip4vla.common.errors import did_you_mean
 from clip4vla.config.base import AT_KEY, Section, added
+from clip4vla.config.data import Cache
 from clip4vla.config.presets import Preset
-from clip4vla.config.sections import TaskName
+from clip4vla.config.sections import Inputs, TaskName
 
 if TYPE_CHECKING:
     from clip4vla.config.recipe import PretrainRecipe, Recipe
@@ -74,6 +75,9 @@ class FamilyModel(Section):
             raise ValueError(
                 f"pretrain.type_token: a model of family {self.family} has none. Fix: remove it"
             )
+
+    def check_inputs(self, inputs: Inputs, cache: Cache) -> None:
+        """Raise ValueError for inputs that this model cannot read."""
 
     def check_variant(self, variant: "Variant") -> None:
         """Raise ValueError for a variant of an evaluation that this model cannot be scored in."""

@@ -221,6 +221,7 @@ class Recipe(Section):
         if self.finetune is not None:
             self.finetune.check_task(self.task)
         self.model.check(self)
+        self.model.check_inputs(self.inputs, self.cache)
         self._check_prefixes()
         if self.task != "captioning":
             for name, is_set in (
@@ -229,9 +230,6 @@ class Recipe(Section):
             ):
                 if is_set:
                     raise ValueError(f"{name}: task {self.task} writes no captions. Fix: remove it")
-        mel = self.cache.log_mel
-        if mel.f_max > mel.sample_rate / 2:
-            raise ValueError("cache.log_mel.f_max is above half the sample rate. Fix: lower it")
         return self
 
     def _check_prefixes(self) -> None:

@@ -1,8 +1,10 @@
 """Settings in a weights file, from which its model and inputs can be rebuilt."""
 
-from pydantic import Field
+from typing import Self
 
-from clip4vla.config.base import Section
+from pydantic import Field, field_validator, model_validator
+
+from clip4vla.config.base import Section, each_once
 from clip4vla.config.data import Cache
 from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.run import Finetune, Pretrain, sources_of
@@ -21,6 +23,19 @@ class Settings(Section):
         0.5, ge=0, le=1, description="type token of its training; null: it had several"
     )
     classes: list[str] | None = Field(None, description="names of a probe's outputs, in order")
+
+    _once = field_validator("modalities", "classes")(each_once)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        self.model.check_inputs(self.inputs, self.cache)
+        if self.task == "classification" and not self.classes:
+            raise ValueError("task: classification needs classes. Fix: name them with --classes")
+        if self.task != "classification" and self.classes:
+            raise ValueError(
+                f"classes are for task: classification, not {self.task}. Fix: remove --classes"
+            )
+        return self
 
 
 def settings_of(run: Pretrain | Finetune, classes: list[str] | None = None) -> Settings:

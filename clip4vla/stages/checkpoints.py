@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, sha256_of_file, write_json, write_text
 from clip4vla.config import layout
-from clip4vla.config.yaml import undotted
+from clip4vla.config.yaml import command_line
 from clip4vla.tracking.recorded import check_recorded
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def import_(
             raise UserError(f"{out}: is an input, which would be lost. Fix: give another output")
     settings = _settings(values)
     if classes is not None:
+        if "classes" in settings:
+            raise UserError(f"--classes {classes}: --set has classes, too. Fix: remove one")
         settings["classes"] = _classes(classes)
     converted = convert(path, fresh=tuple(fresh), drop=tuple(drop), clip=clip, overrides=settings)
     coverage = converted.coverage
@@ -149,14 +151,15 @@ def export(
     """Write the weights, config.json and a model card of a run (by its key) or of a file of ours.
 
     names: `ours`, a safetensors file; `released`, a state dict that the released code loads. All
-    inputs are read before anything is written. Raises UserError for an input that cannot be read,
-    and when files in the folder would be lost that are not from an earlier export.
+    inputs are read and the card is made before anything is written. Raises UserError for an input
+    that cannot be read, for tensors without released names, and when files in the folder would be
+    lost that are not from an earlier export.
     """
     from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
     from clip4vla.models.common.tensor_files import save_torch
     from clip4vla.models.family import family_of
     from clip4vla.results.metrics_file import read_metrics
-    from clip4vla.stages.model_card import model_card
+    from clip4vla.stages.model_card import SHA256, model_card
 
     path = _file_of(source)
     sha256 = sha256_of_file(path)
@@ -166,28 +169,27 @@ def export(
     config, weights, card = out / "config.json", out / WEIGHTS[names], out / "README.md"
     files = [config, weights, *([out / "run.json"] if run is not None else []), card]
     _check_free(files, path)
+    tensors = {k: v.detach() for k, v in checkpoint.model.named_parameters()}
+    if names == "released":
+        tensors = family_of(checkpoint.settings.model.family).released_names(tensors)
+    text = model_card(
+        checkpoint.metadata,
+        names=names,
+        file=weights.name,
+        parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        scores=scores,
+        licence=licence,
+    )
     write_json(config, checkpoint.metadata)  # first, since it marks the folder as an export
     if names == "released":
-        tensors = {k: v.detach() for k, v in checkpoint.model.named_parameters()}
-        family = family_of(checkpoint.settings.model.family)
-        save_torch(weights, family.released_names(tensors))
+        save_torch(weights, tensors)
     else:
         written = set(type(checkpoint.settings).model_fields) | {"format"}
         origin = {k: v for k, v in checkpoint.metadata.items() if k not in written}
         write_checkpoint(weights, checkpoint.model, checkpoint.settings, origin)
     if run is not None:
         write_json(out / "run.json", run)
-    parameters = sum(p.numel() for p in checkpoint.model.parameters())
-    text = model_card(
-        checkpoint.metadata,
-        names=names,
-        file=weights.name,
-        sha256=sha256_of_file(weights),
-        parameters=parameters,
-        scores=scores,
-        licence=licence,
-    )
-    write_text(card, text)
+    write_text(card, text.replace(SHA256, sha256_of_file(weights), 1))
     for file in files:
         tell(f"written: {file}")
 
@@ -236,12 +238,12 @@ def _classes(path: Path) -> list[str]:
 
 def _settings(values: str | None) -> dict[str, Any]:
     try:
-        settings = undotted(json.loads(values)) if values else {}
+        settings = json.loads(values) if values else {}
     except json.JSONDecodeError as error:
         raise UserError(f"--set: not JSON ({error}). Fix: {SET_EXAMPLE}") from None
     if not isinstance(settings, dict):
         raise UserError(f"--set: not a JSON object. Fix: {SET_EXAMPLE}")
-    return settings
+    return command_line(settings).value
 
 
 def _file_of(source: str) -> Path:

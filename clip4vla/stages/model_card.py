@@ -12,6 +12,7 @@ from clip4vla.results.metrics_file import Metrics
 from clip4vla.results.text import markdown, markdown_cell, one_line
 
 KINDS = {"mel": "log-mel (mel: librosa's, in dB)", "fbank": "log-mel (fbank: kaldi's, natural log)"}
+SHA256 = "SHA256-OF-THE-WEIGHTS"  # in a card: replaced once the weights are written
 LOADING = {
     "ours": """```python
 import clip4vla
@@ -32,12 +33,11 @@ def model_card(
     metadata: dict[str, Any],
     names: str,
     file: str,
-    sha256: str,
     parameters: int,
     scores: list[Metrics],
     licence: str | None,
 ) -> str:
-    """Return Markdown with a YAML front matter, made of the file's metadata and scores.
+    """Return Markdown with a YAML front matter, made of a checkpoint's metadata and scores.
 
     names: `ours` or `released`; scores: metrics of evaluations of these weights.
     """
@@ -47,7 +47,7 @@ def model_card(
     tags = ["clip", "audio", "video", "text-video-retrieval"]
     front = yaml.safe_dump({**stated, "library_name": "clip4vla", "tags": tags}, sort_keys=False)
     facts = {
-        "file": f"`{file}`, sha256 `{sha256}`",
+        "file": f"`{file}`, sha256 `{SHA256}`",
         "architecture": ", ".join(filter(None, model.described().values())),
         "parameters": f"{parameters:,}",
         **model.card(metadata),

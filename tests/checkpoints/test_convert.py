@@ -249,6 +249,8 @@ def test_older_files_of_ours_and_files_that_say_everything(tmp_path):
     found.fill_model()
     assert found.settings.classes == ["a", "b", "c"]
     assert found.origin["run_key"] == "0" * 12
+    headless = convert(path, drop=("probe",)).settings
+    assert headless.task is None and headless.classes is None
     given = {"model": {"type_token": "both"}, "classes": ["a", "b", "c"]}
     write_checkpoint(path, model, convert(path, overrides=given).settings, found.origin)
     again = convert(path, drop=("probe",))

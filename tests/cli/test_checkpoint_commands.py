@@ -15,10 +15,12 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.planner import make_plan
 from clip4vla.config.settings import Settings
+from clip4vla.config.yaml import merge, undotted
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.importers import to_released_names
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.common import published
+from clip4vla.models.common.tensor_files import save_model
 from clip4vla.stages import runs
 from clip4vla.stages.checkpoints import inspect
 
@@ -399,3 +401,88 @@ def test_control_characters_of_tensor_names_are_escaped(clip4vla, tmp_path):
     assert code == 0 and "\x1b" not in text and "a\\x1b[2Jb" in text
     code, text, error = clip4vla("import", "x.safetensors", "y.safetensors")
     assert code == 78 and "\x1b" not in text + error and "text.\\x1b[31mred" in error
+
+
+def last_line(error):
+    """Return the message, which has exactly one fix."""
+    line = error.splitlines()[-1]
+    assert line.startswith("clip4vla: ") and line.count("Fix: ") == 1
+    return line
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("tiny", "invalid model"),
+        (3, "invalid model"),
+        ([1], "invalid model"),
+        ({"family": ["x"]}, "invalid model.family"),
+        ({"family": {"a": 1}}, "invalid model.family"),
+        ({"family": "toi"}, "invalid model.family"),
+    ],
+)
+def test_an_invalid_model_in_the_metadata_is_one_line(clip4vla, tmp_path, section, words):
+    save_model("x.safetensors", model()[0], {"format": 1, "model": section})
+    code, text, _ = clip4vla("inspect", "x.safetensors")
+    assert code == 0 and "kind          ours" in text
+    for command in (
+        ("import", "x.safetensors", "out.safetensors"),
+        ("export", "x.safetensors", "d"),
+    ):
+        code, _, error = clip4vla(*command)
+        assert code == 78 and f"x.safetensors: {words} in its metadata (" in last_line(error)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"cache.log_mel.n_mels": 80}, "cache.log_mel.n_mels must be 224"),
+        ({"cache.log_mel.f_max": 9000}, "cache.log_mel: f_max is above half the sample rate"),
+        ({"modalities": ["audio", "audio"]}, "modalities: duplicate audio"),
+        ({"task": "classification"}, "needs classes. Fix: name them with --classes"),
+        ({"classes": ["a"]}, "classes are for task: classification, not retrieval"),
+        ({"task": "classification", "classes": ["a", "a"]}, "classes: duplicate a"),
+        (
+            {"model": {"type_token": "none"}, "model.type_token": "single"},
+            "model.type_token: duplicate key",
+        ),
+    ],
+)
+def test_settings_that_no_command_can_use_are_refused(clip4vla, tmp_path, values, words):
+    """By an import, and in the metadata of a file."""
+    built, config = model()
+    valid = Settings(model=config, task="retrieval")
+    write_checkpoint("x.safetensors", built, valid, {})
+    code, _, error = clip4vla(
+        "import", "x.safetensors", "y.safetensors", "--set", json.dumps(values)
+    )
+    assert code == 78 and words in last_line(error)
+    assert not (tmp_path / "y.safetensors").exists()
+    if "duplicate key" not in words:  # JSON is not dotted there
+        stated = merge(valid.model_dump(mode="json"), undotted(values))
+        save_model("x.safetensors", built, stated | {"format": 1})
+        code, _, error = clip4vla("export", "x.safetensors", "out")
+        assert code == 78 and words.partition(". Fix")[0].split(": ")[-1] in last_line(error)
+
+
+def test_classes_of_a_file_that_has_no_probe_are_refused(clip4vla, tmp_path):
+    released(tmp_path / "x.bin", "fusion")
+    (tmp_path / "cl.txt").write_text("dog\ncat\n")
+    arguments = ("import", "x.bin", "out.safetensors", "--classes", "cl.txt")
+    code, _, error = clip4vla(*arguments)
+    assert code == 78 and "classes are for task: classification, not retrieval" in last_line(error)
+    code, _, error = clip4vla(*arguments, "--set", '{"classes": ["a"]}')
+    assert code == 78 and "--set has classes, too" in last_line(error)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_an_export_completes_partial_settings(clip4vla, tmp_path):
+    built, config = model()
+    partial = {"model": config.model_dump(mode="json"), "cache": {"log_mel": {"window": "hamming"}}}
+    save_model("x.safetensors", built, partial | {"format": 1})
+    assert clip4vla("export", "x.safetensors", "out")[0] == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "hamming window of 512 samples" in card and "Frames: 1 a second" in card
+    exported = read_checkpoint("out/model.safetensors")
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == exported.metadata

@@ -153,6 +153,9 @@ def test_its_foreign_files_are_imported(tmp_path):
     assert read_checkpoint(tmp_path / "out" / "model.safetensors").model.dim == 4
     with pytest.raises(UserError, match="the toy was never released"):
         family_of("toy").released_names({})
+    with pytest.raises(SystemExit) as ended:
+        main(["checkpoint", "export", str(out), str(tmp_path / "theirs"), "--names", "released"])
+    assert ended.value.code == 78 and not (tmp_path / "theirs").exists()
 
 
 def main_ends_well(*arguments):

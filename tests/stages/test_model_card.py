@@ -13,14 +13,14 @@ def line(log_mel, inputs):
     """Return the line for weights with these settings."""
     settings = Settings(cache=Cache(log_mel=LogMel(**log_mel)), inputs=Inputs(**inputs))
     metadata = settings.model_dump(mode="json")
-    card = model_card(metadata, "ours", "model.safetensors", "0" * 64, 1, [], None)
+    card = model_card(metadata, "ours", "model.safetensors", 1, [], None)
     (found,) = [line for line in card.splitlines() if line.startswith("* Sound: ")]
     return found
 
 
 def card_of(**metadata):
     settings = Settings(model=Model(type_token="both")).model_dump(mode="json")
-    return model_card(settings | metadata, "ours", "m.safetensors", "0" * 64, 1, [], None)
+    return model_card(settings | metadata, "ours", "m.safetensors", 1, [], None)
 
 
 def test_a_token_of_pretraining_and_small_batches_are_listed():
@@ -29,6 +29,14 @@ def test_a_token_of_pretraining_and_small_batches_are_listed():
     small = {"pretrain": {"asked": 256, "used": 24}}
     run = {"run_key": "a" * 12, "stage": "pretrain", "selected_epoch": 1, "selection": "last"}
     assert "batches of 24 in place of 256 (pretrain)" in card_of(small_batches=small, **run)
+
+
+def test_an_earlier_type_token_is_labelled():
+    """Metadata of any file may come before a training; an invalid one labels nothing."""
+    model = Model(type_token="both")
+    assert model.labels({"model": {"type_token": "single"}}) == {"start_type_token": "single"}
+    for section in (None, "tiny", 3, [1], {"type_token": "both"}):
+        assert model.labels({"model": section}) == {}
 
 
 def test_released_sound_is_in_decibels_with_a_floor():

@@ -159,7 +159,9 @@ def _settings(
             settings = settings.model_copy(update=headless)
         values, assumed = merge(settings.model_dump(mode="json"), overrides), []
     else:  # another project's file, or one of ours from an older version
-        stated = {k: metadata[k] for k in ("task", "classes") if metadata.get(k)}
+        without_head = set(drop) & set(HEAD_PARTS.values())  # without its head, a file has no task
+        keys = () if without_head else ("task", "classes")
+        stated = {key: metadata[key] for key in keys if metadata.get(key)}
         inferred = infer_settings(
             path,
             kind,

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.base import added
-from clip4vla.config.data import IMAGE_SIZE
+from clip4vla.config.data import IMAGE_SIZE, Cache
 from clip4vla.config.families import FamilyModel, FamilySettings
 from clip4vla.config.sections import Activation, Inputs, TaskName
 from clip4vla.models.clip4vla.presets import PRESETS, preset_values, scripts
@@ -135,7 +135,9 @@ class Model(FamilyModel):
 
     def labels(self, before: dict[str, Any]) -> dict[str, Any]:
         """Return the type token that the first weights were trained with, if it was another."""
-        token = before.get("start_type_token", (before.get("model") or {}).get("type_token"))
+        model = before.get("model")
+        earlier = model.get("type_token") if isinstance(model, dict) else None
+        token = before.get("start_type_token", earlier)
         return {} if token in (None, self.type_token) else {"start_type_token": token}
 
     def check_architecture(self) -> None:
@@ -161,7 +163,10 @@ class Model(FamilyModel):
         self._check_type_tokens(recipe)
         if recipe.task == "captioning" or self.fusion in JOINT_FUSIONS:
             check_positions(recipe.inputs, JOINT_POSITIONS[self.joint])
-        if recipe.cache.log_mel.n_mels != IMAGE_SIZE:
+
+    def check_inputs(self, inputs: Inputs, cache: Cache) -> None:
+        """See `FamilyModel.check_inputs`."""
+        if cache.log_mel.n_mels != IMAGE_SIZE:
             size = f"{IMAGE_SIZE} x {IMAGE_SIZE}"
             raise ValueError(
                 f"cache.log_mel.n_mels must be {IMAGE_SIZE}: a segment is a {size} image. Fix: "

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clip4vla.common.errors import UserError
+from clip4vla.config.base import AT_KEY
 from clip4vla.config.settings import Settings
 
 FORMAT = 1  # of the metadata; incremented when an older reader would misinterpret it
@@ -29,8 +30,11 @@ def read_settings(path: str | Path, metadata: dict[str, Any]) -> Settings:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        inner = [first["ctx"]["key"]] if first["type"] == AT_KEY else []
+        key = ".".join(map(str, [*first["loc"], *inner])) or "settings"
+        # Without the fix in the message, which is for a config.
+        problem = first["msg"].removeprefix("Value error, ").partition(" Fix: ")[0].rstrip(".?")
         raise UserError(
-            f"{path}: invalid {key} in its metadata ({first['msg']}). Fix: install the version of "
+            f"{path}: invalid {key} in its metadata ({problem}). Fix: install the version of "
             "clip4vla that wrote it"
         ) from None

@@ -5,7 +5,7 @@ evaluate). Chains share the runs whose scientific config is equal: the run key i
 """
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ def used_keys(files: list[Path], overrides: dict[str, Any] | None = None) -> set
 
 
 def _planned(config: Config, documents: list[Document]) -> Plan:
-    plan, recipes = Plan(config), Recipes()
+    plan, recipes = Plan(config), Recipes(config.experiments)
     for target in config.targets:
-        table, document = read_table(config.experiments, target)
+        table, document = recipes.table(target)
         plan.tables[target], plan.files[target] = table, document
         for index, row in enumerate(table.rows):
             for dataset in dict.fromkeys(column.dataset for column in table.columns):
@@ -64,10 +64,14 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
 
 
 class Recipes:
-    """Recipes of rows, each merged once: rows with variants compare theirs with one another."""
+    """Tables, each read once, and recipes of rows, each merged once.
 
-    def __init__(self) -> None:
+    Rows with variants compare their recipes with one another, also across tables.
+    """
+
+    def __init__(self, experiments: Path) -> None:
         self._merged: dict[tuple[str, int, str, int | None], Recipe] = {}
+        self.table = cache(partial(read_table, experiments))
 
     def of(self, layers: Layers, fold: int | None) -> Recipe:
         """Return the recipe of a row on a dataset. UserError: as `Layers.recipe`."""
@@ -185,7 +189,7 @@ def _variants(plan: Plan, recipes: Recipes, layers: Layers, fold: int | None) ->
         if name == table.table:
             place = document.place(("together_with",))
             raise UserError(f"{place}: together_with: {name} is the table itself. Fix: remove it")
-        tables.append(read_table(plan.config.experiments, name))
+        tables.append(recipes.table(name))
     variants: dict[str, Variant] = {}
     for other, other_document in tables:
         if dataset not in {column.dataset for column in other.columns}:

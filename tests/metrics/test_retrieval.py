@@ -24,6 +24,7 @@ from clip4vla.metrics.recalls import (
 from clip4vla.metrics.rescoring import dual_softmax, reranked
 from clip4vla.metrics.retrieval import QueryRanks, best_columns, retrieval_ranks
 from clip4vla.metrics.text_clip import among, report_retrieval
+from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.scorer import PooledScorer
 from clip4vla.models.common.similarity import similarities
 
@@ -190,6 +191,7 @@ class Comparing:
     """A model that compares vectors and encodes nothing."""
 
     compare = staticmethod(similarities)
+    compared_on = ClipModel.compared_on
 
 
 def test_duplicates_tie_wherever_they_stand(monkeypatch):

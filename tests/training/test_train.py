@@ -312,7 +312,7 @@ def test_a_stop_of_one_rank_before_the_first_step_stops_all(monkeypatch):
     monkeypatch.setattr(train_module, "set_up", lambda *given: "ready")
 
     class Others(Ranks):
-        def any(self, *flags):
+        def any_ranks(self, *flags):
             assert flags == (False,)
             return [True]
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -124,9 +123,10 @@ def plan(
 @with_options
 def targets(source: ConfigSource) -> None:
     """List the targets of `snakemake TARGET` and `clip4vla plan TARGET`."""
+    from clip4vla.common.console import console
     from clip4vla.config.targets import targets
 
-    lines, width = targets(source.checked_plan()), shutil.get_terminal_size().columns
+    lines, width = targets(source.checked_plan()), console().width
     indent = min(max(map(len, lines)) + 2, width // 2)
     for name, line in lines.items():
         text = textwrap.fill(

@@ -97,7 +97,8 @@ class _Repeated:
     def _measured(self, compute: Callable[[Tensor], Any], x: Tensor) -> _BlockCost | None:
         """Return the cost; None for a block whose output is not like its input."""
         before = self.shapes.total
-        with saved_tensors_hooks(lambda x: x, lambda x: x):  # a checkpoint around has nothing of it
+        # Hooks of its own hide this pass from an activation checkpoint around it.
+        with saved_tensors_hooks(lambda x: x, lambda x: x):
             y = compute(x.detach().requires_grad_(x.requires_grad))
         forward = self.shapes.total - before
         if not isinstance(y, Tensor) or (y.shape, y.dtype) != (x.shape, x.dtype):

@@ -55,7 +55,7 @@ def infer_settings(
 
 
 def architecture_of(path: Path, tensors: Tensors) -> str:
-    """Return the name of the architecture with these shapes. UserError when there is none."""
+    """Return the name of the architecture with these shapes. UserError for unknown shapes."""
     sizes = sizes_of(tensors)
     names = [name for name, known in _known_architectures().items() if _has_sizes(known, sizes)]
     if not names:

@@ -251,7 +251,7 @@ def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:
 
 
 def _valid(mask: Tensor) -> Tensor:
-    """Return the indices of valid positions of a flattened mask [B, S]; [0] if there is none.
+    """Return the indices of valid positions of a flattened mask [B, S]; [0] if no position is.
 
     So a batch without audio still passes the tower once, and every parameter stays in the graph:
     distributed training waits for the gradients of all of them.

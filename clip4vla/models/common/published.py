@@ -44,7 +44,7 @@ def unverified_warning(path: Path, sha256: str, archive: bool = False) -> str | 
     if sha256 in known or not seems:
         return None
     return (
-        f"{path}: looks like OpenAI's file, but its sha256 {sha256} is none of OpenAI's. Fix: "
+        f"{path}: looks like OpenAI's file, but its sha256 {sha256} matches none of OpenAI's. Fix: "
         "download it again from a source that you trust"
     )
 

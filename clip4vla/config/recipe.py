@@ -133,6 +133,11 @@ class FinetuneRecipe(Section):
                 f"selection: best_test_as_paper does not read val ({self.val!r}). Fix: set `val: "
                 "null`, and train on all clips that the paper trained on"
             )
+        if self.optimiser.average_epochs is not None and self.selection != "last":
+            raise ValueError(
+                f"optimiser.average_epochs: selection: {self.selection} keeps one epoch. Fix: set "
+                "selection: last"
+            )
         for name in ("second_stage", "self_similarity"):
             if getattr(self.objective, name) != Objective.model_fields[name].default:
                 raise ValueError(f"objective.{name} is for pre-training. Fix: remove it")

@@ -127,6 +127,8 @@ def _type(annotation: Any) -> str:
     origin = getattr(annotation, "__origin__", None)
     if origin in (list, dict):
         return f"{origin.__name__} of {_type(arguments[-1])}"
+    if origin is tuple:
+        return f"[{', '.join(map(_type, arguments))}]"
     if all(isinstance(value, str) for value in arguments):
         return " | ".join(arguments)
     return " | ".join(_type(argument) for argument in arguments)

@@ -148,6 +148,12 @@ class Optimiser(Section):
     beta2: float = Field(0.98, ge=0, lt=1, description="decay of the second moment")
     eps: float = Field(1e-6, gt=0, description="added to the root of the second moment")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps")
+    schedule: Literal["cosine", "step"] = added(
+        "cosine",
+        "of the rate after the warm-up: cosine, to 0 at the end; step: constant for `step_from` "
+        "epochs, then half of the epoch before's in each epoch",
+    )
+    step_from: int | None = added(None, "step: epochs at the peak rate, such as 5")
     grad_clip: float = Field(
         1.0, gt=0, description="largest norm of all gradients; bert_adam: of each tensor's too"
     )
@@ -155,6 +161,11 @@ class Optimiser(Section):
         None,
         "decay of a moving average of the weights, such as 0.999; the average is validated, "
         "selected and published; null: none",
+    )
+    average_epochs: tuple[int, int] | None = added(
+        None,
+        "[first, last]: the plain mean of the weights at the ends of these epochs, counted from 1, "
+        "is validated and published; null: none",
     )
     epochs: int = Field(5, ge=1, description="passes over the training clips")
     batch_size: int = Field(
@@ -173,6 +184,9 @@ class Optimiser(Section):
     def _is_possible(self) -> Self:
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is {self.ema:g}: a decay lies between 0 and 1, such as 0.999")
+        self._check_schedule()
+        if self.average_epochs is not None:
+            self._check_average(*self.average_epochs)
         if self.precision == "half_weights":
             if self.kind != "bert_adam":
                 raise ValueError(
@@ -181,6 +195,25 @@ class Optimiser(Section):
             if self.ema is not None:
                 raise ValueError("ema: an average in float16 would not change. Fix: remove it")
         return self
+
+    def _check_schedule(self) -> None:
+        refuse_unread(self, "schedule", {"step": ("step_from",)})
+        if self.schedule == "step" and (self.step_from is None or self.step_from < 1):
+            raise ValueError(
+                "schedule: step needs step_from, the number of epochs at the peak rate. Fix: set "
+                "it to 1 or more"
+            )
+
+    def _check_average(self, first: int, last: int) -> None:
+        if not 1 <= first <= last <= self.epochs:
+            raise ValueError(
+                f"average_epochs: [{first}, {last}] is no range of epochs 1 to {self.epochs}. "
+                "Fix: correct it"
+            )
+        if self.ema is not None:
+            raise ValueError(
+                "average_epochs and ema are two averages of the weights. Fix: remove one"
+            )
 
 
 class Decoding(Section):

@@ -140,6 +140,9 @@ def _run(metadata: dict[str, Any]) -> str | None:
         text += f"; selected on {metadata['selected_on']}"
     if metadata.get("ema"):
         text += f"; weights averaged with decay {metadata['ema']:g}"
+    if metadata.get("average_epochs"):
+        first, last = metadata["average_epochs"]
+        text += f"; mean of the weights of epochs {first} to {last}"
     for stage, size in (metadata.get("small_batches") or {}).items():
         text += f"; batches of {size['used']} in place of {size['asked']} ({stage})"
     if metadata.get("half_weights"):

@@ -163,6 +163,7 @@ class Trainer:
         """Validate, keep the weights if they are the best so far, and count the epoch."""
         state = self.state
         scores: dict[str, float] | None = {}
+        self.updates.end_epoch(state.epoch + 1)
         if state.epoch + 1 >= self.selection.first:
             with self.updates.averaged():  # the weights that are scored are those that are kept
                 scores = self._validate(stop)

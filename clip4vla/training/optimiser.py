@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Optimiser
 from clip4vla.models.common.gather import average_gradients
-from clip4vla.training.average import Average
+from clip4vla.training.average import average_of
 from clip4vla.training.bert_adam import BertAdam
-from clip4vla.training.schedule import warmup_cosine
+from clip4vla.training.schedule import rate_factor
 
 CLIP = ("text.", "vision.")
 MIN_SCALE = 2.0**-10  # of float16; below it, gradients are not infinite because of its range
@@ -98,7 +98,7 @@ class Updates:
             fused = groups[0]["params"][0].is_cuda or None  # one pass over memory on a GPU
             self.optimiser = torch.optim.AdamW(groups, config.lr, betas, config.eps, fused=fused)
         self.scaler = torch.amp.GradScaler(enabled=float16 and config.precision == "full")
-        self.average = None if config.ema is None else Average(model, config.ema)
+        self.average = average_of(model, config)
 
     def scaled(self, loss: Tensor) -> Tensor:
         """Return the loss times the loss scale of float16, for the backward pass."""
@@ -112,7 +112,7 @@ class Updates:
         float16 such updates are skipped instead, and the loss scale is lowered, until it is so
         small that the gradient must be not finite for another reason.
         """
-        factor = warmup_cosine(step, self.total, self.config.warmup)
+        factor = rate_factor(self.config, step, self.total)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -126,11 +126,16 @@ class Updates:
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(step)
+            self.average.after_update(step)
         measured = {"lr": self.config.lr * factor, "grad_norm": float(norm)}
         if self.scaler.is_enabled():
             measured["loss_scale"] = self.scaler.get_scale()
         return measured
+
+    def end_epoch(self, epoch: int) -> None:
+        """Let the average take in the weights at the end of an epoch, counted from 1."""
+        if self.average is not None:
+            self.average.after_epoch(epoch)
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """Return a context in which the model has averaged weights, if the run averages them."""
@@ -144,7 +149,7 @@ class Updates:
     def state_dict(self) -> dict:
         """Return moments, step counts, the loss scale and the average."""
         state = {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
-        return state if self.average is None else state | {"average": self.average.values}
+        return state if self.average is None else state | {"average": self.average.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore the values of `state_dict`."""
@@ -157,4 +162,4 @@ class Updates:
         if state["scaler"]:  # empty where the checkpoint was written without float16
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
-            self.average.load(state["average"])
+            self.average.load_state_dict(state["average"])

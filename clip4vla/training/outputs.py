@@ -112,6 +112,8 @@ def _labels(run: Pretrain | Finetune, initial: dict[str, Any]) -> dict[str, Any]
         labels["half_weights"] = fp16_stages
     if run.optimiser.ema is not None:
         labels["ema"] = run.optimiser.ema
+    if run.optimiser.average_epochs is not None:
+        labels["average_epochs"] = list(run.optimiser.average_epochs)
     return labels | run.model.labels(initial)
 
 

@@ -188,6 +188,17 @@ def test_half_weights_are_a_preset_of_their_own(tmp_path):
             "studies",
         ),
         ({"finetune": {"optimiser.ema": 1.5}}, "ema is 1.5: a decay lies between 0 and 1"),
+        ({"finetune": {"optimiser.schedule": "step"}}, "schedule: step needs step_from"),
+        ({"finetune": {"optimiser.step_from": 2}}, "only has an effect with schedule: step"),
+        ({"finetune": {"optimiser.average_epochs": [3, 9]}}, "no range of epochs 1 to"),
+        (
+            {"finetune": {"optimiser": {"average_epochs": [1, 2], "ema": 0.9}}},
+            "two averages of the weights",
+        ),
+        (
+            {"finetune": {"optimiser.average_epochs": [1, 2]}},
+            "average_epochs: selection: best_.* keeps one epoch",
+        ),
     ],
 )
 def test_impossible_combinations_are_refused_in_one_line(tmp_path, base, message):

@@ -9,7 +9,7 @@ from torch import nn
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Optimiser
 from clip4vla.training.optimiser import Updates, parameter_groups
-from clip4vla.training.schedule import warmup_cosine
+from clip4vla.training.schedule import rate_factor, warmup_cosine
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,15 @@ def test_schedule_has_the_released_values(step, factor):
 
 def test_schedule_without_warmup_starts_at_its_peak():
     assert warmup_cosine(0, 10, 0.0) == 1.0
+
+
+def test_a_step_schedule_halves_the_rate_in_each_epoch_after_the_constant_ones():
+    """As torch's MultiStepLR with a milestone at each epoch from the second on."""
+    config = Optimiser(schedule="step", step_from=2, epochs=5, warmup=0.0)
+    factors = [rate_factor(config, step, 15) for step in range(15)]
+    assert factors == [1.0] * 6 + [0.5] * 3 + [0.25] * 3 + [0.125] * 3
+    warm = config.model_copy(update={"warmup": 0.2})
+    assert [rate_factor(warm, step, 15) for step in range(4)] == [0, 1 / 3, 2 / 3, 1.0]
 
 
 class Model(nn.Module):

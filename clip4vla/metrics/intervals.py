@@ -7,7 +7,7 @@ it, and a metric is a function of these weights; so nothing is copied.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -75,7 +75,19 @@ class Median:
         return differences
 
 
-Statistics = Mapping[str, Totals | Median]
+class Statistic(Protocol):
+    """A metric as a function of draws of clips."""
+
+    def drawn(self, weights: np.ndarray) -> np.ndarray:
+        """Return the metric [B] when clip c counts weights[b, c] times (whole numbers)."""
+        ...
+
+    def exchanged(self, other: Self, swap: np.ndarray) -> np.ndarray:
+        """Return other's metric less this one's [B], clips exchanged where swap [B, C] is 1."""
+        ...
+
+
+Statistics = Mapping[str, Statistic]
 
 
 def mean(values: np.ndarray, clip: np.ndarray) -> Totals:
@@ -136,13 +148,10 @@ def paired(first: Statistics, second: Statistics, clips: int) -> dict[str, Diffe
     return differences
 
 
-def _exchanged(one: Totals | Median, two: Totals | Median, swap: np.ndarray) -> np.ndarray:
-    match one, two:
-        case Totals(), Totals():
-            return one.exchanged(two, swap)
-        case Median(), Median():
-            return one.exchanged(two, swap)
-    raise TypeError(f"a {type(one).__name__} and a {type(two).__name__} cannot be exchanged")
+def _exchanged(one: Statistic, two: Statistic, swap: np.ndarray) -> np.ndarray:
+    if type(one) is not type(two):
+        raise TypeError(f"a {type(one).__name__} and a {type(two).__name__} cannot be exchanged")
+    return one.exchanged(two, swap)
 
 
 def _middle(draws: np.ndarray) -> list[float]:

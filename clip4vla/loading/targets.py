@@ -1,0 +1,28 @@
+"""Targets of classes, smoothed and mixed as in CAV-MAE's loader."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def multi_hot(labels: Iterable[str], place: Mapping[str, int]) -> Tensor:
+    """Return float32 [C]: 1 at the places of a clip's labels, 0 elsewhere."""
+    target = torch.zeros(len(place))
+    target[[place[label] for label in labels]] = 1.0
+    return target
+
+
+def smoothed(target: Tensor, smoothing: float) -> Tensor:
+    """Return 1 - smoothing at the labels of a target [..., C], smoothing / C elsewhere."""
+    return torch.where(target > 0, 1.0 - smoothing, smoothing / target.shape[-1])
+
+
+def mixed(target: Tensor, other: Tensor, share: float, smoothing: float) -> Tensor:
+    """Return the target of a clip mixed with another one, of which it keeps `share`.
+
+    Labels are added to smoothing / C, which a clip alone has only where it has no label. So a clip
+    that is mixed with itself has slightly more than 1 - smoothing, as in the released code.
+    """
+    labels = share * target + (1.0 - share) * other
+    return smoothing / target.shape[-1] + (1.0 - smoothing) * labels

@@ -91,7 +91,7 @@ def write_shard(folder, clips, soundfile):
     jpegs = lambda path, fps, seconds: iter(given[Path(path).stem])  # noqa: E731
     table = build_shard(ledger, Cache(), index.with_suffix(".tar"), wav, jpegs)
     write_parquet(index, table)
-    splits = [{"split": "s", "clip_id": name, "captions": ["a"], "label": ""} for name in given]
+    splits = [{"split": "s", "clip_id": name, "captions": ["a"], "labels": []} for name in given]
     freeze(ledger, pd.DataFrame(splits), [index], VERSION, Cache(), folder)
     return folder / "manifest.json", index.with_suffix(".tar").stat().st_size
 

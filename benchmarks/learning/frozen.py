@@ -32,7 +32,7 @@ def freeze_world(version: str, cache_id: str, cache: Cache, share: float = 1.0) 
     decoders = _decoders(made)
     write_parquet(index, build_shard(ledger, cache, index.with_suffix(".tar"), *decoders))
     items = [
-        {"split": split, "clip_id": clip_id, "captions": [caption], "label": one.seen[0][0]}
+        {"split": split, "clip_id": clip_id, "captions": [caption], "labels": [one.seen[0][0]]}
         for clip_id, one in made.items()
         for split, caption in one.captions.items()
     ]

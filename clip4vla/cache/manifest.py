@@ -17,12 +17,13 @@ from clip4vla.common.files import (
 from clip4vla.common.parquet import read_frame
 from clip4vla.config.data import Cache
 from clip4vla.config.layout import command_for, remake
+from clip4vla.datasets.labels import OLDER, label_column, with_labels
 
 if TYPE_CHECKING:  # `clip4vla plan` reads manifests, and must start quickly
     import pandas as pd
 
 CLIP_COLUMNS = ["clip_id", "sound", "silent", "audio", "duration", "shard"]
-SPLIT_COLUMNS = ["split", "clip_id", "captions", "label"]
+SPLIT_COLUMNS = ["split", "clip_id", "captions", "labels"]
 KEYS = {"dataset", "cache", "clips", "splits", "not_decodable", "tools"}  # of every manifest
 SHARD_KEYS = {"shard", "index_sha256", "tar_bytes", "tar_sha256", "clips"}
 INDEX_NEEDED = ["clip_id", "cache", "detail", "tools", "tar_bytes", "tar_sha256"]
@@ -79,10 +80,13 @@ def freeze(
 
 
 def frozen_tables(usable: "pd.DataFrame", splits: "pd.DataFrame") -> dict[str, "pd.DataFrame"]:
-    """Return clips.parquet and splits.parquet of a version, from the ledger of its usable clips."""
+    """Return clips.parquet and splits.parquet of a version, from the ledger of its usable clips.
+
+    A table of splits of an older version keeps its column `label`, and so its bytes.
+    """
     clips = usable.assign(silent=usable.audio != "ok").sort_values("clip_id")[CLIP_COLUMNS]
     kept = splits[splits.clip_id.isin(clips.clip_id)]
-    kept = kept.sort_values(["split", "clip_id"])[SPLIT_COLUMNS]
+    kept = kept.sort_values(["split", "clip_id"])[[*SPLIT_COLUMNS[:-1], label_column(splits)]]
     return {
         "clips.parquet": clips.reset_index(drop=True),
         "splits.parquet": kept.reset_index(drop=True),
@@ -140,11 +144,16 @@ def check_frozen(path: Path) -> bool:
 
 
 def read_frozen(manifest: dict[str, Any], path: Path) -> "pd.DataFrame":
-    """Read a table of the version. UserError unless its sha256 is that in the manifest."""
+    """Read a table of the version, with a tuple of `labels` for every clip of a split.
+
+    UserError unless its sha256 is that in the manifest.
+    """
     fix = f"run `clip4vla data verify {manifest['dataset']} --repair`"
     if path.is_file() and sha256_of_file(path) != manifest["files"].get(path.name):
         raise UserError(f"{path}: changed since the version was frozen. Fix: {fix}")
-    return read_frame(path, fix, CLIP_COLUMNS if path.stem == "clips" else SPLIT_COLUMNS)
+    if path.stem == "clips":
+        return read_frame(path, fix, CLIP_COLUMNS)
+    return with_labels(read_frame(path, fix, SPLIT_COLUMNS, OLDER))
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

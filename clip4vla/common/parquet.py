@@ -1,6 +1,6 @@
 """Read tables; a missing, corrupt or incomplete table is a UserError with the fix."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_frame(path: str | Path, fix: str, columns: Iterable[str] = ()) -> "pd.DataFrame":
+def read_frame(
+    path: str | Path, fix: str, columns: Iterable[str] = (), older: Mapping[str, str] | None = None
+) -> "pd.DataFrame":
     """Return a parquet table as a pandas frame.
 
-    UserError, ending in `fix`, when the file is missing, corrupt or lacks one of `columns`. An
-    OSError of the disk itself is raised unchanged.
+    UserError, ending in `fix`, when the file is missing, corrupt or lacks one of `columns`; `older`
+    names what took a column's place in older versions. An OSError of the disk itself is raised
+    unchanged.
     """
     import pandas as pd
 
-    return _checked(path, fix, columns, pd.read_parquet)
+    taken = {other: name for name, other in (older or {}).items()}
+    return _checked(
+        path,
+        fix,
+        columns,
+        pd.read_parquet,
+        lambda table: {*table.columns, *(taken.get(name, name) for name in table.columns)},
+    )
 
 
 def read_columns(path: str | Path, fix: str, columns: list[str]) -> "pa.Table":

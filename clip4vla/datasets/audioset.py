@@ -25,7 +25,7 @@ _SEGMENTS = ("unbalanced_train_segments.csv", "balanced_train_segments.csv")
 
 
 def read(name: str, dataset: Dataset) -> Collector:
-    """Read the segment lists that exist; the label of a clip is its labels' names, joined."""
+    """Read the segment lists that exist."""
     classes = official_file(
         name, dataset, "class_labels_indices.csv", "AudioSet's table of class labels"
     )
@@ -40,8 +40,9 @@ def read(name: str, dataset: Dataset) -> Collector:
             begin = seconds(into, where, "start_seconds", start)
             stop = seconds(into, where, "end_seconds", end)
             into.clip(Clip(clip_id, source, f"{source}.mp4", begin, stop, "nonverbal"), where)
-            labels = ",".join(_name_of(into, where, names, mid) for mid in mids.split(","))
-            into.item(SplitItem("train", clip_id, (PROMPT + labels,), labels), where)
+            labels = tuple(_name_of(into, where, names, mid) for mid in mids.split(","))
+            caption = PROMPT + ",".join(labels)
+            into.item(SplitItem("train", clip_id, (caption,), labels), where)
     return into
 
 

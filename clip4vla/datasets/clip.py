@@ -39,12 +39,12 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class SplitItem:
-    """A clip in a split, with at least one caption and its label ("" for none)."""
+    """A clip in a split, with at least one caption and its labels, () for none."""
 
     split: str
     clip_id: str
     captions: tuple[str, ...]
-    label: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class Protocol(NamedTuple):

@@ -89,7 +89,7 @@ class Collector:
         self.clips.add(row, where)
 
     def item(self, item: SplitItem, where: Where) -> None:
-        """Add a split item; captions must be texts that are not blank."""
+        """Add a split item; captions and labels must be texts that are not blank."""
         if not SPLIT.fullmatch(item.split):
             self.fail(where, f"invalid split name {shown(item.split)}", "use letters, digits and _")
         if not item.captions:
@@ -97,11 +97,14 @@ class Collector:
         for caption in item.captions:
             if not isinstance(caption, str) or not caption.strip() or not _is_text(caption):
                 self.fail(where, f"invalid caption {shown(caption)}", "use a text, not blank")
-        if not _is_text(item.label):
-            self.fail(where, f"invalid label {shown(item.label)}")
+        for label in item.labels:
+            if not label.strip() or not _is_text(label):
+                self.fail(where, f"invalid label {shown(label)}", "use a text, not blank")
+        if len(set(item.labels)) < len(item.labels):
+            self.fail(where, f"clip {shown(item.clip_id)} has a label twice: {shown(item.labels)}")
         if not CLIP_ID.fullmatch(item.clip_id):
             self.fail(where, f"split {item.split} names the unknown clip {shown(item.clip_id)}")
-        self.items.add((item.split, item.clip_id, item.captions, item.label), where)
+        self.items.add((item.split, item.clip_id, item.captions, item.labels), where)
 
     def annotations(self, protocols: Iterable[Protocol] = ()) -> "Annotations":
         """Return all clips and items, sorted, after the checks that need all of them.

@@ -82,4 +82,5 @@ def _add(into: Collector, where: Where, row: dict[str, str], cut: _Cut | None = 
         captions = None
     if not isinstance(captions, list):
         into.fail(where, f"invalid captions {shown(row['captions'])}", "use a JSON list of texts")
-    into.item(SplitItem(row["split"], row["clip_id"], tuple(captions), row["category"]), where)
+    labels = (row["category"],) if row["category"] else ()
+    into.item(SplitItem(row["split"], row["clip_id"], tuple(captions), labels), where)

@@ -52,7 +52,7 @@ def read(name: str, dataset: Dataset) -> Collector:
         into.clip(Clip(clip_id, source, f"audio/{row['filename']}", None, None, "nonverbal"), where)
         for split in _splits(int(row["fold"])):
             caption = row["category"].replace("_", " ")
-            into.item(SplitItem(split, clip_id, (caption,), row["category"]), where)
+            into.item(SplitItem(split, clip_id, (caption,), (row["category"],)), where)
     return into
 
 

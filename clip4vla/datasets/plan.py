@@ -1,13 +1,17 @@
 """The plan of a dataset version: every clip, where it comes from, and its shard."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as parquet
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import read_annotations, reader_of
+from clip4vla.datasets.labels import OLDER
 from clip4vla.datasets.tables import Annotations
 
 PLAN_COLUMNS = {
@@ -21,14 +25,19 @@ PLAN_COLUMNS = {
     "annotated_start": "float64",
     "annotated_end": "float64",
 }
-SPLIT_COLUMNS = {"split": "string", "clip_id": "string", "captions": "object", "label": "string"}
+SPLIT_COLUMNS = {"split": "string", "clip_id": "string", "captions": "object", "labels": "object"}
+OLDER_SPLIT_COLUMNS = {
+    OLDER.get(name, name): "string" if name in OLDER else kind
+    for name, kind in SPLIT_COLUMNS.items()
+}
 
 
 def plan(name: str, dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of `plan_tables` as frames, of types PLAN_COLUMNS and SPLIT_COLUMNS."""
     clips, splits, _ = plan_tables(name, dataset)
     frame = splits.to_pandas()
-    frame["captions"] = [list(captions) for captions in frame["captions"]]
+    for name in ("captions", "labels"):
+        frame[name] = [list(texts) for texts in frame[name]]
     return clips.to_pandas().astype(PLAN_COLUMNS), frame.astype(SPLIT_COLUMNS)
 
 
@@ -57,6 +66,23 @@ def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[s
     clips = clips.replace_schema_metadata(_pandas_metadata(PLAN_COLUMNS))
     splits = annotations.item_table.replace_schema_metadata(_pandas_metadata(SPLIT_COLUMNS))
     return clips, splits, annotations.notes
+
+
+def in_frozen_form(splits: pa.Table, version: Path) -> pa.Table:
+    """Return a planned table of splits in the form in which its version was frozen, if it was.
+
+    An older version has one `label` a clip (`clip4vla.datasets.labels`). version: its folder.
+    """
+    for frozen in version.glob("cache-*/splits.parquet"):
+        try:
+            older = "label" in parquet.read_schema(frozen).names
+        except (OSError, ValueError):  # `data verify` reports a damaged table
+            continue
+        if older:
+            labels = pa.array([",".join(found) for found in splits["labels"].to_pylist()])
+            splits = splits.drop_columns("labels").append_column("label", labels.cast(pa.string()))
+            return splits.replace_schema_metadata(_pandas_metadata(OLDER_SPLIT_COLUMNS))
+    return splits
 
 
 def shard_of(source_id: str, shards: int) -> int:

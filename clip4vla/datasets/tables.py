@@ -31,7 +31,7 @@ ITEM_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("clip_id", pa.string()),
         ("captions", pa.list_(pa.string())),
-        ("label", pa.string()),
+        ("labels", pa.list_(pa.string())),
     ]
 )
 Fail = Callable[[Where, str], NoReturn]
@@ -59,7 +59,7 @@ class Annotations:
     def splits(self) -> list[SplitItem]:
         """Return the split items as objects; for small datasets."""
         return [
-            SplitItem(row["split"], row["clip_id"], tuple(row["captions"]), row["label"])
+            SplitItem(row["split"], row["clip_id"], tuple(row["captions"]), tuple(row["labels"]))
             for row in self.item_table.to_pylist()
         ]
 

@@ -53,7 +53,7 @@ def read(name: str, dataset: Dataset) -> Collector:
                 caption = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", action).lower()
                 ours = f"{'val' if group in HELD_OUT else 'train'}_ours_{k}"
                 for part in (f"{split}_{k}", *([ours] if split == "train" else [])):
-                    into.item(SplitItem(part, video, (caption,), action), where)
+                    into.item(SplitItem(part, video, (caption,), (action,)), where)
     return into
 
 

@@ -38,6 +38,7 @@ from clip4vla.loading.loader import (
     pair_items,
     read_donors,
     samples_of,
+    single_labels,
     split_rows,
 )
 from clip4vla.metrics.captions import CaptionScores, Groups, caption_scorer
@@ -301,7 +302,8 @@ def _classification(scoring: Scoring, classes: list[str]) -> Scored:
     )
     predicted = np.array(predict(scoring.model, features, classes, device))
     ids = scoring.clip_ids
-    labels = np.array([label for _, _, label in scoring.samples.items])
+    where = f"{run.test.dataset}, split {run.test.split}"
+    labels = np.array(single_labels(scoring.samples.items, where))
     stated, queries, each = {}, {}, {}
     for name, kept in scoring.galleries.items():
         right = labels[kept] == predicted[kept]

@@ -1,5 +1,6 @@
 """Whose sound every clip has: its own, a donor's, another clip's for a control, or none."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ def controlled(
       of another clip of the gallery.
     * `swapped`: each has the sound of a clip of another kind (`Kinds`), drawn for it.
 
-    rows: clip_id, captions, label of the split; clips: clip_id, sound of the dataset version.
+    rows: clip_id, captions, labels of the split; clips: clip_id, sound of the dataset version.
     A pure function of the clips, whatever their order. UserError where nothing can be exchanged.
     """
     if control == "own":
@@ -56,21 +57,26 @@ def controlled(
 class Kinds:
     """What tells clips of another kind, by the first of these that the split has.
 
-    Labels (every clip has one, and there are two); sounds that are verbal and such that are not;
-    else captions: a clip that shares no word of its captions, words of more than a tenth of the
-    clips apart, or of 200 drawn ones the clip that shares the fewest.
+    Labels (every clip has some, and not all the same): a clip that shares the fewest, usually none;
+    sounds that are verbal and such that are not; else captions: a clip that shares no word of its
+    captions, words of more than a tenth of the clips apart, or of 200 drawn ones the clip that
+    shares the fewest.
     """
 
     def __init__(self, own: list[str], rows: "pd.DataFrame", clips: "pd.DataFrame"):
         self.own = own
-        labels = dict(zip(rows.clip_id, rows.label.fillna(""), strict=True))
-        sounds = dict(zip(clips.clip_id, clips.sound, strict=True))
-        self.kind: dict[str, str] | None = None
-        self.by = "captions"
-        for by, found in (("label", labels), ("sound", sounds)):
-            known = {clip: found.get(clip, "") for clip in own}
-            if len(set(known.values())) > 1 and not {"", "unknown"} & set(known.values()):
-                self.kind, self.by = known, by
+        labels = dict(zip(rows.clip_id, rows["labels"], strict=True))
+        heard = zip(clips.clip_id, clips.sound, strict=True)
+        sounds = {clip: (sound,) for clip, sound in heard if sound != "unknown"}
+        self.kinds: list[tuple[str, ...]] | None = None
+        for found in (labels, sounds):
+            known = [found.get(clip, ()) for clip in own]
+            if len(set(known)) > 1 and all(known):
+                self.kinds = known
+                self.having: dict[str, list[int]] = {}  # label -> places of its clips in `own`
+                for place, names in enumerate(known):
+                    for name in names:
+                        self.having.setdefault(name, []).append(place)
                 return
         words = {
             clip: {word for caption in captions for word in caption.lower().split()}
@@ -84,15 +90,20 @@ class Kinds:
     def other(self, clip: str) -> str:
         """Draw a clip of another kind for this one."""
         draws = generator("swapped sound", clip)
-        if self.kind is not None:
-            others = [one for one in self.own if self.kind[one] != self.kind[clip]]
-            return others[draws.integers(len(others))]
-        best, shared = "", np.inf
+        if self.kinds is not None:
+            place = bisect_left(self.own, clip)
+            shared = np.zeros(len(self.own), dtype=np.int64)
+            for name in self.kinds[place]:
+                shared[self.having[name]] += 1
+            shared[place] = len(self.own)  # never itself
+            others = np.flatnonzero(shared == shared.min())
+            return self.own[others[draws.integers(len(others))]]
+        best, fewest = "", np.inf
         for index in draws.permutation(len(self.own))[:LEAST_TRIED]:
             one = self.own[index]
             found = len(self.words[one] & self.words[clip])
-            if one != clip and found < shared:
-                best, shared = one, found
-            if shared == 0:
+            if one != clip and found < fewest:
+                best, fewest = one, found
+            if fewest == 0:
                 break
         return best

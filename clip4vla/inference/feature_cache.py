@@ -66,7 +66,7 @@ class SharedFeatures:
         missing = [clip_id for clip_id in dict.fromkeys(clip_ids) if clip_id not in known]
         if not missing:
             return
-        items = [(clip_id, "", "") for clip_id in missing]
+        items: list[Item] = [(clip_id, "", ()) for clip_id in missing]
         samples = ClipSamples(
             self.samples.cache, items, self.samples.inputs, share, modalities=(modality,)
         )

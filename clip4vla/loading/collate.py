@@ -27,7 +27,7 @@ def collate(
 
     With masks there is `masked_audio`, shaped like `audio`; where vectors stand in place of frames
     (`clip4vla.cache.vectors`), these [B, D]. Also `has_audio` and `nonverbal_share` [B], and the
-    lists `clip_id`, `caption` and `label`.
+    lists `clip_id`, `caption` and `labels`.
 
     Raises UserError that names the clip whose cached content is corrupt.
     """
@@ -36,7 +36,7 @@ def collate(
     batch = {
         "clip_id": [sample.clip_id for sample in samples],
         "caption": captions,
-        "label": [sample.label for sample in samples],
+        "labels": [sample.labels for sample in samples],
         "tokens": tokenize(captions, samples[0].inputs.caption_tokens),
         "has_audio": torch.tensor([sample.has_audio for sample in samples]),
         "nonverbal_share": torch.from_numpy(shares),

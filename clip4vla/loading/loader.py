@@ -61,7 +61,7 @@ class Caches:
 
 
 def split_rows(cache: ClipCache, source: Source) -> "pd.DataFrame":
-    """Return clip_id, captions, label of a split's usable clips. UserError if there are none."""
+    """Return clip_id, captions, labels of a split's usable clips. UserError if there are none."""
     rows = cache.splits[cache.splits.split == source.split]
     if rows.empty:
         raise UserError(
@@ -74,9 +74,25 @@ def split_rows(cache: ClipCache, source: Source) -> "pd.DataFrame":
 def clip_items(rows: "pd.DataFrame") -> list[Item]:
     """Return one item per clip, for features that do not depend on a caption."""
     return [
-        (clip_id, "", label)
-        for clip_id, label in zip(rows.clip_id, rows.label.fillna(""), strict=True)
+        (clip_id, "", labels) for clip_id, labels in zip(rows.clip_id, rows["labels"], strict=True)
     ]
+
+
+def single_labels(items: Iterable[Item], where: str) -> list[str]:
+    """Return the label of every item. Raises UserError for a clip with none or several."""
+    found = []
+    for clip_id, _, labels in items:
+        if not labels:
+            raise UserError(
+                f"{where}: clip {clip_id} has no label. Fix: add its label, or leave it out"
+            )
+        if len(labels) > 1:
+            raise UserError(
+                f"{where}: clip {clip_id} has {len(labels)} labels ({', '.join(labels)}), but "
+                "classification needs one. Fix: set `task: tagging`"
+            )
+        found.append(labels[0])
+    return found
 
 
 def pair_items(rows: "pd.DataFrame", where: str) -> list[Item]:
@@ -85,7 +101,7 @@ def pair_items(rows: "pd.DataFrame", where: str) -> list[Item]:
         if len(captions) == 0:
             raise UserError(f"{where}: clip {clip_id} has no caption. Fix: correct its annotation")
     return [
-        (clip_id, caption, "")
+        (clip_id, caption, ())
         for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True)
         for caption in captions
     ]

@@ -14,12 +14,12 @@ from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.loading.masking import Masks, draw_masks
 from clip4vla.loading.segments import SEGMENT
 
-Item = tuple[str, str, str]  # clip id, caption, label; an absent caption or label is ""
+Item = tuple[str, str, tuple[str, ...]]  # clip id, caption, labels; "" and () where there is none
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip, a caption and a label, with the clip's content still as the cache holds it.
+    """A clip, a caption and labels, with the clip's content still as the cache holds it.
 
     Nothing is decoded before the batch is there to hold it (`clip4vla.loading.collate`): what a
     sample has of its own would only be copied once more.
@@ -27,7 +27,7 @@ class Sample:
 
     clip_id: str
     caption: str
-    label: str
+    labels: tuple[str, ...]
     nonverbal_share: float
     has_audio: bool
     inputs: Inputs
@@ -49,7 +49,7 @@ class Clips(torch.utils.data.Dataset):
 
 
 class ClipSamples(Clips):
-    """Items (clip id, caption, label) as samples, a pure function of (item, seed, epoch).
+    """Items (clip id, caption, labels) as samples, a pure function of (item, seed, epoch).
 
     What becomes of a silent clip is the policy `missing` (facts 1.6):
 
@@ -115,7 +115,7 @@ class ClipSamples(Clips):
 
     def of(self, clip_ids: list[str], modality: Modality) -> "ClipSamples":
         """Return samples of other clips of the cache, with one modality, each clip's own."""
-        items = [(clip_id, "", "") for clip_id in clip_ids]
+        items: list[Item] = [(clip_id, "", ()) for clip_id in clip_ids]
         return ClipSamples(
             self.cache, items, self.inputs, self.nonverbal_share, modalities=(modality,)
         )
@@ -126,13 +126,13 @@ class ClipSamples(Clips):
 
     def __getitem__(self, index: int) -> Sample:
         """Return one sample as the cache holds it; `collate` makes a batch of several."""
-        clip_id, caption, label = self.items[index]
+        clip_id, caption, labels = self.items[index]
         self.cache.spot_check(clip_id)
         log_mel = self._log_mel(clip_id) if "audio" in self.modalities else None
         return Sample(
             clip_id=clip_id,
             caption=caption,
-            label=label,
+            labels=labels,
             nonverbal_share=self.nonverbal_share,
             has_audio=log_mel is not None or self.missing == "zeros",
             inputs=self.inputs,

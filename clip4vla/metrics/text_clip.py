@@ -133,7 +133,7 @@ def among(
 
 
 def captions_of(
-    pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]
+    pairs: Iterable[tuple[str, str, object]], clip_ids: list[str]
 ) -> tuple[list[str], np.ndarray]:
     """Return captions [Q] and the index of each one's clip [Q], of the clips with these ids."""
     place = {clip_id: i for i, clip_id in enumerate(clip_ids)}
@@ -141,7 +141,7 @@ def captions_of(
     return [caption for caption, _ in kept], np.array([target for _, target in kept])
 
 
-def query_numbers(pairs: Iterable[tuple[str, str, str]], clip_ids: list[str]) -> np.ndarray:
+def query_numbers(pairs: Iterable[tuple[str, str, object]], clip_ids: list[str]) -> np.ndarray:
     """Return numbers [Q] of the queries of `captions_of`, the same in every gallery."""
     known = set(clip_ids)
     return np.array([number for number, (clip_id, _, _) in enumerate(pairs) if clip_id in known])

@@ -11,11 +11,12 @@ from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
 from clip4vla.config.keys import dataset_version
 from clip4vla.config.plan import Plan
+from clip4vla.datasets.labels import OLDER
 from clip4vla.media.coverage_file import read_coverage
 
 TABLE_COLUMNS = {  # columns that every version of these tables has
     "plan.parquet": ("clip_id", "source_id", "file", "shard"),
-    "splits.parquet": ("split", "clip_id", "captions", "label"),
+    "splits.parquet": ("split", "clip_id", "captions", "labels"),
     "fetch.parquet": ("clip_id", "fetch", "path", "sha256"),
     "probe.parquet": ("clip_id", "video", "audio", "duration"),
     "ledger.parquet": ("clip_id", "shard", "fetch", "path", "video", "audio", "sha256"),
@@ -26,7 +27,7 @@ def plan(plan: Plan, version: str) -> None:
     """Write plan.parquet and splits.parquet; print differences from the official lists."""
     from clip4vla.common.files import write_table
     from clip4vla.datasets.expected import differences
-    from clip4vla.datasets.plan import plan_tables
+    from clip4vla.datasets.plan import in_frozen_form, plan_tables
     from clip4vla.datasets.splits import lacking
 
     name, dataset = plan.dataset_of(version)
@@ -36,7 +37,7 @@ def plan(plan: Plan, version: str) -> None:
     if problems := lacking(plan, name, splits["split"].unique().to_pylist(), "by its lists"):
         raise UserError("\n".join(problems))
     folder = layout.data_dir(version)
-    write_table(f"{folder}/splits.parquet", splits)
+    write_table(f"{folder}/splits.parquet", in_frozen_form(splits, Path(folder)))
     write_table(f"{folder}/plan.parquet", clips)
 
 
@@ -258,4 +259,4 @@ def _known(counts: dict) -> dict:
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table of the workflow. Raises UserError when it is missing or damaged."""
-    return read_frame(path, layout.remake(path), TABLE_COLUMNS.get(Path(path).name, ()))
+    return read_frame(path, layout.remake(path), TABLE_COLUMNS.get(Path(path).name, ()), OLDER)

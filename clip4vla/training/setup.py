@@ -25,6 +25,7 @@ from clip4vla.loading.loader import (
     pair_items,
     read_donors,
     samples_of,
+    single_labels,
     split_rows,
 )
 from clip4vla.loading.processor import Processor
@@ -166,13 +167,9 @@ def _text_task(run: Finetune, external: External) -> Job:
 def _classification(run: Finetune, external: External) -> Job:
     """Set up a probe. Features of the frozen towers are computed once, here."""
     cache, rows, held_out = _splits(run, external)
-    unlabelled = rows.clip_id[rows.label.fillna("") == ""]
-    if len(unlabelled):
-        raise UserError(
-            f"{_where(run.train)}: clip {unlabelled.iloc[0]} has no label. Fix: add its label, or "
-            "leave it out"
-        )
-    classes = sorted(set(rows.label))
+    items = clip_items(rows)
+    classes = sorted(set(single_labels(items, _where(run.train))))
+    number = {label: index for index, label in enumerate(classes)}
     model = _model(run, external, n_classes=len(classes))
     embed = partial(
         probe_features,
@@ -182,14 +179,14 @@ def _classification(run: Finetune, external: External) -> Job:
         workers=external.workers,
         keep=external.switches.frozen_cache,
     )
-    samples = _samples(run, external, run.train, run.missing_audio, clip_items(rows))
+    samples = _samples(run, external, run.train, run.missing_audio, items)
     facts: dict[str, Any] = {"train": [_clip_facts(cache, run.train, samples)], "val": None}
     validation: Validation = NoValidation()
     if held_out is not None:
         scored = _samples(
             run, external, held_out.source, held_out.policy, clip_items(held_out.rows)
         )
-        labels = [label for _, _, label in scored.items]
+        labels = single_labels(scored.items, _where(held_out.source))
         validation = ClassificationValidation(
             model=model,
             classes=classes,
@@ -201,7 +198,7 @@ def _classification(run: Finetune, external: External) -> Job:
     batches = FeatureBatches(
         clip_ids=[clip_id for clip_id, _, _ in samples.items],
         features_of=partial(probe_batch, embed(samples)),
-        targets=torch.tensor([classes.index(label) for _, _, label in samples.items]),
+        targets=torch.tensor([number[label] for _, _, (label,) in samples.items]),
         seed=run.seed,
         batch_size=run.optimiser.batch_size,
         microbatch=run.optimiser.microbatch,

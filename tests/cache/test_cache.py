@@ -175,7 +175,7 @@ def test_manifest(manifest_path, cache):
     assert cache.manifest_sha256 == sha256_of_file(manifest_path)
     assert cache.clips.clip_id.tolist() == sorted(CLIPS)
     assert "gone" not in set(cache.splits.clip_id)
-    assert cache.splits.columns.tolist() == ["split", "clip_id", "captions", "label"]
+    assert cache.splits.columns.tolist() == ["split", "clip_id", "captions", "labels"]
 
 
 def test_manifest_is_a_pure_function_of_its_inputs(manifest_path, ledger, cache):

@@ -123,7 +123,7 @@ def test_samples_check_what_they_read(zeroed):
     cache = pickle.loads(pickle.dumps(ClipCache(zeroed, check_every=1)))
     options = {"inputs": Inputs(max_frames=2), "nonverbal_share": 0.5, "missing": "substitute"}
     for clip_id, donor in (("bravo", "alpha"), ("charlie", "bravo")):
-        samples = ClipSamples(cache, [(clip_id, "", "")], donor_of={"charlie": donor}, **options)
+        samples = ClipSamples(cache, [(clip_id, "", ())], donor_of={"charlie": donor}, **options)
         refused(samples.__getitem__, 0, match=rf"clip bravo: its bytes .* {REPAIR}")
 
 

@@ -202,7 +202,7 @@ def variants(ledger, splits):
         "fetcher": shared | {"ledger": renamed},
         "decoder": shared | {"ledger": ledger.assign(decoder="fake 2")},
         "caption": shared | {"splits": splits.assign(captions=[["other"]] * len(splits))},
-        "label": shared | {"splits": splits.assign(label="other")},
+        "label": shared | {"splits": splits.assign(labels=[["other"]] * len(splits))},
         "planned": shared | {"splits": splits.iloc[:-1]},
     }
 

@@ -34,7 +34,7 @@ def version(manifest_path, ledger, monkeypatch):
 def splits():
     return pd.DataFrame(
         [
-            {"split": split, "clip_id": clip_id, "captions": [f"about {clip_id}"], "label": ""}
+            {"split": split, "clip_id": clip_id, "captions": [f"about {clip_id}"], "labels": []}
             for split, ids in {"train": [*CLIPS, "gone"], "test": ["charlie", "delta"]}.items()
             for clip_id in ids
         ]

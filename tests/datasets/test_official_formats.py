@@ -79,7 +79,7 @@ def test_esc50_folds(made):
         assert folds["val_ours"] == {str(held_out)}
         assert folds["train_ours"] == folds["train"] - folds["val_ours"]
     item = splits["test_1"]["1-100120-A-20"]
-    assert (item.captions, item.label) == (("crying baby",), "crying_baby")
+    assert (item.captions, item.labels) == (("crying baby",), ("crying_baby",))
     assert annotations.clips[0].file == "audio/1-100100-A-0.wav"
 
 
@@ -94,7 +94,7 @@ def test_ucf101_holds_out_groups_that_no_test_list_has(made):
         assert groups["train"] == {1, 8, 15, 22, 23} - {tested}
         assert groups["train_ours"] == groups["train"] - {22, 23}
     item = splits["train_1"]["v_ApplyEyeMakeup_g08_c01"]
-    assert (item.captions, item.label) == (("apply eye makeup",), "ApplyEyeMakeup")
+    assert (item.captions, item.labels) == (("apply eye makeup",), ("ApplyEyeMakeup",))
     assert annotations.clips[0].source_id == "v_ApplyEyeMakeup_g01"
 
 

@@ -112,7 +112,7 @@ def test_demo_has_its_splits_and_takes_six_clips_from_the_film():
     assert not {clip.clip_id for clip in cut} & set(splits["test"])
     assert clips["say_bull"].sound == "verbal" and clips["tp_frog"].sound == "nonverbal"
     assert splits["train"]["tp_frog"].captions[1] == "A frog is seen and heard."
-    assert splits["train"]["tp_frog"].label == "animal"
+    assert splits["train"]["tp_frog"].labels == ("animal",)
     gone = {clip for clip in clips if clip.startswith("lost_")}
     assert len(gone) == 4 and gone <= set(splits["train"])
 
@@ -333,7 +333,7 @@ def test_the_plan_is_sorted_and_shards_do_not_depend_on_other_clips():
     whole, splits = plan("demo", dataset("demo", REPO / "demo", shards=3))
     assert list(whole.clip_id) == sorted(whole.clip_id) and set(whole.shard) == {0, 1, 2}
     assert whole[whole.source_id == "film"].shard.nunique() == 1
-    assert list(splits.columns) == ["split", "clip_id", "captions", "label"]
+    assert list(splits.columns) == ["split", "clip_id", "captions", "labels"]
     assert splits.equals(splits.sort_values(["split", "clip_id"], ignore_index=True))
 
 

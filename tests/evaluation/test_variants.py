@@ -167,9 +167,9 @@ def test_captions_and_classes_have_variants_too(score, trained, monkeypatch):
 
 
 def rows_of(ids, labels=None, captions=None):
-    labels = labels or [""] * len(ids)
+    labels = [(label,) if label else () for label in labels or [""] * len(ids)]
     captions = captions or [["a thing"]] * len(ids)
-    return pd.DataFrame({"clip_id": ids, "label": labels, "captions": captions})
+    return pd.DataFrame({"clip_id": ids, "labels": labels, "captions": captions})
 
 
 def clips_of(ids, sounds=None):
@@ -214,6 +214,18 @@ def test_swapping_goes_by_label_then_by_kind_of_sound_then_by_captions():
     partly = [*["dog", "cat"] * 19, "cow", ""]  # one clip has no label: labels tell nothing
     found = controlled(own, "swapped", rows_of(ids, partly, [[w] for w in words]), clips_of(ids))
     assert found == by_words
+
+
+def test_swapping_takes_a_clip_that_shares_the_fewest_labels():
+    ids = [f"c{i}" for i in range(8)]
+    own = {clip: clip for clip in ids}
+    every = [("speech", "dog"), ("speech", "cat"), ("speech",), ("speech", "dog", "cat")] * 2
+    rows = rows_of(ids).assign(labels=pd.Series(every))
+    found = controlled(own, "swapped", rows, clips_of(ids))
+    sets = {clip: set(labels) for clip, labels in zip(ids, every, strict=True)}
+    for clip, other in found.items():
+        least = min(len(sets[clip] & sets[one]) for one in ids if one != clip)
+        assert other != clip and len(sets[clip] & sets[other]) == least
 
 
 def test_nothing_to_exchange_is_said():

@@ -57,7 +57,7 @@ def manifest_path(tmp_path, ledger, build):
         write_parquet(folder / "shards" / f"{shard}.parquet", index)
     splits = pd.DataFrame(
         [
-            {"split": split, "clip_id": clip_id, "captions": [f"about {clip_id}"], "label": ""}
+            {"split": split, "clip_id": clip_id, "captions": [f"about {clip_id}"], "labels": []}
             for split, ids in {"train": [*CLIPS, "gone"], "test": ["charlie", "delta"]}.items()
             for clip_id in ids
         ]

@@ -43,8 +43,11 @@ def fake_audio(path):
     return (0.2 * wave[None]).astype(np.float32), 16000
 
 
-def build_world(folder):
-    """Write the caches; returns the manifests as `train` and `evaluate` take them."""
+def build_world(folder, labelled=lambda splits: splits):
+    """Write the caches; returns the manifests as `train` and `evaluate` take them.
+
+    labelled: changes the labels of the table of splits before it is frozen.
+    """
     media, cache = folder / "media", folder / "cache"
     media.mkdir(parents=True)
     rows, splits = [], []
@@ -59,7 +62,7 @@ def build_world(folder):
             rows.append(row | {"tool": "local", "decoder": "fake 1"})
             name = colour(clip_id)
             captions = [f"a {name} thing", f"the sound of {name}"]
-            item = {"split": split, "clip_id": clip_id, "captions": captions, "label": name}
+            item = {"split": split, "clip_id": clip_id, "captions": captions, "labels": [name]}
             splits.append(item)
     ledger = pd.DataFrame(rows)
     indexes = []
@@ -69,7 +72,7 @@ def build_world(folder):
         rows = ledger[ledger.shard == shard]
         write_parquet(index, build_shard(rows, Cache(), tar, fake_audio, fake_frames))
         indexes.append(index)
-    freeze(ledger, pd.DataFrame(splits), indexes, VERSION, Cache(), cache)
+    freeze(ledger, labelled(pd.DataFrame(splits)), indexes, VERSION, Cache(), cache)
     return {(VERSION, CACHE_ID): cache / "manifest.json"}
 
 

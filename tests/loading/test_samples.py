@@ -10,7 +10,7 @@ from clip4vla.loading.samples import ClipSamples
 from clip4vla.loading.tokenizer import tokenize
 
 INPUTS = Inputs(max_frames=3, max_segments=4, max_words=8)
-ITEMS = [(clip_id, f"about {clip_id[:5]}", "label") for clip_id in sorted(CLIPS)]
+ITEMS = [(clip_id, f"about {clip_id[:5]}", ("label",)) for clip_id in sorted(CLIPS)]
 AT = {item[0]: position for position, item in enumerate(ITEMS)}
 SILENT = AT["charlie"]
 
@@ -38,7 +38,7 @@ def test_shapes_and_values(cache):
     assert batch["nonverbal_share"].tolist() == [0.25] * count
     assert batch["nonverbal_share"].dtype == torch.float32
     assert torch.equal(batch["tokens"], tokenize([item[1] for item in ITEMS], 8))
-    assert batch["caption"][0] == "about alpha" and batch["label"] == ["label"] * count
+    assert batch["caption"][0] == "about alpha" and batch["labels"] == [("label",)] * count
     assert "masked_audio" not in batch
     assert bool((batch["audio"][~batch["audio_mask"]] == 0).all())
     assert bool((batch["frames"][~batch["frame_mask"]] == 0).all())
@@ -132,7 +132,7 @@ def test_bad_donors_are_named(cache, donors, message, missing):
 
 def test_unknown_clip_is_named(cache):
     with pytest.raises(UserError, match=r"clip zulu: not in demo-v1-0a1b2c"):
-        ClipSamples(cache, [("zulu", "", "")], INPUTS, 0.5)
+        ClipSamples(cache, [("zulu", "", ())], INPUTS, 0.5)
 
 
 STATISTICS = {"segment": {}, "clip": {}, "fixed": {"log_mel_mean": -40.0, "log_mel_std": 20.0}}

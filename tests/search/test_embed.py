@@ -31,9 +31,11 @@ def from_cache(model, tmp_path_factory):
     ]  # fmt: skip
     ledger, index = pd.DataFrame(rows), folder / "shards" / "0.parquet"
     write_parquet(index, build_shard(ledger, Cache(), index.with_suffix(".tar")))
-    splits = [{"split": "test", "clip_id": name, "captions": ["x"], "label": ""} for name in SOUNDS]
+    splits = [
+        {"split": "test", "clip_id": name, "captions": ["x"], "labels": []} for name in SOUNDS
+    ]
     freeze(ledger, pd.DataFrame(splits), [index], "demo-v1-0a1b2c", Cache(), folder)
-    items = [(name, "", "") for name in SOUNDS]
+    items = [(name, "", ()) for name in SOUNDS]
     samples = ClipSamples(ClipCache(folder / "manifest.json"), items, INPUTS, 0.5)
     given = model.model, samples, ["vision", "audio"], torch.device("cpu"), 1
     return embed_clips(*given)

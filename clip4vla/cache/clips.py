@@ -14,24 +14,17 @@ from numpy.lib.format import read_array_header_1_0, read_magic
 
 from clip4vla.cache.frames import sample_positions
 from clip4vla.cache.manifest import read_frozen, read_manifest
-from clip4vla.cache.members import members_of, sha256_of_members
+from clip4vla.cache.members import members_of, sha256_of_members, sound_members
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.parquet import read_columns
 from clip4vla.config.data import Cache
 
-LARGEST_HEADER = 1024  # bytes of a log-mel's .npy header; ours have 128
+LARGEST_HEADER = 1024  # bytes of the .npy header of a clip's sound; ours have 128
 OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
 SAMPLED = 32  # training checks one of so many clips that it reads, which takes 1 % more time
-LISTS, NUMBERS = ["frame_offsets", "frame_sizes"], ["log_mel_offset", "log_mel_size"]
-READ_COLUMNS = ["clip_id", *LISTS, *NUMBERS, "channels", "T", "sha256"]
-# A shard of sound files has no frames, so the types of its empty lists are unknown.
-_READ_SCHEMA = pa.schema(
-    [("clip_id", pa.string())]
-    + [(name, pa.list_(pa.int64())) for name in LISTS]
-    + [(name, pa.int64()) for name in (*NUMBERS, "channels", "T")]
-    + [("sha256", pa.string())]
-)
+LISTS = ["frame_offsets", "frame_sizes"]
+ENDS = ("offset", "size")
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class ClipCache:
         self.manifest = read_manifest(self._path)
         self.manifest_sha256 = sha256_of_file(self._path)
         self.folder = folder = self._path.parent
-        self._settings = Cache.model_validate(self.manifest["cache"])
+        self.settings = Cache.model_validate(self.manifest["cache"])
         self.clips = read_frozen(self.manifest, folder / "clips.parquet")
         self.splits = read_frozen(self.manifest, folder / "splits.parquet")
         self.silent = frozenset(self.clips.clip_id[self.clips.silent])
@@ -96,7 +89,19 @@ class ClipCache:
 
     def read_log_mel(self, clip_id: str) -> torch.Tensor | None:
         """Read only the log-mel: float16 [1 or 3, T, n_mels], dB or ln; None for silence."""
-        return self._log_mel(self._row(clip_id))
+        return self._array(self._row(clip_id), "log_mel", torch.float16)
+
+    def read_waveform(self, clip_id: str) -> torch.Tensor | None:
+        """Read only the waveform: int16 [1 or 2, n] at the rate of the log-mel; None for silence.
+
+        Raises UserError for a cache without waveforms.
+        """
+        if not self.settings.waveform:
+            raise UserError(
+                f"{self._path}: this cache has no waveforms. Fix: set cache.waveform: true in the "
+                "config, which makes another cache"
+            )
+        return self._array(self._row(clip_id), "waveform", torch.int16)
 
     def spot_check(self, clip_id: str) -> None:
         """Compare a clip's bytes with the sha256 of the index, in one call of `check_every`.
@@ -112,10 +117,10 @@ class ClipCache:
         index_row = {"clip_id": clip_id, "n_frames": len(places)}
         index_row |= dict(zip(("channels", "T"), map(int, self._shapes[row]), strict=True))
         if index_row["channels"]:
-            places.append(self._log_mels[row])
+            places += [sounds[row] for sounds in self._sounds.values()]
         tar = int(self._tar_of[row])
         pieces = [self._bytes(tar, offset, size) for offset, size in places]
-        digest = sha256_of_members(members_of(index_row, pieces, self._settings))
+        digest = sha256_of_members(members_of(index_row, pieces, self.settings))
         if bytes.fromhex(digest) != self._hashes[row].tobytes():
             raise UserError(
                 f"{self._tars[tar]}: clip {clip_id}: its bytes have changed since the version was "
@@ -131,8 +136,9 @@ class ClipCache:
             )
         return row
 
-    def _log_mel(self, row: int) -> torch.Tensor | None:
-        offset, size = self._log_mels[row]
+    def _array(self, row: int, sound: str, dtype: torch.dtype) -> torch.Tensor | None:
+        """Return an array of a clip's sound, one of `sound_members`; None for silence."""
+        offset, size = self._sounds[sound][row]
         if offset < 0:
             return None
         tar = int(self._tar_of[row])
@@ -141,9 +147,9 @@ class ClipCache:
         header = io.BytesIO(data.data[:LARGEST_HEADER])
         try:
             read_magic(header)
-            shape, _, dtype = read_array_header_1_0(header)
-            values = torch.frombuffer(data, dtype=torch.float16, offset=header.tell())
-            if dtype == np.float16:
+            shape, _, stored = read_array_header_1_0(header)
+            values = torch.frombuffer(data, dtype=dtype, offset=header.tell())
+            if stored.name == str(dtype).removeprefix("torch."):
                 return values.view(shape)  # the bytes that were read: nothing is copied
         except (ValueError, RuntimeError):
             pass
@@ -177,6 +183,8 @@ class ClipCache:
     def _load_indexes(self, folder: Path) -> None:
         """Check every shard against the manifest and read the positions of all clips."""
         tables, tar_of = [], []
+        sounds = list(sound_members(self.settings))
+        schema = _index_schema(sounds)
         for number, shard in enumerate(self.manifest["shards"]):
             tar, index = self._tars[number], folder / shard["index"]
             if not tar.is_file() or tar.stat().st_size != shard["tar_bytes"]:
@@ -185,9 +193,9 @@ class ClipCache:
                 raise self._damaged(index)
             if shard["clips"] == 0:
                 continue
-            table = read_columns(index, self._fix, [*READ_COLUMNS, "cache"])
-            kept = table.filter(pc.equal(table["cache"], "ok")).select(READ_COLUMNS)
-            tables.append(kept.cast(_READ_SCHEMA))
+            table = read_columns(index, self._fix, [*schema.names, "cache"])
+            kept = table.filter(pc.equal(table["cache"], "ok")).select(schema.names)
+            tables.append(kept.cast(schema))
             tar_of.append(np.full(len(tables[-1]), number))
         if not tables:
             raise UserError(
@@ -206,9 +214,24 @@ class ClipCache:
         digests = "".join(table["sha256"].to_pylist())
         self._hashes = np.frombuffer(bytes.fromhex(digests), dtype=np.uint8).reshape(-1, 32)
         self._shapes = np.stack([table[name].to_numpy() for name in ("channels", "T")], axis=1)
-        self._log_mels = np.stack(
-            [table["log_mel_offset"].to_numpy(), table["log_mel_size"].to_numpy()], axis=1
-        )
+        self._sounds = {
+            name: np.stack([table[f"{name}_{end}"].to_numpy() for end in ENDS], axis=1)
+            for name in sounds
+        }
+
+
+def _index_schema(sounds: list[str]) -> pa.Schema:
+    """Return the columns of an index that readers need, with the positions of these arrays.
+
+    A shard of sound files has no frames, so the types of its empty lists are unknown.
+    """
+    return pa.schema(
+        [("clip_id", pa.string())]
+        + [(name, pa.list_(pa.int64())) for name in LISTS]
+        + [(f"{sound}_{end}", pa.int64()) for sound in sounds for end in ENDS]
+        + [(name, pa.int64()) for name in ("channels", "T")]
+        + [("sha256", pa.string())]
+    )
 
 
 class _Tar:

@@ -14,7 +14,7 @@ import torch
 from clip4vla.cache.filterbanks import KINDS
 from clip4vla.cache.pieces import SampleBuffer, with_last
 from clip4vla.cache.resample import resampled
-from clip4vla.cache.waveform import as_waveform
+from clip4vla.cache.waveform import FULL_SCALE, as_waveform
 from clip4vla.config.data import LogMel
 
 Samples = np.ndarray | torch.Tensor | Iterator[np.ndarray]
@@ -53,6 +53,18 @@ class LogMelFrontend:
         `resampled` do.
         """
         return self._spectrogram(samples, rate, torch.float32)
+
+    def waveform(self, samples: Samples, rate: float) -> torch.Tensor:
+        """Return int16 [1 or 2, n] at the config's rate: what log-mels are computed from, rounded.
+
+        Samples beyond full scale are clipped, as in a WAV file. Raises ValueError as `compute`.
+        """
+        blocks = samples if isinstance(samples, Iterator) else iter([samples])
+        pieces = resampled(self._waveform(blocks), rate, self.config.sample_rate)
+        low, high = -FULL_SCALE["int16"], FULL_SCALE["int16"] - 1
+        return torch.cat(
+            [(piece * -low).round().clamp(low, high).to(torch.int16) for piece in pieces], dim=1
+        )
 
     @torch.no_grad()
     def _spectrogram(self, samples: Samples, rate: float, dtype: torch.dtype) -> torch.Tensor:

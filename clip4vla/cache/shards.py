@@ -1,7 +1,8 @@
 """Shards of the cache: every usable clip decoded once into JPEG frames and a log-mel, in one tar.
 
 A clip is one WebDataset sample: `<clip_id>.000000.jpg` ..., `<clip_id>.json` and, with sound,
-`<clip_id>.logmel.npy` (float16 [C, T, n_mels], dB). Equal content gives equal bytes. The index has
+`<clip_id>.logmel.npy` (float16 [C, T, n_mels], dB); with `cache.waveform` also
+`<clip_id>.waveform.npy` (int16 [1 or 2, n]). Equal content gives equal bytes. The index has
 the position of every member, so that readers seek and never scan.
 """
 
@@ -25,12 +26,15 @@ from webdataset import TarWriter
 from clip4vla.cache.frames import encode
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.cache.members import (
+    LOG_MEL,
+    WAVEFORM,
     Content,
     IndexRow,
     Members,
     frame_name,
     json_of,
     sha256_of_members,
+    sound_members,
 )
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file, sole_owner, whole_file
@@ -47,11 +51,11 @@ INDEX_COLUMNS = [
     "frame_offsets",  # list: byte position in the tar of every frame's JPEG
     "frame_sizes",  # list: bytes of every frame
     "log_mel_offset",  # -1 for a silent clip
-    "log_mel_size",
+    "log_mel_size",  # and, with a waveform, waveform_offset and waveform_size at the end
     "channels",  # of the log-mel: 0 (silent), 1 or 3
     "T",  # frames of the log-mel
     "n_frames",  # of the video
-    "sha256",  # of the clip's members: frames in order, json, log-mel
+    "sha256",  # of the clip's members: frames in order, json, log-mel, waveform
     "tar_bytes",
     "tar_sha256",
     "tools",  # versions of the libraries that decide the bytes
@@ -131,9 +135,11 @@ def build_shard(
     versions = [f"{name} {version(name)}" for name in TOOLS]
     jpeg = image_libraries.version("libjpeg_turbo") or image_libraries.version("jpg")
     tools = ", ".join([decode.DECODER, *versions, f"libjpeg {jpeg}"])
+    sounds = sound_members(cache)
+    ends = [f"{name}_{end}" for name in sounds for end in ("offset", "size")]
     return pd.DataFrame(
-        [{**row, **_positions_of(row, places), **whole, "tools": tools} for row in rows],
-        columns=INDEX_COLUMNS,
+        [{**row, **_positions_of(row, places, sounds), **whole, "tools": tools} for row in rows],
+        columns=list(dict.fromkeys(INDEX_COLUMNS + ends)),
     )
 
 
@@ -207,7 +213,7 @@ def _decode(
 ) -> Iterator[tuple[str, Content] | IndexRow]:
     """Yield a clip's tar members, one at a time as they may be large, then its index row."""
     row = _row(clip)
-    log_mel = None
+    sounds: dict[str, np.ndarray] = {}
     try:
         images = []
         if clip.has_pictures:
@@ -217,7 +223,7 @@ def _decode(
                 raise ValueError("the video has no frame")
         if clip.has_sound:
             samples, rate = decode_audio(clip.path)
-            log_mel = front_end(samples, rate).numpy()
+            sounds = _sounds(samples, rate, cache, front_end)
     except Exception as error:  # any error concerns this clip only
         if isinstance(error, OSError) and not isinstance(error, FFmpegError):
             raise  # a failing disk ends the job
@@ -225,16 +231,27 @@ def _decode(
         return
     row["n_frames"] = len(images)
     members: Members = {frame_name(i): image for i, image in enumerate(images)}
-    if log_mel is not None:
-        row["channels"], row["T"] = log_mel.shape[:2]
+    if sounds:
+        row["channels"], row["T"] = sounds[LOG_MEL].shape[:2]
     members["json"] = json_of(row, cache)
-    if log_mel is not None:
+    for name, array in sounds.items():
         stream = io.BytesIO()
-        np.save(stream, log_mel, allow_pickle=False)
-        members["logmel.npy"] = stream.getvalue()
+        np.save(stream, array, allow_pickle=False)
+        members[name] = stream.getvalue()
     row["sha256"] = sha256_of_members(members)
     yield from members.items()
     yield row
+
+
+def _sounds(
+    samples: np.ndarray | Iterator[np.ndarray], rate: int, cache: Cache, front_end: LogMelFrontend
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a clip's sound, by the names of their members."""
+    if not cache.waveform:
+        return {LOG_MEL: front_end(samples, rate).numpy()}
+    waveform = front_end.waveform(samples, rate)
+    log_mel = front_end(waveform, cache.log_mel.sample_rate)
+    return {LOG_MEL: log_mel.numpy(), WAVEFORM: waveform.numpy()}
 
 
 def _places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
@@ -243,13 +260,16 @@ def _places_in(tar_path: Path) -> dict[str, tuple[int, int]]:
         return {member.name: (member.offset_data, member.size) for member in tar}
 
 
-def _positions_of(row: IndexRow, places: dict[str, tuple[int, int]]) -> IndexRow:
-    """Return the index columns with the positions of a clip's members."""
+def _positions_of(
+    row: IndexRow, places: dict[str, tuple[int, int]], sounds: dict[str, str]
+) -> IndexRow:
+    """Return the index columns with the positions of a clip's members. sounds: `sound_members`."""
     names = [f"{row['clip_id']}.{frame_name(position)}" for position in range(row["n_frames"])]
-    offset, size = places.get(f"{row['clip_id']}.logmel.npy", (-1, 0))
-    return {
+    positions: IndexRow = {
         "frame_offsets": [places[name][0] for name in names],
         "frame_sizes": [places[name][1] for name in names],
-        "log_mel_offset": offset,
-        "log_mel_size": size,
     }
+    for column, member in sounds.items():
+        offset, size = places.get(f"{row['clip_id']}.{member}", (-1, 0))
+        positions |= {f"{column}_offset": offset, f"{column}_size": size}
+    return positions

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from clip4vla.cache.manifest import read_manifest
-from clip4vla.cache.members import members_of, sha256_of_members
+from clip4vla.cache.members import members_of, sha256_of_members, sound_members
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.progress import track
 from clip4vla.config.data import Cache
@@ -85,7 +85,9 @@ def _changed_clips(tar: Path, index: Path, cache: Cache) -> Iterator[str]:
         for row in table[table.cache == "ok"].to_dict("records"):
             places = list(zip(row["frame_offsets"], row["frame_sizes"], strict=True))
             if row["channels"]:
-                places.append((row["log_mel_offset"], row["log_mel_size"]))
+                places += [
+                    (row[f"{name}_offset"], row[f"{name}_size"]) for name in sound_members(cache)
+                ]
             pieces = [os.pread(stream.fileno(), int(size), int(offset)) for offset, size in places]
             if sha256_of_members(members_of(row, pieces, cache)) != row["sha256"]:
                 yield row["clip_id"]

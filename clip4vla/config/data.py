@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from clip4vla.config.base import Section, refuse_unread, runtime
+from clip4vla.config.base import Section, added, refuse_unread, runtime
 
 AudioPolicy = Literal["filter", "substitute", "zeros", "random", "none", "released_links"]
 IMAGE_SIZE = 224  # rows and columns of what towers read: a frame, or a segment of a log-mel
@@ -97,6 +97,11 @@ class Cache(Section):
 
     log_mel: LogMel = LogMel()
     frames: Frames = Frames()
+    waveform: bool = added(
+        False,
+        "also keep the sound at log_mel.sample_rate, int16, and take the log-mel from it: needed "
+        "to mix the sounds of clips (`finetune.augment.mixup`)",
+    )
 
 
 def _or_clips_alone(schema: dict[str, Any]) -> None:

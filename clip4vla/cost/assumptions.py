@@ -33,6 +33,7 @@ TYPICAL = {
 UNKNOWN = Typical(10.0)  # for any other reader
 
 LOG_MEL_BYTES = 2  # float16
+WAVEFORM_BYTES = 2  # int16
 JPEG_BYTES = 15_000  # a frame of 224 pixels: measured on the demo's clips
 MEDIA_BYTES_PER_SECOND = 100_000  # a download at 480p with sound, roughly
 

@@ -13,6 +13,7 @@ from clip4vla.cost.assumptions import (
     JPEG_BYTES,
     LOG_MEL_BYTES,
     MEDIA_BYTES_PER_SECOND,
+    WAVEFORM_BYTES,
     typical,
 )
 from clip4vla.cost.models import Models
@@ -154,8 +155,9 @@ def _different_clips(dataset: Dataset, read: set[str]) -> int | None:
 
 
 def cached_bytes_per_second(cache: Cache) -> float:
-    """Return the bytes of one second of a clip: log-mel of stereo sound, and JPEG frames."""
+    """Return the bytes of one second of a clip: stereo sound as it is kept, and JPEG frames."""
     mel = cache.log_mel
     channels = 3 if mel.channels == "left_mean_right" else 1
     log_mel = mel.steps_per_second * mel.n_mels * channels * LOG_MEL_BYTES
-    return log_mel + cache.frames.fps * JPEG_BYTES
+    waveform = mel.sample_rate * min(channels, 2) * WAVEFORM_BYTES if cache.waveform else 0
+    return log_mel + waveform + cache.frames.fps * JPEG_BYTES

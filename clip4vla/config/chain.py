@@ -114,6 +114,7 @@ def add_chain(
                 objective=tuning.objective,
                 optimiser=tuning.optimiser,
                 pad_loss=tuning.pad_loss,
+                trainable=tuning.trainable,
                 freeze=tuning.freeze,
                 test=own(recipe.test) if on_test else None,
                 test_missing_audio=policy if on_test else None,

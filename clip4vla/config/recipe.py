@@ -9,6 +9,7 @@ from clip4vla.config.data import AudioPolicy, Cache
 from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.run import first_scored_epoch
 from clip4vla.config.sections import (
+    LABEL_TASKS,
     Decoding,
     Freeze,
     Inputs,
@@ -18,6 +19,7 @@ from clip4vla.config.sections import (
     Optimiser,
     Selection,
     TaskName,
+    Trainable,
 )
 
 
@@ -120,6 +122,11 @@ class FinetuneRecipe(Section):
     objective: Objective = Objective(symmetric=False)
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
+    trainable: Trainable = Field(
+        "head",
+        description="classification: a probe on frozen towers (head), or the towers at `lr` and "
+        "the probe at `head_lr` (all)",
+    )
     freeze: Freeze = Freeze()
 
     @model_validator(mode="after")
@@ -159,9 +166,14 @@ class FinetuneRecipe(Section):
                 f"(facts 8.2), but finetune.optimiser.epochs is {self.optimiser.epochs}. "
                 "Fix: raise it"
             )
-        if task == "classification" and self.freeze != Freeze():
+        if task not in LABEL_TASKS and self.trainable != "head":
             raise ValueError(
-                "finetune.freeze: the towers of a probe are always frozen. Fix: remove it"
+                f"finetune.trainable: task {task} always trains the towers. Fix: remove it"
+            )
+        if task in LABEL_TASKS and self.trainable == "head" and self.freeze != Freeze():
+            raise ValueError(
+                "finetune.freeze: the towers of a probe are always frozen. Fix: remove it, or set "
+                "finetune.trainable: all"
             )
 
 

@@ -14,6 +14,7 @@ from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache, Neighbours
 from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.sections import (
+    LABEL_TASKS,
     Decoding,
     Freeze,
     Inputs,
@@ -23,6 +24,7 @@ from clip4vla.config.sections import (
     Optimiser,
     Selection,
     TaskName,
+    Trainable,
     added,
 )
 from clip4vla.config.variant import Variant
@@ -87,7 +89,7 @@ class Substitute(Section):
 
 
 class Finetune(Section):
-    """Fine-tuning for retrieval or captioning, or a probe on frozen features (facts 7-9)."""
+    """Fine-tuning for a task, or a probe on frozen features (facts 7-9)."""
 
     stage: Literal["finetune"] = "finetune"
     code_version: int = CODE_VERSION
@@ -108,6 +110,7 @@ class Finetune(Section):
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
+    trainable: Trainable = added("head", "classification: a probe alone, or the towers too")
     freeze: Freeze = added(Freeze())
     decoding: Decoding = added(Decoding(), "captioning: of captions that select an epoch")
 
@@ -119,6 +122,11 @@ class Finetune(Section):
                 "selection: best_test_as_paper needs `test`, not `val`; others need `val`"
             )
         return self
+
+    @property
+    def trains_probe_only(self) -> bool:
+        """Whether the towers are frozen, so that the features of a clip are computed once."""
+        return self.task in LABEL_TASKS and self.trainable == "head"
 
     @property
     def selected_on(self) -> tuple[Source, AudioPolicy] | None:

@@ -11,6 +11,8 @@ from clip4vla.config.base import Section, added, refuse_unread, runtime
 
 Modality = Literal["audio", "vision"]
 TaskName = Literal["retrieval", "captioning", "classification"]
+LABEL_TASKS: tuple[TaskName, ...] = ("classification",)  # their head is a probe
+Trainable = Literal["head", "all"]
 Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
 Stopping = Literal["frozen", "released"]

@@ -69,7 +69,12 @@ def probe_batch_of(size: int, dim: int, modalities: Iterable[Modality]) -> Batch
         has_audio=everywhere,
         heard=everywhere,
     )
-    return probe_batch(features) | {"target": torch.zeros(size, dtype=torch.long)}
+    return probe_batch(features) | {"target": class_targets_of(size)}
+
+
+def class_targets_of(size: int) -> Tensor:
+    """Return targets [B] of a classification."""
+    return torch.zeros(size, dtype=torch.long)
 
 
 def _floats(*shape: int) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 
 from clip4vla.common.files import canonical_json
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Substitute
-from clip4vla.config.sections import Modality
+from clip4vla.config.sections import LABEL_TASKS, Modality
 from clip4vla.cost.assumptions import CAPTION_WORDS, CLASSES
-from clip4vla.cost.batches import ClipSize, probe_batch_of, tokens, vectors
+from clip4vla.cost.batches import ClipSize, class_targets_of, probe_batch_of, tokens, vectors
 from clip4vla.cost.counting import Counter
 from clip4vla.loading.batches import chunked
 from clip4vla.models.common.batch_features import Features, rows_of
@@ -29,7 +29,7 @@ DATA = {  # fields of runs that do not change the operations of a clip
     *("sources", "train", "val", "test", "queries", "donors", "selection", "variants", "scale"),
     *("missing_audio", "test_missing_audio", "masking", "mean", "optimiser"),
 }
-LEARNING = {"stage", "objective", "freeze", "pad_loss"}
+LEARNING = {"stage", "objective", "trainable", "freeze", "pad_loss"}
 Found = TypeVar("Found")
 
 
@@ -191,9 +191,10 @@ class Models:
 
 def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, size: int) -> Batch:
     if isinstance(run, Finetune):
-        if run.task == "classification":
+        if run.trains_probe_only:
             return probe_batch_of(size, model.dim, run.modalities)
-        return clip.batch(model.processor, size, run.inputs, run.modalities)
+        targets = {"target": class_targets_of(size)} if run.task in LABEL_TASKS else {}
+        return clip.batch(model.processor, size, run.inputs, run.modalities) | targets
     modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
     batch = clip.batch(model.processor, size, run.inputs, modalities, masked=run.objective.intra)
     return batch | (vectors(size, model.dim) if freezes_text_and_vision(model, modalities) else {})

@@ -94,7 +94,7 @@ def _finetune(plan: Plan, run: Finetune, counts: Counts, models: Models) -> floa
     """Count the steps, and the scoring of the clips on which an epoch is selected."""
     clips = clips_of(plan, run, run.train, counts)
     used = clips.used(run.missing_audio)
-    probe = run.task == "classification"  # on features that are computed once
+    probe = run.trains_probe_only  # on features that are computed once
     total = used * models.scoring(run, clips.size).clip if probe else 0.0
     samples = used * (1.0 if probe else clips.captions)
     total += _steps(run, clips.size, samples, samples, models)

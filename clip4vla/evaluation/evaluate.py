@@ -75,7 +75,8 @@ def evaluate(
     (None: the split itself). Two galleries are scored and never mixed:
     `all` usable clips, silent ones under `run.missing_audio`, and those `with_sound` of their own.
     Policy `filter` has the latter only. `run.variants` are scored beside it, on features that are
-    made once (`clip4vla.evaluation.variants`). frozen_cache: a probe's features are kept on disk.
+    made once (`clip4vla.evaluation.variants`). frozen_cache: features of towers that a probe left
+    frozen are kept on disk.
     substitution, text_substitution: donors by frames, and by captions for `released_links`.
     made_with: what metrics.json says of the model's making (`clip4vla.stages.lineage`).
 
@@ -129,7 +130,7 @@ def evaluate(
         workers=workers,
         names=run.modalities,
         benchmark=benchmark.name,
-        frozen_cache=frozen_cache,
+        frozen_cache=frozen_cache and trained.get("trainable") != "all",
     )
     with _caption_scorer(scoring) as scoring.score_captions:
         if not run.variants:

@@ -48,11 +48,17 @@ def embed_clips(
 
     reduce: from features [B, S, D] and mask [B, S] to [B, D]; `pool`, or `masked_mean`.
     """
+    batches = clip_batches(model, samples, modalities, device, workers, reduced_by(reduce))
+    return clip_features(samples, batches)
 
-    def reduced(encoded: Encoded) -> Features:
-        return {name: reduce(x, mask) for name, (x, mask) in encoded.items()}
 
-    batches = clip_batches(model, samples, modalities, device, workers, reduced)
+def reduced_by(reduce: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Encoded], Features]:
+    """Return the map of encoded clips to a vector [B, D] of each modality."""
+    return lambda encoded: {name: reduce(x, mask) for name, (x, mask) in encoded.items()}
+
+
+def clip_features(samples: Clips, batches: list["NumberedBatch"]) -> ClipFeatures:
+    """Return the features of samples from all batches of `clip_batches` with `reduced_by`."""
     features = in_order_of_clips(batches)
     return ClipFeatures(
         clip_ids=[clip_id for clip_id, _, _ in samples.items],

@@ -58,7 +58,7 @@ class ClipBatches:
     (`clip4vla.loading.order.dealt`), so neither ranks nor workers change what a step holds.
 
     Samples are (clip, caption) pairs: two captions of a clip may meet in a batch, where each is a
-    false negative of the other, as in the released code.
+    false negative of the other, as in the released code. targets_of: from a batch to its `target`.
     """
 
     def __init__(
@@ -72,8 +72,9 @@ class ClipBatches:
         rank: int = 0,
         world: int = 1,
         processor: Processor = ClipProcessor(),
+        targets_of: Callable[[dict], torch.Tensor] | None = None,
     ):
-        self.processor = processor
+        self.processor, self.targets_of = processor, targets_of
         self.sources, self.seed = sources, seed
         self.workers, self.device = workers, device
         self.rank, self.world = rank, world
@@ -111,32 +112,33 @@ class ClipBatches:
         mixed = MixedSamples(self.sources)
         read = iter(loader(mixed, rows, self.workers, self.device, self.processor))
         for chunks in batches:
-            yield [next(read) for _ in chunks]
+            yield [self._with_targets(next(read)) for _ in chunks]
+
+    def _with_targets(self, batch: dict) -> dict:
+        return batch if self.targets_of is None else batch | {"target": self.targets_of(batch)}
 
 
 class FeatureBatches:
     """Batches of features that were computed once, because their towers are frozen.
 
-    features_of: from indices of clips [B] to what a batch holds of their features.
+    batch_of: from indices of clips [B] to the features and targets of a batch.
     """
 
     def __init__(
         self,
         clip_ids: list[str],
-        features_of: Callable[[torch.Tensor], dict],
-        targets: torch.Tensor,
+        batch_of: Callable[[torch.Tensor], dict],
         seed: int,
         batch_size: int,
         microbatch: int | None = None,
     ):
-        self.clip_ids, self.targets, self.seed = clip_ids, targets, seed
-        self.features_of = features_of
+        self.clip_ids, self.batch_of, self.seed = clip_ids, batch_of, seed
         self.samples = len(clip_ids)
         self.steps, self.size = batch_count(self.samples, batch_size)
         self.chunk = min(microbatch or self.size, self.size)
 
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
-        """Yield batches of an epoch (from 0), in chunks: clip_id, target [B] and features."""
+        """Yield batches of an epoch (from 0), in chunks: clip_id, features and targets."""
         order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
         for start in range(consumed, self.steps * self.size, self.size):
             chunks = chunked(range(start, start + self.size), self.chunk)
@@ -146,4 +148,4 @@ class FeatureBatches:
 
     def _rows(self, index: torch.Tensor) -> dict:
         clips = [self.clip_ids[i] for i in index.tolist()]
-        return {"clip_id": clips, "target": self.targets[index], **self.features_of(index)}
+        return {"clip_id": clips, **self.batch_of(index)}

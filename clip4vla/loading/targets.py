@@ -1,6 +1,6 @@
 """Targets of classes, smoothed and mixed as in CAV-MAE's loader."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,17 @@ def multi_hot(labels: Iterable[str], place: Mapping[str, int]) -> Tensor:
 def smoothed(target: Tensor, smoothing: float) -> Tensor:
     """Return 1 - smoothing at the labels of a target [..., C], smoothing / C elsewhere."""
     return torch.where(target > 0, 1.0 - smoothing, smoothing / target.shape[-1])
+
+
+class ClassTargets:
+    """Targets of clips by their labels: the number of each one's class, int64 [B]."""
+
+    def __init__(self, classes: Sequence[str]):
+        self.place = {label: number for number, label in enumerate(classes)}
+
+    def __call__(self, labels: Sequence[tuple[str, ...]]) -> Tensor:
+        """Return the targets of clips with these labels."""
+        return torch.tensor([self.place[label] for (label,) in labels])
 
 
 def mixed(target: Tensor, other: Tensor, share: float, smoothing: float) -> Tensor:

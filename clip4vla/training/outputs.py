@@ -95,6 +95,8 @@ def _metadata(
         metadata["leaks_dropped"] = sum(dropped)
     elif "leaks_dropped" in initial:
         metadata["leaks_dropped"] = initial["leaks_dropped"]
+    if isinstance(run, Finetune) and run.trainable == "all":
+        metadata["trainable"] = run.trainable
     metadata |= _labels(run, initial) | small_batches(run, job.batches, initial)
     metadata |= job.task.facts()
     if job.classes is not None:

@@ -1,5 +1,6 @@
 """Set up a run: build its task, its batches and its validation from its config and data."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.config.sections import Modality
+from clip4vla.inference.features import ClipFeatures
 from clip4vla.inference.frozen import frozen_samples
 from clip4vla.inference.probe import probe_batch
 from clip4vla.inference.probe_features import probe_features
@@ -30,6 +32,7 @@ from clip4vla.loading.loader import (
 )
 from clip4vla.loading.processor import Processor
 from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.loading.targets import ClassTargets
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.parts import freezes_text_and_vision
 from clip4vla.models.common.task import Task
@@ -146,9 +149,7 @@ def _text_task(run: Finetune, external: External) -> Job:
         scored = _samples(
             run, external, held_out.source, held_out.policy, clip_items(held_out.rows)
         )
-        clips = ClipsToScore(
-            samples=scored, device=external.device, workers=external.workers, part=external.part
-        )
+        clips = _to_score(scored, external)
         if run.task == "captioning":
             ids, captions = held_out.rows.clip_id, map(list, held_out.rows.captions)
             references = dict(zip(ids, captions, strict=True))
@@ -165,11 +166,11 @@ def _text_task(run: Finetune, external: External) -> Job:
 
 
 def _classification(run: Finetune, external: External) -> Job:
-    """Set up a probe. Features of the frozen towers are computed once, here."""
+    """Set up a classification. Features of frozen towers are computed once, here."""
     cache, rows, held_out = _splits(run, external)
     items = clip_items(rows)
     classes = sorted(set(single_labels(items, _where(run.train))))
-    number = {label: index for index, label in enumerate(classes)}
+    targets = ClassTargets(classes)
     model = _model(run, external, n_classes=len(classes))
     embed = partial(
         probe_features,
@@ -186,26 +187,28 @@ def _classification(run: Finetune, external: External) -> Job:
         scored = _samples(
             run, external, held_out.source, held_out.policy, clip_items(held_out.rows)
         )
-        labels = single_labels(scored.items, _where(held_out.source))
         validation = ClassificationValidation(
             model=model,
+            run=run,
+            clips=_to_score(scored, external),
             classes=classes,
-            features=embed(scored),
-            labels=labels,
-            device=external.device,
+            labels=single_labels(scored.items, _where(held_out.source)),
+            features=embed(scored) if run.trains_probe_only else None,
         )
         facts |= _held_out_facts(run, external, held_out.source, scored)
-    batches = FeatureBatches(
-        clip_ids=[clip_id for clip_id, _, _ in samples.items],
-        features_of=partial(probe_batch, embed(samples)),
-        targets=torch.tensor([number[label] for _, _, (label,) in samples.items]),
-        seed=run.seed,
-        batch_size=run.optimiser.batch_size,
-        microbatch=run.optimiser.microbatch,
-    )
     return Job(
         task=family_of(run.model.family).task(model, run),
-        batches=batches,
+        batches=(
+            _feature_batches(run, samples, embed(samples), targets)
+            if run.trains_probe_only
+            else _clip_batches(
+                run,
+                [samples],
+                external,
+                model.processor,
+                targets_of=lambda batch: targets(batch["labels"]),
+            )
+        ),
         facts=facts,
         validation=validation,
         classes=classes,
@@ -266,6 +269,12 @@ def _samples(
     )
 
 
+def _to_score(samples: ClipSamples, external: External) -> ClipsToScore:
+    return ClipsToScore(
+        samples=samples, device=external.device, workers=external.workers, part=external.part
+    )
+
+
 def _held_out_facts(
     run: Finetune, external: External, source: Source, samples: ClipSamples
 ) -> dict[str, Any]:
@@ -274,11 +283,30 @@ def _held_out_facts(
     return {"val": facts} if run.test is None else {"test": facts}
 
 
+def _feature_batches(
+    run: Finetune, samples: ClipSamples, features: ClipFeatures, targets: ClassTargets
+) -> FeatureBatches:
+    labels = [labels for _, _, labels in samples.items]
+
+    def batch_of(index: torch.Tensor) -> dict[str, Any]:
+        own = targets([labels[i] for i in index.tolist()])
+        return {**probe_batch(features, index), "target": own}
+
+    return FeatureBatches(
+        clip_ids=[clip_id for clip_id, _, _ in samples.items],
+        batch_of=batch_of,
+        seed=run.seed,
+        batch_size=run.optimiser.batch_size,
+        microbatch=run.optimiser.microbatch,
+    )
+
+
 def _clip_batches(
     run: Pretrain | Finetune,
     sources: list[ClipSamples | FrozenSamples],
     external: External,
     processor: Processor,
+    targets_of: Callable[[dict], torch.Tensor] | None = None,
 ) -> ClipBatches:
     return ClipBatches(
         sources,
@@ -290,6 +318,7 @@ def _clip_batches(
         rank=external.ranks.rank,
         world=external.ranks.world,
         processor=processor,
+        targets_of=targets_of,
     )
 
 

@@ -9,7 +9,13 @@ import torch
 from clip4vla.config.metrics import main_metric
 from clip4vla.config.run import Finetune
 from clip4vla.inference.captioning import generate
-from clip4vla.inference.features import ClipFeatures
+from clip4vla.inference.features import (
+    ClipFeatures,
+    NumberedBatch,
+    clip_batches,
+    clip_features,
+    reduced_by,
+)
 from clip4vla.inference.gallery import Gallery
 from clip4vla.inference.probe import predict
 from clip4vla.loading.loader import WHOLE, Part
@@ -18,6 +24,7 @@ from clip4vla.metrics.captions import score_captions
 from clip4vla.metrics.classification import accuracy
 from clip4vla.metrics.text_clip import captions_of, score_retrieval, similarity_name
 from clip4vla.models.common.clip_model import ClipModel
+from clip4vla.models.common.pooling import masked_mean
 
 BEST_OF_THREE = "best_of_three_R1"
 
@@ -144,20 +151,34 @@ class CaptionValidation:
 
 @dataclass(frozen=True)
 class ClassificationValidation:
-    """Accuracy of a probe on features that were computed once, on every rank."""
+    """Accuracy. features: of frozen towers, computed once, on every rank; None: they learn."""
 
     model: ClipModel
+    run: Finetune
+    clips: ClipsToScore
     classes: list[str]
-    features: ClipFeatures
     labels: list[str]
-    device: torch.device
+    features: ClipFeatures | None
     selection_metric: str = "accuracy"
 
-    def part(self) -> list[Any]:
-        """Return no outputs."""
-        return []
+    def part(self) -> list[NumberedBatch]:
+        """Return the features of this rank's part of the clips, if the towers learn."""
+        if self.features is not None:
+            return []
+        return clip_batches(
+            self.model,
+            self.clips.samples,
+            self.run.modalities,
+            self.clips.device,
+            self.clips.workers,
+            features_of=reduced_by(masked_mean),
+            part=self.clips.part,
+        )
 
-    def scores(self, parts: list[Any]) -> dict[str, float]:
+    def scores(self, parts: list[NumberedBatch]) -> dict[str, float]:
         """Return the accuracy in percent."""
-        predicted = predict(self.model, self.features, self.classes, self.device)
+        features = self.features
+        if features is None:
+            features = clip_features(self.clips.samples, parts)
+        predicted = predict(self.model, features, self.classes, self.clips.device)
         return {"accuracy": accuracy(self.labels, predicted)}

@@ -199,6 +199,14 @@ def test_half_weights_are_a_preset_of_their_own(tmp_path):
             {"finetune": {"optimiser.average_epochs": [1, 2]}},
             "average_epochs: selection: best_.* keeps one epoch",
         ),
+        (
+            {"finetune": {"trainable": "all"}},
+            "finetune.trainable: task retrieval always trains the towers",
+        ),
+        (
+            {"task": "classification", "finetune": {"freeze.layer_num": 1}},
+            "towers of a probe are always frozen.* or set finetune.trainable: all",
+        ),
     ],
 )
 def test_impossible_combinations_are_refused_in_one_line(tmp_path, base, message):

@@ -24,8 +24,7 @@ def test_one_sample_cannot_be_contrasted():
 def feature_batches(size=4, microbatch=None):
     return FeatureBatches(
         clip_ids=[f"c{i}" for i in range(10)],
-        features_of=lambda index: {"index": index},
-        targets=torch.arange(10),
+        batch_of=lambda index: {"index": index, "target": index},
         seed=3,
         batch_size=size,
         microbatch=microbatch,

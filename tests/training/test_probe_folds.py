@@ -79,6 +79,23 @@ def test_a_second_fold_reads_no_clip(tmp_path, monkeypatch):
     assert np.isfinite(found).all()
 
 
+def test_towers_that_learned_leave_no_features_on_disk(tmp_path):
+    """Another run never has the same towers: their features would be of no use to it."""
+    manifests = build_world(tmp_path / "world")
+    run = finetune(
+        "classification", trainable="all", missing_audio="none", optimiser=optimiser(epochs=3)
+    )
+    train(run, manifests, None, {}, None, tmp_path / "s", tmp_path)
+    scored = Evaluate(
+        start="0" * 12, task="classification", test=source("val"), missing_audio="none",
+        model=run.model, inputs=INPUTS,
+    )  # fmt: skip
+    evaluate(scored, manifests, tmp_path / "model.safetensors", {}, None, tmp_path, "c0ffee")
+    accuracy = read_json(tmp_path / "metrics.json")["galleries"]["all"]["metrics"]["accuracy"]
+    assert accuracy == read_json(tmp_path / "train.json")["val_value"] > 0
+    assert not list(tmp_path.rglob("frozen/*"))
+
+
 def test_without_the_disk_the_results_are_the_same(manifests, tmp_path):
     run = finetune("classification", missing_audio="none", optimiser=optimiser(epochs=3))
     values = []

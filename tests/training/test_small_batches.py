@@ -1,7 +1,6 @@
 """A batch that cannot be as large as asked for is reported wherever its numbers stand."""
 
 import pytest
-import torch
 from tiny_world import MODEL, SPLITS, build_world, finetune, optimiser, pretrain
 
 from clip4vla.common.files import read_json
@@ -84,8 +83,7 @@ def test_a_microbatch_above_the_batch_is_the_batch():
     """It bounds memory and does not change the contrast, so there is no warning."""
     batches = FeatureBatches(
         clip_ids=["a", "b", "c"],
-        features_of=lambda index: {"index": index},
-        targets=torch.arange(3),
+        batch_of=lambda index: {"index": index, "target": index},
         seed=0,
         batch_size=2,
         microbatch=64,

@@ -28,11 +28,16 @@ from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.training import loop
 from clip4vla.training import train as train_module
+from clip4vla.training.optimiser import parameter_groups
 from clip4vla.training.outputs import OUTPUTS
 from clip4vla.training.ranks import Ranks
 from clip4vla.training.stop import Stop
 from clip4vla.training.train import train
 
+LABELLED = {  # by name: the task and what it trains
+    "classification": {"task": "classification"},
+    "fully": {"task": "classification", "trainable": "all"},
+}
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["clip4vla.training.train"])
 
@@ -123,7 +128,7 @@ def test_a_learned_temperature_is_in_the_curve_and_in_the_weights(manifests, tmp
     assert summary["trainable_parameters"] == audio + 1
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "retrieval", "captioning", "classification"])
+@pytest.mark.parametrize("stage", ["pretrain", "retrieval", "captioning", *LABELLED])
 def test_a_microbatch_changes_neither_the_identity_nor_the_first_loss(manifests, tmp_path, stage):
     first = {}
     for microbatch in (None, 3):
@@ -131,7 +136,8 @@ def test_a_microbatch_changes_neither_the_identity_nor_the_first_loss(manifests,
         if stage == "pretrain":
             run = pretrain(**given)
         else:
-            run = finetune(stage, val=None, selection="last", missing_audio="none", **given)
+            given |= LABELLED.get(stage, {"task": stage})
+            run = finetune(val=None, selection="last", missing_audio="none", **given)
         go(run, manifests, tmp_path / str(microbatch))
         rows = read_json_lines(tmp_path / str(microbatch) / "out" / "metrics.jsonl")
         summary = read_json(tmp_path / str(microbatch) / "out" / "train.json")
@@ -232,6 +238,61 @@ def test_a_probe_keeps_the_towers_and_names_its_classes(manifests, pretrained, t
     assert probe.metadata["classes"] == probe.settings.classes == ["blue", "green", "red"]
     assert probe.metadata["manifests"] and probe.settings.cache == run.cache
     assert read_json(tmp_path / "out" / "train.json")["trainable_parameters"] == 2 * 64 + 65 * 3
+
+
+@pytest.mark.parametrize("modalities", [["vision"], ["audio"], ["vision", "audio"]])
+def test_full_fine_tuning_trains_the_towers_that_it_reads(
+    manifests, pretrained, tmp_path, modalities
+):
+    start = pretrained / "model.safetensors"
+    run = finetune(
+        **LABELLED["fully"], start="a" * 12, modalities=modalities, optimiser=optimiser(epochs=6)
+    )
+    go(run, manifests, tmp_path, start)
+    before, after = load_file(start), load_file(tmp_path / "out" / "model.safetensors")
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == set(modalities)
+    probe = read_checkpoint(tmp_path / "out" / "model.safetensors")
+    assert probe.metadata["trainable"] == "all" and probe.metadata["val_metric"] == "accuracy"
+    assert probe.metadata["val_value"] > 50  # of three colours, each with its tone
+    rows = read_json_lines(tmp_path / "out" / "metrics.jsonl")
+    assert [row["val/accuracy"] for row in rows if "val/accuracy" in row][-1:]
+
+
+def test_a_freeze_of_full_fine_tuning_is_followed(manifests, tmp_path):
+    run = finetune(
+        **LABELLED["fully"], freeze=Freeze(prefixes=["vision."]), optimiser=optimiser(epochs=1)
+    )
+    job = train_module.set_up(run, surroundings(manifests))
+    learning = {n.split(".")[0] for n, p in job.task.model.named_parameters() if p.requires_grad}
+    assert learning == {"audio", "probe"}
+
+
+def test_the_probe_of_full_fine_tuning_has_the_rate_of_heads(manifests):
+    job = train_module.set_up(finetune(**LABELLED["fully"]), surroundings(manifests))
+    groups = parameter_groups(job.task.model, optimiser(), job.task.heads)
+    rates = {id(p): group["peak_lr"] for group in groups for p in group["params"]}
+    for name, parameter in job.task.model.named_parameters():
+        if parameter.requires_grad:
+            assert rates[id(parameter)] == (1e-2 if name.startswith("probe.") else 1e-3)
+
+
+def test_full_fine_tuning_stopped_after_every_step_ends_with_the_same_bits(manifests, tmp_path):
+    """With the schedule, the mean over epochs and the microbatches of a recipe for events."""
+    tuning = optimiser(schedule="step", step_from=1, average_epochs=(2, 3), epochs=3, microbatch=3)
+    run = finetune(**LABELLED["fully"], selection="last", missing_audio="none", optimiser=tuning)
+    go(run, manifests, tmp_path / "whole")
+    stops = 0
+    while True:
+        try:
+            go(run, manifests, tmp_path / "parts", max_seconds=0.0)
+            break
+        except RetryLater:
+            stops += 1
+    assert stops >= 6
+    assert outputs(tmp_path / "parts") == outputs(tmp_path / "whole")
+    metadata = read_metadata(tmp_path / "parts" / "out" / "model.safetensors")
+    assert metadata["average_epochs"] == [2, 3]
 
 
 def selecting(epochs=2):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from clip4vla.config.families import FamilyModel
 from clip4vla.config.run import Finetune, Pretrain
-from clip4vla.config.sections import Inputs, Modality, TaskName
+from clip4vla.config.sections import LABEL_TASKS, Inputs, Modality, TaskName
 from clip4vla.models.clip4vla.build import build_model, empty_model
 from clip4vla.models.clip4vla.convert import convert
 from clip4vla.models.clip4vla.fp16_weights import use_fp16_weights
@@ -66,17 +66,19 @@ class CLIP4VLAFamily:
         check_tag(where, tagged, config)
 
     def prepare(self, model: ClipModel, run: Pretrain | Finetune) -> None:
-        """See `Family.prepare`. Towers of modalities that a run does not read stay frozen."""
+        """See `Family.prepare`. Towers that a run does not read stay frozen."""
         assert isinstance(model, CLIP4VLA)
         if isinstance(run, Pretrain):
             set_trainable(model, run.trainable, run.freeze, run.objective.temperature)
-        elif run.task == "classification":
+        elif run.trains_probe_only:
             set_trainable(model, "head")
         else:
             set_trainable(model, "all", run.freeze, run.objective.temperature)
             for name, tower in (("vision", model.vision), ("audio", model.audio)):
                 if name not in run.modalities:
                     tower.requires_grad_(False)
+            if run.task in LABEL_TASKS:
+                model.text.requires_grad_(False)
         if run.optimiser.precision == "half_weights":
             use_fp16_weights(model)
 
@@ -96,7 +98,7 @@ class CLIP4VLAFamily:
             case "captioning":
                 return CaptionTask(model, run)
             case "classification":
-                return ProbeTask(model)
+                return ProbeTask(model, run)
 
 
 FAMILY = CLIP4VLAFamily()

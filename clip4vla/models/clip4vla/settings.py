@@ -131,6 +131,8 @@ class Model(FamilyModel):
             token += f" ({before} in pre-training)"
         fusion = f", {self.fusion}" if metadata["task"] == "retrieval" else ""
         task = (metadata["task"] or "none: towers alone") + fusion
+        if metadata.get("trainable") == "all":
+            task += ", towers fine-tuned"
         return {"type token": token, "task": task}
 
     def labels(self, before: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The linear probe of classification (facts 9; paper, Table 6)."""
+"""The linear probe of classification, alone or with its towers (facts 9; paper, Table 6)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from clip4vla.config.run import Finetune
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import masked_mean
 from clip4vla.models.common.task import Batch, Loss
@@ -33,14 +34,19 @@ class Probe(nn.Module):
 
 @dataclass
 class ProbeTask:
-    """A linear probe on features of frozen towers, which are in the batch (facts 9)."""
+    """Classes of clips, by a probe on their features.
+
+    The batch brings the features along where the towers are frozen (facts 9); otherwise the towers
+    encode its clips, and learn too.
+    """
 
     model: Any  # with a `probe` and `encode_clips`
+    run: Finetune
     heads: ClassVar[tuple[str, ...]] = ("probe.",)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the classes."""
-        logits = self.model.probe(self.model.encode_clips(batch, ()))
+        logits = self.model.probe(self.model.encode_clips(batch, self.run.modalities))
         return cross_entropy(logits.float(), batch["target"]), {}
 
     def facts(self) -> dict[str, Any]:

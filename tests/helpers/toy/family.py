@@ -163,7 +163,7 @@ class ToyFamily:
         raise UserError(f"{where}: the toy reads no CLIP. Fix: set model.weights: null")
 
     def prepare(self, model, run):
-        if run.stage == "finetune" and run.task == "classification":
+        if run.stage == "finetune" and run.trains_probe_only:
             model.requires_grad_(False)
             model.probe.requires_grad_(True)
 
@@ -172,7 +172,7 @@ class ToyFamily:
 
     def task(self, model, run):
         if run.task == "classification":
-            return ProbeTask(model)
+            return ProbeTask(model, run)
         return Retrieval(model, run.modalities)
 
 

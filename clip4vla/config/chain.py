@@ -115,6 +115,8 @@ def add_chain(
                 optimiser=tuning.optimiser,
                 pad_loss=tuning.pad_loss,
                 trainable=tuning.trainable,
+                label_smoothing=tuning.label_smoothing,
+                sampling=tuning.sampling,
                 freeze=tuning.freeze,
                 test=own(recipe.test) if on_test else None,
                 test_missing_audio=policy if on_test else None,

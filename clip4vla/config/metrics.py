@@ -12,7 +12,7 @@ from math import inf
 from typing import Literal, get_args
 
 from clip4vla.common.errors import did_you_mean
-from clip4vla.config.sections import Modality, TaskName
+from clip4vla.config.sections import LABEL_TASKS, Modality, TaskName
 
 Unit = Literal["percent", "points", "rank", "difference", "cost"]  # points: a score times 100
 # Where a metric is shown; each place also shows the metrics of the places above it.
@@ -49,6 +49,8 @@ _MEDIAN = "MedR: median rank, lower is better (`above` means better than the pap
 _MEAN = "MeanR: mean rank, lower is better (`above` means better than the paper)"
 _CAPTION = "caption scores times 100"
 _ACCURACY = "accuracy in percent, mean over folds or splits"
+_PRECISION = "mAP: mean of the average precision of the classes that have positives, in percent"
+_AUC = "mAUC: mean of the area under the ROC curve of the classes, in percent"
 _HELPED = "helped and hurt: queries that a clip's own audio improves and worsens, in percent"
 _GAIN = "gain: mean improvement of a query by a clip's own audio"
 
@@ -71,11 +73,16 @@ METRICS: dict[TaskName, tuple[Metric, ...]] = {
         Metric("CIDEr", "CIDEr", "points", _CAPTION, high=inf, shown=MAIN),
     ),
     "classification": (Metric("accuracy", "accuracy", "percent", _ACCURACY, shown=MAIN),),
+    "tagging": (
+        Metric("mAP", "mAP", "percent", _PRECISION, shown=MAIN),
+        Metric("mAUC", "mAUC", "percent", _AUC, shown=PAGES),
+    ),
 }
 SCORES: dict[TaskName, Metric] = {  # of one query, as predictions.parquet has them
     "retrieval": Metric("rank", "rank", "rank", low=1.0, high=inf, lower_is_better=True),
     "captioning": Metric("CIDEr", "CIDEr", "points", high=inf),
     "classification": Metric("right", "right", "points", high=1.0),
+    "tagging": Metric("label_precision", "label precision", "points"),  # see `metrics/tagging.py`
 }
 GAINS = (  # of these scores, from a clip's own audio
     Metric("gain", "gain", "difference", _GAIN, -inf, inf),
@@ -149,7 +156,7 @@ def main_metric(task: TaskName, modalities: Sequence[Modality]) -> str:
 
 
 def score_name(task: TaskName, modalities: Sequence[Modality]) -> str:
-    """Return the name of a query's score, as its gains have it: t2v_rank, CIDEr or right."""
+    """Return the name of a query's score, as its gains have it: t2v_rank, CIDEr, right, ..."""
     name = SCORES[task].name
     return f"{directions(modalities)[0]}_{name}" if task == "retrieval" else name
 
@@ -178,7 +185,7 @@ def metric_names(
     names = [metric.name for metric in METRICS[task]]
     score = score_name(task, modalities)
     gains = [f"{score}_{gain.name}" for gain in GAINS if varied]
-    if task == "classification":
+    if task in LABEL_TASKS:
         return names + gains
     if task == "captioning":
         return names + [f"{name}_{WHITESPACE}" for name in names] + gains

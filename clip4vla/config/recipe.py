@@ -17,6 +17,7 @@ from clip4vla.config.sections import (
     Modality,
     Objective,
     Optimiser,
+    Sampling,
     Selection,
     TaskName,
     Trainable,
@@ -124,8 +125,20 @@ class FinetuneRecipe(Section):
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
     trainable: Trainable = Field(
         "head",
-        description="classification: a probe on frozen towers (head), or the towers at `lr` and "
-        "the probe at `head_lr` (all)",
+        description="classification and tagging: a probe on frozen towers (head), or the towers at "
+        "`lr` and the probe at `head_lr` (all)",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="classification and tagging: targets are 1 less this at labels, and this over "
+        "the number of classes elsewhere",
+    )
+    sampling: Sampling = Field(
+        "uniform",
+        description="classification and tagging: each clip once an epoch, or as many draws with "
+        "replacement, of clips of rare classes more often (balanced)",
     )
     freeze: Freeze = Freeze()
 
@@ -166,15 +179,22 @@ class FinetuneRecipe(Section):
                 f"(facts 8.2), but finetune.optimiser.epochs is {self.optimiser.epochs}. "
                 "Fix: raise it"
             )
-        if task not in LABEL_TASKS and self.trainable != "head":
-            raise ValueError(
-                f"finetune.trainable: task {task} always trains the towers. Fix: remove it"
-            )
+        if task not in LABEL_TASKS:
+            self._refuse_keys_of_labels(task)
         if task in LABEL_TASKS and self.trainable == "head" and self.freeze != Freeze():
             raise ValueError(
                 "finetune.freeze: the towers of a probe are always frozen. Fix: remove it, or set "
                 "finetune.trainable: all"
             )
+
+    def _refuse_keys_of_labels(self, task: TaskName) -> None:
+        for name, why in (
+            ("trainable", "always trains the towers"),
+            ("label_smoothing", "has no classes"),
+            ("sampling", "has no classes"),
+        ):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"finetune.{name}: task {task} {why}. Fix: remove it")
 
 
 class Recipe(Section):
@@ -225,10 +245,10 @@ class Recipe(Section):
                 f"missing_audio: {self.missing_audio} leaves silent clips with nothing to score "
                 "when audio is the only modality. Fix: use filter, substitute or random"
             )
-        if self.missing_audio == "released_links" and self.task == "classification":
+        if self.missing_audio == "released_links" and self.task in LABEL_TASKS:
             raise ValueError(
-                "missing_audio: released_links compares captions, and the clips of a "
-                "classification have none. Fix: choose another policy"
+                f"missing_audio: released_links compares captions, and the clips of a {self.task} "
+                "have none. Fix: choose another policy"
             )
         if self.finetune is None and self.task != "retrieval":
             raise ValueError(

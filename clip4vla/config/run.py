@@ -22,6 +22,7 @@ from clip4vla.config.sections import (
     Modality,
     Objective,
     Optimiser,
+    Sampling,
     Selection,
     TaskName,
     Trainable,
@@ -110,7 +111,9 @@ class Finetune(Section):
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
-    trainable: Trainable = added("head", "classification: a probe alone, or the towers too")
+    trainable: Trainable = added("head", "of labels: a probe alone, or the towers too")
+    label_smoothing: float = added(0.0)
+    sampling: Sampling = added("uniform")
     freeze: Freeze = added(Freeze())
     decoding: Decoding = added(Decoding(), "captioning: of captions that select an epoch")
 

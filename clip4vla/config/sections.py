@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from clip4vla.config.base import Section, added, refuse_unread, runtime
 
 Modality = Literal["audio", "vision"]
-TaskName = Literal["retrieval", "captioning", "classification"]
-LABEL_TASKS: tuple[TaskName, ...] = ("classification",)  # their head is a probe
+TaskName = Literal["retrieval", "captioning", "classification", "tagging"]
+LABEL_TASKS: tuple[TaskName, ...] = ("classification", "tagging")  # their head is a probe
 Trainable = Literal["head", "all"]
+Sampling = Literal["uniform", "balanced"]
 Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
 Stopping = Literal["frozen", "released"]

@@ -8,7 +8,7 @@ from clip4vla.config.base import Section, each_once
 from clip4vla.config.data import Cache
 from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.run import Finetune, Pretrain, sources_of
-from clip4vla.config.sections import Inputs, Modality, TaskName
+from clip4vla.config.sections import LABEL_TASKS, Inputs, Modality, TaskName
 
 
 class Settings(Section):
@@ -29,11 +29,12 @@ class Settings(Section):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         self.model.check_inputs(self.inputs, self.cache)
-        if self.task == "classification" and not self.classes:
-            raise ValueError("task: classification needs classes. Fix: name them with --classes")
-        if self.task != "classification" and self.classes:
+        if self.task in LABEL_TASKS and not self.classes:
+            raise ValueError(f"task: {self.task} needs classes. Fix: name them with --classes")
+        if self.task not in LABEL_TASKS and self.classes:
             raise ValueError(
-                f"classes are for task: classification, not {self.task}. Fix: remove --classes"
+                f"classes are for task: {' and '.join(LABEL_TASKS)}, not {self.task}. Fix: remove "
+                "--classes"
             )
         return self
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy
-from clip4vla.config.sections import TaskName
+from clip4vla.config.sections import LABEL_TASKS, TaskName
 
 AudioControl = Literal["own", "silent", "shuffled", "swapped"]
 NO_AUDIO_POLICIES = ("none", "zeros")  # silent clips stay without audio
@@ -48,10 +48,10 @@ class Variant(Section):
 
     def check(self, modalities: Sequence[str], task: TaskName = "retrieval") -> None:
         """Raise ValueError for an impossible variant."""
-        if self.missing_audio == "released_links" and task == "classification":
+        if self.missing_audio == "released_links" and task in LABEL_TASKS:
             raise ValueError(
-                f"variant {self.name}: compares captions, and the clips of a classification have "
-                "none. Fix: choose another policy"
+                f"variant {self.name}: compares captions, and the clips of a {task} have none. "
+                "Fix: choose another policy"
             )
         if "audio" not in modalities:
             raise ValueError(

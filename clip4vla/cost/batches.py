@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs, Modality
-from clip4vla.cost.assumptions import CAPTION_WORDS
+from clip4vla.cost.assumptions import CAPTION_WORDS, CLASSES
 from clip4vla.inference.features import ClipFeatures
 from clip4vla.inference.probe import probe_batch
 from clip4vla.loading.processor import Processor
@@ -60,7 +60,7 @@ def tokens(processor: Processor, size: int, length: int) -> Tensor:
 
 
 def probe_batch_of(size: int, dim: int, modalities: Iterable[Modality]) -> Batch:
-    """Return a batch for a probe, with targets."""
+    """Return a batch for a probe."""
     everywhere = torch.ones(size, dtype=torch.bool)
     features = ClipFeatures(
         clip_ids=[],
@@ -69,12 +69,12 @@ def probe_batch_of(size: int, dim: int, modalities: Iterable[Modality]) -> Batch
         has_audio=everywhere,
         heard=everywhere,
     )
-    return probe_batch(features) | {"target": class_targets_of(size)}
+    return probe_batch(features)
 
 
-def class_targets_of(size: int) -> Tensor:
-    """Return targets [B] of a classification."""
-    return torch.zeros(size, dtype=torch.long)
+def class_targets_of(size: int, shares: bool) -> Tensor:
+    """Return targets: classes [B], or shares of every class [B, C]."""
+    return _floats(size, CLASSES) if shares else torch.zeros(size, dtype=torch.long)
 
 
 def _floats(*shape: int) -> Tensor:

@@ -27,9 +27,9 @@ VISION: list[Modality] = ["vision"]
 DATA = {  # fields of runs that do not change the operations of a clip
     *("code_version", "seed", "start", "substitution", "text_substitution", "held_out", "cache"),
     *("sources", "train", "val", "test", "queries", "donors", "selection", "variants", "scale"),
-    *("missing_audio", "test_missing_audio", "masking", "mean", "optimiser"),
+    *("missing_audio", "test_missing_audio", "masking", "mean", "optimiser", "sampling"),
 }
-LEARNING = {"stage", "objective", "trainable", "freeze", "pad_loss"}
+LEARNING = {"stage", "objective", "trainable", "freeze", "pad_loss", "label_smoothing"}
 Found = TypeVar("Found")
 
 
@@ -102,7 +102,7 @@ class Models:
                 model, lambda: encoded.update(model.encode_clips(batch, run.modalities))
             )
             match run.task:
-                case "classification":
+                case "classification" | "tagging":
                     return Scoring(clips / size)
                 case "captioning":
                     return Scoring(clips / size, self._captions(model, run, encoded) / size)
@@ -160,7 +160,7 @@ class Models:
         task = run.task if isinstance(run, (Finetune, Evaluate)) else None
         key = canonical_json([run.model.model_dump(), task, run.inputs.model_dump()])
         if key not in self.built:
-            classes = CLASSES if task == "classification" else None
+            classes = CLASSES if task in LABEL_TASKS else None
             with torch.device("meta"):
                 empty = family_of(run.model.family).empty(run.model, task, classes, run.inputs)
             model = empty.to("meta")
@@ -191,10 +191,15 @@ class Models:
 
 def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, size: int) -> Batch:
     if isinstance(run, Finetune):
-        if run.trains_probe_only:
-            return probe_batch_of(size, model.dim, run.modalities)
-        targets = {"target": class_targets_of(size)} if run.task in LABEL_TASKS else {}
-        return clip.batch(model.processor, size, run.inputs, run.modalities) | targets
+        clips = (
+            probe_batch_of(size, model.dim, run.modalities)
+            if run.trains_probe_only
+            else clip.batch(model.processor, size, run.inputs, run.modalities)
+        )
+        if run.task not in LABEL_TASKS:
+            return clips
+        shares = run.task == "tagging" or run.label_smoothing > 0
+        return clips | {"target": class_targets_of(size, shares)}
     modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
     batch = clip.batch(model.processor, size, run.inputs, modalities, masked=run.objective.intra)
     return batch | (vectors(size, model.dim) if freezes_text_and_vision(model, modalities) else {})

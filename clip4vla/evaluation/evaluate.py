@@ -20,6 +20,7 @@ from clip4vla.common.files import write_json, write_parquet
 from clip4vla.common.hardware import INLINE, ReadingHardware
 from clip4vla.config.data import reads_test_captions
 from clip4vla.config.run import Evaluate
+from clip4vla.config.sections import LABEL_TASKS
 from clip4vla.config.variant import Variant
 from clip4vla.datasets import Benchmark
 from clip4vla.evaluation.scoring import Scored, Scoring
@@ -28,7 +29,7 @@ from clip4vla.inference.audio_controls import given_sounds
 from clip4vla.inference.captioning import generate
 from clip4vla.inference.feature_cache import SharedFeatures
 from clip4vla.inference.gallery import Gallery
-from clip4vla.inference.probe import predict
+from clip4vla.inference.probe import class_logits
 from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.loader import (
     Caches,
@@ -38,6 +39,7 @@ from clip4vla.loading.loader import (
     pair_items,
     read_donors,
     samples_of,
+    several_labels,
     single_labels,
     split_rows,
 )
@@ -45,6 +47,7 @@ from clip4vla.metrics.captions import CaptionScores, Groups, caption_scorer
 from clip4vla.metrics.classification import report_accuracy
 from clip4vla.metrics.intervals import INTERVAL_RULE
 from clip4vla.metrics.recalls import TIE_RULE
+from clip4vla.metrics.tagging import label_precision, report_tagging, scored_labels
 from clip4vla.metrics.text_clip import (
     among,
     captions_of,
@@ -52,6 +55,8 @@ from clip4vla.metrics.text_clip import (
     rank_columns,
     report_retrieval,
 )
+
+TOP = 5  # classes that predictions name for a clip
 
 
 def evaluate(
@@ -106,8 +111,8 @@ def evaluate(
     trained = initial_weights_metadata(start)
     run = run.model_copy(update={"scale": _scale(run, trained, start)})
     classes = trained.get("classes")
-    if run.task == "classification" and not classes:
-        raise UserError(f"{start}: its metadata names no classes; evaluate a classification run")
+    if run.task in LABEL_TASKS and not classes:
+        raise UserError(f"{start}: its metadata names no classes; evaluate a {run.task} run")
     model = initial_model(
         run.model,
         run.inputs,
@@ -176,6 +181,8 @@ def evaluate(
         "checkpoint": {"run_key": run.start, "sha256": initial_weights_hash(start)},
         "made_with": made_with,
     }
+    if own.classes:
+        summary["classes"] = own.classes
     if variants:
         summary["variants"] = variants.described
     write_json(out / "metrics.json", summary)
@@ -200,12 +207,15 @@ def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
         case "classification":
             assert classes is not None, "checked before the model is built"
             return _classification(scoring, classes)
+        case "tagging":
+            assert classes is not None, "checked before the model is built"
+            return _tagging(scoring, classes)
 
 
 def _retrieval(scoring: Scoring) -> Scored:
     """Predictions: query, caption, clip_id, its ranks, top5, all in the main gallery."""
     run = scoring.run
-    pairs = pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")
+    pairs = pair_items(scoring.rows, scoring.where)
     gallery = Gallery(
         model=scoring.model,
         samples=scoring.samples,
@@ -251,8 +261,8 @@ def _caption_scorer(
     if scoring.run.task != "captioning":
         yield None
         return
-    run, ids = scoring.run, set(scoring.clip_ids)
-    pair_items(scoring.rows, f"{run.test.dataset}, split {run.test.split}")  # each has a reference
+    ids = set(scoring.clip_ids)
+    pair_items(scoring.rows, scoring.where)  # each has a reference
     references = {
         clip_id: list(captions)
         for clip_id, captions in zip(scoring.rows.clip_id, scoring.rows.captions, strict=True)
@@ -292,19 +302,9 @@ def _captioning(scoring: Scoring) -> Scored:
 
 def _classification(scoring: Scoring, classes: list[str]) -> Scored:
     """Predictions: clip_id, label, predicted."""
-    run, device = scoring.run, scoring.device
-    features = probe_features(
-        scoring.model,
-        scoring.samples,
-        run.modalities,
-        device,
-        scoring.workers,
-        keep=scoring.frozen_cache,
-    )
-    predicted = np.array(predict(scoring.model, features, classes, device))
+    predicted = np.array(classes)[_logits(scoring).argmax(axis=1)]
     ids = scoring.clip_ids
-    where = f"{run.test.dataset}, split {run.test.split}"
-    labels = np.array(single_labels(scoring.samples.items, where))
+    labels = np.array(single_labels(scoring.samples.items, scoring.where))
     stated, queries, each = {}, {}, {}
     for name, kept in scoring.galleries.items():
         right = labels[kept] == predicted[kept]
@@ -312,4 +312,45 @@ def _classification(scoring: Scoring, classes: list[str]) -> Scored:
         stated[name] = report_accuracy(labels[kept], predicted[kept]) if some else {"metrics": {}}
         queries[name], each[name] = int(kept.sum()), pd.Series(right.astype(float), ids[kept])
     predictions = pd.DataFrame({"clip_id": ids, "label": labels, "predicted": predicted})
-    return Scored(stated, queries, predictions, each)
+    return Scored(stated, queries, predictions, each, classes)
+
+
+def _tagging(scoring: Scoring, classes: list[str]) -> Scored:
+    """Predictions: clip_id, labels, top5, the scores of all classes, label_precision."""
+    labels = several_labels(scoring.samples.items, scoring.where)
+    found = scored_labels(labels, classes, _logits(scoring))
+    ids, precision = scoring.clip_ids, label_precision(found.targets, found.scores)
+    stated: dict[str, dict[str, dict]] = {}
+    queries, each = {}, {}
+    for name, kept in scoring.galleries.items():
+        queries[name], each[name] = int(kept.sum()), pd.Series(precision[kept], ids[kept])
+        stated[name] = {"metrics": {}}
+        if kept.any():
+            targets, scores = found.targets[kept], found.scores[kept]
+            stated[name] = report_tagging(targets, scores, found.classes, ids[kept]).stated
+            untrained = int(targets[:, len(classes) :].any(axis=0).sum())
+            stated[name]["classes"] |= {"trained": len(classes), "untrained": untrained}
+    best = np.argsort(-found.scores, axis=1, kind="stable")[:, :TOP]
+    predictions = pd.DataFrame(
+        {
+            "clip_id": ids,
+            "labels": [list(names) for names in labels],
+            "top5": np.array(found.classes)[best].tolist(),
+            "scores": list(found.scores),
+            "label_precision": precision,
+        }
+    )
+    return Scored(stated, queries, predictions, each, found.classes)
+
+
+def _logits(scoring: Scoring) -> np.ndarray:
+    """Return the probe's logits of all classes, float32 [N, C]."""
+    features = probe_features(
+        scoring.model,
+        scoring.samples,
+        scoring.run.modalities,
+        scoring.device,
+        scoring.workers,
+        keep=scoring.frozen_cache,
+    )
+    return class_logits(scoring.model, features, scoring.device).numpy()

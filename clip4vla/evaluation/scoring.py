@@ -1,4 +1,4 @@
-"""What a scorer of one of the three tasks gets, and what it gives back."""
+"""What a scorer of a task gets, and what it gives back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from clip4vla.models.common.clip_model import ClipModel
 
 @dataclass
 class Scoring:
-    """What the scorers of the three tasks need. `galleries`: bool [N] of the clips of each one.
+    """What the scorers of all tasks need. `galleries`: bool [N] of the clips of each one.
 
     names: the modalities that metrics are named by: a variant without frames keeps the names.
     benchmark: the protocol that the split stands for.
@@ -45,6 +45,11 @@ class Scoring:
     def clip_ids(self) -> np.ndarray:
         """The scored clips [N]."""
         return np.array([clip_id for clip_id, _, _ in self.samples.items])
+
+    @property
+    def where(self) -> str:
+        """The scored split, for messages."""
+        return f"{self.run.test.dataset}, split {self.run.test.split}"
 
     @property
     def main(self) -> str:
@@ -87,11 +92,12 @@ class Scoring:
 @dataclass
 class Scored:
     """What metrics.json states of each gallery, `metrics` at least, and its number of queries;
-    predictions of the main one, and by gallery the score of every query: rank, CIDEr, or 1 for a
-    right class.
+    predictions of the main one, and by gallery the score of every query: rank, CIDEr, 1 for a right
+    class, or label precision. classes: of scored labels.
     """
 
     stated: dict[str, dict[str, dict]]
     queries: dict[str, int]
     predictions: pd.DataFrame
     each: dict[str, pd.Series]
+    classes: list[str] | None = None

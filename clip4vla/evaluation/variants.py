@@ -19,6 +19,7 @@ SHOWN = {  # of a variant's predictions, what stands beside those of the evaluat
     "retrieval": ("top5",),
     "captioning": ("hypothesis",),
     "classification": ("predicted",),
+    "tagging": ("top5",),
 }
 
 

@@ -1,4 +1,4 @@
-"""Classification by a probe on features of frozen towers (facts 9)."""
+"""Classes of clips by a probe on their features (facts 9)."""
 
 from typing import Any
 
@@ -26,10 +26,16 @@ def probe_batch(features: ClipFeatures, index: Tensor | slice = slice(None)) -> 
 
 
 @torch.no_grad()
+def class_logits(model: Any, features: ClipFeatures, device: torch.device) -> Tensor:
+    """Return the logits of every class, float32 [N, C] on the CPU."""
+    model.probe.eval()
+    encoded = model.encode_clips(to_device(probe_batch(features), device), ())
+    logits: Tensor = model.probe(encoded)
+    return logits.float().cpu()
+
+
 def predict(
     model: Any, features: ClipFeatures, classes: list[str], device: torch.device
 ) -> list[str]:
     """Return the likeliest class of every clip."""
-    model.probe.eval()
-    encoded = model.encode_clips(to_device(probe_batch(features), device), ())
-    return [classes[i] for i in model.probe(encoded).argmax(dim=1).tolist()]
+    return [classes[i] for i in class_logits(model, features, device).argmax(dim=1).tolist()]

@@ -16,6 +16,7 @@ from clip4vla.loading.loader import loader
 from clip4vla.loading.order import dealt, epoch_order, mixed_order
 from clip4vla.loading.processor import ClipProcessor, Processor
 from clip4vla.loading.samples import ClipSamples, Sample
+from clip4vla.loading.sampling import balanced_order
 
 
 def batch_count(samples: int, batch_size: int) -> tuple[int, int]:
@@ -59,6 +60,7 @@ class ClipBatches:
 
     Samples are (clip, caption) pairs: two captions of a clip may meet in a batch, where each is a
     false negative of the other, as in the released code. targets_of: from a batch to its `target`.
+    weights: of the samples of one source, which are then drawn with replacement (balanced).
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class ClipBatches:
         world: int = 1,
         processor: Processor = ClipProcessor(),
         targets_of: Callable[[dict], torch.Tensor] | None = None,
+        weights: np.ndarray | None = None,
     ):
-        self.processor, self.targets_of = processor, targets_of
+        self.processor, self.targets_of, self.weights = processor, targets_of, weights
         self.sources, self.seed = sources, seed
         self.workers, self.device = workers, device
         self.rank, self.world = rank, world
@@ -93,6 +96,9 @@ class ClipBatches:
 
     def order(self, epoch: int) -> list[tuple[int, int]]:
         """Return (source, index) of every sample of an epoch."""
+        if self.weights is not None:
+            drawn, _ = balanced_order(self.weights, self.shards[0], self.seed, epoch)
+            return [(0, int(i)) for i in drawn]
         if len(self.shards) == 1:
             return [(0, int(i)) for i in epoch_order(self.shards[0], self.seed, epoch)]
         return mixed_order(self.shards, self.seed, epoch)
@@ -121,7 +127,8 @@ class ClipBatches:
 class FeatureBatches:
     """Batches of features that were computed once, because their towers are frozen.
 
-    batch_of: from indices of clips [B] to the features and targets of a batch.
+    batch_of: from indices of clips [B] to the features and targets of a batch. weights: see
+    `ClipBatches`.
     """
 
     def __init__(
@@ -131,20 +138,27 @@ class FeatureBatches:
         seed: int,
         batch_size: int,
         microbatch: int | None = None,
+        weights: np.ndarray | None = None,
     ):
-        self.clip_ids, self.batch_of, self.seed = clip_ids, batch_of, seed
+        self.clip_ids, self.batch_of, self.seed, self.weights = clip_ids, batch_of, seed, weights
         self.samples = len(clip_ids)
         self.steps, self.size = batch_count(self.samples, batch_size)
         self.chunk = min(microbatch or self.size, self.size)
 
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
         """Yield batches of an epoch (from 0), in chunks: clip_id, features and targets."""
-        order = epoch_order(np.zeros(len(self.clip_ids), dtype=np.int64), self.seed, epoch)
+        order = self._order(epoch)
         for start in range(consumed, self.steps * self.size, self.size):
             chunks = chunked(range(start, start + self.size), self.chunk)
             yield [
                 self._rows(torch.from_numpy(order[chunk.start : chunk.stop])) for chunk in chunks
             ]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        one_shard = np.zeros(len(self.clip_ids), dtype=np.int64)
+        if self.weights is not None:
+            return balanced_order(self.weights, one_shard, self.seed, epoch)[0]
+        return epoch_order(one_shard, self.seed, epoch)
 
     def _rows(self, index: torch.Tensor) -> dict:
         clips = [self.clip_ids[i] for i in index.tolist()]

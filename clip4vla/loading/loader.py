@@ -78,14 +78,22 @@ def clip_items(rows: "pd.DataFrame") -> list[Item]:
     ]
 
 
-def single_labels(items: Iterable[Item], where: str) -> list[str]:
-    """Return the label of every item. Raises UserError for a clip with none or several."""
+def several_labels(items: Iterable[Item], where: str) -> list[tuple[str, ...]]:
+    """Return the labels of every item. Raises UserError for a clip with none."""
     found = []
     for clip_id, _, labels in items:
         if not labels:
             raise UserError(
                 f"{where}: clip {clip_id} has no label. Fix: add its label, or leave it out"
             )
+        found.append(labels)
+    return found
+
+
+def single_labels(items: Iterable[Item], where: str) -> list[str]:
+    """Return the label of every item. Raises UserError for a clip with none or several."""
+    items, found = list(items), []
+    for (clip_id, _, _), labels in zip(items, several_labels(items, where), strict=True):
         if len(labels) > 1:
             raise UserError(
                 f"{where}: clip {clip_id} has {len(labels)} labels ({', '.join(labels)}), but "

@@ -19,14 +19,21 @@ def smoothed(target: Tensor, smoothing: float) -> Tensor:
 
 
 class ClassTargets:
-    """Targets of clips by their labels: the number of each one's class, int64 [B]."""
+    """Targets of clips by their labels.
 
-    def __init__(self, classes: Sequence[str]):
+    The number of each clip's class, int64 [B]; where clips have several labels or targets are
+    smoothed, a share of every class, float32 [B, C].
+    """
+
+    def __init__(self, classes: Sequence[str], several: bool = False, smoothing: float = 0.0):
         self.place = {label: number for number, label in enumerate(classes)}
+        self.several, self.smoothing = several, smoothing
 
     def __call__(self, labels: Sequence[tuple[str, ...]]) -> Tensor:
         """Return the targets of clips with these labels."""
-        return torch.tensor([self.place[label] for (label,) in labels])
+        if not self.several and not self.smoothing:
+            return torch.tensor([self.place[label] for (label,) in labels])
+        return smoothed(torch.stack([multi_hot(x, self.place) for x in labels]), self.smoothing)
 
 
 def mixed(target: Tensor, other: Tensor, share: float, smoothing: float) -> Tensor:

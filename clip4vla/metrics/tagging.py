@@ -4,7 +4,7 @@ Average precision is scikit-learn's, without interpolation. Clips with equal sco
 together. A class without positives has no average precision: it is left out of mAP and counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
@@ -15,6 +15,48 @@ from clip4vla.common.errors import UserError
 from clip4vla.metrics.intervals import intervals
 
 
+class LabelScores(NamedTuple):
+    """Several labels a clip and the scores of its classes: names [C], the rest [N, C]."""
+
+    classes: list[str]
+    targets: np.ndarray  # bool
+    scores: np.ndarray
+    untrained: int  # classes that training never saw
+
+
+def scored_labels(
+    labels: Sequence[Collection[str]], classes: Sequence[str], scores: np.ndarray
+) -> LabelScores:
+    """Return targets beside scores [N, C] of the trained `classes`, and of all other labels.
+
+    A class that training never saw has the same score for every clip, so that its average precision
+    is the share of its clips.
+    """
+    unseen = sorted({label for clip in labels for label in clip} - set(classes))
+    names = [*classes, *unseen]
+    place = {label: number for number, label in enumerate(names)}
+    targets = np.zeros((len(labels), len(names)), dtype=bool)
+    for row, clip in zip(targets, labels, strict=True):
+        row[[place[label] for label in clip]] = True
+    constant = np.zeros((len(labels), len(unseen)), dtype=scores.dtype)
+    return LabelScores(names, targets, np.hstack([scores, constant]), len(unseen))
+
+
+def label_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the label ranking average precision of each clip in percent [N]; both arrays [N, C].
+
+    Of every label of the clip, the share of labels among the classes that score no less; the mean
+    over its labels. 100 means that no other class scores as high as one of them.
+    """
+    found = np.full(len(targets), np.nan)
+    for n, (target, score) in enumerate(zip(targets, scores, strict=True)):
+        own = score[target]
+        if len(own):
+            among_labels = (own >= own[:, None]).sum(axis=1)
+            found[n] = 100.0 * np.mean(among_labels / (score >= own[:, None]).sum(axis=1))
+    return found
+
+
 class ClassScores(NamedTuple):
     """Numbers of each class [C]. average_precision is nan without positives, auc also without
     negatives.
@@ -23,6 +65,12 @@ class ClassScores(NamedTuple):
     positives: np.ndarray
     average_precision: np.ndarray
     auc: np.ndarray
+
+    def means(self) -> dict[str, float]:
+        """Return mAP and mAUC in percent, over the classes that have them."""
+        by_name = {"mAP": self.average_precision, "mAUC": self.auc}
+        finite = {name: values[np.isfinite(values)] for name, values in by_name.items()}
+        return {name: 100.0 * float(x.mean()) for name, x in finite.items() if len(x)}
 
 
 @dataclass(frozen=True)
@@ -42,21 +90,16 @@ def report_tagging(
     stated. Raises UserError, with clip and class, for a score that is not finite.
     """
     found = class_scores(targets, scores, classes, clip_ids)
-    counted, separable = found.positives > 0, np.isfinite(found.auc)
-    metrics: dict[str, float] = {}
+    counted, metrics = found.positives > 0, found.means()
     numbers: dict[str, float] = {
         "counted": int(counted.sum()),
         "without_positives": int((~counted).sum()),
     }
     statistics: dict[str, MeanPrecision] = {}
     if counted.any():
-        metrics["mAP"] = 100.0 * float(found.average_precision[counted].mean())
         statistics["mAP"] = MeanPrecision(targets[:, counted], scores[:, counted])
-    if separable.any():
-        auc = float(found.auc[separable].mean())
-        metrics["mAUC"] = 100.0 * auc
-        if 0.0 < auc < 1.0:
-            numbers["d_prime"] = d_prime(auc)
+    if 0.0 < metrics.get("mAUC", 0.0) < 100.0:
+        numbers["d_prime"] = d_prime(metrics["mAUC"] / 100.0)
     return Tagging(
         stated={
             "metrics": metrics,

@@ -15,6 +15,7 @@ from clip4vla.common.files import read_json, write_text
 from clip4vla.common.html import render
 from clip4vla.config.data import policy_text
 from clip4vla.config.metrics import GAINS, PAGES, directions, every_metric, metric_of
+from clip4vla.metrics.tagging import class_scores, scored_labels
 from clip4vla.pages.confusion import confusion
 from clip4vla.pages.sampling import choose, counts
 from clip4vla.pages.thumbnails import LEGEND, Thumbnails
@@ -28,7 +29,12 @@ def write_examples(cache: ClipCache, folder: Path) -> None:
     metrics = read_json(folder / "metrics.json")
     predictions = pd.read_parquet(folder / "predictions.parquet")
     thumbnails = Thumbnails(cache)
-    make = {"retrieval": _retrieval, "captioning": _captions, "classification": _classes}
+    make = {
+        "retrieval": _retrieval,
+        "captioning": _captions,
+        "classification": _classes,
+        "tagging": _tags,
+    }
     values = make[metrics["task"]](metrics, predictions, thumbnails)
     html = render(
         f"pages/{metrics['task']}.html",
@@ -206,3 +212,42 @@ def _classes(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -
         "confusion": confusion(list(predictions.label), list(predictions.predicted)),
         "mixed": pairs[:20],
     }
+
+
+def _tags(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return the values of tagging.html."""
+    choice = _choose(predictions, "label_precision", 1)
+    cards = []
+    for position, groups in choice.chosen.items():
+        row = predictions.iloc[position]
+        card = {
+            "groups": groups,
+            "numbers": {"precision": row.label_precision, "gain": choice.gain_at(position)},
+            "clip": thumbnails.of(row.clip_id, row),
+            "labels": list(row["labels"]),
+            "found": list(row.top5),
+        }
+        if choice.control is not None:
+            card["without"] = list(row.get(f"top5/{choice.control.name}"))
+            card["precision_without"] = choice.control.scores.iloc[position]
+        cards.append(card)
+    orders = {"label precision, best first": "precision -1", "worst first": "precision 1"}
+    classes = metrics["galleries"][_main(metrics)]["classes"]
+    return choice.values(cards, orders) | {
+        "classes": classes,
+        "by_class": _by_class(metrics["classes"], predictions),
+    }
+
+
+def _by_class(classes: list[str], predictions: pd.DataFrame) -> list[list[str]]:
+    """Return name, positives, AP and AUC of the classes that have positives, the best first."""
+    scores = np.stack(predictions["scores"].to_list())
+    found = scored_labels(list(predictions["labels"]), classes, scores)
+    numbers = class_scores(found.targets, found.scores, classes, list(predictions.clip_id))
+    percent = 100.0 * np.stack([numbers.average_precision, numbers.auc])
+    order = np.argsort(-percent[0], kind="stable")
+    return [
+        [classes[c], str(numbers.positives[c]), f"{percent[0, c]:.1f}", f"{percent[1, c]:.1f}"]
+        for c in order
+        if numbers.positives[c]
+    ]

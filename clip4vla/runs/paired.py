@@ -14,12 +14,14 @@ from clip4vla.config.metrics import directions
 from clip4vla.metrics.intervals import Difference, Median, Statistics, Totals, mean, paired
 from clip4vla.metrics.recalls import rank_statistics
 from clip4vla.metrics.retrieval import QueryRanks
+from clip4vla.metrics.tagging import MeanPrecision, scored_labels
 from clip4vla.tracking.recorded import check_recorded, warn_unverified
 
 COLUMNS = {
     "retrieval": ["clip_id", "caption", "rank_best", "rank_worst", "text_rank_copies"],
     "captioning": ["clip_id", "hypothesis", "references", "CIDEr"],
     "classification": ["clip_id", "label", "predicted"],
+    "tagging": ["clip_id", "labels", "scores"],
 }
 
 
@@ -63,6 +65,11 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     theirs: Statistics
     if one["task"] == "captioning":
         mine, theirs = _of_captions(rows, others)
+    elif one["task"] == "tagging":
+        order = np.argsort(clip)
+        labels = [set(labels) for labels in rows["labels"].iloc[order]]
+        mine = {"mAP": _mean_precision(labels, one["classes"], rows["scores"].iloc[order])}
+        theirs = {"mAP": _mean_precision(labels, two["classes"], others["scores"].iloc[order])}
     else:
         mine, theirs = _statistics(one, rows, clip), _statistics(two, others, clip)
     if not set(mine) & set(theirs):
@@ -117,6 +124,13 @@ def _of_captions(
     one, two = (dict(zip(rows.clip_id, rows.hypothesis, strict=True)) for rows in (first, second))
     mine, theirs = statistics_of(references, one, two)
     return mine, theirs
+
+
+def _mean_precision(labels: list[set[str]], classes: list[str], scores: pd.Series) -> MeanPrecision:
+    """Return the mAP over the labels of clips, sorted; scores: [C] of each clip."""
+    found = scored_labels(labels, classes, np.stack(scores.to_list()))
+    columns = [found.classes.index(label) for label in sorted(set().union(*labels))]
+    return MeanPrecision(found.targets[:, columns], found.scores[:, columns])
 
 
 def _statistics(metrics: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str, Totals | Median]:

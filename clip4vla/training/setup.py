@@ -6,14 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from clip4vla.cache.clips import ClipCache
 from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.errors import UserError
+from clip4vla.common.log import log
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
-from clip4vla.config.sections import Modality
+from clip4vla.config.sections import LABEL_TASKS, Modality
 from clip4vla.inference.features import ClipFeatures
 from clip4vla.inference.frozen import frozen_samples
 from clip4vla.inference.probe import probe_batch
@@ -27,11 +29,13 @@ from clip4vla.loading.loader import (
     pair_items,
     read_donors,
     samples_of,
+    several_labels,
     single_labels,
     split_rows,
 )
 from clip4vla.loading.processor import Processor
 from clip4vla.loading.samples import ClipSamples, Item
+from clip4vla.loading.sampling import balancing_weights
 from clip4vla.loading.targets import ClassTargets
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.parts import freezes_text_and_vision
@@ -42,8 +46,8 @@ from clip4vla.training.ranks import Ranks
 from clip4vla.training.switches import Switches
 from clip4vla.training.validation import (
     CaptionValidation,
-    ClassificationValidation,
     ClipsToScore,
+    LabelValidation,
     NoValidation,
     RetrievalValidation,
     Validation,
@@ -87,8 +91,8 @@ def set_up(run: Pretrain | Finetune, external: External) -> Job:
     """Read the splits and build the model. Raises UserError for unusable data."""
     if isinstance(run, Pretrain):
         job = _pretraining(run, external)
-    elif run.task == "classification":
-        job = _classification(run, external)
+    elif run.task in LABEL_TASKS:
+        job = _label_task(run, external)
     else:
         job = _text_task(run, external)
     assert isinstance(job.task.model, ClipModel)
@@ -165,12 +169,13 @@ def _text_task(run: Finetune, external: External) -> Job:
     )
 
 
-def _classification(run: Finetune, external: External) -> Job:
-    """Set up a classification. Features of frozen towers are computed once, here."""
+def _label_task(run: Finetune, external: External) -> Job:
+    """Set up a classification or tagging. Features of frozen towers are computed once, here."""
     cache, rows, held_out = _splits(run, external)
     items = clip_items(rows)
-    classes = sorted(set(single_labels(items, _where(run.train))))
-    targets = ClassTargets(classes)
+    classes = sorted({label for clip in _labels(run, items, run.train) for label in clip})
+    if external.ranks.leads:
+        log.info(f"{_where(run.train)}: {len(classes)} classes")
     model = _model(run, external, n_classes=len(classes))
     embed = partial(
         probe_features,
@@ -187,15 +192,16 @@ def _classification(run: Finetune, external: External) -> Job:
         scored = _samples(
             run, external, held_out.source, held_out.policy, clip_items(held_out.rows)
         )
-        validation = ClassificationValidation(
+        validation = LabelValidation(
             model=model,
             run=run,
             clips=_to_score(scored, external),
             classes=classes,
-            labels=single_labels(scored.items, _where(held_out.source)),
+            labels=_labels(run, scored.items, held_out.source),
             features=embed(scored) if run.trains_probe_only else None,
         )
         facts |= _held_out_facts(run, external, held_out.source, scored)
+    targets = ClassTargets(classes, run.task == "tagging", run.label_smoothing)
     return Job(
         task=family_of(run.model.family).task(model, run),
         batches=(
@@ -207,12 +213,27 @@ def _classification(run: Finetune, external: External) -> Job:
                 external,
                 model.processor,
                 targets_of=lambda batch: targets(batch["labels"]),
+                weights=_weights(run, samples),
             )
         ),
         facts=facts,
         validation=validation,
         classes=classes,
     )
+
+
+def _labels(run: Finetune, items: list[Item], source: Source) -> list[tuple[str, ...]]:
+    """Return the labels of items. UserError for a clip without one, or with too many."""
+    if run.task == "tagging":
+        return several_labels(items, _where(source))
+    return [(label,) for label in single_labels(items, _where(source))]
+
+
+def _weights(run: Finetune, samples: ClipSamples) -> np.ndarray | None:
+    """Return the weights by which clips are drawn; None: each once."""
+    if run.sampling == "uniform":
+        return None
+    return balancing_weights([labels for _, _, labels in samples.items])
 
 
 def _model(run: Pretrain | Finetune, external: External, n_classes: int | None = None) -> ClipModel:
@@ -298,6 +319,7 @@ def _feature_batches(
         seed=run.seed,
         batch_size=run.optimiser.batch_size,
         microbatch=run.optimiser.microbatch,
+        weights=_weights(run, samples),
     )
 
 
@@ -307,6 +329,7 @@ def _clip_batches(
     external: External,
     processor: Processor,
     targets_of: Callable[[dict], torch.Tensor] | None = None,
+    weights: np.ndarray | None = None,
 ) -> ClipBatches:
     return ClipBatches(
         sources,
@@ -319,6 +342,7 @@ def _clip_batches(
         world=external.ranks.world,
         processor=processor,
         targets_of=targets_of,
+        weights=weights,
     )
 
 

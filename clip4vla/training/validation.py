@@ -17,11 +17,12 @@ from clip4vla.inference.features import (
     reduced_by,
 )
 from clip4vla.inference.gallery import Gallery
-from clip4vla.inference.probe import predict
+from clip4vla.inference.probe import class_logits
 from clip4vla.loading.loader import WHOLE, Part
 from clip4vla.loading.samples import ClipSamples, Item
 from clip4vla.metrics.captions import score_captions
 from clip4vla.metrics.classification import accuracy
+from clip4vla.metrics.tagging import class_scores, scored_labels
 from clip4vla.metrics.text_clip import captions_of, score_retrieval, similarity_name
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.pooling import masked_mean
@@ -150,16 +151,23 @@ class CaptionValidation:
 
 
 @dataclass(frozen=True)
-class ClassificationValidation:
-    """Accuracy. features: of frozen towers, computed once, on every rank; None: they learn."""
+class LabelValidation:
+    """Accuracy, or mAP and mAUC.
+
+    features: of frozen towers, computed once, on every rank; None: they learn.
+    """
 
     model: ClipModel
     run: Finetune
     clips: ClipsToScore
     classes: list[str]
-    labels: list[str]
+    labels: list[tuple[str, ...]]
     features: ClipFeatures | None
-    selection_metric: str = "accuracy"
+
+    @property
+    def selection_metric(self) -> str:
+        """Accuracy or mAP."""
+        return main_metric(self.run.task, self.run.modalities)
 
     def part(self) -> list[NumberedBatch]:
         """Return the features of this rank's part of the clips, if the towers learn."""
@@ -176,9 +184,14 @@ class ClassificationValidation:
         )
 
     def scores(self, parts: list[NumberedBatch]) -> dict[str, float]:
-        """Return the accuracy in percent."""
+        """Return the metrics of the task, in percent."""
         features = self.features
         if features is None:
             features = clip_features(self.clips.samples, parts)
-        predicted = predict(self.model, features, self.classes, self.clips.device)
-        return {"accuracy": accuracy(self.labels, predicted)}
+        logits = class_logits(self.model, features, self.clips.device).numpy()
+        if self.run.task == "tagging":
+            found = scored_labels(self.labels, self.classes, logits)
+            ids = features.clip_ids
+            return class_scores(found.targets, found.scores, found.classes, ids).means()
+        predicted = [self.classes[i] for i in logits.argmax(axis=1)]
+        return {"accuracy": accuracy([label for (label,) in self.labels], predicted)}

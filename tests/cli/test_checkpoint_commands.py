@@ -441,7 +441,7 @@ def test_an_invalid_model_in_the_metadata_is_one_line(clip4vla, tmp_path, sectio
         ({"cache.log_mel.f_max": 9000}, "cache.log_mel: f_max is above half the sample rate"),
         ({"modalities": ["audio", "audio"]}, "modalities: duplicate audio"),
         ({"task": "classification"}, "needs classes. Fix: name them with --classes"),
-        ({"classes": ["a"]}, "classes are for task: classification, not retrieval"),
+        ({"classes": ["a"]}, "classes are for task: classification and tagging, not retrieval"),
         ({"task": "classification", "classes": ["a", "a"]}, "classes: duplicate a"),
         (
             {"model": {"type_token": "none"}, "model.type_token": "single"},
@@ -471,7 +471,10 @@ def test_classes_of_a_file_that_has_no_probe_are_refused(clip4vla, tmp_path):
     (tmp_path / "cl.txt").write_text("dog\ncat\n")
     arguments = ("import", "x.bin", "out.safetensors", "--classes", "cl.txt")
     code, _, error = clip4vla(*arguments)
-    assert code == 78 and "classes are for task: classification, not retrieval" in last_line(error)
+    assert (
+        code == 78
+        and "classes are for task: classification and tagging, not retrieval" in last_line(error)
+    )
     code, _, error = clip4vla(*arguments, "--set", '{"classes": ["a"]}')
     assert code == 78 and "--set has classes, too" in last_line(error)
     assert not (tmp_path / "out.safetensors").exists()

@@ -204,6 +204,10 @@ def test_half_weights_are_a_preset_of_their_own(tmp_path):
             "finetune.trainable: task retrieval always trains the towers",
         ),
         (
+            {"finetune": {"sampling": "balanced"}},
+            "finetune.sampling: task retrieval has no classes",
+        ),
+        (
             {"task": "classification", "finetune": {"freeze.layer_num": 1}},
             "towers of a probe are always frozen.* or set finetune.trainable: all",
         ),

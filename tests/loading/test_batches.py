@@ -1,5 +1,6 @@
 """Batches: what an epoch holds, and where a resumed one goes on."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_world import INPUTS, build_world, source
@@ -92,3 +93,23 @@ def test_clips_come_in_chunks_of_at_most_a_microbatch(clip_batches, consumed):
 def test_sources_are_mixed_in_equal_parts(clip_batches):
     for (batch,) in clip_batches("train", "val")(0, 0):
         assert sorted(clip[0] for clip in batch["clip_id"]) == ["t", "v"]
+
+
+def test_balanced_samples_are_drawn_by_weight_and_dealt_to_ranks(clip_batches):
+    """A function of seed and epoch: with replacement, and the same for any number of ranks."""
+    weights = np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+
+    def epoch(number, rank=0, world=1, consumed=0):
+        batches = clip_batches("train")
+        batches.weights, batches.rank, batches.world = weights, rank, world
+        return clip_ids(batches(number, consumed))
+
+    whole = epoch(1)
+    items = clip_batches("train").sources[0].items
+    assert {clip for clips in whole for clip in clips} <= {items[2][0], items[3][0]}
+    assert epoch(1, consumed=2) == whole[1:] and any(epoch(n) != whole for n in (2, 3, 4))
+    dealt = zip(epoch(1, 0, 2), epoch(1, 1, 2), strict=True)
+    assert [[*a, *b] for a, b in dealt] == whole
+    features = feature_batches()
+    features.weights = np.arange(10) == 4
+    assert clip_ids(features(0, 0)) == [["c4"] * 4] * 2

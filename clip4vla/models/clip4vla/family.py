@@ -25,7 +25,7 @@ HEADS = tuple(HEAD_PARTS.values())  # parts that a task adds to the towers
 
 
 class CLIP4VLAFamily:
-    """Three towers in CLIP's space, and the heads of four tasks."""
+    """Three towers in CLIP's space, and the heads of five tasks."""
 
     SOURCES = SOURCES
     kind_of = staticmethod(kind_of)
@@ -97,7 +97,7 @@ class CLIP4VLAFamily:
                 return RetrievalTask(model, run)
             case "captioning":
                 return CaptionTask(model, run)
-            case "classification":
+            case "classification" | "tagging":
                 return ProbeTask(model, run)
 
 

@@ -98,6 +98,8 @@ class Model(FamilyModel):
 
     def head(self, task: TaskName | None) -> Head:
         """Return the head that a task adds; for retrieval it depends on the fusion (facts 7.1)."""
+        if task == "tagging":
+            return "classification"  # one probe for the labels of clips
         if task != "retrieval":
             return task
         if self.fusion in JOINT_FUSIONS:

@@ -1,11 +1,11 @@
-"""The linear probe of classification, alone or with its towers (facts 9; paper, Table 6)."""
+"""The linear probe of classification and tagging, alone or with its towers (facts 9)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from clip4vla.config.run import Finetune
 from clip4vla.models.common.encoded import Encoded
@@ -45,14 +45,16 @@ class ProbeTask:
     heads: ClassVar[tuple[str, ...]] = ("probe.",)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of the classes."""
-        logits = self.model.probe(self.model.encode_clips(batch, self.run.modalities))
-        return cross_entropy(logits.float(), batch["target"]), {}
+        """Return the cross-entropy of the class of a clip, or the binary one of all classes."""
+        logits = self.model.probe(self.model.encode_clips(batch, self.run.modalities)).float()
+        if self.run.task == "tagging":
+            return binary_cross_entropy_with_logits(logits, batch["target"]), {}
+        return cross_entropy(logits, batch["target"]), {}
 
     def facts(self) -> dict[str, Any]:
         """Return no facts."""
         return {}
 
     def targets(self, batch: Batch) -> int:
-        """Return the number of clips to classify."""
+        """Return the number of clips."""
         return len(batch["target"])

@@ -17,7 +17,7 @@ from clip4vla.config.run import (
     Substitute,
     sources_of,
 )
-from clip4vla.config.sections import Decoding
+from clip4vla.config.sections import LABEL_TASKS, Decoding
 from clip4vla.config.variant import Variant
 
 
@@ -136,6 +136,7 @@ def add_chain(
             model=recipe.model,
             inputs=recipe.inputs,
             decoding=recipe.decoding,
+            class_names=recipe.task in LABEL_TASKS and recipe.finetune is None,
             variants=variants,
         )
     )

@@ -250,10 +250,15 @@ class Recipe(Section):
                 f"missing_audio: released_links compares captions, and the clips of a {self.task} "
                 "have none. Fix: choose another policy"
             )
-        if self.finetune is None and self.task != "retrieval":
+        if self.finetune is None and self.task == "captioning":
             raise ValueError(
-                f"task: {self.task} needs a `finetune` section, since only retrieval is zero-shot. "
-                "Fix: add one"
+                "task: captioning needs a `finetune` section, since its captioner is not trained "
+                "otherwise. Fix: add one"
+            )
+        if self.finetune is None and self.task in LABEL_TASKS and not self.model.pooled:
+            raise ValueError(
+                f"task: {self.task} without `finetune` compares clips with the names of classes by "
+                "pooled vectors, which this model has none of. Fix: add `finetune`"
             )
         if self.finetune is not None:
             self.finetune.check_task(self.task)

@@ -165,6 +165,9 @@ class Evaluate(Section):
     inputs: Inputs = Inputs()
     scale: float = Field(100.0, gt=0)
     decoding: Decoding = added(Decoding(), "captioning")
+    class_names: bool = added(
+        False, "of labels, zero-shot: clips are compared with the names of all classes as texts"
+    )
     variants: list[Variant] = added([], "scored beside it, by name; without repetition")
 
 

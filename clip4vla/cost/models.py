@@ -94,6 +94,8 @@ class Models:
     def scoring(self, run: Finetune | Evaluate, clip: ClipSize) -> Scoring:
         """Return the operations of scoring a split, the same in validation and evaluation."""
 
+        named = isinstance(run, Evaluate) and run.class_names
+
         def count() -> Scoring:
             model, size = self._model(run).eval(), 2 * SIDE
             encoded: Encoded = {}
@@ -101,6 +103,8 @@ class Models:
             clips = self._count(
                 model, lambda: encoded.update(model.encode_clips(batch, run.modalities))
             )
+            if named:
+                return self._retrieval(model, run, clips / size, encoded)
             match run.task:
                 case "classification" | "tagging":
                     return Scoring(clips / size)
@@ -158,6 +162,8 @@ class Models:
     def _model(self, run: Run) -> ClipModel:
         """Return the model of a run on the meta device, in which all learns that can."""
         task = run.task if isinstance(run, (Finetune, Evaluate)) else None
+        if isinstance(run, Evaluate) and run.class_names:
+            task = None
         key = canonical_json([run.model.model_dump(), task, run.inputs.model_dump()])
         if key not in self.built:
             classes = CLASSES if task in LABEL_TASKS else None

@@ -7,6 +7,7 @@ from clip4vla.config.plan import Plan
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Source, Substitute
 from clip4vla.config.sections import Inputs
 from clip4vla.cost.assumptions import (
+    CLASSES,
     LOG_BATCH,
     LOG_FRAMES,
     LOG_GPUS,
@@ -128,4 +129,6 @@ def _scoring(
 ) -> float:
     """Return the cost of scoring a split."""
     used = clips.used(policy)
-    return models.scoring(run, clips.size).total(used, used * clips.captions, variants)
+    named = isinstance(run, Evaluate) and run.class_names
+    texts = CLASSES if named else used * clips.captions
+    return models.scoring(run, clips.size).total(used, texts, variants)

@@ -54,6 +54,7 @@ from clip4vla.metrics.text_clip import (
     query_numbers,
     rank_columns,
     report_retrieval,
+    similarity_name,
 )
 
 TOP = 5  # classes that predictions name for a clip
@@ -110,7 +111,9 @@ def evaluate(
 
     trained = initial_weights_metadata(start)
     run = run.model_copy(update={"scale": _scale(run, trained, start)})
-    classes = trained.get("classes")
+    classes, task = trained.get("classes"), None if run.class_names else run.task
+    if run.class_names:
+        classes = sorted({label for labels in cache.splits["labels"] for label in labels})
     if run.task in LABEL_TASKS and not classes:
         raise UserError(f"{start}: its metadata names no classes; evaluate a {run.task} run")
     model = initial_model(
@@ -118,9 +121,9 @@ def evaluate(
         run.inputs,
         start,
         weights,
-        run.task,
-        n_classes=len(classes) if classes else None,
-        trained_head=True,
+        task,
+        n_classes=len(classes) if task and classes else None,
+        trained_head=task is not None,
     ).to(device)
     benchmark = benchmark or Benchmark(run.test.split)
     sounds = given_sounds([clip_id for clip_id, _, _ in samples.items], cache.silent, donors)
@@ -216,15 +219,7 @@ def _retrieval(scoring: Scoring) -> Scored:
     """Predictions: query, caption, clip_id, its ranks, top5, all in the main gallery."""
     run = scoring.run
     pairs = pair_items(scoring.rows, scoring.where)
-    gallery = Gallery(
-        model=scoring.model,
-        samples=scoring.samples,
-        run=run,
-        scale=run.scale,
-        device=scoring.device,
-        workers=scoring.workers,
-        texts=scoring.texts,
-    )
+    gallery = _gallery(scoring)
     captions, targets = captions_of(pairs, gallery.clip_ids)
     query = query_numbers(pairs, gallery.clip_ids)
     similarities = gallery.similarities(captions)
@@ -251,6 +246,18 @@ def _retrieval(scoring: Scoring) -> Scored:
                 }
             )
     return Scored(stated, queries, predictions, each)
+
+
+def _gallery(scoring: Scoring) -> Gallery:
+    return Gallery(
+        model=scoring.model,
+        samples=scoring.samples,
+        run=scoring.run,
+        scale=scoring.run.scale,
+        device=scoring.device,
+        workers=scoring.workers,
+        texts=scoring.texts,
+    )
 
 
 @contextlib.contextmanager
@@ -302,7 +309,7 @@ def _captioning(scoring: Scoring) -> Scored:
 
 def _classification(scoring: Scoring, classes: list[str]) -> Scored:
     """Predictions: clip_id, label, predicted."""
-    predicted = np.array(classes)[_logits(scoring).argmax(axis=1)]
+    predicted = np.array(classes)[_class_scores(scoring, classes).argmax(axis=1)]
     ids = scoring.clip_ids
     labels = np.array(single_labels(scoring.samples.items, scoring.where))
     stated, queries, each = {}, {}, {}
@@ -318,7 +325,7 @@ def _classification(scoring: Scoring, classes: list[str]) -> Scored:
 def _tagging(scoring: Scoring, classes: list[str]) -> Scored:
     """Predictions: clip_id, labels, top5, the scores of all classes, label_precision."""
     labels = several_labels(scoring.samples.items, scoring.where)
-    found = scored_labels(labels, classes, _logits(scoring))
+    found = scored_labels(labels, classes, _class_scores(scoring, classes))
     ids, precision = scoring.clip_ids, label_precision(found.targets, found.scores)
     stated: dict[str, dict[str, dict]] = {}
     queries, each = {}, {}
@@ -343,8 +350,11 @@ def _tagging(scoring: Scoring, classes: list[str]) -> Scored:
     return Scored(stated, queries, predictions, each, found.classes)
 
 
-def _logits(scoring: Scoring) -> np.ndarray:
-    """Return the probe's logits of all classes, float32 [N, C]."""
+def _class_scores(scoring: Scoring, classes: list[str]) -> np.ndarray:
+    """Return the probe's logits of all classes, or similarities to their names, float32 [N, C]."""
+    if scoring.run.class_names:
+        found = _gallery(scoring).similarities(classes)
+        return found[similarity_name(scoring.run.modalities)].T
     features = probe_features(
         scoring.model,
         scoring.samples,

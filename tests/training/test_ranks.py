@@ -132,19 +132,21 @@ def test_fine_tuning_by_1_2_and_4_ranks_has_the_same_losses(manifests, tmp_path,
     assert losses[4] == pytest.approx(losses[1], rel=2e-4)
 
 
-def labelled(**given):
-    """Classification of which the towers learn, too."""
-    given = {"selection": "last", "missing_audio": "none"} | given
-    return finetune("classification", trainable="all", **given)
-
-
-def test_full_fine_tuning_by_two_ranks_is_that_of_one(manifests, tmp_path):
-    run, curves = labelled(optimiser=optimiser(lr=1e-4, epochs=3)), {}
+@pytest.mark.parametrize(
+    ("task", "metric", "given"),
+    [
+        ("classification", "accuracy", {}),
+        ("tagging", "mAP", {"sampling": "balanced", "label_smoothing": 0.1}),
+    ],
+)
+def test_full_fine_tuning_by_two_ranks_is_that_of_one(manifests, tmp_path, task, metric, given):
+    given = {"trainable": "all", "selection": "last", "missing_audio": "none"} | given
+    run, curves = finetune(task, optimiser=optimiser(lr=1e-4, epochs=3), **given), {}
     for world in (1, 2):
         folder = tmp_path / str(world)
         assert codes(start(run, manifests, folder, world)) == [0] * world
         curves[world] = curve(folder)
-    for name in ("train/loss", "val/accuracy"):
+    for name in ("train/loss", f"val/{metric}"):
         one, two = ([row[name] for row in curves[w] if name in row] for w in (1, 2))
         assert len(one) >= 3 and one == pytest.approx(two, rel=2e-4)
 

@@ -222,6 +222,12 @@ class Dataset(Section):
             raise ValueError("cut_longer cuts local files only. Fix: set source: local")
         return self
 
+    @property
+    def gives_files(self) -> bool:
+        """Return whether the source gives files of the media folder, not original uploads."""
+        by_file = self.source == "http" and "{file}" in (self.url or "")
+        return self.source == "local" or by_file
+
     def expected_clips(self, split: str) -> int | None:
         """Return the clips of a split in the official list; None if the config has no number."""
         return self.expected[split].clips if split in self.expected else None

@@ -1,7 +1,9 @@
 """Read annotation files as users have them; an error is one line that names file and line."""
 
 import codecs
+import contextlib
 import csv
+import functools
 import itertools
 import json
 import os
@@ -122,13 +124,19 @@ def _check_header(
         raise UserError(f"{name}: {where}: repeated column in {names}. Fix: {UNTOUCHED}")
 
 
-def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Where, list[str]]]:
-    """Yield the rows of a table that may begin with # comments (AudioSet's segment lists)."""
+def headerless_rows(
+    name: str, path: Path, n_columns: int, comments: list[tuple[Where, list[str]]] | None = None
+) -> Iterator[tuple[Where, list[str]]]:
+    """Yield the rows of a table without a header.
+
+    comments: takes the lines before the first row that begin with # (AudioSet's segment lists).
+    """
     filled = False
     for line, cells in _records(name, path, ","):
-        if not filled and cells[0].startswith("#"):
-            continue
         where = Where(path, "line", line)
+        if comments is not None and not filled and cells[0].startswith("#"):
+            comments.append((where, cells))
+            continue
         if len(cells) != n_columns:
             raise UserError(
                 f"{name}: {where}: {len(cells)} columns instead of {n_columns}"
@@ -138,6 +146,13 @@ def headerless_rows(name: str, path: Path, n_columns: int) -> Iterator[tuple[Whe
         yield where, cells
     if not filled:
         raise UserError(f"{name}: {path}: no row. {_WHOLE}")
+
+
+@functools.cache
+def shipped_list(filename: str) -> tuple[str, ...]:
+    """Return the lines of a list that comes with this package, without its comments."""
+    text = (Path(__file__).parent / "lists" / filename).read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if not line.startswith("#"))
 
 
 def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
@@ -180,23 +195,47 @@ def json_members(name: str, path: Path) -> Iterator[tuple[Where, str, Any]]:
     For files too large for memory (HowTo100M's captions are gigabytes): it holds one member and one
     block. Raises UserError as `json_file` does, when it gets to the error.
     """
-    decoder = json.JSONDecoder()
+    with _streamed(name, path) as text:
+        text.expect("{")
+        if text.peek() == "}":
+            return
+        for number in itertools.count(1):
+            key = text.key()
+            yield Where(path, "member", number, shown(key)), key, text.value()
+            if text.peek() == "}":
+                return
+            text.expect(",")
+
+
+def json_entries(name: str, path: Path, key: str) -> Iterator[tuple[Where, Any]]:
+    """Yield the entries of the list that is the only member, `key`, of a JSON object.
+
+    For files too large for memory, as `json_members`, whose errors it raises.
+    """
+    with _streamed(name, path) as text:
+        text.expect("{")
+        if (found := text.key()) != key:
+            raise ValueError(f"its first key is {found!r}, not {key!r}")
+        text.expect("[")
+        for number in itertools.count(1):
+            if number == 1 and text.peek() == "]":
+                break
+            text.peek()
+            yield Where(path, "entry", number), text.value()
+            if text.peek() == "]":
+                break
+            text.expect(",")
+        text.expect("]")
+        text.expect("}")
+
+
+@contextlib.contextmanager
+def _streamed(name: str, path: Path) -> Iterator["_Text"]:
+    """Open a JSON file to be read piece by piece; invalid JSON is a UserError with its line."""
     try:
         with open(path, encoding="utf-8-sig") as stream:
             text = _Text(stream)
-            text.expect("{")
-            if text.peek() == "}":
-                return
-            for number in itertools.count(1):
-                if text.peek() != '"':
-                    raise ValueError('a key in "..." is missing')
-                key = text.value(decoder)
-                text.expect(":")
-                text.peek()
-                yield Where(path, "member", number, shown(key)), key, text.value(decoder)
-                if text.peek() == "}":
-                    return
-                text.expect(",")
+            yield text
     except UnicodeDecodeError:
         raise _not_text(name, path) from None
     except (ValueError, RecursionError) as error:
@@ -213,6 +252,7 @@ class _Text:
 
     def __init__(self, stream: TextIO):
         self.stream = stream
+        self.decoder = json.JSONDecoder()
         self.window = ""
         self.at = 0
         self.lines_before = 1
@@ -242,16 +282,25 @@ class _Text:
             raise ValueError(f"{character} is missing")
         self.at += 1
 
-    def value(self, decoder: json.JSONDecoder) -> Any:
+    def key(self) -> str:
+        """Return the key of the next member, and go to its value."""
+        if self.peek() != '"':
+            raise ValueError('a key in "..." is missing')
+        key = self.value()
+        self.expect(":")
+        self.peek()
+        return key
+
+    def value(self) -> Any:
         while True:
             try:
-                value, end = decoder.raw_decode(self.window, self.at)
+                value, end = self.decoder.raw_decode(self.window, self.at)
             except json.JSONDecodeError:
                 if len(self.window) - self.at > _LARGEST or not self.grow():
                     raise
                 continue
             # A number at the window's end may continue: 2.5 is a number, and so is 2.5e3.
-            if self.window[end : end + 1] in tuple(" \t\r\n,:}"):
+            if self.window[end : end + 1] in tuple(" \t\r\n,:}]"):
                 self.at = end
                 return value
             length = end - self.at

@@ -57,7 +57,7 @@ def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[s
     if dataset.cut_longer and not (files_are_clips and start.null_count < len(start)):
         why = "its lists have no times" if files_are_clips else "its clips are cut anyway"
         raise UserError(f"datasets.{name}.cut_longer: {why}. Fix: leave it out")
-    if files_are_clips and _gives_files(dataset):
+    if files_are_clips and dataset.gives_files:
         for time in ("start", "end"):
             column = clips.schema.get_field_index(time)
             clips = clips.set_column(column, time, pa.nulls(len(clips), pa.float64()))
@@ -100,9 +100,3 @@ def _pandas_metadata(columns: dict[str, str]) -> dict[bytes, bytes]:
     """Return the metadata with which pandas reads a file with the types of `columns`."""
     empty = pd.DataFrame(columns=list(columns)).astype(columns)
     return pa.Schema.from_pandas(empty, preserve_index=False).metadata
-
-
-def _gives_files(dataset: Dataset) -> bool:
-    """Return whether the source gives the files of the media folder, not the original uploads."""
-    by_file = dataset.source == "http" and "{file}" in (dataset.url or "")
-    return dataset.source == "local" or by_file

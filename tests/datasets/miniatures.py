@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
 from synthetic import make_clip
 
 CLASSES = ("ApplyEyeMakeup", "YoYo")
+# Three that are in the list for retrieval, and one that is not.
+AUDIOSET_EVAL = ("--4gqARaEJE", "-0nqfRcnAYE", "-1OlgJWehn8", "-1OlgJWehn9")
 
 
 def youtube(number, kind="y"):
@@ -130,7 +132,10 @@ def howto100m(folder):
 
 
 def audioset(folder):
-    """Six segments."""
+    """Six segments of the unbalanced list, two of the balanced one, four to evaluate on.
+
+    The lists are as published, as copies have them, and as published with one label each.
+    """
     (folder / "class_labels_indices.csv").write_text(
         'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
     )
@@ -139,6 +144,77 @@ def audioset(folder):
     for n in range(6):
         text += f'{youtube(n, "x")}, {n}0.000, {n + 1}0.000, "/m/09x0r,/m/05zppz"\n'
     (folder / "unbalanced_train_segments.csv").write_text(text)
+    text = "# num_ytids=2, num_segs=2, num_unique_labels=2, num_positive_labels=3\n"
+    text += f'{youtube(0, "-")},30,40,"/m/09x0r,/m/05zppz"\n{youtube(1, "z")},0,9,/m/05zppz\n'
+    (folder / "balanced_train_segments.csv").write_text(text)
+    text = "# Segments csv created Sun Mar  5 10:54:31 2017\n# num_ytids=4, num_segs=4\n"
+    for video, mid in zip(AUDIOSET_EVAL, ["/m/09x0r", "/m/05zppz"] * 2, strict=True):
+        text += f'{video}, 0.000, 10.000, "{mid}"\n'
+    (folder / "eval_segments.csv").write_text(text)
+
+
+def audioset_json(folder):
+    """The same clips in the form of CAV-MAE; its list of 2 M clips has the balanced ones too."""
+    audioset(folder)
+    found = {}
+    for path in sorted(folder.glob("*_segments.csv")):
+        rows = [row.split(",", 3) for row in path.read_text().splitlines() if row[0] != "#"]
+        found[path] = [(row[0], row[3].strip(' "')) for row in rows]
+        path.unlink()
+    balanced, _, unbalanced = sorted(found)
+    found[unbalanced] += found[balanced]
+    for path, rows in found.items():
+        entries = [
+            {"video_id": video, "wav": f"/data/{video}.flac", "video_path": "/data", "labels": mids}
+            for video, mids in rows
+        ]
+        path.with_suffix(".json").write_text(json.dumps({"data": entries}, indent=1))
+
+
+VGGSOUND = [  # YouTube id, start, class, split; a video has two clips
+    (youtube(n, "v"), 30 * n, label, split)
+    for n, (label, split) in enumerate(
+        (label, split)
+        for split in ("train", "test")
+        for label in ("people marching", "bird chirping, tweeting", "playing timpani")
+        for _ in range(2)
+    )
+] + [
+    (youtube(9, "-"), 1, "playing tympani", "train"),
+    (youtube(11, "v"), 7, "playing tympani", "test"),
+]
+
+
+def vggsound(folder):
+    """Eight clips to train on, eight to test, and VGGSounder's labels of two of these."""
+    lines = [
+        f"{video},{start},{_quoted(label)},{split}\n" for video, start, label, split in VGGSOUND
+    ]
+    (folder / "vggsound.csv").write_text("".join(lines))
+    _vggsound_part(folder, "test")
+    first, second = (f"{video}_{start:06d}" for video, start, _, split in VGGSOUND[6:8])
+    (folder / "vggsounder.csv").write_text(
+        "video_id,label,modality,background_music,static_image,voice_over\n"
+        f"{first},people marching,AV,False,False,True\n{first},people crowd,A,False,False,True\n"
+        f'{second},"bird chirping, tweeting",V,True,False,False\n'
+    )
+
+
+def vggsound_pair(folder):
+    """The same clips in two lists."""
+    for split in ("train", "test"):
+        _vggsound_part(folder, split)
+
+
+def _vggsound_part(folder, split):
+    """One list, in another order than that of the ids."""
+    rows = [row for row in reversed(VGGSOUND) if row[3] == split]
+    lines = [f"{video}_{start:06d}.mp4,{_quoted(label)}\r\n" for video, start, label, _ in rows]
+    (folder / f"{split}.csv").write_bytes("".join(lines).encode())
+
+
+def _quoted(label):
+    return f'"{label}"' if "," in label else label
 
 
 def demo(folder):
@@ -162,6 +238,11 @@ WRITE = {
     "msrvtt": msrvtt,
     "ucf101": ucf101,
     "vatex": vatex,
+    "vggsound": vggsound,
+}
+FORMS = {name: (name, write) for name, write in WRITE.items()} | {  # form -> its reader, writer
+    "audioset_json": ("audioset", audioset_json),
+    "vggsound_pair": ("vggsound", vggsound_pair),
 }
 
 

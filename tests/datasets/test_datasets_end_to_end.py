@@ -61,10 +61,31 @@ rows: [{row: both, label: "audio + vision"}]
 """
 
 
-class Project:
-    """Miniatures of `names` with their media, tables, and the config that names them."""
+EVENTS = """
+table: events
+title: VGGSound
+columns: [{dataset: vggsound, metric: accuracy, label: accuracy}]
+base: {task: classification, missing_audio: none, finetune.train: train, finetune.val: null,
+       finetune.selection: last, test: test, pretrain: null}
+rows: [{row: both, label: "audio + vision"}]
+"""
+HEARD = """
+table: heard
+title: AudioSet
+columns: [{dataset: audioset, metric: t2v_R1, label: "R@1"}]
+base: {finetune.train: balanced, finetune.val: null, finetune.selection: last, test: eval, pretrain: null}
+rows: [{row: both, label: "audio + vision"}]
+"""
 
-    def __init__(self, folder: Path, names, **tables):
+
+class Project:
+    """Miniatures of `names` with their media, tables, and the config that names them.
+
+    names: of datasets, or of a form of their files where there are several.
+    """
+
+    def __init__(self, folder: Path, forms, **tables):
+        names = {miniatures.FORMS[form][0]: miniatures.FORMS[form][1] for form in forms}
         self.folder, self.out = folder, folder / "out"
         self.out.mkdir(parents=True)
         (folder / "tables").mkdir()
@@ -77,7 +98,7 @@ class Project:
                 continue
             notes, media = folder / "notes" / name, folder / "media" / name
             notes.mkdir(parents=True)
-            miniatures.WRITE[name](notes)
+            names[name](notes)
             clips, _ = plan_clips(name, Dataset(reader=name, annotations=notes, media=media))
             seconds = 26.0 if name == "howto100m" else 2.0  # its clips are cut from whole videos
             miniatures.write_media(media, clips.file, seconds)
@@ -121,10 +142,8 @@ def check_caches(project, names):
     return caches
 
 
-def test_all_seven_go_from_official_files_to_shards(tmp_path, monkeypatch, capsys):
-    """The commands of the data rules, in this process."""
-    tables = {"retrieval": RETRIEVAL, "sounds": SOUNDS, "actions": ACTIONS}
-    project = Project(tmp_path, PAPER, **tables)
+def make_caches(project, monkeypatch):
+    """Run the commands of the data rules in this process."""
     monkeypatch.chdir(project.out)
     plan = project.plan
     for version, cache_id in plan.caches:
@@ -136,16 +155,57 @@ def test_all_seven_go_from_official_files_to_shards(tmp_path, monkeypatch, capsy
         for shard in (0, 1):
             stages.cache(plan, version, cache_id, shard)
         stages.freeze(plan, version, cache_id)
+
+
+def test_all_go_from_official_files_to_shards(tmp_path, monkeypatch, capsys):
+    tables = {"retrieval": RETRIEVAL, "sounds": SOUNDS, "actions": ACTIONS, "events": EVENTS}
+    project = Project(tmp_path, PAPER, **tables)
+    make_caches(project, monkeypatch)
+    plan = project.plan
     said = capsys.readouterr().out
     assert "audiocaps: split test has 2 clips, officially 975 (-99.8%; BEYOND" in said
     assert "howto100m: " in said and "give no clip" in said
     caches = check_caches(project, PAPER)
     assert caches["howto100m"].manifest["clips"]["usable"] == 9
+    check_events(caches, said)
     version = next(v for v, name in plan.versions.items() if name == "msrvtt")
     coverage = pd.read_csv(f"{layout.data_dir(version)}/coverage.csv").set_index("split")
     row = coverage.loc["test_1k"]
     assert (row.expected, row.expected_with_sound, row.planned, row.with_sound) == (1000, 884, 2, 2)
     assert row.remark == "planned -99.8%, with_video -99.8%, with_sound -99.8%"
+
+
+def test_events_go_from_other_forms_of_their_files_to_shards(tmp_path, monkeypatch, capsys):
+    forms = ["audioset_json", "vggsound_pair"]
+    project = Project(tmp_path, forms, events=EVENTS, heard=HEARD)
+    make_caches(project, monkeypatch)
+    check_events(check_caches(project, ["audioset", "vggsound"]), capsys.readouterr().out)
+
+
+def check_events(caches, said):
+    """The splits of AudioSet and VGGSound, in whatever form their files were, and the notes."""
+    sizes = {
+        name: {split: counts["usable"] for split, counts in caches[name].manifest["splits"].items()}
+        for name in ("audioset", "vggsound")
+    }
+    assert sizes["audioset"] == {"train": 8, "balanced": 2, "eval": 4, "retrieval_1725": 3}
+    kept = {split: sizes["vggsound"][split] for split in ("train", "test", "retrieval_1545")}
+    assert kept == {"train": 7, "test": 7, "retrieval_1545": 7}
+    several = caches["audioset"].splits.set_index(["split", "clip_id"])["labels"]
+    assert several["balanced", "v_--_00000000"] == ("Speech", "Male speech, man speaking")
+    assert "retrieval_1725 has 3 of its 1,725 clips" in said
+    assert "retrieval_1545 has 7 clips that are not the published list" in said
+
+
+@pytest.mark.workflow
+@pytest.mark.slow
+def test_events_through_the_rules(tmp_path):
+    """A probe on VGGSound and retrieval on AudioSet, to their tables."""
+    project = Project(tmp_path, ["audioset_json", "vggsound"], events=EVENTS, heard=HEARD)
+    project.run()
+    for key in project.plan.stage("evaluate"):
+        metrics = json.loads((project.out / layout.result_dir(key) / "metrics.json").read_text())
+        assert metrics["galleries"]["all"]["n_gallery"] in (4, 7)
 
 
 @pytest.mark.workflow
@@ -159,9 +219,10 @@ def test_esc50_through_the_rules(tmp_path):
 
 @pytest.mark.workflow
 @pytest.mark.slow
-def test_rows_on_all_seven_through_the_rules(tmp_path):
+def test_rows_on_all_through_the_rules(tmp_path):
     """Pre-training, fine-tuning, probes and tables; one held-out video is left out."""
-    project = Project(tmp_path, PAPER, retrieval=RETRIEVAL, sounds=SOUNDS, actions=ACTIONS)
+    tables = {"retrieval": RETRIEVAL, "sounds": SOUNDS, "actions": ACTIONS, "events": EVENTS}
+    project = Project(tmp_path, PAPER, **tables)
     leaking = project.folder / "notes" / "audioset" / "unbalanced_train_segments.csv"
     leaking.write_text(leaking.read_text().replace("x-_00000001", "s-_00000007"))
     media = project.folder / "media" / "audioset"
@@ -182,4 +243,5 @@ def test_rows_on_all_seven_through_the_rules(tmp_path):
     assert "left out of pre-training because their videos are held out: 1." in table
     for key in project.plan.stage("evaluate"):
         metrics = json.loads((project.out / layout.result_dir(key) / "metrics.json").read_text())
-        assert metrics["galleries"]["with_sound"]["n_gallery"] == 2
+        scored = 7 if metrics["dataset"] == "vggsound" else 2
+        assert metrics["galleries"]["with_sound"]["n_gallery"] == scored

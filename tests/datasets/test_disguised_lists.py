@@ -66,10 +66,11 @@ def refused(reader, folder) -> str:
     return text
 
 
-@pytest.mark.parametrize("reader", miniatures.WRITE)
+@pytest.mark.parametrize("form", miniatures.FORMS)
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_a_file_in_place_of_a_list_is_named_with_the_remedy(tmp_path, reader, disguise):
-    miniatures.WRITE[reader](tmp_path)
+def test_a_file_in_place_of_a_list_is_named_with_the_remedy(tmp_path, form, disguise):
+    reader, write = miniatures.FORMS[form]
+    write(tmp_path)
     content, what, remedy = DISGUISES[disguise]
     for path in miniatures.files_in(tmp_path):
         original = path.read_bytes()
@@ -105,6 +106,10 @@ def test_cells_rewritten_by_a_spreadsheet_are_detected_and_ids_are_not():
 TABLES = [  # reader, file, a cell of a row that is replaced, its line
     ("audioset", "unbalanced_train_segments.csv", "x-_00000001", 5),
     ("audioset", "class_labels_indices.csv", "/m/09x0r", 2),
+    ("audioset", "eval_segments.csv", "--4gqARaEJE", 3),
+    ("vggsound", "vggsound.csv", "v-_00000000", 1),
+    ("vggsound", "test.csv", "v-_00000011_000007.mp4", 1),
+    ("vggsound", "vggsounder.csv", "v-_00000006_000180", 2),
     ("audiocaps", "train.csv", "s-_00000000", 2),
     ("audiocaps", "test.csv", '"A man speaks, then 7 dogs bark 0"', 2),
     ("howto100m", "HowTo100M_v1.csv", None, 2),

@@ -100,13 +100,14 @@ def limit():
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("reader", miniatures.WRITE)
+@pytest.mark.parametrize("form", miniatures.FORMS)
 @pytest.mark.parametrize(
     "count", [pytest.param(60, id="60"), pytest.param(1500, id="1500", marks=pytest.mark.slow)]
 )
-def test_mutated_files_end_in_one_line(tmp_path, limit, reader, count):
-    miniatures.WRITE[reader](tmp_path)
-    chance = random.Random(f"{reader} {count}")
+def test_mutated_files_end_in_one_line(tmp_path, limit, form, count):
+    reader, write = miniatures.FORMS[form]
+    write(tmp_path)
+    chance = random.Random(f"{form} {count}")
     refused = 0
     for _ in range(count):
         path = chance.choice(miniatures.files_in(tmp_path))
@@ -120,14 +121,15 @@ def test_mutated_files_end_in_one_line(tmp_path, limit, reader, count):
     assert 0.3 * count < refused < count  # the mutations do bite, and some files stay good
 
 
-@pytest.mark.parametrize("reader", miniatures.WRITE)
+@pytest.mark.parametrize("form", miniatures.FORMS)
 @pytest.mark.parametrize(
     "content",
     [b"", b"\n\n", b"\xef\xbb\xbf", b"\0" * 1000, b"[" * 200_000, b"9" * 10_000, b'"' + b"a" * 200_000],
     ids=["empty", "blank", "mark", "nul", "deep", "number", "quote"],
 )  # fmt: skip
-def test_files_that_are_something_else_end_in_one_line(tmp_path, limit, reader, content):
-    miniatures.WRITE[reader](tmp_path)
+def test_files_that_are_something_else_end_in_one_line(tmp_path, limit, form, content):
+    reader, write = miniatures.FORMS[form]
+    write(tmp_path)
     for path in miniatures.files_in(tmp_path):
         limit()
         assert refuses_or_reads(reader, tmp_path, path, content)

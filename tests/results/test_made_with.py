@@ -161,7 +161,7 @@ def test_the_shipped_config_declares_the_official_number_of_clips_of_every_score
         for split, benchmark in getattr(readers()[dataset.reader], "BENCHMARKS", {}).items():
             assert dataset.expected_clips(split) == benchmark.clips, (name, split)
             checked += 1
-    assert checked == 13
+    assert checked == 19
 
 
 def test_a_number_that_reads_the_test_captions_is_not_judged(tmp_path):

@@ -1,5 +1,6 @@
 """Frozen versions of the world's datasets, as the data rules leave them; no media are written."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,17 @@ from learning import sounds
 from learning.world import Clip, clips
 
 
-def freeze_world(version: str, cache_id: str, cache: Cache, share: float = 1.0) -> Path:
+def freeze_world(
+    version: str,
+    cache_id: str,
+    cache: Cache,
+    share: float = 1.0,
+    labels: Callable[[Clip], list[str]] = lambda one: [one.seen[0][0]],
+) -> Path:
     """Write data/<version>/cache-<id>/ under the working directory; give the manifest.
 
     The dataset is the first part of the version's name. One shard: it is small, and read in order.
+    labels: of a clip; the thing that is seen.
     """
     manifest = Path(layout.manifest(version, cache_id))
     if manifest.is_file():
@@ -32,7 +40,7 @@ def freeze_world(version: str, cache_id: str, cache: Cache, share: float = 1.0) 
     decoders = _decoders(made)
     write_parquet(index, build_shard(ledger, cache, index.with_suffix(".tar"), *decoders))
     items = [
-        {"split": split, "clip_id": clip_id, "captions": [caption], "labels": [one.seen[0][0]]}
+        {"split": split, "clip_id": clip_id, "captions": [caption], "labels": labels(one)}
         for clip_id, one in made.items()
         for split, caption in one.captions.items()
     ]

@@ -136,6 +136,7 @@ def add_chain(
             model=recipe.model,
             inputs=recipe.inputs,
             decoding=recipe.decoding,
+            test_frames=recipe.test_frames,
             class_names=recipe.task in LABEL_TASKS and recipe.finetune is None,
             variants=variants,
         )

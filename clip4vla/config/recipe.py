@@ -235,6 +235,12 @@ class Recipe(Section):
     finetune: FinetuneRecipe | None = None
     test: str = Field("test", min_length=1, description="split to evaluate")
     decoding: Decoding = Decoding()
+    test_frames: int | None = Field(
+        None,
+        ge=1,
+        description="classification and tagging: so many evaluations of one frame each, spread "
+        "over those of the clip, whose probabilities are averaged; null: one of all frames",
+    )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -262,6 +268,7 @@ class Recipe(Section):
             )
         if self.finetune is not None:
             self.finetune.check_task(self.task)
+        self._check_test_frames()
         self.model.check(self)
         self.model.check_inputs(self.inputs, self.cache)
         self._check_prefixes()
@@ -273,6 +280,21 @@ class Recipe(Section):
                 if is_set:
                     raise ValueError(f"{name}: task {self.task} writes no captions. Fix: remove it")
         return self
+
+    def _check_test_frames(self) -> None:
+        """Check that probabilities of single frames can be averaged."""
+        if self.test_frames is None:
+            return
+        if self.task not in LABEL_TASKS or self.finetune is None:
+            raise ValueError(
+                "test_frames: only a classification or tagging with `finetune` averages the "
+                "probabilities of frames. Fix: remove it"
+            )
+        if "vision" not in self.modalities or self.test_frames > self.inputs.max_frames:
+            raise ValueError(
+                f"test_frames: {self.test_frames} frames of a clip are not read. Fix: raise "
+                "inputs.max_frames and name vision among modalities, or remove it"
+            )
 
     def _check_prefixes(self) -> None:
         """Check that frozen parameters are some of the model's."""

@@ -165,6 +165,7 @@ class Evaluate(Section):
     inputs: Inputs = Inputs()
     scale: float = Field(100.0, gt=0)
     decoding: Decoding = added(Decoding(), "captioning")
+    test_frames: int | None = added(None, "of labels: evaluations of one frame each, averaged")
     class_names: bool = added(
         False, "of labels, zero-shot: clips are compared with the names of all classes as texts"
     )

@@ -28,6 +28,7 @@ DATA = {  # fields of runs that do not change the operations of a clip
     *("code_version", "seed", "start", "substitution", "text_substitution", "held_out", "cache"),
     *("sources", "train", "val", "test", "queries", "donors", "selection", "variants", "scale"),
     *("missing_audio", "test_missing_audio", "masking", "mean", "optimiser", "sampling"),
+    "test_frames",
 }
 LEARNING = {"stage", "objective", "trainable", "freeze", "pad_loss", "label_smoothing"}
 Found = TypeVar("Found")

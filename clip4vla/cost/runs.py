@@ -1,6 +1,6 @@
 """Floating-point operations of one run: how many clips it reads, times what its model computes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clip4vla.config.families import default_model
 from clip4vla.config.plan import Plan
@@ -131,4 +131,6 @@ def _scoring(
     used = clips.used(policy)
     named = isinstance(run, Evaluate) and run.class_names
     texts = CLASSES if named else used * clips.captions
-    return models.scoring(run, clips.size).total(used, texts, variants)
+    times = (isinstance(run, Evaluate) and run.test_frames) or 1  # each with one frame
+    size = clips.size if times == 1 else replace(clips.size, frames=1)
+    return times * models.scoring(run, size).total(used, texts, variants)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from clip4vla.checkpoints.initial_weights import (
     initial_model,
@@ -29,7 +30,7 @@ from clip4vla.inference.audio_controls import given_sounds
 from clip4vla.inference.captioning import generate
 from clip4vla.inference.feature_cache import SharedFeatures
 from clip4vla.inference.gallery import Gallery
-from clip4vla.inference.probe import class_logits
+from clip4vla.inference.probe import class_logits, mean_over_frames
 from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.loader import (
     Caches,
@@ -43,6 +44,8 @@ from clip4vla.loading.loader import (
     single_labels,
     split_rows,
 )
+from clip4vla.loading.samples import Clips
+from clip4vla.loading.single_frames import SingleFrame
 from clip4vla.metrics.captions import CaptionScores, Groups, caption_scorer
 from clip4vla.metrics.classification import report_accuracy
 from clip4vla.metrics.intervals import INTERVAL_RULE
@@ -355,12 +358,20 @@ def _class_scores(scoring: Scoring, classes: list[str]) -> np.ndarray:
     if scoring.run.class_names:
         found = _gallery(scoring).similarities(classes)
         return found[similarity_name(scoring.run.modalities)].T
+    count = scoring.run.test_frames
+    if count is None:
+        return _logits(scoring, scoring.samples).numpy()
+    each = [_logits(scoring, SingleFrame(scoring.samples, i, count)) for i in range(count)]
+    return mean_over_frames(torch.stack(each), scoring.run.task == "tagging").numpy()
+
+
+def _logits(scoring: Scoring, samples: Clips) -> torch.Tensor:
     features = probe_features(
         scoring.model,
-        scoring.samples,
+        samples,
         scoring.run.modalities,
         scoring.device,
         scoring.workers,
         keep=scoring.frozen_cache,
     )
-    return class_logits(scoring.model, features, scoring.device).numpy()
+    return class_logits(scoring.model, features, scoring.device)

@@ -1,9 +1,11 @@
 """Classes of clips by a probe on their features (facts 9)."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from clip4vla.common.device import to_device
 from clip4vla.inference.features import ClipFeatures
@@ -30,8 +32,21 @@ def class_logits(model: Any, features: ClipFeatures, device: torch.device) -> Te
     """Return the logits of every class, float32 [N, C] on the CPU."""
     model.probe.eval()
     encoded = model.encode_clips(to_device(probe_batch(features), device), ())
-    logits: Tensor = model.probe(encoded)
+    with torch.autocast(device.type, enabled=False):  # rounded logits would tie
+        logits: Tensor = model.probe(encoded)
     return logits.float().cpu()
+
+
+def mean_over_frames(logits: Tensor, several: bool) -> Tensor:
+    """Return logits [N, C] of the mean probability of K evaluations, from their logits [K, N, C].
+
+    several: of classes that do not exclude each other (sigmoid), otherwise of softmax.
+    """
+    logits = logits.double()
+    if several:
+        yes, no = (logsigmoid(sign * logits).logsumexp(dim=0) for sign in (1, -1))
+        return (yes - no).float()
+    return (logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))).float()
 
 
 def predict(

@@ -13,9 +13,8 @@ from clip4vla.cache.vectors import Vectors
 from clip4vla.common.device import half_type
 from clip4vla.config.run import CODE_VERSION
 from clip4vla.config.sections import Modality
-from clip4vla.inference.feature_cache import FeatureSamples
 from clip4vla.inference.features import ClipFeatures, embed_clips
-from clip4vla.loading.samples import ClipSamples
+from clip4vla.loading.samples import Clips, ClipSamples
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.pooling import masked_mean
 
@@ -24,7 +23,7 @@ NOT_OF_SOUND = ("max_frames", "max_words")
 
 def probe_features(
     model: ClipModel,
-    samples: ClipSamples | FeatureSamples,
+    samples: Clips,
     modalities: Iterable[Modality],
     device: torch.device,
     workers: int,
@@ -33,9 +32,10 @@ def probe_features(
     """Return mean features of every sample, in order, un-normalised. The model is on `device`.
 
     keep: those of all clips of the dataset version are computed, once, and read from disk after
-    that; up to the rounding of another composition of batches they are those computed here.
+    that, if samples are as the cache holds them; up to the rounding of another composition of
+    batches they are those computed here.
     """
-    if not keep or isinstance(samples, FeatureSamples):
+    if not keep or not isinstance(samples, ClipSamples):
         return embed_clips(model, samples, modalities, device, workers, reduce=masked_mean)
     cache = samples.cache
     clips = sorted(set(cache.splits.clip_id))

@@ -203,6 +203,11 @@ def test_half_weights_are_a_preset_of_their_own(tmp_path):
             {"finetune": {"trainable": "all"}},
             "finetune.trainable: task retrieval always trains the towers",
         ),
+        ({"test_frames": 2}, "test_frames: only a classification or tagging"),
+        (
+            {"task": "tagging", "test_frames": 13, "finetune": {}},
+            "test_frames: 13 frames of a clip are not read",
+        ),
         (
             {"finetune": {"sampling": "balanced"}},
             "finetune.sampling: task retrieval has no classes",

@@ -13,6 +13,7 @@ from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.inference.probe import mean_over_frames
 from clip4vla.loading.targets import ClassTargets
 from clip4vla.pages.examples import write_examples
 from clip4vla.runs.paired import compare_runs
@@ -118,6 +119,30 @@ def test_variants_gains_a_page_and_a_paired_test(manifests, trained, tmp_path):
         read_json(f / "metrics.json")["galleries"]["all"]["metrics"]["mAP"] for f in (one, two)
     ]
     assert [differences["mAP"].first, differences["mAP"].second] == pytest.approx(values)
+
+
+def test_probabilities_are_averaged_over_frames(manifests, trained, tmp_path):
+    """By features that variants share, too."""
+    given = {"modalities": ["vision", "audio"]}
+    _, whole = scored(manifests, trained["probe"], tmp_path / "all", **given)
+    _, one = scored(manifests, trained["probe"], tmp_path / "1", test_frames=1, **given)
+    _, two = scored(manifests, trained["probe"], tmp_path / "2", test_frames=2, **given)
+    scores = [np.stack(table["scores"]) for table in (whole, one, two)]
+    assert not np.allclose(scores[0], scores[1]) and not np.allclose(scores[1], scores[2])
+    variants = [Variant(audio="shuffled")]
+    _, shared = scored(
+        manifests, trained["probe"], tmp_path / "v", test_frames=2, variants=variants, **given
+    )
+    assert np.allclose(np.stack(shared["scores"]), scores[2], atol=1e-4)
+
+
+def test_the_mean_over_frames_is_that_of_probabilities():
+    logits = torch.tensor([[[2.0, -1.0]], [[0.5, 60.0]]])  # [K, N, C]
+    sigmoids = mean_over_frames(logits, several=True)
+    assert torch.allclose(sigmoids.sigmoid(), logits.sigmoid().mean(0))
+    assert sigmoids.isfinite().all()
+    softmaxes = mean_over_frames(logits, several=False)
+    assert torch.allclose(softmaxes.exp(), logits.softmax(2).mean(0))
 
 
 def test_balanced_full_fine_tuning_stopped_anywhere_ends_with_the_same_bits(manifests, tmp_path):

@@ -3,11 +3,13 @@
     python benchmarks/start_up.py
 
 Every line is the least of some runs in new processes, in turn with `import torch`, so that a busy
-machine changes a ratio little. Targets: a trainer or an evaluation imports for at most 1.3 times
-what torch takes; answers that need no torch take half a second.
+machine changes a ratio little. Python may write bytecode, as usual. Targets: a trainer or an
+evaluation imports for at most 1.3 times what torch takes; answers that need no torch take half a
+second.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -26,15 +28,19 @@ IMPORTS = {
 ANSWERS = {
     "--help": ("--help",),
     "targets": ("targets",),
+    "a wrong key": ("targets", "--set", '{"seeed": 1}'),
     "a mistyped target": ("plan", "tabel4"),
     "an unknown run": ("train", "0123456789ab"),
 }
 
 
+ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def cpu_seconds(*arguments: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     quiet = subprocess.DEVNULL
-    subprocess.run([sys.executable, *arguments], stdout=quiet, stderr=quiet)
+    subprocess.run([sys.executable, *arguments], stdout=quiet, stderr=quiet, env=ENVIRONMENT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from clip4vla.config import layout
+from clip4vla.config.part import part_of
 from clip4vla.config.run import sources_of
-from clip4vla.config.targets import check_names, part_of
+from clip4vla.config.targets import check_names
 from clip4vla.datasets import official_clips
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import canonical_json, sha256_of
@@ -152,7 +153,7 @@ def stop_for_unknown_names():
     try:
         check_names(
             plan=PLAN,
-            targets={name for names in targets for name in names or ()},
+            asked={name for names in targets for name in names or ()},
             rules={name for names in rules for name in names or ()},
             known=[maker.name for maker in makers],
             is_made=lambda file: any(maker.is_producer(file) for maker in makers),

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from clip4vla.cli.main import app
+from clip4vla.config.part import part_of
 from clip4vla.config.planner import make_plan
-from clip4vla.config.targets import part_of
 
 REPO = Path(__file__).parents[1]
 BASE = REPO / "config.yaml"

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from clip4vla.config import keys
+from clip4vla.config.keys import run_key
+from clip4vla.config.planner import make_plan
+
 LISTED = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 ANSWERS = {"torch", "numpy", "pandas", "pyarrow", "open_clip", "mlflow"}
+ROWS = {f"clip4vla.config.{name}" for name in ("recipe", "run", "planner", "layers", "chain")}
 FAMILY = "clip4vla.models.clip4vla.family"
 NEVER = {
     *("torch._dynamo", "torch._inductor", "torchvision.models", "torchvision.ops.poolers", "timm"),
@@ -47,19 +52,39 @@ def test_trainer_and_evaluation_load_few_libraries(names, also):
     assert modules & (NEVER | also) == set()
 
 
+@pytest.mark.parametrize("stage", ["train", "evaluate", "substitute"])
+def test_an_unknown_run_is_refused_without_arrays(stage):
+    modules, problems = command(stage, "0123456789ab")
+    assert "0123456789ab" in problems
+    assert modules & ANSWERS == set()
+
+
 @pytest.mark.parametrize(
     "arguments, answer",
     [
         (("--help",), ""),
         (("targets",), ""),
-        (("targets", "--set", '{"seeed": 1}'), "seeed"),
-        (("plan", "tabel4"), "tabel4"),
-        (("train", "0123456789ab"), "0123456789ab"),
-        (("evaluate", "0123456789ab"), "0123456789ab"),
-        (("substitute", "0123456789ab"), "0123456789ab"),
+        (("targets", "--set", '{"seeed": 1}'), "unknown key"),
+        (("plan", "tabel4"), "did you mean table4"),
+        (("runs", "ls", "table5/scrath"), "did you mean results/rows/table5/scratch"),
     ],
 )
-def test_answers_load_no_arrays(arguments, answer):
+def test_names_are_known_before_rows_are_expanded(arguments, answer):
     modules, problems = command(*arguments)
     assert answer in problems
-    assert modules & ANSWERS == set()
+    assert modules & (ANSWERS | ROWS) == set()
+
+
+def test_pydantic_searches_no_package_for_plugins():
+    """`PYDANTIC_DISABLE_PLUGINS` in main.py comes before the first model, and still means this."""
+    code = "import importlib.metadata as m\nm.entry_points = None\n"
+    _, problems = loaded(f"{code}from clip4vla.cli.main import main\nmain()", "targets")
+    assert "Error" not in problems
+
+
+def test_rows_with_equal_recipes_share_their_runs(monkeypatch):
+    """The runs of the shipped tables are built about once, not once for each of their cells."""
+    built = []
+    monkeypatch.setattr(keys, "run_key", lambda run: built.append(run) or run_key(run))
+    plan = make_plan([Path(__file__).parents[1] / "config.yaml"])
+    assert len(plan.runs) <= len(built) < 1.5 * len(plan.runs)

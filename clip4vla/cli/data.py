@@ -20,7 +20,7 @@ def data_check(
     ] = "all",
 ) -> None:
     """Report missing and unusable files of a target, one line each, with the place for them."""
-    from clip4vla.config.targets import narrowed
+    from clip4vla.config.part import narrowed
     from clip4vla.stages.inputs import input_problems
 
     if problems := input_problems(narrowed(source.plan(), target)):

@@ -110,9 +110,7 @@ def plan(
     ] = None,
 ) -> None:
     """Estimate the cost of a target: runs, GPU hours, disk, downloads, missing files."""
-    from clip4vla.config.targets import narrowed
-
-    part = narrowed(source.checked_plan(), target)
+    part = source.part(target)
     from clip4vla.cost.report import print_plan  # loads torch, which a wrong target needs not
     from clip4vla.stages.runs import unfit_tags
 
@@ -126,7 +124,7 @@ def targets(source: ConfigSource) -> None:
     from clip4vla.common.console import console
     from clip4vla.config.targets import targets
 
-    lines, width = targets(source.checked_plan()), console().width
+    lines, width = targets(source.tables()), console().width
     indent = min(max(map(len, lines)) + 2, width // 2)
     for name, line in lines.items():
         text = textwrap.fill(
@@ -267,6 +265,8 @@ def fail(message: str, code: int) -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Run the `clip4vla` command."""
     os.environ.setdefault("MPLBACKEND", "Agg")
+    # Pydantic would search every installed package for plugins, of which we need none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _open_standard_streams()
     # Output that is redirected to a file is UTF-8, whatever the locale.
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():

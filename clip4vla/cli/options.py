@@ -16,6 +16,7 @@ from clip4vla.common.options import option
 
 if TYPE_CHECKING:
     from clip4vla.config.plan import Plan
+    from clip4vla.config.table import Table
 
 DEFAULT_CONFIG = [Path("config.yaml")]
 SET_EXAMPLE = 'pass an object such as {"targets": ["table5"]}'
@@ -145,6 +146,23 @@ class ConfigSource:
         from clip4vla.stages.planning import checked_plan
 
         return checked_plan(self.config_files, self.overrides)
+
+    def part(self, target: str) -> "Plan":
+        """Make the part of the checked plan for a target; refuse an unknown one at once."""
+        from clip4vla.config.targets import check_target
+
+        check_target(self.tables(), target)
+        from clip4vla.config.part import narrowed
+
+        return narrowed(self.checked_plan(), target)
+
+    def tables(self) -> "dict[str, Table]":
+        """Read the tables of the config's targets. No row is expanded or checked."""
+        from clip4vla.config.load import load_config
+        from clip4vla.config.table import read_table
+
+        config, _ = load_config(self.config_files, self.overrides)
+        return {name: read_table(config.experiments, name)[0] for name in config.targets}
 
 
 def overrides_of(values: str | None) -> dict[str, Any]:

@@ -25,14 +25,12 @@ def runs_ls(
 
     Without a target, runs on disk that no row of the config needs are listed last.
     """
+    plan = source.part(target)  # an unknown target is refused before anything else is loaded
     from clip4vla.common.console import console, table
-    from clip4vla.config.targets import narrowed
     from clip4vla.runs.listing import list_runs
     from clip4vla.runs.removal import others_here
 
-    whole = source.checked_plan()
-    plan = narrowed(whole, target)
-    listed = [*list_runs(plan), *(others_here(whole) if target == "all" else ())]
+    listed = [*list_runs(plan), *(others_here(plan) if target == "all" else ())]
     rows = table("run key", "stage", "state", "number", "first row that needs it")
     for run in listed:
         rows.add_row(run.key, run.stage, run.state, run.number, run.name)

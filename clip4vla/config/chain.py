@@ -6,7 +6,7 @@ from typing import Literal
 from clip4vla.config import keys
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.plan import WEIGHTS, Plan
-from clip4vla.config.recipe import PretrainRecipe, Recipe, SecondStage
+from clip4vla.config.recipe import FinetuneRecipe, PretrainRecipe, Recipe, SecondStage
 from clip4vla.config.run import (
     Evaluate,
     Finetune,
@@ -40,10 +40,17 @@ def policies(recipe: Recipe) -> tuple[AudioPolicy, AudioPolicy]:
     return "filter" if left_out else policy, policy
 
 
-def add_chain(
-    plan: Plan, recipe: Recipe, dataset: str, seed: int | None, variants: list[Variant]
-) -> str:
-    """Add the runs of a row on one dataset with one seed; return the key of its evaluation."""
+def add_chains(
+    plan: Plan,
+    recipe: Recipe,
+    dataset: str,
+    seeds: tuple[int | None, ...],
+    variants: tuple[Variant, ...],
+) -> list[str]:
+    """Add the runs of a row on one dataset; return the keys of its evaluations, one per seed.
+
+    seeds: of fine-tuning; None where nothing is trained.
+    """
 
     cache_id = keys.cache_id(recipe.cache)
 
@@ -94,10 +101,9 @@ def add_chain(
         needed = {substitutions[DONORS_BY[name]] for name in names if name in DONORS_BY}
         return needed.pop() if needed else None
 
-    if recipe.finetune:
-        tuning = recipe.finetune
+    def finetuned(tuning: FinetuneRecipe, seed: int | None) -> str:
         on_test = tuning.selection == "best_test_as_paper"
-        start = add(
+        return add(
             Finetune(
                 seed=seed,
                 start=start,
@@ -123,24 +129,28 @@ def add_chain(
                 decoding=recipe.decoding if on_test else Decoding(),
             )
         )
-    return add(
-        Evaluate(
-            start=start,
-            task=recipe.task,
-            modalities=recipe.modalities,
-            test=own(recipe.test),
-            missing_audio=policy,
-            substitution=substitutions.get("vision"),
-            text_substitution=substitutions.get("text"),
-            cache=recipe.cache,
-            model=recipe.model,
-            inputs=recipe.inputs,
-            decoding=recipe.decoding,
-            test_frames=recipe.test_frames,
-            class_names=recipe.task in LABEL_TASKS and recipe.finetune is None,
-            variants=variants,
+
+    return [
+        add(
+            Evaluate(
+                start=finetuned(recipe.finetune, seed) if recipe.finetune else start,
+                task=recipe.task,
+                modalities=recipe.modalities,
+                test=own(recipe.test),
+                missing_audio=policy,
+                substitution=substitutions.get("vision"),
+                text_substitution=substitutions.get("text"),
+                cache=recipe.cache,
+                model=recipe.model,
+                inputs=recipe.inputs,
+                decoding=recipe.decoding,
+                test_frames=recipe.test_frames,
+                class_names=recipe.task in LABEL_TASKS and recipe.finetune is None,
+                variants=[*variants],
+            )
         )
-    )
+        for seed in seeds
+    ]
 
 
 def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:

@@ -10,7 +10,7 @@ from clip4vla.config.load import Config, validated
 from clip4vla.config.presets import chain
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Table
-from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge, undotted
+from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge
 
 Layer = tuple[list[Document], KeyPath, dict[str, Any]]  # documents, key path in them, value
 
@@ -98,16 +98,16 @@ class Layers:
         table, dataset, row = self.table, self.dataset, self.table.rows[self.index]
         own = [self.document]
         return [
-            (self.documents, ("recipe",), undotted(self.config.recipe)),
+            (self.documents, ("recipe",), self.config.recipe),
             *self._extended(),
-            (own, ("base",), undotted(table.base)),
-            (own, ("datasets", dataset), undotted(table.datasets.get(dataset, {}))),
+            (own, ("base",), table.base),
+            (own, ("datasets", dataset), table.datasets.get(dataset, {})),
             *(
-                (own, ("presets", name, dataset), undotted(patches[dataset]))
+                (own, ("presets", name, dataset), patches[dataset])
                 for name in chain(row.preset or self.config.preset)
                 if dataset in (patches := table.presets.get(name, {}))
             ),
-            (own, ("rows", self.index, "set"), undotted(row.set)),
+            (own, ("rows", self.index, "set"), row.set),
         ]
 
     def _extended(self) -> list[Layer]:
@@ -119,4 +119,4 @@ class Layers:
             place = self.document.place(("extends",))
             hint = did_you_mean(name, bases)
             raise UserError(f"{place}: extends: no base {name!r} in `bases` of the config{hint}")
-        return [(self.documents, ("bases", name), undotted(bases[name]))]
+        return [(self.documents, ("bases", name), bases[name])]

@@ -1,8 +1,10 @@
 """Paths of all files of the workflow, relative to the working directory."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clip4vla.config.plan import Plan
+if TYPE_CHECKING:
+    from clip4vla.config.plan import Plan
 
 TABLE_FILES = (
     "rows.json",
@@ -91,7 +93,7 @@ def remake(path: str | Path) -> str:
     return f"{remove}run {command_for(path)}"
 
 
-def data_outputs(plan: Plan) -> list[str]:
+def data_outputs(plan: "Plan") -> list[str]:
     """Return all outputs of the data rules."""
     files = []
     for version in sorted(plan.versions):
@@ -114,12 +116,12 @@ DATA_FILES = (*LISTS, "ledger.parquet", "coverage.csv", "missing.tsv")
 CACHE_FILES = ("manifest.json", "clips.parquet", "splits.parquet", "record.json")
 
 
-def pretrained(plan: Plan) -> list[str]:
+def pretrained(plan: "Plan") -> list[str]:
     """Return the weights of every pre-training run."""
     return [f"{result_dir(key)}/model.safetensors" for key in plan.stage("pretrain")]
 
 
-def run_outputs(plan: Plan) -> list[str]:
+def run_outputs(plan: "Plan") -> list[str]:
     """Return the outputs of every run, including its resolved config."""
     return [
         f"{result_dir(key)}/{name}"
@@ -128,7 +130,7 @@ def run_outputs(plan: Plan) -> list[str]:
     ]
 
 
-def records(plan: Plan) -> list[str]:
+def records(plan: "Plan") -> list[str]:
     """Return the records for MLflow: of every cache and run, and of the tables."""
     return [
         *(
@@ -140,7 +142,7 @@ def records(plan: Plan) -> list[str]:
     ]
 
 
-def scores(plan: Plan, table: str | None = None, row: str | None = None) -> list[str]:
+def scores(plan: "Plan", table: str | None = None, row: str | None = None) -> list[str]:
     """Return the metrics files behind all tables, one table or one row of it."""
     keys = {
         cell.run_key
@@ -155,24 +157,24 @@ def table_files(table: str) -> list[str]:
     return [f"results/tables/{table}/{name}" for name in TABLE_FILES]
 
 
-def trained_stages(plan: Plan) -> list[str]:
+def trained_stages(plan: "Plan") -> list[str]:
     """Return the stages of the plan that have a training curve."""
     return [stage for stage in ("pretrain", "finetune") if plan.stage(stage)]
 
 
-def swept(plan: Plan) -> list[str]:
+def swept(plan: "Plan") -> list[str]:
     """Return tables whose rows are points of a line; each has a figure of its name."""
     return [name for name, table in plan.tables.items() if table.sweep]
 
 
-def figures(plan: Plan, kind: str) -> list[str]:
+def figures(plan: "Plan", kind: str) -> list[str]:
     """Return the figures over all tables; kind: png or svg."""
     names = ["difference", "coverage", "cost", *swept(plan)]
     names += [f"curves-{stage}" for stage in trained_stages(plan)]
     return [f"results/figures/{name}.{kind}" for name in names]
 
 
-def table_outputs(plan: Plan) -> list[str]:
+def table_outputs(plan: "Plan") -> list[str]:
     """Return the files of tables and figures, and the page."""
     return [
         *(name for table in plan.tables for name in table_files(table)),
@@ -184,7 +186,7 @@ def table_outputs(plan: Plan) -> list[str]:
     ]
 
 
-def all_outputs(plan: Plan) -> list[str]:
+def all_outputs(plan: "Plan") -> list[str]:
     """Return all outputs of `all`, each by name, so that a deleted file is always rebuilt."""
     return [
         *data_outputs(plan),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip4vla.common.errors import UserError, did_you_mean
-from clip4vla.config.chain import add_chain, datasets_of
+from clip4vla.config.chain import add_chains, datasets_of
 from clip4vla.config.layers import Layers
 from clip4vla.config.load import Config, load_config, place_in
 from clip4vla.config.metrics import metric_names, own_name
@@ -47,15 +47,16 @@ def used_keys(files: list[Path], overrides: dict[str, Any] | None = None) -> set
 
 
 def _planned(config: Config, documents: list[Document]) -> Plan:
-    plan, recipes = Plan(config), Recipes(config.experiments)
+    plan = Plan(config)
+    shared = Shared(plan)
     for target in config.targets:
-        table, document = recipes.table(target)
+        table, document = shared.table(target)
         plan.tables[target], plan.files[target] = table, document
         for index, row in enumerate(table.rows):
             for dataset in dict.fromkeys(column.dataset for column in table.columns):
                 for fold in table.folds.get(dataset, [None]):
                     layers = Layers(config, documents, table, document, index, dataset)
-                    _expand(plan, recipes, layers, row, fold)
+                    _expand(plan, shared, layers, row, fold)
     for name in plan.listed.values():
         place = place_in(documents, ("datasets", name, "held_out"))
         for split in config.datasets[name].held_out:
@@ -63,17 +64,19 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
     return plan
 
 
-class Recipes:
-    """Tables, each read once, and recipes of rows, each merged once.
+class Shared:
+    """What rows share: each table is read once, each recipe merged once, and each chain built once.
 
-    Rows with variants compare their recipes with one another, also across tables.
+    Rows with variants compare their recipes with one another, also across tables; rows that differ
+    only in their variant have the same chains.
     """
 
-    def __init__(self, experiments: Path) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._merged: dict[tuple[str, int, str, int | None], Recipe] = {}
-        self.table = cache(partial(read_table, experiments))
+        self.table = cache(partial(read_table, plan.config.experiments))
+        self.chains = cache(partial(add_chains, plan))
 
-    def of(self, layers: Layers, fold: int | None) -> Recipe:
+    def recipe(self, layers: Layers, fold: int | None) -> Recipe:
         """Return the recipe of a row on a dataset. UserError: as `Layers.recipe`."""
         key = layers.table.table, layers.index, layers.dataset, fold
         if key not in self._merged:
@@ -81,10 +84,10 @@ class Recipes:
         return self._merged[key]
 
 
-def _expand(plan: Plan, recipes: Recipes, layers: Layers, row: Row, fold: int | None) -> None:
+def _expand(plan: Plan, shared: Shared, layers: Layers, row: Row, fold: int | None) -> None:
     table, dataset = layers.table, layers.dataset
     place = f"{layers.row_place}: {layers.name}"
-    recipe = recipes.of(layers, fold)
+    recipe = shared.recipe(layers, fold)
     needed = datasets_of(recipe, dataset)
     for name in needed:
         if name not in plan.config.datasets:
@@ -100,12 +103,12 @@ def _expand(plan: Plan, recipes: Recipes, layers: Layers, row: Row, fold: int | 
         reason = f"no data: {', '.join(disabled)} disabled"
         plan.without_data[table.table, row.row, dataset] = reason
         return
-    variants = _variants(plan, recipes, layers, fold)
+    variants = _variants(shared, layers, fold)
     variant = row.variant or Variant()
     _check_metrics(layers, recipe, variant, bool(variants))
     galleries = _galleries(table, recipe, variant, dataset, place)
-    for seed in (row.seeds or table.seeds) if recipe.finetune else [None]:
-        key = add_chain(plan, recipe, dataset, seed, variants)
+    seeds = tuple(row.seeds or table.seeds) if recipe.finetune else (None,)
+    for seed, key in zip(seeds, shared.chains(recipe, dataset, seeds, variants), strict=True):
         cell = Cell(
             table=table.table,
             row=row.row,
@@ -180,25 +183,25 @@ def _galleries(
     return galleries
 
 
-def _variants(plan: Plan, recipes: Recipes, layers: Layers, fold: int | None) -> list[Variant]:
+def _variants(shared: Shared, layers: Layers, fold: int | None) -> tuple[Variant, ...]:
     """Return the variants of all rows with a row's recipe, here and in `together_with`."""
-    recipe = recipes.of(layers, fold)
+    recipe = shared.recipe(layers, fold)
     table, document, dataset = layers.table, layers.document, layers.dataset
     tables = [(table, document)]
     for name in table.together_with:
         if name == table.table:
             place = document.place(("together_with",))
             raise UserError(f"{place}: together_with: {name} is the table itself. Fix: remove it")
-        tables.append(recipes.table(name))
+        tables.append(shared.table(name))
     variants: dict[str, Variant] = {}
     for other, other_document in tables:
         if dataset not in {column.dataset for column in other.columns}:
             continue
         for index, row in enumerate(other.rows):
-            if row.variant is None or not row.variant.name:
+            if row.variant in (None, Variant()):
                 continue
             others = replace(layers, table=other, document=other_document, index=index)
-            if recipes.of(others, fold) != recipe:
+            if shared.recipe(others, fold) != recipe:
                 continue
             try:
                 row.variant.check(recipe.modalities, recipe.task)
@@ -208,4 +211,4 @@ def _variants(plan: Plan, recipes: Recipes, layers: Layers, fold: int | None) ->
                 message = f"table {other.table}, row {row.row}: {error}"
                 raise UserError(f"{place}: {message}") from None
             variants[row.variant.name] = row.variant
-    return [variants[name] for name in sorted(variants)]
+    return tuple(variants[name] for name in sorted(variants))

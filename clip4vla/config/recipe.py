@@ -242,6 +242,10 @@ class Recipe(Section):
         "over those of the clip, whose probabilities are averaged; null: one of all frames",
     )
 
+    def __hash__(self) -> int:
+        """Hash by value, so that rows with equal recipes share their runs."""
+        return hash(self.model_dump_json())
+
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if len(set(self.modalities)) != len(self.modalities):

@@ -1,14 +1,17 @@
-"""Names of targets, and the part of a plan that a target needs."""
+"""Names of targets of `snakemake` and `clip4vla plan`. They are known before a row is expanded."""
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.layout import ROWS_DIR, all_outputs
-from clip4vla.config.plan import Cell, Plan
-from clip4vla.config.run import Pretrain, Run, sources_of
+from clip4vla.config.table import Table
+
+if TYPE_CHECKING:
+    from clip4vla.config.plan import Plan
 
 FIXED = {
     "all": "everything: data, runs, tables, figures, page, report, MLflow",
@@ -20,106 +23,64 @@ FIXED = {
 ROW = f"{ROWS_DIR}/"
 
 
-def targets(plan: Plan) -> dict[str, str]:
+def targets(tables: Mapping[str, Table]) -> dict[str, str]:
     """Return every target of `snakemake` and `clip4vla plan`, with a line of description."""
     lines = dict(FIXED)
-    for name, table in plan.tables.items():
+    for name, table in tables.items():
         lines[name] = table.title
-    for name, table in plan.tables.items():
+    for name, table in tables.items():
         lines |= {f"{ROW}{name}/{row.row}": row.label for row in table.rows}
     return lines
 
 
-def narrowed(plan: Plan, target: str) -> Plan:
-    """Return the part of a plan that a target or run key needs. UserError for an unknown one."""
+def row_of(target: str) -> tuple[str, str]:
+    """Return (table, row) of a target; row "": the whole table."""
     table, _, row = target.removeprefix(ROW).partition("/")
-    if target in ("all", "tables", "report"):
-        return plan
-    if target == "data":
-        return replace(plan, runs={}, cells=[])
-    if target == "pretrain":
-        return _with_runs(plan, set(plan.stage("pretrain")), [])
-    if target in plan.runs:
-        return _with_runs(plan, {target}, [c for c in plan.cells if c.run_key == target])
-    rows = [item.row for item in plan.tables[table].rows] if table in plan.tables else []
-    if not rows or (row and row not in rows):
-        raise _unknown(plan, target)
-    cells = [c for c in plan.cells if c.table == table and row in ("", c.row)]
-    without_data = {
-        place: reason
-        for place, reason in plan.without_data.items()
-        if place[0] == table and row in ("", place[1])
-    }
-    some = _with_runs(plan, {cell.run_key for cell in cells}, cells)
-    return replace(some, tables={table: plan.tables[table]}, without_data=without_data)
+    return table, row
+
+
+def check_target(
+    tables: Mapping[str, Table], target: str, run_keys: Collection[str] | None = None
+) -> None:
+    """Raise UserError for an unknown target.
+
+    run_keys: None while no row is expanded; then a text that may be a run key passes.
+    """
+    table, row = row_of(target)
+    rows = ["", *(item.row for item in tables[table].rows)] if table in tables else []
+    may_be_key = run_keys is None and re.fullmatch("[0-9a-f]+", target)
+    if not (target in FIXED or row in rows or may_be_key or target in (run_keys or ())):
+        raise _unknown(target, [*targets(tables), *(run_keys or ())])
 
 
 def check_names(
-    plan: Plan,
-    targets: Iterable[str],
+    plan: "Plan",
+    asked: Iterable[str],
     rules: Iterable[str],
     known: list[str],
     is_made: Callable[[str], bool],
 ) -> None:
     """Check the targets and rules given to Snakemake. UserError for the first unknown one.
 
-    targets: names of rules or files; rules: names of rules; known: all rules of the workflow;
+    asked: names of rules or files; rules: names of rules; known: all rules of the workflow;
     is_made: returns whether a rule makes a file.
     """
-    for name in sorted(set(targets) - {*known}):
+    for name in sorted(set(asked) - {*known}):
         file = os.path.relpath(name)
         if file.startswith(ROW):
-            narrowed(plan, file)  # the rule of rows would make an empty file for any name
+            check_target(plan.tables, file, ())  # the rule of rows makes an empty file of any name
         elif not is_made(file) and not os.path.exists(file):
-            raise _unknown(plan, name, known)
+            outputs = all_outputs(plan) if "/" in name else ()
+            raise _unknown(name, [*targets(plan.tables), *plan.runs, *known, *outputs])
     for name in sorted(set(rules) - {*known}):
         raise UserError(f"no rule {name!r} in the workflow{did_you_mean(name, known)}")
 
 
-def _unknown(plan: Plan, target: str, others: Iterable[str] = ()) -> UserError:
-    """Return the error for an unknown target. others: valid names beside those of the plan."""
-    known = [*targets(plan), *plan.runs, *others]
-    if "/" in target.removeprefix(ROW):
-        known += all_outputs(plan)
+def _unknown(target: str, known: Iterable[str]) -> UserError:
+    """Return the error for an unknown target."""
     short = {name.removeprefix(ROW): name for name in known}
     near = difflib.get_close_matches(target.removeprefix(ROW), short, n=3)
     hint = f"; did you mean {', '.join(short[name] for name in near)}?" if near else "."
     return UserError(
         f"no target {target!r} in this config{hint} Fix: choose one of `clip4vla targets`"
-    )
-
-
-def part_of(plan: Plan, keys: Collection[str | None], versions: Collection[str | None]) -> Plan:
-    """Return the plan with these runs and dataset versions only, without their dependencies."""
-    return replace(
-        plan,
-        runs={key: run for key, run in plan.runs.items() if key in keys},
-        versions={v: name for v, name in plan.versions.items() if v in versions},
-        listed={v: name for v, name in plan.listed.items() if v in versions},
-    )
-
-
-def _with_runs(plan: Plan, keys: set[str], cells: list[Cell]) -> Plan:
-    """Return the plan with only these runs, their ancestors, and the data that they read."""
-    todo = list(keys)
-    kept: dict[str, Run] = {}
-    while todo:
-        key = todo.pop()
-        kept[key] = plan.runs[key]
-        todo += plan.parents(key)
-    pairs = {
-        (source.dataset, source.cache_id) for run in kept.values() for source in sources_of(run)
-    }
-    versions = {version for version, _ in pairs}
-    held = [run.held_out for run in kept.values() if isinstance(run, Pretrain)]
-    listed = {item.dataset for some in held for item in some}
-    names = plan.names()
-    return replace(
-        plan,
-        runs=kept,
-        cells=cells,
-        caches={pair: cache for pair, cache in plan.caches.items() if pair in pairs},
-        versions={v: name for v, name in plan.versions.items() if v in versions},
-        listed={v: name for v, name in plan.listed.items() if v in listed},
-        whole_names={key: names[key] for key in kept},
     )

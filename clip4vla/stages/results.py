@@ -14,7 +14,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import json_text, whole_file, write_text
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
-from clip4vla.config.targets import narrowed
+from clip4vla.config.targets import check_target
 
 RESULTS = Path("results")
 RUNS = RESULTS / "runs"
@@ -44,7 +44,7 @@ def row(plan: Plan, table: str, row: str) -> str:
     from clip4vla.results.sheet import Sheet
     from clip4vla.results.tables import row_text
 
-    narrowed(plan, f"{table}/{row}")  # refuses unknown rows
+    check_target(plan.tables, f"{table}/{row}", ())
     return row_text(Sheet.model_validate(plan.sheet(table)), row, RUNS, plan.config.paper)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from clip4vla.common.errors import UserError
+from clip4vla.config.part import narrowed
 from clip4vla.config.planner import make_plan
-from clip4vla.config.targets import check_names, narrowed, targets
+from clip4vla.config.targets import check_names, targets
 
 REPO = Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ def plan():
 
 
 def test_every_listed_target_has_a_part_of_the_plan(plan):
-    for name in targets(plan):
+    for name in targets(plan.tables):
         narrowed(plan, name)
 
 

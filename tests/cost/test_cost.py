@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from clip4vla.cli.main import app
 from clip4vla.common.errors import UserError
 from clip4vla.config import layout
+from clip4vla.config.part import narrowed
 from clip4vla.config.planner import make_plan
-from clip4vla.config.targets import narrowed
 from clip4vla.cost.estimate import _data_cost, clip_counts, data_costs, estimate
 from clip4vla.cost.models import Models
 from clip4vla.cost.report import print_plan

@@ -14,8 +14,8 @@ import yaml
 
 import clip4vla.datasets
 from clip4vla.common.errors import UserError
+from clip4vla.config.part import narrowed
 from clip4vla.config.planner import make_plan
-from clip4vla.config.targets import narrowed
 from clip4vla.datasets import readers
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.stages import data as stage

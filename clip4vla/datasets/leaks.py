@@ -1,9 +1,10 @@
-"""Clips of pre-training that come from the same videos as validation and test clips.
+"""Clips of pre-training and of validation and test that come from the same videos.
 
 AudioCaps is a part of AudioSet, and MSR-VTT, VATEX and HowTo100M are all cut from YouTube. A model
 must not be pre-trained on the videos that it is scored on. Videos are compared by source id.
-`held_out` of a dataset names the splits that pre-training must not see. Only their lists are read,
-so a clip counts whether or not its media still exist.
+`held_out` of a dataset names the splits that pre-training must not see; what it has seen of any
+other split is counted when that is scored. Only lists are read, so a clip counts whether or not its
+media still exist.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_ids
 from clip4vla.common.parquet import read_columns
 from clip4vla.config.layout import remake
-from clip4vla.config.run import HeldOut
+from clip4vla.config.run import HeldOut, Pretrain, Source
 
 Folder = Callable[[str], str | Path]  # of a planned dataset version: plan.parquet, splits.parquet
 
@@ -52,6 +53,26 @@ def find_leaks(held_out: Iterable[HeldOut], versions: Iterable[str], folder: Fol
     return Leaks(clips, facts)
 
 
+def clips_seen(runs: Iterable[Pretrain], scored: Source, folder: Folder) -> frozenset[str]:
+    """Return the clips of a scored split that are cut from videos that pre-training runs have read.
+
+    Raises UserError when a list is missing.
+    """
+    own = _clips_of(Path(folder(scored.dataset)), [scored.split])
+    seen: set[str] = set()
+    for run in runs:
+        versions = [source.dataset for source in run.sources]
+        dropped = find_leaks(run.held_out, versions, folder).clips
+        for source in run.sources:
+            read = _clips_of(Path(folder(source.dataset)), [source.split])
+            read = read.filter(pc.is_in(read["source_id"], value_set=own["source_id"]))
+            left_out = pa.array(sorted(dropped[source.dataset]), pa.string())
+            kept = pc.invert(pc.is_in(read["clip_id"], value_set=left_out))
+            seen |= set(read.filter(kept)["source_id"].to_pylist())
+    among = pc.is_in(own["source_id"], value_set=pa.array(sorted(seen), pa.string()))
+    return frozenset(own.filter(among)["clip_id"].to_pylist())
+
+
 def _held_out_sources(folder: Path, held: HeldOut) -> set[str]:
     """Return the source ids of the clips of the held-out splits of one dataset."""
     items = _read(folder / "splits.parquet", ["split", "clip_id"])
@@ -60,10 +81,15 @@ def _held_out_sources(folder: Path, held: HeldOut) -> set[str]:
             f"{held.dataset}: held_out names split {sorted(unknown)[0]!r}, which its lists do not "
             "have. Fix: correct it in the config"
         )
-    wanted = pc.is_in(items["split"], value_set=pa.array(held.splits, pa.string()))
+    return set(_clips_of(folder, held.splits)["source_id"].to_pylist())
+
+
+def _clips_of(folder: Path, splits: list[str]) -> pa.Table:
+    """Return clip_id and source_id of the clips of a planned dataset that are in these splits."""
+    items = _read(folder / "splits.parquet", ["split", "clip_id"])
+    wanted = pc.is_in(items["split"], value_set=pa.array(splits, pa.string()))
     plan = _read(folder / "plan.parquet", ["clip_id", "source_id"])
-    among = pc.is_in(plan["clip_id"], value_set=items.filter(wanted)["clip_id"])
-    return set(plan.filter(among)["source_id"].to_pylist())
+    return plan.filter(pc.is_in(plan["clip_id"], value_set=items.filter(wanted)["clip_id"]))
 
 
 def _clips_from(folder: Path, sources: set[str]) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def evaluate(
     frozen_cache: bool = True,
     text_substitution: Path | None = None,
     made_with: dict[str, Any] | None = None,
+    seen: Collection[str] | None = None,
 ) -> None:
     """Write out/predictions.parquet and, last, out/metrics.json.
 
@@ -88,6 +89,7 @@ def evaluate(
     frozen are kept on disk.
     substitution, text_substitution: donors by frames, and by captions for `released_links`.
     made_with: what metrics.json says of the model's making (`clip4vla.stages.lineage`).
+    seen: clips whose videos pre-training has read; None: unknown, or there was none.
 
     UserError, with the remedy, when a split has no usable clip, a clip no caption, a silent one no
     donor where the policy needs it, or the file of a probe names no classes; with the name of the
@@ -159,6 +161,7 @@ def evaluate(
         predictions = variants.predictions(predictions)
     write_parquet(out / "predictions.parquet", predictions)
     counts = cache.manifest["splits"][run.test.split]
+    scored = scoring.clip_ids[galleries[main]].tolist()
     summary = {
         "run_key": run_key,
         "task": run.task,
@@ -174,13 +177,14 @@ def evaluate(
         "selection": trained.get("selection"),
         "half_weights": trained.get("half_weights"),
         "leaks_dropped": trained.get("leaks_dropped"),
+        "leaks_kept": None if seen is None else sum(clip in seen for clip in scored),
         "small_batches": trained.get("small_batches"),
         "tie_rule": TIE_RULE if run.task == "retrieval" else None,
         "interval_rule": INTERVAL_RULE,
         "coverage": {
             "expected": expected,
             **{name: counts[name] for name in ("planned", "usable", "silent")},
-            "scored": int(galleries[main].sum()),
+            "scored": len(scored),
             "captions_per_clip": benchmark.captions,
         },
         "galleries": scoring.described(own),

@@ -13,6 +13,7 @@ from clip4vla.config.metrics import metric_of
 from clip4vla.results.made_with import other_pretraining
 from clip4vla.results.paper import Published
 from clip4vla.results.sheet import Sheet, SheetCell, SheetColumn, SheetRow
+from clip4vla.results.tidy import UNKNOWN
 
 TOLERANCE = 1.0  # points; reruns of one recipe move by 1-3 points
 PAPER_ONLY = "paper only"
@@ -61,6 +62,7 @@ class Entry:
     variant: str = ""
     selection: str = ""
     leaks_dropped: str = ""
+    leaks_kept: str = ""
     small_batches: str = ""
     tie_rule: str = ""
     model: str = ""
@@ -70,6 +72,11 @@ class Entry:
     data_version: str = ""
     ids_sha256: str = ""
     run_keys: str = ""
+
+    @property
+    def leaks_known(self) -> bool:
+        """Return whether it is known how many scored clips pre-training has seen."""
+        return self.leaks_kept not in ("", UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,14 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
 
 
 def as_frame(entries: list[Entry]) -> pd.DataFrame:
-    """Return entries as a frame, one line each (the CSV view of a table)."""
-    return pd.DataFrame(
-        [asdict(entry) for entry in entries], columns=[field.name for field in fields(Entry)]
-    )
+    """Return entries as a frame, one line each (the CSV view of a table).
+
+    `leaks_kept` is a column only where it is known of a number.
+    """
+    columns = [field.name for field in fields(Entry)]
+    if not any(entry.leaks_known for entry in entries):
+        columns.remove("leaks_kept")
+    return pd.DataFrame([asdict(entry) for entry in entries], columns=columns)
 
 
 def _column_entries(
@@ -272,6 +283,7 @@ def _with_counts(entry: Entry, lines: list[pd.DataFrame]) -> Entry:
         variant=_listed(every, "variant"),
         selection=_listed(every, "selection"),
         leaks_dropped=_listed(every, "n_leaks_dropped"),
+        leaks_kept=_listed(every, "leaks_kept", "; "),
         small_batches=_listed(every, "small_batches", "; "),
         tie_rule=_listed(every, "tie_rule"),
         model=_listed(every, "model", "; "),

@@ -21,6 +21,7 @@ from clip4vla.results.text import number, signed
 from clip4vla.results.tidy import HALF_WEIGHTS
 
 LEAKS = "Clips left out of pre-training because their videos are held out"
+LEAKS_KEPT = "Scored clips of videos that pre-training has read"
 SMALL_BATCHES = "Batches smaller than asked for, because training had fewer samples"
 WARNINGS = (  # (text in `selection`, warning) for unusual selections
     (
@@ -78,6 +79,8 @@ def footers(
         lines += [text for mark, text in WARNINGS if any(mark in e.selection for e in measured)]
         if any(entry.leaks_dropped for entry in measured):
             lines += _shared(LEAKS, "leaks_dropped", measured)
+        if any(entry.leaks_known for entry in measured):
+            lines.append(_leaks_kept(sheet, measured))
         if any(entry.small_batches for entry in measured):
             lines += _shared(SMALL_BATCHES, "small_batches", measured)
         if any("_R" in entry.metric for entry in measured):
@@ -160,6 +163,19 @@ def _shared(
         return [f"{name}: {next(iter(values))}."]
     parts = [f"{value} ({', '.join(dict.fromkeys(rows))})" for value, rows in values.items()]
     return [f"{name}: {'; '.join(parts)}."]
+
+
+def _leaks_kept(sheet: Sheet, measured: list[Entry]) -> str:
+    """List, by dataset, how many scored clips pre-training has seen, and in which rows."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for entry in measured:
+        if entry.leaks_kept:
+            rows.setdefault((entry.dataset, entry.leaks_kept), []).append(entry.label)
+    parts = [
+        f"{sheet.dataset_label(dataset)} {kept} ({', '.join(dict.fromkeys(labels))})"
+        for (dataset, kept), labels in rows.items()
+    ]
+    return f"{LEAKS_KEPT}: {'; '.join(parts)}."
 
 
 def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:

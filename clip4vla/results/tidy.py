@@ -16,6 +16,7 @@ from clip4vla.results.spreadsheet import spreadsheet_csv
 from clip4vla.tracking.recorded import warn_unverified
 
 HALF_WEIGHTS = "half-weight study"
+UNKNOWN = "unknown"
 COLUMNS = (
     "table",
     "row",
@@ -43,6 +44,7 @@ COLUMNS = (
     "n_scored",
     "n_captions",  # per clip, of the protocol; empty: none declared
     "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
+    "leaks_kept",  # clips of videos that pre-training has read, of the scored ones; empty: none was
     "small_batches",  # trainings whose batches had fewer samples than asked for; empty: none
     "policy",
     "selection",  # and whether the weights are those of the half-weight study
@@ -133,6 +135,7 @@ def _cell_lines(sheet: Sheet, row: SheetRow, cell: SheetCell, read: _Read) -> li
         "n_scored": scored.scored if isinstance(scored, Varied) else metrics.coverage.scored,
         "n_captions": metrics.coverage.captions_per_clip,
         "n_leaks_dropped": (metrics.model_extra or {}).get("leaks_dropped"),
+        "leaks_kept": _leaks_kept(metrics),
         "small_batches": _small_batches(metrics),
         "policy": scored.missing_audio,
         "selection": _selection(metrics),
@@ -156,6 +159,16 @@ def _selection(metrics: Metrics) -> str | None:
     if not stages:
         return metrics.selection
     return f"{metrics.selection} in the {HALF_WEIGHTS} ({', '.join(stages)})"
+
+
+def _leaks_kept(metrics: Metrics) -> str | None:
+    """Return `12 of 100` of the main gallery's clips, `unknown`, or None without pre-training."""
+    kept = (metrics.model_extra or {}).get("leaks_kept")
+    if kept is not None:
+        return f"{kept:,} of {metrics.coverage.scored:,}"
+    made = metrics.made_with
+    pretrained = made and (made.imported or any(t.stage == "pretrain" for t in made.trainings))
+    return UNKNOWN if pretrained else None
 
 
 def _small_batches(metrics: Metrics) -> str | None:

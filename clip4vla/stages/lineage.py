@@ -6,9 +6,10 @@ from typing import Any
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
+from clip4vla.common.log import log
 from clip4vla.config import layout
 from clip4vla.config.plan import WEIGHTS, Plan
-from clip4vla.config.run import Evaluate, Run
+from clip4vla.config.run import Evaluate, Pretrain, Run
 from clip4vla.tracking.recorded import check_recorded
 
 
@@ -42,6 +43,25 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
             for key, training in trainings.items()
         ],
     }
+
+
+def seen_in_pretraining(plan: Plan, run: Evaluate) -> frozenset[str] | None:
+    """Return the clips of the scored split whose videos the model's pre-training has read.
+
+    None: it was not pre-trained here, or a list is missing or damaged. In the workflow the lists
+    are no inputs of an evaluation, so that a finished one stays up to date.
+    """
+    from clip4vla.datasets.leaks import clips_seen
+
+    trainings = [plan.runs[key] for key in _trainings(plan, run)]
+    runs = [training for training in trainings if isinstance(training, Pretrain)]
+    if not runs:
+        return None
+    try:
+        return clips_seen(runs, run.test, layout.data_dir)
+    except UserError as error:
+        log.warning(f"it is unknown which scored clips pre-training has seen: {error}")
+        return None
 
 
 def _trainings(plan: Plan, run: Evaluate) -> list[str]:

@@ -216,7 +216,7 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         from clip4vla.datasets import benchmark_of, official_clips
         from clip4vla.evaluation.evaluate import evaluate
         from clip4vla.pages.examples import write_examples
-        from clip4vla.stages.lineage import made_with
+        from clip4vla.stages.lineage import made_with, seen_in_pretraining
 
     out = Path(layout.result_dir(key))
     _, dataset = plan.dataset_of(run.test.dataset)
@@ -239,6 +239,7 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
                 expected=official_clips(dataset, run.test.split),
                 benchmark=benchmark_of(dataset, run.test.split),
                 made_with=lineage,
+                seen=seen_in_pretraining(plan, run),
                 frozen_cache=plan.config.frozen_cache,
                 hardware=hardware,
             )

@@ -10,8 +10,8 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_ids, write_table
 from clip4vla.config.data import Dataset
 from clip4vla.config.planner import make_plan
-from clip4vla.config.run import HeldOut
-from clip4vla.datasets.leaks import find_leaks
+from clip4vla.config.run import HeldOut, Pretrain, Source
+from clip4vla.datasets.leaks import clips_seen, find_leaks
 from clip4vla.datasets.plan import plan_tables
 
 REPO = Path(__file__).parents[2]
@@ -56,6 +56,59 @@ def test_held_out_videos_are_found_by_their_source(folder):
     assert leaks.facts["videos"] == 6
     assert leaks.facts["videos_sha256"] == sha256_of_ids(videos)
     assert find_leaks(held[1:], ["audiocaps", "audioset"], folder).clips["audiocaps"] == frozenset()
+
+
+def planned(folder, reader):
+    """Plan a miniature beside the others."""
+    place = folder(f"notes/{reader}")
+    place.mkdir(parents=True)
+    miniatures.WRITE[reader](place)
+    section = Dataset(reader=reader, annotations=place, media=place, shards=2)
+    clips, splits, _ = plan_tables(reader, section)
+    write_table(folder(reader) / "plan.parquet", clips)
+    write_table(folder(reader) / "splits.parquet", splits)
+
+
+def pretraining(*sources, held_out=()):
+    read = [Source(dataset=d, cache_id="0", split=split) for d, split in sources]
+    return Pretrain(sources=read, held_out=[HeldOut(dataset=d, splits=s) for d, s in held_out])
+
+
+def test_clips_of_videos_that_pretraining_has_read_are_counted(folder):
+    scored = Source(dataset="audiocaps", cache_id="0", split="test")
+    val = scored.model_copy(update={"split": "val"})
+    run = pretraining(("audioset", "train"))
+    assert clips_seen([run], scored, folder) == {"v_s-_00000008"}
+    assert clips_seen([run], val, folder) == {"v_s-_00000005"}
+    assert clips_seen([pretraining(("audioset", "balanced"))], scored, folder) == frozenset()
+    assert clips_seen([], scored, folder) == frozenset()
+    dropped = pretraining(("audioset", "train"), held_out=[("audiocaps", ["val"])])
+    assert clips_seen([dropped], val, folder) == frozenset()
+    assert clips_seen([dropped], scored, folder) == {"v_s-_00000008"}
+    assert clips_seen([dropped, run], val, folder) == {"v_s-_00000005"}
+
+
+def test_a_video_counts_for_each_of_its_clips(folder):
+    """VGGSound has up to two clips of a video that AudioSet has once."""
+    planned(folder, "vggsound")
+    path = folder("audioset") / "plan.parquet"
+    clips = pq.read_table(path)
+    sources = ["v-_00000011" if s == "-1OlgJWehn8" else s for s in clips["source_id"].to_pylist()]
+    place = clips.schema.get_field_index("source_id")
+    write_table(path, clips.set_column(place, "source_id", [sources]))
+    test = Source(dataset="vggsound", cache_id="0", split="test")
+    of = {"v_v-_00000011_000007", "v_v-_00000011_000330"}
+    assert clips_seen([pretraining(("audioset", "eval"))], test, folder) == of
+    assert clips_seen([pretraining(("audioset", "retrieval_1725"))], test, folder) == of
+    assert clips_seen([pretraining(("audioset", "train"))], test, folder) == frozenset()
+    other = pretraining(("vggsound", "train"))
+    assert clips_seen([other], test, folder) == frozenset()
+
+
+def test_lists_that_are_not_planned_are_named(folder):
+    test = Source(dataset="vggsound", cache_id="0", split="test")
+    with pytest.raises(UserError, match=r"missing\. Fix: run"):
+        clips_seen([pretraining(("audioset", "train"))], test, folder)
 
 
 def test_a_split_that_is_not_there_and_a_list_that_is_not_planned(folder):

@@ -46,7 +46,7 @@ TABLE = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt0\t0.5\tt1\n"
 
 @pytest.fixture
 def score(manifests, tmp_path):
-    def score(task="retrieval", start=None, **given):
+    def score(task="retrieval", start=None, seen=None, **given):
         table = tmp_path / "substitution.tsv"
         table.write_text(TABLE)
         values = {"start": None, "task": task, "test": source("test"), "missing_audio": "none"}
@@ -54,7 +54,7 @@ def score(manifests, tmp_path):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         known = {"run_key": "c0ffee", "expected": 6, "benchmark": Benchmark("TINY", captions=2)}
-        evaluate(run, manifests, start, {}, table, out, **known, made_with=MADE_WITH)
+        evaluate(run, manifests, start, {}, table, out, **known, made_with=MADE_WITH, seen=seen)
         read_metrics(out / "metrics.json")  # every task and policy states what tables need
         return read_json(out / "metrics.json"), pd.read_parquet(out / "predictions.parquet")
 
@@ -79,6 +79,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         "reads_test_captions": False,
         "half_weights": None,
         "leaks_dropped": None,
+        "leaks_kept": None,
         "small_batches": None,
         "selection": "last",
         "tie_rule": "expected value over a random order of equals",
@@ -175,6 +176,14 @@ def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
             assert low - 1e-9 <= both[metric] <= high + 1e-9  # equal draws, summed in another order
         assert gallery["n_queries"] == gallery["n_gallery"]
     assert predictions.CIDEr.mean() == pytest.approx(again["all"]["CIDEr"])
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("none", 2), ("filter", 1)])
+def test_scored_clips_that_pretraining_has_seen_are_counted(score, policy, kept):
+    """e3 is silent: it is not scored under `filter`. Clips of other splits do not count."""
+    found, _ = score(missing_audio=policy, seen=frozenset({"e0", "e3", "t1"}))
+    assert found["leaks_kept"] == kept
+    assert score(missing_audio=policy, seen=frozenset())[0]["leaks_kept"] == 0
 
 
 def test_accuracy_counts_right_labels(score, trained):

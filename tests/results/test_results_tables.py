@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from results_tree import PAPER, make_tree, metrics, rewrite
+from results_tree import PAPER, made_with, make_tree, metrics, rewrite
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import write_json
+from clip4vla.common.files import read_json, write_json
 from clip4vla.results.compare import compare
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.footers import footers
@@ -260,6 +260,25 @@ def test_clips_left_out_of_pretraining_are_in_the_footer(tmp_path):
     text = (build(root, tmp_path / "out") / "table.md").read_text()
     (line,) = [line for line in text.splitlines() if "videos are held out" in line]
     assert "Clips left out of pre-training" in line and ": 1234 (" in line
+
+
+def test_scored_clips_that_pretraining_has_seen_are_in_the_footer(tmp_path, table):
+    """Of one run they were counted, of another pre-trained one they are unknown."""
+    assert "that pre-training has read" not in (table / "table.md").read_text()
+    assert "leaks_kept" not in (table / "table.csv").read_text()
+    root = make_tree(tmp_path)
+    before = made_with(pretrained=True)
+    for run, kept in (("aaaaaaaaaaa0", {"leaks_kept": 1}), ("cccccccccccc", {})):
+        change = {"made_with": before} | kept
+        rewrite(root / f"runs/{run}/metrics.json", lambda v, change=change: v.update(change))
+    out = build(root, tmp_path / "out")
+    (line,) = [s for s in (out / "table.md").read_text().splitlines() if "has read" in s]
+    scored = read_json(root / "runs/aaaaaaaaaaa0/metrics.json")["coverage"]["scored"]
+    assert "Scored clips of videos that pre-training has read: MSR-VTT" in line
+    assert f"MSR-VTT 1 of {scored}; unknown (CLIP4VLA)" in line  # the other seed has no count
+    assert "MSR-VTT unknown (CLIP" in line
+    frame = pd.read_csv(out / "table.csv")
+    assert f"1 of {scored}; unknown" in set(frame.leaks_kept)
 
 
 def test_smaller_batches_than_requested_are_in_the_footer(tmp_path, table):

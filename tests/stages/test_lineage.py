@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import write_json
+from clip4vla.common.files import write_json, write_parquet
 from clip4vla.config import layout
 from clip4vla.config.planner import make_plan
 from clip4vla.results.metrics_file import MadeWith
-from clip4vla.stages.lineage import made_with
+from clip4vla.stages.lineage import made_with, seen_in_pretraining
 from clip4vla.tracking import write_record
 
 REPO = Path(__file__).parents[2]
@@ -77,6 +78,31 @@ def test_random_towers_have_no_weights(here):
         made = made_with(plan, evaluation(plan, row, "msrvtt"), None)
         assert (made["architecture"], made["weights"], made["published"]) == ("tiny", None, None)
         assert made["weights_sha256"] is None and not made["imported"]
+
+
+def planned(version, sources):
+    """Write the lists of a dataset version: clip -> its video, all in every split."""
+    folder = Path(layout.data_dir(version))
+    clips = [f"{version}_{source}" for source in sources]
+    write_parquet(folder / "plan.parquet", pd.DataFrame({"clip_id": clips, "source_id": sources}))
+    splits = ("train", "train_9k", "train_ours", "val", "val_ours", "test", "test_1k")
+    splits += ("caption_val", "caption_test")
+    rows = [{"split": split, "clip_id": clip} for split in splits for clip in clips]
+    write_parquet(folder / "splits.parquet", pd.DataFrame(rows))
+
+
+def test_scored_clips_that_pretraining_has_seen_are_known_from_the_lists(here, caplog):
+    kept = plan_of(recipe={"pretrain.leaks": "keep"})
+    run = evaluation(kept, "clip4vla", "msrvtt")
+    assert seen_in_pretraining(kept, run) is None and "it is unknown" in caplog.text
+    for version, name in {**kept.versions, **plan_of().listed}.items():
+        films = {"howto100m": ["a", "b"], "audioset": ["b", "c"], "msrvtt": ["c", "d", "a"]}
+        planned(version, films.get(name, ["e"]))
+    version = run.test.dataset
+    assert seen_in_pretraining(kept, run) == {f"{version}_a", f"{version}_c"}
+    dropped = plan_of()  # ours leaves them out: test_1k is held out
+    assert seen_in_pretraining(dropped, evaluation(dropped, "clip4vla", "msrvtt")) == frozenset()
+    assert seen_in_pretraining(kept, evaluation(kept, "clip", "msrvtt")) is None
 
 
 def test_an_imported_model_is_not_taken_for_clip(here):

@@ -21,6 +21,7 @@ def test_every_printed_number_is_there(numbers):
         "table4": 20,
         "table5": 40,
         "table6": 11,
+        "events": 7,
     }
 
 
@@ -39,6 +40,7 @@ def test_every_printed_number_is_there(numbers):
         (("table5", "type_token", "vatex", "t2a_R10"), 34.3),
         (("table6", "vatt_medium", "pretraining", "tpu_days_max"), 768),
         (("table6", "clip4vla", "ucf101", "accuracy"), 91.9),
+        (("events", "cav_mae_av", "audioset_20k", "mAP"), 42.0),
     ],
 )
 def test_spot_values(numbers, key, value):

@@ -20,6 +20,7 @@ SILENT = {"video13.mp4", "b-_00000005"}  # starts of media files
 SMALLER = (  # what a user edits in tables and config for a run of minutes: one seed, one epoch, 4 clips
     (r"seeds: \[0, 1, 2\]", "seeds: [0]"),
     (r"epochs: \d+", "epochs: 1"),
+    (r"average_epochs: \[\d+, \d+\]", "average_epochs: [1, 1]"),
     (r"batch_size: \d+", "batch_size: 4"),
 )
 MINE = """
@@ -45,11 +46,12 @@ class Paper(Small):
                 text = re.sub(pattern, smaller, text)
             path.write_text(text)
         lines = [MINE]
-        for name in (name for name in miniatures.WRITE if name != "demo"):
+        readers = {name: name for name in miniatures.WRITE if name != "demo"}
+        for name, reader in (readers | {"audioset_20k": "audioset"}).items():
             notes, media = folder / "data" / "annotations" / name, folder / "data" / "media" / name
             notes.mkdir(parents=True)
-            miniatures.WRITE[name](notes, **MORE.get(name, {}))
-            clips, _ = plan_clips(name, Dataset(reader=name, annotations=notes, media=media))
+            miniatures.WRITE[reader](notes, **MORE.get(name, {}))
+            clips, _ = plan_clips(name, Dataset(reader=reader, annotations=notes, media=media))
             seconds = 26.0 if name == "howto100m" else 2.0  # its clips are cut from whole videos
             miniatures.write_media(media, clips.file, seconds, silent=SILENT)
             places = f"annotations: {notes.relative_to(folder)}, media: {media.relative_to(folder)}"

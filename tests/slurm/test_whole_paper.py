@@ -20,6 +20,7 @@ TABLES = [
     "fusion",
     "policies",
     "audio_controls",
+    "events",
 ]
 
 

@@ -19,6 +19,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.parquet import read_columns
 from clip4vla.config.data import Cache
+from clip4vla.config.sections import FrameChoice
 
 LARGEST_HEADER = 1024  # bytes of the .npy header of a clip's sound; ours have 128
 OPEN_TARS = 128  # file descriptors kept; an order with windows of shards needs a handful
@@ -77,12 +78,16 @@ class ClipCache:
         """
         return RawClip(clip_id, self.read_frames(clip_id, max_frames), self.read_log_mel(clip_id))
 
-    def read_frames(self, clip_id: str, max_frames: int | None = None) -> list[bytearray]:
-        """Read only the frames, as JPEG."""
+    def read_frames(
+        self, clip_id: str, max_frames: int | None = None, choice: FrameChoice = "spread"
+    ) -> list[bytearray]:
+        """Read only the frames, as JPEG: all, or at most `max_frames` (`sample_positions`)."""
         row = self._row(clip_id)
         first, end = self._first_frame[row], self._first_frame[row + 1]
         count = int(end - first)
-        picked = first + np.array(sample_positions(count, max_frames or count), dtype=np.int64)
+        picked = first + np.array(
+            sample_positions(count, max_frames or count, choice), dtype=np.int64
+        )
         tar = int(self._tar_of[row])
         places = zip(self._frame_offsets[picked], self._frame_sizes[picked], strict=True)
         return [self._bytes(tar, offset, size) for offset, size in places]

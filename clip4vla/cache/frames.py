@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from clip4vla.config.data import IMAGE_SIZE, Frames
+from clip4vla.config.sections import FrameChoice
 
 LONGEST_JPEG = 65500  # pixels
 
@@ -40,10 +41,16 @@ def encode(frame: np.ndarray, config: Frames) -> bytes:
     return stream.getvalue()
 
 
-def sample_positions(count: int, most: int) -> list[int]:
-    """Return at most `most` of `count` positions: linspace(0, count - 1, most), truncated."""
+def sample_positions(count: int, most: int, choice: FrameChoice = "spread") -> list[int]:
+    """Return at most `most` of `count` positions, in order.
+
+    spread: linspace(0, count - 1, most), truncated. middle: the middle of each of `most` equal
+    parts; of one position, count // 2.
+    """
     if count <= most:
         return list(range(count))
+    if choice == "middle":
+        return [(2 * part + 1) * count // (2 * most) for part in range(most)]
     return np.linspace(0, count - 1, most).astype(int).tolist()
 
 

@@ -14,6 +14,8 @@ TaskName = Literal["retrieval", "captioning", "classification", "tagging"]
 LABEL_TASKS: tuple[TaskName, ...] = ("classification", "tagging")  # their head is a probe
 Trainable = Literal["head", "all"]
 Sampling = Literal["uniform", "balanced"]
+Query = Literal["text", "audio", "vision"]  # what a retrieval is asked by
+FrameChoice = Literal["spread", "middle"]
 Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
 Stopping = Literal["frozen", "released"]
@@ -24,7 +26,12 @@ FIXED_SCALE = 100.0
 class Inputs(Section):
     """How a cached clip becomes tensors (facts 1.4-1.7, 4)."""
 
-    max_frames: int = Field(12, ge=1, description="frames, spread evenly over the clip")
+    max_frames: int = Field(12, ge=1, description="frames, chosen as `frame_choice` says")
+    frame_choice: FrameChoice = added(
+        "spread",
+        "spread: from the first frame to the last, evenly (of one frame: the first); middle: the "
+        "middle of each of max_frames equal parts (of one frame: the middle one)",
+    )
     max_segments: int = Field(10, ge=1, description="segments of 1.792 s; central ones are kept")
     max_words: int = Field(32, ge=3, le=77, description="tokens with start and end")
     extra_word: bool = added(
@@ -46,6 +53,12 @@ class Inputs(Section):
     )
     log_mel_mean: float | None = added(None, "fixed: subtracted; in the log-mel's own unit")
     log_mel_std: float | None = added(None, "fixed: divided by, after the mean; above 0")
+
+    @property
+    def of_frames(self) -> dict[str, Any]:
+        """Return the settings that frames depend on, by which their cached vectors are known."""
+        settings = self.scientific()
+        return {name: settings[name] for name in ("max_frames", "frame_choice") if name in settings}
 
     @property
     def caption_tokens(self) -> int:

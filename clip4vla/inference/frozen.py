@@ -30,7 +30,7 @@ def frozen_samples(
     meaning = shared | {
         "tower": model.part_hash("vision"),
         "manifest": samples.cache.manifest_sha256,
-        "max_frames": inputs.max_frames,
+        **inputs.of_frames,
     }
     vision = Vectors(folder, sorted({clip_id for clip_id, _, _ in samples.items}), meaning)
 

@@ -18,7 +18,7 @@ from clip4vla.loading.samples import Clips, ClipSamples
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.pooling import masked_mean
 
-NOT_OF_SOUND = ("max_frames", "max_words")
+NOT_OF_SOUND = ("max_frames", "frame_choice", "max_words")
 
 
 def probe_features(
@@ -75,7 +75,7 @@ def _vectors(
         "what": f"masked mean of {modality}",
         "tower": model.part_hash(modality),
         "manifest": cache.manifest_sha256,
-        "inputs": of_sound if modality == "audio" else {"max_frames": inputs.max_frames},
+        "inputs": of_sound if modality == "audio" else inputs.of_frames,
         "nonverbal_share": share if modality == "audio" else None,
         "precision": str(half_type(device)),
         "code_version": CODE_VERSION,

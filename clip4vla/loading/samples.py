@@ -1,8 +1,10 @@
 """Clips of the cache with captions: what the training loop and the evaluators read."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 
@@ -37,7 +39,7 @@ class Sample:
     vectors: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> [D]
 
 
-class Clips(torch.utils.data.Dataset):
+class Clips(torch.utils.data.Dataset, ABC):
     """Clips to read in the order of their items: `ClipSamples`, or features in their place."""
 
     items: list[Item]
@@ -46,6 +48,10 @@ class Clips(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @abstractmethod
+    def only(self, *modalities: Modality) -> Self:
+        """Return the same clips with fewer modalities."""
 
 
 class ClipSamples(Clips):
@@ -107,8 +113,8 @@ class ClipSamples(Clips):
                     f"{self.cache.manifest['dataset']}. Fix: run the substitution again"
                 )
 
-    def only(self, *modalities: Modality) -> "ClipSamples":
-        """Return the same samples with fewer modalities."""
+    def only(self, *modalities: Modality) -> Self:
+        """See `Clips.only`."""
         fewer = copy.copy(self)
         fewer.modalities = frozenset(modalities)
         return fewer
@@ -144,7 +150,7 @@ class ClipSamples(Clips):
     def _jpegs(self, clip_id: str) -> list[bytearray]:
         if "vision" not in self.modalities:
             return []
-        return self.cache.read_frames(clip_id, self.inputs.max_frames)
+        return self.cache.read_frames(clip_id, self.inputs.max_frames, self.inputs.frame_choice)
 
     def _log_mel(self, clip_id: str) -> torch.Tensor | None:
         """Return a clip's own log-mel, else its donor's, else None."""

@@ -76,7 +76,7 @@ class Embedder(Checkpoint):
     def embed_video(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Return vectors of the pictures of videos, float32 [N, D].
 
-        `settings.inputs.max_frames` frames are used, spread evenly over the video. Raises
+        At most `settings.inputs.max_frames` frames are used, chosen by `frame_choice`. Raises
         UserError, with the file, for files without pictures or that cannot be decoded.
         """
         clips = (_decoded(path, next(video_clips(path, self.settings))) for path in paths)

@@ -129,17 +129,19 @@ def video_clips(
 ) -> Iterator[MediaWindow]:
     """Yield the pictures of a file: one clip, or one for each `every` seconds.
 
-    A clip's frames are spread evenly over it, at most `max_frames` of those the cache would keep.
+    A clip's frames are those that `inputs` chooses, at most `max_frames`, of those the cache would
+    keep.
     A file of more than an hour without `every` has a status and no images.
     """
-    config, start = settings.cache.frames, 0.0
+    config, inputs, start = settings.cache.frames, settings.inputs, 0.0
     window, longest = (every, math.inf) if every else (math.inf, LONGEST_SECONDS)
     try:
         frames = enumerate(decode_frames(path, config.fps, longest=longest))
         for _, group in groupby(frames, lambda pair: int(pair[0] / config.fps / window + 1e-9)):
             jpegs = {position: encode(frame, config) for position, frame in group}
             positions = list(jpegs)
-            kept = [positions[i] for i in sample_positions(len(jpegs), settings.inputs.max_frames)]
+            chosen = sample_positions(len(jpegs), inputs.max_frames, inputs.frame_choice)
+            kept = [positions[i] for i in chosen]
             images = torch.stack([to_pixels(jpegs[position]) for position in kept]).numpy()
             begins = np.array(kept) / config.fps
             times = np.stack([begins, begins + 1 / config.fps], axis=1)

@@ -12,6 +12,7 @@ from clip4vla.results.metrics_file import Metrics
 from clip4vla.results.text import markdown, markdown_cell, one_line
 
 KINDS = {"mel": "log-mel (mel: librosa's, in dB)", "fbank": "log-mel (fbank: kaldi's, natural log)"}
+CHOSEN = {"spread": "spread over the clip", "middle": "from the middle of equal parts"}
 SHA256 = "SHA256-OF-THE-WEIGHTS"  # in a card: replaced once the weights are written
 LOADING = {
     "ours": """```python
@@ -77,9 +78,9 @@ def model_card(
             "",
             "## Inputs",
             "",
-            f"* Frames: {frames['fps']:g} a second, at most {inputs['max_frames']} spread over the "
-            f"clip; short side to {IMAGE_SIZE} (bicubic), centre crop, CLIP's mean and standard "
-            "deviation.",
+            f"* Frames: {frames['fps']:g} a second, at most {inputs['max_frames']} "
+            f"{CHOSEN[Inputs(**inputs).frame_choice]}; short side to {IMAGE_SIZE} (bicubic), "
+            "centre crop, CLIP's mean and standard deviation.",
             f"* Sound: {_sound(LogMel(**metadata['cache']['log_mel']))}; at most "
             f"{inputs['max_segments']} segments of {IMAGE_SIZE} steps, "
             f"{_standardised(Inputs(**inputs))}.",

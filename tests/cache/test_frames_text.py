@@ -81,6 +81,21 @@ def test_uniform_sampling(count, most, positions):
     assert sample_positions(count, most) == positions
 
 
+@pytest.mark.parametrize(
+    ("count", "most", "positions"),
+    [
+        (10, 1, [5]),
+        (9, 1, [4]),
+        (10, 2, [2, 7]),
+        (10, 3, [1, 5, 8]),
+        (2, 3, [0, 1]),
+        (0, 1, []),
+    ],
+)
+def test_the_middle_of_equal_parts(count, most, positions):
+    assert sample_positions(count, most, "middle") == positions
+
+
 def test_tokens():
     out = tokenize(["A photo of a cat", "", "word " * 100], 8)
     assert out.dtype == torch.int64

@@ -91,6 +91,13 @@ def lists_of(wildcards):
     ]
 
 
+def videos_of(wildcards):
+    """The list that tells which clips of a gallery of sounds or pictures are of one video."""
+    run = PLAN.run(wildcards.run_key)
+    path = f"{layout.data_dir(run.test.dataset)}/plan.parquet"
+    return [] if run.query == "text" else [ancient(path)]
+
+
 def expected_of(wildcards):
     """Official number of clips of the split that a run is scored on: printed with its result."""
     test = PLAN.run(wildcards.run_key).test

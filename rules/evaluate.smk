@@ -5,6 +5,7 @@ rule evaluate:
     input:
         manifests=manifests_of,
         parents=parents_of,
+        videos=videos_of,
     output:
         config="results/runs/{run_key}/config.json",
         metrics="results/runs/{run_key}/metrics.json",

@@ -136,6 +136,7 @@ def add_chains(
                 start=finetuned(recipe.finetune, seed) if recipe.finetune else start,
                 task=recipe.task,
                 modalities=recipe.modalities,
+                query=recipe.query,
                 test=own(recipe.test),
                 missing_audio=policy,
                 substitution=substitutions.get("vision"),

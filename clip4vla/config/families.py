@@ -63,6 +63,7 @@ class FamilyModel(Section):
 
     def check(self, recipe: "Recipe") -> None:
         """Raise ValueError for a recipe that this model cannot follow."""
+        self.check_query(recipe)
         trained = {"pretrain": bool(recipe.pretrain and recipe.pretrain.read_sources)}
         trained[recipe.task] = True
         for task, wanted in trained.items():
@@ -74,6 +75,14 @@ class FamilyModel(Section):
         if recipe.pretrain is not None and recipe.pretrain.type_token is not None:
             raise ValueError(
                 f"pretrain.type_token: a model of family {self.family} has none. Fix: remove it"
+            )
+
+    def check_query(self, recipe: "Recipe") -> None:
+        """Raise ValueError for a comparison of sounds and pictures without a vector of each."""
+        if recipe.query != "text" and not self.pooled:
+            raise ValueError(
+                f"query: {recipe.query} compares vectors of sounds and of pictures, which this "
+                "model does not have. Fix: set query: text, or change the model"
             )
 
     def check_inputs(self, inputs: Inputs, cache: Cache) -> None:

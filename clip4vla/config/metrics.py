@@ -12,7 +12,7 @@ from math import inf
 from typing import Literal, get_args
 
 from clip4vla.common.errors import did_you_mean
-from clip4vla.config.sections import LABEL_TASKS, Modality, TaskName
+from clip4vla.config.sections import LABEL_TASKS, Modality, Query, TaskName
 
 Unit = Literal["percent", "points", "rank", "difference", "cost"]  # points: a score times 100
 # Where a metric is shown; each place also shows the metrics of the places above it.
@@ -101,7 +101,7 @@ _ROWS = {
     **{metric.name: metric for metric in COSTS},
 }
 _FULL = re.compile(
-    r"(?:(?P<rule>.+)/)?(?:(?P<way>t2[av]|[av]2t|best_of_three)_)?"
+    r"(?:(?P<rule>.+)/)?(?:(?P<way>t2[av]|[av]2t|a2v|v2a|best_of_three)_)?"
     rf"(?P<name>\w+?)(?:_(?P<tokens>{WHITESPACE}))?"
 )
 _DAYS = re.compile(r"[a-z0-9]+_days(_min|_max)?")
@@ -136,8 +136,13 @@ def label_of(name: str) -> str:
     return _ROWS[found["name"]].label + (f" ({', '.join(details)})" if details else "")
 
 
-def directions(modalities: Sequence[Modality]) -> tuple[str, str]:
-    """Return the prefixes of metrics: t2v and v2t, or t2a and a2t for audio alone."""
+def directions(modalities: Sequence[Modality], query: Query = "text") -> tuple[str, str]:
+    """Return the prefixes of metrics, the main direction first.
+
+    t2v and v2t, or t2a and a2t for audio alone; a2v and v2a where a clip's sound is the query.
+    """
+    if query != "text":
+        return ("a2v", "v2a") if query == "audio" else ("v2a", "a2v")
     letter = "a" if list(modalities) == ["audio"] else "v"
     return f"t2{letter}", f"{letter}2t"
 
@@ -149,32 +154,41 @@ def own_name(metric: str, modalities: Sequence[Modality]) -> str:
     return re.sub(r"(^|/)[av]2t_", rf"\g<1>{backward}_", metric)
 
 
-def main_metric(task: TaskName, modalities: Sequence[Modality]) -> str:
+def main_metric(task: TaskName, modalities: Sequence[Modality], query: Query = "text") -> str:
     """Return the name of the one number of an evaluation, which also selects an epoch."""
     name = next(metric.name for metric in METRICS[task] if metric.shown == MAIN)
-    return f"{directions(modalities)[0]}_{name}" if task == "retrieval" else name
+    return f"{directions(modalities, query)[0]}_{name}" if task == "retrieval" else name
 
 
-def score_name(task: TaskName, modalities: Sequence[Modality]) -> str:
+def score_name(task: TaskName, modalities: Sequence[Modality], query: Query = "text") -> str:
     """Return the name of a query's score, as its gains have it: t2v_rank, CIDEr, right, ..."""
     name = SCORES[task].name
-    return f"{directions(modalities)[0]}_{name}" if task == "retrieval" else name
+    return f"{directions(modalities, query)[0]}_{name}" if task == "retrieval" else name
 
 
 @cache
 def every_metric() -> tuple[str, ...]:
-    """Return the metrics of all tasks, including those of audio-only retrieval."""
+    """Return the metrics of all tasks, of every direction of retrieval."""
     both = get_args(Modality)
-    cases = [(task, both) for task in get_args(TaskName)] + [("retrieval", ("audio",))]
-    return tuple(
+    cases: list[tuple[TaskName, tuple[Modality, ...], Query]]
+    cases = [(task, both, "text") for task in get_args(TaskName)]
+    cases += [("retrieval", ("audio",), "text")]
+    cases += [("retrieval", both, "audio"), ("retrieval", both, "vision")]
+    names = (
         name
-        for task, modalities in cases
-        for name in metric_names(task, modalities, pooled=True, frames=True, varied=True)
+        for task, modalities, query in cases
+        for name in metric_names(task, modalities, True, True, varied=True, query=query)
     )
+    return tuple(dict.fromkeys(names))
 
 
 def metric_names(
-    task: TaskName, modalities: Sequence[Modality], pooled: bool, frames: bool, varied: bool
+    task: TaskName,
+    modalities: Sequence[Modality],
+    pooled: bool,
+    frames: bool,
+    varied: bool,
+    query: Query = "text",
 ) -> list[str]:
     """Return every metric of an evaluation, or of a variant of it.
 
@@ -183,15 +197,15 @@ def metric_names(
     Extras have their rule before a slash (docs/evaluation.md).
     """
     names = [metric.name for metric in METRICS[task]]
-    score = score_name(task, modalities)
+    score = score_name(task, modalities, query)
     gains = [f"{score}_{gain.name}" for gain in GAINS if varied]
     if task in LABEL_TASKS:
         return names + gains
     if task == "captioning":
         return names + [f"{name}_{WHITESPACE}" for name in names] + gains
-    forward, backward = directions(modalities)
+    forward, backward = directions(modalities, query)
     plain = [f"{way}_{rank}" for way in (forward, backward) for rank in names]
     extras = [f"{rule}/{name}" for rule in ("released", "dual_softmax") for name in plain]
-    if pooled and len(modalities) == 2 and frames:
+    if query == "text" and pooled and len(modalities) == 2 and frames:
         extras += [f"reranked/{forward}_{rank}" for rank in names]
     return plain + extras + gains

@@ -131,6 +131,7 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
         modalities=recipe.modalities,
         pooled=recipe.model.pooled,
         frames=variant.frames,
+        query=recipe.query,
     )
     known = names(varied=varied)
     for index, column in enumerate(layers.table.columns):
@@ -204,7 +205,7 @@ def _variants(shared: Shared, layers: Layers, fold: int | None) -> tuple[Variant
             if shared.recipe(others, fold) != recipe:
                 continue
             try:
-                row.variant.check(recipe.modalities, recipe.task)
+                row.variant.check(recipe.modalities, recipe.task, recipe.query)
                 recipe.model.check_variant(row.variant)
             except ValueError as error:
                 place = other_document.place(("rows", index, "variant"))

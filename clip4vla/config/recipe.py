@@ -17,6 +17,7 @@ from clip4vla.config.sections import (
     Modality,
     Objective,
     Optimiser,
+    Query,
     Sampling,
     Selection,
     TaskName,
@@ -204,6 +205,12 @@ class Recipe(Section):
     modalities: list[Modality] = Field(
         ["vision", "audio"], min_length=1, description="modalities that represent a clip"
     )
+    query: Query = Field(
+        "text",
+        description="retrieval: captions find clips (text); or sounds find pictures (audio), or "
+        "the other way round (vision): both directions are scored, captions are not read, and "
+        "`finetune` trains on captions as ever",
+    )
     nonverbal_share: float = Field(
         0.5,
         ge=0,
@@ -255,6 +262,7 @@ class Recipe(Section):
                 f"missing_audio: {self.missing_audio} leaves silent clips with nothing to score "
                 "when audio is the only modality. Fix: use filter, substitute or random"
             )
+        self._check_query()
         if self.missing_audio == "released_links" and self.task in LABEL_TASKS:
             raise ValueError(
                 f"missing_audio: released_links compares captions, and the clips of a {self.task} "
@@ -298,6 +306,26 @@ class Recipe(Section):
             raise ValueError(
                 f"test_frames: {self.test_frames} frames of a clip are not read. Fix: raise "
                 "inputs.max_frames and name vision among modalities, or remove it"
+            )
+
+    def _check_query(self) -> None:
+        """Check that a query by audio or vision is one of clips that have both."""
+        if self.query == "text":
+            return
+        if self.task != "retrieval":
+            raise ValueError(
+                f"query: {self.query} is for task: retrieval, not {self.task}. Fix: remove it"
+            )
+        if set(self.modalities) != {"vision", "audio"}:
+            raise ValueError(
+                f"query: {self.query} compares the sounds of clips with their pictures. Fix: set "
+                "modalities: [vision, audio]"
+            )
+        if self.missing_audio != "filter":
+            raise ValueError(
+                f"query: {self.query}: a silent clip has no sound of its own, which would find its "
+                f"picture, but missing_audio is {self.missing_audio}. Fix: set missing_audio: "
+                "filter, which leaves silent clips out and counts them"
             )
 
     def _check_prefixes(self) -> None:

@@ -22,6 +22,7 @@ from clip4vla.config.sections import (
     Modality,
     Objective,
     Optimiser,
+    Query,
     Sampling,
     Selection,
     TaskName,
@@ -156,6 +157,7 @@ class Evaluate(Section):
     start: str | None = Field(description="run key, `weights:NAME`, or null for CLIP itself")
     task: TaskName
     modalities: list[Modality] = Field(["vision", "audio"], min_length=1)
+    query: Query = added("text", "retrieval: audio and vision compare clips, without captions")
     test: Source
     missing_audio: AudioPolicy = Field("substitute", description="silent test clips")
     substitution: str | None = None

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy
-from clip4vla.config.sections import LABEL_TASKS, TaskName
+from clip4vla.config.sections import LABEL_TASKS, Query, TaskName
 
 AudioControl = Literal["own", "silent", "shuffled", "swapped"]
 NO_AUDIO_POLICIES = ("none", "zeros")  # silent clips stay without audio
@@ -46,13 +46,26 @@ class Variant(Section):
         unscored = policy in NO_AUDIO_POLICIES and self.is_audio_only(modalities)
         return ("with_sound",) if policy == "filter" or unscored else ("all", "with_sound")
 
-    def check(self, modalities: Sequence[str], task: TaskName = "retrieval") -> None:
+    def check(
+        self,
+        modalities: Sequence[str],
+        task: TaskName = "retrieval",
+        query: Query = "text",
+    ) -> None:
         """Raise ValueError for an impossible variant."""
         if self.missing_audio == "released_links" and task in LABEL_TASKS:
             raise ValueError(
                 f"variant {self.name}: compares captions, and the clips of a {task} have none. "
                 "Fix: choose another policy"
             )
+        removes = {"missing_audio": self.missing_audio not in (None, "filter")}
+        removes |= {"audio": self.audio == "silent", "frames": not self.frames}
+        for name, removed in removes.items():
+            if query != "text" and removed:
+                raise ValueError(
+                    f"variant {self.name}: query: {query} needs the sound and the picture of every "
+                    f"clip. Fix: remove `{name}`"
+                )
         if "audio" not in modalities:
             raise ValueError(
                 f"variant {self.name}: the row's modalities have no audio. Fix: remove it"

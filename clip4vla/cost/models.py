@@ -122,19 +122,26 @@ class Models:
     ) -> Scoring:
         scorer = family_of(run.model.family).scorer(model, run.model, run.modalities)
         size = 2 * SIDE
-        texts: Features = {}
+        queries: Features = {}
         clips: Features = {}
         words = tokens(model.processor, size, run.inputs.max_words)
+        if across := isinstance(run, Evaluate) and run.query != "text":
+            asked, encoded = {"audio": encoded["audio"]}, {"vision": encoded["vision"]}
         of_clips = self._count(model, lambda: clips.update(scorer.clip_features(encoded)))
-        of_texts = self._count(model, lambda: texts.update(scorer.text_features(words)))
+        of_queries = self._count(
+            model,
+            lambda: queries.update(
+                scorer.clip_features(asked) if across else scorer.text_features(words)
+            ),
+        )
 
         def pairs(side: int) -> float:
-            some = rows_of(texts, slice(side)), rows_of(clips, slice(side))
+            some = rows_of(queries, slice(side)), rows_of(clips, slice(side))
             return self._count(model, lambda: scorer.scores(*some, scale=1.0))
 
         # A text or clip of a block may be prepared once for all of its pairs: a n + b n^2.
         pair = (pairs(size) - 2 * pairs(SIDE)) / (size**2 - 2 * SIDE**2)
-        return Scoring(clip, of_clips / size, of_texts / size, pair)
+        return Scoring(clip, of_clips / size, of_queries / size, pair)
 
     def _captions(self, model: ClipModel, run: Finetune | Evaluate, clips: Encoded) -> float:
         """Return the operations of writing captions, by those of one, two and three words.

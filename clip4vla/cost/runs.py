@@ -129,8 +129,9 @@ def _scoring(
 ) -> float:
     """Return the cost of scoring a split."""
     used = clips.used(policy)
-    named = isinstance(run, Evaluate) and run.class_names
-    texts = CLASSES if named else used * clips.captions
+    texts = used * clips.captions
+    if isinstance(run, Evaluate) and (run.class_names or run.query != "text"):
+        texts = CLASSES if run.class_names else used
     times = (isinstance(run, Evaluate) and run.test_frames) or 1  # each with one frame
     size = clips.size if times == 1 else replace(clips.size, frames=1)
     return times * models.scoring(run, size).total(used, texts, variants)

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import LABEL_TASKS
 from clip4vla.config.variant import Variant
 from clip4vla.datasets import Benchmark
+from clip4vla.evaluation.across import score_across
 from clip4vla.evaluation.scoring import Scored, Scoring
 from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
 from clip4vla.inference.audio_controls import given_sounds
 from clip4vla.inference.captioning import generate
 from clip4vla.inference.feature_cache import SharedFeatures
-from clip4vla.inference.gallery import Gallery
 from clip4vla.inference.probe import class_logits, mean_over_frames
 from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.loader import (
@@ -78,6 +78,7 @@ def evaluate(
     text_substitution: Path | None = None,
     made_with: dict[str, Any] | None = None,
     seen: Collection[str] | None = None,
+    videos: Mapping[str, str] | None = None,
 ) -> None:
     """Write out/predictions.parquet and, last, out/metrics.json.
 
@@ -90,6 +91,7 @@ def evaluate(
     substitution, text_substitution: donors by frames, and by captions for `released_links`.
     made_with: what metrics.json says of the model's making (`clip4vla.stages.lineage`).
     seen: clips whose videos pre-training has read; None: unknown, or there was none.
+    videos: the video that each clip is cut from, to count clips of a gallery that share one.
 
     UserError, with the remedy, when a split has no usable clip, a clip no caption, a silent one no
     donor where the policy needs it, or the file of a probe names no classes; with the name of the
@@ -144,6 +146,7 @@ def evaluate(
         names=run.modalities,
         benchmark=benchmark.name,
         frozen_cache=frozen_cache and trained.get("trainable") != "all",
+        videos=videos,
     )
     with _caption_scorer(scoring) as scoring.score_captions:
         if not run.variants:
@@ -166,6 +169,7 @@ def evaluate(
         "run_key": run_key,
         "task": run.task,
         "modalities": list(run.modalities),
+        "query": run.query if run.task == "retrieval" else None,
         "dataset": run.test.dataset.rsplit("-", 2)[0],
         "data_version": run.test.dataset,
         "manifest_sha256": cache.manifest_sha256,
@@ -211,7 +215,7 @@ def _scale(run: Evaluate, trained: dict, start: Path | None) -> float:
 def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
     match scoring.run.task:
         case "retrieval":
-            return _retrieval(scoring)
+            return _retrieval(scoring) if scoring.run.query == "text" else score_across(scoring)
         case "captioning":
             return _captioning(scoring)
         case "classification":
@@ -226,7 +230,7 @@ def _retrieval(scoring: Scoring) -> Scored:
     """Predictions: query, caption, clip_id, its ranks, top5, all in the main gallery."""
     run = scoring.run
     pairs = pair_items(scoring.rows, scoring.where)
-    gallery = _gallery(scoring)
+    gallery = scoring.gallery()
     captions, targets = captions_of(pairs, gallery.clip_ids)
     query = query_numbers(pairs, gallery.clip_ids)
     similarities = gallery.similarities(captions)
@@ -253,18 +257,6 @@ def _retrieval(scoring: Scoring) -> Scored:
                 }
             )
     return Scored(stated, queries, predictions, each)
-
-
-def _gallery(scoring: Scoring) -> Gallery:
-    return Gallery(
-        model=scoring.model,
-        samples=scoring.samples,
-        run=scoring.run,
-        scale=scoring.run.scale,
-        device=scoring.device,
-        workers=scoring.workers,
-        texts=scoring.texts,
-    )
 
 
 @contextlib.contextmanager
@@ -360,7 +352,7 @@ def _tagging(scoring: Scoring, classes: list[str]) -> Scored:
 def _class_scores(scoring: Scoring, classes: list[str]) -> np.ndarray:
     """Return the probe's logits of all classes, or similarities to their names, float32 [N, C]."""
     if scoring.run.class_names:
-        found = _gallery(scoring).similarities(classes)
+        found = scoring.gallery().similarities(classes)
         return found[similarity_name(scoring.run.modalities)].T
     count = scoring.run.test_frames
     if count is None:

@@ -1,6 +1,6 @@
 """What a scorer of a task gets, and what it gives back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,8 +10,10 @@ import torch
 from clip4vla.common.files import sha256_of_ids
 from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Modality
+from clip4vla.datasets.videos import same_video
 from clip4vla.inference.audio_controls import Sounds
 from clip4vla.inference.feature_cache import FeatureSamples
+from clip4vla.inference.gallery import Gallery
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.metrics.captions import CaptionScores, Groups
 from clip4vla.models.common.batch_features import Features
@@ -24,6 +26,7 @@ class Scoring:
 
     names: the modalities that metrics are named by: a variant without frames keeps the names.
     benchmark: the protocol that the split stands for.
+    videos: the video of each clip; None: clips that share one are not counted.
     texts, score_captions: what variants share, vectors of captions and a METEOR at work.
     """
 
@@ -38,6 +41,7 @@ class Scoring:
     names: list[Modality]
     benchmark: str
     frozen_cache: bool = True
+    videos: Mapping[str, str] | None = None
     score_captions: Callable[[dict[str, str], Groups], CaptionScores] | None = None
     texts: dict[tuple[str, ...], Features] = field(default_factory=dict)
 
@@ -56,22 +60,37 @@ class Scoring:
         """The gallery that predictions are of."""
         return "all" if "all" in self.galleries else "with_sound"
 
+    def gallery(self) -> Gallery:
+        """The clips as a gallery to search."""
+        return Gallery(
+            model=self.model,
+            samples=self.samples,
+            run=self.run,
+            scale=self.run.scale,
+            device=self.device,
+            workers=self.workers,
+            texts=self.texts,
+        )
+
     def protocol(self, gallery: str) -> str:
         """The name of a gallery's protocol: the benchmark's, with `-sound` without silent clips."""
         return self.benchmark if gallery == "all" else f"{self.benchmark}-sound"
 
     def described(self, scored: "Scored") -> dict[str, dict]:
         """The galleries as metrics.json has them: protocol, N, hash of the ids, metrics."""
-        return {
-            name: {
+        described = {}
+        for name, kept in self.galleries.items():
+            ids = self.clip_ids[kept].tolist()
+            shared = {} if self.videos is None else {"same_video": same_video(ids, self.videos)}
+            described[name] = {
                 "protocol": self.protocol(name),
                 "n_queries": scored.queries[name],
-                "n_gallery": int(kept.sum()),
-                "ids_sha256": sha256_of_ids(self.clip_ids[kept].tolist()),
+                "n_gallery": len(ids),
+                "ids_sha256": sha256_of_ids(ids),
+                **shared,
                 **scored.stated[name],
             }
-            for name, kept in self.galleries.items()
-        }
+        return described
 
     def with_origins(self, predictions: pd.DataFrame) -> pd.DataFrame:
         """Predictions with whose sound each clip had, and what that is to it."""

@@ -120,7 +120,7 @@ class Beside:
             self.columns[f"{self.score.name}/{gallery}{suffix}"] = each
             gain = gain_of(self.own.each[gallery], each, self.score)
             scored.stated[gallery]["metrics"] |= gain_metrics(
-                gain, score_name(self.task, scoring.names)
+                gain, score_name(self.task, scoring.names, scoring.run.query)
             )
             examples[gallery] = gain_examples(gain)
         return examples

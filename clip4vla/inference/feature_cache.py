@@ -1,7 +1,8 @@
 """Features of frames and sounds, each made once and shared by all variants of an evaluation."""
 
+import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -115,6 +116,13 @@ class FeatureSamples(Clips):
             "frames": None if self.frames is None else self.frames[clip_id],
             "segments": segments,
         }
+
+    def only(self, *modalities: Modality) -> Self:
+        """See `Clips.only`."""
+        fewer = copy.copy(self)
+        fewer.frames = self.frames if "vision" in modalities else None
+        fewer.segments = self.segments if "audio" in modalities else None
+        return fewer
 
     @staticmethod
     def collate(samples: list[dict]) -> dict:

@@ -1,4 +1,4 @@
-"""Similarities of all texts with all clips of a split, by the family's scorer (facts 7.1)."""
+"""Similarities of all queries with all clips of a split, by the family's scorer (facts 7.1)."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from clip4vla.common.progress import track
 from clip4vla.config.run import Evaluate, Finetune
+from clip4vla.config.sections import Modality
 from clip4vla.inference.features import (
     NumberedBatch,
     clip_batches,
@@ -23,7 +24,7 @@ from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.family import family_of
 
-TEXTS = 1024  # compared at once with all clips
+QUERIES = 1024  # compared at once with all clips
 SIDE = 256  # sides of a product are multiples of it, see `_padded`
 
 
@@ -81,6 +82,28 @@ class Gallery:
         texts = self._text_features(captions)
         return compared(self.scorer, texts, clips, scale=self.scale, device=self.device)
 
+    @torch.no_grad()
+    def across(self, query: Modality) -> dict[str, np.ndarray]:
+        """Return the similarities [N, N] of the clips by one modality with them by the other.
+
+        Each modality passes the model alone, for a fusion of both would show a query its answer.
+        """
+        answer: Modality = "vision" if query == "audio" else "audio"
+        sides = self._alone(query), self._alone(answer)
+        return compared(self.scorer, *sides, scale=self.scale, device=self.device)
+
+    def _alone(self, modality: Modality) -> Features:
+        """Return the features of the clips by one modality."""
+        batches = clip_batches(
+            self.model,
+            self.samples.only(modality),
+            [modality],
+            self.device,
+            self.workers,
+            features_of=self.scorer.clip_features,
+        )
+        return {modality: in_order_of_clips(batches)[modality]}
+
     def _text_features(self, captions: list[str]) -> Features:
         """Return features of the captions, made unless a gallery that shares `texts` has."""
         key = tuple(captions)
@@ -96,9 +119,9 @@ class Gallery:
 
 
 def compared(
-    scorer: Scorer, texts: Features, clips: Features, scale: float, device: torch.device
+    scorer: Scorer, queries: Features, clips: Features, scale: float, device: torch.device
 ) -> dict[str, np.ndarray]:
-    """Return the similarities [Q, N] of texts and clips by name. device: the model's."""
+    """Return the similarities [Q, N] of queries and clips by name. device: the model's."""
     device = scorer.scored_on(device)
 
     def ready(features: Features) -> Features:
@@ -107,8 +130,8 @@ def compared(
 
     columns, blocks = ready(clips), []
     with torch.autocast(device.type, enabled=False):
-        for start in track(range(0, count_of(texts), TEXTS), "score texts"):
-            part = rows_of(texts, slice(start, start + TEXTS))
+        for start in track(range(0, count_of(queries), QUERIES), "score queries"):
+            part = rows_of(queries, slice(start, start + QUERIES))
             rows = scorer.scores(ready(part), columns, scale)
             few, clip_count = count_of(part), count_of(clips)
             blocks.append({name: x[:few, :clip_count].cpu() for name, x in rows.items()})

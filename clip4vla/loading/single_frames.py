@@ -1,8 +1,9 @@
 """Samples with one frame each, for scores that are averaged over frames."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
+from clip4vla.config.sections import Modality
 from clip4vla.loading.samples import Clips
 
 
@@ -18,6 +19,10 @@ class SingleFrame(Clips):
         for name in ("collate", "in_memory"):  # what the loader asks for
             if hasattr(samples, name):
                 setattr(self, name, getattr(samples, name))
+
+    def only(self, *modalities: Modality) -> Self:
+        """See `Clips.only`."""
+        return type(self)(self.samples.only(*modalities), self.number, self.count)
 
     def __getitem__(self, index: int) -> Any:
         """Return one sample."""

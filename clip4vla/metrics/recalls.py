@@ -66,6 +66,18 @@ def released_metrics(ranks: QueryRanks, direction: str) -> dict[str, float]:
     return summary(hits, places, direction)
 
 
+def tied_places(ranks: QueryRanks, direction: str) -> dict[str, float]:
+    """Return metrics as CAV-MAE's code computes them: each place of a tie counts as an answer.
+
+    A query whose answer shares its similarity with m others counts m + 1 times, at each of their
+    places. R@50 and the mean rank are not in that code; the same rule is applied to them.
+    """
+    times = ranks.worst - ranks.best + 1
+    first = np.repeat(ranks.best - times.cumsum() + times, times)
+    places = first + np.arange(times.sum())
+    return summary([places <= k for k in RECALLS], places, direction)
+
+
 def rank_statistics(
     ranks: QueryRanks, clip: np.ndarray, direction: str
 ) -> dict[str, Totals | Median]:

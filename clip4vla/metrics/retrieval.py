@@ -111,7 +111,7 @@ def _check_finite(similarity: np.ndarray, targets: np.ndarray, clip_ids: list[st
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         raise UserError(
-            f"clip {clip_ids[column]} and caption {row} (of clip {clip_ids[targets[row]]}): their "
+            f"clip {clip_ids[column]} and query {row} (of clip {clip_ids[targets[row]]}): their "
             "similarity is not finite: the weights or the clip's features are corrupt. Fix: check "
             "the training curve, and run `clip4vla data verify`"
         )

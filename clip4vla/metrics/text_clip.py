@@ -1,4 +1,4 @@
-"""Text-clip retrieval: the similarity to rank, the clips to rank, and the names of the metrics."""
+"""Retrieval of clips: the similarity to rank, the clips to rank, and the names of the metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from clip4vla.config.metrics import directions
-from clip4vla.config.sections import Modality
+from clip4vla.config.sections import Modality, Query
 from clip4vla.metrics.intervals import intervals
 from clip4vla.metrics.recalls import (
     rank_bounds,
     rank_metrics,
     rank_statistics,
     released_metrics,
+    tied_places,
 )
 from clip4vla.metrics.rescoring import dual_softmax, reranked
 from clip4vla.metrics.retrieval import QueryRanks, retrieval_ranks
 
 
-def similarity_name(modalities: Sequence[Modality]) -> str:
-    """Return the similarity that a run with these modalities ranks: `t_va`, `t_v` or `t_a`."""
+def similarity_name(modalities: Sequence[Modality], query: Query = "text") -> str:
+    """Return the similarity that a run ranks: `t_va`, `t_v` or `t_a`; by a clip `a_v` or `v_a`."""
+    if query != "text":
+        return "a_v" if query == "audio" else "v_a"
     return "t_va" if set(modalities) == {"vision", "audio"} else f"t_{modalities[0][0]}"
 
 
@@ -59,25 +62,27 @@ def report_retrieval(
     clip_ids: list[str],
     modalities: Sequence[Modality],
     names: Sequence[Modality] | None = None,
+    query: Query = "text",
 ) -> Retrieval:
     """Return metrics of both directions with intervals and bounds, and extras apart from them.
 
     similarities: [Q, N] by name, among them that of the modalities, which is ranked; targets [Q]:
-    index of each text's clip in `clip_ids` [N]. For a run of both modalities with a t_v, ranks by
+    index of each query's clip in `clip_ids` [N]. For a run of both modalities with a t_v, ranks by
     t_v, reranked by t_va, are an extra. names: the modalities that metrics are named by, if not the
     same.
     """
-    name = similarity_name(modalities)
+    name = similarity_name(modalities, query)
     similarity = similarities[name]
     to_clip, to_text, best = retrieval_ranks(similarity, targets, clip_ids)
-    forward, backward = directions(names or modalities)
+    forward, backward = directions(names or modalities, query)
+    released = released_metrics if query == "text" else tied_places
     both = (to_clip, forward), (to_text, backward)
     asked, clip = np.unique(targets, return_inverse=True)
     statistics = rank_statistics(to_clip, clip, forward)
     statistics |= rank_statistics(to_text, np.arange(len(asked)), backward)
     soft = zip(dual_softmax(similarity, targets), (forward, backward), strict=True)
     extras = {
-        "released": _joined(released_metrics(ranks, direction) for ranks, direction in both),
+        "released": _joined(released(ranks, direction) for ranks, direction in both),
         "dual_softmax": _joined(rank_metrics(ranks, direction) for ranks, direction in soft),
     }
     if "t_v" in similarities and name != "t_v":
@@ -93,24 +98,33 @@ def report_retrieval(
     return Retrieval(stated, to_clip, to_text, asked, best)
 
 
-def rank_columns(results: Retrieval, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return columns of predictions.parquet, each [Q]: ranks of the query and of its clip's texts.
+def rank_columns(
+    results: Retrieval, targets: np.ndarray, query: Query = "text"
+) -> dict[str, np.ndarray]:
+    """Return columns of predictions.parquet, each [Q]: ranks of the query, and of the way back.
 
-    targets [Q]: index of each text's clip, as for `report_retrieval`.
+    targets [Q]: index of each query's clip, as for `report_retrieval`.
     `rank` is the expected one, `rank_best` and `rank_worst` are its ends under ties; `text_rank`
-    and so on: clip -> text, the same in every row of a clip.
+    (`back_rank` where clips are the queries) and so on: of the query among all queries that its
+    clip could have, the same in every row of a clip.
     """
     place = np.searchsorted(results.asked, targets)
     to_text = QueryRanks(*(column[place] for column in results.to_text))
+    back = back_column(query)
     return {
         "rank": results.to_clip.expected,
         "rank_best": results.to_clip.best,
         "rank_worst": results.to_clip.worst,
-        "text_rank": to_text.expected,
-        "text_rank_best": to_text.best,
-        "text_rank_worst": to_text.worst,
-        "text_rank_copies": to_text.copies,
+        back: to_text.expected,
+        f"{back}_best": to_text.best,
+        f"{back}_worst": to_text.worst,
+        f"{back}_copies": to_text.copies,
     }
+
+
+def back_column(query: Query) -> str:
+    """Return the column of predictions.parquet with the rank from a clip back to its query."""
+    return "text_rank" if query == "text" else "back_rank"
 
 
 def _joined(parts: Iterable[dict]) -> dict:

@@ -15,6 +15,7 @@ from clip4vla.common.files import read_json, write_text
 from clip4vla.common.html import render
 from clip4vla.config.data import policy_text
 from clip4vla.config.metrics import GAINS, PAGES, directions, every_metric, metric_of
+from clip4vla.config.sections import Query
 from clip4vla.metrics.tagging import class_scores, scored_labels
 from clip4vla.pages.confusion import confusion
 from clip4vla.pages.sampling import choose, counts
@@ -53,13 +54,25 @@ def _facts(metrics: dict) -> list[str]:
     expected = coverage["expected"] if coverage["expected"] is not None else "?"
     where = "all clips" if _main(metrics) == "all" else "clips with a sound of their own"
     return [
-        f"Run {metrics['run_key']}: {metrics['task']} by {' and '.join(metrics['modalities'])}, "
+        f"Run {metrics['run_key']}: {metrics['task']} {_way(metrics)}, "
         f"{metrics['data_version']}, split {metrics['split']}; {where}: {gallery['n_queries']} "
         f"queries, {gallery['n_gallery']} clips, ids {gallery['ids_sha256'][:12]}; "
         f"{coverage['scored']} of {expected} clips scored, {coverage['silent']} silent, "
         f"policy for them: {policy_text(metrics['missing_audio'])}.",
         LEGEND,
     ]
+
+
+def _way(metrics: dict) -> str:
+    """Return what a clip is represented by, or found by."""
+    if _query(metrics) == "text":
+        return f"by {' and '.join(metrics['modalities'])}"
+    return "of pictures by sound" if _query(metrics) == "audio" else "of sounds by picture"
+
+
+def _query(metrics: dict) -> Query:
+    query: Query = metrics.get("query") or "text"
+    return query
 
 
 def _main(metrics: dict) -> str:
@@ -71,7 +84,7 @@ def _scores(metrics: dict) -> list[list[str]]:
     """Return head and rows of headline metrics and gains of every gallery and variant."""
     lines = [("as evaluated", metrics)] + list(metrics.get("variants", {}).items())
     first = metrics["galleries"][_main(metrics)]["metrics"]
-    backward = directions(metrics["modalities"])[1]
+    backward = directions(metrics["modalities"], _query(metrics))[1]
     names = [n for n in every_metric() if n in first and not n.startswith(backward)]
     names = [n for n in names if metric_of(n).shown <= PAGES or metric_of(n) in GAINS]
     rows = [["", "gallery", "queries", *names]]
@@ -137,6 +150,8 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
     choice = _choose(predictions, "rank", -1)
     clips = predictions.drop_duplicates("clip_id").set_index("clip_id")
 
+    said, asked = "caption" in predictions, "sound" if _query(metrics) == "audio" else "picture"
+
     def known(clip_id: str) -> pd.Series | None:
         return clips.loc[clip_id] if clip_id in clips.index else None
 
@@ -147,7 +162,7 @@ def _retrieval(metrics: dict, predictions: pd.DataFrame, thumbnails: Thumbnails)
             "groups": groups,
             "numbers": {"rank": row["rank"], "gain": choice.gain_at(position)},
             "query": row.query,
-            "caption": row.caption,
+            "caption": row.caption if said else f"the {asked} of {row.clip_id}",
             "wanted": thumbnails.of(row.clip_id, row),
         }
         first = [thumbnails.of(clip_id, known(clip_id)) for clip_id in row.top5]

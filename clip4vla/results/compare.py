@@ -72,6 +72,7 @@ class Entry:
     data_version: str = ""
     ids_sha256: str = ""
     run_keys: str = ""
+    same_video: str = ""  # clips of a video of another clip of the gallery; empty: not counted
 
     @property
     def leaks_known(self) -> bool:
@@ -114,11 +115,13 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
 def as_frame(entries: list[Entry]) -> pd.DataFrame:
     """Return entries as a frame, one line each (the CSV view of a table).
 
-    `leaks_kept` is a column only where it is known of a number.
+    `leaks_kept` and `same_video` are columns only where they are known of a number.
     """
-    columns = [field.name for field in fields(Entry)]
-    if not any(entry.leaks_known for entry in entries):
-        columns.remove("leaks_kept")
+    known = {
+        "leaks_kept": any(entry.leaks_known for entry in entries),
+        "same_video": any(entry.same_video for entry in entries),
+    }
+    columns = [field.name for field in fields(Entry) if known.get(field.name, True)]
     return pd.DataFrame([asdict(entry) for entry in entries], columns=columns)
 
 
@@ -293,6 +296,7 @@ def _with_counts(entry: Entry, lines: list[pd.DataFrame]) -> Entry:
         data_version=_listed(every, "data_version"),
         ids_sha256=_listed(every, "ids_sha256"),
         run_keys=_listed(every, "run_key"),
+        same_video=span("n_same_video"),
     )
 
 

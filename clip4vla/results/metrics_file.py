@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.config.layout import remake
-from clip4vla.config.sections import TaskName
+from clip4vla.config.sections import Query, TaskName
 from clip4vla.tracking.recorded import check_recorded
 
 Interval = tuple[float, float]
@@ -38,6 +38,9 @@ class GalleryScores(Stated):
     n_queries: int
     n_gallery: int
     ids_sha256: str = Field(description="sha256 of the sorted clip ids, one per line")
+    same_video: int | None = Field(
+        None, description="clips cut from the same video as another one of them; null: not counted"
+    )
     metrics: dict[str, float] = Field(description="percent; ranks in clips or captions")
     intervals: dict[str, Interval] = Field({}, description="[low, high] of metrics")
     bounds: dict[str, Interval] = Field(
@@ -95,6 +98,7 @@ class Metrics(Stated):
 
     run_key: str
     task: TaskName
+    query: Query | None = Field("text", description="of retrieval; null: of another task")
     dataset: str
     data_version: str
     manifest_sha256: str

@@ -88,6 +88,8 @@ LABELS = {
     "audiocaps": "AudioCaps",
     "esc50": "ESC-50",
     "ucf101": "UCF101",
+    "audioset": "AudioSet",
+    "vggsound": "VGGSound",
     "pretraining": "Pre-training",
     "demo": "demo clips",
 }

@@ -37,6 +37,7 @@ COLUMNS = (
     "n_queries",
     "n_gallery",
     "ids_sha256",
+    "n_same_video",  # clips of a video of another clip of the gallery; empty: not counted
     "n_expected",  # clips of the official list; empty when the config declares none
     "n_planned",
     "n_usable",
@@ -128,6 +129,7 @@ def _cell_lines(sheet: Sheet, row: SheetRow, cell: SheetCell, read: _Read) -> li
         "n_queries": gallery.n_queries,
         "n_gallery": gallery.n_gallery,
         "ids_sha256": gallery.ids_sha256,
+        "n_same_video": gallery.same_video,
         "n_expected": metrics.coverage.expected,
         "n_planned": metrics.coverage.planned,
         "n_usable": metrics.coverage.usable,

@@ -164,7 +164,7 @@ def headline(key: str) -> str:
         return f"{METRICS} is damaged"
     if gallery := summary.galleries.get(summary.gallery):
         for modality in get_args(Modality):
-            name = main_metric(summary.task, [modality])
+            name = main_metric(summary.task, [modality], summary.query or "text")
             if name in gallery.metrics:
                 return f"{name} {gallery.metrics[name]:.1f} (N {gallery.n_gallery})"
     return ""

@@ -11,14 +11,16 @@ from clip4vla.common.files import read_json
 from clip4vla.common.parquet import read_frame
 from clip4vla.config.layout import remake
 from clip4vla.config.metrics import directions
+from clip4vla.config.sections import Query
 from clip4vla.metrics.intervals import Difference, Median, Statistics, Totals, mean, paired
 from clip4vla.metrics.recalls import rank_statistics
 from clip4vla.metrics.retrieval import QueryRanks
 from clip4vla.metrics.tagging import MeanPrecision, scored_labels
+from clip4vla.metrics.text_clip import back_column
 from clip4vla.tracking.recorded import check_recorded, warn_unverified
 
 COLUMNS = {
-    "retrieval": ["clip_id", "caption", "rank_best", "rank_worst", "text_rank_copies"],
+    "retrieval": ["clip_id", "rank_best", "rank_worst"],
     "captioning": ["clip_id", "hypothesis", "references", "CIDEr"],
     "classification": ["clip_id", "label", "predicted"],
     "tagging": ["clip_id", "labels", "scores"],
@@ -58,7 +60,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     if not _queries(one, rows).equals(_queries(two, others)):
         raise UserError(
             f"{first} and {second} scored different queries of the same clips. Fix: compare "
-            "evaluations of the same captions"
+            "evaluations of the same captions, or of clips by the same query"
         )
     ids, clip = np.unique(rows.clip_id.to_numpy(), return_inverse=True)
     mine: Statistics
@@ -97,17 +99,35 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
     if not all(verified):
         warn_unverified(paths[0], len(paths))
     columns = COLUMNS.get(metrics["task"], ["clip_id"])
+    if metrics["task"] == "retrieval":
+        columns = [*columns, *_asked(metrics), *_ranks_back(metrics)]
     rows = read_frame(paths[1], remake(paths[1]), columns)
     if metrics["task"] == "captioning":  # other galleries' clips have a hypothesis without CIDEr
         rows = rows[rows.CIDEr.notna()].reset_index(drop=True)
     return metrics, rows
 
 
+def _query(metrics: dict) -> Query:
+    query: Query = metrics.get("query", "text")
+    return query
+
+
+def _asked(metrics: dict) -> list[str]:
+    """Return the columns that tell a query of a clip from another one of it."""
+    return ["caption"] if _query(metrics) == "text" else []
+
+
+def _ranks_back(metrics: dict) -> list[str]:
+    """Return the columns with the ranks of the way back: best, worst, copies."""
+    column = back_column(_query(metrics))
+    return [f"{column}_{name}" for name in QueryRanks._fields]
+
+
 def _queries(metrics: dict, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the queries behind the rows, which two runs must share."""
     match metrics["task"]:
         case "retrieval":
-            return rows[["clip_id", "caption"]]
+            return rows[["clip_id", *_asked(metrics)]]
         case "captioning":
             return rows[["clip_id"]].assign(references=rows.references.map(list))
         case _:
@@ -137,12 +157,11 @@ def _statistics(metrics: dict, rows: pd.DataFrame, clip: np.ndarray) -> dict[str
     """Return the metrics of a run's rows as functions of draws. clip: [n], of each row."""
     match metrics["task"]:
         case "retrieval":
-            forward, backward = directions(metrics["modalities"])
+            forward, backward = directions(metrics["modalities"], _query(metrics))
             ones = np.ones(len(rows), dtype=np.int64)
             to_clip = QueryRanks(rows.rank_best.to_numpy(), rows.rank_worst.to_numpy(), ones)
             first = rows.drop_duplicates("clip_id").sort_values("clip_id")
-            names = ("text_rank_best", "text_rank_worst", "text_rank_copies")
-            to_text = QueryRanks(*(first[name].to_numpy() for name in names))
+            to_text = QueryRanks(*(first[name].to_numpy() for name in _ranks_back(metrics)))
             statistics = rank_statistics(to_clip, clip, forward)
             return statistics | rank_statistics(to_text, np.arange(len(first)), backward)
         case "classification":

@@ -214,12 +214,14 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
     with without_collection():
         from clip4vla.cache.clips import ClipCache
         from clip4vla.datasets import benchmark_of, official_clips
+        from clip4vla.datasets.videos import videos_of
         from clip4vla.evaluation.evaluate import evaluate
         from clip4vla.pages.examples import write_examples
         from clip4vla.stages.lineage import made_with, seen_in_pretraining
 
     out = Path(layout.result_dir(key))
-    _, dataset = plan.dataset_of(run.test.dataset)
+    version = run.test.dataset
+    _, dataset = plan.dataset_of(version)
     weights = _weights(plan, run)
     first = next((sha256_of_file(path) for path in weights.values()), None)
     lineage = made_with(plan, run, first)
@@ -240,6 +242,7 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
                 benchmark=benchmark_of(dataset, run.test.split),
                 made_with=lineage,
                 seen=seen_in_pretraining(plan, run),
+                videos=None if run.query == "text" else videos_of(layout.data_dir(version)),
                 frozen_cache=plan.config.frozen_cache,
                 hardware=hardware,
             )

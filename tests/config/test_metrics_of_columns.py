@@ -21,7 +21,7 @@ from clip4vla.config.metrics import (
 )
 from clip4vla.config.planner import make_plan
 from clip4vla.metrics.gain import gain_metrics
-from clip4vla.metrics.text_clip import report_retrieval
+from clip4vla.metrics.text_clip import report_retrieval, similarity_name
 from clip4vla.models.clip4vla.settings import Model
 
 DEMO = [Path(__file__).parents[2] / name for name in ("config.yaml", "demo/config.yaml")]
@@ -43,6 +43,20 @@ def test_retrieval_metrics_are_those_of_its_report(modalities, heads, frames):
     names = list(found["metrics"])
     names += [f"{rule}/{name}" for rule, extra in found["extras"].items() for name in extra]
     assert metric_names("retrieval", modalities, True, frames, False) == names
+
+
+@pytest.mark.parametrize(("query", "ways"), [("audio", "a2v v2a"), ("vision", "v2a a2v")])
+def test_metrics_between_sounds_and_pictures_are_those_of_their_report(query, ways):
+    both = ["vision", "audio"]
+    name = similarity_name(both, query)
+    scores = {name: np.eye(3, dtype=np.float32)}
+    found = report_retrieval(scores, np.arange(3), ["a", "b", "c"], both, query=query).stated
+    names = list(found["metrics"])
+    names += [f"{rule}/{name}" for rule, extra in found["extras"].items() for name in extra]
+    assert metric_names("retrieval", both, True, True, False, query) == names
+    assert set(names) <= set(every_metric())
+    assert list(dict.fromkeys(name[:3] for name in found["metrics"])) == ways.split()
+    assert main_metric("retrieval", both, query) == f"{ways[:3]}_R1"
 
 
 def test_a_joint_encoder_over_pairs_is_not_reranked():
@@ -82,6 +96,8 @@ def test_every_full_name_is_a_row_of_the_table():
     [
         ("t2a_R10", "R@10"),
         ("v2t_R10", "R@10 (v2t)"),
+        ("a2v_R1", "R@1 (a2v)"),
+        ("released/v2a_R1", "R@1 (released, v2a)"),
         ("dual_softmax/t2v_MedR", "MedR (dual_softmax)"),
         ("BLEU4_whitespace", "BLEU-4 (whitespace)"),
         ("t2v_rank_helped", "helped, %"),
@@ -103,6 +119,7 @@ def test_an_audio_only_row_has_its_own_metric_names():
     assert own_name("v2t_MedR", ["audio"]) == "a2t_MedR"
     assert own_name("t2a_rank_gain", ["vision"]) == "t2v_rank_gain"
     assert own_name("CIDEr", ["audio"]) == "CIDEr"
+    assert own_name("a2v_R1", ["vision", "audio"]) == "a2v_R1"
 
 
 def plan_of(folder, metric, base=None, rows=None):

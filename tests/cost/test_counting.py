@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from clip4vla.config.run import Finetune, Pretrain, Source, Substitute
+from clip4vla.config.run import Evaluate, Finetune, Pretrain, Source, Substitute
 from clip4vla.config.sections import Decoding, Inputs, Objective, Optimiser
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.counting import Counter
@@ -150,6 +150,15 @@ def test_all_pairs_of_a_joint_encoder_are_counted():
     assert twice - 2 * once == pytest.approx(joint.pair * 200)
     few, many = joint.total(10, 10, variants=0), joint.total(10, 10, variants=2)
     assert many - few == pytest.approx(2 * (10 * joint.encoded + 100 * joint.pair))
+
+
+def test_sounds_that_find_pictures_need_no_text_tower():
+    model = Model(architecture="tiny", weights=None)
+    texts = Evaluate(start=None, task="retrieval", test=SOURCE, model=model, inputs=INPUTS)
+    sounds = texts.model_copy(update={"query": "audio", "missing_audio": "filter"})
+    usual, across = (Models().scoring(run, CLIP) for run in (texts, sounds))
+    assert across.clip == usual.clip and across.text == 0 < usual.text
+    assert across.pair == usual.pair / 2 > 0  # one product of vectors for each pair, not two
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])

@@ -69,6 +69,7 @@ def test_metrics_say_what_they_stand_on(score, manifests, trained):
         "run_key": "c0ffee",
         "task": "retrieval",
         "modalities": ["vision", "audio"],
+        "query": "text",
         "dataset": "tiny",
         "data_version": VERSION,
         "manifest_sha256": sha256_of_file(next(iter(manifests.values()))),

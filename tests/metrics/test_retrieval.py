@@ -20,6 +20,7 @@ from clip4vla.metrics.recalls import (
     rank_bounds,
     rank_metrics,
     released_metrics,
+    tied_places,
 )
 from clip4vla.metrics.rescoring import dual_softmax, reranked
 from clip4vla.metrics.retrieval import QueryRanks, best_columns, retrieval_ranks
@@ -73,6 +74,20 @@ def test_the_example_of_the_released_tie_rule():
     assert bounds["t2v_R1"] == pytest.approx([100 / 3, 100.0])
     assert (bounds["t2v_MedR"], "t2v_R5" in bounds) == ([2.0, 1.0], False)
     assert best.tolist() == [[0, 1, 2], [1, 2, 0], [0, 1, 2]]
+
+
+def test_every_place_of_a_tie_counts_as_an_answer():
+    """CAV-MAE's rule: the places are 1, 2 (a tie of two), 1, and 1, 2, 3 (a tie of three)."""
+    to_clip, _, _ = ranks_of(EXAMPLE, [0, 1, 2])
+    found = tied_places(to_clip, "a2v")
+    assert found["a2v_R1"] == pytest.approx(100 * 3 / 6) and found["a2v_R5"] == 100.0
+    assert (found["a2v_MedR"], found["a2v_MeanR"]) == (1.5, pytest.approx(10 / 6))
+
+
+def test_without_ties_every_rule_says_the_same():
+    similarity = np.random.default_rng(0).permutation(144).reshape(12, 12)
+    for ranks in ranks_of(similarity, np.arange(12))[:2]:
+        assert tied_places(ranks, "x") == released_metrics(ranks, "x") == rank_metrics(ranks, "x")
 
 
 @pytest.mark.parametrize("k", [1, 5, 10, 50])
@@ -182,7 +197,7 @@ def test_the_best_columns_of_equal_values_are_the_first():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_similarity_that_is_not_finite_names_the_clip(value):
     with pytest.raises(
-        UserError, match=r"clip clip1 and caption 2 \(of clip clip0\): .*not finite.*Fix: "
+        UserError, match=r"clip clip1 and query 2 \(of clip clip0\): .*not finite.*Fix: "
     ):
         ranks_of([[1, 2], [3, 4], [5, value]], [0, 1, 0])
 
@@ -199,7 +214,7 @@ def test_duplicates_tie_wherever_they_stand(monkeypatch):
     rng = np.random.default_rng(0)
     texts, clips = (torch.from_numpy(rng.standard_normal((n, 96), np.float32)) for n in (601, 333))
     texts[[0, 255, 600]], clips[[3, 100, 332]] = texts[7].clone(), clips[9].clone()
-    monkeypatch.setattr(gallery, "TEXTS", 256)
+    monkeypatch.setattr(gallery, "QUERIES", 256)
     given = {"scale": 1.0, "device": torch.device("cpu")}
     whole = compared(PooledScorer(Comparing()), {"text": texts}, {"vision": clips}, **given)["t_v"]
     assert whole.shape == (601, 333)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
+from ranks_by_hand import ranks_by_hand
 from safetensors.torch import save_file
 from tiny_world import INPUTS, build_world, finetune, optimiser, source
 from toy.family import LETTERS
@@ -20,7 +21,7 @@ from clip4vla.cli.main import app, main
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import read_json, sha256_of_file
 from clip4vla.config.data import IMAGE_SIZE
-from clip4vla.config.families import FAMILIES
+from clip4vla.config.families import FAMILIES, family_settings
 from clip4vla.config.planner import make_plan
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import Evaluate
@@ -62,14 +63,15 @@ def trained(run, manifests, folder, start=None, **options):
     return folder / "out" / "model.safetensors"
 
 
-def scored(task, start, manifests, out):
+def scored(task, start, manifests, out, **given):
+    values = {"missing_audio": "none"} | given
     run = Evaluate(
         start=None,
         task=task,
         test=source("test"),
         model={"family": "toy"},
         inputs=INPUTS,
-        missing_audio="none",
+        **values,
     )
     evaluate(run, manifests, start, {}, None, out, "0123456789ab")
     return read_json(out / "metrics.json")
@@ -102,6 +104,25 @@ def test_it_trains_resumes_and_is_evaluated(manifests, tmp_path, task):
         assert metrics["t2v_MeanR"] < 2.5  # chance is 3 among 5 clips; the best is 1.4
     else:
         assert metrics["accuracy"] > 50  # chance is 33
+
+
+def test_its_sounds_find_pictures(manifests, tmp_path):
+    weights = trained(training("retrieval"), manifests, tmp_path / "trained")
+    across = {"query": "audio", "missing_audio": "filter"}
+    found = scored("retrieval", weights, manifests, tmp_path / "evaluated", **across)
+    metrics = found["galleries"]["with_sound"]["metrics"]
+    ranks = ranks_by_hand(manifests, read_checkpoint(weights).model)
+    for way, places in zip(("a2v", "v2a"), ranks, strict=True):
+        assert metrics[f"{way}_MeanR"] == pytest.approx(places.mean())
+        assert metrics[f"{way}_R1"] == pytest.approx(100 * (places == 1).mean())
+
+
+def test_a_family_without_vectors_of_modalities_refuses_clips_as_queries(monkeypatch):
+    given = {"model": {"family": "toy"}, "query": "audio", "missing_audio": "filter"}
+    assert Recipe(**given).query == "audio"
+    monkeypatch.setattr(family_settings("toy").model, "pooled", False)
+    with pytest.raises(ValidationError, match="vectors of sounds and of pictures, which this"):
+        Recipe(**given)
 
 
 def test_its_cost_is_estimated(monkeypatch, tmp_path, table):

@@ -61,7 +61,7 @@ class PairScorer(Scorer):
             return {"text": normalise(end)}
         return {"text": words.float(), "text_mask": tokens != PAD}
 
-    def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
+    def scores(self, queries: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """See `Scorer.scores`."""
         encoded = {
             modality: FeatureSequence(clips[modality], clips[f"{modality}_mask"])
@@ -71,8 +71,8 @@ class PairScorer(Scorer):
         assert self.model.fusion is not None
         scores = score_pairs(
             fusion=self.model.fusion,
-            text=texts["text"],
-            text_mask=texts.get("text_mask"),
+            text=queries["text"],
+            text_mask=queries.get("text_mask"),
             clip=encoded,
             scale=scale,
         )

@@ -163,6 +163,7 @@ class Model(FamilyModel):
 
     def check(self, recipe: "Recipe") -> None:
         """See `FamilyModel.check`."""
+        self.check_query(recipe)
         self._check_fusion(recipe)
         self._check_type_tokens(recipe)
         if recipe.task == "captioning" or self.fusion in JOINT_FUSIONS:
@@ -175,6 +176,15 @@ class Model(FamilyModel):
             raise ValueError(
                 f"cache.log_mel.n_mels must be {IMAGE_SIZE}: a segment is a {size} image. Fix: "
                 "remove it"
+            )
+
+    def check_query(self, recipe: "Recipe") -> None:
+        """See `FamilyModel.check_query`."""
+        if recipe.query != "text" and self.fusion in PAIR_FUSIONS:
+            raise ValueError(
+                f"query: {recipe.query} compares vectors of sounds and of pictures, but "
+                f"model.fusion: {self.fusion} scores pairs of a text and a clip. Fix: choose "
+                "another fusion, or set query: text"
             )
 
     def _check_fusion(self, recipe: "Recipe") -> None:

@@ -1,4 +1,4 @@
-"""The interface by which texts and clips of a split are compared."""
+"""The interface by which queries and clips of a split are compared."""
 
 from abc import ABC, abstractmethod
 
@@ -9,6 +9,7 @@ from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import normalise, pool
+from clip4vla.models.common.similarity import across
 
 
 class Scorer(ABC):
@@ -28,8 +29,12 @@ class Scorer(ABC):
         """Return the features of texts, from token ids [B, L]."""
 
     @abstractmethod
-    def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
-        """Return similarities by name (`t_va`, `t_v`, `t_a`), float32 [Q, N].
+    def scores(self, queries: Features, clips: Features, scale: float) -> dict[str, Tensor]:
+        """Return similarities by name, float32 [Q, N].
+
+        queries: those of texts (the names are `t_va`, `t_v`, `t_a`), or of clips by one modality
+        alone, while `clips` are encoded by the other (`a_v`, `v_a`). A family whose model is not
+        `pooled` is only asked for texts.
 
         `clips` has `has_audio` [N], unless all of them have audio. Called outside of autocast,
         because half precision would cause ties.
@@ -54,10 +59,12 @@ class PooledScorer(Scorer):
         """Return the normalised features of whole texts, [B, D]."""
         return {"text": normalise(self.model.encode_text(tokens)[1])}
 
-    def scores(self, texts: Features, clips: Features, scale: float) -> dict[str, Tensor]:
+    def scores(self, queries: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """See `Scorer.scores`."""
+        if "text" not in queries:
+            return across(queries, clips, scale)
         vision, audio = clips.get("vision"), clips.get("audio")
-        return self.model.compare(texts["text"], vision, audio, scale, clips.get("has_audio"))
+        return self.model.compare(queries["text"], vision, audio, scale, clips.get("has_audio"))
 
     def scored_on(self, device: torch.device) -> torch.device:
         """See `ClipModel.compared_on`."""

@@ -1,8 +1,9 @@
-"""Scaled similarities of texts with clips (facts 5.1; feat_avg in facts 7.1)."""
+"""Scaled similarities of texts with clips (facts 5.1; feat_avg in facts 7.1), and of clips."""
 
 from torch import Tensor
 
 from clip4vla.common.device import full_precision
+from clip4vla.models.common.batch_features import Features
 
 
 def similarities(
@@ -33,3 +34,13 @@ def similarities(
             both = (result["t_v"] + result["t_a"]) / 2
             result["t_va"] = both if has_audio is None else both.where(has_audio, result["t_v"])
     return result
+
+
+def across(queries: Features, clips: Features, scale: float) -> dict[str, Tensor]:
+    """Return the similarities of clips by one modality with clips by the other: `a_v` or `v_a`.
+
+    queries [Q, D], clips [N, D]: the pooled vectors of one modality each, "audio" or "vision".
+    """
+    (asked, query), (found, answer) = (*queries.items(), *clips.items())
+    with full_precision(query):
+        return {f"{asked[0]}_{found[0]}": scale * query.float() @ answer.float().T}

@@ -68,6 +68,8 @@ RUNS = {
     "captioning": finetune("captioning"),
     "captioning_pads": finetune("captioning", pad_loss=True),
     "probe": finetune("classification"),
+    "classes": finetune("classification", trainable="all"),
+    "tags": finetune("tagging", trainable="all"),
     "stage_1": pretrain(),
     "stage_2": pretrain(trainable="all", objective=Objective(temperature="learnable")),
     "many_positives": pretrain(objective=Objective(multi_positive=True)),
@@ -81,7 +83,7 @@ def test_a_step_costs_what_torch_counts_on_real_tensors(name):
     run, size = RUNS[name], 18
     family = family_of(run.model.family)
     task = run.task if isinstance(run, Finetune) else None
-    heads = {"captioning": "captioning", "classification": "classification"}
+    heads = {name: name for name in ("captioning", "classification", "tagging")}
     fusions = {"query2feat": "gate", "global_to_global": None}
     head = heads.get(task, fusions.get(run.model.fusion, "fusion"))
     model = family.build(run.model, {}, head, 100, inputs=run.inputs).train()

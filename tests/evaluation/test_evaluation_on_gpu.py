@@ -33,7 +33,7 @@ def test_vectors_are_near_those_of_the_cpu(gpu, manifests, trained):
         assert (found - expected).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("task", ["retrieval", "captioning", "classification"])
+@pytest.mark.parametrize("task", ["retrieval", "captioning", "classification", "tagging"])
 def test_evaluation_writes_what_tables_read(gpu, manifests, trained, tmp_path, task):
     given = {"start": None, "task": task, "test": source("test"), "missing_audio": "none"}
     run = Evaluate(**given, model=MODEL, inputs=INPUTS)

@@ -168,6 +168,15 @@ RUNS = {
         "captioning", val=None, selection="last", optimiser=optimiser(epochs=4, ema=0.9)
     ),
     "classification": finetune("classification", optimiser=optimiser(epochs=4)),
+    "tagging, all": finetune(
+        "tagging",
+        trainable="all",
+        sampling="balanced",
+        label_smoothing=0.1,
+        val=None,
+        selection="last",
+        optimiser=optimiser(epochs=4, schedule="step", step_from=2, average_epochs=(2, 4)),
+    ),
     "half weights": finetune(optimiser=optimiser(kind="bert_adam", precision="half_weights")),
 }
 

@@ -89,6 +89,7 @@ LABELS = {
     "esc50": "ESC-50",
     "ucf101": "UCF101",
     "audioset": "AudioSet",
+    "audioset_20k": "AudioSet-20K",
     "vggsound": "VGGSound",
     "pretraining": "Pre-training",
     "demo": "demo clips",

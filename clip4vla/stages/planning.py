@@ -14,6 +14,7 @@ from clip4vla.results.paper import Published, read_paper
 PRINTED = (  # tables of the shipped numbers: the paper's own, and those with numbers of others
     *(f"table{number}" for number in range(1, 7)),
     "events",
+    "audio_visual",
 )
 
 

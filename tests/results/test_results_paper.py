@@ -22,6 +22,7 @@ def test_every_printed_number_is_there(numbers):
         "table5": 40,
         "table6": 11,
         "events": 7,
+        "audio_visual": 76,
     }
 
 
@@ -41,6 +42,8 @@ def test_every_printed_number_is_there(numbers):
         (("table6", "vatt_medium", "pretraining", "tpu_days_max"), 768),
         (("table6", "clip4vla", "ucf101", "accuracy"), 91.9),
         (("events", "cav_mae_av", "audioset_20k", "mAP"), 42.0),
+        (("audio_visual", "cav_mae", "vggsound", "a2v_R1"), 8.3),
+        (("audio_visual", "avsiam", "audioset_20k", "v2a_R1"), 19.7),
     ],
 )
 def test_spot_values(numbers, key, value):
@@ -59,6 +62,8 @@ def test_column_sums_catch_a_wrong_digit(numbers):
         ("table4", "vatex", "BLEU4"): 158.1,
         ("table5", "msrvtt", "t2a_R5"): 86.7,
         ("table5", "vatex", "t2a_MedR"): 323.0,
+        ("audio_visual", "audioset_20k", "v2a_R10"): 322.5,
+        ("audio_visual", "vggsound", "a2v_R1"): 126.8,
     }
     assert {key: round(sums[key], 1) for key in expected} == expected
 

@@ -21,6 +21,7 @@ TABLES = [
     "policies",
     "audio_controls",
     "events",
+    "audio_visual",
 ]
 
 

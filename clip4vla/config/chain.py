@@ -123,6 +123,7 @@ def add_chains(
                 trainable=tuning.trainable,
                 label_smoothing=tuning.label_smoothing,
                 sampling=tuning.sampling,
+                augment=tuning.augment,
                 freeze=tuning.freeze,
                 test=own(recipe.test) if on_test else None,
                 test_missing_audio=policy if on_test else None,

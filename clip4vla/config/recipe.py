@@ -10,6 +10,7 @@ from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.run import first_scored_epoch
 from clip4vla.config.sections import (
     LABEL_TASKS,
+    Augment,
     Decoding,
     Freeze,
     Inputs,
@@ -141,6 +142,7 @@ class FinetuneRecipe(Section):
         description="classification and tagging: each clip once an epoch, or as many draws with "
         "replacement, of clips of rare classes more often (balanced)",
     )
+    augment: Augment = Augment()
     freeze: Freeze = Freeze()
 
     @model_validator(mode="after")
@@ -182,17 +184,24 @@ class FinetuneRecipe(Section):
             )
         if task not in LABEL_TASKS:
             self._refuse_keys_of_labels(task)
-        if task in LABEL_TASKS and self.trainable == "head" and self.freeze != Freeze():
-            raise ValueError(
-                "finetune.freeze: the towers of a probe are always frozen. Fix: remove it, or set "
-                "finetune.trainable: all"
-            )
+        elif self.trainable == "head":
+            if self.freeze != Freeze():
+                raise ValueError(
+                    "finetune.freeze: the towers of a probe are always frozen. Fix: remove it, or "
+                    "set finetune.trainable: all"
+                )
+            if self.augment != Augment():
+                raise ValueError(
+                    "finetune.augment: the features of a probe are computed once, of clips as they "
+                    "are. Fix: remove it, or set finetune.trainable: all"
+                )
 
     def _refuse_keys_of_labels(self, task: TaskName) -> None:
         for name, why in (
             ("trainable", "always trains the towers"),
             ("label_smoothing", "has no classes"),
             ("sampling", "has no classes"),
+            ("augment", "has no classes"),
         ):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"finetune.{name}: task {task} {why}. Fix: remove it")
@@ -280,6 +289,11 @@ class Recipe(Section):
             )
         if self.finetune is not None:
             self.finetune.check_task(self.task)
+            if self.finetune.augment.mixup and not self.cache.waveform:
+                raise ValueError(
+                    "finetune.augment.mixup mixes waveforms, which the cache does not keep. Fix: "
+                    "set cache.waveform: true, which makes another cache"
+                )
         self._check_test_frames()
         self.model.check(self)
         self.model.check_inputs(self.inputs, self.cache)

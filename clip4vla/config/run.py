@@ -15,6 +15,7 @@ from clip4vla.config.data import AudioPolicy, Cache, Neighbours
 from clip4vla.config.families import AnyModel, default_model
 from clip4vla.config.sections import (
     LABEL_TASKS,
+    Augment,
     Decoding,
     Freeze,
     Inputs,
@@ -115,6 +116,7 @@ class Finetune(Section):
     trainable: Trainable = added("head", "of labels: a probe alone, or the towers too")
     label_smoothing: float = added(0.0)
     sampling: Sampling = added("uniform")
+    augment: Augment = added(Augment())
     freeze: Freeze = added(Freeze())
     decoding: Decoding = added(Decoding(), "captioning: of captions that select an epoch")
 
@@ -131,6 +133,11 @@ class Finetune(Section):
     def trains_probe_only(self) -> bool:
         """Whether the towers are frozen, so that the features of a clip are computed once."""
         return self.task in LABEL_TASKS and self.trainable == "head"
+
+    @property
+    def learns_shares(self) -> bool:
+        """Whether the target of a clip is a share of every class, and not one class."""
+        return self.task == "tagging" or self.label_smoothing > 0 or self.augment.mixup > 0
 
     @property
     def selected_on(self) -> tuple[Source, AudioPolicy] | None:

@@ -144,6 +144,28 @@ class Freeze(Section):
     )
 
 
+class Augment(Section):
+    """Augmentation of training clips, as in CAV-MAE's loader. Each switch draws on its own."""
+
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the clips that are mixed with another one, drawn from all: sound "
+        "(needs cache.waveform), frames and targets",
+    )
+    frequency_mask: int = Field(
+        0, ge=0, description="bands of the log-mel under one mask: less than so many (48)"
+    )
+    time_mask: int = Field(
+        0, ge=0, description="steps of the log-mel under one mask: less than so many (192)"
+    )
+    noise: bool = Field(
+        False, description="uniform noise on the log-mel, up to a tenth of its standard deviation"
+    )
+    roll: bool = Field(False, description="roll the log-mel along time by any number of steps")
+
+
 class Optimiser(Section):
     """Updates and their schedule (facts 6.4 to 6.6). Default: AdamW, fp32 master weights."""
 

@@ -30,7 +30,7 @@ DATA = {  # fields of runs that do not change the operations of a clip
     *("missing_audio", "test_missing_audio", "masking", "mean", "optimiser", "sampling"),
     "test_frames",
 }
-LEARNING = {"stage", "objective", "trainable", "freeze", "pad_loss", "label_smoothing"}
+LEARNING = {"stage", "objective", "trainable", "freeze", "pad_loss", "label_smoothing", "augment"}
 Found = TypeVar("Found")
 
 
@@ -212,8 +212,7 @@ def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, 
         )
         if run.task not in LABEL_TASKS:
             return clips
-        shares = run.task == "tagging" or run.label_smoothing > 0
-        return clips | {"target": class_targets_of(size, shares)}
+        return clips | {"target": class_targets_of(size, run.learns_shares)}
     modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
     batch = clip.batch(model.processor, size, run.inputs, modalities, masked=run.objective.intra)
     return batch | (vectors(size, model.dim) if freezes_text_and_vision(model, modalities) else {})

@@ -4,13 +4,14 @@ The order is a function of (seed, epoch) (`clip4vla.loading.order`); the positio
 state there is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from clip4vla.common.errors import UserError
+from clip4vla.loading.augmented import AugmentedSamples
 from clip4vla.loading.frozen import FrozenSamples
 from clip4vla.loading.loader import loader
 from clip4vla.loading.order import dealt, epoch_order, mixed_order
@@ -40,10 +41,13 @@ def chunked(positions: range, chunk: int) -> list[range]:
     return [positions[i : i + chunk] for i in range(0, len(positions), chunk)]
 
 
+Samples = ClipSamples | FrozenSamples | AugmentedSamples
+
+
 class MixedSamples(Dataset):
     """Samples of several sources, by (source, index)."""
 
-    def __init__(self, sources: list[ClipSamples | FrozenSamples]):
+    def __init__(self, sources: Sequence[Samples]):
         self.sources = sources
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
@@ -65,7 +69,7 @@ class ClipBatches:
 
     def __init__(
         self,
-        sources: list[ClipSamples | FrozenSamples],
+        sources: Sequence[Samples],
         seed: int,
         batch_size: int,
         workers: int,
@@ -97,7 +101,9 @@ class ClipBatches:
     def order(self, epoch: int) -> list[tuple[int, int]]:
         """Return (source, index) of every sample of an epoch."""
         if self.weights is not None:
-            drawn, _ = balanced_order(self.weights, self.shards[0], self.seed, epoch)
+            drawn, number = balanced_order(self.weights, self.shards[0], self.seed, epoch)
+            if isinstance(self.sources[0], AugmentedSamples):
+                drawn = self.sources[0].drawn(drawn, number)
             return [(0, int(i)) for i in drawn]
         if len(self.shards) == 1:
             return [(0, int(i)) for i in epoch_order(self.shards[0], self.seed, epoch)]

@@ -10,7 +10,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
-from clip4vla.loading.samples import Sample
+from clip4vla.loading.samples import Mixed, Sample
 from clip4vla.loading.segments import SEGMENT, kept_segments, split
 from clip4vla.loading.tokenizer import tokenize
 
@@ -27,7 +27,8 @@ def collate(
 
     With masks there is `masked_audio`, shaped like `audio`; where vectors stand in place of frames
     (`clip4vla.cache.vectors`), these [B, D]. Also `has_audio` and `nonverbal_share` [B], and the
-    lists `clip_id`, `caption` and `labels`.
+    lists `clip_id`, `caption` and `labels`. If a sample is mixed with another clip, there are also
+    the share that each one keeps, `share` float64 [B], and the `mixed_labels` of the others.
 
     Raises UserError that names the clip whose cached content is corrupt.
     """
@@ -43,7 +44,19 @@ def collate(
     }
     for name in samples[0].vectors:
         batch[name] = torch.stack([sample.vectors[name] for sample in samples])
-    return batch | _frames(samples) | _audio(samples)
+    return batch | mixtures(samples) | _frames(samples) | _audio(samples)
+
+
+def mixtures(samples: list[Sample]) -> dict:
+    """Return the part of a batch about clips that are mixed in: nothing if none is."""
+    if not any(sample.mixed for sample in samples):
+        return {}
+    mixed = [sample.mixed for sample in samples]
+    shares = [other.share if other else 1.0 for other in mixed]
+    return {
+        "share": torch.tensor(shares, dtype=torch.float64),
+        "mixed_labels": [other.labels if other else () for other in mixed],
+    }
 
 
 def _frames(samples: list[Sample]) -> dict:
@@ -53,13 +66,31 @@ def _frames(samples: list[Sample]) -> dict:
     counts = [len(jpegs) for jpegs in jpegs_of]
     frames = np.empty((len(samples), max(*counts, 1), 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     for row, jpegs, sample in zip(frames, jpegs_of, samples, strict=True):
-        try:
-            for frame, jpeg in zip(row, jpegs, strict=False):
-                frame[...] = to_pixels(jpeg)  # colours to the front: numpy is faster than torch
-        except OSError as error:
-            raise _broken(sample.clip_id, "a frame is a truncated JPEG") from error
+        for frame, jpeg in zip(row, jpegs, strict=False):
+            # colours to the front: numpy is faster than torch
+            frame[...] = _pixels(jpeg, sample.clip_id)
+        if sample.mixed:
+            _mix_frames(row[: len(jpegs)], sample.mixed)
         row[len(jpegs) :] = 0
     return {"frames": torch.from_numpy(frames), "frame_mask": _filled(counts)}
+
+
+def _pixels(jpeg: bytearray, clip_id: str) -> torch.Tensor:
+    try:
+        return to_pixels(jpeg)
+    except OSError as error:
+        raise _broken(clip_id, "a frame is a truncated JPEG") from error
+
+
+def _mix_frames(frames: np.ndarray, other: Mixed) -> None:
+    """Mix the frames of another clip into uint8 [F, 3, H, W], each at the same part of its clip.
+
+    Shares add up to 1, so mixing bytes is mixing what they are normalised to, up to rounding.
+    """
+    for number, frame in enumerate(frames if other.jpegs else ()):
+        jpeg = other.jpegs[number * len(other.jpegs) // len(frames)]
+        pixels = _pixels(jpeg, other.clip_id).numpy()
+        frame[...] = np.rint(other.share * frame + (1.0 - other.share) * pixels)
 
 
 def _audio(samples: list[Sample]) -> dict:

@@ -20,6 +20,19 @@ Item = tuple[str, str, tuple[str, ...]]  # clip id, caption, labels; "" and () w
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """The clip that is mixed into a sample, and the share that the sample keeps.
+
+    Its sound is in the sample's log-mel already; its frames are mixed in when they are decoded.
+    """
+
+    clip_id: str
+    labels: tuple[str, ...]
+    share: float
+    jpegs: list[bytearray]
+
+
+@dataclass(frozen=True)
 class Sample:
     """A clip, a caption and labels, with the clip's content still as the cache holds it.
 
@@ -34,9 +47,10 @@ class Sample:
     has_audio: bool
     inputs: Inputs
     jpegs: list[bytearray] | None  # None where `vectors` stand in their place
-    log_mel: torch.Tensor | None  # float16 [1 or 3, T, 224], dB or (fbank) ln; None for silence
+    log_mel: torch.Tensor | None  # [1 or 3, T, 224], dB or (fbank) ln; None for silence
     masks: Masks | None  # None without masking
     vectors: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> [D]
+    mixed: Mixed | None = None
 
 
 class Clips(torch.utils.data.Dataset, ABC):
@@ -130,11 +144,20 @@ class ClipSamples(Clips):
         """Seed masks with this epoch; call it before iterating a loader."""
         self._epoch.fill_(epoch)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that `set_epoch` has set, also in workers."""
+        return int(self._epoch)
+
     def __getitem__(self, index: int) -> Sample:
         """Return one sample as the cache holds it; `collate` makes a batch of several."""
-        clip_id, caption, labels = self.items[index]
+        clip_id, _, _ = self.items[index]
         self.cache.spot_check(clip_id)
-        log_mel = self._log_mel(clip_id) if "audio" in self.modalities else None
+        return self.sample(index, self.log_mel(clip_id))
+
+    def sample(self, index: int, log_mel: torch.Tensor | None) -> Sample:
+        """Return one sample with this log-mel."""
+        clip_id, caption, labels = self.items[index]
         return Sample(
             clip_id=clip_id,
             caption=caption,
@@ -142,28 +165,41 @@ class ClipSamples(Clips):
             nonverbal_share=self.nonverbal_share,
             has_audio=log_mel is not None or self.missing == "zeros",
             inputs=self.inputs,
-            jpegs=self._jpegs(clip_id),
+            jpegs=self.jpegs(clip_id),
             log_mel=log_mel,
             masks=self._masks(clip_id, log_mel),
         )
 
-    def _jpegs(self, clip_id: str) -> list[bytearray]:
+    def jpegs(self, clip_id: str) -> list[bytearray]:
+        """Return the frames of a clip; none without vision."""
         if "vision" not in self.modalities:
             return []
         return self.cache.read_frames(clip_id, self.inputs.max_frames, self.inputs.frame_choice)
 
-    def _log_mel(self, clip_id: str) -> torch.Tensor | None:
-        """Return a clip's own log-mel, else its donor's, else None."""
-        log_mel = self.cache.read_log_mel(clip_id)
+    def log_mel(self, clip_id: str) -> torch.Tensor | None:
+        """Return a clip's own log-mel, else its donor's, else None; None without audio."""
+        source = self._sound_of(clip_id)
+        return None if source is None else self.cache.read_log_mel(source)
+
+    def waveform(self, clip_id: str) -> torch.Tensor | None:
+        """Return the waveform behind `log_mel`, int16 [1 or 2, n]."""
+        source = self._sound_of(clip_id)
+        return None if source is None else self.cache.read_waveform(source)
+
+    def _sound_of(self, clip_id: str) -> str | None:
+        """Return the clip whose sound a clip has: its own, its donor's or none."""
+        if "audio" not in self.modalities:
+            return None
+        if clip_id not in self.cache.silent:
+            return clip_id
         donor = self.donor_of.get(clip_id)
-        if log_mel is None and donor is not None:
+        if donor is not None:
             self.cache.spot_check(donor)
-            log_mel = self.cache.read_log_mel(donor)
-        return log_mel
+        return donor
 
     def _masks(self, clip_id: str, log_mel: torch.Tensor | None) -> Masks | None:
         if self.masking is None:
             return None
         steps, bands = (0, SEGMENT) if log_mel is None else log_mel.shape[1:]
-        rng = generator("mask", self.seed, int(self._epoch), clip_id)
+        rng = generator("mask", self.seed, self.epoch, clip_id)
         return draw_masks(steps, bands, self.masking, rng)

@@ -1,6 +1,6 @@
 """Set up a run: build its task, its batches and its validation from its config and data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,13 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.log import log
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.run import Finetune, Pretrain, Source
-from clip4vla.config.sections import LABEL_TASKS, Modality
+from clip4vla.config.sections import LABEL_TASKS, Augment, Modality
 from clip4vla.inference.features import ClipFeatures
 from clip4vla.inference.frozen import frozen_samples
 from clip4vla.inference.probe import probe_batch
 from clip4vla.inference.probe_features import probe_features
-from clip4vla.loading.batches import ClipBatches, FeatureBatches
+from clip4vla.loading.augmented import AugmentedSamples
+from clip4vla.loading.batches import ClipBatches, FeatureBatches, Samples
 from clip4vla.loading.frozen import FrozenSamples
 from clip4vla.loading.loader import (
     Caches,
@@ -201,7 +202,7 @@ def _label_task(run: Finetune, external: External) -> Job:
             features=embed(scored) if run.trains_probe_only else None,
         )
         facts |= _held_out_facts(run, external, held_out.source, scored)
-    targets = ClassTargets(classes, run.task == "tagging", run.label_smoothing)
+    targets = ClassTargets(classes, run.learns_shares, run.label_smoothing)
     return Job(
         task=family_of(run.model.family).task(model, run),
         batches=(
@@ -209,10 +210,10 @@ def _label_task(run: Finetune, external: External) -> Job:
             if run.trains_probe_only
             else _clip_batches(
                 run,
-                [samples],
+                [samples if run.augment == Augment() else AugmentedSamples(samples, run.augment)],
                 external,
                 model.processor,
-                targets_of=lambda batch: targets(batch["labels"]),
+                targets_of=targets.of_batch,
                 weights=_weights(run, samples),
             )
         ),
@@ -325,7 +326,7 @@ def _feature_batches(
 
 def _clip_batches(
     run: Pretrain | Finetune,
-    sources: list[ClipSamples | FrozenSamples],
+    sources: Sequence[Samples],
     external: External,
     processor: Processor,
     targets_of: Callable[[dict], torch.Tensor] | None = None,

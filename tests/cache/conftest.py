@@ -1,3 +1,3 @@
 """A frozen dataset version of small media."""
 
-from cache_fixtures import build, cache, ledger, manifest_path, vectors  # noqa: F401
+from cache_fixtures import build, cache, frozen, ledger, manifest_path, vectors  # noqa: F401

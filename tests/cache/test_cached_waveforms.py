@@ -4,15 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from features_fakes import CLIPS, fake_audio, fake_frames
+from features_fakes import CLIPS, fake_audio
 
 from clip4vla.cache.clips import ClipCache
 from clip4vla.cache.log_mel import LogMelFrontend
-from clip4vla.cache.manifest import freeze
-from clip4vla.cache.shards import INDEX_COLUMNS, build_shard, rows_of
+from clip4vla.cache.shards import INDEX_COLUMNS
 from clip4vla.cache.verify import verify
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import write_parquet
 from clip4vla.config.data import Cache, LogMel
 from clip4vla.config.keys import cache_id
 from clip4vla.cost.estimate import cached_bytes_per_second
@@ -27,25 +25,6 @@ def at_44100(path):
     """Sound of another rate, in blocks, as decoders give it."""
     samples, _ = fake_audio(path)
     return iter(np.array_split(samples, 7, axis=1)), 44100
-
-
-@pytest.fixture
-def frozen(tmp_path, ledger):
-    """frozen(cache, audio): the manifest of all clips."""
-
-    def frozen(cache, audio=fake_audio):
-        folder = tmp_path / f"cache-{cache_id(cache)}"
-        for shard in (0, 1):
-            tar = folder / "shards" / f"{shard}.tar"
-            index = build_shard(rows_of(ledger, shard), cache, tar, audio, fake_frames)
-            write_parquet(tar.with_suffix(".parquet"), index)
-        columns = {"split": "train", "captions": [["a"]] * len(CLIPS), "label": ""}
-        splits = pd.DataFrame({"clip_id": list(CLIPS)} | columns)
-        indexes = [folder / "shards" / f"{shard}.parquet" for shard in (0, 1)]
-        freeze(ledger, splits, indexes, "demo-v1-0a1b2c", cache, folder)
-        return folder / "manifest.json"
-
-    return frozen
 
 
 @pytest.mark.parametrize("audio", [fake_audio, at_44100])

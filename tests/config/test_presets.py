@@ -213,6 +213,18 @@ def test_half_weights_are_a_preset_of_their_own(tmp_path):
             "finetune.sampling: task retrieval has no classes",
         ),
         (
+            {"finetune": {"augment.noise": True}},
+            "finetune.augment: task retrieval has no classes",
+        ),
+        (
+            {"task": "classification", "finetune": {"augment.noise": True}},
+            "finetune.augment: the features of a probe are computed once",
+        ),
+        (
+            {"task": "tagging", "finetune": {"trainable": "all", "augment.mixup": 0.5}},
+            "augment.mixup mixes waveforms.* set cache.waveform: true",
+        ),
+        (
             {"task": "classification", "finetune": {"freeze.layer_num": 1}},
             "towers of a probe are always frozen.* or set finetune.trainable: all",
         ),

@@ -13,6 +13,7 @@ from clip4vla.cache.manifest import freeze
 from clip4vla.cache.shards import build_shard, rows_of
 from clip4vla.common.files import write_parquet
 from clip4vla.config.data import Cache
+from clip4vla.config.keys import cache_id
 
 STORED = Path(__file__).parents[1] / "parity" / "reference"
 
@@ -70,3 +71,22 @@ def manifest_path(tmp_path, ledger, build):
 @pytest.fixture
 def cache(manifest_path):
     return ClipCache(manifest_path)
+
+
+@pytest.fixture
+def frozen(tmp_path, ledger):
+    """frozen(cache, audio): the manifest of all clips."""
+
+    def frozen(cache, audio=fake_audio):
+        folder = tmp_path / f"cache-{cache_id(cache)}"
+        for shard in (0, 1):
+            tar = folder / "shards" / f"{shard}.tar"
+            index = build_shard(rows_of(ledger, shard), cache, tar, audio, fake_frames)
+            write_parquet(tar.with_suffix(".parquet"), index)
+        columns = {"split": "train", "captions": [["a"]] * len(CLIPS), "label": ""}
+        splits = pd.DataFrame({"clip_id": list(CLIPS)} | columns)
+        indexes = [folder / "shards" / f"{shard}.parquet" for shard in (0, 1)]
+        freeze(ledger, splits, indexes, "demo-v1-0a1b2c", cache, folder)
+        return folder / "manifest.json"
+
+    return frozen

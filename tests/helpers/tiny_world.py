@@ -43,10 +43,10 @@ def fake_audio(path):
     return (0.2 * wave[None]).astype(np.float32), 16000
 
 
-def build_world(folder, labelled=lambda splits: splits):
+def build_world(folder, labelled=lambda splits: splits, settings=Cache()):
     """Write the caches; returns the manifests as `train` and `evaluate` take them.
 
-    labelled: changes the labels of the table of splits before it is frozen.
+    labelled: changes the labels of the table of splits before it is frozen. settings: of the cache.
     """
     media, cache = folder / "media", folder / "cache"
     media.mkdir(parents=True)
@@ -70,9 +70,9 @@ def build_world(folder, labelled=lambda splits: splits):
         index = cache / "shards" / f"{shard}.parquet"
         tar = index.with_suffix(".tar")
         rows = ledger[ledger.shard == shard]
-        write_parquet(index, build_shard(rows, Cache(), tar, fake_audio, fake_frames))
+        write_parquet(index, build_shard(rows, settings, tar, fake_audio, fake_frames))
         indexes.append(index)
-    freeze(ledger, labelled(pd.DataFrame(splits)), indexes, VERSION, Cache(), cache)
+    freeze(ledger, labelled(pd.DataFrame(splits)), indexes, VERSION, settings, cache)
     return {(VERSION, CACHE_ID): cache / "manifest.json"}
 
 

@@ -169,8 +169,8 @@ def test_several_labels_are_no_classification(manifests, tmp_path):
 def test_targets_are_numbers_or_shares_of_classes():
     classes = ["a", "b", "c", "d"]
     one, several = [("c",), ("a",)], [("c", "a"), ("d",)]
-    assert ClassTargets(classes)(one).tolist() == [2, 0]
-    shares = ClassTargets(classes, several=True)(several)
+    assert ClassTargets(classes, shares=False)(one).tolist() == [2, 0]
+    shares = ClassTargets(classes, shares=True)(several)
     assert shares.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
-    smooth = ClassTargets(classes, smoothing=0.2)(one)
+    smooth = ClassTargets(classes, shares=True, smoothing=0.2)(one)
     assert torch.allclose(smooth[0], torch.tensor([0.05, 0.05, 0.8, 0.05]))

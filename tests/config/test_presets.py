@@ -7,6 +7,7 @@ import yaml
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.planner import make_plan
+from clip4vla.models.clip4vla.settings import Model
 
 REPO = Path(__file__).parents[2]
 BASE = {
@@ -19,7 +20,8 @@ BASE = {
 def planned(tmp_path, preset, base=None, dataset="msrvtt", **table):
     """The plan of a table with one row on one dataset, by stage."""
     task = (base or {}).get("task")
-    metric = {"captioning": "CIDEr", "classification": "accuracy"}.get(task, "t2v_R1")
+    metrics = {"captioning": "CIDEr", "classification": "accuracy", "tagging": "mAP"}
+    metric = metrics.get(task, "t2v_R1")
     content = {
         "table": "one",
         "title": "One row",
@@ -235,6 +237,14 @@ def test_impossible_combinations_are_refused_in_one_line(tmp_path, base, message
         planned(tmp_path, "released", base)
     assert "\n" not in str(caught.value)
     assert "one.yaml:" in str(caught.value)
+
+
+def test_names_of_classes_are_compared_by_pooled_vectors(tmp_path, monkeypatch):
+    zero_shot = {"task": "tagging", "finetune": None}
+    assert planned(tmp_path, "ours", zero_shot)["evaluate"].class_names
+    monkeypatch.setattr(Model, "pooled", property(lambda model: False))
+    with pytest.raises(UserError, match="by pooled vectors, which this model has none of"):
+        planned(tmp_path, "ours", zero_shot)
 
 
 def test_a_preset_part_of_a_table_names_a_dataset_of_its_columns(tmp_path):

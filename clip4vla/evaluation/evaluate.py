@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from clip4vla.checkpoints.initial_weights import (
     initial_model,
@@ -25,13 +24,12 @@ from clip4vla.config.sections import LABEL_TASKS
 from clip4vla.config.variant import Variant
 from clip4vla.datasets import Benchmark
 from clip4vla.evaluation.across import score_across
+from clip4vla.evaluation.classes import score_classes, score_tags
 from clip4vla.evaluation.scoring import Scored, Scoring
 from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
 from clip4vla.inference.audio_controls import given_sounds
 from clip4vla.inference.captioning import generate
 from clip4vla.inference.feature_cache import SharedFeatures
-from clip4vla.inference.probe import class_logits, mean_over_frames
-from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.loader import (
     Caches,
     DonorTables,
@@ -40,27 +38,18 @@ from clip4vla.loading.loader import (
     pair_items,
     read_donors,
     samples_of,
-    several_labels,
-    single_labels,
     split_rows,
 )
-from clip4vla.loading.samples import Clips
-from clip4vla.loading.single_frames import SingleFrame
 from clip4vla.metrics.captions import CaptionScores, Groups, caption_scorer
-from clip4vla.metrics.classification import report_accuracy
 from clip4vla.metrics.intervals import INTERVAL_RULE
 from clip4vla.metrics.recalls import TIE_RULE
-from clip4vla.metrics.tagging import label_precision, report_tagging, scored_labels
 from clip4vla.metrics.text_clip import (
     among,
     captions_of,
     query_numbers,
     rank_columns,
     report_retrieval,
-    similarity_name,
 )
-
-TOP = 5  # classes that predictions name for a clip
 
 
 def evaluate(
@@ -220,10 +209,10 @@ def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
             return _captioning(scoring)
         case "classification":
             assert classes is not None, "checked before the model is built"
-            return _classification(scoring, classes)
+            return score_classes(scoring, classes)
         case "tagging":
             assert classes is not None, "checked before the model is built"
-            return _tagging(scoring, classes)
+            return score_tags(scoring, classes)
 
 
 def _retrieval(scoring: Scoring) -> Scored:
@@ -304,70 +293,3 @@ def _captioning(scoring: Scoring) -> Scored:
     queries = {name: len(clips) for name, clips in groups.items()}
     each = {name: pd.Series(values, dtype=float) for name, values in found.cider.items()}
     return Scored(found.stated(), queries, predictions, each)
-
-
-def _classification(scoring: Scoring, classes: list[str]) -> Scored:
-    """Predictions: clip_id, label, predicted."""
-    predicted = np.array(classes)[_class_scores(scoring, classes).argmax(axis=1)]
-    ids = scoring.clip_ids
-    labels = np.array(single_labels(scoring.samples.items, scoring.where))
-    stated, queries, each = {}, {}, {}
-    for name, kept in scoring.galleries.items():
-        right = labels[kept] == predicted[kept]
-        some = kept.any()
-        stated[name] = report_accuracy(labels[kept], predicted[kept]) if some else {"metrics": {}}
-        queries[name], each[name] = int(kept.sum()), pd.Series(right.astype(float), ids[kept])
-    predictions = pd.DataFrame({"clip_id": ids, "label": labels, "predicted": predicted})
-    return Scored(stated, queries, predictions, each, classes)
-
-
-def _tagging(scoring: Scoring, classes: list[str]) -> Scored:
-    """Predictions: clip_id, labels, top5, the scores of all classes, label_precision."""
-    labels = several_labels(scoring.samples.items, scoring.where)
-    found = scored_labels(labels, classes, _class_scores(scoring, classes))
-    ids, precision = scoring.clip_ids, label_precision(found.targets, found.scores)
-    stated: dict[str, dict[str, dict]] = {}
-    queries, each = {}, {}
-    for name, kept in scoring.galleries.items():
-        queries[name], each[name] = int(kept.sum()), pd.Series(precision[kept], ids[kept])
-        stated[name] = {"metrics": {}}
-        if kept.any():
-            targets, scores = found.targets[kept], found.scores[kept]
-            stated[name] = report_tagging(targets, scores, found.classes, ids[kept]).stated
-            untrained = int(targets[:, len(classes) :].any(axis=0).sum())
-            stated[name]["classes"] |= {"trained": len(classes), "untrained": untrained}
-    best = np.argsort(-found.scores, axis=1, kind="stable")[:, :TOP]
-    predictions = pd.DataFrame(
-        {
-            "clip_id": ids,
-            "labels": [list(names) for names in labels],
-            "top5": np.array(found.classes)[best].tolist(),
-            "scores": list(found.scores),
-            "label_precision": precision,
-        }
-    )
-    return Scored(stated, queries, predictions, each, found.classes)
-
-
-def _class_scores(scoring: Scoring, classes: list[str]) -> np.ndarray:
-    """Return the probe's logits of all classes, or similarities to their names, float32 [N, C]."""
-    if scoring.run.class_names:
-        found = scoring.gallery().similarities(classes)
-        return found[similarity_name(scoring.run.modalities)].T
-    count = scoring.run.test_frames
-    if count is None:
-        return _logits(scoring, scoring.samples).numpy()
-    each = [_logits(scoring, SingleFrame(scoring.samples, i, count)) for i in range(count)]
-    return mean_over_frames(torch.stack(each), scoring.run.task == "tagging").numpy()
-
-
-def _logits(scoring: Scoring, samples: Clips) -> torch.Tensor:
-    features = probe_features(
-        scoring.model,
-        samples,
-        scoring.run.modalities,
-        scoring.device,
-        scoring.workers,
-        keep=scoring.frozen_cache,
-    )
-    return class_logits(scoring.model, features, scoring.device)

@@ -11,15 +11,17 @@ class Typical:
     """Typical clip of a dataset: its length, and its number of (clip, caption) samples.
 
     `clips`: distinct clips over all splits, where these overlap; None: they do not.
+    `within`: splits whose clips are all in others.
     """
 
     seconds: float
     captions: float = 1.0
     clips: int | None = None
+    within: tuple[str, ...] = ()
 
 
-# By reader. Lengths are those that the datasets' papers give (AudioSet, AudioCaps, VATEX: cut to
-# 10 s); a clip of HowTo100M is at least 10 s by construction (facts 6.1).
+# By reader. Lengths are those that the datasets' papers give (AudioSet, AudioCaps, VATEX, VGGSound:
+# cut to 10 s); a clip of HowTo100M is at least 10 s by construction (facts 6.1).
 TYPICAL = {
     "msrvtt": Typical(15.0, 20.0, 10_000),
     "vatex": Typical(10.0, 10.0, 34_991),
@@ -27,7 +29,8 @@ TYPICAL = {
     "esc50": Typical(5.0, 1.0, 2_000),
     "ucf101": Typical(7.0, 1.0, 13_320),
     "howto100m": Typical(13.0),
-    "audioset": Typical(10.0),
+    "audioset": Typical(10.0, within=("balanced", "retrieval_1725")),
+    "vggsound": Typical(10.0, within=("retrieval_1545",)),
     "demo": Typical(6.0),
 }
 UNKNOWN = Typical(10.0)  # for any other reader

@@ -147,8 +147,11 @@ def _different_clips(dataset: Dataset, read: set[str]) -> int | None:
     Splits may overlap, so their sum is too large for a dataset with folds. It is used where it is
     smaller and all splits that are read are declared.
     """
-    declared = sum(split.clips for split in dataset.expected.values())
-    usual = typical(dataset.reader).clips
+    kind = typical(dataset.reader)
+    usual = kind.clips
+    declared = sum(
+        split.clips for name, split in dataset.expected.items() if name not in kind.within
+    )
     if not usual or (declared and read <= dataset.expected.keys()):
         return min(filter(None, (usual, declared)), default=None)
     return usual

@@ -102,6 +102,14 @@ def test_splits_overlap_and_folds_are_counted_once(plan):
     assert 1e9 < esc50.cache_bytes < 2e9
 
 
+def test_splits_within_others_are_counted_once():
+    events = make_plan([REPO / "config.yaml"], {"targets": ["events"]})
+    clips = {events.versions[item.version]: item.clips for item in data_costs(events)}
+    assert clips["audioset_20k"] == 22_160 + 20_371
+    assert clips["audioset"] == 2_041_789 + 22_160 + 20_371
+    assert clips["vggsound"] == 199_176
+
+
 def test_a_part_of_a_dataset_is_at_most_its_splits():
     splits = {split: 0 for split in ("train_9k", "caption_train", "caption_val", "caption_test")}
     expected = splits | {"train_ours": 90, "val_ours": 10, "test_1k": 19}

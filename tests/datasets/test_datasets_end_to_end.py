@@ -69,11 +69,12 @@ base: {task: classification, missing_audio: none, finetune.train: train, finetun
        finetune.selection: last, test: test, pretrain: null}
 rows: [{row: both, label: "audio + vision"}]
 """
-HEARD = """
-table: heard
+TAGS = """
+table: tags
 title: AudioSet
-columns: [{dataset: audioset, metric: t2v_R1, label: "R@1"}]
-base: {finetune.train: balanced, finetune.val: null, finetune.selection: last, test: eval, pretrain: null}
+columns: [{dataset: audioset, metric: mAP, label: mAP}]
+base: {task: tagging, missing_audio: none, finetune.train: balanced, finetune.val: null,
+       finetune.selection: last, test: eval, pretrain: null}
 rows: [{row: both, label: "audio + vision"}]
 """
 
@@ -177,7 +178,7 @@ def test_all_go_from_official_files_to_shards(tmp_path, monkeypatch, capsys):
 
 def test_events_go_from_other_forms_of_their_files_to_shards(tmp_path, monkeypatch, capsys):
     forms = ["audioset_json", "vggsound_pair"]
-    project = Project(tmp_path, forms, events=EVENTS, heard=HEARD)
+    project = Project(tmp_path, forms, events=EVENTS, tags=TAGS)
     make_caches(project, monkeypatch)
     check_events(check_caches(project, ["audioset", "vggsound"]), capsys.readouterr().out)
 
@@ -200,12 +201,14 @@ def check_events(caches, said):
 @pytest.mark.workflow
 @pytest.mark.slow
 def test_events_through_the_rules(tmp_path):
-    """A probe on VGGSound and retrieval on AudioSet, to their tables."""
-    project = Project(tmp_path, ["audioset_json", "vggsound"], events=EVENTS, heard=HEARD)
+    """Probes of one label and of several, to their tables."""
+    project = Project(tmp_path, ["audioset_json", "vggsound"], events=EVENTS, tags=TAGS)
     project.run()
     for key in project.plan.stage("evaluate"):
         metrics = json.loads((project.out / layout.result_dir(key) / "metrics.json").read_text())
         assert metrics["galleries"]["all"]["n_gallery"] in (4, 7)
+        assert len(metrics["classes"]) == {"audioset": 2, "vggsound": 4}[metrics["dataset"]]
+        assert metrics["leaks_kept"] is None  # nothing was pre-trained
 
 
 @pytest.mark.workflow
@@ -245,3 +248,5 @@ def test_rows_on_all_through_the_rules(tmp_path):
         metrics = json.loads((project.out / layout.result_dir(key) / "metrics.json").read_text())
         scored = 7 if metrics["dataset"] == "vggsound" else 2
         assert metrics["galleries"]["with_sound"]["n_gallery"] == scored
+        pretrained = metrics["dataset"] in ("msrvtt", "vatex", "audiocaps")
+        assert metrics["leaks_kept"] == (0 if pretrained else None)

@@ -175,8 +175,7 @@ class Models:
         key = canonical_json([run.model.model_dump(), task, run.inputs.model_dump()])
         if key not in self.built:
             classes = CLASSES if task in LABEL_TASKS else None
-            with torch.device("meta"):
-                empty = family_of(run.model.family).empty(run.model, task, classes, run.inputs)
+            empty = family_of(run.model.family).empty(run.model, task, classes, run.inputs)
             model = empty.to("meta")
             self.built[key] = model, [x.requires_grad for x in model.parameters()]
         model, learns = self.built[key]

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Inputs
 from clip4vla.models.clip4vla.architecture import resolve
@@ -19,6 +17,7 @@ from clip4vla.models.clip4vla.initialise import (
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import GATES, JOINT_POSITIONS, Head, Model, check_positions
 from clip4vla.models.clip4vla.weights import load_clip
+from clip4vla.models.common.on_meta import on_meta
 
 
 def build_model(
@@ -68,7 +67,7 @@ def empty_model(config: Model, head: Head, n_classes: int | None, inputs: Inputs
 
     Random weights that a file then overwrites would take seconds at the size of ViT-B/32.
     """
-    with torch.device("meta"):
+    with on_meta():
         model = _construct(config, head, n_classes, inputs)
     model.to_empty(device="cpu")
     model.text.attn_mask = model.text.build_causal_mask()  # the only buffer; no file holds it

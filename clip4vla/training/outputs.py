@@ -15,8 +15,8 @@ from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.settings import settings_of
 from clip4vla.training.checkpoint import TrainState
 from clip4vla.training.curve import publish_curve
+from clip4vla.training.job import External, Job
 from clip4vla.training.selection import selection_rule
-from clip4vla.training.setup import External, Job
 from clip4vla.training.small_batches import small_batches
 
 FILES = "files.json"  # in final/: sha256 of the outputs

@@ -23,6 +23,7 @@ from clip4vla.loading.loader import Caches, Manifests
 from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.attempts import cost_of, recorded
 from clip4vla.training.checkpoint import Checkpoints
+from clip4vla.training.job import External, Job
 from clip4vla.training.loop import SAVE_SECONDS, Trainer
 from clip4vla.training.outputs import (
     check_outputs,
@@ -33,7 +34,7 @@ from clip4vla.training.outputs import (
 )
 from clip4vla.training.ranks import Ranks, joined
 from clip4vla.training.selection import selection_rule
-from clip4vla.training.setup import External, Job, set_up
+from clip4vla.training.setup import set_up
 from clip4vla.training.small_batches import log_batches
 from clip4vla.training.stop import Interrupted, Stop
 from clip4vla.training.switches import Switches

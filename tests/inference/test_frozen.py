@@ -17,7 +17,8 @@ from clip4vla.inference import frozen
 from clip4vla.loading.loader import Caches
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.common.pooling import normalise, pool
-from clip4vla.training.setup import External, set_up
+from clip4vla.training.job import External
+from clip4vla.training.setup import set_up
 from clip4vla.training.switches import Switches
 from clip4vla.training.train import train
 

@@ -13,8 +13,9 @@ from clip4vla.config.sections import Decoding
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.loading.loader import Caches
 from clip4vla.models.common.tensor_files import read_metadata
+from clip4vla.training.job import External
 from clip4vla.training.selection import SelectionRule, selection_rule
-from clip4vla.training.setup import External, set_up
+from clip4vla.training.setup import set_up
 from clip4vla.training.train import train
 
 

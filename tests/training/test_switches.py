@@ -19,7 +19,8 @@ from clip4vla.loading.loader import Caches
 from clip4vla.models.clip4vla.bert import BertBlock
 from clip4vla.training import switches as module
 from clip4vla.training import train as train_module
-from clip4vla.training.setup import External, set_up
+from clip4vla.training.job import External
+from clip4vla.training.setup import set_up
 from clip4vla.training.switches import (
     Switches,
     check_compiler,

@@ -9,7 +9,8 @@ from tiny_world import MODEL, build_world, finetune
 from clip4vla.inference import captioning, features
 from clip4vla.loading.loader import Caches
 from clip4vla.training import validation as validation_module
-from clip4vla.training.setup import External, set_up
+from clip4vla.training.job import External
+from clip4vla.training.setup import set_up
 
 
 @pytest.fixture(scope="module")

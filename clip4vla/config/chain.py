@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from clip4vla.config import keys
-from clip4vla.config.data import DONORS_BY, AudioPolicy
+from clip4vla.config.data import DONORS_BY, AudioPolicy, Cache
 from clip4vla.config.plan import WEIGHTS, Plan
 from clip4vla.config.recipe import FinetuneRecipe, PretrainRecipe, Recipe, SecondStage
 from clip4vla.config.run import (
@@ -52,12 +52,10 @@ def add_chains(
     seeds: of fine-tuning; None where nothing is trained.
     """
 
-    cache_id = keys.cache_id(recipe.cache)
-
-    def source(name: str, split: str, share: float) -> Source:
+    def source(name: str, split: str, share: float, cache: Cache = recipe.cache) -> Source:
         return Source(
             dataset=plan.version_of[name],
-            cache_id=cache_id,
+            cache_id=keys.cache_id(cache),
             split=split,
             nonverbal_share=share,
         )
@@ -69,7 +67,7 @@ def add_chains(
         key = keys.run_key(run)
         plan.runs[key] = run
         for item in sources_of(run):
-            plan.caches[item.dataset, item.cache_id] = recipe.cache
+            plan.caches[item.dataset, item.cache_id] = run.cache
         return key
 
     for name in datasets_of(recipe, dataset):
@@ -169,7 +167,7 @@ def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
 def _add_pretraining(
     plan: Plan,
     recipe: Recipe,
-    source: Callable[[str, str, float], Source],
+    source: Callable[[str, str, float, Cache], Source],
     add: Callable[[Run], str],
 ) -> str | None:
     """Add the pre-training of a row.
@@ -180,7 +178,9 @@ def _add_pretraining(
     if pretrain is None:
         return None
     model = recipe.model.in_pretraining(pretrain)
-    sources = [source(s.dataset, s.split, s.nonverbal_share) for s in pretrain.sources]
+    # It reads no waveforms, and so is the same run whether or not the row's own clips have them.
+    cache = recipe.cache.model_copy(update={"waveform": False})
+    sources = [source(s.dataset, s.split, s.nonverbal_share, cache) for s in pretrain.sources]
 
     def add_stage(
         stage: PretrainRecipe | SecondStage, start: str | None, trainable: Literal["audio", "all"]
@@ -189,7 +189,7 @@ def _add_pretraining(
             Pretrain(
                 seed=pretrain.seed,
                 sources=sources,
-                cache=recipe.cache,
+                cache=cache,
                 model=model,
                 inputs=pretrain.inputs,
                 masking=pretrain.masking,

@@ -65,6 +65,14 @@ def test_paths_do_not_enter_the_key(plan, values):
     assert cells(make_plan(CONFIGS["demo"], values)) == cells(plan)
 
 
+def test_waveforms_in_a_cache_change_no_pretraining(plan):
+    """It reads none; only runs of the row's own clips are others."""
+    other = make_plan(CONFIGS["demo"], {"recipe": {"cache": {"waveform": True}}})
+    assert other.stage("pretrain") == plan.stage("pretrain")
+    assert not set(other.stage("evaluate")) & set(plan.stage("evaluate"))
+    assert {cache.waveform for cache in other.caches.values()} == {True, False}
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -52,6 +52,10 @@ _ACCURACY = "accuracy in percent, mean over folds or splits"
 _PRECISION = "mAP: mean of the average precision of the classes that have positives, in percent"
 _AUC = "mAUC: mean of the area under the ROC curve of the classes, in percent"
 _HELPED = "helped and hurt: queries that a clip's own audio improves and worsens, in percent"
+_CONFUSION = (
+    "confusion: clips whose first class is right under the variant, and wrong with sound and "
+    "picture, in percent"
+)
 _GAIN = "gain: mean improvement of a query by a clip's own audio"
 
 METRICS: dict[TaskName, tuple[Metric, ...]] = {
@@ -89,6 +93,9 @@ GAINS = (  # of these scores, from a clip's own audio
     Metric("helped", "helped, %", "percent", _HELPED),
     Metric("hurt", "hurt, %", "percent", _HELPED, lower_is_better=True),
 )
+CONFUSION = Metric(  # of tagging, in a variant
+    "modality_confusion", "confusion, %", "percent", _CONFUSION, lower_is_better=True
+)
 COSTS = (  # of pre-training; a name may have the device in place of `device`, as v100_days
     Metric("device_days", "device days", "cost", high=inf, lower_is_better=True),
     Metric("batch_size", "batch size", "cost", high=inf),
@@ -98,7 +105,7 @@ COSTS = (  # of pre-training; a name may have the device in place of `device`, a
 _ROWS = {
     **{metric.name: metric for table in METRICS.values() for metric in table},
     **{f"{score.name}_{gain.name}": gain for score in SCORES.values() for gain in GAINS},
-    **{metric.name: metric for metric in COSTS},
+    **{metric.name: metric for metric in (CONFUSION, *COSTS)},
 }
 _FULL = re.compile(
     r"(?:(?P<rule>.+)/)?(?:(?P<way>t2[av]|[av]2t|a2v|v2a|best_of_three)_)?"
@@ -200,7 +207,7 @@ def metric_names(
     score = score_name(task, modalities, query)
     gains = [f"{score}_{gain.name}" for gain in GAINS if varied]
     if task in LABEL_TASKS:
-        return names + gains
+        return names + gains + ([CONFUSION.name] if varied and task == "tagging" else [])
     if task == "captioning":
         return names + [f"{name}_{WHITESPACE}" for name in names] + gains
     forward, backward = directions(modalities, query)

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 
 from clip4vla.config.data import reads_test_captions
-from clip4vla.config.metrics import SCORES, score_name
+from clip4vla.config.metrics import CONFUSION, SCORES, score_name
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.scoring import Scored, Scoring
 from clip4vla.inference.audio_controls import controlled, given_sounds
 from clip4vla.inference.feature_cache import SharedFeatures
 from clip4vla.loading.loader import DonorTables, clip_items, read_donors, samples_of
-from clip4vla.metrics.gain import gain_examples, gain_metrics, gain_of
+from clip4vla.metrics.gain import confusion, gain_examples, gain_metrics, gain_of
 
 SHOWN = {  # of a variant's predictions, what stands beside those of the evaluation itself
     "retrieval": ("top5",),
@@ -122,5 +122,15 @@ class Beside:
             scored.stated[gallery]["metrics"] |= gain_metrics(
                 gain, score_name(self.task, scoring.names, scoring.run.query)
             )
+            if self.task == "tagging":
+                own, other = (_first_is_right(of.predictions) for of in (self.own, scored))
+                share = confusion(own[own.index.isin(each.index)], other)
+                scored.stated[gallery]["metrics"][CONFUSION.name] = share
             examples[gallery] = gain_examples(gain)
         return examples
+
+
+def _first_is_right(predictions: pd.DataFrame) -> pd.Series:
+    """Return, by clip, whether the best of its classes is among its labels."""
+    pairs = zip(predictions["labels"], predictions["top5"], strict=True)
+    return pd.Series([top[0] in labels for labels, top in pairs], predictions.clip_id, dtype=bool)

@@ -26,6 +26,16 @@ def gain_metrics(gain: pd.Series, measure: str) -> dict[str, float]:
     }
 
 
+def confusion(own: pd.Series, other: pd.Series) -> float:
+    """Return the share of queries, in percent, that are right under a variant alone.
+
+    own, other: whether each query is right; queries that both have count. With sound or picture
+    taken away by the variant, it is the modality confusion of VGGSounder.
+    """
+    own, other = own.align(other, join="inner")
+    return 100.0 * float((other & ~own).mean())
+
+
 def gain_examples(gain: pd.Series) -> dict[str, list]:
     """Return the queries with the largest gain and loss, largest first; ties keep their order."""
     values, index = gain.to_numpy(), gain.index.to_numpy()

@@ -9,6 +9,7 @@ import yaml
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.metrics import (
+    CONFUSION,
     GAINS,
     METRICS,
     WHITESPACE,
@@ -80,7 +81,7 @@ def test_caption_metrics_and_gains_are_those_of_their_reports():
 
 
 def test_every_full_name_is_a_row_of_the_table():
-    rows = {metric for table in METRICS.values() for metric in table} | set(GAINS)
+    rows = {metric for table in METRICS.values() for metric in table} | {*GAINS, CONFUSION}
     assert {metric_of(name) for name in every_metric()} == rows
     for name in ("t2v_R1", "a2t_R1", "dual_softmax/v2t_R1", "val/best_of_three_R1"):
         assert metric_of(name).label == "R@1" and metric_of(name).better(2.0, than=1.0)

@@ -15,7 +15,7 @@ from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference.audio_controls import controlled, given_sounds
-from clip4vla.metrics.gain import gain_examples, gain_metrics, gain_of
+from clip4vla.metrics.gain import confusion, gain_examples, gain_metrics, gain_of
 from clip4vla.models.clip4vla.model import CLIP4VLA
 
 TABLE = "clip_id\tdonor\tcosine\trandom_donor\ne3\tt0\t0.5\tt1\n"
@@ -240,6 +240,9 @@ def test_gain_is_of_queries_that_both_have():
     assert gain.to_dict() == {2: -2.0, 3: 7.0}
     assert gain_metrics(gain, "x") == {"x_gain": 2.5, "x_helped": 50.0, "x_hurt": 50.0}
     assert gain_examples(gain) == {"helped": [3], "hurt": [2]}
+    both, alone = pd.Series([True, False, False], list("abc")), pd.Series([True] * 3, list("bcd"))
+    assert confusion(both, alone) == 100.0 and confusion(both, ~alone) == 0.0
+    assert confusion(both, pd.Series([True, True, False], list("abc"))) == pytest.approx(100 / 3)
     assert gain_of(own, other, SCORES["captioning"]).to_dict() == {2: 2.0, 3: -7.0}
 
 

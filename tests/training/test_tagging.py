@@ -110,6 +110,15 @@ def test_variants_gains_a_page_and_a_paired_test(manifests, trained, tmp_path):
         silent = metrics["variants"]["audio=silent"]["galleries"]["with_sound"]["metrics"]
         assert {"mAP", "mAUC", "label_precision_helped", "label_precision_hurt"} <= set(silent)
         assert "top5/audio=silent" in predictions
+        for name, gallery in metrics["variants"]["audio=silent"]["galleries"].items():
+            told = predictions[predictions[f"label_precision/{name}/audio=silent"].notna()]
+            both, alone = (
+                np.array([top[0] in some for top, some in zip(best, told["labels"], strict=True)])
+                for best in (told.top5, told["top5/audio=silent"])
+            )
+            found = gallery["metrics"]["modality_confusion"]
+            assert found == pytest.approx(100 * np.mean(alone & ~both))
+        assert metrics["galleries"]["all"]["metrics"]["modality_confusion"] == 0
         write_examples(ClipCache(next(iter(manifests.values()))), out)
         page = (out / "examples.html").read_text()
         assert "5 classes count" in page and "of a rainbow, at an end" in page

@@ -147,7 +147,7 @@ def _data(sheet: Sheet, measured: list[Entry]) -> list[str]:
         ids = " ".join(digest[:12] for digest in e.ids_sha256.split())
         size = e.gallery_size
         key = (e.dataset, e.gallery, e.protocol, e.data_version, ids, size)
-        shared = f", {e.same_video} of them of a video of another clip" if e.same_video else ""
+        shared = f", {e.same_video} of them share a video with another one" if e.same_video else ""
         gallery = "all clips" if e.gallery == "all" else "clips with sound"
         lines[key] = (
             f"Data: {sheet.dataset_label(e.dataset)}, protocol {e.protocol}, {gallery}: version "

@@ -25,6 +25,7 @@ from clip4vla.loading.loader import Caches, clip_items, samples_of, split_rows
 from clip4vla.models.clip4vla.settings import PAIR_FUSIONS
 from clip4vla.pages.examples import write_examples
 from clip4vla.results.metrics_file import read_metrics
+from clip4vla.runs.listing import headline
 from clip4vla.runs.paired import compare_runs
 
 BOTH = ["vision", "audio"]
@@ -160,6 +161,14 @@ def test_runs_of_both_queries_can_be_compared(score, tmp_path, trained):
     score("text", None, "t", inputs=text.inputs)
     with pytest.raises(UserError, match="different queries of the same clips"):
         compare_runs(tmp_path / "a", tmp_path / "t")
+
+
+def test_the_leading_direction_is_the_headline_of_a_run(score, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for query, name in (("audio", "a2v_R1"), ("vision", "v2a_R1")):
+        found, _ = score(query, folder="results/runs/c0ffee")
+        value = found["galleries"]["with_sound"]["metrics"][name]
+        assert headline("c0ffee") == f"{name} {value:.1f} (N {len(SOUNDING)})"
 
 
 def test_the_page_names_what_was_asked(score, manifests, tmp_path):

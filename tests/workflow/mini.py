@@ -24,7 +24,7 @@ KINDS = {
 CUT, GONE = "bbb_380", "lost_owl"  # cut from the longer film; no longer on the server
 CONFIG = """
 experiments: tables
-targets: [mini_retrieval, mini_captioning, mini_classification]
+targets: [mini_retrieval, mini_captioning, mini_classification, mini_across]
 datasets.demo:
   annotations: notes
   expected: {pretrain: 6, train: 12, val: 4, test: 6}
@@ -59,6 +59,14 @@ columns: [{dataset: demo, metric: accuracy, label: accuracy}]
 base: {task: classification, missing_audio: none}
 rows:
   - {row: clip4vla, label: "audio + vision"}
+""",
+    "mini_across": """
+title: Sounds and pictures
+gallery: with_sound
+columns: [{dataset: demo, metric: a2v_R1}, {dataset: demo, metric: v2a_R1}]
+base: {query: audio, missing_audio: filter, finetune: null}
+rows:
+  - {row: clip4vla, label: "audio, vision"}
 """,
 }
 

@@ -136,8 +136,14 @@ class Models:
         )
 
         def pairs(side: int) -> float:
-            some = rows_of(queries, slice(side)), rows_of(clips, slice(side))
-            return self._count(model, lambda: scorer.scores(*some, scale=1.0))
+            return self._count(
+                model,
+                lambda: scorer.scores(
+                    queries=rows_of(queries, slice(side)),
+                    clips=rows_of(clips, slice(side)),
+                    scale=1.0,
+                ),
+            )
 
         # A text or clip of a block may be prepared once for all of its pairs: a n + b n^2.
         pair = (pairs(size) - 2 * pairs(SIDE)) / (size**2 - 2 * SIDE**2)

@@ -23,8 +23,14 @@ class Parts:
     def table(self, identity="a"):
         self.asked.clear()
         with lock_parts(self.out):
-            given = self.out, range(5), 2, {"of": identity}, self.embed
-            return embed_in_parts(*given, lambda items, _: iter(items))
+            return embed_in_parts(
+                out=self.out,
+                inputs=range(5),
+                size=2,
+                identity={"of": identity},
+                embed=self.embed,
+                track=lambda items, _: iter(items),
+            )
 
 
 @pytest.fixture

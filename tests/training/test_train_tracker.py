@@ -1,5 +1,7 @@
 """The tracker of a training gets the length of the curve that no resume will cut."""
 
+from functools import partial
+
 import pytest
 from tiny_world import build_world, finetune
 
@@ -19,14 +21,23 @@ class SavedLengths(Tracker):
 
 def test_only_rows_within_a_checkpoint_are_reported(tmp_path):
     manifests = build_world(tmp_path / "world")
-    given = finetune(), manifests, None, {}, None, tmp_path / "state", tmp_path / "out"
+    go = partial(
+        train,
+        run=finetune(),
+        manifests=manifests,
+        initial_weights=None,
+        weights={},
+        substitution=None,
+        state=tmp_path / "state",
+        out=tmp_path / "out",
+    )
     first = SavedLengths()
     with pytest.raises(RetryLater):
-        train(*given, max_seconds=0, tracker=first)
+        go(max_seconds=0, tracker=first)
     stopped = (tmp_path / "state" / "metrics.jsonl").read_bytes()
     assert first.lengths[0] == 0 and first.lengths[-1] == len(stopped)
     second = SavedLengths()
-    train(*given, tracker=second)
+    go(tracker=second)
     curve = (tmp_path / "state" / "metrics.jsonl").read_bytes()
     assert second.lengths[0] == len(stopped) and second.lengths[-1] == len(curve)
     assert second.lengths == sorted(second.lengths)

@@ -112,7 +112,7 @@ def plan(
     """Estimate the cost of a target: runs, GPU hours, disk, downloads, missing files."""
     part = source.part(target)
     from clip4vla.cost.report import print_plan  # loads torch, which a wrong target needs not
-    from clip4vla.stages.runs import unfit_tags
+    from clip4vla.stages.run_inputs import unfit_tags
 
     print_plan(part, tflops, unfit_tags=unfit_tags(part))
 

@@ -3,7 +3,7 @@
 from clip4vla.config.plan import Plan
 from clip4vla.datasets.ready import missing_files
 from clip4vla.models.common.forms import unfit_weights
-from clip4vla.stages.runs import unfit_tags
+from clip4vla.stages.run_inputs import unfit_tags
 
 
 def input_problems(plan: Plan) -> list[str]:

@@ -13,17 +13,17 @@ from clip4vla.common.late_packages import without_collection
 from clip4vla.common.log import log
 from clip4vla.config import layout
 from clip4vla.config.load import Config
-from clip4vla.config.plan import WEIGHTS, Plan
+from clip4vla.config.plan import Plan
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Substitute, sources_of
 from clip4vla.launch.request import Request
 from clip4vla.runs.summaries import numbers
+from clip4vla.stages.run_inputs import donors_of, leaks_of, manifests_of, start_of, weights_of
 from clip4vla.stages.tracking import coverage_of, datasets_of, tags_of, tracked
 from clip4vla.tracking import write_record
 from clip4vla.tracking.attempts import attempt
-from clip4vla.tracking.recorded import check_recorded, warn_unverified
+from clip4vla.tracking.recorded import check_recorded
 
 if TYPE_CHECKING:
-    from clip4vla.datasets.leaks import Leaks
     from clip4vla.training.switches import Switches
 
 RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # variables with their number
@@ -52,9 +52,9 @@ def train(
         from clip4vla.training.train import train
 
     out = Path(layout.result_dir(key))
-    manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
-    substitution = _donors(run.substitution) if isinstance(run, Finetune) else None
-    leaks = _leaks(run) if isinstance(run, Pretrain) else None
+    manifests, start, weights = manifests_of(run), start_of(plan, run), weights_of(plan, run)
+    substitution = donors_of(run.substitution) if isinstance(run, Finetune) else None
+    leaks = leaks_of(run) if isinstance(run, Pretrain) else None
     with tracked(plan, key) as tracker:
         leads = train(
             run,
@@ -193,7 +193,7 @@ def substitute(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         from clip4vla.pages.donors import write_donors
 
     out = Path(layout.result_dir(key))
-    manifests, start, weights = _manifests(run), _start(plan, run), _weights(plan, run)
+    manifests, start, weights = manifests_of(run), start_of(plan, run), weights_of(plan, run)
     with tracked(plan, key) as tracker:
         with attempt(Path(layout.state_dir(key))):
             substitute(
@@ -222,11 +222,11 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
     out = Path(layout.result_dir(key))
     version = run.test.dataset
     _, dataset = plan.dataset_of(version)
-    weights = _weights(plan, run)
+    weights = weights_of(plan, run)
     first = next((sha256_of_file(path) for path in weights.values()), None)
     lineage = made_with(plan, run, first)
-    manifests, start = _manifests(run), _start(plan, run)
-    substitution, text_substitution = _donors(run.substitution), _donors(run.text_substitution)
+    manifests, start = manifests_of(run), start_of(plan, run)
+    substitution, text_substitution = donors_of(run.substitution), donors_of(run.text_substitution)
     with tracked(plan, key) as tracker:
         with attempt(Path(layout.state_dir(key))):
             evaluate(
@@ -253,120 +253,6 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
 
 def _other_stage(key: str, run: Run, wanted: str) -> UserError:
     return UserError(f"run {key}: its stage is {run.stage}, not {wanted}. Fix: see `clip4vla plan`")
-
-
-def _manifests(run: Run) -> dict[tuple[str, str], Path]:
-    from clip4vla.cache.manifest import check_frozen
-
-    pairs = {(source.dataset, source.cache_id) for source in sources_of(run)}
-    manifests = {
-        (version, cache_id): Path(layout.manifest(version, cache_id))
-        for version, cache_id in sorted(pairs)
-    }
-    for (version, cache_id), path in manifests.items():
-        if not path.is_file():
-            command = layout.command_for("data")
-            raise UserError(f"{path}: {version} is not frozen yet. Fix: run {command}")
-        if not check_frozen(path) and not check_recorded(path, f"{version}/{cache_id}"):
-            warn_unverified(path)
-    return manifests
-
-
-def _weights(plan: Plan, run: Run) -> dict[str, Path]:
-    """Return the named weights that a run reads, after checking their sha256 in the config."""
-    from clip4vla.models.common.published import unverified_warning
-
-    name = plan.weights_of(run)
-    if name is None:
-        return {}
-    path, expected = _weight_file(plan, name, run), plan.config.weights[name].sha256
-    sha256 = sha256_of_file(path)
-    if expected not in (None, sha256):
-        raise UserError(
-            f"{path}: sha256 is {sha256}, but weights.{name}.sha256 says {expected}. Fix: fetch "
-            "the file again, or correct the config"
-        )
-    if warning := unverified_warning(path, sha256):
-        log.warning(warning)
-    return {name: path}
-
-
-def _weight_file(plan: Plan, name: str, run: Run) -> Path:
-    """Return the file of named weights; an open_clip tag is downloaded first if needed."""
-    from clip4vla.models.common.published import tag_file
-
-    item = plan.config.weights[name]
-    if item.open_clip is not None:
-        _check_tag(name, item.open_clip, run)
-        return tag_file(f"weights.{name}.open_clip", item.open_clip)
-    assert item.path is not None, "a config names a file or a tag"
-    if not item.path.is_file():
-        raise UserError(f"{item.path}: weights {name} are missing. Fix: put the file there")
-    return item.path
-
-
-def unfit_tags(plan: Plan) -> list[str]:
-    """Return a line for each open_clip tag that is unknown or does not fit a run's model."""
-    problems = []
-    for run in plan.runs.values():
-        name = plan.weights_of(run)
-        if name and (tagged := plan.config.weights[name].open_clip):
-            try:
-                _check_tag(name, tagged, run)
-            except UserError as error:
-                problems.append(str(error))
-    return list(dict.fromkeys(problems))
-
-
-def _check_tag(name: str, tagged: str, run: Run) -> None:
-    from clip4vla.models.family import family_of
-
-    where = f"weights.{name}.open_clip"
-    if run.start is not None:
-        raise UserError(
-            f"{where}: {tagged} is CLIP alone, but `from` needs a whole model. Fix: name it in "
-            "model.weights instead"
-        )
-    family_of(run.model.family).check_tag(where, tagged, run.model)
-
-
-def _start(plan: Plan, run: Run) -> Path | None:
-    """Return the weights that a run is initialised from; None: CLIP itself."""
-    if run.start is None:
-        return None
-    if run.start.startswith(WEIGHTS):
-        return _weight_file(plan, run.start.removeprefix(WEIGHTS), run)
-    path = Path(layout.result_dir(run.start), "model.safetensors")
-    if not path.is_file():
-        raise UserError(f"{path}: missing. Fix: run `clip4vla train {run.start}`")
-    return _recorded(path, run.start)
-
-
-def _leaks(run: Pretrain) -> "Leaks | None":
-    """Return the clips that pre-training leaves out; None without `held_out`."""
-    from clip4vla.datasets.leaks import find_leaks
-
-    if not run.held_out:
-        return None
-    versions = [source.dataset for source in run.sources]
-    return find_leaks(run.held_out, versions, layout.data_dir)
-
-
-def _donors(key: str | None) -> Path | None:
-    """Return the path of the donors of a substitution. key: of its run."""
-    if key is None:
-        return None
-    path = Path(layout.result_dir(key), "substitution.tsv")
-    if not path.is_file():
-        raise UserError(f"{path}: missing. Fix: run `clip4vla substitute {key}`")
-    return _recorded(path, key)
-
-
-def _recorded(path: Path, key: str) -> Path:
-    """Return an output of another run. UserError when it has changed since that run."""
-    if not check_recorded(path, key):
-        warn_unverified(path)
-    return path
 
 
 def _finish(

@@ -21,8 +21,8 @@ from clip4vla.models.clip4vla.importers import to_released_names
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.common import published
 from clip4vla.models.common.tensor_files import save_model
-from clip4vla.stages import runs
 from clip4vla.stages.checkpoints import inspect
+from clip4vla.stages.run_inputs import unfit_tags, weights_of
 
 REPO = Path(__file__).parents[2]
 KEY = "0123456789ab"
@@ -266,7 +266,7 @@ def plan_with(recipe=None, **weights):
 
 def test_a_run_takes_its_clip_from_an_open_clip_tag(tmp_path, monkeypatch, capsys):
     plan = plan_with(open_clip=LAION)
-    assert runs.unfit_tags(plan) == [
+    assert unfit_tags(plan) == [
         f"weights.laion.open_clip: {LAION} was trained with gelu, but model.activation is "
         "quick_gelu. Fix: set model.activation: gelu"
     ]
@@ -278,16 +278,16 @@ def test_a_run_takes_its_clip_from_an_open_clip_tag(tmp_path, monkeypatch, capsy
     file.write_bytes(b"x")
     asked = []
     monkeypatch.setattr(published, "tag_file", lambda where, tag: asked.append(tag) or file)
-    assert runs._weights(plan, run) == {"laion": file}
+    assert weights_of(plan, run) == {"laion": file}
     assert asked == [LAION]
     from_it = {"pretrain": {"from": "laion"}, "model": {"activation": "gelu"}}
-    assert "`from` needs a whole model" in runs.unfit_tags(plan_with(from_it, open_clip=LAION))[0]
+    assert "`from` needs a whole model" in unfit_tags(plan_with(from_it, open_clip=LAION))[0]
     hashed = plan_with(open_clip=LAION, sha256="0" * 64)
     with pytest.raises(UserError, match="but weights.laion.sha256 says 000"):
-        runs._weights(hashed, run)
+        weights_of(hashed, run)
     named = tmp_path / "ViT-B-32.pt"
     named.write_bytes(b"x")
-    assert runs._weights(plan_with(path=str(named)), run) == {"laion": named}
+    assert weights_of(plan_with(path=str(named)), run) == {"laion": named}
     assert "looks like OpenAI's file" in capsys.readouterr().err
 
 
@@ -303,7 +303,7 @@ def test_weights_are_a_file_or_a_tag():
     assert plan.config.weights["openai"].path is None
     with pytest.raises(UserError, match=r"weights\.laion\.open_clip"):
         plan_with(open_clip="laion2b_s34b_b79k")
-    assert runs.unfit_tags(plan_with(path="x.pt")) == []
+    assert unfit_tags(plan_with(path="x.pt")) == []
 
 
 def test_inputs_are_not_overwritten(tmp_path, clip4vla):

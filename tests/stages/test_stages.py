@@ -11,7 +11,7 @@ from clip4vla.common.hardware import INLINE
 from clip4vla.config import layout
 from clip4vla.config.planner import make_plan
 from clip4vla.launch.request import Request
-from clip4vla.stages import runs
+from clip4vla.stages import run_inputs, runs
 from clip4vla.tracking import write_record
 
 REPO = Path(__file__).parents[2]
@@ -96,12 +96,12 @@ def test_outputs_of_other_runs_are_verified_against_their_records(plan, tmp_path
     given = {"start": "0123456789ab", "substitution": "ba9876543210"}
     run = plan.runs[plan.stage("evaluate")[0]].model_copy(update=given)
     for name, key, kind, read in (
-        ("model.safetensors", run.start, "finetune", lambda: runs._start(plan, run)),
+        ("model.safetensors", run.start, "finetune", lambda: run_inputs.start_of(plan, run)),
         (
             "substitution.tsv",
             run.substitution,
             "substitute",
-            lambda: runs._donors(run.substitution),
+            lambda: run_inputs.donors_of(run.substitution),
         ),
     ):
         path = Path(layout.result_dir(key), name)
@@ -126,19 +126,19 @@ def test_a_manifest_without_a_record_is_read_with_a_warning(plan, tmp_path, caps
         path = Path(layout.manifest(version, cache_id))
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-    runs._manifests(run)
+    run_inputs.manifests_of(run)
     assert f"{layout.manifest(run.test.dataset, run.test.cache_id)}: not verified" in (
         capsys.readouterr().err
     )
     path = Path(layout.manifest(run.test.dataset, run.test.cache_id))
     key = f"{run.test.dataset}/{run.test.cache_id}"
     write_record(path.with_name("record.json"), kind="data", key=key, name=key, artifacts=[path])
-    runs._manifests(run)
+    run_inputs.manifests_of(run)
     assert capsys.readouterr().err == ""
     path.write_text("{ }")
-    assert f"Fix: delete it and run `snakemake ... {path}`" in refuse(runs._manifests, run)
+    assert f"Fix: delete it and run `snakemake ... {path}`" in refuse(run_inputs.manifests_of, run)
     path.with_name("frozen.sha256").write_text(sha256_of("{}") + "\n")
-    assert "changed since it was frozen" in refuse(runs._manifests, run)
+    assert "changed since it was frozen" in refuse(run_inputs.manifests_of, run)
 
 
 def test_a_run_of_another_stage_is_refused(plan):

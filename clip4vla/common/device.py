@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from clip4vla.common.errors import UserError
 from clip4vla.common.gpus import claim_one_or_share
-from clip4vla.common.hardware import Hardware
+from clip4vla.common.hardware import Hardware, no_device
 from clip4vla.common.log import log
 
 
@@ -48,9 +47,9 @@ def _named(name: str | torch.device) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         # Of other kinds torch tells its own operators, or every name that it can parse.
-        cuda = str(name).startswith(("cuda", "meta"))
-        reason = str(error).splitlines()[0] if cuda else "torch cannot compute on it here"
-        raise UserError(f"device {name}: {reason}. Fix: give cpu, or leave it out") from None
+        if str(name).startswith(("cuda", "meta")):
+            raise no_device(name, str(error).splitlines()[0]) from None
+        raise no_device(name) from None
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     if device.type == "cpu":

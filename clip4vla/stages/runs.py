@@ -127,9 +127,13 @@ def switches_of(config: Config) -> "Switches":
 def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
     """Train through a launcher, which starts `clip4vla train KEY` on every rank."""
     run = plan.run(key)
+    if launcher not in ("local", "slurm"):
+        raise UserError(f"--launcher {launcher}: unknown. Fix: pass local or slurm")
+    if launcher == "local" and request.nodes > 1:
+        raise UserError(f"--nodes {request.nodes}: this is one machine. Fix: pass --launcher slurm")
+    hardware = request.hardware
     if _is_finished(plan, key):
         return
-    hardware = request.hardware
     arguments = ["train", key, "--threads", str(hardware.threads)]
     if hardware.readers is not None:
         arguments += ["--readers", str(hardware.readers)]
@@ -143,9 +147,7 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
         _await(lambda: is_finished(state), state)
         if any(not path.is_file() for path in _outputs(key, run.stage)):
             train(plan, key, hardware)  # finished: publishes again
-    elif launcher == "local" and request.nodes > 1:
-        raise UserError(f"--nodes {request.nodes}: this is one machine. Fix: pass --launcher slurm")
-    elif launcher == "local":
+    else:
         from clip4vla.common.gpus import claim
         from clip4vla.launch.local import run_here
 
@@ -155,8 +157,6 @@ def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
             run_here(arguments, request.tasks_per_node)
         else:
             train(plan, key, hardware)
-    else:
-        raise UserError(f"--launcher {launcher}: unknown. Fix: pass local or slurm")
 
 
 def seconds_to_train(left: float | None) -> float | None:

@@ -130,6 +130,14 @@ def test_a_core_is_left_to_compute():
         ReadingHardware(threads=2, readers=2)
 
 
+@pytest.mark.parametrize("name", ["meta", "nonsense", "cpu:x", "hpu", ""])
+def test_a_device_of_no_known_kind_is_refused_at_once(name):
+    for kind in (Hardware, ReadingHardware):
+        with pytest.raises(UserError, match=f"device {name}: torch .* Fix: give cpu, or leave it"):
+            kind(device=name)
+    assert ReadingHardware(device="cuda:7").device == "cuda:7"
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "meta", "nonsense", "xla", "vulkan", "hpu"])
 def test_a_device_that_is_not_there(name):
     with pytest.raises(

@@ -187,7 +187,7 @@ def test_changed_options_start_anew(weights, folder, tmp_path, monkeypatch):
         (["video", "{weights}", "{folder}", "--every", "0", "--out", "x.npz"], "give 1 or more"),
         (["audio", "{weights}", "{folder}", "--every", "nan", "--out", "x.npz"], "--every: nan seconds"),
         (["audio", "{weights}", "{folder}", "--every", "inf", "--out", "x.npz"], "--every: inf seconds"),
-        (["audio", "{weights}", "{folder}", "--device", "meta", "--out", "x.npz"], "device meta: it holds no"),
+        (["audio", "{weights}", "{folder}", "--device", "meta", "--out", "x.npz"], "device meta: torch cannot"),
         (["video", "{weights}", "{folder}", "--device", "abacus", "--out", "x.npz"], "device abacus"),
     ],
 )  # fmt: skip

@@ -76,6 +76,12 @@ def test_a_finished_run_says_so_and_ends(plan, stage, capsys, monkeypatch):
     if stage == "finetune":
         runs.launch(plan, key, "local", Request())
         assert said in capsys.readouterr().err
+        for launcher, request, problem in (
+            ("lokal", Request(), "--launcher lokal: unknown"),
+            ("local", Request(nodes=2), "--nodes 2: this is one machine"),
+            ("local", Request(readers=2), "--readers 2: leaves none"),
+        ):
+            assert problem in refuse(runs.launch, plan, key, launcher, request)
     (folder / "config.json").write_text("other")
     refuse(call, plan, key, INLINE)  # begins, and misses its data
     (folder / "config.json").write_text("config.json")

@@ -63,6 +63,7 @@ class Entry:
     selection: str = ""
     leaks_dropped: str = ""
     leaks_kept: str = ""
+    classes: str = ""  # that count in mAP; empty for other metrics
     small_batches: str = ""
     tie_rule: str = ""
     model: str = ""
@@ -115,11 +116,12 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
 def as_frame(entries: list[Entry]) -> pd.DataFrame:
     """Return entries as a frame, one line each (the CSV view of a table).
 
-    `leaks_kept` and `same_video` are columns only where they are known of a number.
+    `leaks_kept`, `same_video` and `classes` are columns only where they are known of a number.
     """
     known = {
         "leaks_kept": any(entry.leaks_known for entry in entries),
         "same_video": any(entry.same_video for entry in entries),
+        "classes": any(entry.classes for entry in entries),
     }
     columns = [field.name for field in fields(Entry) if known.get(field.name, True)]
     return pd.DataFrame([asdict(entry) for entry in entries], columns=columns)
@@ -287,6 +289,7 @@ def _with_counts(entry: Entry, lines: list[pd.DataFrame]) -> Entry:
         selection=_listed(every, "selection"),
         leaks_dropped=_listed(every, "n_leaks_dropped"),
         leaks_kept=_listed(every, "leaks_kept", "; "),
+        classes=_listed(every, "classes", "; "),
         small_batches=_listed(every, "small_batches", "; "),
         tie_rule=_listed(every, "tie_rule"),
         model=_listed(every, "model", "; "),

@@ -22,6 +22,7 @@ from clip4vla.results.tidy import HALF_WEIGHTS
 
 LEAKS = "Clips left out of pre-training because their videos are held out"
 LEAKS_KEPT = "Scored clips of videos that pre-training has read"
+CLASSES = "Classes of mAP"
 SMALL_BATCHES = "Batches smaller than asked for, because training had fewer samples"
 WARNINGS = (  # (text in `selection`, warning) for unusual selections
     (
@@ -83,7 +84,9 @@ def footers(
         if any(entry.leaks_dropped for entry in measured):
             lines += _shared(LEAKS, "leaks_dropped", measured)
         if any(entry.leaks_known for entry in measured):
-            lines.append(_leaks_kept(sheet, measured))
+            lines.append(_by_dataset(sheet, LEAKS_KEPT, "leaks_kept", measured))
+        if any(entry.classes for entry in measured):
+            lines.append(_by_dataset(sheet, CLASSES, "classes", measured))
         if any(entry.small_batches for entry in measured):
             lines += _shared(SMALL_BATCHES, "small_batches", measured)
         if any("_R" in entry.metric for entry in measured):
@@ -169,17 +172,17 @@ def _shared(
     return [f"{name}: {'; '.join(parts)}."]
 
 
-def _leaks_kept(sheet: Sheet, measured: list[Entry]) -> str:
-    """List, by dataset, how many scored clips pre-training has seen, and in which rows."""
+def _by_dataset(sheet: Sheet, name: str, field: str, measured: list[Entry]) -> str:
+    """List, by dataset, the texts of a field of entries, and the rows that have them."""
     rows: dict[tuple[str, str], list[str]] = {}
     for entry in measured:
-        if entry.leaks_kept:
-            rows.setdefault((entry.dataset, entry.leaks_kept), []).append(entry.label)
+        if text := getattr(entry, field):
+            rows.setdefault((entry.dataset, text), []).append(entry.label)
     parts = [
-        f"{sheet.dataset_label(dataset)} {kept} ({', '.join(dict.fromkeys(labels))})"
-        for (dataset, kept), labels in rows.items()
+        f"{sheet.dataset_label(dataset)} {text} ({', '.join(dict.fromkeys(labels))})"
+        for (dataset, text), labels in rows.items()
     ]
-    return f"{LEAKS_KEPT}: {'; '.join(parts)}."
+    return f"{name}: {'; '.join(parts)}."
 
 
 def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:

@@ -10,7 +10,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import write_text
 from clip4vla.results.made_with import COLUMNS as MADE_WITH
 from clip4vla.results.made_with import described
-from clip4vla.results.metrics_file import Metrics, Varied, read_run_metrics
+from clip4vla.results.metrics_file import GalleryScores, Metrics, Varied, read_run_metrics
 from clip4vla.results.sheet import Sheet, SheetCell, SheetRow
 from clip4vla.results.spreadsheet import spreadsheet_csv
 from clip4vla.tracking.recorded import warn_unverified
@@ -46,6 +46,7 @@ COLUMNS = (
     "n_captions",  # per clip, of the protocol; empty: none declared
     "n_leaks_dropped",  # clips that pre-training left out; empty without such a check
     "leaks_kept",  # clips of videos that pre-training has read, of the scored ones; empty: none was
+    "classes",  # of mAP: how many count, and how many of these and of others are special
     "small_batches",  # trainings whose batches had fewer samples than asked for; empty: none
     "policy",
     "selection",  # and whether the weights are those of the half-weight study
@@ -138,6 +139,7 @@ def _cell_lines(sheet: Sheet, row: SheetRow, cell: SheetCell, read: _Read) -> li
         "n_captions": metrics.coverage.captions_per_clip,
         "n_leaks_dropped": (metrics.model_extra or {}).get("leaks_dropped"),
         "leaks_kept": _leaks_kept(metrics),
+        "classes": _classes(gallery),
         "small_batches": _small_batches(metrics),
         "policy": scored.missing_audio,
         "selection": _selection(metrics),
@@ -171,6 +173,16 @@ def _leaks_kept(metrics: Metrics) -> str | None:
     made = metrics.made_with
     pretrained = made and (made.imported or any(t.stage == "pretrain" for t in made.trainings))
     return UNKNOWN if pretrained else None
+
+
+def _classes(gallery: GalleryScores) -> str | None:
+    """Return such as `520 count, 7 without positives left out`; None where no mAP is stated."""
+    classes = (gallery.model_extra or {}).get("classes")
+    if classes is None:
+        return None
+    special = {"without_positives": "without positives left out", "untrained": "never trained"}
+    named = [f"{classes[key]} {text}" for key, text in special.items() if classes[key]]
+    return ", ".join([f"{classes['counted']} count", *named])
 
 
 def _small_batches(metrics: Metrics) -> str | None:

@@ -281,6 +281,23 @@ def test_scored_clips_that_pretraining_has_seen_are_in_the_footer(tmp_path, tabl
     assert f"1 of {scored}; unknown" in set(frame.leaks_kept)
 
 
+def test_the_classes_that_count_are_in_the_footer(tmp_path, table):
+    assert "Classes of mAP" not in (table / "table.md").read_text()
+    assert "classes" not in pd.read_csv(table / "table.csv").columns
+    root = make_tree(tmp_path)
+    classes = {"counted": 520, "without_positives": 7, "trained": 527, "untrained": 0}
+
+    def state(values):
+        for gallery in values["galleries"].values():
+            gallery["classes"] = classes
+
+    rewrite(root / "runs/aaaaaaaaaaa0/metrics.json", state)
+    out = build(root, tmp_path / "out")
+    (line,) = [s for s in (out / "table.md").read_text().splitlines() if "Classes of mAP" in s]
+    assert "MSR-VTT 520 count, 7 without positives left out (" in line
+    assert "520 count, 7 without positives left out" in set(pd.read_csv(out / "table.csv").classes)
+
+
 def test_smaller_batches_than_requested_are_in_the_footer(tmp_path, table):
     assert "Batches smaller" not in (table / "table.md").read_text()
     root = make_tree(tmp_path)

@@ -27,7 +27,8 @@ class Processor(ABC):
     def collate(self, samples: list[Sample]) -> dict:
         """Return a batch: a mapping of tensors whose first axis is the sample, and of lists.
 
-        It has `clip_id`, `caption`, `labels`, `tokens`, `has_audio` and `audio_mask` at least.
+        It has `clip_id`, `caption`, `labels`, `tokens`, `has_audio` and `audio_mask` at least, and
+        `mixtures` of `clip4vla.loading.collate`; frames of a sample that is `mixed` are mixed.
         UserError, naming the clip, for broken content.
         """
 

@@ -29,8 +29,8 @@ def scored_labels(
 ) -> LabelScores:
     """Return targets beside scores [N, C] of the trained `classes`, and of all other labels.
 
-    A class that training never saw has the same score for every clip, so that its average precision
-    is the share of its clips.
+    A class that training never saw has the same score for every clip, the lowest of all scores: its
+    average precision is the share of its clips, and it outranks no other class of a clip.
     """
     unseen = sorted({label for clip in labels for label in clip} - set(classes))
     names = [*classes, *unseen]
@@ -38,7 +38,7 @@ def scored_labels(
     targets = np.zeros((len(labels), len(names)), dtype=bool)
     for row, clip in zip(targets, labels, strict=True):
         row[[place[label] for label in clip]] = True
-    constant = np.zeros((len(labels), len(unseen)), dtype=scores.dtype)
+    constant = np.full((len(labels), len(unseen)), scores.min(), dtype=scores.dtype)
     return LabelScores(names, targets, np.hstack([scores, constant]), len(unseen))
 
 

@@ -99,7 +99,7 @@ def test_metrics_are_those_of_scikit_learn_and_count_the_classes(
     assert predictions.label_precision.mean() == pytest.approx(
         100 * label_ranking_average_precision_score(targets, scores)
     )
-    assert all(len(set(names)) == 5 for names in predictions.top5)
+    assert all(len(set(names)) == 5 and names[-1] == "unseen" for names in predictions.top5)
 
 
 def test_variants_gains_a_page_and_a_paired_test(manifests, trained, tmp_path):

@@ -7,6 +7,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.families import FamilyModel
 from clip4vla.config.sections import Inputs, TaskName
+from clip4vla.models.common.metadata import check_origin
 from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.models.family import ClipModel, family_of
 
@@ -52,8 +53,15 @@ def initial_weights_hash(initial_weights: Path | None) -> str | None:
 
 
 def initial_weights_metadata(initial_weights: Path | None) -> dict[str, Any]:
-    """Return the metadata of initial weights; {} for CLIP itself and foreign files."""
+    """Return the metadata of initial weights; {} for CLIP itself and foreign files.
+
+    UserError for an origin of the wrong form.
+    """
+    if initial_weights is None:
+        return {}
     try:
-        return {} if initial_weights is None else read_metadata(initial_weights)
+        metadata = read_metadata(initial_weights)
     except UserError:
         return {}
+    check_origin(initial_weights, metadata)
+    return metadata

@@ -135,8 +135,8 @@ def _run(metadata: dict[str, Any]) -> str | None:
         return None
     text = f"`{metadata['run_key']}` ({metadata.get('stage')}), epoch "
     text += f"{metadata.get('selected_epoch')} by {metadata.get('selection')}"
-    if metadata.get("val_metric"):
-        text += f" ({metadata['val_metric']} {metadata['val_value']:.4g})"
+    if metadata.get("val_value") is not None:
+        text += f" ({metadata.get('val_metric')} {metadata['val_value']:.4g})"
     if metadata.get("selected_on"):
         text += f"; selected on {metadata['selected_on']}"
     if metadata.get("ema"):

@@ -466,6 +466,37 @@ def test_settings_that_no_command_can_use_are_refused(clip4vla, tmp_path, values
         assert code == 78 and words.partition(". Fix")[0].split(": ")[-1] in last_line(error)
 
 
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"imported": "x"}, "invalid imported in its metadata (Input should be a valid"),
+        ({"imported": {"file": "x.pt", "kind": "openai"}}, "invalid imported.sha256"),
+        ({"run_key": "0" * 12, "val_metric": "t2v_R1", "val_value": "high"}, "invalid val_value"),
+        ({"run_key": "0" * 12, "average_epochs": [2]}, "invalid average_epochs"),
+        ({"run_key": "0" * 12, "small_batches": {"finetune": 3}}, "invalid small_batches.finetune"),
+        ({"run_key": "0" * 12, "ema": [0.9]}, "invalid ema in its metadata"),
+        ({"half_weights": "finetune"}, "invalid half_weights in its metadata"),
+        ({"manifests": ["d"]}, "invalid manifests in its metadata"),
+    ],
+)
+def test_an_origin_of_the_wrong_form_is_refused(clip4vla, tmp_path, stated, words):
+    built, config = model()
+    write_checkpoint("x.safetensors", built, Settings(model=config, task="retrieval"), stated)
+    for command in ("export", "import"):
+        code, _, error = clip4vla(command, "x.safetensors", "out.safetensors")
+        assert code == 78 and words in last_line(error)
+        assert not (tmp_path / "out.safetensors").exists()
+    assert clip4vla("inspect", "x.safetensors")[0] == 0
+
+
+def test_a_validation_without_a_number_leaves_it_out_of_the_card(clip4vla, tmp_path):
+    built, config = model()
+    stated = {"run_key": "0" * 12, "stage": "finetune", "val_metric": "t2v_R1", "val_value": None}
+    write_checkpoint("x.safetensors", built, Settings(model=config, task="retrieval"), stated)
+    assert clip4vla("export", "x.safetensors", "out")[0] == 0
+    assert "t2v_R1" not in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_classes_of_a_file_that_has_no_probe_are_refused(clip4vla, tmp_path):
     released(tmp_path / "x.bin", "fusion")
     (tmp_path / "cl.txt").write_text("dog\ncat\n")

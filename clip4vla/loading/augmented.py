@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip4vla.cache.log_mel import LogMelFrontend
-from clip4vla.cache.waveform import as_waveform
 from clip4vla.config.sections import Augment
 from clip4vla.loading.augment import (
     Mixture,
@@ -34,6 +32,9 @@ class AugmentedSamples(torch.utils.data.Dataset):
     def __init__(self, samples: ClipSamples, augment: Augment):
         self.samples, self.augment = samples, augment
         self.items, self.cache, self.set_epoch = samples.items, samples.cache, samples.set_epoch
+        # Loads torchaudio and PyAV, which a training without augmentation does not need.
+        from clip4vla.cache.log_mel import LogMelFrontend
+
         self._front_end = LogMelFrontend(samples.cache.settings.log_mel)
 
     def __len__(self) -> int:
@@ -70,6 +71,8 @@ class AugmentedSamples(torch.utils.data.Dataset):
 
     def _mixed_log_mel(self, clip_id: str, mixture: Mixture) -> Tensor | None:
         """Return the log-mel of two waveforms that are mixed; None without any sound."""
+        from clip4vla.cache.waveform import as_waveform
+
         other_id, _, _ = self.items[mixture.other]
         found = [self.samples.waveform(name) for name in (clip_id, other_id)]
         sounding = [as_waveform(waveform) for waveform in found if waveform is not None]

@@ -90,6 +90,7 @@ LABELS = {
     "ucf101": "UCF101",
     "audioset": "AudioSet",
     "audioset_20k": "AudioSet-20K",
+    "audioset_2m": "AudioSet-2M",
     "vggsound": "VGGSound",
     "pretraining": "Pre-training",
     "demo": "demo clips",

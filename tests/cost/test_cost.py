@@ -103,10 +103,12 @@ def test_splits_overlap_and_folds_are_counted_once(plan):
 
 
 def test_splits_within_others_are_counted_once():
-    events = make_plan([REPO / "config.yaml"], {"targets": ["events"]})
+    values = {"targets": ["events"], "datasets": {"audioset_2m": {"enabled": True}}}
+    events = make_plan([REPO / "config.yaml"], values)
     clips = {events.versions[item.version]: item.clips for item in data_costs(events)}
     assert clips["audioset_20k"] == 22_160 + 20_371
-    assert clips["audioset"] == 2_041_789 + 22_160 + 20_371
+    assert clips["audioset"] == 2_041_789 + 22_160
+    assert clips["audioset_2m"] == 2_041_789 + 22_160 + 20_371
     assert clips["vggsound"] == 199_176
 
 

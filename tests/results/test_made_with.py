@@ -158,6 +158,8 @@ def test_the_shipped_config_declares_the_official_number_of_clips_of_every_score
     config, _ = load_config([REPO / "config.yaml"])
     checked = 0
     for name, dataset in config.datasets.items():
+        if name == "audioset":
+            continue  # for pre-training alone
         for split, benchmark in getattr(readers()[dataset.reader], "BENCHMARKS", {}).items():
             assert dataset.expected_clips(split) == benchmark.clips, (name, split)
             checked += 1

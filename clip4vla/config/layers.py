@@ -4,15 +4,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip4vla.common.errors import UserError, did_you_mean
-from clip4vla.config.families import family_in, family_settings
+from clip4vla.config.families import FAMILIES, family_in, family_settings
 from clip4vla.config.folds import filled, is_marked
-from clip4vla.config.load import Config, validated
+from clip4vla.config.load import Config, problems_in_part, validated
 from clip4vla.config.presets import chain
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.table import Table
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, merge
 
 Layer = tuple[list[Document], KeyPath, dict[str, Any]]  # documents, key path in them, value
+
+
+def check_base(config: Config, documents: list[Document], name: str) -> None:
+    """Refuse unknown keys and wrong types in a base that no row uses.
+
+    Without a family in it, it may be for any of them.
+    """
+    base, found = config.bases[name], []
+    for family in FAMILIES:
+        value = merge({"model": {"family": family}}, base)
+        found.append(problems_in_part(Recipe, value, documents, ("bases", name)))
+    if all(found):
+        raise UserError("\n".join(found[0]))
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,18 @@ def validated(model: type[S], value: object, documents: list[Document], at: KeyP
         raise UserError("\n".join(lines)) from None
 
 
+def problems_in_part(
+    model: type[Section], value: object, documents: list[Document], at: KeyPath
+) -> list[str]:
+    """Return a line per error in a part of a section, to which other layers add keys."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        wrong = [item for item in error.errors() if item["type"] not in ("missing", "value_error")]
+        return [_one_line(model, value, item, documents, at) for item in wrong]
+    return []
+
+
 def _one_line(
     model: type[Section],
     value: object,

@@ -11,7 +11,7 @@ from typing import Any
 
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.chain import add_chains, datasets_of
-from clip4vla.config.layers import Layers
+from clip4vla.config.layers import Layers, check_base
 from clip4vla.config.load import Config, load_config, place_in
 from clip4vla.config.metrics import metric_names, own_name
 from clip4vla.config.plan import Cell, Plan
@@ -57,6 +57,8 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
                 for fold in table.folds.get(dataset, [None]):
                     layers = Layers(config, documents, table, document, index, dataset)
                     _expand(plan, shared, layers, row, fold)
+    for name in sorted(config.bases.keys() - {table.extends for table in plan.tables.values()}):
+        check_base(config, documents, name)
     for name in plan.listed.values():
         place = place_in(documents, ("datasets", name, "held_out"))
         for split in config.datasets[name].held_out:

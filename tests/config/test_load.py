@@ -367,6 +367,28 @@ def test_an_error_in_a_base_or_its_name_is_one_line(project, config, name, expec
     assert expected in text and "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("{inputs: {max_wrds: 9}}", "inputs.max_wrds: unknown key; did you mean max_words"),
+        ("{pretrain.optimser.lr: 1}", "pretrain.optimser: unknown key; did you mean optimiser"),
+        ("{model: {fusoin: tight}}", "model.fusoin: unknown key; did you mean fusion"),
+        ("{model: {family: nope}}", "model.family: 'nope' is no model family"),
+        ("{inputs: {max_words: nine}}", "inputs.max_words: Input should be a valid integer"),
+        ("{inputs: 3}", "inputs: must be a mapping of keys to values"),
+    ],
+)
+def test_an_error_in_a_base_that_no_row_uses_is_one_line(project, base, expected):
+    text = message(project, config=BASE + f"bases:\n  small: {base}\n")
+    assert f"config.yaml:7: bases.small.{expected}" in text and "\n" not in text
+
+
+def test_a_base_that_no_row_uses_may_be_part_of_a_recipe(project):
+    """Here without the sources of a pre-training, and with a fusion for another task's rows."""
+    part = "{pretrain: {seed: 1}, task: captioning, model.fusion: tight}"
+    assert project(config=BASE + f"bases:\n  small: {part}\n").runs
+
+
 def test_the_shipped_configs_are_valid():
     repo = Path(__file__).parents[2]
     assert make_plan([repo / "config.yaml"]).runs

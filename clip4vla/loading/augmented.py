@@ -32,10 +32,10 @@ class AugmentedSamples(torch.utils.data.Dataset):
     def __init__(self, samples: ClipSamples, augment: Augment):
         self.samples, self.augment = samples, augment
         self.items, self.cache, self.set_epoch = samples.items, samples.cache, samples.set_epoch
-        # Loads torchaudio and PyAV, which a training without augmentation does not need.
-        from clip4vla.cache.log_mel import LogMelFrontend
+        if augment.mixup:
+            from clip4vla.cache.log_mel import LogMelFrontend  # slow to load: torchaudio, libav
 
-        self._front_end = LogMelFrontend(samples.cache.settings.log_mel)
+            self._front_end = LogMelFrontend(samples.cache.settings.log_mel)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -71,15 +71,14 @@ class AugmentedSamples(torch.utils.data.Dataset):
 
     def _mixed_log_mel(self, clip_id: str, mixture: Mixture) -> Tensor | None:
         """Return the log-mel of two waveforms that are mixed; None without any sound."""
-        from clip4vla.cache.waveform import as_waveform
-
         other_id, _, _ = self.items[mixture.other]
-        found = [self.samples.waveform(name) for name in (clip_id, other_id)]
-        sounding = [as_waveform(waveform) for waveform in found if waveform is not None]
-        if not sounding:
-            return None
-        silence = torch.zeros_like(sounding[0])
-        own, other = (silence if x is None else as_waveform(x) for x in found)
+        own, other = (self.samples.waveform(name) for name in (clip_id, other_id))
+        if own is None:
+            if other is None:
+                return None
+            own = torch.zeros_like(other)
+        if other is None:
+            other = torch.zeros_like(own)
         mixed = mix_waveforms(own, other, mixture.share)
         return self._front_end.compute(mixed, self._front_end.config.sample_rate)
 

@@ -16,6 +16,7 @@ from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.loading.masking import Masks, draw_masks
 from clip4vla.loading.segments import SEGMENT
 
+FULL_SCALE = 2**15  # of int16
 Item = tuple[str, str, tuple[str, ...]]  # clip id, caption, labels; "" and () where there is none
 
 
@@ -182,9 +183,10 @@ class ClipSamples(Clips):
         return None if source is None else self.cache.read_log_mel(source)
 
     def waveform(self, clip_id: str) -> torch.Tensor | None:
-        """Return the waveform behind `log_mel`, int16 [1 or 2, n]."""
+        """Return the waveform behind `log_mel`, float32 [1 or 2, n] in -1..1."""
         source = self._sound_of(clip_id)
-        return None if source is None else self.cache.read_waveform(source)
+        waveform = None if source is None else self.cache.read_waveform(source)
+        return None if waveform is None else waveform / FULL_SCALE
 
     def _sound_of(self, clip_id: str) -> str | None:
         """Return the clip whose sound a clip has: its own, its donor's or none."""

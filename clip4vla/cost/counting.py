@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
@@ -150,7 +150,8 @@ class _Shapes(TorchDispatchMode):
         if kwargs.get("device") is not None:
             kwargs["device"] = META
         if not all(x.is_meta for x in tensors):
-            args, kwargs = tree_map(_without_values, (args, kwargs))
+            args = _each(_without_values, args)
+            kwargs = {name: _each(_without_values, x) for name, x in kwargs.items()}
         result = self._known(func, args, kwargs)
         if formula := flop_registry.get(func.overloadpacket):
             self.total += formula(*args, **kwargs, out_val=result)
@@ -209,14 +210,12 @@ def _described(x: Any) -> Any:
     return tuple(map(_described, x)) if isinstance(x, (list, tuple)) else (type(x), x)
 
 
-def _each(change: Callable[[Tensor], Tensor], result: Any) -> Any:
-    """Return a result with each of its tensors changed."""
-    if isinstance(result, Tensor):
-        return change(result)
+def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return a value with each of its tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
     return (
-        type(result)(_each(change, x) for x in result)
-        if isinstance(result, (list, tuple))
-        else result
+        type(value)(_each(change, x) for x in value) if isinstance(value, (list, tuple)) else value
     )
 
 
@@ -233,5 +232,5 @@ def _to_list(x: Tensor) -> Any:
     return TO_LIST(torch.zeros(x.shape, dtype=x.dtype) if x.is_meta else x)
 
 
-def _without_values(x: object) -> object:
-    return x.to(META) if isinstance(x, Tensor) else x
+def _without_values(x: Tensor) -> Tensor:
+    return x.to(META)

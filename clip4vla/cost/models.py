@@ -6,6 +6,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 import torch
+from torch import nn
 
 from clip4vla.common.files import canonical_json
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Substitute
@@ -55,7 +56,7 @@ class Models:
     def __init__(self) -> None:
         self.counter = Counter()
         self.known: dict[str, object] = {}
-        self.built: dict[str, tuple[ClipModel, list[bool]]] = {}
+        self.built: dict[str, tuple[ClipModel, list[tuple[nn.Parameter, bool]]]] = {}
 
     def step(self, run: Pretrain | Finetune, clip: ClipSize, size: int) -> float:
         """Return the operations of a training step of `size` samples, forward and backward."""
@@ -183,10 +184,10 @@ class Models:
             classes = CLASSES if task in LABEL_TASKS else None
             empty = family_of(run.model.family).empty(run.model, task, classes, run.inputs)
             model = empty.to("meta")
-            self.built[key] = model, [x.requires_grad for x in model.parameters()]
-        model, learns = self.built[key]
-        for parameter, learning in zip(model.parameters(), learns, strict=True):
-            parameter.requires_grad_(learning)
+            self.built[key] = model, [(x, x.requires_grad) for x in model.parameters()]
+        model, parameters = self.built[key]
+        for parameter, learns in parameters:
+            parameter.requires_grad = learns
         return model
 
     def _prepared(self, run: Pretrain | Finetune) -> ClipModel:

@@ -5,7 +5,7 @@ unbalanced_train_segments, balanced_train_segments and eval_segments. A list is 
 (up to three comment lines, then YTID, start_seconds, end_seconds, "mid,mid") or as copies have it
 (no blanks after commas, no quotation marks around one label, whole seconds, fewer comments); or a
 json of the same name in the form of CAV-MAE, {"data": [{"video_id", "labels", ...}]}, without
-times. Media are files `<YTID>.mp4` of 10 s, one per clip.
+times, which is not read beside a csv. Media are files `<YTID>.mp4` of 10 s, one per clip.
 
 A clip's caption is "The sound of " and its labels' names joined by commas without spaces, as the
 released code has it. Clip ids are `v_<YTID>`. Splits: train (both training lists), balanced, eval,
@@ -69,12 +69,14 @@ def read(name: str, dataset: Dataset) -> Collector:
     )
     into = Collector(name, dataset.annotations)
     names, retrieval = _names(name, classes, into), set(shipped_list(RETRIEVAL))
-    balanced: set[str] = set()
-    for path, splits in _present(name, dataset):
+    balanced: dict[str, list[str]] = {}  # the mids of its clips
+    for path, splits in _present(name, dataset, into):
         is_json, again, found = path.suffix == ".json", 0, 0
         segments = _json(name, path, dataset, into) if is_json else _csv(name, path, into)
         for where, video, start, end, mids in segments:
             if is_json and splits == ("train",) and video in balanced:
+                if sorted(mids) != sorted(balanced[video]):
+                    into.fail(where, f"clip {video} has other labels in the balanced list")
                 again += 1
                 continue
             clip_id = f"v_{video}"
@@ -84,7 +86,7 @@ def read(name: str, dataset: Dataset) -> Collector:
             for split in splits:
                 into.item(SplitItem(split, clip_id, (caption,), tuple(labels)), where)
             if "balanced" in splits:
-                balanced.add(video)
+                balanced[video] = mids
             if "eval" in splits and video in retrieval:
                 found += 1
                 into.item(SplitItem("retrieval_1725", clip_id, (caption,), tuple(labels)), where)
@@ -98,7 +100,9 @@ def read(name: str, dataset: Dataset) -> Collector:
     return into
 
 
-def _present(name: str, dataset: Dataset) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def _present(
+    name: str, dataset: Dataset, into: Collector
+) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yield the lists that exist, and their splits. UserError if there is none."""
     choices = {
         stem: tuple((stem + suffix, f"AudioSet's {stem}") for suffix in (".csv", ".json"))
@@ -110,7 +114,10 @@ def _present(name: str, dataset: Dataset) -> Iterator[tuple[Path, tuple[str, ...
         if any((dataset.annotations / file).exists() for file, _ in files)
     ]
     for stem in present or ["unbalanced_train_segments"]:
-        yield first_present(name, dataset, choices[stem])[0], _LISTS[stem]
+        path, _ = first_present(name, dataset, choices[stem])
+        if path.suffix == ".csv" and path.with_suffix(".json").exists():
+            into.note(f"{path.with_suffix('.json')}: not read, since {path.name} is there too")
+        yield path, _LISTS[stem]
 
 
 def _csv(name: str, path: Path, into: Collector) -> Iterator[_Segment]:

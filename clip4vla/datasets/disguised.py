@@ -21,6 +21,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (  # (first bytes, kind, fix)
 )
 _ANNEX = re.compile(rb"(/annex/objects/|\.\./.*\.git/annex/objects/)\S+\s*")
 _REFUSAL = re.compile(rb"[45]\d\d: [A-Z][A-Za-z ]{2,40}\s*")  # 404: Not Found
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{|\[\s*[\[{\"])")
 _NUMPY = b"\x93NUMPY"
 # What Excel and its like make of an id that begins with - or =, of 12E4, and of 1-2 or mar-10.
 _ERROR = r"#[^\sa-z]{1,20}[?!]|#N/?[A-Z]{1,3}|#{3,}|Err:\d{3}"
@@ -51,6 +52,8 @@ def disguise_of(path: Path) -> tuple[str, str] | None:
         return f"the error message of a server: {ascii(text.decode())}", "download it again"
     if foreign := foreign_kind(head):
         return foreign
+    if path.suffix == ".csv" and _JSON.match(head):
+        return "JSON", "name it .json, if that form is read too, or take the official csv"
     if _is_wide(head):
         return "UTF-16 text without a byte order mark", _AS_UTF8.format("UTF-16LE", "old")
     return None

@@ -197,14 +197,16 @@ def json_members(name: str, path: Path) -> Iterator[tuple[Where, str, Any]]:
     """
     with _streamed(name, path) as text:
         text.expect("{")
-        if text.peek() == "}":
-            return
         for number in itertools.count(1):
+            if number == 1 and text.peek() == "}":
+                break
             key = text.key()
             yield Where(path, "member", number, shown(key)), key, text.value()
             if text.peek() == "}":
-                return
+                break
             text.expect(",")
+        text.expect("}")
+        text.end()
 
 
 def json_entries(name: str, path: Path, key: str) -> Iterator[tuple[Where, Any]]:
@@ -218,15 +220,15 @@ def json_entries(name: str, path: Path, key: str) -> Iterator[tuple[Where, Any]]
             raise ValueError(f"its first key is {found!r}, not {key!r}")
         text.expect("[")
         for number in itertools.count(1):
-            if number == 1 and text.peek() == "]":
-                break
-            text.peek()
+            if text.peek() == "]" and number == 1:
+                raise ValueError(f"the list {key!r} has no entry")
             yield Where(path, "entry", number), text.value()
             if text.peek() == "]":
                 break
             text.expect(",")
         text.expect("]")
         text.expect("}")
+        text.end()
 
 
 @contextlib.contextmanager
@@ -241,9 +243,10 @@ def _streamed(name: str, path: Path) -> Iterator["_Text"]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
+        # The decoder counts lines from the window's beginning.
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(
-            f"{name}: {path}, line {text.line()}: invalid JSON object: {shown(str(error))}. "
-            f"{_WHOLE}"
+            f"{name}: {path}, line {text.line()}: invalid JSON object: {shown(reason)}. {_WHOLE}"
         ) from None
 
 
@@ -269,18 +272,29 @@ class _Text:
 
     def peek(self) -> str:
         """Return the next character that is not white space; the window then begins there."""
+        if found := self._next():
+            return found
+        raise ValueError("the file ends too early")
+
+    def expect(self, character: str) -> None:
+        if self.peek() != character:
+            raise ValueError(f"{character} is missing")
+        self.at += 1
+
+    def end(self) -> None:
+        """Raise ValueError if there is more text: a second list after the first, say."""
+        if more := self._next():
+            raise ValueError(f"{more} stands after the end of the object")
+
+    def _next(self) -> str:
+        """Go to the next character that is not white space, and return it; "" at the end."""
         while True:
             while self.at < len(self.window) and self.window[self.at] in " \t\r\n":
                 self.at += 1
             if self.at < len(self.window):
                 return self.window[self.at]
             if not self.grow():
-                raise ValueError("the file ends too early")
-
-    def expect(self, character: str) -> None:
-        if self.peek() != character:
-            raise ValueError(f"{character} is missing")
-        self.at += 1
+                return ""
 
     def key(self) -> str:
         """Return the key of the next member, and go to its value."""

@@ -76,7 +76,7 @@ def read(name: str, dataset: Dataset) -> Collector:
         into.item(row.item(row.split), row.where)
         if row.split == "test":
             tested[row.file] = row
-    if tested:
+    if tested or (dataset.annotations / "test.csv").exists():
         _add_retrieval(name, dataset, into, tested)
     if (dataset.annotations / "vggsounder.csv").exists():
         _add_vggsounder(name, dataset, into, tested)

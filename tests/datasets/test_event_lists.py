@@ -184,12 +184,57 @@ def test_wrong_entries_of_a_json_list_are_refused(tmp_path, entry, what):
     assert what in refused("audioset", tmp_path)
 
 
-@pytest.mark.parametrize("text", ['{"rows": []}', "[]", '{"data": [{}', '{"data": {}}', '{"data"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"rows": []}',
+        "[]",
+        '{"data": [{}',
+        '{"data": {}}',
+        '{"data"',
+        '{"data": []}',
+        '{"data": [{"video_id": "abcdefghijk", "labels": "/m/09x0r"}]} {"data": []}',
+    ],
+)
 def test_a_json_list_of_another_form_is_refused(tmp_path, text):
     miniatures.audioset(tmp_path)
     (tmp_path / EVAL).unlink()
     (tmp_path / "eval_segments.json").write_text(text)
     assert "eval_segments.json" in refused("audioset", tmp_path)
+
+
+def test_a_json_list_under_the_name_of_a_csv_is_named(tmp_path):
+    miniatures.audioset(tmp_path)
+    for text in ('{"data": []}', "\ufeff\n{", '[{"video_id": ""}]'):
+        (tmp_path / EVAL).write_text(text)
+        assert "eval_segments.csv is JSON, in place of AudioSet's" in refused("audioset", tmp_path)
+
+
+def test_a_list_that_is_there_twice_is_read_once_and_named(tmp_path):
+    miniatures.audioset(tmp_path)
+    before = read("audioset", tmp_path)
+    (tmp_path / "eval_segments.json").write_text('{"data": []}')
+    annotations = read("audioset", tmp_path)
+    assert annotations.splits == before.splits
+    note = "eval_segments.json: not read, since eval_segments.csv is there too"
+    assert note in annotations.notes[0]
+
+
+def test_a_clip_has_the_same_labels_in_both_json_lists(tmp_path):
+    miniatures.audioset_json(tmp_path)
+    path = tmp_path / "unbalanced_train_segments.json"
+    entries = json.loads(path.read_text())["data"]
+    entries[-1]["labels"] = "/m/09x0r"  # another one in the balanced list
+    path.write_text(json.dumps({"data": entries}))
+    text = refused("audioset", tmp_path)
+    assert "entry 8: clip z-_00000001 has other labels in the balanced list" in text
+
+
+def test_a_test_list_without_a_clip_of_the_whole_list_is_refused(tmp_path):
+    miniatures.vggsound(tmp_path)
+    path = tmp_path / "vggsound.csv"
+    path.write_text(path.read_text().replace(",test\n", ",train\n"))
+    assert "test.csv, line 1: clip v-_00000011_000007 has another" in refused("vggsound", tmp_path)
 
 
 def test_vggsound_reads_both_forms_alike(tmp_path):

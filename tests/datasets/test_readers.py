@@ -350,7 +350,8 @@ def test_times_are_planned_only_where_there_is_something_to_cut(tmp_path, reader
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"a" 1}', '{"a": 1', '{"a": 1,}', '{"a": 1x}', '{"a": 2.}', "{1: 2}", '{"a": "'],
+    ["", "[]", '{"a" 1}', '{"a": 1', '{"a": 1,}', '{"a": 1x}', '{"a": 2.}', "{1: 2}", '{"a": "']
+    + ['{"a": 1} {"b": 2}', "{} ]"],
 )
 def test_streamed_json_refuses_invalid_json(tmp_path, text):
     (tmp_path / "x.json").write_text(text)

@@ -161,15 +161,14 @@ class FinetuneRecipe(Section):
                 f"optimiser.average_epochs: selection: {self.selection} keeps one epoch. Fix: set "
                 "selection: last"
             )
-        for name in ("second_stage", "self_similarity"):
+        for name in ("inter", "intra", "second_stage", "self_similarity"):
             if getattr(self.objective, name) != Objective.model_fields[name].default:
                 raise ValueError(f"objective.{name} is for pre-training. Fix: remove it")
         return self
 
     def check_task(self, task: TaskName) -> None:
         """Refuse settings that have no effect for the task."""
-        for name in ("temperature", "multi_positive"):
-            default = Objective.model_fields[name].default
+        for name, default in FinetuneRecipe().objective:
             if task != "retrieval" and getattr(self.objective, name) != default:
                 raise ValueError(
                     f"finetune.objective.{name}: task {task} has no contrastive loss. "

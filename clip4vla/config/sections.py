@@ -145,7 +145,10 @@ class Freeze(Section):
 
 
 class Augment(Section):
-    """Augmentation of training clips, as in CAV-MAE's loader. Each switch draws on its own."""
+    """Augmentation of training clips, as in CAV-MAE's loader. Each switch draws on its own.
+
+    Of clips without audio among their modalities, `mixup` alone has an effect: it mixes frames.
+    """
 
     mixup: float = Field(
         0.0,
@@ -164,6 +167,13 @@ class Augment(Section):
         False, description="uniform noise on the log-mel, up to a tenth of its standard deviation"
     )
     roll: bool = Field(False, description="roll the log-mel along time by any number of steps")
+
+    @model_validator(mode="after")
+    def _masks_something(self) -> Self:
+        for name in ("frequency_mask", "time_mask"):
+            if getattr(self, name) == 1:
+                raise ValueError(f"{name}: 1 masks less than one. Fix: set 2 or more, or 0")
+        return self
 
 
 class Optimiser(Section):

@@ -48,8 +48,9 @@ def score_tags(scoring: Scoring, classes: list[str]) -> Scored:
         if kept.any():
             targets, scores = found.targets[kept], found.scores[kept]
             stated[name] = report_tagging(targets, scores, found.classes, ids[kept]).stated
-            untrained = int(targets[:, len(classes) :].any(axis=0).sum())
-            stated[name]["classes"] |= {"trained": len(classes), "untrained": untrained}
+            if not scoring.run.class_names:
+                untrained = int(targets[:, len(classes) :].any(axis=0).sum())
+                stated[name]["classes"] |= {"trained": len(classes), "untrained": untrained}
     best = np.argsort(-found.scores, axis=1, kind="stable")[:, :TOP]
     predictions = pd.DataFrame(
         {

@@ -110,6 +110,11 @@ def evaluate(
     classes, task = trained.get("classes"), None if run.class_names else run.task
     if run.class_names:
         classes = sorted({label for labels in cache.splits["labels"] for label in labels})
+        if not classes:
+            raise UserError(
+                f"{run.test.dataset}: no clip has a label, so there is no class to compare with. "
+                f"Fix: choose another dataset for task: {run.task}"
+            )
     if run.task in LABEL_TASKS and not classes:
         raise UserError(f"{start}: its metadata names no classes; evaluate a {run.task} run")
     model = initial_model(

@@ -181,7 +181,7 @@ def _classes(gallery: GalleryScores) -> str | None:
     if classes is None:
         return None
     special = {"without_positives": "without positives left out", "untrained": "never trained"}
-    named = [f"{classes[key]} {text}" for key, text in special.items() if classes[key]]
+    named = [f"{classes[key]} {text}" for key, text in special.items() if classes.get(key)]
     return ", ".join([f"{classes['counted']} count", *named])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clip4vla.common.errors import UserError
 from clip4vla.common.log import log
 from clip4vla.config.run import Finetune, Source
 from clip4vla.config.sections import Augment
@@ -39,6 +40,11 @@ def label_job(run: Finetune, external: External) -> Job:
     cache, rows, held_out = splits_of(run, external)
     items = clip_items(rows)
     classes = sorted({label for clip in _labels(run, items, run.train) for label in clip})
+    if run.task == "classification" and len(classes) < 2:
+        raise UserError(
+            f"{where(run.train)}: all clips have the label {classes[0]!r}, so there is nothing to "
+            "tell apart. Fix: train on a split with two classes or more"
+        )
     if external.ranks.leads:
         log.info(f"{where(run.train)}: {len(classes)} classes")
     model = trained_model(run, external, n_classes=len(classes))

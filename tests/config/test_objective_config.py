@@ -42,6 +42,10 @@ def finetune(task="retrieval", **options):
         (finetune, {"objective": {"second_stage": "released"}}, "is for pre-training"),
         (finetune, {"task": "captioning", "objective": {"temperature": "learnable"}}, "has no contrastive loss"),
         (finetune, {"task": "captioning", "objective": {"multi_positive": True}}, "has no contrastive loss"),
+        (finetune, {"objective": {"inter": False}}, "objective.inter is for pre-training"),
+        (finetune, {"objective": {"intra": False}}, "objective.intra is for pre-training"),
+        (finetune, {"task": "tagging", "objective": {"scale": 50.0}}, "objective.scale: task tagging has no contrastive loss"),
+        (finetune, {"task": "captioning", "objective": {"symmetric": True}}, "objective.symmetric: task captioning has"),
         (finetune, {"task": "classification", "freeze": {"prefixes": ["audio."]}}, "always frozen"),
     ],
 )  # fmt: skip

@@ -227,6 +227,10 @@ def test_half_weights_are_a_preset_of_their_own(tmp_path):
             "augment.mixup mixes waveforms.* set cache.waveform: true",
         ),
         (
+            {"task": "tagging", "finetune": {"trainable": "all", "augment.time_mask": 1}},
+            "time_mask: 1 masks less than one",
+        ),
+        (
             {"task": "classification", "finetune": {"freeze.layer_num": 1}},
             "towers of a probe are always frozen.* or set finetune.trainable: all",
         ),

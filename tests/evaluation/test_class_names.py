@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 from tiny_world import INPUTS, MODEL, build_world, source
 
+from clip4vla.cache.clips import ClipCache
+from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.pages.examples import write_examples
 
 CLASSES = ["blue", "green", "red"]
 
@@ -34,7 +37,21 @@ def test_tagging_and_classification_rank_the_same_similarities(manifests, tmp_pa
     assert list(single.predicted) == best == [names[0] for names in several.top5]
     right = 100 * np.mean(single.label == single.predicted)
     assert one["galleries"]["all"]["metrics"]["accuracy"] == pytest.approx(right)
-    assert many["galleries"]["all"]["classes"]["counted"] == 3
+    counts = many["galleries"]["all"]["classes"]
+    assert counts["counted"] == 3 and not {"trained", "untrained"} & set(counts)
+
+
+def test_a_dataset_without_labels_is_refused(tmp_path):
+    world = build_world(tmp_path / "world", lambda s: s.assign(labels=[[] for _ in range(len(s))]))
+    with pytest.raises(UserError, match="no clip has a label.* dataset for task: tagging"):
+        scored(world, tmp_path, task="tagging")
+
+
+def test_the_page_says_nothing_of_training(manifests, tmp_path):
+    scored(manifests, tmp_path, task="tagging")
+    write_examples(ClipCache(*manifests.values()), tmp_path)
+    page = (tmp_path / "examples.html").read_text()
+    assert "<p>3 classes count; 0 without positives are left out.</p>" in page
 
 
 def test_variants_share_the_names(manifests, tmp_path):

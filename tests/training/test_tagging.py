@@ -74,6 +74,16 @@ def test_it_learns_selects_by_map_and_names_its_classes(trained, kind):
     assert {"val/mAP", "val/mAUC"} < set(rows.columns)
 
 
+def test_one_class_cannot_be_told_from_others(tmp_path):
+    def labelled(splits):
+        return splits.assign(labels=[["red"]] * len(splits))
+
+    world = build_world(tmp_path / "world", labelled)
+    run = finetune("classification", missing_audio="none")
+    with pytest.raises(UserError, match="all clips have the label 'red'.* two classes or more"):
+        train(run, world, None, {}, None, tmp_path / "state", tmp_path)
+
+
 def test_the_first_loss_is_that_of_even_odds(trained):
     """A probe is initialised near zero: the mean over classes of ln 2."""
     rows = pd.read_json(trained["probe"] / "metrics.jsonl", lines=True)

@@ -78,31 +78,6 @@ def clip_items(rows: "pd.DataFrame") -> list[Item]:
     ]
 
 
-def several_labels(items: Iterable[Item], where: str) -> list[tuple[str, ...]]:
-    """Return the labels of every item. Raises UserError for a clip with none."""
-    found = []
-    for clip_id, _, labels in items:
-        if not labels:
-            raise UserError(
-                f"{where}: clip {clip_id} has no label. Fix: add its label, or leave it out"
-            )
-        found.append(labels)
-    return found
-
-
-def single_labels(items: Iterable[Item], where: str) -> list[str]:
-    """Return the label of every item. Raises UserError for a clip with none or several."""
-    items, found = list(items), []
-    for (clip_id, _, _), labels in zip(items, several_labels(items, where), strict=True):
-        if len(labels) > 1:
-            raise UserError(
-                f"{where}: clip {clip_id} has {len(labels)} labels ({', '.join(labels)}), but "
-                "classification needs one. Fix: set `task: tagging`"
-            )
-        found.append(labels[0])
-    return found
-
-
 def pair_items(rows: "pd.DataFrame", where: str) -> list[Item]:
     """Return one item per (clip, caption). Raises UserError for a clip without a caption."""
     for clip_id, captions in zip(rows.clip_id, rows.captions, strict=True):

@@ -48,18 +48,19 @@ def label_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     Of every label of the clip, the share of labels among the classes that score no less; the mean
     over its labels. 100 means that no other class scores as high as one of them.
     """
-    found = np.full(len(targets), np.nan)
+    precision = np.full(len(targets), np.nan)
     for n, (target, score) in enumerate(zip(targets, scores, strict=True)):
         own = score[target]
         if len(own):
             among_labels = (own >= own[:, None]).sum(axis=1)
-            found[n] = 100.0 * np.mean(among_labels / (score >= own[:, None]).sum(axis=1))
-    return found
+            precision[n] = 100.0 * np.mean(among_labels / (score >= own[:, None]).sum(axis=1))
+    return precision
 
 
 class ClassScores(NamedTuple):
-    """Numbers of each class [C]. average_precision is nan without positives, auc also without
-    negatives.
+    """Numbers of each class [C].
+
+    average_precision is nan without positives, auc also without negatives.
     """
 
     positives: np.ndarray

@@ -15,7 +15,8 @@ from clip4vla.inference.probe import probe_batch
 from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.augmented import AugmentedSamples
 from clip4vla.loading.batches import FeatureBatches
-from clip4vla.loading.loader import clip_items, several_labels, single_labels
+from clip4vla.loading.labels import several_labels, single_labels
+from clip4vla.loading.loader import clip_items
 from clip4vla.loading.samples import ClipSamples, Item
 from clip4vla.loading.sampling import balancing_weights
 from clip4vla.loading.targets import ClassTargets

@@ -27,7 +27,7 @@ def single_labels(items: Iterable[Item], where: str) -> list[str]:
     for (clip_id, _, _), labels in zip(items, several_labels(items, where), strict=True):
         if len(labels) > 1:
             raise UserError(
-                f"{where}: clip {clip_id} has {len(labels)} labels ({', '.join(labels)}), but "
+                f"{where}: clip {clip_id} has {len(labels)} labels ({'; '.join(labels)}), but "
                 "classification needs one. Fix: set `task: tagging`"
             )
         single.append(labels[0])

@@ -53,7 +53,7 @@ def model_card(
         "parameters": f"{parameters:,}",
         **model.card(metadata),
         "modalities": ", ".join(metadata["modalities"]),
-        "classes": ", ".join(metadata["classes"]) if metadata["classes"] else None,
+        "classes": "; ".join(metadata["classes"]) if metadata["classes"] else None,
         "run": _run(metadata),
         "imported from": _imported(metadata),
     }

@@ -168,10 +168,10 @@ def test_classification_reads_both_forms_alike(tmp_path):
     ("split", "labels", "problem"),
     [
         ("train", [], "has no label"),
-        ("train", ["red", "b"], r"has 2 labels \(red, b\), but classification needs one"),
+        ("train", ["red", "b"], r"has 2 labels \(red; b\), but classification needs one"),
         ("val", [], "has no label"),
         ("test", [], "has no label"),
-        ("test", ["red", "b"], r"has 2 labels \(red, b\), but classification needs one"),
+        ("test", ["red", "b"], r"has 2 labels \(red; b\), but classification needs one"),
     ],
 )
 def test_classification_needs_one_label_a_clip(tmp_path, split, labels, problem):

@@ -197,7 +197,7 @@ def test_export_writes_a_card_of_all_known_facts(clip4vla, tmp_path, run_files):
         f"`{KEY}` (finetune), epoch 3 by best_val (val/accuracy 61.25)",
         "| demo-v1-0a1b2c/cache-cafe0001 | `ffff",
         "| demo-v1-0a1b2c | test | all | none | 7 | 7 | `aaaaaaaaaaaa` | accuracy 57.14 |",
-        "classes: dog, rain",
+        "classes: dog; rain",
         "hann window of 512 samples every 128",
         sha256_of_file(tmp_path / "out" / "model.safetensors"),
     ):

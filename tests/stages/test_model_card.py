@@ -31,6 +31,10 @@ def test_a_token_of_pretraining_and_small_batches_are_listed():
     assert "batches of 24 in place of 256 (pretrain)" in card_of(small_batches=small, **run)
 
 
+def test_names_of_classes_may_contain_commas():
+    assert "* classes: rain, bow; sun" in card_of(classes=["rain, bow", "sun"])
+
+
 def test_an_earlier_type_token_is_labelled():
     """Metadata of any file may come before a training; an invalid one labels nothing."""
     model = Model(type_token="both")

@@ -173,14 +173,17 @@ def _shared(
 
 
 def _by_dataset(sheet: Sheet, name: str, field: str, measured: list[Entry]) -> str:
-    """List, by dataset, the texts of a field of entries, and the rows that have them."""
-    rows: dict[tuple[str, str], list[str]] = {}
+    """List, by dataset, the texts of a field of entries, and the rows that have them, if not all."""
+    rows: dict[str, dict[str, list[str]]] = {}
     for entry in measured:
-        if text := getattr(entry, field):
-            rows.setdefault((entry.dataset, text), []).append(entry.label)
+        texts = rows.setdefault(entry.dataset, {})
+        texts.setdefault(getattr(entry, field) or "", []).append(entry.label)
     parts = [
-        f"{sheet.dataset_label(dataset)} {text} ({', '.join(dict.fromkeys(labels))})"
-        for (dataset, text), labels in rows.items()
+        f"{sheet.dataset_label(dataset)} {text}"
+        + (f" ({', '.join(dict.fromkeys(labels))})" if len(texts) > 1 else "")
+        for dataset, texts in rows.items()
+        for text, labels in texts.items()
+        if text
     ]
     return f"{name}: {'; '.join(parts)}."
 

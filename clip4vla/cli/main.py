@@ -128,7 +128,7 @@ def targets(source: ConfigSource) -> None:
     indent = min(max(map(len, lines)) + 2, width // 2)
     for name, line in lines.items():
         text = textwrap.fill(
-            line, width, initial_indent=name.ljust(indent), subsequent_indent=" " * indent
+            line, width, initial_indent=f"{name:{indent - 1}} ", subsequent_indent=" " * indent
         )
         typer.echo(text)
 

@@ -173,7 +173,7 @@ def _shared(
 
 
 def _by_dataset(sheet: Sheet, name: str, field: str, measured: list[Entry]) -> str:
-    """List, by dataset, the texts of a field of entries, and the rows that have them, if not all."""
+    """List, by dataset, the texts of a field of entries, and their rows if not all have them."""
     rows: dict[str, dict[str, list[str]]] = {}
     for entry in measured:
         texts = rows.setdefault(entry.dataset, {})

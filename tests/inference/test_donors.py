@@ -59,8 +59,8 @@ def test_a_clip_of_fewer_frames_is_pooled_over_its_own(manifests, tmp_path, monk
     """Clips of one frame and of two in one batch: the neighbours are those of each clip alone."""
     real = ClipCache.read_frames
 
-    def fewer(cache, clip_id, most=None):
-        return real(cache, clip_id, most)[: 1 + int(clip_id[1:]) % 2]
+    def fewer(cache, clip_id, *which):
+        return real(cache, clip_id, *which)[: 1 + int(clip_id[1:]) % 2]
 
     monkeypatch.setattr(ClipCache, "read_frames", fewer)
     model = initial_model(MODEL, INPUTS, None, {}).eval()
@@ -93,8 +93,8 @@ def test_the_released_mean_counts_empty_frames(manifests, tmp_path, monkeypatch)
     """facts 10.2, step 2, written out: every slot passes the tower, and all of them are averaged."""
     real = ClipCache.read_frames
 
-    def fewer(cache, clip_id, most=None):
-        return real(cache, clip_id, most)[: 1 + int(clip_id[1:]) % 2]
+    def fewer(cache, clip_id, *which):
+        return real(cache, clip_id, *which)[: 1 + int(clip_id[1:]) % 2]
 
     monkeypatch.setattr(ClipCache, "read_frames", fewer)
     inputs = INPUTS.model_copy(update={"max_frames": 3})

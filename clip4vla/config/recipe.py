@@ -293,6 +293,12 @@ class Recipe(Section):
                     "finetune.augment.mixup mixes waveforms, which the cache does not keep. Fix: "
                     "set cache.waveform: true, which makes another cache"
                 )
+            for name in ("frequency_mask", "time_mask", "noise", "roll"):
+                if getattr(self.finetune.augment, name) and "audio" not in self.modalities:
+                    raise ValueError(
+                        f"finetune.augment.{name} changes sounds, and the row's modalities have no "
+                        "audio. Fix: remove it"
+                    )
         self._check_test_frames()
         self.model.check(self)
         self.model.check_inputs(self.inputs, self.cache)

@@ -147,7 +147,7 @@ class Freeze(Section):
 class Augment(Section):
     """Augmentation of training clips, as in CAV-MAE's loader. Each switch draws on its own.
 
-    Of clips without audio among their modalities, `mixup` alone has an effect: it mixes frames.
+    All but `mixup`, which mixes frames too, change sounds alone.
     """
 
     mixup: float = Field(

@@ -223,6 +223,14 @@ def test_half_weights_are_a_preset_of_their_own(tmp_path):
             "finetune.augment: the features of a probe are computed once",
         ),
         (
+            {
+                "task": "tagging",
+                "modalities": ["vision"],
+                "finetune": {"trainable": "all", "augment.roll": True},
+            },
+            "finetune.augment.roll changes sounds, and the row's modalities have no audio",
+        ),
+        (
             {"task": "tagging", "finetune": {"trainable": "all", "augment.mixup": 0.5}},
             "augment.mixup mixes waveforms.* set cache.waveform: true",
         ),

@@ -103,7 +103,7 @@ def read(name: str, dataset: Dataset) -> Collector:
 def _present(
     name: str, dataset: Dataset, into: Collector
 ) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yield the lists that exist, and their splits. UserError if there is none."""
+    """Yield the lists that exist, and their splits. UserError without a list."""
     choices = {
         stem: tuple((stem + suffix, f"AudioSet's {stem}") for suffix in (".csv", ".json"))
         for stem in _LISTS

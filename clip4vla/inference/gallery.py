@@ -89,8 +89,13 @@ class Gallery:
         Each modality passes the model alone, for a fusion of both would show a query its answer.
         """
         answer: Modality = "vision" if query == "audio" else "audio"
-        sides = self._alone(query), self._alone(answer)
-        return compared(self.scorer, *sides, scale=self.scale, device=self.device)
+        return compared(
+            self.scorer,
+            queries=self._alone(query),
+            clips=self._alone(answer),
+            scale=self.scale,
+            device=self.device,
+        )
 
     def _alone(self, modality: Modality) -> Features:
         """Return the features of the clips by one modality."""

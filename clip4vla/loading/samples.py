@@ -17,7 +17,7 @@ from clip4vla.loading.masking import Masks, draw_masks
 from clip4vla.loading.segments import SEGMENT
 
 FULL_SCALE = 2**15  # of int16
-Item = tuple[str, str, tuple[str, ...]]  # clip id, caption, labels; "" and () where there is none
+Item = tuple[str, str, tuple[str, ...]]  # clip id, caption ("": absent), labels
 
 
 @dataclass(frozen=True)

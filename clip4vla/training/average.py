@@ -13,7 +13,7 @@ WARMUP = 10  # updates after which at most a tenth of the average is from the in
 
 
 class Average:
-    """Averages of the trainable parameters, in `values`; while it is empty there is none yet.
+    """Averages of the trainable parameters, in `values`, which is empty before the first.
 
     Frozen parameters are equal to their average and need none. Every rank has the same average, as
     it has the same weights.

@@ -84,10 +84,12 @@ def test_mixtures_have_half_of_the_clips_and_shares_around_one_half():
 
 
 def test_a_generator_depends_on_all_that_names_it():
-    keys = [("mix", 0, 0, "a", 0), ("noise", 0, 0, "a", 0), ("mix", 1, 0, "a", 0)]
-    keys += [("mix", 0, 1, "a", 0), ("mix", 0, 0, "b", 0), ("mix", 0, 0, "a", 1)]
-    assert len({augmentation_rng(*key).random() for key in keys}) == len(keys)
-    assert augmentation_rng(*keys[0]).random() == augmentation_rng(*keys[0][:4]).random()
+    first = {"purpose": "mix", "seed": 0, "epoch": 0, "clip_id": "a", "number": 0}
+    others = ({"purpose": "noise"}, {"seed": 1}, {"epoch": 1}, {"clip_id": "b"}, {"number": 1})
+    drawn = {augmentation_rng(**(first | other)).random() for other in ({}, *others)}
+    assert len(drawn) == 1 + len(others)
+    again = augmentation_rng(purpose="mix", seed=0, epoch=0, clip_id="a")
+    assert augmentation_rng(**first).random() == again.random()
 
 
 @pytest.mark.parametrize("length", [3, 5, 8])

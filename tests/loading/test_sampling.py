@@ -25,7 +25,10 @@ def test_rare_classes_are_drawn_as_often_as_their_weights_say():
 
 def test_an_order_depends_on_seed_and_epoch_only():
     weights = balancing_weights(LABELS)
-    orders = [balanced_order(weights, SHARDS, *key)[0].tolist() for key in ((0, 0), (0, 1), (1, 0))]
+    orders = [
+        balanced_order(weights, SHARDS, seed=seed, epoch=epoch)[0].tolist()
+        for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ]
     assert orders[0] == balanced_order(weights, SHARDS, 0, 0)[0].tolist()
     assert len({tuple(order) for order in orders}) == 3
 

@@ -70,12 +70,13 @@ def test_the_vectors_are_those_that_the_layout_describes(vectors):
 def tagging(vectors):
     targets, scores = vectors["metrics/targets"] > 0, vectors["metrics/scores"]
     classes = [f"class{c}" for c in range(targets.shape[1])]
-    return targets, scores, classes, [f"clip{n}" for n in range(len(targets))]
+    clip_ids = [f"clip{n}" for n in range(len(targets))]
+    return {"targets": targets, "scores": scores, "classes": classes, "clip_ids": clip_ids}
 
 
 def test_average_precision_and_auc(vectors, tagging):
     """A class without positives has 0 there, and here none."""
-    found, theirs = class_scores(*tagging), vectors["metrics/average_precision"]
+    found, theirs = class_scores(**tagging), vectors["metrics/average_precision"]
     absent = found.positives == 0
     close(found.average_precision[~absent], theirs[~absent])
     assert np.isnan(found.average_precision[absent]).all() and not theirs[absent].any()
@@ -84,7 +85,7 @@ def test_average_precision_and_auc(vectors, tagging):
 
 def test_means_over_classes(vectors, tagging):
     """Absent classes pull the released mAP down; ours counts them instead."""
-    stated, classes = report_tagging(*tagging).stated, len(tagging[2])
+    stated, classes = report_tagging(**tagging).stated, len(tagging["classes"])
     counted = stated["classes"]["counted"]
     assert counted + stated["classes"]["without_positives"] == classes
     close(stated["metrics"]["mAP"] / 100 * counted / classes, vectors["metrics/map_as_released"])
@@ -172,6 +173,6 @@ def test_log_mels_of_a_waveform_and_of_two_mixed(vectors, own):
     theirs = vectors[f"loader/log_mel{own}"]
     first = waveforms[0]
     close(standardised(first - first.mean(), len(theirs)), theirs, "float32")
-    both = mix_waveforms(*waveforms, float(vectors["loader/mix_share_of_own"]))
+    both = mix_waveforms(first, waveforms[1], float(vectors["loader/mix_share_of_own"]))
     theirs = vectors[f"loader/mixed{own}_log_mel"]
     close(standardised(both, len(theirs)), theirs, "float32")

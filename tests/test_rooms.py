@@ -20,6 +20,7 @@ ROOMS = [  # from the ground up
     "loading",
     "models.common",
     "models.clip4vla",
+    "models.coavt",
     "models.family",
     "checkpoints",
     "inference",
@@ -93,7 +94,7 @@ def test_a_room_imports_only_rooms_above_it(module):
     assert [name for name in sorted(IMPORTS[module]) if broken(module, name)] == []
 
 
-FAMILIES = {"models.clip4vla"}
+FAMILIES = {"models.clip4vla", "models.coavt"}
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -5,10 +5,10 @@ A family is a package with two modules: `settings`, which defines `SETTINGS` and
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny
 from pydantic_core import PydanticCustomError
@@ -17,7 +17,7 @@ from clip4vla.common.errors import did_you_mean
 from clip4vla.config.base import AT_KEY, Section, added
 from clip4vla.config.data import Cache
 from clip4vla.config.presets import Preset
-from clip4vla.config.sections import Inputs, TaskName
+from clip4vla.config.sections import Inputs, Modality, TaskName
 
 if TYPE_CHECKING:
     from clip4vla.config.recipe import PretrainRecipe, Recipe
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {"clip4vla": "clip4vla.models.clip4vla"}  # name -> package
 DEFAULT = "clip4vla"  # of rows that name none
+TrainedStage = Literal["pretrain", "finetune"]
 
 
 class FamilyModel(Section):
@@ -115,20 +116,54 @@ class FamilyModel(Section):
         return {}
 
 
+class FamilyObjective(Section):
+    """Base of every family's `objective` section: what the rest of the project asks of it."""
+
+    @property
+    def validation_scale(self) -> float:
+        """Return 1 / temperature of similarities in validation; it changes no rank."""
+        return 1.0
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """Return the modalities that pre-training reads."""
+        return ["vision", "audio"]
+
+    @property
+    def masks_audio(self) -> bool:
+        """Whether pre-training reads a masked copy of the audio, too."""
+        return False
+
+    def check_pretraining(self, trainable: Literal["audio", "all"], key: str) -> None:
+        """Raise ValueError unless a stage of pre-training can follow it. key: of the objective."""
+
+    def check_finetuning(self) -> None:
+        """Raise ValueError for an option that only pre-training reads."""
+
+    def check_task(self, task: TaskName) -> None:
+        """Raise ValueError for an option that has no effect in fine-tuning for the task."""
+
+
 @dataclass(frozen=True)
 class FamilySettings:
     """The light half of a family: what its module `settings` defines as `SETTINGS`.
 
-    preset_values: from a preset, a row's recipe and the reader of its dataset to the nested values
-    of the preset for this row, a layer below the recipe. For docs/config.md only: presets, the
-    values of each preset by dotted key; scripts, by title, what `released` sets beyond these, as
-    values or as a sentence.
+    objectives: the defaults of recipes by stage, of one class, `objective`. preset_values: from a
+    preset, a row's recipe and the reader of its dataset to the nested values of the preset for this
+    row, a layer below the recipe. For docs/config.md only: presets, the values of each preset by
+    dotted key; scripts, by title, what `released` sets beyond these, as values or as a sentence.
     """
 
     model: type[FamilyModel]
+    objectives: Mapping[TrainedStage, FamilyObjective]
     presets: dict[Preset, dict[str, Any]]
     scripts: dict[str, dict[str, Any] | str]
     preset_values: Callable[[Preset, dict[str, Any], str | None], dict[str, Any]]
+
+    @property
+    def objective(self) -> type[FamilyObjective]:
+        """Return the class of the family's objectives."""
+        return type(self.objectives["pretrain"])
 
 
 @cache

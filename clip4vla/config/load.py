@@ -10,7 +10,8 @@ from pydantic_core import ErrorDetails
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.base import AT_KEY, Name, Section, each_once, runtime
 from clip4vla.config.data import Dataset
-from clip4vla.config.families import FamilyModel, family_in, family_settings
+from clip4vla.config.families import FamilyModel, FamilyObjective, family_in, family_settings
+from clip4vla.config.objectives import family_named
 from clip4vla.config.presets import Preset
 from clip4vla.config.tracking import Tracking
 from clip4vla.config.yaml import COMMAND_LINE, Document, KeyPath, command_line, merge, read_yaml
@@ -171,12 +172,15 @@ def place_in(documents: list[Document], key: KeyPath) -> str | None:
 
 def section_fields(model: type[Section], loc: KeyPath, value: object) -> list[str]:
     """Return the names of the fields of the section at `loc` of a value, which names its family."""
+    family = family_named(value)
     for part in loc:
         value = value.get(part) if isinstance(value, dict) else None
         if part in model.model_fields:
             model = section_in(model.model_fields[part].annotation) or model
         if model is FamilyModel:
             model = family_settings(family_in(value)).model
+        if model is FamilyObjective:
+            model = family_settings(family).objective
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

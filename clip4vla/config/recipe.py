@@ -1,5 +1,6 @@
 """Recipe of a table's row, before it is resolved into runs (`clip4vla.config.chain`)."""
 
+from functools import partial
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,6 +8,12 @@ from pydantic import Field, model_validator
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache
 from clip4vla.config.families import AnyModel, default_model
+from clip4vla.config.objectives import (
+    FinetuneObjective,
+    OfOneFamily,
+    PretrainObjective,
+    default_objective,
+)
 from clip4vla.config.run import first_scored_epoch
 from clip4vla.config.sections import (
     LABEL_TASKS,
@@ -16,7 +23,6 @@ from clip4vla.config.sections import (
     Inputs,
     Masking,
     Modality,
-    Objective,
     Optimiser,
     Query,
     Sampling,
@@ -40,7 +46,10 @@ class SecondStage(Section):
     It has the clips, inputs, masks and seed of the first stage.
     """
 
-    objective: Objective = Field(Objective(), description="independent of the first stage's")
+    objective: PretrainObjective = Field(
+        default_factory=partial(default_objective, "pretrain"),
+        description="independent of the first stage's",
+    )
     optimiser: Optimiser = Optimiser(lr=1e-6, epochs=10, batch_size=256)
     freeze: Freeze = Freeze()
 
@@ -63,7 +72,7 @@ class PretrainRecipe(Section):
     )
     inputs: Inputs = Inputs()
     masking: Masking = Masking()
-    objective: Objective = Objective()
+    objective: PretrainObjective = Field(default_factory=partial(default_objective, "pretrain"))
     optimiser: Optimiser = Optimiser()
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
     freeze: Freeze = Freeze()
@@ -76,40 +85,25 @@ class PretrainRecipe(Section):
         if not self.sources and (self.initialise_from is None or self.second_stage is not None):
             or_weights = "" if self.second_stage else ", or `from` with the name of weights"
             raise ValueError(f"nothing to train on. Fix: set `sources`{or_weights}")
-        objectives = {"": self.objective}
+        self.objective.check_pretraining(self.trainable, "objective")
         if self.second_stage:
-            objectives["second_stage."] = self.second_stage.objective
-        for stage, objective in objectives.items():
-            if not (objective.inter or objective.intra):
-                both = f"{stage}objective.inter and {stage}objective.intra"
-                raise ValueError(f"{both} are both off. Fix: turn one on")
+            self.second_stage.objective.check_pretraining("all", "second_stage.objective")
         if self.type_token is not None and not self.read_sources:
             raise ValueError(
                 "type_token: `from` replaces pre-training, so nothing is trained. Fix: remove it"
             )
         if self.inputs.extra_word:
             raise ValueError("inputs.extra_word: pre-training writes no captions. Fix: remove it")
-        if self.trainable == "audio":
-            self._check_frozen_clip()
+        if self.trainable == "audio" and self.freeze.layer_num is not None:
+            raise ValueError(
+                "freeze.layer_num concerns CLIP's towers, which are frozen. Fix: set trainable: all"
+            )
         return self
 
     @property
     def read_sources(self) -> list[PretrainSource]:
         """Return the sources of its stages; [] if weights replace all of them."""
         return self.sources if self.initialise_from is None or self.second_stage else []
-
-    def _check_frozen_clip(self) -> None:
-        """Refuse settings of CLIP's towers, which are frozen."""
-        settings = {
-            "objective.second_stage: released": self.objective.second_stage == "released",
-            "objective.self_similarity": self.objective.self_similarity,
-            "freeze.layer_num": self.freeze.layer_num is not None,
-        }
-        for name, is_set in settings.items():
-            if is_set:
-                raise ValueError(
-                    f"{name} concerns CLIP's towers, which are frozen. Fix: set trainable: all"
-                )
 
 
 class FinetuneRecipe(Section):
@@ -122,7 +116,7 @@ class FinetuneRecipe(Section):
         description="epoch that is kept. best_test_as_paper: the best on the TEST split, as the "
         "authors chose theirs (facts 7.5): optimistic, and labelled wherever the number is shown",
     )
-    objective: Objective = Objective(symmetric=False)
+    objective: FinetuneObjective = Field(default_factory=partial(default_objective, "finetune"))
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
     trainable: Trainable = Field(
@@ -161,19 +155,12 @@ class FinetuneRecipe(Section):
                 f"optimiser.average_epochs: selection: {self.selection} keeps one epoch. Fix: set "
                 "selection: last"
             )
-        for name in ("inter", "intra", "second_stage", "self_similarity"):
-            if getattr(self.objective, name) != Objective.model_fields[name].default:
-                raise ValueError(f"objective.{name} is for pre-training. Fix: remove it")
+        self.objective.check_finetuning()
         return self
 
     def check_task(self, task: TaskName) -> None:
         """Refuse settings that have no effect for the task."""
-        for name, default in FinetuneRecipe().objective:
-            if task != "retrieval" and getattr(self.objective, name) != default:
-                raise ValueError(
-                    f"finetune.objective.{name}: task {task} has no contrastive loss. "
-                    "Fix: remove it"
-                )
+        self.objective.check_task(task)
         first = first_scored_epoch(task, self.selection)
         if self.optimiser.epochs < first:
             raise ValueError(
@@ -206,7 +193,7 @@ class FinetuneRecipe(Section):
                 raise ValueError(f"finetune.{name}: task {task} {why}. Fix: remove it")
 
 
-class Recipe(Section):
+class Recipe(OfOneFamily):
     """All settings that decide a row's number on one dataset, except the seed."""
 
     task: TaskName = Field("retrieval", description="task of the row on its dataset")

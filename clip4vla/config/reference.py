@@ -47,10 +47,14 @@ def markdown() -> str:
 
 
 def _family(family: str) -> list[str]:
-    """Return the `model` section of a family, unless the recipe shows it, and its presets."""
+    """Return the sections of a family, unless the recipe shows them, and its presets."""
     settings, title, lines = family_settings(family), "## Presets", []
     if family != DEFAULT:
         lines = ["", *_section(f"`model` with `family: {family}`", settings.model, "model.")]
+        for stage, objective in settings.objectives.items():
+            key = f"{stage}.objective"
+            lines += [f"## `{key}` with `family: {family}`\n\n{_summary(settings.objective)}\n"]
+            lines += [*_rows(settings.objective, f"{key}.", own=objective), ""]
         title = f"## Presets of `{family}`"
     lines.append(f"\n{title}\n\n`ours` is the defaults above. The others change:\n")
     for name, patch in settings.presets.items():
@@ -80,10 +84,12 @@ def _summary(section: type[Section]) -> str:
     return (section.__doc__ or "").strip().splitlines()[0]
 
 
-def _rows(section: type[Section], prefix: str, kinds: bool = True) -> list[str]:
+def _rows(
+    section: type[Section], prefix: str, kinds: bool = True, own: Section | None = None
+) -> list[str]:
     kind = " kind |" if kinds else ""
     head = [f"| key | type | default |{kind} meaning |", "| --- " * (5 if kinds else 4) + "|"]
-    return head + _fields(section, prefix, kinds)
+    return head + _fields(section, prefix, kinds, own)
 
 
 def _fields(
@@ -92,9 +98,10 @@ def _fields(
     """Return a line for each key. own: the outer section's default, which may have other values."""
     lines = []
     for name, field in section.model_fields.items():
-        value = getattr(own, name) if own else field.default
-        key = prefix + (field.alias or name)
-        inner = type(value) if isinstance(value, Section) else section_in(field.annotation)
+        key, inner = prefix + (field.alias or name), section_in(field.annotation)
+        value = field.get_default(call_default_factory=True) if inner else field.default
+        value = getattr(own, name) if own else value
+        inner = type(value) if isinstance(value, Section) else inner
         if inner and not _is_collection(field.annotation):
             if value is None:
                 kind = " science |" if kinds else ""

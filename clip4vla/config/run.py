@@ -13,6 +13,7 @@ from clip4vla.common.files import canonical_json, read_json, sha256_of
 from clip4vla.config.base import Section
 from clip4vla.config.data import AudioPolicy, Cache, Neighbours
 from clip4vla.config.families import AnyModel, default_model
+from clip4vla.config.objectives import AnyObjective, OfOneFamily, default_objective
 from clip4vla.config.sections import (
     LABEL_TASKS,
     Augment,
@@ -21,7 +22,6 @@ from clip4vla.config.sections import (
     Inputs,
     Masking,
     Modality,
-    Objective,
     Optimiser,
     Query,
     Sampling,
@@ -53,7 +53,7 @@ class HeldOut(Section):
     splits: list[str] = Field(min_length=1)
 
 
-class Pretrain(Section):
+class Pretrain(OfOneFamily):
     """Contrastive pre-training of the audio tower (paper, Pre-training; facts 6)."""
 
     stage: Literal["pretrain"] = "pretrain"
@@ -64,7 +64,7 @@ class Pretrain(Section):
     model: AnyModel = default_model()
     inputs: Inputs = Inputs()
     masking: Masking = Masking()
-    objective: Objective = Objective()
+    objective: AnyObjective = Field(default_factory=default_objective)
     optimiser: Optimiser = Optimiser()
     trainable: Literal["audio", "all"] = Field("audio", description="stage 1: CLIP is frozen")
     freeze: Freeze = added(Freeze())
@@ -91,7 +91,7 @@ class Substitute(Section):
     inputs: Inputs = Inputs()
 
 
-class Finetune(Section):
+class Finetune(OfOneFamily):
     """Fine-tuning for a task, or a probe on frozen features (facts 7-9)."""
 
     stage: Literal["finetune"] = "finetune"
@@ -110,7 +110,7 @@ class Finetune(Section):
     cache: Cache = Cache()
     model: AnyModel = default_model()
     inputs: Inputs = Inputs()
-    objective: Objective = Objective()
+    objective: AnyObjective = Field(default_factory=default_objective)
     optimiser: Optimiser = Optimiser()
     pad_loss: bool = Field(False, description="captioning: pads count in the loss (released)")
     trainable: Trainable = added("head", "of labels: a probe alone, or the towers too")

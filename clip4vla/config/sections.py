@@ -1,4 +1,4 @@
-"""Sections that several stages share: model, inputs, objective, optimiser, decoding.
+"""Sections that several stages share: inputs, masking, optimiser, decoding and others.
 
 Together with `clip4vla.config.run` they are the scientific config of a run.
 """
@@ -20,7 +20,6 @@ Selection = Literal["last", "best_val", "best_test_as_paper"]
 Activation = Literal["quick_gelu", "gelu"]
 Stopping = Literal["frozen", "released"]
 Positions = Literal["fixed", "sliding"]
-FIXED_SCALE = 100.0
 
 
 class Inputs(Section):
@@ -92,42 +91,6 @@ class Masking(Section):
     frequency: float = Field(0.05, ge=0, le=1, description="share of mel bands that start a mask")
     time: float = Field(0.15, ge=0, le=1, description="share of time steps that start a mask")
     width: int = Field(10, ge=1, description="released: width in 0..width-1; paper: exactly width")
-
-
-class Objective(Section):
-    """Contrastive terms (facts 5; paper eqs 1-5)."""
-
-    inter: bool = Field(
-        True, description="text-audio and vision-audio; text-vision too where CLIP is trained"
-    )
-    intra: bool = Field(True, description="clean against masked audio")
-    scale: float = Field(FIXED_SCALE, gt=0, description="1 / temperature, while that is fixed")
-    symmetric: bool = Field(True, description="both directions; false: text -> video only (D10)")
-    temperature: Literal["fixed", "learnable"] = added(
-        "fixed", "learnable: CLIP's logit_scale from its weights, at most 100, with head_lr"
-    )
-    multi_positive: bool = added(
-        False, "all samples of one clip are each other's positives (inter); else only the pair"
-    )
-    second_stage: Literal["repaired", "released"] = added(
-        "repaired",
-        "where CLIP is trained too: t_a + a_v + t_v; or t_a + 2 a_v, with t_v in the curve only",
-    )
-    self_similarity: bool = added(
-        False, "text-text and vision-vision too: each sample against all others (released)"
-    )
-
-    @model_validator(mode="after")
-    def _is_possible(self) -> Self:
-        if self.temperature == "learnable" and self.scale != FIXED_SCALE:
-            raise ValueError("scale only has an effect with temperature: fixed. Fix: remove it")
-        if not self.inter:
-            for name in ("multi_positive", "second_stage", "self_similarity"):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(
-                        f"{name} only has an effect with inter-modal terms. Fix: set inter: true"
-                    )
-        return self
 
 
 class Freeze(Section):

@@ -77,7 +77,7 @@ class Models:
 
         def count() -> tuple[float, float]:
             model = self._prepared(run)
-            if not run.objective.inter or not freezes_text_and_vision(model, VISION):
+            if not freezes_text_and_vision(model, run.objective.modalities):
                 return 0.0, 0.0
             return self._frames(model, run, clip), self._text(model, run)
 
@@ -219,6 +219,9 @@ def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, 
         if run.task not in LABEL_TASKS:
             return clips
         return clips | {"target": class_targets_of(size, run.learns_shares)}
-    modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
-    batch = clip.batch(model.processor, size, run.inputs, modalities, masked=run.objective.intra)
-    return batch | (vectors(size, model.dim) if freezes_text_and_vision(model, modalities) else {})
+    objective = run.objective
+    batch = clip.batch(
+        model.processor, size, run.inputs, objective.modalities, masked=objective.masks_audio
+    )
+    frozen = freezes_text_and_vision(model, objective.modalities)
+    return batch | (vectors(size, model.dim) if frozen else {})

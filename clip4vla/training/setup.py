@@ -4,7 +4,7 @@ from typing import Any
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.run import Finetune, Pretrain
-from clip4vla.config.sections import LABEL_TASKS, Modality
+from clip4vla.config.sections import LABEL_TASKS
 from clip4vla.inference.frozen import frozen_samples
 from clip4vla.loading.frozen import FrozenSamples
 from clip4vla.loading.loader import clip_items, pair_items, samples_of, split_rows
@@ -49,7 +49,7 @@ def set_up(run: Pretrain | Finetune, external: External) -> Job:
 def _pretraining(run: Pretrain, external: External) -> Job:
     """Set up pre-training, on clips with sound only: a silent one has nothing to contrast."""
     model = trained_model(run, external)
-    modalities: list[Modality] = ["vision", "audio"] if run.objective.inter else ["audio"]
+    modalities = run.objective.modalities
     sources: list[ClipSamples | FrozenSamples] = []
     facts, leaks = [], external.caches.leaks
     for source in run.sources:
@@ -70,7 +70,7 @@ def _pretraining(run: Pretrain, external: External) -> Job:
             run.inputs,
             modalities,
             policy="filter",
-            masking=run.masking if run.objective.intra else None,
+            masking=run.masking if run.objective.masks_audio else None,
             seed=run.seed,
         )
         facts.append(clip_facts(cache, source, samples))

@@ -109,7 +109,7 @@ class RetrievalValidation:
             model=self.model,
             samples=self.clips.samples,
             run=self.run,
-            scale=self.run.objective.scale,
+            scale=self.run.objective.validation_scale,
             device=self.clips.device,
             workers=self.clips.workers,
         )

@@ -10,7 +10,8 @@ from clip4vla.config.keys import run_key
 from clip4vla.config.planner import make_plan
 from clip4vla.config.recipe import PretrainRecipe, Recipe
 from clip4vla.config.run import Finetune, Pretrain, Source
-from clip4vla.config.sections import Freeze, Objective, Optimiser
+from clip4vla.config.sections import Freeze, Optimiser
+from clip4vla.models.clip4vla.objective import Objective
 
 REPO = Path(__file__).parents[2]
 SOURCE = {"dataset": "d", "nonverbal_share": 0.0}

@@ -7,11 +7,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Source, Substitute
-from clip4vla.config.sections import Decoding, Inputs, Objective, Optimiser
+from clip4vla.config.sections import Decoding, Inputs, Optimiser
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.counting import Counter
 from clip4vla.cost.models import Models, _training_batch
 from clip4vla.loading.processor import ClipProcessor
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.family import family_of
 from clip4vla.training.gradients import backward

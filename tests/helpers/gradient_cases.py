@@ -6,9 +6,9 @@ import torch
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 
 from clip4vla.checkpoints.initial_weights import initial_model
-from clip4vla.config.sections import Objective
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.training.gradients import backward
 

@@ -12,10 +12,11 @@ from clip4vla.cache.clips import ClipCache
 from clip4vla.common.device import pick_device
 from clip4vla.common.files import read_json
 from clip4vla.common.hardware import ReadingHardware
-from clip4vla.config.sections import Masking, Objective
+from clip4vla.config.sections import Masking
 from clip4vla.inference import frozen
 from clip4vla.loading.loader import Caches
 from clip4vla.models.clip4vla.build import build_model
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.common.pooling import normalise, pool
 from clip4vla.training.job import External
 from clip4vla.training.setup import set_up

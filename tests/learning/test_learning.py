@@ -14,8 +14,9 @@ from clip4vla.common.files import read_json
 from clip4vla.config.data import Cache
 from clip4vla.config.keys import cache_id
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Source
-from clip4vla.config.sections import Inputs, Objective, Optimiser
+from clip4vla.config.sections import Inputs, Optimiser
 from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.training.train import train
 

@@ -26,7 +26,7 @@ def runs():
     """One run of every kind of loss; the rates are small enough not to amplify rounding."""
     from tiny_world import finetune, optimiser, pretrain
 
-    from clip4vla.config.sections import Objective
+    from clip4vla.models.clip4vla.objective import Objective
 
     def given(batch_size, steps_an_epoch):
         epochs = -(-STEPS // steps_an_epoch)

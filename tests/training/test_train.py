@@ -22,9 +22,10 @@ from clip4vla.cli.main import app
 from clip4vla.common.errors import EXIT_RETRY, RetryLater, UserError
 from clip4vla.common.files import read_json, sole_owner
 from clip4vla.common.hardware import ReadingHardware
-from clip4vla.config.sections import Freeze, Objective
+from clip4vla.config.sections import Freeze
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.model import CLIP4VLA
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.common.tensor_files import read_metadata
 from clip4vla.training import loop
 from clip4vla.training import train as train_module

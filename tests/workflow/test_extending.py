@@ -167,7 +167,7 @@ def test_a_new_loss_is_a_function_a_switch_and_a_term(tmp_path):
     copy_of_the_package(tmp_path)
     with open(tmp_path / "clip4vla/models/common/losses.py", "a") as stream:
         stream.write(example("A loss", "python"))
-    apply("A loss", tmp_path, count=3)
+    apply("A loss", tmp_path, count=2)
     with_row(tmp_path, "table5", example("A loss", "yaml"))
     before = make_plan([REPO / "config.yaml"], {"targets": ["table5"]})
     found = trained(tmp_path, "table5", "pretrain", objective={"alignment": 0.5})

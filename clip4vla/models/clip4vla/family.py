@@ -11,6 +11,7 @@ from clip4vla.models.clip4vla.fp16_weights import use_fp16_weights
 from clip4vla.models.clip4vla.importers import SOURCES, kind_of, to_our_names, to_released_names
 from clip4vla.models.clip4vla.infer_settings import architecture_of
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.clip4vla.scorer import scorer_of
 from clip4vla.models.clip4vla.settings import HEAD_PARTS, Model
 from clip4vla.models.clip4vla.tags import check_tag
@@ -67,13 +68,14 @@ class CLIP4VLAFamily:
 
     def prepare(self, model: ClipModel, run: Pretrain | Finetune) -> None:
         """See `Family.prepare`. Towers that a run does not read stay frozen."""
-        assert isinstance(model, CLIP4VLA)
+        assert isinstance(model, CLIP4VLA) and isinstance(run.objective, Objective)
+        temperature = run.objective.temperature
         if isinstance(run, Pretrain):
-            set_trainable(model, run.trainable, run.freeze, run.objective.temperature)
+            set_trainable(model, run.trainable, run.freeze, temperature)
         elif run.trains_probe_only:
             set_trainable(model, "head")
         else:
-            set_trainable(model, "all", run.freeze, run.objective.temperature)
+            set_trainable(model, "all", run.freeze, temperature)
             for name, tower in (("vision", model.vision), ("audio", model.audio)):
                 if name not in run.modalities:
                     tower.requires_grad_(False)

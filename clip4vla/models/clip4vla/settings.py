@@ -9,6 +9,7 @@ from clip4vla.config.base import added
 from clip4vla.config.data import IMAGE_SIZE, Cache
 from clip4vla.config.families import FamilyModel, FamilySettings
 from clip4vla.config.sections import Activation, Inputs, TaskName
+from clip4vla.models.clip4vla.objective import OBJECTIVES
 from clip4vla.models.clip4vla.presets import PRESETS, preset_values, scripts
 from clip4vla.models.clip4vla.type_tokens import TypeToken, can_follow
 
@@ -237,6 +238,7 @@ def check_positions(inputs: Inputs, positions: int) -> None:
 
 SETTINGS = FamilySettings(
     model=Model,
+    objectives=OBJECTIVES,
     presets=PRESETS,
     scripts=scripts(),
     preset_values=preset_values,

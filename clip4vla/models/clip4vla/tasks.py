@@ -12,6 +12,7 @@ from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.loading.tokens import END, PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA, MAX_LOGIT_SCALE
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.clip4vla.settings import MIXING_FUSIONS, PAIR_FUSIONS, Model
 from clip4vla.models.common.batch_features import Features, numbers_of
 from clip4vla.models.common.encoded import Encoded, FeatureSequence
@@ -33,10 +34,16 @@ class ClipTask(ContrastiveTask):
     model: CLIP4VLA
     run: Pretrain | Finetune
 
+    @property
+    def wanted(self) -> Objective:
+        """Return the objective of the run."""
+        assert isinstance(self.run.objective, Objective)
+        return self.run.objective
+
     def scale(self) -> float | Tensor:
         """Return 1 / temperature: the constant, or CLIP's learned one."""
-        if self.run.objective.temperature == "fixed":
-            return self.run.objective.scale
+        if self.wanted.temperature == "fixed":
+            return self.wanted.scale
         with torch.no_grad():  # in the graph, a clamp would stop its gradients
             self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         return self.model.logit_scale.exp()
@@ -47,7 +54,7 @@ class ClipTask(ContrastiveTask):
 
     def _positive_pairs(self, features: Features) -> Tensor | None:
         """Return the positive pairs, bool [B, B]; None: the diagonal only."""
-        if not self.run.objective.multi_positive:
+        if not self.wanted.multi_positive:
             return None
         return features["clip"][:, None] == features["clip"]
 
@@ -71,7 +78,7 @@ class PretrainTask(ClipTask):
 
     def encode(self, batch: Batch, again: bool = False) -> Features:
         """Return the pooled vectors [B, D] that the terms compare."""
-        objective, model = self.run.objective, self.model
+        objective, model = self.wanted, self.model
         parts = learning_parts(model) if again else Model.PARTS
         features = {"clip": numbers_of(batch["clip_id"]).to(batch["tokens"].device)}
         if objective.inter and "text" in batch:  # CLIP is frozen: cached vectors
@@ -96,7 +103,7 @@ class PretrainTask(ClipTask):
 
     def objective(self, features: Features) -> Loss:
         """Return the sum of the terms with weight 1 each, except in the released second stage."""
-        objective, scale = self.run.objective, self.scale()
+        objective, scale = self.wanted, self.scale()
         same, audio, terms = self._positive_pairs(features), features["audio"], {}
 
         def between(x: Tensor, y: Tensor) -> Tensor:
@@ -162,7 +169,7 @@ class RetrievalTask(ClipTask):
         """Return one contrastive term, on t_va, t_v or t_a."""
         scale = self.scale()
         scores = self._scores(features, scale)
-        loss = nce(scores, self.run.objective.symmetric, self._positive_pairs(features))
+        loss = nce(scores, self.wanted.symmetric, self._positive_pairs(features))
         return loss, self._curve_terms(scale)
 
     def _scores(self, features: Features, scale: float | Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from clip4vla.models.common.scorer import PooledScorer
 from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import ContrastiveTask
 
-LETTERS, SCALE = 128, 20.0
+LETTERS = 128
 
 
 class Letters(ClipProcessor):
@@ -80,8 +80,8 @@ class Toy(ClipModel):
 class Retrieval(ContrastiveTask):
     heads = ()
 
-    def __init__(self, model, modalities):
-        self.model, self.modalities = model, modalities
+    def __init__(self, model, run):
+        self.model, self.modalities, self.wanted = model, run.modalities, run.objective
 
     def encode(self, batch, again=False):
         encoded = self.model.encode_clips(batch, self.modalities)
@@ -91,11 +91,12 @@ class Retrieval(ContrastiveTask):
 
     def objective(self, features):
         vision, audio = features.get("vision"), features.get("audio")
-        scores = similarities(features["text"], vision, audio, SCALE, features["has_audio"])
-        return nce(scores.get("t_va", next(iter(scores.values())))), {}
+        text, scale = features["text"], self.wanted.scale
+        scores = similarities(text, vision, audio, scale, features["has_audio"])
+        return nce(scores.get("t_va", next(iter(scores.values()))), self.wanted.symmetric), {}
 
     def facts(self):
-        return {"scale": SCALE}
+        return {"scale": self.wanted.scale}
 
 
 class ToyFamily:
@@ -173,7 +174,7 @@ class ToyFamily:
     def task(self, model, run):
         if run.task == "classification":
             return ProbeTask(model, run)
-        return Retrieval(model, run.modalities)
+        return Retrieval(model, run)
 
 
 FAMILY = ToyFamily()

@@ -2,7 +2,9 @@
 
 from typing import ClassVar
 
-from clip4vla.config.families import FamilyModel, FamilySettings
+from pydantic import Field
+
+from clip4vla.config.families import FamilyModel, FamilyObjective, FamilySettings
 
 
 class Model(FamilyModel):
@@ -19,8 +21,16 @@ class Model(FamilyModel):
     PARTS: ClassVar[tuple[str, ...]] = ("text", "vision", "audio", "probe")
 
 
+class Objective(FamilyObjective):
+    """A contrast of captions with clips."""
+
+    scale: float = Field(10.0, description="1 / temperature")
+    symmetric: bool = Field(False, description="clips with captions, too")
+
+
 SETTINGS = FamilySettings(
     model=Model,
+    objectives={"pretrain": Objective(), "finetune": Objective(scale=20.0)},
     presets={"paper": {"model.dim": 8}},
     scripts={},
     preset_values=lambda preset, recipe, reader: {"model": {"dim": 8}} if preset == "paper" else {},

@@ -6,11 +6,11 @@ from encoded_clips import encoded_clips
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 from torch.nn.functional import cross_entropy, log_softmax
 
-from clip4vla.config.sections import Objective
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.loading.tokens import END, PAD, START
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.models.common.pooling import normalise, pool
 

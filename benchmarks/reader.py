@@ -41,7 +41,7 @@ from clip4vla.config.sections import Inputs  # noqa: E402
 from clip4vla.loading.collate import collate  # noqa: E402
 from clip4vla.loading.samples import ClipSamples  # noqa: E402
 from clip4vla.media.decode import DecodeError, decode_audio, decode_frames  # noqa: E402
-from clip4vla.models.clip4vla.towers import MEAN, STD  # noqa: E402
+from clip4vla.models.common.images import CLIP_STATISTICS  # noqa: E402
 
 DEMO = Path(__file__).parents[1] / "demo" / "clips"
 CLIPS, BATCH, ROUNDS = 16, 8, 5
@@ -107,7 +107,7 @@ class UsualLoader(torch.utils.data.Dataset):
                 transforms.Resize(224, interpolation=transforms.InterpolationMode.BICUBIC),
                 transforms.CenterCrop(224),
                 transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
+                transforms.Normalize(*CLIP_STATISTICS),
             ]
         )
 

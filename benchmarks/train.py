@@ -162,7 +162,7 @@ class Plain:
 
 def pixels_of(frames):
     """CLIP's input of uint8 frames [B, F, 3, H, W]."""
-    from clip4vla.models.clip4vla.towers import pixels
+    from clip4vla.models.common.images import pixels
 
     return pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 

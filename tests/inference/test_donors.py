@@ -15,7 +15,7 @@ from clip4vla.config.run import Substitute
 from clip4vla.inference import donors as substitution
 from clip4vla.inference.donors import random_donor, substitute
 from clip4vla.loading.tokenizer import tokenize
-from clip4vla.models.clip4vla.towers import pixels
+from clip4vla.models.common.images import pixels
 
 
 def unit(rows, seed):

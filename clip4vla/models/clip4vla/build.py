@@ -12,11 +12,11 @@ from clip4vla.models.clip4vla.initialise import (
     initialise_gate,
     initialise_probe,
     initialise_text,
-    seeded_construction,
 )
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import GATES, JOINT_POSITIONS, Head, Model, check_positions
 from clip4vla.models.clip4vla.weights import load_clip
+from clip4vla.models.common.initialise import seeded_construction
 from clip4vla.models.common.on_meta import on_meta
 
 

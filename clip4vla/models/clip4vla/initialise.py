@@ -1,8 +1,5 @@
 """Random initialisation, each part from its own seeded generator: equal seeds, equal weights."""
 
-import contextlib
-import hashlib
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -15,27 +12,8 @@ from clip4vla.models.clip4vla.gate import Gate
 from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.towers import AudioTower
+from clip4vla.models.common.initialise import LINEAR_STD, generator_for
 from clip4vla.models.common.probe import Probe
-
-LINEAR_STD = 0.02  # of randomly initialised Linear and Embedding modules (facts 3.3)
-
-
-def generator_for(seed: int, purpose: str) -> torch.Generator:
-    """Return a CPU generator that depends only on the seed and on its purpose."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-@contextlib.contextmanager
-def seeded_construction(seed: int) -> Iterator[None]:
-    """Seed torch's global CPU generator in this context, for constructors that draw from it.
-
-    open_clip's towers and torch's layers take no generator. The global state is restored at the
-    end.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(generator_for(seed, "towers").initial_seed())
-        yield
 
 
 @torch.no_grad()

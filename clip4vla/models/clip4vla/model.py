@@ -20,13 +20,15 @@ from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.gate import Gate
 from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.settings import GateKind, JointStyle, TypeToken
-from clip4vla.models.clip4vla.towers import ACTIVATIONS, AudioTower, TextTower, VisionTower
+from clip4vla.models.clip4vla.towers import AudioTower, TextTower, VisionTower
+from clip4vla.models.common.activations import ACTIVATIONS
 from clip4vla.models.common.clip_model import ClipModel, Compare
 from clip4vla.models.common.encoded import Encoded, FeatureSequence
 from clip4vla.models.common.parts import part_hash
 from clip4vla.models.common.probe import Probe
 from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch
+from clip4vla.models.common.valid import scatter, valid_positions
 
 MAX_LOGIT_SCALE = math.log(100.0)  # initial value and upper limit, as in OpenAI's training
 BLOCK = re.compile(r"(?:text|vision)\.transformer\.resblocks\.(\d+)\.")
@@ -131,9 +133,9 @@ class CLIP4VLA(ClipModel):
         frames: [B, F, 3, 224, 224], uint8 RGB or floats already normalised as CLIP's input;
         frame_mask: bool [B, F].
         """
-        index = _valid(frame_mask)
+        index = valid_positions(frame_mask)
         features = self._as_float32(self.vision(frames.flatten(0, 1)[index]))
-        return _scatter(features, index, frame_mask)
+        return scatter(features, index, frame_mask)
 
     def encode_audio(self, audio: Tensor, audio_mask: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Return segment features [B, S, D]; masked segments are not encoded and have zeros.
@@ -141,10 +143,10 @@ class CLIP4VLA(ClipModel):
         audio: [B, S, C, 224, 224], where C = 1 means three equal channels; audio_mask: bool [B, S];
         nonverbal_share: [B], one type token per clip for all its segments.
         """
-        index = _valid(audio_mask)
+        index = valid_positions(audio_mask)
         share = nonverbal_share[:, None].expand(audio_mask.shape).flatten()[index]
         features = self._as_float32(self.audio(audio.flatten(0, 1)[index], share))
-        return _scatter(features, index, audio_mask)
+        return scatter(features, index, audio_mask)
 
     def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
         """Return the features of frames (`vision`) and segments (`audio`) of a batch's clips.
@@ -248,19 +250,3 @@ def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:
         frozen |= matches
     for name in frozen:
         named[name].requires_grad_(False)
-
-
-def _valid(mask: Tensor) -> Tensor:
-    """Return the indices of valid positions of a flattened mask [B, S]; [0] if no position is.
-
-    So a batch without audio still passes the tower once, and every parameter stays in the graph:
-    distributed training waits for the gradients of all of them.
-    """
-    index = mask.flatten().nonzero().squeeze(1)
-    return index if len(index) else index.new_zeros(1)
-
-
-def _scatter(features: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-    """Put features [n, D] back to their positions: [B, S, D], zeros where the mask is false."""
-    flat = features.new_zeros(mask.numel(), features.shape[1]).index_copy(0, index, features)
-    return flat.unflatten(0, mask.shape).masked_fill(~mask.unsqueeze(-1), 0.0)

@@ -3,7 +3,7 @@
 from clip4vla.common.errors import UserError
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.settings import Model
-from clip4vla.models.clip4vla.towers import MEAN, STD
+from clip4vla.models.common.images import CLIP_STATISTICS
 from clip4vla.models.common.published import config_of
 
 
@@ -19,7 +19,8 @@ def check_tag(where: str, tagged: str, model: Model) -> None:
             f"{where}: {tagged} is a {name}, but model.architecture is {model.architecture}. Fix: "
             "correct one of them"
         )
-    expected = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+    images = {"interpolation": "bicubic", "resize_mode": "shortest"}
+    expected = CLIP_STATISTICS._asdict() | images
     for key, value in expected.items():
         if config[key] != value:
             raise UserError(

@@ -1,18 +1,15 @@
 """The three towers: open_clip's text and vision transformers, and the audio tower."""
 
 import torch
-from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer, VisionTransformer
+from open_clip.transformer import LayerNorm, TextTransformer, VisionTransformer
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.loading.tokens import END, VOCABULARY
 from clip4vla.models.clip4vla.architecture import Architecture
 from clip4vla.models.clip4vla.settings import TypeToken
-
-ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, RGB
-STD = (0.26862954, 0.26130258, 0.27577711)
+from clip4vla.models.common.activations import ACTIVATIONS
+from clip4vla.models.common.images import PatchProjection, pixels
 
 
 class TextTower(TextTransformer):
@@ -47,28 +44,6 @@ class TextTower(TextTransformer):
         return x, torch.where(is_end.any(dim=1, keepdim=True), end, torch.zeros_like(end))
 
 
-class PatchProjection(nn.Conv2d):
-    """CLIP's first layer, a convolution of disjoint patches, as one matrix product on a GPU.
-
-    cuDNN's kernels took 11.7 of the 106 ms of a step on an H100 (benchmarks/RESULTS.md); a matrix
-    product of the same size takes half a millisecond. On a CPU the convolution is faster. One
-    channel instead of three for mono audio would save little more, and the result of a clip would
-    depend on whether another clip of its batch is stereo.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project patches: [N, 3, H, W] to [N, D, rows, columns]."""
-        return super().forward(x) if x.device.type == "cpu" else self.product(x)
-
-    def product(self, x: Tensor) -> Tensor:
-        """Multiply patches [N, rows * columns, 3 * high * wide] by the weights."""
-        high, wide = self.kernel_size
-        x = x.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [N, 3, rows, high, columns, wide]
-        rows, columns = x.shape[2], x.shape[4]
-        x = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), rows * columns, -1)
-        return linear(x, self.weight.flatten(1)).transpose(1, 2).unflatten(2, (rows, columns))
-
-
 class ImageTower(VisionTransformer):
     """CLIP's ViT, the base of the towers of images and of spectrograms (facts 4.1)."""
 
@@ -93,20 +68,6 @@ class VisionTower(ImageTower):
     def forward(self, images: Tensor) -> Tensor:
         """Return the unnormalised features [N, D] of images [N, 3, 224, 224]; see `pixels`."""
         return super().forward(pixels(images).to(self.conv1.weight.dtype))
-
-
-def pixels(images: Tensor) -> Tensor:
-    """Return uint8 RGB [N, 3, H, W] normalised as CLIP's input; floats are returned unchanged."""
-    if images.dtype is not torch.uint8:
-        return images
-    scale, shift = (
-        images.new_tensor(values, dtype=torch.float32).view(3, 1, 1)
-        for values in (
-            [1 / (255 * s) for s in STD],
-            [m / s for m, s in zip(MEAN, STD, strict=True)],
-        )
-    )
-    return images.float().mul_(scale).sub_(shift)  # in place: a batch of frames is large
 
 
 class AudioTower(ImageTower):
@@ -156,7 +117,9 @@ class AudioTower(ImageTower):
         segments: [N, 1 or 3, 224, 224], standardised log-mel; nonverbal_share: [N] in 0..1, the
         share of [NB] in the type token (read by `single` only).
         """
-        segments = segments.expand(-1, 3, -1, -1)  # mono: left, mean and right are the same
+        # Mono: left, mean and right are the same. One channel of weights for it would save little,
+        # and the result of a clip would depend on whether another clip of its batch is stereo.
+        segments = segments.expand(-1, 3, -1, -1)
         x = self.transformer(self._embeds(segments, nonverbal_share))  # [N, tokens, width]
         return self.ln_post(x[:, 0]) @ self.proj
 

@@ -5,7 +5,8 @@ from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.model import CLIP4VLA, set_trainable
 from clip4vla.models.clip4vla.settings import Model
-from clip4vla.models.clip4vla.towers import MEAN, STD, AudioTower, pixels
+from clip4vla.models.clip4vla.towers import AudioTower
+from clip4vla.models.common.images import pixels
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -26,18 +27,6 @@ def test_the_type_token_comes_last(type_token, length):
         assert torch.allclose(x[1, -1], 0.75 * verbal + 0.25 * nonverbal + last)
     elif type_token == "both":
         assert torch.allclose(x[:, -2:], (tower.control_embedding + last).expand(2, -1, -1))
-
-
-@pytest.mark.parametrize("shape", [(224, 224), (96, 64)])
-def test_the_first_layer_of_a_gpu_is_the_convolution_of_a_cpu(shape):
-    """With its gradients."""
-    layer = AudioTower(resolve("tiny"), "none").conv1.double()
-    x = torch.randn(2, 3, *shape, dtype=torch.float64, requires_grad=True)
-    expected, found = layer(x), layer.product(x)
-    torch.testing.assert_close(found, expected)
-    wanted = [torch.autograd.grad(y.square().sum(), (layer.weight, x)) for y in (expected, found)]
-    for gradient, other in zip(*wanted, strict=True):
-        torch.testing.assert_close(gradient, other)
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])
@@ -127,10 +116,7 @@ def test_a_batch_without_sound_reaches_every_audio_parameter(clips):
 
 
 def test_bytes_are_normalised_as_clip_does(tiny):
-    """The mean colour of CLIP's training images is zero, one standard deviation away is one."""
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    image = ((mean + std) * 255).round().to(torch.uint8).expand(1, 3, 224, 224)
-    torch.testing.assert_close(pixels(image), torch.ones(1, 3, 224, 224), rtol=0, atol=0.01)
+    image = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
     torch.testing.assert_close(tiny.vision(image), tiny.vision(pixels(image)))
 
 

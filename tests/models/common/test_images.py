@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from clip4vla.models.common.images import IMAGE_STATISTICS, PatchProjection, pixels
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(3, 224, 224), (1, 96, 64)])
+def test_the_first_layer_of_a_gpu_is_the_convolution_of_a_cpu(shape, bias):
+    """With its gradients."""
+    layer = PatchProjection(shape[0], 8, kernel_size=32, stride=32, bias=bias).double()
+    x = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
+    expected, found = layer(x), layer.product(x)
+    torch.testing.assert_close(found, expected)
+    inputs = [x, *layer.parameters()]
+    wanted = [torch.autograd.grad(y.square().sum(), inputs) for y in (expected, found)]
+    for gradient, other in zip(*wanted, strict=True):
+        torch.testing.assert_close(gradient, other)
+
+
+@pytest.mark.parametrize("name", IMAGE_STATISTICS)
+def test_pixels_are_normalised(name):
+    """The mean colour of the training images is zero, one standard deviation away is one."""
+    statistics = IMAGE_STATISTICS[name]
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in statistics)
+    image = ((mean + std) * 255).round().to(torch.uint8).expand(1, 3, 224, 224)
+    found = pixels(image, statistics)
+    torch.testing.assert_close(found, torch.ones(1, 3, 224, 224), rtol=0, atol=0.01)
+    assert pixels(found, statistics) is found

@@ -32,8 +32,9 @@ def check_base(config: Config, documents: list[Document], name: str) -> None:
 class Layers:
     """Layers of a row on a dataset.
 
-    Lowest first: preset, config, the base that the table extends, table, dataset, preset, row. The
-    lower preset has the values of the code, the upper one those of the table for the dataset.
+    Lowest first: preset, config, the base that the row or its table extends, table, dataset,
+    preset, row, dataset of the row. The lower preset has the values of the code, the upper one
+    those of the table for the dataset.
     documents: of the config; document: of the table.
     """
 
@@ -121,15 +122,18 @@ class Layers:
                 if dataset in (patches := table.presets.get(name, {}))
             ),
             (own, ("rows", self.index, "set"), row.set),
+            (own, ("rows", self.index, "datasets", dataset), row.datasets.get(dataset, {})),
         ]
 
     def _extended(self) -> list[Layer]:
-        """Return the layer that the table extends. UserError for an unknown name."""
-        name, bases = self.table.extends, self.config.bases
+        """Return the layer that the row extends, or its table. UserError for an unknown name."""
+        row, bases = self.table.rows[self.index], self.config.bases
+        name = row.extends or self.table.extends
         if name is None:
             return []
         if name not in bases:
-            place = self.document.place(("extends",))
+            key: KeyPath = ("rows", self.index, "extends") if row.extends else ("extends",)
+            place = self.document.place(key)
             hint = did_you_mean(name, bases)
             raise UserError(f"{place}: extends: no base {name!r} in `bases` of the config{hint}")
         return [(self.documents, ("bases", name), bases[name])]

@@ -57,7 +57,9 @@ def _planned(config: Config, documents: list[Document]) -> Plan:
                 for fold in table.folds.get(dataset, [None]):
                     layers = Layers(config, documents, table, document, index, dataset)
                     _expand(plan, shared, layers, row, fold)
-    for name in sorted(config.bases.keys() - {table.extends for table in plan.tables.values()}):
+    used = {table.extends for table in plan.tables.values()}
+    used |= {row.extends for table in plan.tables.values() for row in table.rows}
+    for name in sorted(config.bases.keys() - used):
         check_base(config, documents, name)
     for name in plan.listed.values():
         place = place_in(documents, ("datasets", name, "held_out"))

@@ -37,8 +37,9 @@ def markdown() -> str:
     parts += _section("A row: `rows` of a table", Row, "", kinds=False)
     parts.append(
         "## A recipe\n\nKeys of `recipe` and `bases.NAME` in the config and of `base`, "
-        "`datasets.NAME` and `rows.set` in a table. Layers, lowest first: preset, `recipe`, the "
-        "base that the table `extends`, `base`, `datasets.NAME`, `presets.PRESET.NAME`, `set`.\n"
+        "`datasets.NAME`, `rows.set` and `rows.datasets.NAME` in a table. Layers, lowest first: "
+        "preset, `recipe`, the base that the row or its table `extends`, `base`, `datasets.NAME`, "
+        "`presets.PRESET.NAME`, `set`, `datasets.NAME` of the row.\n"
     )
     parts += _rows(Recipe, "")
     for family in FAMILIES:

@@ -46,7 +46,11 @@ class Row(Section):
     label: OneLine = Field(description="name in print")
     preset: Preset | None = Field(None, description="if not the config's")
     seeds: list[int] | None = Field(None, min_length=1, description="if not the table's")
+    extends: str | None = Field(
+        None, description="name in `bases` of the config, if not the table's"
+    )
     set: dict[str, Any] = Field({}, description="changes to the table's base, keys of Recipe")
+    datasets: dict[str, dict[str, Any]] = Field({}, description="changes of the row by dataset")
     variant: Variant | None = Field(
         None, description="other audio at test; rows that differ only in it share one evaluation"
     )
@@ -61,8 +65,9 @@ class Table(Section):
     title: OneLine = Field(description="heading in print")
     caption: Printable = Field("", description="content of the table")
     note: Printable = Field("", description="footnote of the table")
-    paper_table: str | None = Field(
-        None, description="table of paper.tsv, if not the same; none: no published numbers"
+    paper_table: str | list[str] | None = Field(
+        None,
+        description="table of paper.tsv, if not the same, or several; none: no published numbers",
     )
     comparable: bool = Field(True, description="false: show the paper's numbers without a verdict")
     gallery: Galleries = Field(
@@ -155,6 +160,11 @@ def _check_datasets(table: Table, document: Document) -> None:
     by_dataset = {key: getattr(table, key) for key in ("datasets", "galleries", "folds")}
     paths: list[KeyPath] = [(key, name) for key, values in by_dataset.items() for name in values]
     paths += [("presets", key, name) for key, values in table.presets.items() for name in values]
+    paths += [
+        ("rows", index, "datasets", name)
+        for index, row in enumerate(table.rows)
+        for name in row.datasets
+    ]
     for key_path in paths:
         if key_path[-1] not in shown:
             named = ".".join(map(str, key_path))

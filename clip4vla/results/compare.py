@@ -11,7 +11,7 @@ import pandas as pd
 from clip4vla.config.data import reads_test_captions
 from clip4vla.config.metrics import metric_of
 from clip4vla.results.made_with import other_pretraining
-from clip4vla.results.paper import Published
+from clip4vla.results.paper import NOT_AVAILABLE, Published
 from clip4vla.results.sheet import Sheet, SheetCell, SheetColumn, SheetRow
 from clip4vla.results.tidy import UNKNOWN
 
@@ -23,6 +23,7 @@ OTHER_GALLERY = "other gallery"
 NOT_COMPARABLE = "not comparable"
 OTHER_PROTOCOL = "other protocol"
 NO_REFERENCE = "—"
+NO_NUMBER = "no number in the paper"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Entry:
     ids_sha256: str = ""
     run_keys: str = ""
     same_video: str = ""  # clips of a video of another clip of the gallery; empty: not counted
+    unavailable: bool = False  # the paper's number exists, but is not available to us
 
     @property
     def leaks_known(self) -> bool:
@@ -96,8 +98,7 @@ Numbers = dict[tuple[str, str, str], Published]  # by row, dataset and metric
 
 def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[Entry]:
     """Return all entries of a table, in the order of its rows; the paper's baselines come first."""
-    table = sheet.paper_table or sheet.table
-    published = {(n.row, n.dataset, n.metric): n for n in paper if n.table == table}
+    published = {(n.row, n.dataset, n.metric): n for n in paper if n.table in sheet.paper_tables}
     listed = {row.row for row in sheet.rows}
     labels = {n.row: n.label for n in published.values() if n.row not in listed}
     baselines = [SheetRow(row=row, label=label, kind="paper") for row, label in labels.items()]
@@ -108,7 +109,7 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
             for column in sheet.columns
             for entry in _column_entries(sheet, row, column, tidy, published)
         ]
-        if row.row in listed or any(entry.paper is not None for entry in own):
+        if row.row in listed or any(e.paper is not None or e.unavailable for e in own):
             entries.extend(own)
     return entries
 
@@ -116,12 +117,13 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
 def as_frame(entries: list[Entry]) -> pd.DataFrame:
     """Return entries as a frame, one line each (the CSV view of a table).
 
-    `leaks_kept`, `same_video` and `classes` are columns only where they are known of a number.
+    Only where a number has them: `leaks_kept`, `same_video`, `classes`, `unavailable`.
     """
     known = {
         "leaks_kept": any(entry.leaks_known for entry in entries),
         "same_video": any(entry.same_video for entry in entries),
         "classes": any(entry.classes for entry in entries),
+        "unavailable": any(entry.unavailable for entry in entries),
     }
     columns = [field.name for field in fields(Entry) if known.get(field.name, True)]
     return pd.DataFrame([asdict(entry) for entry in entries], columns=columns)
@@ -147,6 +149,7 @@ def _column_entries(
             column=column.metric,
             metric=number.metric if row.kind == "paper" and number else metric,
             paper=number.value if number else None,
+            unavailable=number is not None and number.value is None,
         )
         if row.kind == "ours":
             mine = [cell for cell in cells if cell.gallery == gallery]
@@ -354,7 +357,8 @@ def _judged(entry: Entry, caveats: Caveats, protocol: str, *, first: bool) -> En
         return replace(entry, verdict=OTHER_GALLERY, reason=reason)
     if difference is None:
         verdict = "partial" if caveats.lacking else NO_REFERENCE
-        return replace(entry, verdict=verdict, reason=caveats.lacking or "no number in the paper")
+        absent = f"the paper's number is {NOT_AVAILABLE}" if entry.unavailable else NO_NUMBER
+        return replace(entry, verdict=verdict, reason=caveats.lacking or absent)
     if _base(entry.protocol) != _base(protocol):
         reason = f"ours is {entry.protocol}, the paper's {protocol}"
         return replace(entry, verdict=OTHER_PROTOCOL, reason=reason)

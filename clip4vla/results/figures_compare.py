@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from clip4vla.config.metrics import label_of, metric_of
-from clip4vla.results.compare import NOT_COMPARABLE, TOLERANCE, Entry
+from clip4vla.results.compare import NO_REFERENCE, NOT_COMPARABLE, TOLERANCE, Entry
 from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, blank, style
+from clip4vla.results.paper import NOT_AVAILABLE
 from clip4vla.results.sheet import Sheet
 
 OTHER_DATA = " (not comparable: see the notes)"  # the figure may be shown without its table
@@ -59,7 +60,8 @@ def _draw_bars(axis: Axes, entries: list[Entry | None]) -> None:
             axis.barh(y, entry.paper, height=0.36, color=GREY)
             axis.text(entry.paper + pad, y, f"{entry.paper:.1f}", va="center", fontsize=7)
         elif not both:
-            axis.text(pad, place, "—", va="center", fontsize=7, color="#4a5a6a")
+            text = NOT_AVAILABLE if entry.unavailable else NO_REFERENCE
+            axis.text(pad, place, text, va="center", fontsize=7, color="#4a5a6a")
         if both and entry.ours is not None:
             y = place + 0.2
             axis.barh(y, entry.ours, height=0.36, color=BLUE, xerr=entry.sd, ecolor=DARK)

@@ -236,10 +236,10 @@ def _oddities(sheet: Sheet, entries: list[Entry], paper: list[Published]) -> lis
     A note's parts are separated by semicolons. A part that several numbers share is printed once
     for all of them, and parts of the same numbers stay together.
     """
-    table = sheet.paper_table or sheet.table
-    notes = {(n.row, n.dataset, n.metric): n for n in paper if n.table == table and n.note}
+    shown = [number for number in paper if number.table in sheet.paper_tables]
+    notes = {(n.row, n.dataset, n.metric): n for n in shown if n.note}
     in_paper = {c.dataset: c.paper_dataset or c.dataset for c in sheet.columns}
-    printed = [entry for entry in entries if entry.paper is not None]
+    printed = [entry for entry in entries if entry.paper is not None or entry.unavailable]
     parts: dict[tuple[str, str], list[Entry]] = {}
     for entry in printed:
         note = notes.get((entry.row, in_paper[entry.dataset], entry.metric))

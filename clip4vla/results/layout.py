@@ -11,7 +11,7 @@ from clip4vla.results.compare import NO_REFERENCE, Entry
 from clip4vla.results.cost import Cost
 from clip4vla.results.footers import footers
 from clip4vla.results.order import order_cell, orders
-from clip4vla.results.paper import Published
+from clip4vla.results.paper import NOT_AVAILABLE, Published
 from clip4vla.results.pretraining import COLUMNS, DATASET, cost_cells, cost_entries
 from clip4vla.results.sheet import Sheet
 from clip4vla.results.text import number, one_line, signed
@@ -162,13 +162,16 @@ def _row_lines(
         return Line(first.row, first.label, source, suffix, tuple(cells))
 
     def reference(entry: Entry) -> str:
+        if entry.unavailable:
+            return NOT_AVAILABLE
         return NO_REFERENCE if entry.paper is None else number(entry.paper, entry.metric)
 
     def difference(entry: Entry) -> str:
         return NO_REFERENCE if entry.difference is None else signed(entry.difference)
 
     lines = []
-    if first.kind == "paper" or any(entry.paper is not None for entry in primary.values()):
+    known = (entry.paper is not None or entry.unavailable for entry in primary.values())
+    if first.kind == "paper" or any(known):
         lines.append(line("paper", primary, reference))
     if first.kind == "paper":
         return lines

@@ -1,7 +1,8 @@
 """The published numbers, `experiments/paper.tsv`: read and checked line by line.
 
 Columns: table, row, label, dataset, protocol, metric, value, source, note. Values are as printed
-(recalls, accuracies and caption scores in percent); misprints and the like are notes.
+(recalls, accuracies and caption scores in percent); misprints and the like are notes. A number that
+is known to be published, but not to us, has `not available to us` in place of its value.
 """
 
 import math
@@ -13,12 +14,13 @@ from clip4vla.common.errors import UserError, describe_os_error, did_you_mean
 from clip4vla.config.base import NAME
 from clip4vla.config.metrics import every_metric, is_cost, metric_of
 
+NOT_AVAILABLE = "not available to us"
 COLUMNS = ("table", "row", "label", "dataset", "protocol", "metric", "value", "source", "note")
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published number."""
+    """One published number; value: None where it is not available to us."""
 
     table: str
     row: str
@@ -26,7 +28,7 @@ class Published:
     dataset: str
     protocol: str
     metric: str
-    value: float
+    value: float | None
     source: str
     note: str
     line: int
@@ -79,12 +81,7 @@ def _parse(line: str, number: int, where: str) -> Published:
     for name, text in named.items():
         if name != "note" and not text.strip():
             raise UserError(f"{where}: {name} is empty. Fix: fill it in")
-    try:
-        value = float(named["value"])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: value {named['value']!r} is not a number. Fix: write 46.2")
+    value = _value(named["value"], where)
     for name in ("table", "row", "dataset"):  # parts of the names of numbers.tex
         if not re.fullmatch(NAME, named[name]):
             raise UserError(
@@ -106,13 +103,28 @@ def _parse(line: str, number: int, where: str) -> Published:
     )
 
 
-def _check_metric(metric: str, value: float, where: str) -> None:
+def _value(text: str, where: str) -> float | None:
+    """Return a value as printed; None where it is not available to us."""
+    if text == NOT_AVAILABLE:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(
+            f"{where}: value {text!r} is not a number. Fix: write 46.2, or {NOT_AVAILABLE!r}"
+        )
+    return value
+
+
+def _check_metric(metric: str, value: float | None, where: str) -> None:
     """Raise UserError for an unknown metric, and for a value out of its range."""
     known = every_metric()
     if metric not in known and not is_cost(metric):
         raise UserError(f"{where}: no metric {metric!r}{did_you_mean(metric, known)}")
     low, high = metric_of(metric).low, metric_of(metric).high
-    if not low <= value <= high:
+    if value is not None and not low <= value <= high:
         unit = "a percentage" if high == 100 else "a number"
         raise UserError(
             f"{where}: {metric} is {value:g}. Fix: write {unit} from {low:g} to {high:g}"

@@ -28,10 +28,9 @@ class _Ours(NamedTuple):
 
 def cost_entries(sheet: Sheet, paper: list[Published], costs: dict[str, Cost]) -> list[Entry]:
     """Return the costs of a table that shows them: the paper's, and ours once runs have ended."""
-    table = sheet.paper_table or sheet.table
     printed: dict[str, dict[str, Published]] = {}
     for item in paper if sheet.costs else ():
-        if (item.table, item.dataset) == (table, DATASET):
+        if item.table in sheet.paper_tables and item.dataset == DATASET:
             printed.setdefault(item.row, {})[item.metric] = item
     ours = {row.row: row for row in sheet.rows if sheet.costs and row.pretrainings}
     labels = {row.row: row.label for row in sheet.rows}

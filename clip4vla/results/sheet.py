@@ -58,7 +58,9 @@ class Sheet(Section):
     table: str
     title: str
     caption: str = ""
-    paper_table: str | None = Field(None, description="table of paper.tsv; null: the same name")
+    paper_table: str | list[str] | None = Field(
+        None, description="table of paper.tsv, or several; null: the same name"
+    )
     comparable: bool = Field(True, description="false: no verdict on ours beside the paper's")
     note: str = Field("", description="printed under the title; says why, when not comparable")
     sweep: str | None = Field(None, description="key of the config that differs between the rows")
@@ -68,6 +70,12 @@ class Sheet(Section):
     dataset_labels: dict[str, str] = {}
     columns: list[SheetColumn] = Field(min_length=1)
     rows: list[SheetRow] = Field(min_length=1)
+
+    @property
+    def paper_tables(self) -> list[str]:
+        """Return the tables of paper.tsv whose numbers it shows."""
+        named = self.paper_table or self.table
+        return [named] if isinstance(named, str) else named
 
     def datasets(self) -> list[str]:
         """Return the datasets of the columns, in order."""

@@ -15,6 +15,7 @@ PRINTED = (  # tables of the shipped numbers: the paper's own, and those with nu
     *(f"table{number}" for number in range(1, 7)),
     "events",
     "audio_visual",
+    "coavt",
 )
 
 
@@ -51,21 +52,24 @@ def _unfit_names(plan: Plan, numbers: list[Published]) -> list[str]:
     for number in numbers:
         printed.setdefault(number.table, set()).add(number.dataset)
     for name, table in plan.tables.items():
-        document, wanted = plan.files[name], table.paper_table or name
-        if wanted == NO_PAPER:
+        document, wanted = plan.files[name], _listed(table.paper_table) or [name]
+        if wanted == [NO_PAPER]:
             continue
-        if table.paper_table and wanted not in printed:
-            place, hint = document.place(("paper_table",)), did_you_mean(wanted, printed)
+        unknown = [item for item in _listed(table.paper_table) if item not in printed]
+        for item in unknown:
+            place, hint = document.place(("paper_table",)), did_you_mean(item, printed)
             lines.append(
-                f"{place}: paper_table: {path} has no table {wanted!r} ({NO_PAPER}: compare with "
+                f"{place}: paper_table: {path} has no table {item!r} ({NO_PAPER}: compare with "
                 f"nothing){hint}"
             )
+        if unknown:
             continue
         for index, column in enumerate(table.columns):
-            theirs, known = column.paper_dataset, sorted(printed.get(wanted, ()))
+            theirs = column.paper_dataset
+            known = sorted({dataset for item in wanted for dataset in printed.get(item, ())})
             if theirs is not None and theirs not in known:
                 place = document.place(("columns", index, "paper_dataset"))
-                problem = f"{path} has no dataset {theirs!r} in table {wanted!r}"
+                problem = f"{path} has no dataset {theirs!r} in table {', '.join(wanted)!r}"
                 lines.append(f"{place}: paper_dataset: {problem}{did_you_mean(theirs, known)}")
     return lines + _of_no_table(plan, numbers)
 
@@ -76,11 +80,17 @@ def _of_no_table(plan: Plan, numbers: list[Published]) -> list[str]:
     files = tables_in(Path(plan.config.experiments))
     known = [*PRINTED, *(file.stem for file in files)]
     if not first.keys() <= {*known}:
-        named = (read_yaml(file).value.get("paper_table") for file in files)
-        known += [name for name in named if name]
+        known += [
+            name for file in files for name in _listed(read_yaml(file).value.get("paper_table"))
+        ]
     return [
         f"{plan.config.paper}:{number.line}: no table has the name {name!r}, and none has it as "
         f"paper_table{did_you_mean(name, known)}"
         for name, number in first.items()
         if name not in known
     ]
+
+
+def _listed(named: Any) -> list[str]:
+    """Return the names of a key that has one, several or none."""
+    return [*named] if isinstance(named, list) else [named] if named else []

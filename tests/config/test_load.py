@@ -344,6 +344,36 @@ def test_a_table_extends_a_base_of_the_config(project):
     assert plan.runs[plan.cells[0].run_key].inputs.max_frames == 5
 
 
+def test_a_row_extends_another_base_than_its_table_and_changes_one_dataset(project):
+    """The row's change of a dataset is above everything else."""
+    config = BASES.replace(
+        "expected: {test: 3}}", "expected: {test: 3}}\n  e: {reader: demo, annotations: notes}"
+    )
+    config += "  large: {inputs: {max_frames: 7, max_words: 30}}\n"
+    two = """
+  - row: two
+    label: Two
+    extends: large
+    set: {pretrain: null, inputs.max_segments: 3}
+    datasets: {e: {inputs.max_segments: 5}}
+"""
+    table = TABLE.replace("base:", "  - {dataset: e, metric: t2v_R1}\nextends: small\nbase:") + two
+    plan = project(config=config, table=table)
+    inputs = {(c.row, c.dataset): plan.runs[c.run_key].inputs for c in plan.cells}
+    assert {key: (i.max_frames, i.max_words, i.max_segments) for key, i in inputs.items()} == {
+        ("one", "d"): (2, 9, 10),
+        ("one", "e"): (2, 9, 10),
+        ("two", "d"): (7, 30, 3),
+        ("two", "e"): (7, 30, 5),
+    }
+    text = message(project, config=config, table=table.replace("{e: {", "{f: {"))
+    assert "rows.1.datasets.f: no column has this dataset. Fix: remove it" in text
+    text = message(project, config=config, table=table.replace("extends: large", "extends: larg"))
+    assert "t.yaml:16: extends: no base 'larg' in `bases` of the config; did you mean" in text
+    text = message(project, config=config, table=table.replace("s: 5", "s: five"))
+    assert "t.yaml:18: table t, row two: inputs.max_segments" in text
+
+
 def test_a_column_is_headed_by_its_metric_unless_it_has_a_label(project):
     column = "  - {dataset: d, metric: v2t_MedR}\nbase:"
     columns = project(table=TABLE.replace("base:", column)).sheet("t")["columns"]

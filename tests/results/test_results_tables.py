@@ -7,12 +7,12 @@ from results_tree import PAPER, made_with, make_tree, metrics, rewrite
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, write_json
-from clip4vla.results.compare import compare
+from clip4vla.results.compare import as_frame, compare
 from clip4vla.results.figures_compare import bars, differences
 from clip4vla.results.footers import footers
 from clip4vla.results.layout import build_grid
 from clip4vla.results.metrics_file import read_metrics
-from clip4vla.results.paper import read_paper
+from clip4vla.results.paper import Published, read_paper
 from clip4vla.results.sheet import Sheet, read_sheet
 from clip4vla.results.tables import build_table
 from clip4vla.results.text import number, signed
@@ -407,6 +407,45 @@ def test_less_or_other_than_declared_is_never_judged(tmp_path, change, verdict, 
     assert (entry.low, entry.high) == (38.0, 42.0)
     if reason:
         assert any(reason in line for line in grid.footers)
+
+
+def test_a_published_number_that_is_not_available_is_marked_and_compared_with_nothing(tmp_path):
+    """In a row of the paper's and in one of ours, whose number gets no verdict."""
+    write_json(tmp_path / "runs" / "k" / "metrics.json", metrics("k", 40.0))
+    numbers = [
+        Published("theirs", row, row, "msrvtt", "1k-A", "t2v_R1", value, "A paper", note, line)
+        for row, value, note, line in [
+            ("a", None, "not found", 2),
+            ("b", 41.0, "", 3),
+            ("mine", None, "not found", 4),
+        ]
+    ]
+    column = {"dataset": "msrvtt", "metric": "t2v_R1", "label": "R@1"}
+    cells = [{"dataset": "msrvtt", "seed": None, "run_key": "k"}]
+    sheet = Sheet.model_validate(
+        {
+            "table": "t",
+            "title": "T",
+            "paper_table": ["table1", "theirs"],
+            "columns": [column],
+            "rows": [{"row": "mine", "label": "mine", "cells": cells}],
+        }
+    )
+    entries = compare(sheet, build_tidy([sheet], tmp_path / "runs"), numbers)
+    grid = build_grid(sheet, entries, numbers)
+    assert [(line.row, line.source, line.cells[0]) for line in grid.lines] == [
+        ("a", "paper", "not available to us"),
+        ("b", "paper", "41.0"),
+        ("mine", "paper", "not available to us"),
+        ("mine", "ours", "40.0"),
+    ]
+    (mine,) = (entry for entry in entries if entry.row == "mine")
+    assert (mine.paper, mine.difference, mine.verdict) == (None, None, "—")
+    assert mine.reason == "the paper's number is not available to us"
+    assert any("A paper (a; mine on MSR-VTT): not found." in line for line in grid.footers)
+    assert as_frame(entries).unavailable.tolist() == [True, False, True]
+    (axis,) = bars(sheet, entries).axes
+    assert "not available to us" in [text.get_text() for text in axis.texts]
 
 
 def test_seeds_on_different_clips_are_not_averaged(tmp_path):

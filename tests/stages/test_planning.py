@@ -46,6 +46,9 @@ def test_a_table_that_the_paper_has_not_is_refused(plan, tmp_path):
     assert text.startswith(f"{tmp_path}/demo_retrieval.yaml:9: paper_table: ")
     assert "has no table 'tabel1' (none: compare with nothing); did you mean table1?" in text
     assert plan("paper_table: table1", "paper_table: none").runs
+    text = refused(plan, old="paper_table: table1", new="paper_table: [table1, tabel2]")
+    assert "has no table 'tabel2'" in text and "did you mean table2?" in text
+    assert plan("paper_table: table1", "paper_table: [table2, table1]").runs
 
 
 def test_a_dataset_that_the_papers_table_has_not_is_refused(plan, tmp_path):
@@ -60,8 +63,9 @@ def test_a_number_of_no_table_is_refused(plan, tmp_path):
     text = refused(plan, paper=more)
     assert text.startswith(f"{tmp_path}/paper.tsv:{len(PAPER.splitlines()) + 1}: no table has the ")
     assert "did you mean table5?" in text
-    (tmp_path / "other.yaml").write_text("table: other\npaper_table: tabel5\n")
-    assert plan(paper=more).runs  # another table has it, if not one of the targets
+    for named in ("tabel5", "[table1, tabel5]"):
+        (tmp_path / "other.yaml").write_text(f"table: other\npaper_table: {named}\n")
+        assert plan(paper=more).runs  # another table has it, if not one of the targets
     (tmp_path / "other.yaml").rename(tmp_path / "tabel5.yaml")
     assert plan(paper=more).runs
 

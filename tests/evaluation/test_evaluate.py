@@ -27,9 +27,9 @@ from clip4vla.metrics.captions import (
 from clip4vla.metrics.recalls import names, rank_metrics
 from clip4vla.metrics.retrieval import QueryRanks
 from clip4vla.models.clip4vla import model
-from clip4vla.models.clip4vla.beam_search import Caption
 from clip4vla.models.clip4vla.caption import VocabularyHead
 from clip4vla.models.clip4vla.presets import PRESETS
+from clip4vla.models.common.beam_search import Caption
 from clip4vla.results.metrics_file import read_metrics
 
 WAYS = {

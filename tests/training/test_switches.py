@@ -16,7 +16,7 @@ from torch import nn
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json
 from clip4vla.loading.loader import Caches
-from clip4vla.models.clip4vla.bert import BertBlock
+from clip4vla.models.common.bert_block import BertBlock
 from clip4vla.training import switches as module
 from clip4vla.training import train as train_module
 from clip4vla.training.job import External

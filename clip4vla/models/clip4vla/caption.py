@@ -3,14 +3,11 @@
 import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from clip4vla.common.device import full_precision
 from clip4vla.loading.tokens import VOCABULARY
 from clip4vla.models.clip4vla.joint import JointEncoder, JointInput, Kind, clip_parts
 from clip4vla.models.common.encoded import Encoded
-
-CPU_WORDS = 2048  # rows of the embedding per product: fastest on a CPU
+from clip4vla.models.common.tied_logits import tied_logits
 
 
 class VocabularyHead(nn.Module):
@@ -25,23 +22,9 @@ class VocabularyHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(VOCABULARY))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [..., V] of [..., D]; without gradients in float32, even under autocast.
-
-        Decoding chooses words by these, and in bfloat16 likely words would tie.
-        """
+        """Return logits [..., V] of [..., D]; see `tied_logits`."""
         x = self.norm(self.activation(self.dense(x)))
-        weight = self.token_embedding.weight
-        if torch.is_grad_enabled():
-            return linear(x, weight, self.bias)
-        with full_precision(x):
-            return self._exact(x.to(weight.dtype), weight)
-
-    def _exact(self, x: Tensor, weight: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return linear(x, weight, self.bias)
-        # For the few rows of a decoding step, one product over all words takes 1.5 times as long.
-        parts = zip(weight.split(CPU_WORDS), self.bias.split(CPU_WORDS), strict=True)
-        return torch.cat([linear(x, words, bias) for words, bias in parts], dim=-1)
+        return tied_logits(x, self.token_embedding.weight, self.bias)
 
 
 class CaptionGenerator(nn.Module):

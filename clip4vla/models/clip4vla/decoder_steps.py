@@ -7,19 +7,18 @@ one, so keys and values never change: a cache gives the same results. `sliding` 
 every word, unlike in training, and nothing can be cached.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from clip4vla.config.sections import Positions
 from clip4vla.models.clip4vla.caption import CaptionGenerator
 from clip4vla.models.clip4vla.joint import JointInput, Kind, clip_parts, never_empty, with_starts
 from clip4vla.models.clip4vla.towers import TextTower
-from clip4vla.models.common.blocks import Block, ClipBlock, join_heads, split_heads
+from clip4vla.models.common.blocks import ClipBlock
 from clip4vla.models.common.encoded import Encoded, each
+from clip4vla.models.common.key_value_cache import KeyValueCache, with_newest
 
 
 class CaptionModel(Protocol):
@@ -92,18 +91,16 @@ class CachedSteps:
         x = torch.cat(inputs, dim=1)  # [B, n, D]
         self.valid = torch.cat([part.mask for part in parts], dim=1)  # [B, n]
         blocks = [ClipBlock(block) for block in model.text.transformer.resblocks]
-        self.words = _KeyValueCache(blocks, room)
-        self.joint = _KeyValueCache(joint.blocks(), x.shape[1] + room)
+        self.words = KeyValueCache(blocks, room)
+        self.joint = KeyValueCache(joint.blocks(), x.shape[1] + room)
         self.joint.extend(x, never_empty(self.valid[:, None].expand(-1, x.shape[1], -1)))
         # bool [B, k, words of all hypotheses]: those of each hypothesis
         self.own_words = x.new_zeros(len(x), 1, 0, dtype=torch.bool)
 
     def logits(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """See `DecoderSteps`."""
-        clips, beams, length = tokens.shape
-        newest = torch.eye(beams, dtype=torch.bool, device=tokens.device).expand(clips, -1, -1)
-        rows = parents[..., None].expand(-1, -1, self.own_words.shape[-1])
-        self.own_words = torch.cat([self.own_words.gather(1, rows), newest], dim=-1)
+        _, beams, length = tokens.shape
+        self.own_words = with_newest(self.own_words, parents)
         features = self._text_features(tokens[..., -1], length - 1)  # [B, k, D]
         words = features.flatten(0, 1)[:, None]  # [B * k, 1, D]
         text = JointInput(
@@ -128,37 +125,3 @@ class CachedSteps:
         self.valid, self.own_words = self.valid[clips], self.own_words[clips]
         self.words.select(clips)
         self.joint.select(clips)
-
-
-class _KeyValueCache:
-    """Keys and values of a stack of blocks, at all positions so far."""
-
-    def __init__(self, blocks: Sequence[Block], room: int):
-        self.blocks = blocks
-        self.room = room
-        self.length = 0
-        self.cached: list[tuple[Tensor, Tensor]] = []  # per block, [B, heads, room, D / heads]
-
-    def extend(self, x: Tensor, attend: Tensor) -> Tensor:
-        """Return the output [B, m, D] at new positions, and cache their keys and values.
-
-        x: [B, m, D]; attend: bool [B, m, length + m], over cached and new positions.
-        """
-        end = self.length + x.shape[1]
-        for index, block in enumerate(self.blocks):
-            projected = block.project(block.attention_input(x))
-            query, *new = (split_heads(part, block.heads) for part in projected)
-            if len(self.cached) == index:
-                shape = (*query.shape[:2], self.room, query.shape[-1])
-                self.cached.append((query.new_empty(shape), query.new_empty(shape)))
-            for cache, part in zip(self.cached[index], new, strict=True):
-                cache[:, :, self.length : end] = part
-            keys, values = (cache[:, :, :end] for cache in self.cached[index])
-            attended = scaled_dot_product_attention(query, keys, values, attend[:, None])
-            x = block.finish(x, join_heads(attended))
-        self.length = end
-        return x
-
-    def select(self, clips: Tensor) -> None:
-        """Continue with these clips only."""
-        self.cached = [(keys[clips], values[clips]) for keys, values in self.cached]

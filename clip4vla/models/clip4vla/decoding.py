@@ -3,8 +3,9 @@
 import torch
 
 from clip4vla.config.sections import Decoding
-from clip4vla.models.clip4vla.beam_search import Caption, DecoderSteps, beam_search
+from clip4vla.loading.tokens import CAPTION
 from clip4vla.models.clip4vla.decoder_steps import CachedSteps, CaptionModel, UncachedSteps
+from clip4vla.models.common.beam_search import Caption, DecoderSteps, beam_search
 from clip4vla.models.common.encoded import Encoded
 
 
@@ -40,6 +41,7 @@ def decode(model: CaptionModel, clip: Encoded, decoding: Decoding, max_words: in
         beams=beams,
         max_words=max_words,
         device=first.device,
+        control=CAPTION,
         length_penalty=decoding.length_penalty,
         stopping=decoding.stopping,
     )

@@ -9,7 +9,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from clip4vla.config.run import Finetune
 from clip4vla.models.common.encoded import Encoded
-from clip4vla.models.common.initialise import LINEAR_STD, generator_for
 from clip4vla.models.common.pooling import masked_mean
 from clip4vla.models.common.task import Batch, Loss
 
@@ -31,12 +30,6 @@ class Probe(nn.Module):
         means = torch.stack([masked_mean(x, mask) for x, mask in clip.values()], dim=1)
         present = torch.stack([mask.any(dim=1) for _, mask in clip.values()], dim=1)
         return self.linear(self.norm(masked_mean(means, present)))
-
-    @torch.no_grad()
-    def initialise(self, seed: int) -> None:
-        """Draw the weights from N(0, 0.02), from a generator of their own."""
-        self.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "probe"))
-        self.linear.bias.zero_()
 
 
 @dataclass

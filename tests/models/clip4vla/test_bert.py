@@ -6,11 +6,12 @@ from torch import nn
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Inputs
-from clip4vla.models.clip4vla.bert import BertBlock, BertJointEncoder
+from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.joint import JointInput, Kind
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.weights import load_into
+from clip4vla.models.common.bert_block import BertBlock
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 D, LAYERS = 64, 2
@@ -100,7 +101,7 @@ def test_pairs_go_through_the_pooler(joint):
 
 
 def test_dropout_acts_in_training_only():
-    block = BertBlock(D, 2)
+    block = BertBlock(D, 2, hidden=2 * D, dropout=0.1)
     x, attend = torch.randn(1, 4, D), torch.ones(1, 4, 4).bool()
     assert not torch.equal(block(x, attend), block(x, attend))
     block.eval()

@@ -1,12 +1,8 @@
 """Several gloo processes have the gradients of one process with the whole batch."""
 
-import multiprocessing
-import os
-from datetime import timedelta
-
 import pytest
 import torch
-import torch.distributed as dist
+from gloo_ranks import on_ranks
 from gradient_cases import assert_equal, chunks_of, cut, gradients, in_double, make_batch, make_task
 from torch import nn
 
@@ -15,10 +11,6 @@ from clip4vla.models.common.gather import average_gradients, gather, local_rows,
 from clip4vla.training.gradients import backward
 from clip4vla.training.optimiser import Updates
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["clip4vla.models.clip4vla.tasks", "clip4vla.checkpoints.initial_weights"]
-)
 WHOLE = (
     "stage 1",
     "stage 2, every term",
@@ -35,33 +27,6 @@ CHUNKED = ("stage 2, every term", "global_to_local", "local_to_local", "captions
 def double(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.float)  # put back afterwards
     in_double()
-
-
-def rank_main(rank, world, folder, work):
-    """One rank: join the group, work, leave the result of the first rank in a file."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.set_num_threads(1)
-    in_double()
-    given = {"rank": rank, "world_size": world, "timeout": timedelta(minutes=5)}
-    dist.init_process_group("gloo", f"file://{folder}/store", **given)
-    try:
-        torch.save(work(rank, world), folder / f"rank{rank}.pt")
-    finally:
-        dist.destroy_process_group()
-
-
-def on_ranks(world, folder, work):
-    """What `work(rank, world)` gives on every rank."""
-    ranks = [
-        PROCESSES.Process(target=rank_main, args=(rank, world, folder, work))
-        for rank in range(world)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    assert [process.exitcode for process in ranks] == [0] * world
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]
 
 
 def averaged(task, chunks):

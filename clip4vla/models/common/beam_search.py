@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clip4vla.config.sections import Stopping
-from clip4vla.loading.tokens import END, PAD, START
+from clip4vla.loading.tokens import ControlTokens
 
 
 class Caption(NamedTuple):
@@ -39,6 +39,7 @@ def beam_search(
     beams: int,
     max_words: int,
     device: torch.device,
+    control: ControlTokens,
     length_penalty: float = 0.0,
     stopping: Stopping = "frozen",
 ) -> list[Caption]:
@@ -54,16 +55,16 @@ def beam_search(
     end token.
     """
     # Hypotheses [B, k]: one at first, the start token, then `beams` of them.
-    tokens = torch.full((clips, 1, 1), START, device=device)  # [B, k, 1 + words so far]
+    tokens = torch.full((clips, 1, 1), control.start, device=device)  # [B, k, 1 + words so far]
     parents = torch.zeros_like(tokens[..., 0])
     sums = torch.zeros_like(parents, dtype=torch.float32)
     lengths = torch.zeros_like(sums)
     ended = torch.zeros_like(parents, dtype=torch.bool)
-    collect = _Collector(clips, device)
+    collect = _Collector(clips, device, control)
     for _ in range(max_words):
         values, words = _best_continuations(steps.logits(tokens, parents), beams)  # [B, k, beams]
         if stopping == "frozen":
-            values, words = _freeze(values, words, ended)
+            values, words = _freeze(values, words, ended, control.end)
             lengths = lengths + ~ended
         else:
             lengths = lengths + 1
@@ -73,14 +74,15 @@ def beam_search(
         parents = chosen // beams
         newest = words.flatten(1).gather(1, chosen)
         sums = sums.flatten(1).gather(1, chosen)
-        lengths, ended = lengths.gather(1, parents), ended.gather(1, parents) | _is_end(newest)
+        lengths, ended = lengths.gather(1, parents), ended.gather(1, parents)
+        ended = ended | _is_end(newest, control)
         rows = parents[..., None].expand(-1, -1, tokens.shape[-1])
         tokens = torch.cat([tokens.gather(1, rows), newest[..., None]], dim=-1)
         if stopping == "frozen":
             bounds = sums.masked_fill(ended, float("-inf")) / max_words**length_penalty
             done = ended[:, 0] & (bounds.amax(dim=1) <= scores[:, 0])
         else:
-            done = newest[:, 0] == END
+            done = newest[:, 0] == control.end
         unfinished = collect(done, tokens[:, 0], scores[:, 0])
         if unfinished is not None:
             if not len(unfinished):
@@ -95,7 +97,8 @@ def beam_search(
 class _Collector:
     """Removes finished captions from the batch; `captions` has them in the order of the clips."""
 
-    def __init__(self, clips: int, device: torch.device):
+    def __init__(self, clips: int, device: torch.device, control: ControlTokens):
+        self.control = control
         self.captions = [Caption(ids=[], score=0.0)] * clips  # placeholders until finished
         self.clips = torch.arange(clips, device=device)  # those still in the batch
 
@@ -108,7 +111,8 @@ class _Collector:
             return None
         rows = tokens[done, 1:].tolist(), scores[done].tolist()
         for clip, ids, score in zip(self.clips[done].tolist(), *rows, strict=True):
-            ends = [index for index, token in enumerate(ids) if token in (END, PAD)]
+            control = (self.control.end, self.control.pad)
+            ends = [index for index, token in enumerate(ids) if token in control]
             self.captions[clip] = Caption(ids[: ends[0]] if ends else ids, score)
         self.clips = self.clips[~done]
         return (~done).nonzero().squeeze(1)
@@ -124,13 +128,14 @@ def _best_continuations(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
     return logits.log_softmax(dim=-1).gather(-1, words), words
 
 
-def _freeze(values: Tensor, words: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+def _freeze(values: Tensor, words: Tensor, ended: Tensor, end: int) -> tuple[Tensor, Tensor]:
     """Continue an ended hypothesis in one way only: by another end token, at no cost."""
     frozen = torch.full_like(values, float("-inf"))
     frozen[..., 0] = 0.0
     ended = ended[..., None]  # [B, k, 1]
-    return frozen.where(ended, values), words.masked_fill(ended, END)
+    return frozen.where(ended, values), words.masked_fill(ended, end)
 
 
-def _is_end(tokens: Tensor) -> Tensor:
-    return (tokens == END) | (tokens == PAD)
+def _is_end(tokens: Tensor, control: ControlTokens) -> Tensor:
+    ended = tokens == control.end
+    return ended if control.pad is None else ended | (tokens == control.pad)

@@ -6,8 +6,8 @@ import zlib
 import pytest
 import torch
 
-from clip4vla.loading.tokens import END, PAD, VOCABULARY
-from clip4vla.models.clip4vla.beam_search import beam_search
+from clip4vla.loading.tokens import CAPTION, END, PAD, VOCABULARY, ControlTokens
+from clip4vla.models.common.beam_search import beam_search
 
 WORDS = [5, 6, 7, END]
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def every_caption(table, clip, max_words, length_penalty):
 def test_a_beam_wide_enough_finds_the_best_of_all_captions(length_penalty):
     """Frozen ends: with room for all 27 + 13 hypotheses of 3 words nothing is lost, for each clip alike."""
     table = Table([11, 12, 13])
-    found = beam_search(table, 3, 40, 4, CPU, length_penalty)
+    found = beam_search(table, 3, 40, 4, CPU, CAPTION, length_penalty)
     for clip, (ids, score) in zip([11, 12, 13], found, strict=True):
         best = every_caption(table, clip, 4, length_penalty)[0]
         assert ids == best[1]
@@ -70,9 +70,11 @@ def test_a_beam_wide_enough_finds_the_best_of_all_captions(length_penalty):
 @pytest.mark.parametrize("stopping", ["frozen", "released"])
 def test_a_clip_does_not_depend_on_its_batch(beams, stopping):
     clips = list(range(6))
-    together = beam_search(Table(clips), 6, beams, 6, CPU, stopping=stopping)
-    alone = [beam_search(Table([c]), 1, beams, 6, CPU, stopping=stopping)[0] for c in clips]
-    backwards = beam_search(Table(clips[::-1]), 6, beams, 6, CPU, stopping=stopping)
+    together = beam_search(Table(clips), 6, beams, 6, CPU, CAPTION, stopping=stopping)
+    alone = [
+        beam_search(Table([c]), 1, beams, 6, CPU, CAPTION, stopping=stopping)[0] for c in clips
+    ]
+    backwards = beam_search(Table(clips[::-1]), 6, beams, 6, CPU, CAPTION, stopping=stopping)
     for others in (alone, backwards[::-1]):
         assert [ids for ids, _ in others] == [ids for ids, _ in together]
         # A matrix product may round otherwise for another number of rows.
@@ -83,7 +85,7 @@ def test_a_clip_does_not_depend_on_its_batch(beams, stopping):
 def test_a_wider_beam_is_no_worse():
     """Not so for every table: a narrow beam can be lucky. For these clips it is not."""
     clips = list(range(8))
-    narrow, wide = (beam_search(Table(clips), 8, k, 5, CPU) for k in (1, 8))
+    narrow, wide = (beam_search(Table(clips), 8, k, 5, CPU, CAPTION) for k in (1, 8))
     assert all(w[1] >= n[1] for n, w in zip(narrow, wide, strict=True))
     assert any(w[1] > n[1] for n, w in zip(narrow, wide, strict=True))
 
@@ -92,7 +94,7 @@ def test_the_length_penalty_favours_long_captions():
     clips = list(range(6))
     lengths = []
     for penalty in (0.0, 2.0):
-        found = beam_search(Table(clips), 6, 8, 5, CPU, penalty)
+        found = beam_search(Table(clips), 6, 8, 5, CPU, CAPTION, penalty)
         lengths.append(sum(len(ids) for ids, _ in found))
     assert lengths[1] > lengths[0]
 
@@ -125,7 +127,7 @@ ENDED_SECOND = {
 
 
 def test_a_frozen_end_keeps_its_place():
-    ids, score = beam_search(Script(table=ENDED_SECOND), 1, 2, 5, CPU)[0]
+    ids, score = beam_search(Script(table=ENDED_SECOND), 1, 2, 5, CPU, CAPTION)[0]
     assert ids == []
     assert score == pytest.approx(torch.tensor(0.4).log().item())
 
@@ -135,10 +137,12 @@ def test_the_released_search_goes_on_after_an_end():
 
     Had the end not been followed by certain words, it would have lost its place.
     """
-    ids, score = beam_search(Script(table=ENDED_SECOND), 1, 2, 5, CPU, stopping="released")[0]
+    ids, score = beam_search(
+        Script(table=ENDED_SECOND), 1, 2, 5, CPU, CAPTION, stopping="released"
+    )[0]
     assert (ids, score) == ([], pytest.approx(torch.tensor(0.4).log().item()))
     weak = ENDED_SECOND | {(END,): {8: 0.1, 9: 0.1}}
-    found = {s: beam_search(Script(table=weak), 1, 2, 5, CPU, stopping=s)[0][0]
+    found = {s: beam_search(Script(table=weak), 1, 2, 5, CPU, CAPTION, stopping=s)[0][0]
              for s in ("frozen", "released")}  # fmt: skip
     assert found["frozen"] == []
     assert found["released"][0] == 5
@@ -147,10 +151,10 @@ def test_the_released_search_goes_on_after_an_end():
 def test_an_end_waits_for_those_that_can_still_overtake_it():
     """Divided by its length, a likely long caption beats the likelier empty one: -0.92 / 3."""
     table = {(): {END: 0.5, 5: 0.4, 6: 0.1}, (5,): {7: 1.0}, (5, 7): {END: 1.0}}
-    ids, score = beam_search(Script(table=table), 1, 2, 5, CPU, length_penalty=1.0)[0]
+    ids, score = beam_search(Script(table=table), 1, 2, 5, CPU, CAPTION, length_penalty=1.0)[0]
     assert ids == [5, 7]
     assert score == pytest.approx(torch.tensor(0.4).log().item() / 3)
-    assert beam_search(Script(table=table), 1, 2, 5, CPU)[0][0] == []
+    assert beam_search(Script(table=table), 1, 2, 5, CPU, CAPTION)[0][0] == []
 
 
 class Words:
@@ -174,6 +178,13 @@ class Words:
 @pytest.mark.parametrize("beams", [1, 2])
 def test_each_caption_stops_at_its_end(stop, beams):
     script = Words([[5, stop, 9], [6, 7, stop], [stop, 8, 8], [5, 5, stop]])
-    found = beam_search(script, 4, beams, 8, CPU)
+    found = beam_search(script, 4, beams, 8, CPU, CAPTION)
     assert [ids for ids, _ in found] == [[5], [6, 7], [], [5, 5]]
     assert script.step == 3  # it does not go on when all have ended
+
+
+def test_control_tokens_are_the_callers():
+    """Another end; a pad that is a word like others."""
+    script = Words([[5, PAD, 2], [END, 2, 9]])
+    found = beam_search(script, 2, 2, 8, CPU, ControlTokens(start=1, end=2))
+    assert [ids for ids, _ in found] == [[5, PAD], [END]]

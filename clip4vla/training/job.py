@@ -101,14 +101,9 @@ def splits_of(
 
 
 def samples_under(
-    run: Finetune,
-    external: External,
-    source: Source,
-    policy: AudioPolicy,
-    items: list[Item],
-    training: bool = False,
+    run: Finetune, external: External, source: Source, policy: AudioPolicy, items: list[Item]
 ) -> ClipSamples:
-    """Return samples of a source under a policy for silent clips. training: they are trained on."""
+    """Return samples of a source under a policy for silent clips."""
     tables = {DONORS_BY[policy]: external.substitution} if policy in DONORS_BY else {}
     return samples_of(
         external.caches[source],
@@ -119,7 +114,6 @@ def samples_under(
         policy=policy,
         donors=read_donors(tables, policy),
         seed=run.seed,
-        training=training,
     )
 
 

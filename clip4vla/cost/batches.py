@@ -64,10 +64,8 @@ def probe_batch_of(size: int, dim: int, modalities: Iterable[Modality]) -> Batch
     everywhere = torch.ones(size, dtype=torch.bool)
     features = ClipFeatures(
         clip_ids=[],
-        vision=_floats(size, dim) if "vision" in modalities else None,
-        audio=_floats(size, dim) if "audio" in modalities else None,
-        has_audio=everywhere,
-        heard=everywhere,
+        vectors={modality: _floats(size, dim) for modality in modalities},
+        present=dict.fromkeys(modalities, everywhere),
     )
     return probe_batch(features)
 

@@ -109,7 +109,8 @@ class Models:
                 return self._retrieval(model, run, clips / size, encoded)
             match run.task:
                 case "classification" | "tagging":
-                    return Scoring(clips / size)
+                    joined = self._count(model, lambda: model.whole(encoded))
+                    return Scoring(clips / size, joined / size)
                 case "captioning":
                     return Scoring(clips / size, self._captions(model, run, encoded) / size)
                 case "retrieval":
@@ -166,7 +167,7 @@ class Models:
     @torch.no_grad()
     def _frames(self, model: ClipModel, run: Pretrain | Substitute, clip: ClipSize) -> float:
         batch = clip.batch(model.processor, 1, run.inputs, VISION)
-        return self._count(model, lambda: model.encode_clips(batch, VISION))
+        return self._count(model, lambda: model.whole(model.encode_clips(batch, VISION)))
 
     @torch.no_grad()
     def _text(self, model: ClipModel, run: Pretrain | Substitute) -> float:

@@ -96,7 +96,10 @@ def _finetune(plan: Plan, run: Finetune, counts: Counts, models: Models) -> floa
     clips = clips_of(plan, run, run.train, counts)
     used = clips.used(run.missing_audio)
     probe = run.trains_probe_only  # on features that are computed once
-    total = used * models.scoring(run, clips.size).clip if probe else 0.0
+    total = 0.0
+    if probe:
+        scoring = models.scoring(run, clips.size)
+        total = used * (scoring.clip + scoring.encoded)
     samples = used * (1.0 if probe else clips.captions)
     total += _steps(run, clips.size, samples, samples, models)
     if run.selected_on is not None:

@@ -136,8 +136,7 @@ class _Vectors:
         found = embed_clips(
             self.model, samples, ["vision"], self.device, self.workers, reduce=self._mean()
         )
-        assert found.vision is not None
-        return found.vision
+        return found.vectors["vision"]
 
     def _mean(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the function from frame features [B, F, D] and their mask to one vector a clip."""
@@ -148,7 +147,8 @@ class _Vectors:
         filled = frames.new_ones(1, 1).bool()
         batch = {"frames": frames, "frame_mask": filled, "audio_mask": ~filled}
         with torch.no_grad(), autocast(self.device, self.model.eval()):
-            blank = self.model.encode_clips(batch, ["vision"])["vision"].features[0, 0]
+            encoded = self.model.whole(self.model.encode_clips(batch, ["vision"]))
+        blank = encoded["vision"].features[0, 0]
         return partial(pool_plainly, blank=blank, slots=self.run.inputs.max_frames)
 
 

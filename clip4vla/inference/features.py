@@ -19,21 +19,19 @@ from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.pooling import normalise, pool
 
 CLIPS, TEXTS = 32, 256  # in one batch; constants, because they can change the last bits
+PRESENT = "present "  # beginning of the names of masks in batches of vectors
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """One vector per clip and modality, float32 on the CPU; None for a modality not asked for.
+    """Vectors of clips by name, one for each sequence of `ClipModel.whole`, on the CPU.
 
-    `has_audio` [N]: whether audio counts for the clip (`similarities`); `heard` [N]: whether it has
-    a segment at all, its own or a donor's.
+    present: whether the sequence has a valid position; a silent clip without a donor has no audio.
     """
 
     clip_ids: list[str]
-    vision: Tensor | None  # [N, D]
-    audio: Tensor | None  # [N, D]
-    has_audio: Tensor  # bool [N]
-    heard: Tensor  # bool [N]
+    vectors: dict[str, Tensor]  # float32 [N, D]
+    present: dict[str, Tensor]  # bool [N]
 
 
 def embed_clips(
@@ -48,24 +46,35 @@ def embed_clips(
 
     reduce: from features [B, S, D] and mask [B, S] to [B, D]; `pool`, or `masked_mean`.
     """
-    batches = clip_batches(model, samples, modalities, device, workers, reduced_by(reduce))
+    features_of = reduced_by(model, reduce)
+    batches = clip_batches(model, samples, modalities, device, workers, features_of)
     return clip_features(samples, batches)
 
 
-def reduced_by(reduce: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Encoded], Features]:
-    """Return the map of encoded clips to a vector [B, D] of each modality."""
-    return lambda encoded: {name: reduce(x, mask) for name, (x, mask) in encoded.items()}
+def reduced_by(
+    model: ClipModel, reduce: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Encoded], Features]:
+    """Return the map of encoded clips to vectors [B, D] of whole clips, and where they are."""
+
+    def reduced(encoded: Encoded) -> Features:
+        features: Features = {}
+        for name, (x, mask) in model.whole(encoded).items():
+            features |= {name: reduce(x, mask), PRESENT + name: mask.any(dim=1)}
+        return features
+
+    return reduced
 
 
 def clip_features(samples: Clips, batches: list["NumberedBatch"]) -> ClipFeatures:
     """Return the features of samples from all batches of `clip_batches` with `reduced_by`."""
     features = in_order_of_clips(batches)
+    present = {
+        name.removeprefix(PRESENT): features[name] for name in features if name.startswith(PRESENT)
+    }
     return ClipFeatures(
         clip_ids=[clip_id for clip_id, _, _ in samples.items],
-        vision=features.get("vision"),
-        audio=features.get("audio"),
-        has_audio=features["has_audio"],
-        heard=features["heard"],
+        vectors={name: features[name] for name in present},
+        present=present,
     )
 
 
@@ -85,7 +94,8 @@ def clip_batches(
     """Return features of the clips, or of one rank's part of them, by the number of their batch.
 
     The model is put into evaluation mode. features_of: from encoded clips to the features that are
-    kept, on the CPU; `has_audio` and `heard` (see `ClipFeatures`) are added.
+    kept, on the CPU; `has_audio` [B] is added: whether audio counts for the clip
+    (`similarities`).
     """
     model.eval()
     numbered = []
@@ -95,7 +105,7 @@ def clip_batches(
             encoded = model.encode_clips(batch, modalities)
             check_finite(batch["clip_id"], encoded)
             features = features_of(encoded)
-        features |= {"has_audio": batch["has_audio"], "heard": batch["audio_mask"].any(1)}
+        features["has_audio"] = batch["has_audio"]
         numbered.append((number, {name: x.cpu() for name, x in features.items()}))
     return numbered
 

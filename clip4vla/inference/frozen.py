@@ -36,9 +36,7 @@ def frozen_samples(
 
     def frames(clip_ids: list[str]) -> Tensor:
         clips = samples.of(clip_ids, "vision")
-        vectors = embed_clips(model, clips, ["vision"], device, workers).vision
-        assert vectors is not None
-        return vectors
+        return embed_clips(model, clips, ["vision"], device, workers).vectors["vision"]
 
     vision.build(frames)
     meaning = shared | {"tower": model.part_hash("text"), "max_words": inputs.max_words}

@@ -76,7 +76,6 @@ class Gallery:
         encoded: from `encoded`, of all ranks; made here if None.
         """
         clips = in_order_of_clips(self.encoded() if encoded is None else encoded)
-        clips.pop("heard")
         if clips["has_audio"].all():
             clips.pop("has_audio")
         texts = self._text_features(captions)

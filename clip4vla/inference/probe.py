@@ -9,29 +9,27 @@ from torch.nn.functional import logsigmoid
 
 from clip4vla.common.device import to_device
 from clip4vla.inference.features import ClipFeatures
+from clip4vla.models.common.probe import probed
 from clip4vla.models.common.task import Batch
 
 
 def probe_batch(features: ClipFeatures, index: Tensor | slice = slice(None)) -> Batch:
     """Return a batch that brings its features along, of the B clips of `index`.
 
-    features [N, D]: made with `reduce=masked_mean`. A mean is a sequence of one position [B, 1, D];
-    its mask bool [B, 1] says whether the clip has the modality.
+    features: made with `reduce=masked_mean`. See `clip4vla.models.common.probe.probed`.
     """
-    audible = features.heard[index].unsqueeze(1)
-    means = {"vision": features.vision, "audio": features.audio}
-    return {
-        "features": {name: x[index].unsqueeze(1) for name, x in means.items() if x is not None},
-        "frame_mask": torch.ones_like(audible),
-        "audio_mask": audible,
-    }
+
+    def chosen(named: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x[index].unsqueeze(1) for name, x in named.items()}
+
+    return {"means": chosen(features.vectors), "present": chosen(features.present)}
 
 
 @torch.no_grad()
 def class_logits(model: Any, features: ClipFeatures, device: torch.device) -> Tensor:
     """Return the logits of every class, float32 [N, C] on the CPU."""
     model.probe.eval()
-    encoded = model.encode_clips(to_device(probe_batch(features), device), ())
+    encoded = probed(model, to_device(probe_batch(features), device), ())
     with torch.autocast(device.type, enabled=False):  # rounded logits would tie
         logits: Tensor = model.probe(encoded)
     return logits.float().cpu()

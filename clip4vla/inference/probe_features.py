@@ -35,29 +35,26 @@ def probe_features(
     that, if samples are as the cache holds them; up to the rounding of another composition of
     batches they are those computed here.
     """
-    if not keep or not isinstance(samples, ClipSamples):
+    if not (keep and model.apart and isinstance(samples, ClipSamples)):
         return embed_clips(model, samples, modalities, device, workers, reduce=masked_mean)
     cache = samples.cache
     clips = sorted(set(cache.splits.clip_id))
     sounding = [clip for clip in clips if clip not in cache.silent]
     ids = [clip_id for clip_id, _, _ in samples.items]
     sounds = [clip if clip not in cache.silent else samples.donor_of.get(clip) for clip in ids]
-    heard = torch.tensor([sound is not None for sound in sounds])
-    found: dict[str, Tensor | None] = {"vision": None, "audio": None}
-    if "vision" in modalities:
-        vectors = _vectors(model, samples, "vision", clips, device, workers)
-        found["vision"] = torch.stack([vectors[clip] for clip in ids])
-    if "audio" in modalities:
-        vectors = _vectors(model, samples, "audio", sounding, device, workers)
-        nothing = torch.zeros(model.dim)
-        found["audio"] = torch.stack([vectors[s] if s is not None else nothing for s in sounds])
-    return ClipFeatures(
-        clip_ids=ids,
-        vision=found["vision"],
-        audio=found["audio"],
-        has_audio=heard | (samples.missing == "zeros"),
-        heard=heard,
-    )
+    pictures = [clip if cache.frame_count(clip) else None for clip in ids]
+    read: dict[Modality, tuple[list[str], list[str | None]]] = {
+        "vision": (clips, pictures),
+        "audio": (sounding, sounds),
+    }
+    found, present, nothing = {}, {}, torch.zeros(model.dim)
+    for modality, (known, sources) in read.items():
+        if modality in modalities:
+            vectors = _vectors(model, samples, modality, known, device, workers)
+            rows = [nothing if source is None else vectors[source] for source in sources]
+            found[modality] = torch.stack(rows)
+            present[modality] = torch.tensor([source is not None for source in sources])
+    return ClipFeatures(clip_ids=ids, vectors=found, present=present)
 
 
 def _vectors(
@@ -84,7 +81,7 @@ def _vectors(
     def compute(names: list[str]) -> Tensor:
         clips = samples.of(names, modality)
         means = embed_clips(model, clips, (modality,), device, workers, reduce=masked_mean)
-        return getattr(means, modality)
+        return means.vectors[modality]
 
     vectors = Vectors(cache.folder / "frozen", clip_ids, meaning)
     vectors.build(compute)

@@ -160,7 +160,8 @@ class Embedder(Checkpoint):
         for group in groups:
             batch = to_device(_batch(modality, group, nonverbal_share), self.device)
             with autocast(self.device):
-                features, mask = self.model.encode_clips(batch, [modality])[modality]
+                encoded = self.model.whole(self.model.encode_clips(batch, [modality]))
+            features, mask = encoded[modality]
             for clip, row, valid in zip(group, features.float().cpu(), mask.cpu(), strict=True):
                 yield clip, row[valid]
 

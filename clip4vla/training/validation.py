@@ -179,7 +179,7 @@ class LabelValidation:
             self.run.modalities,
             self.clips.device,
             self.clips.workers,
-            features_of=reduced_by(masked_mean),
+            features_of=reduced_by(self.model, masked_mean),
             part=self.clips.part,
         )
 

@@ -17,7 +17,7 @@ def ranks_by_hand(manifests, model):
     for modality in ("audio", "vision"):
         samples = samples_of(cache, items, test, INPUTS, [modality], "filter")
         found = embed_clips(model, samples, [modality], torch.device("cpu"), 0)
-        vectors.append(getattr(found, modality).numpy().astype(float))
+        vectors.append(found.vectors[modality].numpy().astype(float))
     cosines = vectors[0] @ vectors[1].T
     places = [1 + np.argsort(np.argsort(-x, axis=1), axis=1) for x in (cosines, cosines.T)]
     return [np.diag(place) for place in places]

@@ -7,27 +7,25 @@ import torch
 from clip4vla.inference.features import ClipFeatures
 from clip4vla.inference.probe import probe_batch
 from clip4vla.metrics.classification import accuracy, report_accuracy
+from clip4vla.models.common.probe import probed
 
 
 @pytest.mark.parametrize("has", ["vision", "audio", "vision audio"])
 def test_a_probe_is_given_every_modality_that_there_is(has):
     vision, audio = torch.arange(6.0).view(3, 2), -torch.arange(6.0).view(3, 2)
     heard = torch.tensor([True, False, True])
+    vectors = {"vision": vision, "audio": audio}
+    present = {"vision": torch.ones(3, dtype=torch.bool), "audio": heard}
     features = ClipFeatures(
         clip_ids=["a", "b", "c"],
-        vision=vision if "vision" in has else None,
-        audio=audio if "audio" in has else None,
-        has_audio=torch.ones(3, dtype=torch.bool),
-        heard=heard,
+        vectors={name: vectors[name] for name in has.split()},
+        present={name: present[name] for name in has.split()},
     )
-    index = torch.tensor([2, 1])
-    batch = probe_batch(features, index)
-    assert set(batch["features"]) == set(has.split())
-    assert batch["frame_mask"].tolist() == [[True], [True]]
-    assert batch["audio_mask"].tolist() == [[True], [False]]
-    for name, rows in (("vision", vision), ("audio", audio)):
-        if name in has:
-            assert torch.equal(batch["features"][name], rows[[2, 1], None])
+    found = probed(None, probe_batch(features, torch.tensor([2, 1])), ())
+    assert list(found) == has.split()
+    for name, (x, mask) in found.items():
+        assert torch.equal(x, vectors[name][[2, 1], None])
+        assert mask.tolist() == [[True], [name == "vision"]]
 
 
 def test_accuracy_is_a_share_in_percent():

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ranks_by_hand import ranks_by_hand
 from safetensors.torch import save_file
 from tiny_world import INPUTS, build_world, finetune, optimiser, source
-from toy.family import LETTERS
+from toy.family import LETTERS, Toy
 from typer.testing import CliRunner
 
 import clip4vla
@@ -28,6 +28,10 @@ from clip4vla.config.run import Evaluate
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
 from clip4vla.evaluation.evaluate import evaluate
+from clip4vla.inference.probe_features import probe_features
+from clip4vla.loading.collate import collate
+from clip4vla.loading.loader import Caches, clip_items, samples_of, split_rows
+from clip4vla.models.common.encoded import FeatureSequence
 from clip4vla.models.family import family_of
 from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.train import train
@@ -123,6 +127,41 @@ def test_a_family_without_vectors_of_modalities_refuses_clips_as_queries(monkeyp
     monkeypatch.setattr(family_settings("toy").model, "pooled", False)
     with pytest.raises(ValidationError, match="vectors of sounds and of pictures, which this"):
         Recipe(**given)
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """Let the toy join both modalities of a clip to one sequence."""
+
+    def whole(model, encoded):
+        if len(encoded) < 2:
+            return encoded
+        parts = [torch.cat(tensors, dim=1) for tensors in zip(*encoded.values(), strict=True)]
+        return {"av": FeatureSequence(parts[0] * 2.0, parts[1])}
+
+    monkeypatch.setattr(Toy, "whole", whole)
+    monkeypatch.setattr(Toy, "apart", False)
+
+
+@pytest.mark.parametrize("trainable", ["head", "all"])
+def test_a_probe_reads_whole_clips(tmp_path, joined, trainable):
+    """One sequence of both modalities, of which no vector is kept on disk."""
+    manifests = build_world(tmp_path / "world")
+    run = training("classification", trainable=trainable)
+    weights = trained(run, manifests, tmp_path)
+    found = scored("classification", weights, manifests, tmp_path / "evaluated")
+    assert found["galleries"]["all"]["metrics"]["accuracy"] > 50  # chance is 33
+    assert not list(tmp_path.rglob("frozen/*"))
+    model, cache = read_checkpoint(weights).model, Caches(manifests)[source("test")]
+    items = clip_items(split_rows(cache, source("test")))
+    both = ["vision", "audio"]
+    samples = samples_of(cache, items, source("test"), INPUTS, both, "none")
+    found = probe_features(model, samples, both, torch.device("cpu"), 0, keep=True)
+    assert list(found.vectors) == list(found.present) == ["av"] and found.present["av"].all()
+    encoded = model.encode_clips(collate([samples[0]]), both)
+    sums = sum((x.sum(dim=1) for x, _ in encoded.values()), start=torch.zeros(1, 16))
+    count = sum(int(mask.sum()) for _, mask in encoded.values())
+    assert torch.allclose(found.vectors["av"][0], 2 * sums[0] / count, atol=1e-5)
 
 
 def test_its_cost_is_estimated(monkeypatch, tmp_path, table):

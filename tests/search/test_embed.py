@@ -45,8 +45,8 @@ def test_the_numbers_are_those_of_the_evaluation(model, from_cache):
     """Through the same JPEGs and the same float16 log-mels: equal to the rounding of float32."""
     video, audio = model.embed_video(PATHS), model.embed_audio(PATHS)
     assert video.dtype == audio.dtype == np.float32
-    assert np.allclose(video, from_cache.vision.numpy(), **CLOSE)
-    assert np.allclose(audio, from_cache.audio.numpy(), **CLOSE)
+    assert np.allclose(video, from_cache.vectors["vision"].numpy(), **CLOSE)
+    assert np.allclose(audio, from_cache.vectors["audio"].numpy(), **CLOSE)
     texts = ["a dog barks", "A rabbit! " * 20]
     expected = embed_texts(model.model, texts, 9, torch.device("cpu"))
     assert np.array_equal(model.embed_text(texts), expected.numpy())

@@ -43,9 +43,10 @@ def test_features_from_disk_are_those_of_the_towers(manifests, policy, donors):
     plain = embed_clips(model, given, BOTH, CPU, 1, reduce=masked_mean)
     kept = probe_features(model, given, BOTH, CPU, 1, keep=True)
     assert kept.clip_ids == plain.clip_ids
-    assert torch.equal(kept.heard, plain.heard) and torch.equal(kept.has_audio, plain.has_audio)
-    for one, other in ((kept.vision, plain.vision), (kept.audio, plain.audio)):
-        assert torch.allclose(one, other, rtol=0, atol=1e-4)
+    assert list(kept.vectors) == list(plain.vectors) == BOTH
+    for name, one in kept.vectors.items():
+        assert torch.equal(kept.present[name], plain.present[name])
+        assert torch.allclose(one, plain.vectors[name], rtol=0, atol=1e-4)
 
 
 def test_a_second_fold_reads_no_clip(tmp_path, monkeypatch):

@@ -16,9 +16,14 @@ Compare = Callable[..., dict[str, Tensor]]  # see `similarities`
 
 
 class ClipModel(nn.Module, ABC):
-    """A model of texts and clips. processor: builds its batches; has no weights."""
+    """A model of texts and clips. processor: builds its batches; has no weights.
+
+    apart: each of its `whole` sequences depends on one modality alone, so that vectors of a frozen
+    modality can be cached.
+    """
 
     processor: Processor = ClipProcessor()
+    apart: bool = True
 
     @abstractmethod
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +31,18 @@ class ClipModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
-        """Return the features of a batch's clips, one sequence for each modality."""
+        """Return the features of a batch's clips, one sequence for each modality.
+
+        Each depends on its modality alone: variants of an evaluation combine those of other clips.
+        Features that the batch brings along are returned unchanged.
+        """
+
+    def whole(self, encoded: Encoded) -> Encoded:
+        """Return the sequences that stand for whole clips, for probes, donors and vectors.
+
+        encoded: from `encode_clips`. Of one modality there is one sequence, named by it.
+        """
+        return encoded
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Encoded clips: one sequence of features for each modality."""
+"""Encoded clips: one sequence of features for each modality, or stream of several."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class FeatureSequence(NamedTuple):
     mask: Tensor  # bool [B, S]
 
 
-Encoded = dict[str, FeatureSequence]  # by modality: "vision", "audio"
+Encoded = dict[str, FeatureSequence]  # by modality, "vision" or "audio", or by stream
 
 
 def each(encoded: Encoded, change: Callable[[Tensor], Tensor]) -> Encoded:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from clip4vla.common.files import canonical_json
+from clip4vla.models.common.clip_model import ClipModel
 
 
 def parts_of(model: nn.Module) -> set[str]:
@@ -19,10 +20,13 @@ def learning_parts(model: nn.Module) -> set[str]:
     return {name.split(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}
 
 
-def freezes_text_and_vision(model: nn.Module, modalities: Iterable[str]) -> bool:
-    """Return whether vectors of frames and words can be cached: both parts exist and are frozen."""
+def freezes_text_and_vision(model: ClipModel, modalities: Iterable[str]) -> bool:
+    """Return whether vectors of frames and words can be cached.
+
+    Both parts exist, are frozen, and depend on no other.
+    """
     frozen = parts_of(model) - learning_parts(model)
-    return "vision" in modalities and {"text", "vision"} <= frozen
+    return model.apart and "vision" in modalities and {"text", "vision"} <= frozen
 
 
 def part_hash(part: nn.Module, settings: dict[str, Any]) -> str:

@@ -1,12 +1,16 @@
-"""Every section and row of docs/facts.md that the repository cites is there."""
+"""Every section and row of the facts on a paper that the repository cites is there.
+
+A file with `coavt` in its path cites docs/coavt_facts.md, others docs/facts.md.
+"""
 
 import re
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
 FACTS = (REPO / "docs" / "facts.md").read_text()
-KNOWN = set(re.findall(r"^#{2,3} (\d+(?:\.\d+)?)", FACTS, re.M))  # 6, 6.3
-KNOWN |= set(re.findall(r"^\| (D\d+) \|", FACTS, re.M))
+SECTION = re.compile(r"^#{2,3} (\d+(?:\.\d+)?)", re.M)  # 6, 6.3
+KNOWN = set(SECTION.findall(FACTS)) | set(re.findall(r"^\| (D\d+) \|", FACTS, re.M))
+KNOWN_OF_COAVT = set(SECTION.findall((REPO / "docs" / "coavt_facts.md").read_text()))
 PLACES = ["clip4vla", "rules", "workflow", "experiments", "benchmarks", "tests", "docs"]
 SUFFIXES = {".py", ".smk", ".yaml", ".json", ".md", ".rst"}
 NAME = r"D?\d+(?:\.\d+)*"
@@ -29,10 +33,16 @@ def cited(text: str) -> set[str]:
     return {name for names in CITED.findall(text) for name in re.findall(NAME, names, re.I)}
 
 
+def known(path: Path) -> set[str]:
+    """Return the sections of the document that a file cites."""
+    return KNOWN_OF_COAVT if "coavt" in str(path.relative_to(REPO)) else KNOWN
+
+
 def test_every_section_that_is_cited_exists():
     found = {path: cited(text) for path, text in texts().items()}
     assert sum(map(len, found.values())) > 150
-    assert {path: names - KNOWN for path, names in found.items() if names - KNOWN} == {}
+    unknown = {path: names - known(path) for path, names in found.items()}
+    assert {path: names for path, names in unknown.items() if names} == {}
 
 
 def test_every_difference_that_is_cited_exists():

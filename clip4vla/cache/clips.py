@@ -3,6 +3,7 @@
 import io
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,12 +83,18 @@ class ClipCache:
         self, clip_id: str, max_frames: int | None = None, choice: FrameChoice = "spread"
     ) -> list[bytearray]:
         """Read only the frames, as JPEG: all, or at most `max_frames` (`sample_positions`)."""
+        count = self.frame_count(clip_id)
+        return self.read_frames_at(clip_id, sample_positions(count, max_frames or count, choice))
+
+    def frame_count(self, clip_id: str) -> int:
+        """Return the number of frames of a clip."""
         row = self._row(clip_id)
-        first, end = self._first_frame[row], self._first_frame[row + 1]
-        count = int(end - first)
-        picked = first + np.array(
-            sample_positions(count, max_frames or count, choice), dtype=np.int64
-        )
+        return int(self._first_frame[row + 1] - self._first_frame[row])
+
+    def read_frames_at(self, clip_id: str, positions: Sequence[int]) -> list[bytearray]:
+        """Read the frames at these positions of a clip, as JPEG."""
+        row = self._row(clip_id)
+        picked = self._first_frame[row] + np.array(positions, dtype=np.int64)
         tar = int(self._tar_of[row])
         places = zip(self._frame_offsets[picked], self._frame_sizes[picked], strict=True)
         return [self._bytes(tar, offset, size) for offset, size in places]

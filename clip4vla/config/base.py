@@ -171,10 +171,10 @@ def runtime(default: Any = ..., **options: Any) -> Any:
     return Field(default, json_schema_extra={"runtime": True}, **options)
 
 
-def added(default: Any, description: str = "") -> Any:
+def added(default: Any, description: str = "", **options: Any) -> Any:
     """Return a field that was added later: run keys leave out its default, the old behaviour."""
     extra = {"neutral": default}
-    return Field(default, description=description, json_schema_extra=extra)
+    return Field(default, description=description, json_schema_extra=extra, **options)
 
 
 def extra_of(field: FieldInfo) -> dict[str, Any]:

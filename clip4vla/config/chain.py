@@ -52,12 +52,12 @@ def add_chains(
     seeds: of fine-tuning; None where nothing is trained.
     """
 
-    def source(name: str, split: str, share: float, cache: Cache = recipe.cache) -> Source:
+    def source(name: str, split: str, share: float | None, cache: Cache = recipe.cache) -> Source:
         return Source(
             dataset=plan.version_of[name],
             cache_id=keys.cache_id(cache),
             split=split,
-            nonverbal_share=share,
+            nonverbal_share=0.5 if share is None else share,  # read by no one, if None
         )
 
     def own(split: str) -> Source:
@@ -90,7 +90,7 @@ def add_chains(
                 mean=recipe.donor_mean if neighbours == "vision" else "masked",
                 cache=recipe.cache,
                 model=recipe.model.towers(),
-                inputs=recipe.inputs,
+                inputs=recipe.inputs.without_draws(),
             )
         )
 
@@ -142,7 +142,7 @@ def add_chains(
                 text_substitution=substitutions.get("text"),
                 cache=recipe.cache,
                 model=recipe.model,
-                inputs=recipe.inputs,
+                inputs=recipe.inputs.without_draws(),
                 decoding=recipe.decoding,
                 test_frames=recipe.test_frames,
                 class_names=recipe.task in LABEL_TASKS and recipe.finetune is None,
@@ -167,7 +167,7 @@ def _held_out(plan: Plan, pretrain: PretrainRecipe) -> list[HeldOut]:
 def _add_pretraining(
     plan: Plan,
     recipe: Recipe,
-    source: Callable[[str, str, float, Cache], Source],
+    source: Callable[[str, str, float | None, Cache], Source],
     add: Callable[[Run], str],
 ) -> str | None:
     """Add the pre-training of a row.

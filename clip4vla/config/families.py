@@ -73,10 +73,16 @@ class FamilyModel(Section):
                     f"{'pretrain' if task == 'pretrain' else f'task: {task}'}: a model of family "
                     f"{self.family} is not trained for it. Fix: choose from {', '.join(self.TASKS)}"
                 )
-        if recipe.pretrain is not None and recipe.pretrain.type_token is not None:
-            raise ValueError(
-                f"pretrain.type_token: a model of family {self.family} has none. Fix: remove it"
-            )
+        if recipe.pretrain is not None:
+            shares = {source.nonverbal_share for source in recipe.pretrain.sources}
+            given = {"type_token": recipe.pretrain.type_token is not None}
+            given["sources: nonverbal_share"] = shares != {None}
+            for key, is_set in given.items():
+                if is_set:
+                    raise ValueError(
+                        f"pretrain.{key}: a model of family {self.family} has no type token. Fix: "
+                        "remove it"
+                    )
 
     def check_query(self, recipe: "Recipe") -> None:
         """Raise ValueError for a comparison of sounds and pictures without a vector of each."""

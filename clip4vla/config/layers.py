@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip4vla.common.errors import UserError, did_you_mean
-from clip4vla.config.families import FAMILIES, family_in, family_settings
+from clip4vla.config.families import DEFAULT, FAMILIES, family_in, family_settings
 from clip4vla.config.folds import filled, is_marked
 from clip4vla.config.load import Config, problems_in_part, validated
 from clip4vla.config.presets import chain
@@ -34,7 +34,8 @@ class Layers:
 
     Lowest first: preset, config, the base that the row or its table extends, table, dataset,
     preset, row, dataset of the row. The lower preset has the values of the code, the upper one
-    those of the table for the dataset.
+    those of the table for the dataset. A layer that names another family than those below it
+    replaces their `model`, whose keys are that family's.
     documents: of the config; document: of the table.
     """
 
@@ -50,7 +51,7 @@ class Layers:
         row, dataset = self.table.rows[self.index], self.config.datasets.get(self.dataset)
         value: dict[str, Any] = {}
         for _, _, patch in self._parts():
-            value = merge(value, patch)
+            value = merge(_of_the_family_of(patch, value), patch)
         preset = row.preset or self.config.preset
         try:
             family = family_settings(family_in(value.get("model")))
@@ -137,3 +138,13 @@ class Layers:
             hint = did_you_mean(name, bases)
             raise UserError(f"{place}: extends: no base {name!r} in `bases` of the config{hint}")
         return [(self.documents, ("bases", name), bases[name])]
+
+
+def _of_the_family_of(patch: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """Return the layers below a patch, without their `model` if the patch names another family."""
+    below, above = value.get("model"), patch.get("model")
+    if not isinstance(below, dict) or not isinstance(above, dict) or "family" not in above:
+        return value
+    if above["family"] == below.get("family", DEFAULT):
+        return value
+    return {key: item for key, item in value.items() if key != "model"}

@@ -37,7 +37,12 @@ class PretrainSource(Section):
 
     dataset: str = Field(description="name in `datasets` of the config")
     split: str = Field("train", description="its split; only clips with audio are used")
-    nonverbal_share: float = Field(ge=0, le=1, description="0: speech, [VB]; 1: sounds, [NB]")
+    nonverbal_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="0: speech, [VB]; 1: sounds, [NB]; needed for type tokens that mix them",
+    )
 
 
 class SecondStage(Section):
@@ -287,8 +292,11 @@ class Recipe(OfOneFamily):
                         "audio. Fix: remove it"
                     )
         self._check_test_frames()
+        self._check_draws()
         self.model.check(self)
         self.model.check_inputs(self.inputs, self.cache)
+        if self.pretrain is not None:
+            self.model.check_inputs(self.pretrain.inputs, self.cache)
         self._check_prefixes()
         if self.task != "captioning":
             for name, is_set in (
@@ -312,6 +320,22 @@ class Recipe(OfOneFamily):
             raise ValueError(
                 f"test_frames: {self.test_frames} frames of a clip are not read. Fix: raise "
                 "inputs.max_frames and name vision among modalities, or remove it"
+            )
+
+    def _check_draws(self) -> None:
+        """Refuse draws of training that nothing would make."""
+        tuned = self.finetune is not None and not (
+            self.task in LABEL_TASKS and self.finetune.trainable == "head"
+        )
+        for key in ("train_frames", "train_crop"):
+            if getattr(self.inputs, key) and not tuned:
+                raise ValueError(
+                    f"inputs.{key}: no fine-tuning reads the clips in each epoch. Fix: remove it"
+                )
+        first = self.pretrain
+        if first and first.inputs.train_frames and "vision" not in first.objective.modalities:
+            raise ValueError(
+                "pretrain.inputs.train_frames: pre-training reads no frames. Fix: remove it"
             )
 
     def _check_query(self) -> None:

@@ -39,7 +39,8 @@ def markdown() -> str:
         "## A recipe\n\nKeys of `recipe` and `bases.NAME` in the config and of `base`, "
         "`datasets.NAME`, `rows.set` and `rows.datasets.NAME` in a table. Layers, lowest first: "
         "preset, `recipe`, the base that the row or its table `extends`, `base`, `datasets.NAME`, "
-        "`presets.PRESET.NAME`, `set`, `datasets.NAME` of the row.\n"
+        "`presets.PRESET.NAME`, `set`, `datasets.NAME` of the row. A layer that names another "
+        "`model.family` than the ones below it replaces their whole `model` section.\n"
     )
     parts += _rows(Recipe, "")
     for family in FAMILIES:

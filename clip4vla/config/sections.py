@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from clip4vla.config.base import Section, added, refuse_unread, runtime
+from clip4vla.config.data import IMAGE_SIZE
 
 Modality = Literal["audio", "vision"]
 TaskName = Literal["retrieval", "captioning", "classification", "tagging"]
@@ -31,7 +32,12 @@ class Inputs(Section):
         "spread: from the first frame to the last, evenly (of one frame: the first); middle: the "
         "middle of each of max_frames equal parts (of one frame: the middle one)",
     )
-    max_segments: int = Field(10, ge=1, description="segments of 1.792 s; central ones are kept")
+    max_segments: int = Field(
+        10, ge=1, description="segments of a clip's sound; central ones are kept"
+    )
+    segment_steps: int = added(
+        IMAGE_SIZE, "steps of the log-mel in a segment: 1.792 s at a hop of 8 ms", ge=1
+    )
     max_words: int = Field(32, ge=3, le=77, description="tokens with start and end")
     extra_word: bool = added(
         False,
@@ -52,6 +58,21 @@ class Inputs(Section):
     )
     log_mel_mean: float | None = added(None, "fixed: subtracted; in the log-mel's own unit")
     log_mel_std: float | None = added(None, "fixed: divided by, after the mean; above 0")
+    train_frames: int | None = added(
+        None,
+        "training: so many frames of a clip, drawn anew in each epoch from all that the cache has; "
+        "null: those of evaluation",
+        ge=1,
+    )
+    train_crop: bool = added(
+        False,
+        "training: of a clip with more than max_segments segments, a window drawn anew in each "
+        "epoch; false: the central segments, as in evaluation",
+    )
+
+    def without_draws(self) -> "Inputs":
+        """Return the inputs of evaluation, for which nothing is drawn."""
+        return self.model_copy(update={"train_frames": None, "train_crop": False})
 
     @property
     def of_frames(self) -> dict[str, Any]:

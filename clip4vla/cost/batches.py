@@ -14,15 +14,15 @@ from clip4vla.inference.probe import probe_batch
 from clip4vla.loading.processor import Processor
 from clip4vla.models.common.task import Batch
 
-CHANNELS = 3  # of stereo sound
-
 
 @dataclass(frozen=True)
 class ClipSize:
-    """Numbers of frames and segments of a clip."""
+    """Numbers of frames and segments of a clip, and of bands and channels of its log-mel."""
 
     frames: int
     segments: int
+    bands: int = IMAGE_SIZE
+    channels: int = 3  # of stereo sound
 
     def batch(
         self,
@@ -35,7 +35,8 @@ class ClipSize:
         """Return a batch as `collate` makes it. masked: with masked audio beside the audio."""
         frames = self.frames if "vision" in modalities else 0
         segments = self.segments if "audio" in modalities else 0
-        audio = _floats(size, max(segments, 1), CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+        image = inputs.segment_steps, self.bands
+        audio = _floats(size, max(segments, 1), self.channels, *image)
         pixels = _floats(size, max(frames, 1), 3, IMAGE_SIZE, IMAGE_SIZE).to(torch.uint8)
         return {
             "clip_id": [str(number) for number in range(size)],

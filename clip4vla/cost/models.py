@@ -77,7 +77,7 @@ class Models:
 
         def count() -> tuple[float, float]:
             model = self._prepared(run)
-            if not freezes_text_and_vision(model, run.objective.modalities):
+            if not _has_vectors(model, run):
                 return 0.0, 0.0
             return self._frames(model, run, clip), self._text(model, run)
 
@@ -224,5 +224,10 @@ def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, 
     batch = clip.batch(
         model.processor, size, run.inputs, objective.modalities, masked=objective.masks_audio
     )
-    frozen = freezes_text_and_vision(model, objective.modalities)
-    return batch | (vectors(size, model.dim) if frozen else {})
+    return batch | (vectors(size, model.dim) if _has_vectors(model, run) else {})
+
+
+def _has_vectors(model: ClipModel, run: Pretrain) -> bool:
+    """Return whether vectors of frames and words are computed once, as training does."""
+    frozen = freezes_text_and_vision(model, run.objective.modalities)
+    return frozen and run.inputs.train_frames is None

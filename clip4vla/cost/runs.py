@@ -68,20 +68,27 @@ def flops(plan: Plan, run: Run, counts: Counts, models: Models) -> float:
             return _scoring(run, clips, run.missing_audio, models, len(run.variants))
 
 
-def clips_of(plan: Plan, run: Run, source: Source, counts: Counts) -> Clips:
-    """Return the clips of a split as a run reads them."""
+def clips_of(plan: Plan, run: Run, source: Source, counts: Counts, training: bool = False) -> Clips:
+    """Return the clips of a split as a run reads them. training: as it trains on them."""
     _, dataset = plan.dataset_of(source.dataset)
     usual = typical(dataset.reader)
     count, sounding = counts.get((source.dataset, source.split), (0, 0))
-    frames = min(run.inputs.max_frames, max(1, round(usual.seconds * run.cache.frames.fps)))
-    segments = kept_segments(int(usual.seconds * run.cache.log_mel.steps_per_second), run.inputs)
+    log_mel, wanted = run.cache.log_mel, run.inputs.max_frames
+    if training and run.inputs.train_frames is not None:
+        wanted = run.inputs.train_frames
+    size = ClipSize(
+        frames=min(wanted, max(1, round(usual.seconds * run.cache.frames.fps))),
+        segments=kept_segments(int(usual.seconds * log_mel.steps_per_second), run.inputs),
+        bands=log_mel.n_mels,
+        channels=1 if log_mel.channels == "mean" else 3,
+    )
     captions = benchmark_of(dataset, source.split).captions or usual.captions
-    return Clips(count, sounding, captions, ClipSize(frames, segments))
+    return Clips(count, sounding, captions, size)
 
 
 def _pretrain(plan: Plan, run: Pretrain, counts: Counts, models: Models) -> float:
     """Count equal parts of all sources: an epoch has as many samples of each as the smallest."""
-    sources = [clips_of(plan, run, source, counts) for source in run.sources]
+    sources = [clips_of(plan, run, source, counts, training=True) for source in run.sources]
     least = min(clips.sounding * clips.captions for clips in sources)
     total = 0.0
     for clips in sources:
@@ -93,7 +100,7 @@ def _pretrain(plan: Plan, run: Pretrain, counts: Counts, models: Models) -> floa
 
 def _finetune(plan: Plan, run: Finetune, counts: Counts, models: Models) -> float:
     """Count the steps, and the scoring of the clips on which an epoch is selected."""
-    clips = clips_of(plan, run, run.train, counts)
+    clips = clips_of(plan, run, run.train, counts, training=not run.trains_probe_only)
     used = clips.used(run.missing_audio)
     probe = run.trains_probe_only  # on features that are computed once
     total = 0.0

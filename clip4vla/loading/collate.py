@@ -11,7 +11,7 @@ from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
 from clip4vla.loading.samples import Mixed, Sample
-from clip4vla.loading.segments import SEGMENT, kept_segments, split
+from clip4vla.loading.segments import kept_segments, split
 from clip4vla.loading.tokenizer import tokenize
 
 
@@ -20,8 +20,9 @@ def collate(
 ) -> dict:
     """Return a batch of samples.
 
-    frames uint8 [B, F, 3, 224, 224], audio float32 [B, S, C, 224, 224], tokens [B, L]. F and S are
-    the batch's own maximum, at least 1; C is 1 when every clip is mono, which stands for three
+    frames uint8 [B, F, 3, 224, 224], audio float32 [B, S, C, N, M], tokens [B, L]. N is
+    inputs.segment_steps, M the mel bands of the cache. F and S are the batch's own maximum, at
+    least 1; C is 1 when every clip is mono, which stands for three
     equal channels, else 3. `frame_mask` [B, F] and `audio_mask` [B, S] are True where a sample has
     content; the rest is zero. Padding changes no sample's own values.
 
@@ -100,7 +101,8 @@ def _audio(samples: list[Sample]) -> dict:
         0 if sample.log_mel is None else kept_segments(sample.log_mel.shape[1], sample.inputs)
         for sample in samples
     ]
-    shape = len(samples), max(*counts, 1), channels, SEGMENT, SEGMENT
+    size = samples[0].inputs.segment_steps, samples[0].bands
+    shape = len(samples), max(*counts, 1), channels, *size
     batch = {"audio": torch.empty(shape), "audio_mask": _filled(counts)}
     if samples[0].masks is not None:
         batch["masked_audio"] = torch.empty(shape)
@@ -114,11 +116,11 @@ def _audio(samples: list[Sample]) -> dict:
 
 
 def _fill(row: torch.Tensor, count: int, sample: Sample, masks: Masks | None = None) -> None:
-    """Write the sample's `count` segments into a row [S, C, 224, 224], and zeros after them."""
+    """Write the sample's `count` segments into a row [S, C, N, M], and zeros after them."""
     log_mel = sample.log_mel
     if count and log_mel is not None:
         own = row[:count, : len(log_mel)]
-        split(log_mel, sample.inputs, masks, out=own)
+        split(log_mel, sample.inputs, masks, out=own, start=sample.start)
         row[:count, len(log_mel) :] = own[:, :1]  # a mono clip among stereo ones
     row[count:] = 0
 

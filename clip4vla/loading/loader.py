@@ -115,6 +115,7 @@ def samples_of(
     donors: dict[str, str] | None = None,
     masking: Masking | None = None,
     seed: int = 0,
+    training: bool = False,
 ) -> ClipSamples:
     """Return samples of a source under a policy for silent clips. UserError if none is left."""
     samples = ClipSamples(
@@ -127,6 +128,7 @@ def samples_of(
         masking=masking,
         seed=seed,
         modalities=tuple(modalities),
+        training=training,
     )
     if not len(samples):
         raise UserError(

@@ -34,7 +34,7 @@ class Processor(ABC):
 
 
 class ClipProcessor(Processor):
-    """CLIP's tokens, frames as images, and sound as images of 224 bands by 224 steps."""
+    """CLIP's tokens, frames as images, and sound as images of bands by steps."""
 
     def tokenize(self, texts: list[str], max_words: int) -> Tensor:
         """See `clip4vla.loading.tokenizer`."""

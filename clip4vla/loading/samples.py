@@ -14,7 +14,7 @@ from clip4vla.common.seeds import generator
 from clip4vla.config.data import DONORS_BY, AudioPolicy
 from clip4vla.config.sections import Inputs, Masking, Modality
 from clip4vla.loading.masking import Masks, draw_masks
-from clip4vla.loading.segments import SEGMENT
+from clip4vla.loading.segments import drawn_start
 
 FULL_SCALE = 2**15  # of int16
 Item = tuple[str, str, tuple[str, ...]]  # clip id, caption ("": absent), labels
@@ -48,7 +48,9 @@ class Sample:
     has_audio: bool
     inputs: Inputs
     jpegs: list[bytearray] | None  # None where `vectors` stand in their place
-    log_mel: torch.Tensor | None  # [1 or 3, T, 224], dB or (fbank) ln; None for silence
+    bands: int  # of log-mels in the cache
+    log_mel: torch.Tensor | None  # [1 or 3, T, bands], dB or (fbank) ln; None for silence
+    start: int | None  # step of the log-mel where its segments begin; None: the central ones
     masks: Masks | None  # None without masking
     vectors: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> [D]
     mixed: Mixed | None = None
@@ -82,7 +84,8 @@ class ClipSamples(Clips):
     * `none`: it has no audio: `has_audio` is False.
 
     A donor in `donor_of` is used under any policy but `filter`. With `masking`, samples also hold
-    masks. A modality that is not among `modalities` is neither read nor decoded.
+    masks. A modality that is not among `modalities` is neither read nor decoded. training: frames
+    and sound are drawn as `inputs.train_frames` and `train_crop` say, which evaluation never reads.
     """
 
     def __init__(
@@ -96,9 +99,11 @@ class ClipSamples(Clips):
         masking: Masking | None = None,
         seed: int = 0,
         modalities: Collection[Modality] = ("vision", "audio"),
+        training: bool = False,
     ):
         self.modalities = frozenset(modalities)
-        self.cache, self.inputs, self.masking, self.seed = cache, inputs, masking, seed
+        self.cache, self.masking, self.seed = cache, masking, seed
+        self.inputs = inputs if training else inputs.without_draws()
         self.nonverbal_share, self.missing = nonverbal_share, missing
         self.donor_of = dict(donor_of or {})
         self.items = [item for item in items if missing != "filter" or item[0] not in cache.silent]
@@ -167,7 +172,9 @@ class ClipSamples(Clips):
             has_audio=log_mel is not None or self.missing == "zeros",
             inputs=self.inputs,
             jpegs=self.jpegs(clip_id),
+            bands=self.bands,
             log_mel=log_mel,
+            start=self._start(clip_id, log_mel),
             masks=self._masks(clip_id, log_mel),
         )
 
@@ -175,7 +182,13 @@ class ClipSamples(Clips):
         """Return the frames of a clip; none without vision."""
         if "vision" not in self.modalities:
             return []
-        return self.cache.read_frames(clip_id, self.inputs.max_frames, self.inputs.frame_choice)
+        wanted = self.inputs.train_frames
+        if wanted is None:
+            return self.cache.read_frames(clip_id, self.inputs.max_frames, self.inputs.frame_choice)
+        count = self.cache.frame_count(clip_id)
+        rng = generator("frames", self.seed, self.epoch, clip_id)
+        drawn = rng.choice(count, min(wanted, count), replace=False)
+        return self.cache.read_frames_at(clip_id, sorted(drawn))
 
     def log_mel(self, clip_id: str) -> torch.Tensor | None:
         """Return a clip's own log-mel, else its donor's, else None; None without audio."""
@@ -199,9 +212,21 @@ class ClipSamples(Clips):
             self.cache.spot_check(donor)
         return donor
 
+    @property
+    def bands(self) -> int:
+        """Return the mel bands of the cache."""
+        return self.cache.settings.log_mel.n_mels
+
+    def _start(self, clip_id: str, log_mel: torch.Tensor | None) -> int | None:
+        """Return the step where a clip's segments begin; None: the central ones are kept."""
+        if log_mel is None or not self.inputs.train_crop:
+            return None
+        rng = generator("crop", self.seed, self.epoch, clip_id)
+        return drawn_start(log_mel.shape[1], self.inputs, rng)
+
     def _masks(self, clip_id: str, log_mel: torch.Tensor | None) -> Masks | None:
         if self.masking is None:
             return None
-        steps, bands = (0, SEGMENT) if log_mel is None else log_mel.shape[1:]
+        steps, bands = (0, self.bands) if log_mel is None else log_mel.shape[1:]
         rng = generator("mask", self.seed, self.epoch, clip_id)
         return draw_masks(steps, bands, self.masking, rng)

@@ -1,26 +1,34 @@
-"""A clip's log-mel -> standardised segments: the audio tower's images (facts 1.4-1.6)."""
+"""A clip's log-mel -> standardised segments, which are images to a model (facts 1.4-1.6)."""
 
 import math
 
 import numpy as np
 import torch
 
-from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import FILL, Masks
 
-SEGMENT = IMAGE_SIZE  # spectrogram frames of a segment: 1.792 s at a hop of 8 ms
 EPSILON = 1e-10
 
 
-def segment_count(steps: int, extra_segment: bool = False) -> int:
-    """Return the segments of T = `steps` frames: ceil(T / 224), or floor(T / 224) + 1 (D5)."""
-    return steps // SEGMENT + 1 if extra_segment else -(-steps // SEGMENT)
+def segment_count(steps: int, inputs: Inputs) -> int:
+    """Return the segments of T = `steps` frames: ceil(T / 224), or floor(T / 224) + 1 (D5).
+
+    224 stands for `inputs.segment_steps`.
+    """
+    length = inputs.segment_steps
+    return steps // length + 1 if inputs.extra_segment else -(-steps // length)
 
 
 def kept_segments(steps: int, inputs: Inputs) -> int:
     """Return S, the number of segments that `split` gives for T = `steps` frames."""
-    return min(segment_count(steps, inputs.extra_segment), inputs.max_segments)
+    return min(segment_count(steps, inputs), inputs.max_segments)
+
+
+def drawn_start(steps: int, inputs: Inputs, rng: np.random.Generator) -> int | None:
+    """Return the first step of a window of max_segments segments; None: all segments are kept."""
+    left_out = steps - inputs.max_segments * inputs.segment_steps
+    return None if left_out <= 0 else int(rng.integers(left_out + 1))
 
 
 def split(
@@ -28,13 +36,13 @@ def split(
     inputs: Inputs,
     masks: Masks | None = None,
     out: torch.Tensor | None = None,
+    start: int | None = None,
 ) -> torch.Tensor:
-    """Return float32 [S, C, 224, 224] of a log-mel [C, T, 224], in `out` if given.
+    """Return float32 [S, C, N, M] of a log-mel [C, T, M], in `out` if given.
 
-    S is at most inputs.max_segments.
-
-    The central segments are kept. Masks are laid over the log-mel before it is padded, and both are
-    laid before it is standardised, as `inputs.standardisation` says:
+    N is inputs.segment_steps and S at most inputs.max_segments. The segments from step `start` on
+    are kept; None: the central ones. Masks are laid over the log-mel before it is padded, and both
+    are laid before it is standardised, as `inputs.standardisation` says:
 
     * `segment`: each segment and channel to mean 0 and (population) standard deviation 1 over its
       own values, masks and padding included; a constant one becomes zeros.
@@ -44,21 +52,22 @@ def split(
 
     C is 1 for mono, which stands for three equal channels: the audio tower expands it.
     """
-    log_mel = torch.as_tensor(log_mel)  # [C, T, 224]
+    log_mel = torch.as_tensor(log_mel)  # [C, T, M]
     channels, steps, bands = log_mel.shape
-    count = kept_segments(steps, inputs)
-    first = (segment_count(steps, inputs.extra_segment) - count) // 2
-    kept = slice(first * SEGMENT, min((first + count) * SEGMENT, steps))
-    whole, rest = divmod(kept.stop - kept.start, SEGMENT)  # segments, frames of one more
-    images = torch.empty(count, channels, SEGMENT, bands) if out is None else out
+    length, count = inputs.segment_steps, kept_segments(steps, inputs)
+    if start is None:
+        start = (segment_count(steps, inputs) - count) // 2 * length
+    kept = slice(start, min(start + count * length, steps))
+    whole, rest = divmod(kept.stop - kept.start, length)  # segments, frames of one more
+    images = torch.empty(count, channels, length, bands) if out is None else out
     own = log_mel[:, kept]  # only the kept segments are converted, but for `clip`
-    images[:whole] = own[:, : whole * SEGMENT].unflatten(1, (whole, SEGMENT)).transpose(0, 1)
+    images[:whole] = own[:, : whole * length].unflatten(1, (whole, length)).transpose(0, 1)
     if whole < count:
-        images[whole, :, :rest] = own[:, whole * SEGMENT :]
+        images[whole, :, :rest] = own[:, whole * length :]
     if masks is not None:
-        hidden = np.zeros(count * SEGMENT, bool)
+        hidden = np.zeros(count * length, bool)
         hidden[: kept.stop - kept.start] = masks.steps[kept]
-        hidden = hidden.reshape(count, 1, SEGMENT, 1) | masks.bands  # [S, 1, 224, 224]
+        hidden = hidden.reshape(count, 1, length, 1) | masks.bands  # [S, 1, N, M]
         images.masked_fill_(torch.from_numpy(hidden), FILL)
     if whole < count:
         padding = log_mel.amin(dim=(1, 2))[:, None, None] if inputs.pad_value == "min" else 0.0

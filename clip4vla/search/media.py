@@ -19,7 +19,7 @@ from clip4vla.cache.frames import encode, sample_positions, to_pixels
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.settings import Settings
-from clip4vla.loading.segments import SEGMENT, segment_count, split
+from clip4vla.loading.segments import segment_count, split
 from clip4vla.media.decode import (
     LONGEST_SECONDS,
     DecodeError,
@@ -116,9 +116,9 @@ def audio_clip(
         return MediaWindow(start, start + seconds, AudioStatus.DIGITAL_SILENCE)
     images = split(log_mel, settings.inputs).numpy()
     config, steps = settings.cache.log_mel, log_mel.shape[1]
-    count = segment_count(steps, settings.inputs.extra_segment)
+    count = segment_count(steps, settings.inputs)
     first = max(count - len(images), 0) // 2  # the central ones are kept
-    length = SEGMENT / config.steps_per_second  # seconds of a segment
+    length = settings.inputs.segment_steps / config.steps_per_second  # seconds of a segment
     begins = (first + np.arange(len(images))) * length
     times = start + np.stack([begins, begins + length], axis=1).clip(max=seconds)
     return MediaWindow(start, start + seconds, AudioStatus.OK, "", images, times)

@@ -82,7 +82,7 @@ def model_card(
             f"{CHOSEN[Inputs(**inputs).frame_choice]}; short side to {IMAGE_SIZE} (bicubic), "
             "centre crop, CLIP's mean and standard deviation.",
             f"* Sound: {_sound(LogMel(**metadata['cache']['log_mel']))}; at most "
-            f"{inputs['max_segments']} segments of {IMAGE_SIZE} steps, "
+            f"{inputs['max_segments']} segments of {Inputs(**inputs).segment_steps} steps, "
             f"{_standardised(Inputs(**inputs))}.",
             f"* Text: CLIP's tokens, at most {Inputs(**inputs).caption_tokens} with start and end; "
             f"pad id {PAD}.",

@@ -101,9 +101,14 @@ def splits_of(
 
 
 def samples_under(
-    run: Finetune, external: External, source: Source, policy: AudioPolicy, items: list[Item]
+    run: Finetune,
+    external: External,
+    source: Source,
+    policy: AudioPolicy,
+    items: list[Item],
+    training: bool = False,
 ) -> ClipSamples:
-    """Return samples of a source under a policy for silent clips."""
+    """Return samples of a source under a policy for silent clips. training: they are trained on."""
     tables = {DONORS_BY[policy]: external.substitution} if policy in DONORS_BY else {}
     return samples_of(
         external.caches[source],
@@ -114,6 +119,7 @@ def samples_under(
         policy=policy,
         donors=read_donors(tables, policy),
         seed=run.seed,
+        training=training,
     )
 
 

@@ -57,7 +57,8 @@ def label_job(run: Finetune, external: External) -> Job:
         workers=external.workers,
         keep=external.switches.frozen_cache,
     )
-    samples = samples_under(run, external, run.train, run.missing_audio, items)
+    learns = not run.trains_probe_only
+    samples = samples_under(run, external, run.train, run.missing_audio, items, training=learns)
     facts: dict[str, Any] = {"train": [clip_facts(cache, run.train, samples)], "val": None}
     validation: Validation = NoValidation()
     if held_out is not None:

@@ -72,11 +72,13 @@ def _pretraining(run: Pretrain, external: External) -> Job:
             policy="filter",
             masking=run.masking if run.objective.masks_audio else None,
             seed=run.seed,
+            training=True,
         )
         facts.append(clip_facts(cache, source, samples))
         if leaks:
             facts[-1]["leaks_dropped"] = planned - len(rows)
-        if external.switches.frozen_cache and freezes_text_and_vision(model, modalities):
+        keeps = external.switches.frozen_cache and run.inputs.train_frames is None
+        if keeps and freezes_text_and_vision(model, modalities):
             sources.append(frozen_samples(model, samples, external.device, external.workers))
         else:
             sources.append(samples)
@@ -91,7 +93,7 @@ def _text_task(run: Finetune, external: External) -> Job:
     model = trained_model(run, external)
     cache, rows, held_out = splits_of(run, external)
     items = pair_items(rows, where(run.train))
-    samples = samples_under(run, external, run.train, run.missing_audio, items)
+    samples = samples_under(run, external, run.train, run.missing_audio, items, training=True)
     facts: dict[str, Any] = {"train": [clip_facts(cache, run.train, samples)], "val": None}
     validation: Validation = NoValidation()
     if held_out is not None:

@@ -8,6 +8,7 @@ import pytest
 
 from clip4vla.cli.options import overrides_of
 from clip4vla.common.errors import UserError
+from clip4vla.config.families import FAMILIES
 from clip4vla.config.load import load_config
 from clip4vla.config.planner import make_plan
 from clip4vla.config.yaml import read_yaml
@@ -342,6 +343,30 @@ def test_a_table_extends_a_base_of_the_config(project):
     overrides = "bases.small.inputs.max_frames: 5"
     plan = project(config=BASES, table=table, overrides=overrides)
     assert plan.runs[plan.cells[0].run_key].inputs.max_frames == 5
+
+
+def test_a_layer_that_names_another_family_replaces_the_model_below_it(project, monkeypatch):
+    """So that a config of one family's models can have rows of the other."""
+    monkeypatch.setitem(FAMILIES, "toy", "toy")
+    table = TABLE.replace("base: {", "base: {missing_audio: none, ")
+    config = BASE + "recipe.model: {joint_layers: 1}\n"
+    toy = table.replace("pretrain: null", "pretrain: null, model: {family: toy, dim: 8}")
+    plan = project(config=config, table=toy)
+    assert plan.runs[plan.cells[0].run_key].model.dim == 8
+    plan = project(config=config, table=table.replace("null}\n", "null, model.family: clip4vla}\n"))
+    model = plan.runs[plan.cells[0].run_key].model
+    assert (model.architecture, model.joint_layers) == ("tiny", 1)
+    text = message(
+        project,
+        config=BASE + "recipe.model: {family: toy, dmi: 1}\n",
+        table="""
+        table: t
+        title: T
+        columns: [{dataset: d, metric: t2v_R1}]
+        rows: [{row: one, label: One}]
+        """,
+    )
+    assert "model.dmi: unknown key; did you mean dim" in text
 
 
 def test_a_row_extends_another_base_than_its_table_and_changes_one_dataset(project):

@@ -31,7 +31,7 @@ def test_it_has_the_class_and_the_defaults_of_the_family():
 
 
 def test_every_stage_of_pretraining_has_it(monkeypatch):
-    pretrain = {"sources": [{"dataset": "d", "nonverbal_share": 0.0}]}
+    pretrain = {"sources": [{"dataset": "d"}]}
     pretrain["second_stage"] = {"objective": {"symmetric": True}}
     monkeypatch.setattr("toy.settings.Model.TASKS", ("pretrain", "retrieval"))
     found = Recipe(model=TOY, pretrain=pretrain).pretrain

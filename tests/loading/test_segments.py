@@ -27,8 +27,8 @@ def noise(channels, steps, seed=0):
     ],
 )
 def test_counts(steps, count, released):
-    assert segment_count(steps) == count
-    assert segment_count(steps, extra_segment=True) == released
+    assert segment_count(steps, Inputs()) == count
+    assert segment_count(steps, Inputs(extra_segment=True)) == released
     inputs = Inputs(max_segments=20)
     assert len(split(noise(1, steps), inputs)) == count
     assert (

@@ -68,15 +68,8 @@ def trained(run, manifests, folder, start=None, **options):
 
 
 def scored(task, start, manifests, out, **given):
-    values = {"missing_audio": "none"} | given
-    run = Evaluate(
-        start=None,
-        task=task,
-        test=source("test"),
-        model={"family": "toy"},
-        inputs=INPUTS,
-        **values,
-    )
+    values = {"missing_audio": "none", "inputs": INPUTS} | given
+    run = Evaluate(start=None, task=task, test=source("test"), model={"family": "toy"}, **values)
     evaluate(run, manifests, start, {}, None, out, "0123456789ab")
     return read_json(out / "metrics.json")
 
@@ -108,6 +101,24 @@ def test_it_trains_resumes_and_is_evaluated(manifests, tmp_path, task):
         assert metrics["t2v_MeanR"] < 2.5  # chance is 3 among 5 clips; the best is 1.4
     else:
         assert metrics["accuracy"] > 50  # chance is 33
+
+
+def test_it_trains_on_drawn_frames_and_windows(manifests, tmp_path):
+    """Of a clip with segments of other lengths; resuming draws the same, evaluation nothing."""
+    inputs = INPUTS.model_copy(update={"max_segments": 1, "segment_steps": 100})
+    drawn = inputs.model_copy(update={"train_frames": 1, "train_crop": True})
+    run = training("retrieval", inputs=drawn)
+    whole = trained(run, manifests, tmp_path / "whole")
+    with pytest.raises(RetryLater, match="stopped at step"):
+        trained(run, manifests, tmp_path / "parts", save_seconds=0.0, tracker=Terminated(after=7))
+    assert sha256_of_file(trained(run, manifests, tmp_path / "parts")) == sha256_of_file(whole)
+    central = trained(training("retrieval", inputs=inputs), manifests, tmp_path / "central")
+    assert sha256_of_file(central) != sha256_of_file(whole)
+    first, second = (
+        scored("retrieval", whole, manifests, tmp_path / name, inputs=given)["galleries"]["all"]
+        for name, given in (("one", drawn), ("two", inputs))
+    )
+    assert first == second
 
 
 def test_its_sounds_find_pictures(manifests, tmp_path):

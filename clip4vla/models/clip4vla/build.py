@@ -10,7 +10,6 @@ from clip4vla.models.clip4vla.initialise import (
     initialise_captioner,
     initialise_fusion,
     initialise_gate,
-    initialise_probe,
     initialise_text,
 )
 from clip4vla.models.clip4vla.model import CLIP4VLA
@@ -53,7 +52,7 @@ def build_model(
     if model.gate is not None:
         initialise_gate(model.gate, seed)
     if model.probe is not None:
-        initialise_probe(model.probe, seed)
+        model.probe.initialise(seed)
     if config.weights is None:
         for part in ("audio", "captioner", "fusion"):
             model.copy_from_clip(part)

@@ -12,20 +12,18 @@ from clip4vla.config.yaml import merge
 from clip4vla.models.clip4vla.build import build_model
 from clip4vla.models.clip4vla.importers import CLIP_KINDS, kind_of, to_our_names
 from clip4vla.models.clip4vla.infer_settings import infer_settings
-from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import HEAD_PARTS, Head, Model
 from clip4vla.models.clip4vla.weights import (
     PARTS,
     TOKENS,
     copy_tensors,
     coverage_of,
-    is_in_parts,
     read_named,
-    without_parts,
 )
 from clip4vla.models.common.archives import ARCHIVE, WeightFile
-from clip4vla.models.common.conversion import Conversion
+from clip4vla.models.common.conversion import Conversion, check_fresh, without_dropped
 from clip4vla.models.common.metadata import read_settings
+from clip4vla.models.common.parts import without_parts
 from clip4vla.models.common.published import known_openai
 from clip4vla.models.common.tensor_files import Tensors, read_metadata
 
@@ -49,7 +47,7 @@ def convert(
     the tensors. UserError for a mistake in any of these.
     """
     kind, sha256 = kind_of(file.tensors) or "ours", sha256_of_file(path)
-    state = _without_dropped(path, kind, file.tensors, drop)
+    state = without_dropped(path, file.tensors, partial(to_our_names, path, kind), drop)
     clip_state = _clip_state(fresh, clip)
     merged = {**without_parts(state, tuple(p for p in fresh if p in FROM_CLIP)), **clip_state}
     settings, assumed, origin = _settings(path, kind, file, sha256, merged, drop, overrides)
@@ -58,7 +56,7 @@ def convert(
     model = build_model(model_of(settings), {}, head_of(settings), classes, inputs=settings.inputs)
     clip_parts = {name.split(".", 1)[0] for name in clip_state}
     initialised = tuple(part for part in fresh if part not in clip_parts)
-    _check_fresh(path, initialised, model)
+    check_fresh(path, initialised, model, PARTS)
     vocabulary_kind = "openai" if TOKENS in clip_state or kind in CLIP_KINDS else kind
     imported: dict[str, Any] = {
         "file": path.name,
@@ -99,17 +97,6 @@ def head_of(settings: Settings) -> Head:
     return model_of(settings).head(settings.task)
 
 
-def _without_dropped(path: Path, kind: str, tensors: Tensors, drop: tuple[str, ...]) -> Tensors:
-    """Return the tensors under our names, without those dropped by the file's names or ours."""
-    kept = {k: v for k, v in tensors.items() if not is_in_parts(k, drop)}
-    named = to_our_names(path, kind, kept)
-    for name in drop:
-        if not any(is_in_parts(k, (name,)) for k in (*tensors, *named)):
-            parts = ", ".join(sorted({k.split(".", 1)[0] for k in (*tensors, *named)}))
-            raise UserError(f"--drop {name}: {path} has no such part. Fix: choose from {parts}")
-    return {k: v for k, v in named.items() if not is_in_parts(k, drop)}
-
-
 def _clip_state(fresh: tuple[str, ...], clip: Path | None) -> Tensors:
     """Return the tensors of those fresh parts that the file of CLIP provides."""
     parts = tuple(part for part in fresh if part in FROM_CLIP)
@@ -126,18 +113,6 @@ def _clip_state(fresh: tuple[str, ...], clip: Path | None) -> Tensors:
     if kind not in CLIP_KINDS:
         raise UserError(f"--clip {clip}: is of kind {kind}. Fix: give a file of CLIP alone")
     return {k: v for k, v in state.items() if k.split(".", 1)[0] in parts}
-
-
-def _check_fresh(path: Path, fresh: tuple[str, ...], model: CLIP4VLA) -> None:
-    """Raise UserError for parts that do not exist or that the model does not have."""
-    for part in fresh:
-        if part.split(".", 1)[0] not in PARTS:
-            raise UserError(f"--fresh {part}: unknown part. Fix: choose from {', '.join(PARTS)}")
-        if not any(is_in_parts(name, (part,)) for name, _ in model.named_parameters()):
-            raise UserError(
-                f"--fresh {part}: the model of {path} does not have it; a run that needs it "
-                f"initialises it. Fix: remove --fresh {part}"
-            )
 
 
 def _settings(

@@ -13,7 +13,6 @@ from clip4vla.models.clip4vla.joint import JointEncoder
 from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.towers import AudioTower
 from clip4vla.models.common.initialise import LINEAR_STD, generator_for
-from clip4vla.models.common.probe import Probe
 
 
 @torch.no_grad()
@@ -77,13 +76,6 @@ def initialise_gate(gate: Gate, seed: int) -> None:
     """Initialise a gate randomly, with nearly equal weights of vision and audio."""
     gate.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "gate"))
     gate.linear.bias.zero_()
-
-
-@torch.no_grad()
-def initialise_probe(probe: Probe, seed: int) -> None:
-    """Initialise the linear probe randomly."""
-    probe.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "probe"))
-    probe.linear.bias.zero_()
 
 
 def _initialise_joint(joint: JointEncoder, generator: torch.Generator) -> None:

@@ -25,7 +25,7 @@ from clip4vla.models.common.activations import ACTIVATIONS
 from clip4vla.models.common.bert_block import BertBlock
 from clip4vla.models.common.clip_model import ClipModel, Compare
 from clip4vla.models.common.encoded import Encoded, FeatureSequence
-from clip4vla.models.common.parts import part_hash
+from clip4vla.models.common.parts import freeze_prefixes, part_hash
 from clip4vla.models.common.probe import Probe
 from clip4vla.models.common.similarity import similarities
 from clip4vla.models.common.task import Batch
@@ -223,31 +223,22 @@ def set_trainable(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learns.get(name.split(".", 1)[0], True))
     if freeze is not None:
-        _freeze(model, freeze)
+        if freeze.layer_num is not None:
+            _freeze_layers(model, freeze.layer_num)
+        freeze_prefixes(model, freeze.prefixes)
 
 
-def _freeze(model: CLIP4VLA, freeze: Freeze) -> None:
+def _freeze_layers(model: CLIP4VLA, layer_num: int) -> None:
     named = dict(model.named_parameters())
-    frozen = set()
-    if freeze.layer_num is not None:
-        blocks = {name: int(block[1]) for name in named if (block := BLOCK.match(name))}
-        depth = 1 + max(blocks.values())
-        if freeze.layer_num > depth:
-            raise UserError(
-                f"freeze.layer_num: {freeze.layer_num}, but CLIP's towers have {depth} blocks. "
-                "Fix: lower it, or freeze all of CLIP with freeze.prefixes: [text, vision]"
-            )
-        clip = {name for name in named if name.startswith(("text.", "vision."))}
-        late = {name for name, index in blocks.items() if index >= freeze.layer_num}
-        frozen |= {name for name in clip - late if not name.startswith(LAST_OF_CLIP)}
-    for prefix in freeze.prefixes:
-        matches = {name for name in named if name.startswith(prefix)}
-        if not matches:
-            parts = ", ".join(dict.fromkeys(name.split(".", 1)[0] for name in named))
-            raise UserError(
-                f"freeze.prefixes: no parameter begins with {prefix!r}. Fix: begin with one of "
-                f"{parts}"
-            )
-        frozen |= matches
-    for name in frozen:
-        named[name].requires_grad_(False)
+    blocks = {name: int(block[1]) for name in named if (block := BLOCK.match(name))}
+    depth = 1 + max(blocks.values())
+    if layer_num > depth:
+        raise UserError(
+            f"freeze.layer_num: {layer_num}, but CLIP's towers have {depth} blocks. Fix: lower it, "
+            "or freeze all of CLIP with freeze.prefixes: [text, vision]"
+        )
+    clip = {name for name in named if name.startswith(("text.", "vision."))}
+    late = {name for name, index in blocks.items() if index >= layer_num}
+    for name in clip - late:
+        if not name.startswith(LAST_OF_CLIP):
+            named[name].requires_grad_(False)

@@ -172,12 +172,14 @@ class Model(FamilyModel):
 
     def check_inputs(self, inputs: Inputs, cache: Cache) -> None:
         """See `FamilyModel.check_inputs`."""
-        if cache.log_mel.n_mels != IMAGE_SIZE:
-            size = f"{IMAGE_SIZE} x {IMAGE_SIZE}"
-            raise ValueError(
-                f"cache.log_mel.n_mels must be {IMAGE_SIZE}: a segment is a {size} image. Fix: "
-                "remove it"
-            )
+        sizes = {"cache.log_mel.n_mels": cache.log_mel.n_mels}
+        sizes["inputs.segment_steps"] = inputs.segment_steps
+        for key, size in sizes.items():
+            if size != IMAGE_SIZE:
+                raise ValueError(
+                    f"{key} must be {IMAGE_SIZE}: a segment is a {IMAGE_SIZE} x {IMAGE_SIZE} "
+                    "image. Fix: remove it"
+                )
 
     def check_query(self, recipe: "Recipe") -> None:
         """See `FamilyModel.check_query`."""
@@ -218,6 +220,11 @@ class Model(FamilyModel):
                 f"{after} reads. Fix: make them equal, or single and then both"
             )
         shares = {source.nonverbal_share for source in recipe.pretrain.sources}
+        if before == "single" and None in shares:
+            raise ValueError(
+                "pretrain.sources: nonverbal_share mixes the type token and is missing. Fix: set "
+                "it for each source, 0 for speech and 1 for other sounds"
+            )
         if before == "both" and len(shares) > 1:
             raise ValueError(
                 "pretrain.type_token: both gives every clip [VB] and [NB] alike, so the sources' "

@@ -14,6 +14,7 @@ from clip4vla.models.clip4vla.settings import HEAD_PARTS, Model
 from clip4vla.models.clip4vla.type_tokens import can_follow
 from clip4vla.models.common.archives import read_tensors, unknown_file
 from clip4vla.models.common.coverage import Coverage, compare
+from clip4vla.models.common.parts import without_parts
 from clip4vla.models.common.tensor_files import Tensors, read_metadata
 
 PARTS = Model.PARTS
@@ -82,16 +83,6 @@ def copy_tensors(model: CLIP4VLA, state: Tensors, fresh: tuple[str, ...]) -> Non
         parameter[: len(value)].copy_(value) if value.ndim else parameter.copy_(value)
     for part in fresh:
         model.copy_from_clip(part)
-
-
-def without_parts(tensors: Tensors, parts: tuple[str, ...]) -> Tensors:
-    """Return the tensors of all other parts."""
-    return {name: value for name, value in tensors.items() if not is_in_parts(name, parts)}
-
-
-def is_in_parts(name: str, parts: tuple[str, ...]) -> bool:
-    """Return whether a tensor is in one of the parts, such as `fusion` or `fusion.similarity`."""
-    return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
 def _check_and_copy(

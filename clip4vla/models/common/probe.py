@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from clip4vla.config.run import Finetune
 from clip4vla.config.sections import Modality
 from clip4vla.models.common.encoded import Encoded, FeatureSequence
+from clip4vla.models.common.initialise import LINEAR_STD, generator_for
 from clip4vla.models.common.pooling import masked_mean
 from clip4vla.models.common.task import Batch, Loss
 
@@ -32,6 +33,12 @@ class Probe(nn.Module):
         means = torch.stack([masked_mean(x, mask) for x, mask in clip.values()], dim=1)
         present = torch.stack([mask.any(dim=1) for _, mask in clip.values()], dim=1)
         return self.linear(self.norm(masked_mean(means, present)))
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw the weights from N(0, 0.02), from a generator of their own."""
+        self.linear.weight.normal_(std=LINEAR_STD, generator=generator_for(seed, "probe"))
+        self.linear.bias.zero_()
 
 
 def probed(model: Any, batch: Batch, modalities: Iterable[Modality]) -> Encoded:

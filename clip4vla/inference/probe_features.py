@@ -47,7 +47,9 @@ def probe_features(
         "vision": (clips, pictures),
         "audio": (sounding, sounds),
     }
-    found, present, nothing = {}, {}, torch.zeros(model.dim)
+    found: dict[str, Tensor] = {}
+    present: dict[str, Tensor] = {}
+    nothing = torch.zeros(model.dim)
     for modality, (known, sources) in read.items():
         if modality in modalities:
             vectors = _vectors(model, samples, modality, known, device, workers)

@@ -66,3 +66,61 @@ class Holder(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * len(self.sizes)
+
+
+def vit_block(width, generator):
+    """Tensors of a block by the names of timm, which CAV-MAE and MAE use."""
+    shapes = {"attn.qkv": (3 * width, width), "attn.proj": (width, width)}
+    shapes |= {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+    shapes |= {"norm1": (width,), "norm2": (width,)}
+    return linear_tensors(shapes, generator)
+
+
+def linear_tensors(shapes, generator):
+    """Weights of these shapes, and biases."""
+    found = {}
+    for name, shape in shapes.items():
+        found[f"{name}.weight"] = 0.1 * torch.randn(shape, generator=generator)
+        found[f"{name}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+    return found
+
+
+def prefixed(prefix, tensors):
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def cav_mae_state(sizes, n_classes=None, seed=1):
+    """A CAV-MAE: pre-trained, with its decoder, or fine-tuned, with a classifier."""
+    generator, width = torch.Generator().manual_seed(seed), sizes.width
+    patch = (sizes.patch, sizes.patch)
+    shapes = {"patch_embed_a.proj": (width, 1, *patch), "patch_embed_v.proj": (width, 3, *patch)}
+    shapes |= {"norm": (width,), "norm_a": (width,), "norm_v": (width,)}
+    if n_classes is None:
+        shapes |= {"decoder_embed": (32, width), "decoder_pred_a": (16, 32)}
+    else:
+        shapes |= {"mlp_head.0": (width,), "mlp_head.1": (n_classes, width)}
+    state = linear_tensors(shapes, generator)
+    layers = {"a": sizes.own_layers, "v": sizes.own_layers, "u": sizes.shared_layers}
+    for stack, count in layers.items():
+        for i in range(count):
+            block = vit_block(width, generator)
+            norms = {f"norm{n}_{letter}": (width,) for n in (1, 2) for letter in "av"}
+            block |= linear_tensors(norms, generator)
+            state |= prefixed(f"blocks_{stack}.{i}.", block)
+    for letter, (rows, columns) in (("a", sizes.audio_grid), ("v", sizes.image_grid)):
+        state[f"modality_{letter}"] = torch.randn(1, 1, width, generator=generator)
+        state[f"pos_embed_{letter}"] = torch.randn(1, rows * columns, width, generator=generator)
+    return state | ({"mask_token": torch.zeros(1, 1, 32)} if n_classes is None else {})
+
+
+def vision_mae_state(sizes, seed=1):
+    """A vision MAE, with its decoder's first map."""
+    generator, width = torch.Generator().manual_seed(seed), sizes.width
+    patches, (rows, columns) = (sizes.patch, sizes.patch), sizes.image_grid
+    shapes = {"patch_embed.proj": (width, 3, *patches), "norm": (width,)}
+    state = linear_tensors(shapes | {"decoder_embed": (32, width)}, generator)
+    for i in range(sizes.own_layers + sizes.shared_layers):
+        state |= prefixed(f"blocks.{i}.", vit_block(width, generator))
+    state["cls_token"] = torch.randn(1, 1, width, generator=generator)
+    state["pos_embed"] = torch.randn(1, 1 + rows * columns, width, generator=generator)
+    return state

@@ -1,7 +1,9 @@
-"""Names of tensors in files of CAV-MAE, pre-trained or fine-tuned (facts 8.1)."""
+"""Files of CAV-MAE, pre-trained or fine-tuned (facts 8.1)."""
 
 import re
+from collections.abc import Sequence
 
+from clip4vla.datasets.official import shipped_list
 from clip4vla.models.coavt.translation import Translation
 from clip4vla.models.common.tensor_files import Tensors
 
@@ -23,9 +25,10 @@ NAMES = {  # CAV-MAE -> ours, by prefix
 }
 SHARED_NORM = re.compile(r"(shared\.blocks\.\d+\.norm[12])(_[av])?\.")
 STREAM = {None: "av", "_a": "audio", "_v": "vision"}
-UNUSED = re.compile(  # the decoder, and norms in blocks of one modality that no stream reads
+UNUSED = re.compile(  # the decoder, class tokens, and norms of own blocks that no stream reads
     r"decoder_|mask_token$|cls_token|blocks_[av]\.\d+\.norm[12]_[av]\."
 )
+CLASSIFIER = ("probe.linear.weight", "probe.linear.bias")
 
 
 def is_cav_mae(state: Tensors) -> bool:
@@ -34,17 +37,36 @@ def is_cav_mae(state: Tensors) -> bool:
 
 
 def translate(state: Tensors) -> Translation:
-    """Return tensors under our names; those of a fine-tuned file's classifier are `probe`."""
+    """Return tensors under our names; the classifier of a fine-tuned file is `probe`."""
     tensors, unused = {}, []
     for name, value in state.items():
         if UNUSED.match(name):
             unused.append(name)
-        else:
-            ours = _ours(name)
-            tensors[ours] = value.flatten(0, -2) if ours.endswith(".positions") else value
-            if ours.endswith(".modality"):
-                tensors[ours] = value.flatten()
+            continue
+        ours = _ours(name)
+        if ours.endswith(".positions"):
+            value = value.flatten(0, -2)  # [1, n, W]
+        tensors[ours] = value.flatten() if ours.endswith(".modality") else value
     return Translation(tensors, tuple(unused))
+
+
+def known_classes(n_classes: int) -> tuple[str, ...] | None:
+    """Return the names of the rows of a released classifier, if this package ships them.
+
+    VGGSound's 309 are in the order of its stat.csv, not the alphabet's (facts 8.4). AudioSet's 527
+    are in the order of class_labels_indices.csv, which users bring.
+    """
+    classes = shipped_list("vggsound_309.txt")
+    return classes if n_classes == len(classes) else None
+
+
+def sort_classes(tensors: Tensors, classes: Sequence[str]) -> Tensors:
+    """Return translated tensors with the classifier's rows in the order of sorted names, as ours.
+
+    classes: the names of its rows.
+    """
+    order = sorted(range(len(classes)), key=lambda row: classes[row])
+    return tensors | {name: tensors[name][order] for name in CLASSIFIER}
 
 
 def _ours(name: str) -> str:

@@ -10,9 +10,9 @@ class Translation(NamedTuple):
 
     Unknown names of the file stay unchanged among the tensors, so that loading refuses them.
     unused: names in the file of known tensors that our model does not have; fresh: names in our
-    model of parameters that such a file never has.
+    model of parameters that such a file never has, and which keep their initial values.
     """
 
     tensors: Tensors
-    unused: tuple[str, ...] = ()
+    unused: tuple[str, ...]
     fresh: tuple[str, ...] = ()

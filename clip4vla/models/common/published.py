@@ -13,6 +13,8 @@ from typing import Any
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.load import Weights
+from clip4vla.config.sections import Activation
+from clip4vla.models.common.images import ImageStatistics
 
 Download = Callable[[dict[str, Any]], str]
 
@@ -97,6 +99,29 @@ def config_of(where: str, tagged: str) -> tuple[str, str, dict[str, Any]]:
             "(open_clip.list_pretrained(as_str=True) returns all)"
         )
     return name, tag, config
+
+
+def check_preparation(
+    where: str, tagged: str, statistics: ImageStatistics, activation: Activation
+) -> None:
+    """Raise UserError unless a tag was trained with an activation, and on images prepared as here.
+
+    where: the config key to name. No tensor shows either, so open_clip's table is asked.
+    """
+    *_, config = config_of(where, tagged)
+    images = {"interpolation": "bicubic", "resize_mode": "shortest"}
+    for key, value in (statistics._asdict() | images).items():
+        if config[key] != value:
+            raise UserError(
+                f"{where}: {tagged} was trained on images prepared differently from frames and "
+                f"spectrograms here ({key} {config[key]}, not {value}). Fix: choose another tag"
+            )
+    trained = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    if trained != activation:
+        raise UserError(
+            f"{where}: {tagged} was trained with {trained}, but model.activation is "
+            f"{activation}. Fix: set model.activation: {trained}"
+        )
 
 
 def _cached(config: dict[str, Any]) -> Path | None:

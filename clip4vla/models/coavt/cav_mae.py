@@ -1,7 +1,6 @@
 """Files of CAV-MAE, pre-trained or fine-tuned (facts 8.1)."""
 
 import re
-from collections.abc import Sequence
 
 from clip4vla.datasets.official import shipped_list
 from clip4vla.models.coavt.translation import Translation
@@ -28,7 +27,6 @@ STREAM = {None: "av", "_a": "audio", "_v": "vision"}
 UNUSED = re.compile(  # the decoder, class tokens, and norms of own blocks that no stream reads
     r"decoder_|mask_token$|cls_token|blocks_[av]\.\d+\.norm[12]_[av]\."
 )
-CLASSIFIER = ("probe.linear.weight", "probe.linear.bias")
 
 
 def is_cav_mae(state: Tensors) -> bool:
@@ -58,15 +56,6 @@ def known_classes(n_classes: int) -> tuple[str, ...] | None:
     """
     classes = shipped_list("vggsound_309.txt")
     return classes if n_classes == len(classes) else None
-
-
-def sort_classes(tensors: Tensors, classes: Sequence[str]) -> Tensors:
-    """Return translated tensors with the classifier's rows in the order of sorted names, as ours.
-
-    classes: the names of its rows.
-    """
-    order = sorted(range(len(classes)), key=lambda row: classes[row])
-    return tensors | {name: tensors[name][order] for name in CLASSIFIER}
 
 
 def _ours(name: str) -> str:

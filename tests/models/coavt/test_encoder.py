@@ -1,6 +1,7 @@
 """Properties of the joint audio-visual encoder (facts 1.3, 8.1)."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -196,6 +197,21 @@ def test_in_half_precision(encoder, clips):
         assert tokens.dtype is torch.bfloat16
         worst = 0.06 * exact[name].features.abs().max().item()
         torch.testing.assert_close(tokens.float(), exact[name].features, rtol=0, atol=worst)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(gpu, encoder, clips):
+    """In float32, and in half precision."""
+    moved, there = deepcopy(encoder).to(gpu), {name: x.to(gpu) for name, x in clips.items()}
+    exact = encoder(clips)
+    with torch.inference_mode():
+        found = moved(there)
+        with torch.autocast("cuda", torch.bfloat16):
+            half = moved(there)
+    for name, (tokens, _) in exact.items():
+        torch.testing.assert_close(found[name].features.cpu(), tokens, rtol=1e-3, atol=1e-4)
+        worst = 0.06 * tokens.abs().max().item()
+        torch.testing.assert_close(half[name].features.float().cpu(), tokens, rtol=0, atol=worst)
 
 
 def test_equal_seeds_give_equal_weights():

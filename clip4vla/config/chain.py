@@ -145,6 +145,7 @@ def add_chains(
                 inputs=recipe.inputs.without_draws(),
                 decoding=recipe.decoding,
                 test_frames=recipe.test_frames,
+                rescore=recipe.rescore,
                 class_names=recipe.task in LABEL_TASKS and recipe.finetune is None,
                 variants=[*variants],
             )

@@ -53,6 +53,11 @@ class FamilyModel(Section):
         """Whether each modality has a vector of its own, so that clips can be ranked by each."""
         return True
 
+    @property
+    def rescores(self) -> bool:
+        """Whether a pair of a text and a clip has a second score, for the first candidates."""
+        return False
+
     def not_in_vectors(self, task: TaskName | None) -> str | None:
         """Return the part of a trained model that `clip4vla embed` leaves out, or None."""
         return None

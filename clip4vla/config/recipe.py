@@ -248,6 +248,12 @@ class Recipe(OfOneFamily):
         description="classification and tagging: so many evaluations of one frame each, spread "
         "over those of the clip, whose probabilities are averaged; null: one of all frames",
     )
+    rescore: int | None = Field(
+        None,
+        ge=1,
+        description="retrieval by text: so many first clips of each text, and texts of each clip, "
+        "are scored again as pairs and come before the others (docs/evaluation.md); null: none",
+    )
 
     def __hash__(self) -> int:
         """Hash by value, so that rows with equal recipes share their runs."""
@@ -292,6 +298,7 @@ class Recipe(OfOneFamily):
                         "audio. Fix: remove it"
                     )
         self._check_test_frames()
+        self._check_rescore()
         self._check_draws()
         self.model.check(self)
         self.model.check_inputs(self.inputs, self.cache)
@@ -320,6 +327,20 @@ class Recipe(OfOneFamily):
             raise ValueError(
                 f"test_frames: {self.test_frames} frames of a clip are not read. Fix: raise "
                 "inputs.max_frames and name vision among modalities, or remove it"
+            )
+
+    def _check_rescore(self) -> None:
+        """Check that pairs of texts and clips can be scored again."""
+        if self.rescore is None:
+            return
+        if self.task != "retrieval" or self.query != "text":
+            raise ValueError(
+                "rescore: only a retrieval by text scores pairs of a text and a clip again. Fix: "
+                "remove it"
+            )
+        if not self.model.rescores:
+            raise ValueError(
+                "rescore: this model has no second score of a text and a clip. Fix: remove it"
             )
 
     def _check_draws(self) -> None:

@@ -175,6 +175,7 @@ class Evaluate(Section):
     scale: float = Field(100.0, gt=0)
     decoding: Decoding = added(Decoding(), "captioning")
     test_frames: int | None = added(None, "of labels: evaluations of one frame each, averaged")
+    rescore: int | None = added(None, "retrieval by text: candidates that pairs score again")
     class_names: bool = added(
         False, "of labels, zero-shot: clips are compared with the names of all classes as texts"
     )

@@ -37,16 +37,22 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Scoring:
-    """Operations of scoring a split: of encoding a clip and going on from it, of a text, a pair."""
+    """Operations of scoring a split: of encoding a clip and going on from it, of a text, a pair.
+
+    again: of scoring a pair again, for `rescore` candidates of each text and of each clip.
+    """
 
     clip: float
     encoded: float = 0.0
     text: float = 0.0
     pair: float = 0.0
+    again: float = 0.0
+    rescore: int = 0
 
     def total(self, clips: float, texts: float, variants: int = 0) -> float:
         """Return the operations of a split; variants share the features of clips and texts."""
         each = clips * self.encoded + clips * texts * self.pair
+        each += min((clips + texts) * self.rescore, clips * texts) * self.again
         return clips * self.clip + texts * self.text + (1 + variants) * each
 
 
@@ -149,7 +155,18 @@ class Models:
 
         # A text or clip of a block may be prepared once for all of its pairs: a n + b n^2.
         pair = (pairs(size) - 2 * pairs(SIDE)) / (size**2 - 2 * SIDE**2)
-        return Scoring(clip, of_clips / size, of_queries / size, pair)
+        rescore, again = (isinstance(run, Evaluate) and run.rescore) or 0, 0.0
+        if rescore:
+            own = torch.arange(size)[:, None].expand(-1, 2)
+            again = self._count(model, lambda: scorer.rescored(queries, clips, own))
+        return Scoring(
+            clip=clip,
+            encoded=of_clips / size,
+            text=of_queries / size,
+            pair=pair,
+            again=again / size,
+            rescore=rescore,
+        )
 
     def _captions(self, model: ClipModel, run: Finetune | Evaluate, clips: Encoded) -> float:
         """Return the operations of writing captions, by those of one, two and three words.

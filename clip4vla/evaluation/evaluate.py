@@ -26,6 +26,7 @@ from clip4vla.datasets import Benchmark
 from clip4vla.evaluation.across import score_across
 from clip4vla.evaluation.classes import score_classes, score_tags
 from clip4vla.evaluation.scoring import Scored, Scoring
+from clip4vla.evaluation.texts import score_texts
 from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
 from clip4vla.inference.audio_controls import given_sounds
 from clip4vla.inference.captioning import generate
@@ -43,13 +44,6 @@ from clip4vla.loading.loader import (
 from clip4vla.metrics.captions import CaptionScores, Groups, caption_scorer
 from clip4vla.metrics.intervals import INTERVAL_RULE
 from clip4vla.metrics.recalls import TIE_RULE
-from clip4vla.metrics.text_clip import (
-    among,
-    captions_of,
-    query_numbers,
-    rank_columns,
-    report_retrieval,
-)
 
 
 def evaluate(
@@ -189,6 +183,8 @@ def evaluate(
         "checkpoint": {"run_key": run.start, "sha256": initial_weights_hash(start)},
         "made_with": made_with,
     }
+    if run.rescore:
+        summary["rescored"] = run.rescore
     if own.classes:
         summary["classes"] = own.classes
     if variants:
@@ -209,7 +205,7 @@ def _scale(run: Evaluate, trained: dict, start: Path | None) -> float:
 def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
     match scoring.run.task:
         case "retrieval":
-            return _retrieval(scoring) if scoring.run.query == "text" else score_across(scoring)
+            return score_texts(scoring) if scoring.run.query == "text" else score_across(scoring)
         case "captioning":
             return _captioning(scoring)
         case "classification":
@@ -218,39 +214,6 @@ def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
         case "tagging":
             assert classes is not None, "checked before the model is built"
             return score_tags(scoring, classes)
-
-
-def _retrieval(scoring: Scoring) -> Scored:
-    """Predictions: query, caption, clip_id, its ranks, top5, all in the main gallery."""
-    run = scoring.run
-    pairs = pair_items(scoring.rows, scoring.where)
-    gallery = scoring.gallery()
-    captions, targets = captions_of(pairs, gallery.clip_ids)
-    query = query_numbers(pairs, gallery.clip_ids)
-    similarities = gallery.similarities(captions)
-    stated: dict[str, dict[str, dict]] = {}
-    queries, predictions, each = {}, pd.DataFrame(), {}
-    for name, kept in scoring.galleries.items():
-        some, some_targets, some_ids = among(kept, similarities, targets, gallery.clip_ids)
-        queries[name], stated[name] = len(some_targets), {"metrics": {}}
-        each[name] = pd.Series(dtype=float)
-        if not kept.any():
-            continue
-        found = report_retrieval(some, some_targets, some_ids, run.modalities, scoring.names)
-        stated[name] = found.stated
-        each[name] = pd.Series(found.to_clip.expected, index=query[kept[targets]])
-        if name == scoring.main:
-            ids = np.array(some_ids)
-            predictions = pd.DataFrame(
-                {
-                    "query": each[name].index,
-                    "caption": np.array(captions)[kept[targets]],
-                    "clip_id": ids[some_targets],
-                    **rank_columns(found, some_targets),
-                    "top5": [row.tolist() for row in ids[found.best]],
-                }
-            )
-    return Scored(stated, queries, predictions, each)
 
 
 @contextlib.contextmanager

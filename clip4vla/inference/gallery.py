@@ -67,7 +67,6 @@ class Gallery:
             part=part,
         )
 
-    @torch.no_grad()
     def similarities(
         self, captions: list[str], encoded: list[NumberedBatch] | None = None
     ) -> dict[str, np.ndarray]:
@@ -75,13 +74,18 @@ class Gallery:
 
         encoded: from `encoded`, of all ranks; made here if None.
         """
+        texts, clips = self.features(captions, encoded)
+        return compared(self.scorer, texts, clips, scale=self.scale, device=self.device)
+
+    def features(
+        self, captions: list[str], encoded: list[NumberedBatch] | None = None
+    ) -> tuple[Features, Features]:
+        """Return the features of captions and clips, which `similarities` compares."""
         clips = in_order_of_clips(self.encoded() if encoded is None else encoded)
         if clips["has_audio"].all():
             clips.pop("has_audio")
-        texts = self._text_features(captions)
-        return compared(self.scorer, texts, clips, scale=self.scale, device=self.device)
+        return self._text_features(captions), clips
 
-    @torch.no_grad()
     def across(self, query: Modality) -> dict[str, np.ndarray]:
         """Return the similarities [N, N] of the clips by one modality with them by the other.
 
@@ -122,6 +126,7 @@ class Gallery:
         return self.texts[key]
 
 
+@torch.no_grad()
 def compared(
     scorer: Scorer, queries: Features, clips: Features, scale: float, device: torch.device
 ) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
-"""Rescoring of similarities before ranking, as in other papers. For extra columns only.
+"""Rescoring of similarities before ranking: candidates by a second score; extras of other papers.
 
-Both methods use more than a query and the gallery: dual softmax looks at all other test queries,
-which a search engine does not have.
+The extras, dual softmax and reranking, are for columns of their own: dual softmax looks at all
+other test queries, which a search engine does not have.
 """
 
 import numpy as np
@@ -9,6 +9,30 @@ import numpy as np
 from clip4vla.metrics.retrieval import QueryRanks, clip_ranks, own_scores, pieces, text_ranks
 
 CANDIDATES = 50  # clips that are ranked again
+
+
+def candidates(first: np.ndarray, top: int) -> np.ndarray:
+    """Return where a similarity [n, m] is one of the `top` largest of its row, bool [n, m].
+
+    Those as large as the last candidate are candidates too.
+    """
+    least_place = first.shape[1] - min(top, first.shape[1])
+    chosen = np.empty(first.shape, dtype=bool)
+    for rows in pieces(first):
+        one = first[rows]
+        chosen[rows] = one >= np.partition(one, least_place, axis=1)[:, least_place, None]
+    return chosen
+
+
+def candidates_first(first: np.ndarray, second: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return an order float64 [n, m]: candidates by the second score, then the others by the first.
+
+    first, second: [n, m], finite, where chosen, bool [n, m], is true for the second. Scores are
+    replaced by their places among all, so that no sum can round two of them to a tie.
+    """
+    order = np.unique(first, return_inverse=True)[1].reshape(first.shape)
+    order[chosen] = order.size + np.unique(second[chosen], return_inverse=True)[1]
+    return order.astype(np.float64)
 
 
 def dual_softmax(similarity: np.ndarray, targets: np.ndarray) -> tuple[QueryRanks, QueryRanks]:
@@ -40,11 +64,10 @@ def reranked(
     first, second: [Q, N], finite. Clips as similar as the last candidate are candidates too; the
     others keep their order behind them. (`sim_rerank` in the released code, unused there.)
     """
-    least_place = first.shape[1] - min(top, first.shape[1])
     better, least = np.empty((2, len(first)), dtype=np.int64)
     for rows in pieces(first):
         one, two, own = first[rows], second[rows], targets[rows]
-        chosen = one >= np.partition(one, least_place, axis=1)[:, least_place, None]
+        chosen = candidates(one, top)
         again = own_scores(chosen, own)[:, None]  # whether the right clip is a candidate
         by = np.where(again, two, one)
         rivals = np.where(again, chosen, True)

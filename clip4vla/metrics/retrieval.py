@@ -38,7 +38,11 @@ class QueryRanks(NamedTuple):
 
 
 def retrieval_ranks(
-    similarity: np.ndarray, targets: np.ndarray, clip_ids: list[str], top: int = 5
+    similarity: np.ndarray,
+    targets: np.ndarray,
+    clip_ids: list[str],
+    top: int = 5,
+    backward: np.ndarray | None = None,
 ) -> tuple[QueryRanks, QueryRanks, np.ndarray]:
     """Return ranks of both directions, and the best clips of each query.
 
@@ -46,11 +50,12 @@ def retrieval_ranks(
     distractors. Returned are text -> clip ranks [Q]; clip -> text ranks of the clips that have a
     query, in the order of columns, where a clip's best caption counts and its competitors are the
     captions of other clips; the columns of the `top` best clips [Q, top], ties in the order of
-    columns. Raises UserError, with the clip, for a similarity that is not finite.
+    columns. backward [Q, N]: by which clip -> text is ranked, if by another similarity. Raises
+    UserError, with the clip, for a similarity that is not finite.
     """
-    _check_finite(similarity, targets, clip_ids)
-    best = best_columns(similarity, top)
-    return clip_ranks(similarity, targets), text_ranks(similarity, targets), best
+    check_finite(similarity, targets, clip_ids)
+    best, back = best_columns(similarity, top), similarity if backward is None else backward
+    return clip_ranks(similarity, targets), text_ranks(back, targets), best
 
 
 def clip_ranks(similarity: np.ndarray, targets: np.ndarray) -> QueryRanks:
@@ -105,7 +110,7 @@ def pieces(similarity: np.ndarray) -> Iterator[slice]:
     return (slice(i, i + size) for i in range(0, len(similarity), size))
 
 
-def _check_finite(similarity: np.ndarray, targets: np.ndarray, clip_ids: list[str]) -> None:
+def check_finite(similarity: np.ndarray, targets: np.ndarray, clip_ids: list[str]) -> None:
     """Raise UserError, with the clip, for a similarity that is not finite."""
     finite = np.isfinite(similarity)
     if not finite.all():

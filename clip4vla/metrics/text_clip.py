@@ -1,7 +1,8 @@
 """Retrieval of clips: the similarity to rank, the clips to rank, and the names of the metrics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,8 @@ from clip4vla.metrics.recalls import (
     released_metrics,
     tied_places,
 )
-from clip4vla.metrics.rescoring import dual_softmax, reranked
-from clip4vla.metrics.retrieval import QueryRanks, retrieval_ranks
+from clip4vla.metrics.rescoring import candidates, candidates_first, dual_softmax, reranked
+from clip4vla.metrics.retrieval import QueryRanks, check_finite, retrieval_ranks
 
 
 def similarity_name(modalities: Sequence[Modality], query: Query = "text") -> str:
@@ -56,6 +57,32 @@ class Retrieval:
     best: np.ndarray
 
 
+class Rescored(NamedTuple):
+    """An order [Q, N] for each direction: candidates by their second scores before the others."""
+
+    to_clip: np.ndarray
+    to_text: np.ndarray
+
+
+def rescored_by(
+    similarity: np.ndarray,
+    targets: np.ndarray,
+    clip_ids: list[str],
+    top: int,
+    second_scores: Callable[[np.ndarray], np.ndarray],
+) -> Rescored:
+    """Rank the first `top` clips of each text, and texts of each clip, by second scores.
+
+    similarity [Q, N]; second_scores: from where they are wanted, bool [Q, N], to scores [Q, N].
+    Raises UserError, with the clip, for a first or second score that is not finite.
+    """
+    check_finite(similarity, targets, clip_ids)
+    clips, texts = candidates(similarity, top), candidates(similarity.T, top).T
+    second = np.where(clips | texts, second_scores(clips | texts), 0.0)
+    check_finite(second, targets, clip_ids)
+    return Rescored(*(candidates_first(similarity, second, chosen) for chosen in (clips, texts)))
+
+
 def report_retrieval(
     similarities: Mapping[str, np.ndarray],
     targets: np.ndarray,
@@ -63,17 +90,21 @@ def report_retrieval(
     modalities: Sequence[Modality],
     names: Sequence[Modality] | None = None,
     query: Query = "text",
+    rescored: Rescored | None = None,
 ) -> Retrieval:
     """Return metrics of both directions with intervals and bounds, and extras apart from them.
 
     similarities: [Q, N] by name, among them that of the modalities, which is ranked; targets [Q]:
     index of each query's clip in `clip_ids` [N]. For a run of both modalities with a t_v, ranks by
     t_v, reranked by t_va, are an extra. names: the modalities that metrics are named by, if not the
-    same.
+    same. rescored: what is ranked instead, except by the extras `dual_softmax` and `reranked`.
     """
     name = similarity_name(modalities, query)
     similarity = similarities[name]
-    to_clip, to_text, best = retrieval_ranks(similarity, targets, clip_ids)
+    ranked = rescored or Rescored(similarity, similarity)
+    to_clip, to_text, best = retrieval_ranks(
+        ranked.to_clip, targets, clip_ids, backward=ranked.to_text
+    )
     forward, backward = directions(names or modalities, query)
     released = released_metrics if query == "text" else tied_places
     both = (to_clip, forward), (to_text, backward)

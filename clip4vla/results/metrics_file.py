@@ -107,6 +107,9 @@ class Metrics(Stated):
     gallery: str = Field(description="the main gallery, of which predictions.parquet is")
     missing_audio: str = Field(description="policy for silent clips")
     selection: str | None = Field(description="which checkpoint; null: nothing was trained")
+    rescored: int | None = Field(
+        None, description="of retrieval: candidates that pairs scored again; null: none"
+    )
     tie_rule: str | None = Field(description="rank of equals; null: nothing is ranked")
     interval_rule: str
     coverage: CoverageCounts

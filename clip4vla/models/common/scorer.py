@@ -40,6 +40,14 @@ class Scorer(ABC):
         because half precision would cause ties.
         """
 
+    def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
+        """Return second scores float32 [P] of pairs [P, 2] of a text and a clip, by their rows.
+
+        Only asked of a family whose model `rescores`; features and pairs are on the model's device.
+        Called outside of autocast, like `scores`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no second score")
+
     def scored_on(self, device: torch.device) -> torch.device:
         """Return the device to score on when the model is on `device`."""
         return device

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from clip4vla.config.recipe import PretrainRecipe, Recipe
     from clip4vla.config.variant import Variant
 
-FAMILIES = {"clip4vla": "clip4vla.models.clip4vla"}  # name -> package
+FAMILIES = {  # name -> package
+    "clip4vla": "clip4vla.models.clip4vla",
+    "coavt": "clip4vla.models.coavt",
+}
 DEFAULT = "clip4vla"  # of rows that name none
 TrainedStage = Literal["pretrain", "finetune"]
 

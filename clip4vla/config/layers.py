@@ -63,6 +63,8 @@ class Layers:
         except (AttributeError, TypeError):
             self._validated(value)  # a section that is no mapping, or the like: it says which
             raise
+        except ValueError as error:  # a preset that the family does not have
+            raise UserError(f"{self.row_place}: {self.name}: {error}") from None
         value = merge(lowest, value)
         if is_marked(value) != (fold is not None):
             place = self.document.place(("folds", self.dataset)) or self.row_place

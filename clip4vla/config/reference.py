@@ -58,13 +58,21 @@ def _family(family: str) -> list[str]:
             lines += [f"## `{key}` with `family: {family}`\n\n{_summary(settings.objective)}\n"]
             lines += [*_rows(settings.objective, f"{key}.", own=objective), ""]
         title = f"## Presets of `{family}`"
-    lines.append(f"\n{title}\n\n`ours` is the defaults above. The others change:\n")
+    ours = settings.presets["ours"]
+    intro = "`ours` is the defaults above. The others change:" if not ours else "They set:"
+    lines.append(f"\n{title}\n\n{intro}\n")
     for name, patch in settings.presets.items():
-        lines += [f"* `{name}`: `{key}: {_text(value)}`" for key, value in patch.items()]
+        if patch and patch == ours and name != "ours":
+            lines.append(f"* `{name}`: as `ours`")
+        else:
+            lines += [f"* `{name}`: `{key}: {_text(value)}`" for key, value in patch.items()]
     if settings.scripts:
-        lines.append(
-            "\n`released_half` starts from `released`. `released` also sets, by task and reader:\n"
-        )
+        also = "All also set, by task:"
+        if "released" in settings.presets:
+            also = (
+                "`released_half` starts from `released`. `released` also sets, by task and reader:"
+            )
+        lines.append(f"\n{also}\n")
     for title, values in settings.scripts.items():
         lines.append(f"* {title}: {values if isinstance(values, str) else _listed(values)}")
     return lines

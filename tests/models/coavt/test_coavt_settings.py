@@ -1,0 +1,164 @@
+"""Rows of CoAVT: their defaults, and combinations that are refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from clip4vla.config.families import family_settings
+from clip4vla.config.keys import run_key
+from clip4vla.config.planner import make_plan
+from clip4vla.config.recipe import Recipe
+from clip4vla.config.run import Evaluate, Finetune, Pretrain
+from clip4vla.config.yaml import merge
+from clip4vla.models.coavt.objective import Objective
+
+SOURCES = {"sources": [{"dataset": "demo"}]}
+
+
+def recipe(**values):
+    """Return the recipe of a row with the preset `ours`."""
+    values["model"] = {"family": "coavt", **values.get("model", {})}
+    lowest = family_settings("coavt").preset_values("ours", values, None)
+    return Recipe.model_validate(merge(lowest, values))
+
+
+def pretrain(**values):
+    return {"pretrain": SOURCES | values}
+
+
+def test_the_preset_reads_what_the_paper_reads():
+    row = recipe(finetune={}, **pretrain())
+    assert row.cache.log_mel.n_mels == 128 and row.cache.log_mel.window == "hann"
+    for inputs in (row.inputs, row.pretrain.inputs):
+        assert (inputs.max_frames, inputs.max_segments, inputs.segment_steps) == (1, 1, 1024)
+        assert inputs.train_frames == 1 and inputs.train_crop
+    assert row.pretrain.trainable == "all" and row.pretrain.optimiser.batch_size == 512
+    assert isinstance(row.pretrain.objective, Objective)
+    sizes = row.model.sizes(vocabulary=30523, inputs=row.inputs)
+    assert sizes.audio_grid == (8, 64) and sizes.image_grid == (14, 14)
+
+
+def test_draws_are_left_out_where_nothing_reads_them():
+    assert recipe(modalities=["vision"], finetune={}).inputs.train_crop is False
+    labels = recipe(task="classification", finetune={})
+    assert labels.inputs.train_frames is None
+    tuned = recipe(task="tagging", finetune={"trainable": "all"})
+    assert tuned.inputs.train_frames == 1 and tuned.finetune.optimiser.head_lr == 5e-3
+
+
+def test_presets_leave_out_stages_that_a_row_lacks():
+    values = family_settings("coavt").preset_values("paper", {}, None)
+    assert "pretrain" not in values and "finetune" not in values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nonverbal_share": 0.3}, "nonverbal_share: a model of family coavt does not read it"),
+        (pretrain(trainable="audio"), "all of CoAVT is pre-trained. Fix: set it to all"),
+        (pretrain(masking={"mode": "paper"}), "pretrain.masking: a model of family coavt does"),
+        (pretrain(type_token="both"), "has no type token"),
+        (pretrain(freeze={"layer_num": 2}), "pretrain.freeze.layer_num: a model of family coavt"),
+        (pretrain(inputs={"segment_steps": 512}), "differs from inputs.segment_steps"),
+        (pretrain(second_stage={"freeze": {"layer_num": 2}}), "pretrain.second_stage.freeze."),
+        ({"cache": {"log_mel": {"n_mels": 224}}}, "n_mels is 224, but base reads 128 bands"),
+        ({"cache": {"log_mel": {"channels": "left_mean_right"}}}, "Fix: set it to mean"),
+        ({"inputs": {"segment_steps": 1000}}, "1000 is no multiple of the patch of 16"),
+        ({"inputs": {"max_segments": 2}}, "one segment is read of each clip"),
+        ({"model": {"shared_layers": 12}}, "leaves base no block for each modality"),
+        ({"model": {"tokenizer": "bert"}}, "Fix: set model.text_weights"),
+        ({"donor_mean": "plain"}, "donor_mean: a model of family coavt does not read it"),
+        (
+            {"task": "captioning", "finetune": {}, "decoding": {"positions": "sliding", "cache": False}},
+            "decoding.positions: a model of family coavt",
+        ),
+        ({"task": "captioning", "finetune": {"pad_loss": True}}, "finetune.pad_loss: a model"),
+        ({"finetune": {"freeze": {"layer_num": 2}}}, "finetune.freeze.layer_num: a model of"),
+        (
+            {"finetune": {"optimiser": {"kind": "bert_adam", "precision": "half_weights"}}},
+            "finetune.optimiser.precision: a model of family coavt",
+        ),
+        ({"finetune": {"freeze": {"prefixes": ["fusion"]}}}, "no parameter name begins with"),
+        ({"task": "captioning", "finetune": {"objective": {"matching": 2}}}, "task captioning does"),
+        ({"task": "tagging", "finetune": {"objective": {"language_smoothing": 0}}}, "task tagging"),
+        (
+            {"modalities": ["vision"], "finetune": {"objective": {"audio_visual_contrast": 1}}},
+            "compares sounds with pictures, but only vision is read",
+        ),
+        (
+            {"modalities": ["vision"], "finetune": {"objective": {"visual_text": 0}}},
+            "all losses or all alignments have weight 0 for vision",
+        ),
+        (
+            pretrain(objective={"contrast": 0, "matching": 0, "language": 0}),
+            "all losses or all alignments have weight 0 for vision and audio",
+        ),
+        (pretrain(objective={"contrast": 0, "smoothing": 0}), "smoothing only has an effect with"),
+        (pretrain(objective={"language": 0, "bimodal_language": 1}), "an effect with language"),
+        (pretrain(objective={"inter": False}), "inter"),
+    ],
+)  # fmt: skip
+def test_impossible_rows_are_refused(values, message):
+    with pytest.raises(ValidationError) as caught:
+        recipe(**values)
+    assert message in str(caught.value)
+
+
+def test_alignments_follow_the_modalities_and_weights():
+    assert Objective().alignments(["vision", "audio"]) == ["av", "a", "v"]
+    assert Objective().alignments(["audio"]) == ["a"]
+    of_sound = Objective(audio_visual_text=0, visual_text=0)
+    assert of_sound.alignments(["vision", "audio"]) == ["a"] and of_sound.modalities == ["audio"]
+    both = Objective(audio_visual_text=0, visual_text=0, audio_visual_contrast=1)
+    assert both.modalities == ["vision", "audio"]
+
+
+def test_words_weigh_in_the_widest_alignment_that_learns():
+    wanted, both = Objective(language=2, bimodal_language=0.5), ["vision", "audio"]
+    assert [wanted.language_weight(name, both) for name in ("av", "a", "v")] == [2, 1, 1]
+    apart = Objective(audio_visual_text=0)
+    assert [apart.language_weight(name, both) for name in ("a", "v")] == [1, 1]
+    assert wanted.language_weight("v", ["vision"]) == 2
+
+
+TABLE = """
+table: t
+title: T
+columns: [{dataset: demo, metric: t2v_R1}]
+base: {model: {family: coavt, architecture: tiny}}
+rows: [{row: r, label: R, %s}]
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def make(row, **config):
+        (tmp_path / "t.yaml").write_text(TABLE % row)
+        (tmp_path / "paper.tsv").write_text("table\trow\tdataset\tmetric\tvalue\tsource\n")
+        lines = ["experiments: .", "targets: [t]", "paper: paper.tsv"]
+        lines += [f"{key}: {value}" for key, value in config.items()]
+        lines += ["datasets: {demo: {reader: demo, annotations: d, media: m, expected: {}}}"]
+        (tmp_path / "config.yaml").write_text("\n".join(lines) + "\n")
+        return make_plan([tmp_path / "config.yaml"])
+
+    return make
+
+
+@pytest.mark.parametrize("preset", ["released", "released_half"])
+def test_a_preset_of_released_code_is_refused(plan, preset, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    message = rf"t.yaml:\d+: table t, row r: preset {preset}: no code of CoAVT was released"
+    with pytest.raises(ValueError, match=message):
+        plan(f"preset: {preset}")
+
+
+def test_a_row_is_a_chain_of_runs(plan, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = plan(
+        "set: {missing_audio: none, finetune: {}, model.positions: tuned, "
+        "pretrain: {sources: [{dataset: demo, split: train}]}}"
+    )
+    runs = {type(run): run for run in found.runs.values()}
+    assert set(runs) == {Pretrain, Finetune, Evaluate}
+    assert runs[Pretrain].model.positions == "fixed" and runs[Finetune].model.positions == "tuned"
+    assert runs[Finetune].start == run_key(runs[Pretrain])
+    assert isinstance(runs[Finetune].objective, Objective)

@@ -52,8 +52,23 @@ class FamilyModel(Section):
         return self.towers()
 
     @property
-    def pooled(self) -> bool:
-        """Whether each modality has a vector of its own, so that clips can be ranked by each."""
+    def scores_each_modality(self) -> bool:
+        """Whether texts are compared with sounds and pictures alone, too, beside both."""
+        return True
+
+    @property
+    def compares_modalities(self) -> bool:
+        """Whether sounds and pictures can be compared, each encoded without the other."""
+        return True
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether clips can be compared with names of classes without a fine-tuning."""
+        return True
+
+    @property
+    def embeds(self) -> bool:
+        """Whether a text, a sound and a picture have a vector each, whose products are cosines."""
         return True
 
     @property
@@ -94,7 +109,7 @@ class FamilyModel(Section):
 
     def check_query(self, recipe: "Recipe") -> None:
         """Raise ValueError for a comparison of sounds and pictures without a vector of each."""
-        if recipe.query != "text" and not self.pooled:
+        if recipe.query != "text" and not self.compares_modalities:
             raise ValueError(
                 f"query: {recipe.query} compares vectors of sounds and of pictures, which this "
                 "model does not have. Fix: set query: text, or change the model"

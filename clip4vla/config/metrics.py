@@ -192,14 +192,15 @@ def every_metric() -> tuple[str, ...]:
 def metric_names(
     task: TaskName,
     modalities: Sequence[Modality],
-    pooled: bool,
+    each: bool,
     frames: bool,
     varied: bool,
     query: Query = "text",
 ) -> list[str]:
     """Return every metric of an evaluation, or of a variant of it.
 
-    pooled: whether each modality has a vector of its own; frames: whether the variant has them;
+    each: whether texts are compared with each modality alone, too; frames: whether the variant has
+    some;
     varied: whether the evaluation has variants, and with them the gain from a clip's own audio.
     Extras have their rule before a slash (docs/evaluation.md).
     """
@@ -213,6 +214,6 @@ def metric_names(
     forward, backward = directions(modalities, query)
     plain = [f"{way}_{rank}" for way in (forward, backward) for rank in names]
     extras = [f"{rule}/{name}" for rule in ("released", "dual_softmax") for name in plain]
-    if query == "text" and pooled and len(modalities) == 2 and frames:
+    if query == "text" and each and len(modalities) == 2 and frames:
         extras += [f"reranked/{forward}_{rank}" for rank in names]
     return plain + extras + gains

@@ -133,7 +133,7 @@ def _check_metrics(layers: Layers, recipe: Recipe, variant: Variant, varied: boo
         metric_names,
         task=recipe.task,
         modalities=recipe.modalities,
-        pooled=recipe.model.pooled,
+        each=recipe.model.scores_each_modality,
         frames=variant.frames,
         query=recipe.query,
     )

@@ -279,10 +279,10 @@ class Recipe(OfOneFamily):
                 "task: captioning needs a `finetune` section, since its captioner is not trained "
                 "otherwise. Fix: add one"
             )
-        if self.finetune is None and self.task in LABEL_TASKS and not self.model.pooled:
+        if self.finetune is None and self.task in LABEL_TASKS and not self.model.names_classes:
             raise ValueError(
-                f"task: {self.task} without `finetune` compares clips with the names of classes by "
-                "pooled vectors, which this model has none of. Fix: add `finetune`"
+                f"task: {self.task} without `finetune` compares clips with the names of classes, "
+                "which this model cannot. Fix: add `finetune`"
             )
         if self.finetune is not None:
             self.finetune.check_task(self.task)

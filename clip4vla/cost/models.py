@@ -128,7 +128,10 @@ class Models:
     def _retrieval(
         self, model: ClipModel, run: Finetune | Evaluate, clip: float, encoded: Encoded
     ) -> Scoring:
-        scorer = family_of(run.model.family).scorer(model, run.model, run.modalities)
+        rescore = run.rescore if isinstance(run, Evaluate) else None
+        scorer = family_of(run.model.family).scorer(
+            model, run.model, run.modalities, rescores=rescore is not None
+        )
         size = 2 * SIDE
         queries: Features = {}
         clips: Features = {}
@@ -155,8 +158,8 @@ class Models:
 
         # A text or clip of a block may be prepared once for all of its pairs: a n + b n^2.
         pair = (pairs(size) - 2 * pairs(SIDE)) / (size**2 - 2 * SIDE**2)
-        rescore, again = (isinstance(run, Evaluate) and run.rescore) or 0, 0.0
-        if rescore:
+        again = 0.0
+        if rescore is not None:
             own = torch.arange(size)[:, None].expand(-1, 2)
             again = self._count(model, lambda: scorer.rescored(queries, clips, own))
         return Scoring(
@@ -165,7 +168,7 @@ class Models:
             text=of_queries / size,
             pair=pair,
             again=again / size,
-            rescore=rescore,
+            rescore=rescore or 0,
         )
 
     def _captions(self, model: ClipModel, run: Finetune | Evaluate, clips: Encoded) -> float:

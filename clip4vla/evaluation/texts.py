@@ -35,9 +35,7 @@ def score_texts(scoring: Scoring) -> Scored:
     similarities = compared(
         gallery.scorer, texts, clips, scale=gallery.scale, device=gallery.device
     )
-    second = None
-    if run.rescore:
-        second = SecondScores(gallery.scorer, texts, clips, gallery.device)
+    second = SecondScores(gallery.scorer, texts, clips) if run.rescore else None
     stated: dict[str, dict[str, dict]] = {}
     queries, predictions, each = {}, pd.DataFrame(), {}
     for name, kept in scoring.galleries.items():

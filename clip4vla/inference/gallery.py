@@ -52,8 +52,9 @@ class Gallery:
     @cached_property
     def scorer(self) -> Scorer:
         """Return how the run's family compares texts and clips."""
-        family = family_of(self.run.model.family)
-        return family.scorer(self.model, self.run.model, self.run.modalities)
+        run = self.run
+        rescores = isinstance(run, Evaluate) and run.rescore is not None
+        return family_of(run.model.family).scorer(self.model, run.model, run.modalities, rescores)
 
     def encoded(self, part: Part = WHOLE) -> list[NumberedBatch]:
         """Return numbered batches of features of the clips: all, or the part of one rank."""

@@ -86,8 +86,17 @@ class Family(Protocol):
     def prepare(self, model: ClipModel, run: Pretrain | Finetune) -> None:
         """Set which parameters learn, and in which precision the weights are kept."""
 
-    def scorer(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
-        """Return the scorer that compares texts with clips of these modalities."""
+    def scorer(
+        self,
+        model: ClipModel,
+        config: FamilyModel,
+        modalities: list[Modality],
+        rescores: bool = False,
+    ) -> Scorer:
+        """Return the scorer that compares texts with clips of these modalities.
+
+        rescores: it is asked for second scores of pairs, too (`Scorer.rescored`).
+        """
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """Return the task that a run trains the model for."""

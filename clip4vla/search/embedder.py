@@ -190,13 +190,18 @@ def load(
     """Return the embedder of a checkpoint; see `clip4vla.load`.
 
     Raises UserError for a file that this project did not write, that is damaged, that differs from
-    the record.json beside it, or that contains NaN or infinity; for a device that is not available;
-    and for a batch_size below 1.
+    the record.json beside it, that contains NaN or infinity, or whose model has no vectors that can
+    be compared; for a device that is not available; and for a batch_size below 1.
     """
     if batch_size < 1:
         raise UserError(f"batch_size: {batch_size} is not valid. Fix: give 1 or more")
     check_recorded(path)
     checkpoint = read_checkpoint(path)
+    if not checkpoint.settings.model.embeds:
+        raise UserError(
+            f"{path}: {checkpoint.settings.model.TITLE}: texts and clips have no vectors whose "
+            "products compare them. Fix: use weights of another model"
+        )
     for name, values in checkpoint.model.named_parameters():
         if not values.isfinite().all():
             raise UserError(

@@ -63,7 +63,7 @@ def test_metrics_between_sounds_and_pictures_are_those_of_their_report(query, wa
 def test_a_joint_encoder_over_pairs_is_not_reranked():
     both = ["vision", "audio"]
     names = {
-        f: metric_names("retrieval", both, Model(fusion=f).pooled, True, False)
+        f: metric_names("retrieval", both, Model(fusion=f).scores_each_modality, True, False)
         for f in ("tight", "query2sim")
     }
     assert not any("reranked" in name for name in names["tight"])

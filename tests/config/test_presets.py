@@ -251,11 +251,11 @@ def test_impossible_combinations_are_refused_in_one_line(tmp_path, base, message
     assert "one.yaml:" in str(caught.value)
 
 
-def test_names_of_classes_are_compared_by_pooled_vectors(tmp_path, monkeypatch):
+def test_a_model_that_cannot_read_names_of_classes_refuses_them(tmp_path, monkeypatch):
     zero_shot = {"task": "tagging", "finetune": None}
     assert planned(tmp_path, "ours", zero_shot)["evaluate"].class_names
-    monkeypatch.setattr(Model, "pooled", property(lambda model: False))
-    with pytest.raises(UserError, match="by pooled vectors, which this model has none of"):
+    monkeypatch.setattr(Model, "names_classes", False)
+    with pytest.raises(UserError, match="with the names of classes, which this model cannot"):
         planned(tmp_path, "ours", zero_shot)
 
 

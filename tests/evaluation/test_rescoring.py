@@ -16,7 +16,6 @@ from clip4vla.config.variant import Variant
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
 from clip4vla.evaluation.evaluate import evaluate
-from clip4vla.inference import second_scores
 from clip4vla.inference.second_scores import SecondScores
 from clip4vla.models.common.scorer import PooledScorer
 from clip4vla.results.metrics_file import read_metrics
@@ -25,23 +24,30 @@ TOY = {"family": "toy"}
 
 
 class PairScorer(PooledScorer):
-    """Scores a pair again by the distance of its vectors, and counts the pairs."""
+    """Scores a pair again by the distance of its vectors, and notes the pairs."""
 
-    asked: list[int] = []
+    asked: list[tuple[int, int]] = []
+
+    def __init__(self, model, rescores):
+        super().__init__(model)
+        self.rescores = rescores
 
     def rescored(self, queries, clips, pairs):
+        assert self.rescores
         text, clip = pairs.T
-        self.asked.append(len(pairs))
+        self.asked.extend(map(tuple, pairs.tolist()))
         return -(queries["text"][text] - clips["vision"][clip].flip(1)).abs().sum(dim=1)
+
+
+def scorer(self, model, config, modalities, rescores=False):
+    return PairScorer(model, rescores)
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
     monkeypatch.setitem(FAMILIES, "toy", "toy")
     monkeypatch.setattr(Model, "rescores", True)
-    monkeypatch.setattr(
-        ToyFamily, "scorer", lambda self, model, config, modalities: PairScorer(model)
-    )
+    monkeypatch.setattr(ToyFamily, "scorer", scorer)
     PairScorer.asked = []
 
 
@@ -102,11 +108,14 @@ def test_ranks_are_those_by_hand(score, monkeypatch):
         assert list(line.top5) == order
 
 
-def test_a_pair_is_scored_once_however_many_galleries_ask(score, monkeypatch):
-    monkeypatch.setattr(second_scores, "PAIRS", 4)
+def test_a_pair_is_scored_once_however_many_galleries_want_it(score):
     score(rescore=100)
     clips, texts = len(SPLITS["test"]), 2 * len(SPLITS["test"])
-    assert PairScorer.asked == [4] * -(-clips * texts // 4)  # blocks of one size
+    every = {(text, clip) for text in range(texts) for clip in range(clips)}
+    assert set(PairScorer.asked) == every and len(PairScorer.asked) == len(every)
+    PairScorer.asked.clear()
+    score()
+    assert PairScorer.asked == []
 
 
 def test_variants_are_scored_again_too(score):
@@ -116,26 +125,21 @@ def test_variants_are_scored_again_too(score):
     assert "t2v_rank_gain" in silent["galleries"]["all"]["metrics"]
 
 
-def test_a_plan_prices_the_pairs():
+def test_a_plan_prices_the_pairs(monkeypatch):
     clip, models = ClipSize(frames=2, segments=1), Models()
     given = {"start": None, "task": "retrieval", "test": source("test"), "model": TOY}
 
     def scoring(rescore):
         return models.scoring(Evaluate(rescore=rescore, inputs=INPUTS, **given), clip)
 
-    def rescored(self, queries, clips, pairs):
+    def products(scorer, queries, clips, pairs):
         return (queries["text"][pairs[:, 0]] @ clips["vision"][pairs[:, 1]].T).sum(dim=1)
 
-    assert scoring(None).total(5, 10) == scoring(None).total(5, 10, variants=0)
-    PairScorer.rescored, before = rescored, PairScorer.rescored
-    try:
-        found = scoring(2)
-    finally:
-        PairScorer.rescored = before
+    monkeypatch.setattr(PairScorer, "rescored", products)
+    found, plain = scoring(2), scoring(None)
     assert found.again == 2 * 16 * 8  # eight pairs, each with eight clips of width 16
-    plain = scoring(None).total(50, 100)
-    assert found.total(50, 100) == plain + 150 * 2 * found.again
-    assert found.total(2, 2) == scoring(None).total(2, 2) + 4 * found.again  # no pair twice
+    assert found.total(50, 100) == plain.total(50, 100) + 150 * 2 * found.again
+    assert found.total(2, 2) == plain.total(2, 2) + 4 * found.again  # no pair twice
 
 
 @pytest.mark.parametrize(

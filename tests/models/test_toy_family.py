@@ -135,7 +135,7 @@ def test_its_sounds_find_pictures(manifests, tmp_path):
 def test_a_family_without_vectors_of_modalities_refuses_clips_as_queries(monkeypatch):
     given = {"model": {"family": "toy"}, "query": "audio", "missing_audio": "filter"}
     assert Recipe(**given).query == "audio"
-    monkeypatch.setattr(family_settings("toy").model, "pooled", False)
+    monkeypatch.setattr(family_settings("toy").model, "compares_modalities", False)
     with pytest.raises(ValidationError, match="vectors of sounds and of pictures, which this"):
         Recipe(**given)
 
@@ -209,6 +209,13 @@ def test_its_checkpoint_embeds_texts_sounds_and_videos(manifests, tmp_path):
     assert videos[1] == pytest.approx(alone[0], abs=1e-6)
     both = found.similarity(texts, videos, sounds)
     assert both[:, 1] == pytest.approx(texts @ videos[1], abs=1e-5)
+
+
+def test_a_model_whose_vectors_compare_nothing_is_not_embedded(manifests, tmp_path, monkeypatch):
+    path = trained(training("retrieval"), manifests, tmp_path)
+    monkeypatch.setattr(family_settings("toy").model, "embeds", False)
+    with pytest.raises(UserError, match="A toy: texts and clips have no vectors"):
+        clip4vla.load(path, "cpu")
 
 
 def test_its_foreign_files_are_imported(tmp_path):

@@ -84,8 +84,14 @@ class CLIP4VLAFamily:
         if run.optimiser.precision == "half_weights":
             use_fp16_weights(model)
 
-    def scorer(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
-        """See `Family.scorer`."""
+    def scorer(
+        self,
+        model: ClipModel,
+        config: FamilyModel,
+        modalities: list[Modality],
+        rescores: bool = False,
+    ) -> Scorer:
+        """See `Family.scorer`. None of its fusions has a second score."""
         assert isinstance(model, CLIP4VLA) and isinstance(config, Model)
         return scorer_of(model, config.fusion, modalities)
 

@@ -108,9 +108,9 @@ class Model(FamilyModel):
         return "gate" if self.fusion in GATES else None
 
     @property
-    def pooled(self) -> bool:
-        """See `FamilyModel.pooled`."""
-        return self.fusion not in JOINT_FUSIONS or self.fusion in MIXING_FUSIONS
+    def scores_each_modality(self) -> bool:
+        """See `FamilyModel.scores_each_modality`."""
+        return self.fusion not in PAIR_FUSIONS
 
     def not_in_vectors(self, task: TaskName | None) -> str | None:
         """See `FamilyModel.not_in_vectors`."""

@@ -33,8 +33,8 @@ class Scorer(ABC):
         """Return similarities by name, float32 [Q, N].
 
         queries: those of texts (the names are `t_va`, `t_v`, `t_a`), or of clips by one modality
-        alone, while `clips` are encoded by the other (`a_v`, `v_a`). A family whose model is not
-        `pooled` is only asked for texts.
+        alone, while `clips` are encoded by the other (`a_v`, `v_a`). A family whose model
+        does not compare modalities is only asked for texts.
 
         `clips` has `has_audio` [N], unless all of them have audio. Called outside of autocast,
         because half precision would cause ties.
@@ -43,8 +43,8 @@ class Scorer(ABC):
     def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
         """Return second scores float32 [P] of pairs [P, 2] of a text and a clip, by their rows.
 
-        Only asked of a family whose model `rescores`; features and pairs are on the model's device.
-        Called outside of autocast, like `scores`.
+        Features and pairs are on the CPU; a family whose model `rescores` scores them in batches
+        and returns them on any device. Its `scorer` was made with `rescores`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no second score")
 

@@ -168,7 +168,7 @@ class ToyFamily:
             model.requires_grad_(False)
             model.probe.requires_grad_(True)
 
-    def scorer(self, model, config, modalities):
+    def scorer(self, model, config, modalities, rescores=False):
         return PooledScorer(model)
 
     def task(self, model, run):

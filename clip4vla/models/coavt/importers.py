@@ -3,16 +3,15 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.log import log
-from clip4vla.config.sections import Activation
 from clip4vla.models.coavt.cav_mae import is_cav_mae
 from clip4vla.models.coavt.cav_mae import translate as translate_cav_mae
+from clip4vla.models.coavt.settings import ENCODER, Model
 from clip4vla.models.coavt.sizes import Sizes
 from clip4vla.models.coavt.translation import Translation
 from clip4vla.models.coavt.vit import is_clip, is_vision_mae, translate_clip, translate_mae
@@ -20,7 +19,6 @@ from clip4vla.models.common.archives import ARCHIVE, read_weight_file, unknown_f
 from clip4vla.models.common.coverage import compare
 from clip4vla.models.common.tensor_files import Tensors
 
-ENCODER = ("audio", "vision", "shared")  # parts that these files provide
 KINDS = {"cav_mae": is_cav_mae, "vision_mae": is_vision_mae, "clip": is_clip}
 TITLES = {"cav_mae": "CAV-MAE", "vision_mae": "a vision MAE", "clip": "CLIP"}
 SOURCES = "CAV-MAE, a vision MAE, or CLIP with a ViT, from OpenAI or open_clip"
@@ -31,22 +29,6 @@ TRAINED_WITH: dict[str, Trained] = {  # what tensors show badly or not at all
     "vision_mae": IMAGENET,
     "clip": {"image_stats": "clip", "input_norm": True},
 }
-
-
-class EncoderSettings(Protocol):
-    """The keys of a `model` section that its first weights determine."""
-
-    @property
-    def activation(self) -> Activation:
-        """Return the activation of the blocks."""
-
-    @property
-    def image_stats(self) -> str:
-        """Return the name of the statistics that normalise pixels."""
-
-    @property
-    def input_norm(self) -> bool:
-        """Return whether a LayerNorm precedes the first block."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +71,7 @@ def translate(kind: str, state: Tensors, sizes: Sizes) -> Translation:
 
 
 def load_encoder(
-    model: nn.Module, path: str | Path, sizes: Sizes, settings: EncoderSettings
+    model: nn.Module, path: str | Path, sizes: Sizes, settings: Model
 ) -> EncoderReport:
     """Load `audio`, `vision` and `shared` of a model from a file of another project, strictly.
 
@@ -132,9 +114,7 @@ def load_encoder(
     return report
 
 
-def check_trained_with(
-    where: str, kind: str, settings: EncoderSettings, from_openai: bool = False
-) -> None:
+def check_trained_with(where: str, kind: str, settings: Model, from_openai: bool = False) -> None:
     """Raise UserError for a setting that weights of a kind were not trained with.
 
     where: the file or the config key to name; from_openai: whether the weights are OpenAI's.

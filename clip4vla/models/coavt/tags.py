@@ -3,7 +3,8 @@
 from typing import Any
 
 from clip4vla.common.errors import UserError
-from clip4vla.models.coavt.importers import EncoderSettings, check_trained_with
+from clip4vla.models.coavt.importers import check_trained_with
+from clip4vla.models.coavt.settings import Model
 from clip4vla.models.coavt.sizes import Sizes
 from clip4vla.models.common.images import CLIP_STATISTICS
 from clip4vla.models.common.published import check_preparation, config_of
@@ -11,7 +12,7 @@ from clip4vla.models.common.published import check_preparation, config_of
 PLAIN = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
 
 
-def check_tag(where: str, tagged: str, sizes: Sizes, settings: EncoderSettings) -> None:
+def check_tag(where: str, tagged: str, sizes: Sizes, settings: Model) -> None:
     """Raise UserError for a tag (`ViT-B-16:laion2b_s34b_b88k`) that is unknown or does not fit.
 
     where: the config key to name. No tensor shows how images were prepared or which activation was

@@ -1,6 +1,6 @@
 """Files of other projects as first weights of the joint audio-visual encoder."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from clip4vla.models.coavt.encoder import AudioStack, SharedBlocks, VisualStack
 from clip4vla.models.coavt.importers import kind_of, load_encoder
 from clip4vla.models.coavt.initialise_encoder import initialise_encoder
 from clip4vla.models.coavt.positions import grid_positions
+from clip4vla.models.coavt.settings import Model
 from clip4vla.models.coavt.sizes import sizes_of
 from clip4vla.models.coavt.tags import check_tag
 from clip4vla.models.common.encoded import FeatureSequence
@@ -25,18 +26,12 @@ DEEP = sizes_of("tiny", vocabulary=1, shared_layers=2, image=96, bands=64, steps
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-@dataclass(frozen=True)
-class Settings:
-    image_stats: str = "imagenet"
-    activation: str = "gelu"
-    input_norm: bool = False
-
-
-CLIP = Settings(image_stats="clip", activation="quick_gelu", input_norm=True)
+IMAGENET = Model(image_stats="imagenet", activation="gelu", input_norm=False)
+CLIP = Model(image_stats="clip", activation="quick_gelu", input_norm=True)
 
 
 class Encoder(nn.Module):
-    def __init__(self, sizes=SIZES, settings=Settings()):
+    def __init__(self, sizes=SIZES, settings=IMAGENET):
         super().__init__()
         common = {"activation": settings.activation, "input_norm": settings.input_norm}
         statistics = IMAGE_STATISTICS[settings.image_stats]
@@ -46,7 +41,7 @@ class Encoder(nn.Module):
         initialise_encoder(dict(self.named_children()), seed=3)
 
 
-def loaded(path, state, sizes=SIZES, settings=Settings()):
+def loaded(path, state, sizes=SIZES, settings=IMAGENET):
     """A model with the tensors of a file, and the report."""
     torch.save(state, path)
     model = Encoder(sizes, settings)
@@ -67,7 +62,7 @@ def test_cav_mae(path, sizes):
     assert (report.kind, report.loaded, report.fresh) == ("cav_mae", counts, ())
     assert sum(counts.values()) + len(report.unused) == len(state)
     assert "blocks_a.0.norm1_a.weight" in report.unused and "mask_token" in report.unused
-    other = load_encoder(Encoder(sizes), path, sizes, Settings())
+    other = load_encoder(Encoder(sizes), path, sizes, IMAGENET)
     assert other == report and "CAV-MAE: audio" in str(report)
 
 
@@ -152,7 +147,7 @@ def test_a_visual_tower_of_open_clip(path, activation):
     """Without the class token, both compute the same."""
     tower = clip_tower(SIZES, {"quick_gelu": QuickGELU, "gelu": nn.GELU}[activation])
     text = {"token_embedding.weight": torch.zeros(4, 4), "logit_scale": torch.tensor(4.0)}
-    settings = replace(CLIP, activation=activation)
+    settings = CLIP.model_copy(update={"activation": activation})
     state = prefixed("visual.", tower.state_dict()) | text
     model, report = loaded(path, state, settings=settings)
     biases = ("audio.patches.bias", "vision.patches.bias")
@@ -197,7 +192,7 @@ def test_an_archive_of_openai_has_quick_gelu(tmp_path):
     tower = clip_tower(sizes, QuickGELU)
     script_archive(path, prefixed("visual.", tower.state_dict()))
     with pytest.raises(UserError, match="model.activation: quick_gelu, but the run has gelu"):
-        load_encoder(Encoder(sizes), path, sizes, replace(CLIP, activation="gelu"))
+        load_encoder(Encoder(sizes), path, sizes, CLIP.model_copy(update={"activation": "gelu"}))
     model = Encoder(sizes, CLIP)
     load_encoder(model, path, sizes, CLIP)
     weight = tower.transformer.resblocks[1].mlp.c_fc.weight
@@ -209,9 +204,17 @@ def test_an_archive_of_openai_has_quick_gelu(tmp_path):
 @pytest.mark.parametrize(
     ("state", "settings", "named"),
     [
-        (cav_mae_state, replace(Settings(), image_stats="clip"), "image_stats: imagenet"),
-        (vision_mae_state, replace(Settings(), activation="quick_gelu"), "activation: gelu"),
-        (vision_mae_state, replace(Settings(), input_norm=True), "input_norm: false"),
+        (
+            cav_mae_state,
+            IMAGENET.model_copy(update={"image_stats": "clip"}),
+            "image_stats: imagenet",
+        ),
+        (
+            vision_mae_state,
+            IMAGENET.model_copy(update={"activation": "quick_gelu"}),
+            "activation: gelu",
+        ),
+        (vision_mae_state, IMAGENET.model_copy(update={"input_norm": True}), "input_norm: false"),
     ],
 )
 def test_settings_that_weights_were_not_trained_with(path, state, settings, named):
@@ -243,7 +246,7 @@ def test_a_file_that_does_not_fit_changes_nothing(path, change, named):
     model = Encoder()
     before = [parameter.clone() for parameter in model.parameters()]
     with pytest.raises(UserError, match=rf"weights.pth \(CAV-MAE\): .*{named}"):
-        load_encoder(model, path, SIZES, Settings())
+        load_encoder(model, path, SIZES, IMAGENET)
     assert all(map(torch.equal, before, model.parameters()))
 
 
@@ -256,14 +259,19 @@ def test_unknown_files_are_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"layer.weight": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="contains layer.weight .*CAV-MAE, a vision MAE, or CLIP"):
-        load_encoder(Encoder(), path, SIZES, Settings())
+        load_encoder(Encoder(), path, SIZES, IMAGENET)
     assert kind_of({"visual.conv1.weight": torch.zeros(1)}) is None  # a ResNet's
 
 
 def test_tags_that_fit():
     sizes = sizes_of("base", vocabulary=1)
     check_tag("weights.clip", "ViT-B-16-quickgelu:openai", sizes, CLIP)
-    check_tag("weights.clip", "ViT-B-16:laion2b_s34b_b88k", sizes, replace(CLIP, activation="gelu"))
+    check_tag(
+        "weights.clip",
+        "ViT-B-16:laion2b_s34b_b88k",
+        sizes,
+        CLIP.model_copy(update={"activation": "gelu"}),
+    )
     check_tag("weights.clip", "ViT-B-32-quickgelu:openai", sizes_of("base_32", vocabulary=1), CLIP)
 
 
@@ -274,7 +282,7 @@ def test_tags_that_fit():
         ("ViT-L-14:openai", CLIP, "but model.architecture"),
         ("RN50:openai", CLIP, "not a plain ViT"),
         ("ViT-B-16:laion2b_s34b_b88k", CLIP, "set model.activation: gelu"),
-        ("ViT-B-16-quickgelu:openai", Settings(), "set model.image_stats: clip"),
+        ("ViT-B-16-quickgelu:openai", IMAGENET, "set model.image_stats: clip"),
     ],
 )
 def test_tags_that_do_not_fit(tag, settings, named):

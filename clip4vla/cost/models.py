@@ -128,9 +128,9 @@ class Models:
     def _retrieval(
         self, model: ClipModel, run: Finetune | Evaluate, clip: float, encoded: Encoded
     ) -> Scoring:
-        rescore = run.rescore if isinstance(run, Evaluate) else None
+        rescore, again = (isinstance(run, Evaluate) and run.rescore) or 0, 0.0
         scorer = family_of(run.model.family).scorer(
-            model, run.model, run.modalities, rescores=rescore is not None
+            model, run.model, run.modalities, rescores=rescore > 0
         )
         size = 2 * SIDE
         queries: Features = {}
@@ -158,8 +158,7 @@ class Models:
 
         # A text or clip of a block may be prepared once for all of its pairs: a n + b n^2.
         pair = (pairs(size) - 2 * pairs(SIDE)) / (size**2 - 2 * SIDE**2)
-        again = 0.0
-        if rescore is not None:
+        if rescore:
             own = torch.arange(size)[:, None].expand(-1, 2)
             again = self._count(model, lambda: scorer.rescored(queries, clips, own))
         return Scoring(
@@ -168,7 +167,7 @@ class Models:
             text=of_queries / size,
             pair=pair,
             again=again / size,
-            rescore=rescore or 0,
+            rescore=rescore,
         )
 
     def _captions(self, model: ClipModel, run: Finetune | Evaluate, clips: Encoded) -> float:

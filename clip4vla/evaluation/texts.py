@@ -35,7 +35,9 @@ def score_texts(scoring: Scoring) -> Scored:
     similarities = compared(
         gallery.scorer, texts, clips, scale=gallery.scale, device=gallery.device
     )
-    second = SecondScores(gallery.scorer, texts, clips) if run.rescore else None
+    second = None
+    if run.rescore:
+        second = SecondScores(gallery.scorer, texts, clips, gallery.device)
     stated: dict[str, dict[str, dict]] = {}
     queries, predictions, each = {}, pd.DataFrame(), {}
     for name, kept in scoring.galleries.items():

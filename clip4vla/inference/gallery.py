@@ -53,8 +53,12 @@ class Gallery:
     def scorer(self) -> Scorer:
         """Return how the run's family compares texts and clips."""
         run = self.run
-        rescores = isinstance(run, Evaluate) and run.rescore is not None
-        return family_of(run.model.family).scorer(self.model, run.model, run.modalities, rescores)
+        return family_of(run.model.family).scorer(
+            self.model,
+            run.model,
+            run.modalities,
+            rescores=isinstance(run, Evaluate) and run.rescore is not None,
+        )
 
     def encoded(self, part: Part = WHOLE) -> list[NumberedBatch]:
         """Return numbered batches of features of the clips: all, or the part of one rank."""
@@ -135,7 +139,7 @@ def compared(
     device = scorer.scored_on(device)
 
     def ready(features: Features) -> Features:
-        moved = {name: x.to(device) for name, x in features.items()}
+        moved = {name: x.to(device) for name, x in features.items() if name not in scorer.second}
         return moved if scorer.joint else {name: _padded(x) for name, x in moved.items()}
 
     columns, blocks = ready(clips), []

@@ -95,7 +95,7 @@ class Family(Protocol):
     ) -> Scorer:
         """Return the scorer that compares texts with clips of these modalities.
 
-        rescores: it is asked for second scores of pairs, too (`Scorer.rescored`).
+        rescores: keep the features that `Scorer.rescored` reads.
         """
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:

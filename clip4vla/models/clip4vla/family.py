@@ -91,7 +91,7 @@ class CLIP4VLAFamily:
         modalities: list[Modality],
         rescores: bool = False,
     ) -> Scorer:
-        """See `Family.scorer`. None of its fusions has a second score."""
+        """See `Family.scorer`."""
         assert isinstance(model, CLIP4VLA) and isinstance(config, Model)
         return scorer_of(model, config.fusion, modalities)
 

@@ -85,10 +85,16 @@ class CoAVTFamily:
             set_trainable(model, "all", run.modalities, UNREAD[run.task])
         freeze_prefixes(model, run.freeze.prefixes)
 
-    def scorer(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
+    def scorer(
+        self,
+        model: ClipModel,
+        config: FamilyModel,
+        modalities: list[Modality],
+        rescores: bool = False,
+    ) -> Scorer:
         """See `Family.scorer`."""
         assert isinstance(model, CoAVT)
-        return QueryScorer(model, modalities, rescores=False)
+        return QueryScorer(model, modalities, rescores)
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """See `Family.task`."""

@@ -15,10 +15,12 @@ from clip4vla.models.common.similarity import across
 class Scorer(ABC):
     """Features of texts and clips, each computed once, and the similarities of any of them.
 
-    joint: every pair passes through an encoder, so padding is expensive.
+    joint: every pair passes through an encoder, so padding is expensive. second: names of features
+    that only `rescored` reads.
     """
 
     joint: bool = False
+    second: tuple[str, ...] = ()
 
     @abstractmethod
     def clip_features(self, encoded: Encoded) -> Features:
@@ -43,8 +45,8 @@ class Scorer(ABC):
     def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
         """Return second scores float32 [P] of pairs [P, 2] of a text and a clip, by their rows.
 
-        Features and pairs are on the CPU; a family whose model `rescores` scores them in batches
-        and returns them on any device. Its `scorer` was made with `rescores`.
+        Only asked of a family whose model `rescores`; features and pairs are on the model's device.
+        Called outside of autocast, like `scores`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no second score")
 

@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from clip4vla.common.device import autocast
 from clip4vla.common.progress import track
 from clip4vla.config.sections import Modality
 from clip4vla.metrics.text_clip import similarity_name
@@ -16,8 +16,9 @@ from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.similarity import across
 
 NAMES: dict[str, str] = {"av": "t_va", "vision": "t_v", "audio": "t_a"}  # stream -> similarity
-TEXTS = 32  # of one clip in a row of a batch of pairs
-CPU_PAIRS, GPU_PAIRS = 64, 1024  # pairs of a batch
+SECOND = ("tokens", "mask")  # of clips, for `rescored`
+TEXTS = 32  # of one clip that read its keys and values at once
+CPU_PAIRS, GPU_PAIRS = 64, 1024  # of a batch
 
 
 class QueryScorer(Scorer):
@@ -26,6 +27,8 @@ class QueryScorer(Scorer):
     Sounds and pictures are compared by the mean tokens of E_A and E_V (facts 4.3). rescores: keep
     the tokens of the widest stream for `rescored`, in half precision.
     """
+
+    second = (*SECOND, "words")
 
     def __init__(self, model: CoAVT, modalities: list[Modality], rescores: bool):
         self.model, self.rescores = model, rescores
@@ -53,7 +56,7 @@ class QueryScorer(Scorer):
     def scores(self, queries: Features, clips: Features, scale: float) -> dict[str, Tensor]:
         """See `Scorer.scores`."""
         if "text" not in queries:
-            return across(queries, clips, scale)
+            return across(mean_tokens(queries), mean_tokens(clips), scale)
         return {
             name: scale * best_cosines(clips[name], queries["text"]).T
             for name in NAMES.values()
@@ -64,27 +67,39 @@ class QueryScorer(Scorer):
         """See `ClipModel.compared_on`."""
         return self.model.compared_on(device)
 
-    @torch.no_grad()
     def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
         """Return the matching logit of pairs plus their cosine, as LAVIS (facts 8.6): float32 [P].
 
-        See `Scorer.rescored`. Pairs of the same clip are computed in one row of a batch, for which
-        the clip's keys and values are computed once.
+        Texts of the same clip read its keys and values at once, in a row of a batch.
         """
-        device = self.model.temperature.device
-        at_once = CPU_PAIRS if device.type == "cpu" else GPU_PAIRS
         scores = torch.empty(len(pairs))
         places = rows_by_group(pairs[:, 1], TEXTS)  # [R, T]
-        for rows in track(places.split(max(1, at_once // places.shape[1])), "rescore pairs"):
-            texts, (clip, _) = pairs[rows, 0].flatten(), pairs[rows[:, 0]].T.flip(0)
-            tokens = FeatureSequence(
-                clips["tokens"][clip].to(device).float(), clips["mask"][clip].to(device)
-            )
-            with autocast(device, self.model):
-                logits = self.model.matching_logits(queries["words"][texts].to(device), tokens)
-            by_query = clips[self.name][clip] @ queries["text"][texts].unflatten(0, rows.shape).mT
-            scores[rows] = logits[:, 1].float().cpu().view(rows.shape) + by_query.amax(dim=1)
+        rows = max(1, (GPU_PAIRS if self._device.type == "cuda" else CPU_PAIRS) // places.shape[1])
+        for some in track(places.split(rows), "score pairs again"):
+            scores[some] = self._rescored(queries, clips, pairs[some])
         return scores
+
+    def _rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
+        """Return the scores [R, T] of pairs [R, T, 2], whose clip is the same in a row."""
+        texts = pairs[..., 0]
+        found, column = pairs[:, 0, 1].unique(return_inverse=True)
+        tokens = FeatureSequence(*(clips[name][found].to(self._device) for name in SECOND))
+        keys = self.model.query.keys_of(tokens._replace(features=tokens.features.float()))
+        words = queries["words"][texts.flatten()].to(self._device)
+        logits = self.model.matching_logits(words, keys.rows(column.to(self._device)))
+        cosines = clips[self.name][pairs[:, 0, 1]] @ queries["text"][texts].mT  # [R, Q, T]
+        return logits[:, 1].view(texts.shape).cpu() + cosines.amax(dim=1)
+
+    @property
+    def _device(self) -> torch.device:
+        """Return the device of the model; the CPU for shapes without values, whose tokens have."""
+        parameter = self.model.temperature
+        return torch.device("cpu") if parameter.is_meta else parameter.device
+
+
+def mean_tokens(features: Features) -> Features:
+    """Return the mean tokens of clips that were encoded by one modality."""
+    return {name: x for name, x in features.items() if name in ("audio", "vision")}
 
 
 def rows_by_group(groups: Tensor, size: int) -> Tensor:
@@ -94,8 +109,6 @@ def rows_by_group(groups: Tensor, size: int) -> Tensor:
     """
     order = groups.argsort(stable=True)
     counts = groups[order].unique_consecutive(return_counts=True)[1]
-    rows = [
-        row for group in order.split(counts.tolist()) for row in group.split(size)
-    ]  # of different lengths
-    width = max(map(len, rows))
-    return torch.stack([torch.cat([row, row[:1].expand(width - len(row))]) for row in rows])
+    rows = [row for group in order.split(counts.tolist()) for row in group.split(size)]
+    padded = pad_sequence(rows, batch_first=True, padding_value=-1)
+    return padded.where(padded >= 0, padded[:, :1])

@@ -99,9 +99,10 @@ class Model(FamilyModel):
         """See `FamilyModel.rescores`: the matching head scores pairs."""
         return True
 
-    def not_in_vectors(self, task: TaskName | None) -> str | None:
-        """See `FamilyModel.not_in_vectors`."""
-        return "the matching head"
+    @property
+    def embeds(self) -> bool:
+        """See `FamilyModel.embeds`: a clip has one vector for each query, not one alone."""
+        return False
 
     def described(self) -> dict[str, str | None]:
         """See `FamilyModel.described`."""

@@ -42,6 +42,7 @@ class FamilyModel(Section):
     TASKS: ClassVar[tuple[str, ...]]  # what it can be trained for: `pretrain`, names of tasks
     TITLE: ClassVar[str]  # heading of its model cards
     ABOUT: ClassVar[str]  # what the weights are, below the heading
+    TAGS: ClassVar[tuple[str, ...]] = ()  # of its model cards
 
     def towers(self) -> "FamilyModel":
         """Return the section of earlier stages, without keys that only the own task reads."""
@@ -67,8 +68,8 @@ class FamilyModel(Section):
         return True
 
     @property
-    def embeds(self) -> bool:
-        """Whether a text, a sound and a picture have a vector each, whose products are cosines."""
+    def embeds_texts(self) -> bool:
+        """Whether vectors of texts can be compared with those of sounds and pictures."""
         return True
 
     @property
@@ -136,6 +137,10 @@ class FamilyModel(Section):
     def card(self, metadata: dict[str, Any]) -> dict[str, str | None]:
         """Return lines of a model card, by name. metadata: of the weights."""
         return {"task": metadata["task"] or "none: towers alone"}
+
+    def preprocessing(self) -> dict[str, str]:
+        """Return the statistics of pixels and the tokens of texts, for model cards."""
+        return {"pixels": "CLIP's mean and standard deviation", "tokens": "CLIP's tokens"}
 
     def labels(self, before: dict[str, Any]) -> dict[str, Any]:
         """Return labels for a model whose initial weights had other settings.

@@ -45,8 +45,10 @@ class Embedder(Checkpoint):
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors of texts, float32 [N, D]. Texts are cut to `settings.inputs.max_words`.
 
-        Raises UserError for an item that is not a text.
+        Raises UserError for an item that is not a text, and for a model whose texts have no vectors
+        that can be compared with those of clips.
         """
+        self._check_texts()
         if isinstance(texts, str):
             raise UserError("texts: one text. Fix: give a list of texts")
         texts = list(texts)
@@ -91,6 +93,7 @@ class Embedder(Checkpoint):
         by the checkpoint's gate. A clip whose audio is zero counts by its pictures alone. Raises
         UserError, with the row, for vectors that are NaN or infinite.
         """
+        self._check_texts()
         named = {"text": text, "video": video, "audio": audio}
         tensors = {
             name: None if rows is None else _vectors(name, rows, self.dim)
@@ -165,6 +168,14 @@ class Embedder(Checkpoint):
             for clip, row, valid in zip(group, features.float().cpu(), mask.cpu(), strict=True):
                 yield clip, row[valid]
 
+    def _check_texts(self) -> None:
+        """Raise UserError for a model whose vectors of texts compare with no others."""
+        if not self.settings.model.embeds_texts:
+            raise UserError(
+                f"texts: a model of family {self.settings.model.family} has no vectors of texts "
+                "that can be compared with those of clips. Fix: evaluate a row of task: retrieval"
+            )
+
     def _pooled(
         self, kind: Kind, clips: Iterable[MediaWindow], nonverbal_share: float | None
     ) -> np.ndarray:
@@ -190,18 +201,13 @@ def load(
     """Return the embedder of a checkpoint; see `clip4vla.load`.
 
     Raises UserError for a file that this project did not write, that is damaged, that differs from
-    the record.json beside it, that contains NaN or infinity, or whose model has no vectors that can
-    be compared; for a device that is not available; and for a batch_size below 1.
+    the record.json beside it, or that contains NaN or infinity; for a device that is not available;
+    and for a batch_size below 1.
     """
     if batch_size < 1:
         raise UserError(f"batch_size: {batch_size} is not valid. Fix: give 1 or more")
     check_recorded(path)
     checkpoint = read_checkpoint(path)
-    if not checkpoint.settings.model.embeds:
-        raise UserError(
-            f"{path}: {checkpoint.settings.model.TITLE}: texts and clips have no vectors whose "
-            "products compare them. Fix: use weights of another model"
-        )
     for name, values in checkpoint.model.named_parameters():
         if not values.isfinite().all():
             raise UserError(

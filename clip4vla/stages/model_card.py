@@ -7,12 +7,17 @@ import yaml
 from clip4vla.config.data import IMAGE_SIZE, LogMel, policy_text
 from clip4vla.config.families import model_in
 from clip4vla.config.sections import Inputs
-from clip4vla.loading.tokens import PAD
 from clip4vla.results.metrics_file import Metrics
 from clip4vla.results.text import markdown, markdown_cell, one_line
 
 KINDS = {"mel": "log-mel (mel: librosa's, in dB)", "fbank": "log-mel (fbank: kaldi's, natural log)"}
 CHOSEN = {"spread": "spread over the clip", "middle": "from the middle of equal parts"}
+TASK_TAGS = {
+    "retrieval": ["text-video-retrieval"],
+    "captioning": ["video-captioning"],
+    "classification": ["video-classification"],
+    "tagging": ["video-classification", "multi-label"],
+}
 SHA256 = "SHA256-OF-THE-WEIGHTS"  # in a card: replaced once the weights are written
 LOADING = {
     "ours": """```python
@@ -21,9 +26,10 @@ import clip4vla
 checkpoint = clip4vla.load("{file}")   # model in evaluation mode, settings, metadata
 ```
 
-`checkpoint.model.encode_text`, `.encode_vision` and `.encode_audio` give un-normalised features;
-their docstrings describe their arguments. To initialise a row of the workflow from it, name it
-under `weights` in the config and set `pretrain: {{from: NAME}}`.""",
+`checkpoint.model.encode_text` and `.encode_clips` give un-normalised features; their docstrings
+describe their arguments. `checkpoint.model.processor.tokenize` gives the tokens of texts. To
+initialise a row of the workflow from it, name it under `weights` in the config and set
+`pretrain: {{from: NAME}}`.""",
     "released": """A state dict under the names of the released CLIP4VLA code, for its
 `--init_model {file}`; in this project `clip4vla checkpoint import {file} OUT.safetensors` takes it
 back.""",
@@ -45,7 +51,8 @@ def model_card(
     model, inputs = model_in(metadata), metadata["inputs"]
     frames = metadata["cache"]["frames"]
     stated = {"license": licence} if licence else {}
-    tags = ["clip", "audio", "video", "text-video-retrieval"]
+    tags = [*model.TAGS, "audio", "video", *TASK_TAGS.get(metadata["task"], ())]
+    preprocessing = model.preprocessing()
     front = yaml.safe_dump({**stated, "library_name": "clip4vla", "tags": tags}, sort_keys=False)
     facts = {
         "file": f"`{file}`, sha256 `{SHA256}`",
@@ -80,12 +87,12 @@ def model_card(
             "",
             f"* Frames: {frames['fps']:g} a second, at most {inputs['max_frames']} "
             f"{CHOSEN[Inputs(**inputs).frame_choice]}; short side to {IMAGE_SIZE} (bicubic), "
-            "centre crop, CLIP's mean and standard deviation.",
+            f"centre crop, {preprocessing['pixels']}.",
             f"* Sound: {_sound(LogMel(**metadata['cache']['log_mel']))}; at most "
             f"{inputs['max_segments']} segments of {Inputs(**inputs).segment_steps} steps, "
             f"{_standardised(Inputs(**inputs))}.",
-            f"* Text: CLIP's tokens, at most {Inputs(**inputs).caption_tokens} with start and end; "
-            f"pad id {PAD}.",
+            f"* Text: {preprocessing['tokens']}, at most {Inputs(**inputs).caption_tokens} with "
+            "start and end.",
             "",
             "## How to load it",
             "",
@@ -93,8 +100,9 @@ def model_card(
             "",
             "## Limits",
             "",
-            "It carries the biases of CLIP's training images and of the videos it was trained on. "
-            "It was made for research on short clips with English text; no other use was tested.",
+            "It carries the biases of the images and videos that it and its initial weights were "
+            "trained on. It was made for research on short clips with English text; no other use "
+            "was tested.",
             "",
             "## Licence",
             "",

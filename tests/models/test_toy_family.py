@@ -211,11 +211,17 @@ def test_its_checkpoint_embeds_texts_sounds_and_videos(manifests, tmp_path):
     assert both[:, 1] == pytest.approx(texts @ videos[1], abs=1e-5)
 
 
-def test_a_model_whose_vectors_compare_nothing_is_not_embedded(manifests, tmp_path, monkeypatch):
+def test_texts_that_compare_with_no_clip_are_not_embedded(manifests, tmp_path, monkeypatch):
     path = trained(training("retrieval"), manifests, tmp_path)
-    monkeypatch.setattr(family_settings("toy").model, "embeds", False)
-    with pytest.raises(UserError, match="A toy: texts and clips have no vectors"):
-        clip4vla.load(path, "cpu")
+    monkeypatch.setattr(family_settings("toy").model, "embeds_texts", False)
+    found = clip4vla.load(path, "cpu")
+    (sound,) = found.embed_audio([DEMO / "say_dog.mp4"])
+    for compare in (
+        lambda: found.embed_text(["a dog"]),
+        lambda: found.similarity(sound[None], sound[None]),
+    ):
+        with pytest.raises(UserError, match="family toy has no vectors of texts"):
+            compare()
 
 
 def test_its_foreign_files_are_imported(tmp_path):

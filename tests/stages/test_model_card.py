@@ -1,6 +1,7 @@
 """The model card's line on sound: front-end and standardisation of the model."""
 
 import pytest
+import yaml
 
 from clip4vla.config.data import Cache, LogMel
 from clip4vla.config.sections import Inputs
@@ -29,6 +30,20 @@ def test_a_token_of_pretraining_and_small_batches_are_listed():
     small = {"pretrain": {"asked": 256, "used": 24}}
     run = {"run_key": "a" * 12, "stage": "pretrain", "selected_epoch": 1, "selection": "last"}
     assert "batches of 24 in place of 256 (pretrain)" in card_of(small_batches=small, **run)
+
+
+@pytest.mark.parametrize(
+    ("task", "tags"),
+    [
+        (None, ["clip", "audio", "video"]),
+        ("retrieval", ["clip", "audio", "video", "text-video-retrieval"]),
+        ("captioning", ["clip", "audio", "video", "video-captioning"]),
+        ("tagging", ["clip", "audio", "video", "video-classification", "multi-label"]),
+    ],
+)
+def test_tags_are_those_of_the_task(task, tags):
+    front = yaml.safe_load(card_of(task=task).split("---")[1])
+    assert front["tags"] == tags
 
 
 def test_names_of_classes_may_contain_commas():

@@ -56,6 +56,7 @@ class Model(FamilyModel):
         "Weights of *Accommodating Audio Modality in CLIP for Multimodal Processing* (AAAI 2023) "
         "in the reproduction by this package: text, frames and sound in one space."
     )
+    TAGS: ClassVar[tuple[str, ...]] = ("clip",)
 
     architecture: str = Field("ViT-B-32", description="an open_clip name, or a file of ours: tiny")
     weights: str | None = Field(

@@ -100,9 +100,15 @@ class Model(FamilyModel):
         return True
 
     @property
-    def embeds(self) -> bool:
-        """See `FamilyModel.embeds`: a clip has one vector for each query, not one alone."""
+    def embeds_texts(self) -> bool:
+        """See `FamilyModel.embeds_texts`: texts are compared with every query of a clip."""
         return False
+
+    def preprocessing(self) -> dict[str, str]:
+        """See `FamilyModel.preprocessing`."""
+        pixels = {"imagenet": "ImageNet's", "clip": "CLIP's"}[self.image_stats]
+        tokens = {"clip": "CLIP's tokens", "bert": "BERT's word pieces"}[self.tokenizer]
+        return {"pixels": f"{pixels} mean and standard deviation", "tokens": tokens}
 
     def described(self) -> dict[str, str | None]:
         """See `FamilyModel.described`."""

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from clip4vla.common.progress import track
 from clip4vla.config.sections import Modality
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.coavt.model import CoAVT
@@ -16,9 +15,7 @@ from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.similarity import across
 
 NAMES: dict[str, str] = {"av": "t_va", "vision": "t_v", "audio": "t_a"}  # stream -> similarity
-SECOND = ("tokens", "mask")  # of clips, for `rescored`
 TEXTS = 32  # of one clip that read its keys and values at once
-CPU_PAIRS, GPU_PAIRS = 64, 1024  # of a batch
 
 
 class QueryScorer(Scorer):
@@ -28,7 +25,7 @@ class QueryScorer(Scorer):
     the tokens of the widest stream for `rescored`, in half precision.
     """
 
-    second = (*SECOND, "words")
+    second = ("tokens", "mask", "words")
 
     def __init__(self, model: CoAVT, modalities: list[Modality], rescores: bool):
         self.model, self.rescores = model, rescores
@@ -68,33 +65,19 @@ class QueryScorer(Scorer):
         return self.model.compared_on(device)
 
     def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
-        """Return the matching logit of pairs plus their cosine, as LAVIS (facts 8.6): float32 [P].
+        """Return the matching logit of pairs plus their cosine, as LAVIS (facts 8.6).
 
-        Texts of the same clip read its keys and values at once, in a row of a batch.
+        See `Scorer.rescored`. Texts of the same clip read its keys and values at once.
         """
-        scores = torch.empty(len(pairs))
+        clip = FeatureSequence(clips["tokens"].float(), clips["mask"])
+        keys = self.model.query.keys_of(clip)
         places = rows_by_group(pairs[:, 1], TEXTS)  # [R, T]
-        rows = max(1, (GPU_PAIRS if self._device.type == "cuda" else CPU_PAIRS) // places.shape[1])
-        for some in track(places.split(rows), "score pairs again"):
-            scores[some] = self._rescored(queries, clips, pairs[some])
+        texts, column = pairs[places, 0], pairs[places[:, 0], 1]
+        logits = self.model.matching_logits(queries["words"][texts.flatten()], keys.rows(column))
+        cosines = clips[self.name][column] @ queries["text"][texts].mT  # [R, Q, T]
+        scores = torch.empty(len(pairs), device=pairs.device)
+        scores[places] = logits[:, 1].view(places.shape) + cosines.amax(dim=1)
         return scores
-
-    def _rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
-        """Return the scores [R, T] of pairs [R, T, 2], whose clip is the same in a row."""
-        texts = pairs[..., 0]
-        found, column = pairs[:, 0, 1].unique(return_inverse=True)
-        tokens = FeatureSequence(*(clips[name][found].to(self._device) for name in SECOND))
-        keys = self.model.query.keys_of(tokens._replace(features=tokens.features.float()))
-        words = queries["words"][texts.flatten()].to(self._device)
-        logits = self.model.matching_logits(words, keys.rows(column.to(self._device)))
-        cosines = clips[self.name][pairs[:, 0, 1]] @ queries["text"][texts].mT  # [R, Q, T]
-        return logits[:, 1].view(texts.shape).cpu() + cosines.amax(dim=1)
-
-    @property
-    def _device(self) -> torch.device:
-        """Return the device of the model; the CPU for shapes without values, whose tokens have."""
-        parameter = self.model.temperature
-        return torch.device("cpu") if parameter.is_meta else parameter.device
 
 
 def mean_tokens(features: Features) -> Features:

@@ -30,7 +30,7 @@ def initial_model(
     """
     family = family_of(config.family)
     if initial_weights is not None:
-        config = config.model_copy(update={"weights": None})  # CLIP's own file is not needed
+        config = config.without_first_weights()
     model = family.build(config, weights, task, n_classes, seed, inputs)
     if initial_weights is not None:
         family.load(model, initial_weights, with_head=trained_head)

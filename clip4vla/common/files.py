@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,22 @@ def sha256_of_file(path: str | Path) -> str:
     """Return the hex sha256 of a file, read in blocks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_files(paths: Sequence[str | Path]) -> str:
+    """Return the sha256 of a file; of a folder or several paths, the hash of all hashes and names.
+
+    Only files in a folder itself count.
+    """
+    if len(paths) == 1 and not Path(paths[0]).is_dir():
+        return sha256_of_file(paths[0])
+    lines = []
+    for path in map(Path, paths):
+        files = (
+            sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        )
+        lines += [f"{sha256_of_file(file)}  {file.name}" for file in files]
+    return sha256_of("\n".join(lines))
 
 
 def sha256_of_ids(ids: Iterable[str]) -> str:

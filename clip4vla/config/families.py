@@ -48,6 +48,15 @@ class FamilyModel(Section):
         """Return the section of earlier stages, without keys that only the own task reads."""
         return self
 
+    @property
+    def first_weights(self) -> list[str]:
+        """Return the names in the config's `weights` of what a model is built from."""
+        return [] if self.weights is None else [self.weights]
+
+    def without_first_weights(self) -> "FamilyModel":
+        """Return the section of a model that a file of ours fills."""
+        return self.model_copy(update={"weights": None})
+
     def in_pretraining(self, pretrain: "PretrainRecipe") -> "FamilyModel":
         """Return the model that pre-training trains."""
         return self.towers()

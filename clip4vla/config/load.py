@@ -24,7 +24,9 @@ class Weights(Section):
     """Weights that rows may start from: a file, or a tag of open_clip (docs/weights.md)."""
 
     path: Path | None = runtime(
-        None, description="a file: OpenAI's CLIP, or a model.safetensors of ours"
+        None,
+        description="a file: OpenAI's CLIP, or a model.safetensors of ours; for a text encoder the "
+        "folder of BERT",
     )
     open_clip: str | None = runtime(
         None,

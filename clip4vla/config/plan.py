@@ -167,12 +167,13 @@ class Plan:
         name = known[version]
         return name, self.config.datasets[name]
 
-    def weights_of(self, run: Run) -> str | None:
-        """Return the name in the config's `weights` of a run's initial weights; None: not there.
+    def weights_of(self, run: Run) -> list[str]:
+        """Return the names in the config's `weights` of a run's initial weights; []: not there.
 
-        These are the model's CLIP, unless the run starts from another run or other weights.
+        These are the model's CLIP or the like, unless the run starts from another run or other
+        weights.
         """
         start = run.start
         if start is None:
-            return run.model.weights
-        return start.removeprefix(WEIGHTS) if start.startswith(WEIGHTS) else None
+            return run.model.first_weights
+        return [start.removeprefix(WEIGHTS)] if start.startswith(WEIGHTS) else []

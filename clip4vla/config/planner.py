@@ -98,7 +98,7 @@ def _expand(plan: Plan, shared: Shared, layers: Layers, row: Row, fold: int | No
             hint = did_you_mean(name, plan.config.datasets)
             raise UserError(f"{place}: no dataset {name!r} in the config{hint}")
     initialise_from = recipe.pretrain.initialise_from if recipe.pretrain else None
-    for weights in (recipe.model.weights, initialise_from):
+    for weights in (*recipe.model.first_weights, initialise_from):
         if weights is not None and weights not in plan.config.weights:
             hint = did_you_mean(weights, plan.config.weights)
             raise UserError(f"{place}: no weights {weights!r} in the config{hint}")

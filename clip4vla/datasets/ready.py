@@ -41,9 +41,8 @@ def missing_files(plan: Plan) -> list[str]:
                 f"datasets.{name}.enabled: false"
                 f"{NOT_HELD_OUT}, or recipe.pretrain.leaks: keep"
             )
-    weights = (plan.weights_of(run) for run in plan.runs.values())
-    for name in sorted({name for name in weights if name is not None}):
+    for name in sorted({name for run in plan.runs.values() for name in plan.weights_of(run)}):
         path = plan.config.weights[name].path  # None: open_clip fetches it on first use
-        if path is not None and not path.is_file():
+        if path is not None and not path.exists():
             problems.append(f"weights {name}: {path}: missing. Fix: put it there (docs/data.md)")
     return problems

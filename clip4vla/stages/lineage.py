@@ -25,15 +25,18 @@ def made_with(plan: Plan, run: Evaluate, first_weights: str | None) -> dict[str,
     keys = _trainings(plan, run)
     trainings = {key: _training(plan, key) for key in keys}
     first = plan.runs[keys[0]] if keys else run
-    name = plan.weights_of(first)
+    names = plan.weights_of(first)
     sha256 = trainings[keys[0]].first_weights if keys else first_weights
+    published = None
+    if sha256 and len(names) == 1:
+        published = published_as(sha256, plan.config.weights[names[0]])
     return {
         "reader": plan.dataset_of(run.test.dataset)[1].reader,
         **run.model.described(),
-        "weights": name,
-        "weights_sha256": sha256 if name else None,
-        "published": published_as(sha256, plan.config.weights[name]) if name and sha256 else None,
-        "imported": bool(name and first.start),
+        "weights": ", ".join(names) or None,
+        "weights_sha256": sha256 if names else None,
+        "published": published,
+        "imported": bool(names and first.start),
         "trainings": [
             {
                 "stage": plan.runs[key].stage,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import sha256_of_file
+from clip4vla.common.files import sha256_of_files
 from clip4vla.common.log import log
 from clip4vla.config import layout
 from clip4vla.config.plan import WEIGHTS, Plan
@@ -37,19 +37,19 @@ def weights_of(plan: Plan, run: Run) -> dict[str, Path]:
     """Return the named weights that a run reads, after checking their sha256 in the config."""
     from clip4vla.models.common.published import unverified_warning
 
-    name = plan.weights_of(run)
-    if name is None:
-        return {}
-    path, expected = _weight_file(plan, name, run), plan.config.weights[name].sha256
-    sha256 = sha256_of_file(path)
-    if expected not in (None, sha256):
-        raise UserError(
-            f"{path}: sha256 is {sha256}, but weights.{name}.sha256 says {expected}. Fix: fetch "
-            "the file again, or correct the config"
-        )
-    if warning := unverified_warning(path, sha256):
-        log.warning(warning)
-    return {name: path}
+    found = {}
+    for name in plan.weights_of(run):
+        path, expected = _weight_file(plan, name, run), plan.config.weights[name].sha256
+        sha256 = sha256_of_files([path])
+        if expected not in (None, sha256):
+            raise UserError(
+                f"{path}: sha256 is {sha256}, but weights.{name}.sha256 says {expected}. Fix: "
+                "fetch the file again, or correct the config"
+            )
+        if warning := unverified_warning(path, sha256):
+            log.warning(warning)
+        found[name] = path
+    return found
 
 
 def _weight_file(plan: Plan, name: str, run: Run) -> Path:
@@ -61,7 +61,7 @@ def _weight_file(plan: Plan, name: str, run: Run) -> Path:
         _check_tag(name, item.open_clip, run)
         return tag_file(f"weights.{name}.open_clip", item.open_clip)
     assert item.path is not None, "a config names a file or a tag"
-    if not item.path.is_file():
+    if not item.path.exists():
         raise UserError(f"{item.path}: weights {name} are missing. Fix: put the file there")
     return item.path
 
@@ -70,8 +70,9 @@ def unfit_tags(plan: Plan) -> list[str]:
     """Return a line for each open_clip tag that is unknown or does not fit a run's model."""
     problems = []
     for run in plan.runs.values():
-        name = plan.weights_of(run)
-        if name and (tagged := plan.config.weights[name].open_clip):
+        for name in plan.weights_of(run):
+            if (tagged := plan.config.weights[name].open_clip) is None:
+                continue
             try:
                 _check_tag(name, tagged, run)
             except UserError as error:

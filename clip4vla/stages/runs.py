@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import read_json, sha256_of_file, write_json
+from clip4vla.common.files import read_json, sha256_of_files, write_json
 from clip4vla.common.hardware import ReadingHardware
 from clip4vla.common.late_packages import without_collection
 from clip4vla.common.log import log
@@ -107,8 +107,8 @@ def _sources(plan: Plan, key: str) -> list[Path]:
     run = plan.run(key)
     paths = [Path(layout.manifest(source.dataset, source.cache_id)) for source in sources_of(run)]
     paths += [Path(layout.result_dir(parent), "record.json") for parent in plan.parents(key)]
-    weights = plan.config.weights.get(plan.weights_of(run) or "")
-    return paths + ([weights.path] if weights and weights.path else [])
+    weights = [plan.config.weights[name].path for name in plan.weights_of(run)]
+    return paths + [path for path in weights if path]
 
 
 def switches_of(config: Config) -> "Switches":
@@ -223,7 +223,7 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
     version = run.test.dataset
     _, dataset = plan.dataset_of(version)
     weights = weights_of(plan, run)
-    first = next((sha256_of_file(path) for path in weights.values()), None)
+    first = sha256_of_files([*weights.values()]) if weights else None
     lineage = made_with(plan, run, first)
     manifests, start = manifests_of(run), start_of(plan, run)
     substitution, text_substitution = donors_of(run.substitution), donors_of(run.text_substitution)

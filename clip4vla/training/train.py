@@ -15,7 +15,14 @@ from pathlib import Path
 from clip4vla.checkpoints.initial_weights import initial_weights_hash
 from clip4vla.common.device import take
 from clip4vla.common.errors import RetryLater
-from clip4vla.common.files import canonical_json, sha256_of, sha256_of_file, sole_owner, write_json
+from clip4vla.common.files import (
+    canonical_json,
+    sha256_of,
+    sha256_of_file,
+    sha256_of_files,
+    sole_owner,
+    write_json,
+)
 from clip4vla.common.hardware import INLINE, ReadingHardware
 from clip4vla.config.run import Finetune, Pretrain, sources_of
 from clip4vla.datasets.leaks import Leaks
@@ -147,8 +154,10 @@ def identify(
     substitution: Path | None,
 ) -> dict[str, str | None]:
     """Return the hashes of all inputs of a result. A run resumes only state of equal hashes."""
-    if initial_weights is None and run.model.weights is not None:
-        initial_weights = weights.get(run.model.weights)
+    first = [weights[name] for name in run.model.first_weights if name in weights]
+    started = initial_weights_hash(initial_weights)
+    if initial_weights is None and first:
+        started = sha256_of_files(first)
     data = {
         f"{source.dataset}/cache-{source.cache_id}": sha256_of_file(
             manifests[source.dataset, source.cache_id]
@@ -158,7 +167,7 @@ def identify(
     return {
         "config": sha256_of(canonical_json(run.scientific())),
         "data manifest": sha256_of(canonical_json(data)),
-        "start weights": initial_weights_hash(initial_weights),
+        "start weights": started,
         "substitution": None if substitution is None else sha256_of_file(substitution),
     }
 

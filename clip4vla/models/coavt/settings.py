@@ -95,6 +95,15 @@ class Model(FamilyModel):
         return self.model_copy(update={"positions": "fixed"})
 
     @property
+    def first_weights(self) -> list[str]:
+        """See `FamilyModel.first_weights`: of the audio-visual encoder, and of texts."""
+        return [name for name in (self.weights, self.text_weights) if name is not None]
+
+    def without_first_weights(self) -> "Model":
+        """See `FamilyModel.without_first_weights`."""
+        return self.model_copy(update={"weights": None, "text_weights": None})
+
+    @property
     def rescores(self) -> bool:
         """See `FamilyModel.rescores`: the matching head scores pairs."""
         return True

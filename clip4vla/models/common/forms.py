@@ -60,15 +60,16 @@ def form_of(path: str | Path) -> str:
 
 def unfit_weights(plan: Plan) -> list[str]:
     """Return one line for each weights file of a plan that exists and cannot hold weights."""
-    named = (plan.weights_of(run) for run in plan.runs.values())
-    names = {name for name in named if name is not None}
+    names = {name for run in plan.runs.values() for name in plan.weights_of(run)}
     paths = {name: plan.config.weights[name].path for name in sorted(names)}
     problems = {name: problem_of(path) for name, path in paths.items() if path and path.exists()}
     return [f"weights {name}: {problem}" for name, problem in problems.items() if problem]
 
 
 def problem_of(path: Path) -> str | None:
-    """Return the reason why a file cannot hold weights; None where it may."""
+    """Return the reason why a file, or a folder of a text encoder, cannot hold weights, or None."""
+    if (path / "config.json").is_file():
+        return None  # what else such a folder needs is checked when it is read
     try:
         form_of(path)
     except OSError as error:

@@ -3,12 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
+from clip4vla.common.errors import UserError
 from clip4vla.config.families import family_settings
 from clip4vla.config.keys import run_key
 from clip4vla.config.planner import make_plan
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import Evaluate, Finetune, Pretrain
 from clip4vla.config.yaml import merge
+from clip4vla.datasets.ready import missing_files
 from clip4vla.models.coavt.objective import Objective
 
 SOURCES = {"sources": [{"dataset": "demo"}]}
@@ -162,3 +164,17 @@ def test_a_row_is_a_chain_of_runs(plan, monkeypatch, tmp_path):
     assert runs[Pretrain].model.positions == "fixed" and runs[Finetune].model.positions == "tuned"
     assert runs[Finetune].start == run_key(runs[Pretrain])
     assert isinstance(runs[Finetune].objective, Objective)
+
+
+def test_both_encoders_have_first_weights_of_the_config(plan, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    named = "set: {missing_audio: none, finetune: {}, model: {weights: enc, text_weights: bert}}"
+    weights = "{enc: {path: enc.pt}, bert: {path: folder}}"
+    found = plan(named, weights=weights)
+    (run,) = (run for run in found.runs.values() if isinstance(run, Finetune))
+    assert found.weights_of(run) == ["enc", "bert"]
+    problems = missing_files(found)
+    assert any("weights bert: " in problem and "missing" in problem for problem in problems)
+    assert run.model.without_first_weights().first_weights == []
+    with pytest.raises(UserError, match="no weights 'bert' in the config"):
+        plan(named, weights="{enc: {path: enc.pt}}")

@@ -111,7 +111,10 @@ def _inferred_settings(
         **TRAINED_WITH["cav_mae"],
     }
     read = family_settings("coavt").preset_values("ours", {}, None)
-    values: dict[str, Any] = {"model": model, "inputs": read["inputs"], "cache": read["cache"]}
+    bands, patch = read["cache"]["log_mel"]["n_mels"], _size(tensors, "vision.patches.weight", 3)
+    steps = _size(tensors, "audio.positions", 0) // (bands // patch) * patch
+    inputs = read["inputs"] | {"segment_steps": steps}
+    values: dict[str, Any] = {"model": model, "inputs": inputs, "cache": read["cache"]}
     assumed = []
     classes = _size(tensors, "probe.linear.bias", 0)
     known = known_classes(classes)

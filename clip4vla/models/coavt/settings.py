@@ -30,6 +30,7 @@ class Model(FamilyModel):
         "weights of the authors are public: docs/coavt.md says what was inferred."
     )
 
+    family: str = Field("coavt", description="the model family: a folder under clip4vla/models/")
     architecture: ArchitectureName = Field(
         "base", description="base: ViT-B/16 and BERT-base sizes; base_32: patches of 32; tiny"
     )

@@ -52,12 +52,14 @@ class Layers:
         value: dict[str, Any] = {}
         for _, _, patch in self._parts():
             value = merge(_of_the_family_of(patch, value), patch)
-        preset = row.preset or self.config.preset
         try:
             family = family_settings(family_in(value.get("model")))
         except ValueError as error:
             place = self.place(("model", "family"))
             raise UserError(f"{place}: {self.name}: model.family: {error}") from None
+        # A family that lacks the preset of the config has its own `ours`; a row's own is refused.
+        known = self.config.preset in family.presets
+        preset = row.preset or (self.config.preset if known else "ours")
         try:
             lowest = family.preset_values(preset, value, dataset.reader if dataset else None)
         except (AttributeError, TypeError):

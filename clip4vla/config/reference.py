@@ -58,7 +58,7 @@ def _family(family: str) -> list[str]:
             lines += [f"## `{key}` with `family: {family}`\n\n{_summary(settings.objective)}\n"]
             lines += [*_rows(settings.objective, f"{key}.", own=objective), ""]
         title = f"## Presets of `{family}`"
-    ours = settings.presets["ours"]
+    ours = settings.presets.get("ours")
     intro = "`ours` is the defaults above. The others change:" if not ours else "They set:"
     lines.append(f"\n{title}\n\n{intro}\n")
     for name, patch in settings.presets.items():

@@ -28,6 +28,10 @@ recipe:
   model: {architecture: tiny, weights: null, joint_layers: 1}
   inputs: {max_frames: 2}
   pretrain.inputs.max_frames: 2
+bases.coavt:
+  model: {architecture: tiny, weights: null, text_weights: null, tokenizer: clip, queries: 4}
+  inputs: {max_frames: 1, segment_steps: 64}
+  pretrain.inputs: {max_frames: 1, segment_steps: 64}
 datasets:
 """
 

@@ -153,6 +153,12 @@ def test_a_preset_of_released_code_is_refused(plan, preset, monkeypatch, tmp_pat
         plan(f"preset: {preset}")
 
 
+def test_under_a_config_of_released_presets_rows_are_ours(plan, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    row = "set: {missing_audio: none, finetune: {}}"
+    assert plan(row, preset="released").runs == plan(row).runs
+
+
 def test_a_row_is_a_chain_of_runs(plan, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = plan(

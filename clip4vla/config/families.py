@@ -109,7 +109,7 @@ class FamilyModel(Section):
         if recipe.pretrain is not None:
             shares = {source.nonverbal_share for source in recipe.pretrain.sources}
             given = {"type_token": recipe.pretrain.type_token is not None}
-            given["sources: nonverbal_share"] = shares != {None}
+            given["sources: nonverbal_share"] = not shares <= {None}
             for key, is_set in given.items():
                 if is_set:
                     raise ValueError(

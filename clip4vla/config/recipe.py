@@ -106,6 +106,11 @@ class PretrainRecipe(Section):
         return self
 
     @property
+    def stages(self) -> "list[PretrainRecipe | SecondStage]":
+        """Return the first stage, and the second one if there is one."""
+        return [self] if self.second_stage is None else [self, self.second_stage]
+
+    @property
     def read_sources(self) -> list[PretrainSource]:
         """Return the sources of its stages; [] if weights replace all of them."""
         return self.sources if self.initialise_from is None or self.second_stage else []
@@ -348,16 +353,18 @@ class Recipe(OfOneFamily):
         tuned = self.finetune is not None and not (
             self.task in LABEL_TASKS and self.finetune.trainable == "head"
         )
-        for key in ("train_frames", "train_crop"):
+        draws: dict[str, Modality] = {"train_frames": "vision", "train_crop": "audio"}
+        for key, modality in draws.items():
             if getattr(self.inputs, key) and not tuned:
                 raise ValueError(
                     f"inputs.{key}: no fine-tuning reads the clips in each epoch. Fix: remove it"
                 )
-        first = self.pretrain
-        if first and first.inputs.train_frames and "vision" not in first.objective.modalities:
-            raise ValueError(
-                "pretrain.inputs.train_frames: pre-training reads no frames. Fix: remove it"
-            )
+            if (first := self.pretrain) is None or not getattr(first.inputs, key):
+                continue
+            if not any(modality in stage.objective.modalities for stage in first.stages):
+                raise ValueError(
+                    f"pretrain.inputs.{key}: pre-training reads no {modality}. Fix: remove it"
+                )
 
     def _check_query(self) -> None:
         """Check that a query by audio or vision is one of clips that have both."""

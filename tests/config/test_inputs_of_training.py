@@ -38,7 +38,7 @@ def pretrain(**given):
         (pretrain(inputs={"segment_steps": 1024}), "inputs.segment_steps must be 224"),
         (
             pretrain(inputs={"train_frames": 1}, objective={"inter": False}),
-            "pretrain.inputs.train_frames: pre-training reads no frames",
+            "pretrain.inputs.train_frames: pre-training reads no vision",
         ),
         ({"pretrain": {"sources": [{"dataset": "d"}]}}, "nonverbal_share mixes the type token"),
     ],

@@ -44,7 +44,7 @@ class Objective(FamilyObjective):
         0.1, ge=0, lt=1, description="label smoothing of the words, over the vocabulary"
     )
     grouped: bool = Field(
-        True, description="contrast: captions of the same clip share the target; else the pair only"
+        True, description="contrasts: samples of the same clip share the target; else the pair only"
     )
     gathered_gradient: bool = Field(
         True,
@@ -93,7 +93,7 @@ class Objective(FamilyObjective):
     def _is_possible(self) -> Self:
         unread = {
             "smoothing": self.contrast,
-            "grouped": self.contrast,
+            "grouped": self.contrast or self.audio_visual_contrast,
             "gathered_gradient": self.contrast,
             "language_smoothing": self.language,
             "bimodal_language": self.language,

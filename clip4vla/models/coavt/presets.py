@@ -6,9 +6,12 @@ optimisers, batches and everything of section 6 of the facts are our choice.
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from clip4vla.config.presets import Preset
-from clip4vla.config.sections import LABEL_TASKS
+from clip4vla.config.sections import LABEL_TASKS, Modality
 from clip4vla.config.yaml import merge, undotted
+from clip4vla.models.coavt.objective import Objective
 
 LOG_MEL: dict[str, Any] = {  # 25 ms Hann windows every 10 ms, 128 bands (facts 1.1)
     "kind": "fbank",
@@ -60,6 +63,12 @@ TASKS: dict[str, dict[str, Any]] = {  # by task
     "tagging": {"finetune.optimiser.lr": 5e-5, "finetune.optimiser.head_lr": 5e-3},  # facts 4.2
 }
 
+NEEDED = {  # value of a preset -> the choice without which nothing reads it
+    "beams": ("method", "beam"),
+    "log_mel_mean": ("standardisation", "fixed"),
+    "log_mel_std": ("standardisation", "fixed"),
+}
+
 
 def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) -> dict[str, Any]:
     """Return the values of a preset for a row, nested, a layer below the row's own `recipe`.
@@ -79,4 +88,33 @@ def preset_values(preset: Preset, recipe: dict[str, Any], reader: str | None) ->
     for stage in ("pretrain", "finetune"):
         if recipe.get(stage) is None:
             values.pop(stage, None)
+    if pretrain := values.get("pretrain"):
+        for modality in DRAWS.keys() - _pretrained_modalities(recipe["pretrain"]):
+            for name in DRAWS[modality]:
+                pretrain["inputs"].pop(name)
+        _leave_out_unread(pretrain["inputs"], recipe["pretrain"].get("inputs"))
+    _leave_out_unread(values["inputs"], recipe.get("inputs"))
+    _leave_out_unread(values.get("decoding", {}), recipe.get("decoding"))
     return values
+
+
+def _pretrained_modalities(pretrain: dict[str, Any]) -> set[Modality]:
+    """Return the modalities that the stages of a row's pre-training read.
+
+    For an invalid objective, which the validation of the row reports, that of the default.
+    """
+    found: set[Modality] = set()
+    for stage in (pretrain, pretrain.get("second_stage")):
+        if stage is not None:
+            try:
+                found |= {*Objective.model_validate(stage.get("objective", {})).modalities}
+            except ValidationError:
+                found |= {*Objective().modalities}
+    return found
+
+
+def _leave_out_unread(values: dict[str, Any], chosen: dict[str, Any] | None) -> None:
+    """Remove the preset's values of a section that the row's choices in it leave without effect."""
+    for name, (choice, needed) in NEEDED.items():
+        if chosen and chosen.get(choice, needed) != needed:
+            values.pop(name, None)

@@ -47,6 +47,32 @@ def test_draws_are_left_out_where_nothing_reads_them():
     assert tuned.inputs.train_frames == 1 and tuned.finetune.optimiser.head_lr == 5e-3
 
 
+def test_values_of_the_preset_that_a_choice_of_the_row_leaves_unread_are_left_out():
+    """Otherwise the row would be refused for keys that it does not have."""
+    of_sound = {"audio_visual_text": 0, "visual_text": 0}
+    inputs = recipe(**pretrain(objective=of_sound)).pretrain.inputs
+    assert inputs.train_frames is None and inputs.train_crop
+    of_pictures = {"audio_visual_text": 0, "audio_text": 0}
+    inputs = recipe(**pretrain(objective=of_pictures)).pretrain.inputs
+    assert inputs.train_frames == 1 and not inputs.train_crop
+    inputs = recipe(**pretrain(objective=of_sound, second_stage={})).pretrain.inputs
+    assert inputs.train_frames == 1 and inputs.train_crop
+    row = recipe(task="captioning", finetune={}, decoding={"method": "greedy"})
+    assert row.decoding.method == "greedy"
+    by_clip = {"standardisation": "clip"}
+    row = recipe(inputs=by_clip, **pretrain(inputs=by_clip))
+    assert row.inputs.log_mel_mean is None and row.pretrain.inputs.log_mel_std is None
+
+
+def test_weights_may_replace_pretraining():
+    assert recipe(pretrain={"from": "imported"}).pretrain.initialise_from == "imported"
+
+
+def test_a_contrast_of_sounds_and_pictures_may_compare_pairs_alone():
+    only = {"contrast": 0, "matching": 0, "language": 0, "audio_visual_contrast": 1}
+    assert recipe(**pretrain(objective=only | {"grouped": False})).pretrain.objective.modalities
+
+
 def test_presets_leave_out_stages_that_a_row_lacks():
     values = family_settings("coavt").preset_values("paper", {}, None)
     assert "pretrain" not in values and "finetune" not in values
@@ -93,6 +119,12 @@ def test_presets_leave_out_stages_that_a_row_lacks():
         (
             pretrain(objective={"contrast": 0, "matching": 0, "language": 0}),
             "all losses or all alignments have weight 0 for vision and audio",
+        ),
+        (
+            pretrain(
+                inputs={"train_crop": True}, objective={"audio_visual_text": 0, "audio_text": 0}
+            ),
+            "pretrain.inputs.train_crop: pre-training reads no audio",
         ),
         (pretrain(objective={"contrast": 0, "smoothing": 0}), "smoothing only has an effect with"),
         (pretrain(objective={"language": 0, "bimodal_language": 1}), "an effect with language"),

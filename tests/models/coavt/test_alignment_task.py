@@ -14,6 +14,7 @@ from clip4vla.models.common.batch_features import joined
 from clip4vla.models.common.gather import average_gradients
 from clip4vla.training import gradients as module
 from clip4vla.training.gradients import backward
+from clip4vla.training.switches import checkpoint_activations, compile_blocks
 
 CONTRASTIVE = [name for name in CASES if name != "captions"]
 
@@ -173,3 +174,38 @@ def on_rank(name, rank, world):
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     average_gradients(parameters)
     return loss.item(), {name: p.grad for name, p in task.model.named_parameters()}
+
+
+def stepped(task, chunks):
+    """Loss and gradients of a step whose dropout is always the same."""
+    torch.manual_seed(3)
+    return gradients(task, chunks)
+
+
+def test_recomputed_blocks_have_the_same_bits_with_dropout():
+    batch = make_batch(4, torch.float32)
+    task = make_task("everything", train=True, dtype=torch.float32, dropout=0.1, microbatch=3)
+    plain = [stepped(task, chunks) for chunks in ([batch], chunks_of(batch, 3))]
+    checkpoint_activations(task.model)
+    again = [stepped(task, chunks) for chunks in ([batch], chunks_of(batch, 3))]
+    for (loss, found), (expected_loss, expected) in zip(again, plain, strict=True):
+        assert loss == expected_loss
+        for name, grad in expected.items():
+            assert (grad is None) == (found[name] is None)
+            assert grad is None or torch.equal(grad, found[name]), name
+
+
+@pytest.mark.slow
+def test_compiled_blocks_compute_the_same():
+    batch = make_batch(4, torch.float32)
+    task = make_task("everything", dtype=torch.float32)
+    loss, expected = gradients(task, [batch])
+    names = list(task.model.state_dict())
+    try:
+        compile_blocks(task.model, backend="aot_eager")
+        value, found = gradients(task, [batch])
+    finally:
+        torch._dynamo.reset()
+    assert list(task.model.state_dict()) == names
+    assert value == pytest.approx(loss, rel=1e-5)
+    assert_equal(found, expected, 1e-3)

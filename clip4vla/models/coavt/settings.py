@@ -131,7 +131,8 @@ class Model(FamilyModel):
     def check(self, recipe: "Recipe") -> None:
         """See `FamilyModel.check`."""
         super().check(recipe)
-        if self.tokenizer == "bert" and self.text_weights is None:
+        replaced = recipe.pretrain is not None and recipe.pretrain.initialise_from is not None
+        if self.tokenizer == "bert" and self.text_weights is None and not replaced:
             raise ValueError(
                 "model.tokenizer: bert has the vocabulary of BERT's folder. Fix: set "
                 "model.text_weights"

@@ -65,7 +65,10 @@ class AlignmentTask(ContrastiveTask):
             "sample": numbers_of(samples).to(tokens.device),
             "tokens": tokens,
         }
-        streams = model.streams(model.encode_clips(batch, self.modalities))
+        needed = {STREAM_OF[name] for name in self.alignments}
+        if wanted.audio_visual_contrast:
+            needed |= {"audio", "vision"}
+        streams = model.streams(model.encode_clips(batch, self.modalities), needed)
         if wanted.contrast or wanted.matching:
             features["text"] = model.encode_text(tokens)[1]
         for name in self.alignments:
@@ -104,10 +107,11 @@ class AlignmentTask(ContrastiveTask):
             self.model.temperature.clamp_(min=LEAST_TEMPERATURE)
         loss = torch.zeros((), device=features["tokens"].device)
         for name in self.alignments:
-            own = {key: x for key, x in features.items() if "." not in key}
-            for key, x in features.items():
-                if key.endswith(f".{name}"):
-                    own[key.removesuffix(f".{name}")] = x
+            own = {
+                key.removesuffix(f".{name}"): x
+                for key, x in features.items()
+                if "." not in key or key.endswith(f".{name}")
+            }
             for kind, weight, term in self._terms(name, own):
                 terms[f"{kind}_{name}"] = term
                 loss = loss + wanted.weight(name) * weight * term
@@ -115,7 +119,7 @@ class AlignmentTask(ContrastiveTask):
             terms["audio_visual"] = self._audio_visual(features)
             loss = loss + wanted.audio_visual_contrast * terms["audio_visual"]
         if wanted.contrast or wanted.matching:
-            terms["temperature"] = self.model.temperature
+            terms["temperature"] = self.model.temperature.detach().clone()
         return loss, terms
 
     def _terms(self, name: Alignment, features: Features) -> Iterator[tuple[str, float, Tensor]]:
@@ -137,10 +141,9 @@ class AlignmentTask(ContrastiveTask):
         if wanted.contrast:
             same = self._positive_pairs(clips)
             yield "contrast", wanted.contrast, contrast_loss(logits, same, wanted.smoothing)
-        # Of a batch in which one clip alone has sound, it is left out; of a whole batch refused.
-        if wanted.matching and (
-            bool((clips != clips[0]).any()) or len(rows) == len(features["clip"])
-        ):
+        # Left out where one clip alone has sound; refused where the whole batch is one clip.
+        several = bool((clips != clips[0]).any()) or len(rows) == len(features["clip"])
+        if wanted.matching and several:
             drawn = draw_negatives(logits, clips, samples, self.run.seed)
             negative = negative_logits(
                 self.model, features, rows, drawn, chunk=self.run.optimiser.microbatch

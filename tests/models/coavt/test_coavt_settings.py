@@ -73,6 +73,11 @@ def test_a_contrast_of_sounds_and_pictures_may_compare_pairs_alone():
     assert recipe(**pretrain(objective=only | {"grouped": False})).pretrain.objective.modalities
 
 
+def test_word_pieces_come_from_bert_or_from_a_whole_model():
+    values = {"model": {"tokenizer": "bert"}, "pretrain": {"from": "ours"}}
+    assert recipe(**values).model.first_weights == []
+
+
 def test_presets_leave_out_stages_that_a_row_lacks():
     values = family_settings("coavt").preset_values("paper", {}, None)
     assert "pretrain" not in values and "finetune" not in values

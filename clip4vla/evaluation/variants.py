@@ -43,9 +43,13 @@ def scoring_of(
     leaves a silent clip with nothing to score.
     """
     run, cache = base.run, base.samples.cache
+    # Probes and captioners that read both modalities at once have a stand-in for a missing one;
+    # texts are compared with each modality in a way of its own.
+    compares = run.task == "retrieval" or run.class_names
+    hidden = not (variant.frames or compares or base.model.apart)
     policy = variant.missing_audio or run.missing_audio
     share = run.test.nonverbal_share if variant.nonverbal_share is None else variant.nonverbal_share
-    modalities = [m for m in run.modalities if variant.frames or m != "vision"]
+    modalities = [m for m in run.modalities if variant.frames or hidden or m != "vision"]
     galleries = variant.galleries(run.modalities, run.missing_audio)
     kept = policy if "all" in galleries else "filter"
     donors = read_donors(tables, policy)
@@ -67,7 +71,9 @@ def scoring_of(
     return replace(
         base,
         run=run.model_copy(update=changed),
-        samples=shared.of(items, sounds, modalities, nonverbal_share=share, zeros=zeros),
+        samples=shared.of(
+            items, sounds, modalities, nonverbal_share=share, zeros=zeros, hidden=hidden
+        ),
         galleries={name: bools[name] for name in ("with_sound", "all") if name in galleries},
         sounds=sounds,
     )

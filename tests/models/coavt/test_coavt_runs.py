@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 from coavt_cases import CACHE, INPUTS, model_section
 from safetensors.torch import load_file
 from tiny_world import build_world, finetune, optimiser, pretrain, source
@@ -16,8 +17,11 @@ from clip4vla.config.sections import Decoding
 from clip4vla.config.variant import Variant
 from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
+from clip4vla.evaluation import classes
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference.donors import substitute
+from clip4vla.inference.probe import class_logits
+from clip4vla.models.coavt.model import CoAVT
 from clip4vla.tracking.tracker import Tracker
 from clip4vla.training.train import train
 
@@ -126,6 +130,35 @@ def test_classes_are_learned_with_and_without_the_encoder(
     assert moved == (set() if trainable == "head" else {"audio", "vision", "shared"})
     found = scored("classification", weights, manifests, tmp_path / "scored")
     assert "accuracy" in found["galleries"]["all"]["metrics"]
+
+
+def test_variants_score_single_frames_and_stand_in_for_pictures(
+    manifests, pretrained, tmp_path, monkeypatch
+):
+    """With variants, features of clips are shared: the scores of the evaluation itself stay."""
+    weights = trained(tuning("classification"), manifests, tmp_path, start=pretrained)
+    found, sequences = [], set()
+
+    def noted(self, encoded):
+        result = whole(self, encoded)
+        sequences.update(result)
+        return result
+
+    def logits_of(*given):
+        found.append(class_logits(*given))
+        return found[-1]
+
+    whole = CoAVT.whole
+    monkeypatch.setattr(classes, "class_logits", logits_of)
+    scored("classification", weights, manifests, tmp_path / "plain", test_frames=2)
+    plain = torch.stack(found)
+    assert not plain[0].equal(plain[1])
+    found.clear()
+    monkeypatch.setattr(CoAVT, "whole", noted)
+    variants = [Variant(frames=False), Variant(audio="silent")]
+    scored("classification", weights, manifests, tmp_path / "a", test_frames=2, variants=variants)
+    torch.testing.assert_close(torch.stack(found[:2]), plain)
+    assert sequences == {"av"}
 
 
 def test_classes_are_found_by_their_names(manifests, pretrained, tmp_path):

@@ -112,7 +112,8 @@ class ClipBatches:
     def __call__(self, epoch: int, consumed: int) -> Iterator[list[dict]]:
         """Yield this rank's batches of an epoch (from 0) after `consumed` samples, in chunks.
 
-        A chunk has at most `microbatch` clips, and only the padding that these need.
+        A chunk has at most `microbatch` clips, and only the padding that these need. It names its
+        `epoch`, so that what a task draws can depend on it.
         """
         for samples in self.sources:
             samples.set_epoch(epoch)
@@ -124,7 +125,7 @@ class ClipBatches:
         mixed = MixedSamples(self.sources)
         read = iter(loader(mixed, rows, self.workers, self.device, self.processor))
         for chunks in batches:
-            yield [self._with_targets(next(read)) for _ in chunks]
+            yield [self._with_targets(next(read)) | {"epoch": epoch} for _ in chunks]
 
     def _with_targets(self, batch: dict) -> dict:
         return batch if self.targets_of is None else batch | {"target": self.targets_of(batch)}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from clip4vla.common.seeds import seed_of
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import Modality
 from clip4vla.models.coavt.losses import contrast_logits, contrast_loss, matching_loss
@@ -57,8 +58,10 @@ class AlignmentTask(ContrastiveTask):
     def encode(self, batch: Batch, again: bool = False) -> Features:
         """Return what concerns each clip and its own text alone."""
         wanted, model, tokens = self.wanted, self.model, batch["tokens"]
+        epoch = batch.get("epoch", 0)  # else a batch of all clips would always draw alike
         samples = [
-            f"{clip} {ids}" for clip, ids in zip(batch["clip_id"], tokens.tolist(), strict=True)
+            f"{epoch} {clip} {ids}"
+            for clip, ids in zip(batch["clip_id"], tokens.tolist(), strict=True)
         ]
         features = {
             "clip": numbers_of(batch["clip_id"]).to(tokens.device),
@@ -120,6 +123,8 @@ class AlignmentTask(ContrastiveTask):
             loss = loss + wanted.audio_visual_contrast * terms["audio_visual"]
         if wanted.contrast or wanted.matching:
             terms["temperature"] = self.model.temperature.detach().clone()
+            if not loss.requires_grad:  # no clip of the batch has what an alignment reads
+                loss = loss + 0.0 * features[f"queries.{self.alignments[0]}"].sum()
         return loss, terms
 
     def _terms(self, name: Alignment, features: Features) -> Iterator[tuple[str, float, Tensor]]:
@@ -144,7 +149,7 @@ class AlignmentTask(ContrastiveTask):
         # Left out where one clip alone has sound; refused where the whole batch is one clip.
         several = bool((clips != clips[0]).any()) or len(rows) == len(features["clip"])
         if wanted.matching and several:
-            drawn = draw_negatives(logits, clips, samples, self.run.seed)
+            drawn = draw_negatives(logits, clips, samples, seed_of(name, self.run.seed))
             negative = negative_logits(
                 self.model, features, rows, drawn, chunk=self.run.optimiser.microbatch
             )

@@ -10,6 +10,8 @@ from gloo_ranks import on_ranks
 from gradient_cases import assert_equal, gradients, in_double, unscaled
 
 from clip4vla.common.errors import UserError
+from clip4vla.models.coavt import tasks
+from clip4vla.models.coavt.negatives import draw_negatives as draw
 from clip4vla.models.common.batch_features import joined
 from clip4vla.models.common.gather import average_gradients
 from clip4vla.training import gradients as module
@@ -106,6 +108,35 @@ def test_clips_without_sound_or_frames_give_finite_gradients(silent, frames):
     assert loss.isfinite() and all(term.isfinite() for term in terms.values())
     grads = [p.grad for p in task.model.parameters() if p.grad is not None]
     assert grads and all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize("size", [4, 2])
+def test_a_batch_from_which_nothing_can_be_learned_has_zero_gradients(size):
+    """Of sounds alone, without words, and all clips are silent."""
+    task = make_task("everything")
+    of_sound = objective(audio_visual_text=0, visual_text=0, language=0)
+    task.run = task.run.model_copy(update={"objective": of_sound})
+    batch = make_batch(4, sounds=[0] * 8)
+    loss, found = gradients(task, chunks_of(batch, size))
+    assert loss == 0 and not any(x.any() for x in found.values() if x is not None)
+
+
+def test_negatives_are_drawn_anew_in_each_epoch_and_alignment(monkeypatch):
+    """Where a batch has all clips, its samples are those of every step."""
+    drawn = []
+    monkeypatch.setattr(
+        tasks, "draw_negatives", lambda *given: drawn.append(draw(*given)) or drawn[-1]
+    )
+    task = make_task("everything")
+    batch = make_batch(8, frames=[1] * 8, sounds=[1] * 8)
+    batch["clip_id"] = list("abcdefgh")
+    for epoch in (0, 1, 0):
+        task.objective(task.encode(batch | {"epoch": epoch}))
+    first, second, again = (
+        torch.stack([torch.cat(x) for x in drawn[i : i + 3]]) for i in (0, 3, 6)
+    )
+    assert not first.equal(second) and first.equal(again)
+    assert not first[0].equal(first[1]) and not first[0].equal(first[2])
 
 
 def test_a_batch_of_one_clip_has_no_negatives():

@@ -69,12 +69,13 @@ def test_the_whole_paper_in_miniature(cluster, setup, paper):
     plan = plan_of(paper)
 
     results = paper.folder / "results"
+    disabled = {name for name, dataset in plan.config.datasets.items() if not dataset.enabled}
     for name, table in plan.tables.items():
         with open(results / "tables" / name / "table.csv", newline="") as stream:
             entries = [entry for entry in csv.DictReader(stream) if entry["kind"] == "ours"]
         assert {entry["row"] for entry in entries} == {row.row for row in table.rows}
         for entry in entries:
-            if not plan.config.datasets[entry["dataset"]].enabled:
+            if entry["dataset"] in disabled:
                 assert (entry["verdict"], entry["ours"]) == (NO_DATA, ""), entry
                 continue
             printed_only = entry["verdict"] == "paper only"  # costs that no evaluation measures

@@ -156,7 +156,7 @@ def export(
     lost that are not from an earlier export.
     """
     from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
-    from clip4vla.models.common.tensor_files import save_torch
+    from clip4vla.models.common.tensor_files import save_torch, tensors_of
     from clip4vla.models.family import family_of
     from clip4vla.results.metrics_file import read_metrics
     from clip4vla.stages.model_card import SHA256, model_card
@@ -169,7 +169,7 @@ def export(
     config, weights, card = out / "config.json", out / WEIGHTS[names], out / "README.md"
     files = [config, weights, *([out / "run.json"] if run is not None else []), card]
     _check_free(files, path)
-    tensors = {k: v.detach() for k, v in checkpoint.model.named_parameters()}
+    tensors = tensors_of(checkpoint.model)
     if names == "released":
         tensors = family_of(checkpoint.settings.model.family).released_names(tensors)
     text = model_card(

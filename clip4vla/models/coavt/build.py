@@ -5,11 +5,12 @@ from pathlib import Path
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Inputs
+from clip4vla.models.coavt.bert_weights import load_bert
 from clip4vla.models.coavt.importers import load_encoder
 from clip4vla.models.coavt.initialise_encoder import initialise_encoder
 from clip4vla.models.coavt.model import CoAVT
-from clip4vla.models.coavt.processor import processor_of
 from clip4vla.models.coavt.settings import Model
+from clip4vla.models.coavt.text_ids import TEXT_IDS
 from clip4vla.models.common.initialise import seeded_construction
 from clip4vla.models.common.on_meta import on_meta
 
@@ -34,6 +35,8 @@ def build_model(
     if config.weights is not None:
         path = _path_of("model.weights", config.weights, weights)
         load_encoder(model, path, model.sizes, config)
+    if config.text_weights is not None:
+        load_bert(model, _path_of("model.text_weights", config.text_weights, weights), model.sizes)
     return model
 
 
@@ -45,8 +48,8 @@ def empty_model(config: Model, n_classes: int | None, inputs: Inputs) -> CoAVT:
 
 
 def _construct(config: Model, n_classes: int | None, inputs: Inputs) -> CoAVT:
-    processor = processor_of(config.tokenizer)
-    model = CoAVT(config.sizes(processor.vocabulary, inputs), config, processor)
+    vocabulary = TEXT_IDS[config.tokenizer].vocabulary
+    model = CoAVT(config.sizes(vocabulary, inputs), config)
     if n_classes is not None:
         model.add_probe(n_classes)
     return model

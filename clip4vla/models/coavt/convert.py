@@ -49,8 +49,9 @@ def convert(
         settings, assumed = _inferred_settings(path, state, overrides)
         unused = translate(file.tensors).unused
     classes = len(settings.classes) if settings.classes else None
-    assert isinstance(settings.model, Model)
-    model = build_model(settings.model, {}, classes, seed=0, inputs=settings.inputs)
+    config = settings.model.without_first_weights()
+    assert isinstance(config, Model)
+    model = build_model(config, {}, classes, seed=0, inputs=settings.inputs)
     check_fresh(path, fresh, model, Model.PARTS)
     imported = {
         "file": path.name,

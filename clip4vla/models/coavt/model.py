@@ -2,24 +2,28 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from clip4vla.config.sections import Decoding, Modality
+from clip4vla.loading.processor import Processor
 from clip4vla.models.coavt.blocks import STREAMS, Block, SharedBlock, Stream
 from clip4vla.models.coavt.decoding import decode
 from clip4vla.models.coavt.encoder import AudioStack, SharedBlocks, Stack, VisualStack
 from clip4vla.models.coavt.heads import LanguageHead, MatchingHead
 from clip4vla.models.coavt.losses import LanguageLoss, language_loss
 from clip4vla.models.coavt.objective import Alignment
-from clip4vla.models.coavt.processor import TextProcessor
+from clip4vla.models.coavt.processor import BertTexts, ClipTexts
 from clip4vla.models.coavt.query_encoder import QueryEncoder
 from clip4vla.models.coavt.query_layer import ClipKeys
 from clip4vla.models.coavt.settings import Model
 from clip4vla.models.coavt.sizes import Sizes
 from clip4vla.models.coavt.text_encoder import TextEncoder
+from clip4vla.models.coavt.text_ids import TEXT_IDS
+from clip4vla.models.coavt.word_pieces import empty_table, pieces_of
 from clip4vla.models.common.bert_block import BertBlock, draw_weights
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded, FeatureSequence
@@ -43,14 +47,13 @@ class CoAVT(ClipModel):
     length.
     """
 
-    processor: TextProcessor
     apart = False  # the joint stream of a clip depends on both modalities
     text: TextEncoder | None
     probe: Probe | None
 
-    def __init__(self, sizes: Sizes, config: Model, processor: TextProcessor):
+    def __init__(self, sizes: Sizes, config: Model):
         super().__init__()
-        self.sizes, self.config, self.processor = sizes, config, processor
+        self.sizes, self.config, self.text_ids = sizes, config, TEXT_IDS[config.tokenizer]
         activation, width = config.activation, sizes.query_width
         self.audio = AudioStack(sizes, activation, config.input_norm)
         self.vision = VisualStack(
@@ -58,6 +61,8 @@ class CoAVT(ClipModel):
         )
         self.shared = SharedBlocks(sizes, activation, config.missing)
         self.query = QueryEncoder(sizes, config.dropout)
+        if config.tokenizer == "bert":
+            self.query.register_buffer("pieces", empty_table())
         self.text = None if config.share_text else TextEncoder(sizes, config.dropout)
         self.query_proj = nn.Linear(width, sizes.joint_width)
         self.text_proj = nn.Linear(width, sizes.joint_width)
@@ -71,6 +76,13 @@ class CoAVT(ClipModel):
     def add_probe(self, n_classes: int) -> None:
         """Attach a linear probe on the mean token of a clip (facts 4.2)."""
         self.probe = Probe(self.sizes.width, n_classes)
+
+    @cached_property
+    def processor(self) -> Processor:
+        """See `ClipModel.processor`: read the word pieces of BERT once weights are loaded."""
+        if self.config.tokenizer == "clip":
+            return ClipTexts()
+        return BertTexts(pieces_of(self.query.get_buffer("pieces")))
 
     def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
         """Return the tokens of the stacks, `audio` [B, n, W] and `vision` [B, F * m, W].
@@ -102,7 +114,7 @@ class CoAVT(ClipModel):
 
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states of every token [B, L, W] and the vector of the text [B, D]."""
-        states = (self.text or self.query).text_alone(tokens, tokens != self.processor.pad)
+        states = (self.text or self.query).text_alone(tokens, self.text_ids.valid(tokens))
         return states, normalise(self.text_proj(states[:, 0]))
 
     def query_vectors(self, states: Tensor) -> Tensor:
@@ -111,7 +123,7 @@ class CoAVT(ClipModel):
 
     def matching_logits(self, tokens: Tensor, clip: FeatureSequence | ClipKeys) -> Tensor:
         """Return the logits (no, yes) [B, 2] of texts with clips; see `QueryEncoder.together`."""
-        mask = tokens != self.processor.pad
+        mask = self.text_ids.valid(tokens)
         states, _ = self.query.together(tokens, mask, clip, causal=False)
         return self.matching(states).float()
 
@@ -122,9 +134,9 @@ class CoAVT(ClipModel):
 
         Queries attend to no word, so the states are those of `queries_alone`.
         """
-        mask = tokens != self.processor.pad
+        mask = self.text_ids.valid(tokens)
         read = tokens.clone()
-        read[:, 0] = self.processor.control.start
+        read[:, 0] = self.text_ids.decode
         states, words = self.query.together(read, mask, clip, causal=True)
         loss = language_loss(
             self.language,
@@ -149,7 +161,7 @@ class CoAVT(ClipModel):
             self.language,
             clip,
             decoding=decoding,
-            control=self.processor.control,
+            control=self.text_ids.control,
             max_words=max_words,
         )
         return [caption.ids for caption in captions]

@@ -137,6 +137,10 @@ class Model(FamilyModel):
                 "model.tokenizer: bert has the vocabulary of BERT's folder. Fix: set "
                 "model.text_weights"
             )
+        if self.tokenizer == "clip" and self.text_weights is not None:
+            raise ValueError(
+                "model.text_weights: BERT reads its own word pieces. Fix: set model.tokenizer: bert"
+            )
         check_row(recipe)
         if recipe.pretrain is not None and recipe.pretrain.read_sources:
             check_pretraining(recipe.pretrain)

@@ -194,7 +194,7 @@ class CaptionTask:
 
     def targets(self, batch: Batch) -> int:
         """Return the number of tokens to predict."""
-        return int((batch["tokens"][:, 1:] != self.model.processor.pad).sum())
+        return int(self.model.text_ids.valid(batch["tokens"])[:, 1:].sum())
 
     def facts(self) -> dict[str, Any]:
         """Return no facts."""

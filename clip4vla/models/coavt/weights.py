@@ -12,7 +12,7 @@ from clip4vla.models.coavt.settings import Model
 from clip4vla.models.common.archives import read_tensors, unknown_file
 from clip4vla.models.common.coverage import Coverage, compare
 from clip4vla.models.common.parts import without_parts
-from clip4vla.models.common.tensor_files import Tensors, read_metadata
+from clip4vla.models.common.tensor_files import Tensors, read_metadata, tensors_of
 
 SOURCES = "CAV-MAE, or a CoAVT of this project"
 UNSEEN = ("activation", "image_stats", "missing", "tokenizer")  # settings that no tensor shows
@@ -66,15 +66,15 @@ def load_into(model: CoAVT, path: Path, fresh: tuple[str, ...]) -> None:
 
 def coverage_of(model: CoAVT, state: Tensors, fresh: tuple[str, ...]) -> Coverage:
     """Compare tensors under our names with the parameters of all parts but the `fresh` ones."""
-    parameters = without_parts(dict(model.named_parameters()), fresh)
+    parameters = without_parts(tensors_of(model), fresh)
     return compare(parameters, without_parts(state, fresh), first_rows={})
 
 
 @torch.no_grad()
 def copy_tensors(model: CoAVT, state: Tensors, fresh: tuple[str, ...]) -> None:
     """Copy tensors whose coverage is complete into the model."""
-    for name, parameter in without_parts(dict(model.named_parameters()), fresh).items():
-        parameter.copy_(state[name])
+    for name, tensor in without_parts(tensors_of(model), fresh).items():
+        tensor.copy_(state[name])
 
 
 def _check_settings(config: Model, path: Path) -> None:

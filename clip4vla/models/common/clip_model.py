@@ -16,14 +16,18 @@ Compare = Callable[..., dict[str, Tensor]]  # see `similarities`
 
 
 class ClipModel(nn.Module, ABC):
-    """A model of texts and clips. processor: builds its batches; has no weights.
+    """A model of texts and clips.
 
     apart: each of its `whole` sequences depends on one modality alone, so that vectors of a frozen
     modality can be cached.
     """
 
-    processor: Processor = ClipProcessor()
     apart: bool = True
+
+    @property
+    def processor(self) -> Processor:
+        """Return what builds the batches. It has no weights."""
+        return ClipProcessor()
 
     @abstractmethod
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

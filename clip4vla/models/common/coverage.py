@@ -61,7 +61,7 @@ def compare(parameters: Tensors, tensors: Tensors, first_rows: dict[str, int]) -
             shape[0] = len(parameters[name])
         if shape != list(parameters[name].shape):
             misshapen.append(f"{name} {shape} for {list(parameters[name].shape)}")
-        elif not value.is_floating_point():
+        elif value.is_floating_point() != parameters[name].is_floating_point():
             unusable.append(f"{name} is {value.dtype}")
         elif not torch.isfinite(value).all():
             unusable.append(f"{name} has NaN or infinite values")

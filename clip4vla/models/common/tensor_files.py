@@ -19,13 +19,19 @@ Tensors = dict[str, Tensor]  # by name
 METADATA = "clip4vla"  # one key, because the order of several would differ between runs
 
 
+def tensors_of(model: nn.Module) -> Tensors:
+    """Return what a file of a model contains: every parameter once, and persistent buffers."""
+    saved = model.state_dict().keys()  # without other buffers
+    buffers = {name: x for name, x in model.named_buffers() if name in saved}
+    return {name: x.detach() for name, x in model.named_parameters()} | buffers
+
+
 def save_model(path: str | Path, model: nn.Module, metadata: dict[str, Any]) -> None:
-    """Write every parameter once, atomically; equal inputs give equal bytes.
+    """Write `tensors_of` a model, atomically; equal inputs give equal bytes.
 
     metadata: any JSON object; `read_metadata` returns it.
     """
-    tensors = {k: v.detach() for k, v in model.named_parameters()}
-    save_tensors(path, tensors, {METADATA: canonical_json(metadata)})
+    save_tensors(path, tensors_of(model), {METADATA: canonical_json(metadata)})
 
 
 def save_tensors(

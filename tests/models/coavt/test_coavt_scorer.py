@@ -38,13 +38,9 @@ def test_scores_are_the_largest_cosines_of_queries(model, scorer, batch, feature
     found = scorer.scores(*features, scale=2.0)
     with torch.no_grad():
         streams = model.streams(model.encode_clips(batch, BOTH))
-        text = normalise(
-            model.text_proj(
-                model.query.text_alone(batch["tokens"], batch["tokens"] != model.processor.pad)[
-                    :, 0
-                ]
-            )
-        )
+        valid = model.text_ids.valid(batch["tokens"])
+        states = model.query.text_alone(batch["tokens"], valid)
+        text = normalise(model.text_proj(states[:, 0]))
         for name, stream in (("t_va", "av"), ("t_v", "vision"), ("t_a", "audio")):
             queries = normalise(model.query_proj(model.query.queries_alone(streams[stream])))
             expected = 2 * torch.einsum("nqd,td->tnq", queries, text).amax(dim=2)

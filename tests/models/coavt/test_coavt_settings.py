@@ -99,6 +99,7 @@ def test_presets_leave_out_stages_that_a_row_lacks():
         ({"inputs": {"max_segments": 2}}, "one segment is read of each clip"),
         ({"model": {"shared_layers": 12}}, "leaves base no block for each modality"),
         ({"model": {"tokenizer": "bert"}}, "Fix: set model.text_weights"),
+        ({"model": {"text_weights": "bert"}}, "Fix: set model.tokenizer: bert"),
         ({"donor_mean": "plain"}, "donor_mean: a model of family coavt does not read it"),
         (
             {"task": "captioning", "finetune": {}, "decoding": {"positions": "sliding", "cache": False}},
@@ -211,7 +212,8 @@ def test_a_row_is_a_chain_of_runs(plan, monkeypatch, tmp_path):
 
 def test_both_encoders_have_first_weights_of_the_config(plan, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    named = "set: {missing_audio: none, finetune: {}, model: {weights: enc, text_weights: bert}}"
+    both = "{weights: enc, tokenizer: bert, text_weights: bert}"
+    named = f"set: {{missing_audio: none, finetune: {{}}, model: {both}}}"
     weights = "{enc: {path: enc.pt}, bert: {path: folder}}"
     found = plan(named, weights=weights)
     (run,) = (run for run in found.runs.values() if isinstance(run, Finetune))

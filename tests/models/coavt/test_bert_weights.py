@@ -12,8 +12,9 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.data import Cache, LogMel
 from clip4vla.config.sections import Inputs
 from clip4vla.config.settings import Settings
+from clip4vla.cost.counting import Counter
 from clip4vla.models.coavt.bert_weights import load_bert
-from clip4vla.models.coavt.build import build_model
+from clip4vla.models.coavt.build import build_model, empty_model
 from clip4vla.models.coavt.settings import Model
 
 INPUTS = Inputs(max_frames=1, max_segments=1, segment_steps=64, max_words=12)
@@ -200,3 +201,11 @@ def test_a_checkpoint_reads_and_writes_texts_without_berts_files(tmp_path):
         words = [FIRST_WORD + WORDS.index(word) for word in ("a", "dog", "bark", "##s")]
         assert tokens.tolist() == [[101, *words, 102]]
         assert again.processor.words(words) == "a dog barks"
+
+
+def test_a_plan_needs_no_vocabulary():
+    """Without values of its table, every word is one unknown piece."""
+    model = empty_model(BERT, None, INPUTS).to("meta")
+    tokens = model.processor.tokenize(["dog " * 9], 12)
+    assert model.text_ids.valid(tokens).sum() == 11
+    assert Counter()(lambda: model.encode_text(tokens)) > 0

@@ -1,7 +1,7 @@
 """Operations of a run's model by clip, by text and by training step, for any model family."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
@@ -39,7 +39,8 @@ Found = TypeVar("Found")
 class Scoring:
     """Operations of scoring a split: of encoding a clip and going on from it, of a text, a pair.
 
-    again: of scoring a pair again, for `rescore` candidates of each text and of each clip.
+    again: of scoring a pair again, for `rescore` candidates of each text and of each clip. apart:
+    whether variants share the features of clips, as they do those of texts.
     """
 
     clip: float
@@ -48,12 +49,14 @@ class Scoring:
     pair: float = 0.0
     again: float = 0.0
     rescore: int = 0
+    apart: bool = True
 
     def total(self, clips: float, texts: float, variants: int = 0) -> float:
-        """Return the operations of a split; variants share the features of clips and texts."""
+        """Return the operations of a split with its variants."""
         each = clips * self.encoded + clips * texts * self.pair
         each += min((clips + texts) * self.rescore, clips * texts) * self.again
-        return clips * self.clip + texts * self.text + (1 + variants) * each
+        encodings = 1 if self.apart else 1 + variants
+        return encodings * clips * self.clip + texts * self.text + (1 + variants) * each
 
 
 class Models:
@@ -123,7 +126,8 @@ class Models:
                     return self._retrieval(model, run, clips / size, encoded)
 
         with torch.no_grad():
-            return self._once(count, run, LEARNING, "scoring", clip)
+            found = self._once(count, run, LEARNING, "scoring", clip)
+        return replace(found, apart=self._model(run).apart)
 
     def _retrieval(
         self, model: ClipModel, run: Finetune | Evaluate, clip: float, encoded: Encoded

@@ -11,7 +11,8 @@ from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
 from clip4vla.evaluation.scoring import Scored, Scoring
 from clip4vla.inference.audio_controls import controlled, given_sounds
-from clip4vla.inference.feature_cache import SharedFeatures
+from clip4vla.inference.feature_cache import FeatureSamples, SharedFeatures
+from clip4vla.inference.sounded_samples import SoundedSamples, sounded_samples
 from clip4vla.loading.loader import DonorTables, clip_items, read_donors, samples_of
 from clip4vla.metrics.gain import confusion, gain_examples, gain_metrics, gain_of
 
@@ -37,7 +38,7 @@ def in_turn(run: Evaluate) -> list[Variant]:
 def scoring_of(
     base: Scoring, variant: Variant, shared: SharedFeatures, tables: DonorTables
 ) -> Scoring:
-    """The scoring of a variant, of features that are made once for all of them.
+    """The scoring of a variant, of features that are made once for all of them if they can be.
 
     Clips are those of the evaluation's split: with a sound of their own alone where the variant
     leaves a silent clip with nothing to score.
@@ -68,12 +69,23 @@ def scoring_of(
     sounding = np.array([clip not in cache.silent for clip, _, _ in items])
     bools = {"with_sound": sounding, "all": np.ones(len(items), dtype=bool)}
     changed = {"modalities": modalities, "missing_audio": policy}
+    samples: FeatureSamples | SoundedSamples
+    if base.model.apart:
+        samples = shared.of(items, sounds, modalities, nonverbal_share=share, zeros=zeros)
+    else:
+        samples = sounded_samples(
+            shared.samples,
+            items,
+            sounds,
+            modalities,
+            nonverbal_share=share,
+            zeros=zeros,
+            hidden=hidden,
+        )
     return replace(
         base,
         run=run.model_copy(update=changed),
-        samples=shared.of(
-            items, sounds, modalities, nonverbal_share=share, zeros=zeros, hidden=hidden
-        ),
+        samples=samples,
         galleries={name: bools[name] for name in ("with_sound", "all") if name in galleries},
         sounds=sounds,
     )

@@ -19,11 +19,10 @@ from clip4vla.models.common.clip_model import ClipModel
 
 
 class SharedFeatures:
-    """Un-normalised frames [F, n, D] and segments [S, D] of clips, float32 on the CPU, by clip.
+    """Un-normalised frames [F, D] and segments [S, D] of clips, float32 on the CPU, by clip.
 
-    A frame has n positions: one of a pooled frame, or its patches; those of all segments follow one
-    another. A sound is encoded once for each type token, whichever clips have it; of sounds only
-    those of the last token are kept. About 50 KB a clip at width 512 and one position a frame.
+    A sound is encoded once for each type token, whichever clips have it; of sounds only those of
+    the last token are kept. About 50 KB a clip at width 512.
     """
 
     def __init__(self, model: ClipModel, samples: ClipSamples, device: torch.device, workers: int):
@@ -40,17 +39,10 @@ class SharedFeatures:
         modalities: Iterable[Modality],
         nonverbal_share: float,
         zeros: bool,
-        hidden: bool = False,
     ) -> "FeatureSamples":
-        """Return samples of items with given sounds.
-
-        zeros: silent clips count as having sound; hidden: no clip has a frame, though vision is
-        among the modalities.
-        """
+        """Return samples of items with given sounds. zeros: silent clips count as having sound."""
         frames = segments = None
-        if "vision" in modalities and hidden:
-            frames = {clip: torch.zeros(0, 1, self.model.dim) for clip, _, _ in items}
-        elif "vision" in modalities:
+        if "vision" in modalities:
             self._add(self.frames, [clip for clip, _, _ in items], "vision", nonverbal_share)
             frames = self.frames
         if "audio" in modalities:
@@ -89,12 +81,8 @@ class SharedFeatures:
             check_finite(batch["clip_id"], encoded)
             features, mask = (x.cpu() for x in encoded[modality])
             features = features.float()
-            for row, clip_id in enumerate(batch["clip_id"]):
-                own = features[row][mask[row]]  # a copy
-                if modality == "vision":
-                    count = int(batch["frame_mask"][row].sum())
-                    own = own.view(count, len(own) // max(count, 1), own.shape[-1])
-                known[clip_id] = own
+            for clip_id, x, valid in zip(batch["clip_id"], features, mask, strict=True):
+                known[clip_id] = x[valid].clone()
 
 
 class FeatureSamples(Clips):
@@ -116,7 +104,7 @@ class FeatureSamples(Clips):
         self.frames, self.segments, self.sounds, self.zeros = frames, segments, sounds, zeros
 
     def __getitem__(self, index: int) -> dict:
-        """Return an item: frames [F, n, D], segments [S, D] of its sound; None: not asked for."""
+        """Return one item: frames [F, D] and segments [S, D] of its sound; None: not asked for."""
         clip_id, _, _ = self.items[index]
         sound = self.sounds[clip_id]
         segments: Tensor | None = None
@@ -148,10 +136,10 @@ class FeatureSamples(Clips):
             ("vision", "frames", "frame_mask"),
             ("audio", "segments", "audio_mask"),
         ):
-            if samples[0][of] is None:
+            pieces = [sample[of] for sample in samples]
+            if pieces[0] is None:
                 batch[mask] = torch.zeros(len(samples), 1, dtype=torch.bool)
                 continue
-            pieces = [sample[of].flatten(0, -2) for sample in samples]
             lengths = torch.tensor([len(piece) for piece in pieces])
             longest = max(int(lengths.max()), 1)
             batch["features"][name] = torch.stack(

@@ -1,11 +1,13 @@
-"""CoAVT learns: a tiny model finds clips of the synthetic world by their captions.
+"""CoAVT learns: a tiny model finds clips of the synthetic world by their captions, and its events.
 
-Clips and captions are those of `test_learning.py`: a caption needs both modalities, and what either
-alone can reach is known.
+Clips, captions and labels are those of `test_learning.py` and `test_events.py`: both modalities are
+needed, and what either alone can reach is known.
 """
 
 import pytest
 from learning.frozen import freeze_world
+from learning.world import ceilings, clips
+from test_events import labels_of
 
 from clip4vla.common.files import read_json
 from clip4vla.config.data import Cache
@@ -17,18 +19,16 @@ from clip4vla.models.coavt.objective import Objective
 from clip4vla.models.coavt.settings import Model
 from clip4vla.training.train import train
 
-CACHE = Cache(
-    log_mel={"kind": "fbank", "window": "hann", "n_mels": 128, "sample_rate": 16000, "n_fft": 400}
-    | {"hop": 160, "channels": "mean"}
-)
-INPUTS = Inputs(
-    max_frames=1, max_segments=1, segment_steps=192, max_words=16, standardisation="clip"
-)
+LOG_MEL = {"kind": "fbank", "window": "hann", "n_mels": 128, "channels": "mean"}
+CACHE = Cache(log_mel=LOG_MEL | {"sample_rate": 16000, "n_fft": 400, "hop": 160})
 COMMON = {
-    "model": Model(architecture="tiny", weights=None, queries=8, dropout=0.0),
-    "inputs": INPUTS,
+    "model": Model(architecture="tiny", queries=8, dropout=0.0),
+    "inputs": Inputs(
+        max_frames=1, max_segments=1, segment_steps=192, max_words=16, standardisation="clip"
+    ),
     "cache": CACHE,
 }
+CONTRAST = Objective(matching=0, language=0, audio_text=0, visual_text=0)
 BOTH = ["vision", "audio"]
 
 
@@ -36,39 +36,76 @@ def source(split):
     return Source(dataset="events-v1-222222", cache_id=cache_id(CACHE), split=split)
 
 
-def trained(folder, share=1.0, task="retrieval", labels=None, **given):
-    """Return manifests and weights of a training on a share of the world's clips."""
+def metrics_of(folder, task, tested, share=1.0, ways=(BOTH,), rates=(2e-3, 2e-3), **given):
+    """Modalities -> metrics on the split `tested`, of one model that is trained on both."""
     version, cache = source("train").dataset, source("train").cache_id
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        arguments = (version, cache, CACHE, share, *([labels] if labels else []))
-        manifest = freeze_world(*arguments).resolve()
+        manifest = freeze_world(version, cache, CACHE, share, labels_of).resolve()
     manifests = {(version, cache): manifest}
-    values = {"start": None, "task": task, "train": source("train"), "val": None}
-    run = Finetune(**(COMMON | values | {"selection": "last"} | given))
-    out = folder / str(run.seed)
+    epochs, seed = given.pop("epochs"), given.get("seed", 0)
+    lr, head_lr = rates
+    run = Finetune(
+        **(COMMON | given),
+        start=None,
+        task=task,
+        train=source("train"),
+        val=None,
+        selection="last",
+        optimiser=Optimiser(
+            lr=lr, head_lr=head_lr, epochs=epochs, batch_size=16, weight_decay=0.05
+        ),
+    )
+    out = folder / str(seed)
     train(run, manifests, None, {}, None, out / "state", out)
-    return manifests, out / "model.safetensors"
-
-
-def scored(manifests, weights, tested, task="retrieval", **given):
-    """Return the metrics of weights on the split `tested`."""
-    values = {"start": "weights:trained", "task": task, "test": source(tested)}
-    run = Evaluate(**(COMMON | values | {"missing_audio": "filter"} | given))
-    out = weights.parent / f"scored{len(list(weights.parent.iterdir()))}"
-    evaluate(run, manifests, weights, {}, None, out, run_key="test")
-    metrics = read_json(out / "metrics.json")["galleries"]["with_sound"]["metrics"]
-    print("METRICS", given, {name: round(value, 1) for name, value in metrics.items()})
-    return metrics
+    found = {}
+    for modalities in ways:
+        name = " ".join(modalities)
+        scored = Evaluate(
+            **COMMON,
+            start="weights:trained",
+            task=task,
+            modalities=modalities,
+            test=source(tested),
+            missing_audio="filter",
+        )
+        evaluate(scored, manifests, out / "model.safetensors", {}, None, out / name, run_key="test")
+        metrics = read_json(out / name / "metrics.json")["galleries"]["with_sound"]["metrics"]
+        found[name] = metrics
+        print("METRICS", task, seed, name, {k: round(v, 1) for k, v in metrics.items()})
+    return found
 
 
 def test_a_few_clips_are_known_by_heart(tmp_path):
     """48 clips, 48 steps of contrast: chance is R@5 10 and R@10 21."""
-    weights = trained(
-        tmp_path,
-        share=0.08,
-        objective=Objective(matching=0, language=0, audio_text=0, visual_text=0),
-        optimiser=Optimiser(lr=2e-3, head_lr=2e-3, epochs=16, batch_size=16, weight_decay=0.05),
-    )
-    found = scored(*weights, "train")
+    given = {"epochs": 16, "objective": CONTRAST}
+    found = metrics_of(tmp_path, "retrieval", "train", share=0.08, **given)["vision audio"]
     assert found["t2v_R5"] > 30 and found["t2v_R10"] > 55
+
+
+TAGGING = {"trainable": "all", "label_smoothing": 0.1, "rates": (2e-3, 2e-2)}
+
+
+def test_events_of_a_few_clips_are_known_by_heart(tmp_path):
+    """48 clips, 60 steps: equal scores of all clips have mAP 25."""
+    found = metrics_of(tmp_path, "tagging", "train", share=0.08, epochs=20, **TAGGING)
+    assert found["vision audio"]["mAP"] > 45
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_events_of_held_out_clips_need_both_modalities(tmp_path, seed):
+    ways = (["vision"], ["audio"], BOTH)
+    found = metrics_of(tmp_path, "tagging", "test", epochs=10, ways=ways, seed=seed, **TAGGING)
+    both, alone = found.pop("vision audio")["mAP"], [x["mAP"] for x in found.values()]
+    assert both > 75 and both > max(alone) + 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_held_out_clips_are_found_far_above_chance(tmp_path, seed):
+    test = [made for made in clips("events") if made.split == "test"]
+    chance = 10 * ceilings(test, "test")["chance"]  # R@10 in percent
+    given = {"epochs": 10, "objective": CONTRAST, "seed": seed}
+    found = metrics_of(tmp_path, "retrieval", "test", **given)["vision audio"]
+    assert found["t2v_R10"] >= 3 * chance and found["t2v_MedR"] < len(test) / 5

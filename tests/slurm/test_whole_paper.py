@@ -56,7 +56,7 @@ def test_every_row_of_every_table_is_planned_and_what_they_share_is_planned_once
     assert evaluations["policies"] == evaluations["audio_controls"], "so are policies and controls"
     assert len(evaluations["policies"]) == 2
     families = Counter(plan.runs[key].model.family for key in plan.stage("pretrain"))
-    assert families == {"clip4vla": 4, "coavt": 14}  # the ablation's first row is the main one here
+    assert families == {"clip4vla": 4, "coavt": 14}  # two rows of the ablation are the main one
 
 
 @pytest.mark.slurm

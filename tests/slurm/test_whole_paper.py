@@ -65,7 +65,7 @@ def test_the_whole_paper_in_miniature(cluster, setup, paper):
     """`snakemake --profile slurm all`: every number is there, nothing was done twice."""
     setup(paper)
     command = ("snakemake", "--profile", "slurm", "all", "--configfile", "mine.yaml")
-    paper.run(*command, timeout=3000)
+    paper.run(*command, timeout=5400)
     plan = plan_of(paper)
 
     results = paper.folder / "results"

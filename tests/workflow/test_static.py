@@ -112,7 +112,7 @@ def test_the_papers_plan_needs_no_data(tmp_path):
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
     total = int(next(line.split()[1] for line in text.splitlines() if line.startswith("total ")))
-    assert 3000 < total < 5000
+    assert 3000 < total < 5500  # 1,076 of them cache HowTo100M and AudioSet for CoAVT, too
     assert list(tmp_path.glob("*/**/*.json")) == []
 
 

@@ -23,6 +23,7 @@ OTHER_GALLERY = "other gallery"
 NOT_COMPARABLE = "not comparable"
 OTHER_PROTOCOL = "other protocol"
 NO_REFERENCE = "—"
+SAME_DIRECTION = (("t2v", "t2a"), ("v2t", "a2t"))  # of retrieval; audio-only rows have the second
 NO_NUMBER = "no number in the paper"
 
 
@@ -185,12 +186,11 @@ def _any_name(
     row: SheetRow, dataset: str, column: SheetColumn, published: Numbers
 ) -> Published | None:
     """Return a baseline's score in a column that audio-only and other baselines share."""
-    if row.kind != "paper" or "_" not in column.metric:
-        return None
-    measure = column.metric.split("_", 1)[1]
-    for prefix in ("t2v", "t2a"):
-        if (row.row, dataset, f"{prefix}_{measure}") in published:
-            return published[row.row, dataset, f"{prefix}_{measure}"]
+    way, _, measure = column.metric.partition("_")
+    for ways in SAME_DIRECTION:
+        for other in ways if row.kind == "paper" and way in ways else ():
+            if (row.row, dataset, f"{other}_{measure}") in published:
+                return published[row.row, dataset, f"{other}_{measure}"]
     return None
 
 

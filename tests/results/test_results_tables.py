@@ -211,6 +211,20 @@ def test_audio_only_baselines_stand_in_the_shared_column():
     assert (found["clip4vla_a"].paper, found["clip4vla_a"].verdict) == (28.4, "not run")
 
 
+def test_a_baseline_has_no_number_in_a_column_of_the_other_direction():
+    columns = [
+        {"dataset": "audiocaps", "metric": f"{way}_R1", "label": way} for way in ("t2v", "v2t")
+    ]
+    rows = [{"row": "mine", "label": "mine"}]
+    sheet = Sheet.model_validate(
+        {"table": "table2", "title": "T", "columns": columns, "rows": rows}
+    )
+    entries = compare(sheet, build_tidy([sheet], "nowhere"), read_paper(PAPER))
+    theirs = {(e.row, e.column): e.paper for e in entries}
+    assert (theirs["vggish_a", "t2v_R1"], theirs["vggish_a", "v2t_R1"]) == (18.5, None)
+    assert (theirs["ce_av", "t2v_R1"], theirs["ce_av", "v2t_R1"]) == (28.0, None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

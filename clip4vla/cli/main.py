@@ -128,7 +128,11 @@ def targets(source: ConfigSource) -> None:
     indent = min(max(map(len, lines)) + 2, width // 2)
     for name, line in lines.items():
         text = textwrap.fill(
-            line, width, initial_indent=f"{name:{indent - 1}} ", subsequent_indent=" " * indent
+            line,
+            width,
+            initial_indent=f"{name:{indent - 1}} ",
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
         )
         typer.echo(text)
 

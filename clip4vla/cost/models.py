@@ -19,6 +19,7 @@ from clip4vla.models.common.batch_features import Features, rows_of
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.parts import freezes_text_and_vision
+from clip4vla.models.common.scorer import SecondScorer
 from clip4vla.models.common.task import Batch
 from clip4vla.models.family import family_of
 from clip4vla.training.gradients import backward
@@ -163,8 +164,9 @@ class Models:
         # A text or clip of a block may be prepared once for all of its pairs: a n + b n^2.
         pair = (pairs(size) - 2 * pairs(SIDE)) / (size**2 - 2 * SIDE**2)
         if rescore:
+            assert isinstance(scorer, SecondScorer), "checked by the config"
             own = torch.arange(size)[:, None].expand(-1, 2)
-            again = self._count(model, lambda: scorer.rescored(queries, clips, own))
+            again = self._count(model, partial(scorer.rescored, queries, clips, own))
         return Scoring(
             clip=clip,
             encoded=of_clips / size,

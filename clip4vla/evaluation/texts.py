@@ -18,6 +18,7 @@ from clip4vla.metrics.text_clip import (
     rescored_by,
     similarity_name,
 )
+from clip4vla.models.common.scorer import SecondScorer
 
 
 def score_texts(scoring: Scoring) -> Scored:
@@ -37,6 +38,7 @@ def score_texts(scoring: Scoring) -> Scored:
     )
     second = None
     if run.rescore:
+        assert isinstance(gallery.scorer, SecondScorer), "checked by the config"
         second = SecondScores(gallery.scorer, texts, clips, gallery.device)
     stated: dict[str, dict[str, dict]] = {}
     queries, predictions, each = {}, pd.DataFrame(), {}

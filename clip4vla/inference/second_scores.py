@@ -5,15 +5,17 @@ import torch
 
 from clip4vla.common.progress import track
 from clip4vla.models.common.batch_features import Features, count_of
-from clip4vla.models.common.scorer import Scorer
+from clip4vla.models.common.scorer import SecondScorer
 
 PAIRS = 256  # scored at once; always as many, because the shape can change the last bits
 
 
 class SecondScores:
-    """Scores of pairs by `Scorer.rescored`, each made once, when a gallery first asks for it."""
+    """Scores of pairs by a `SecondScorer`, each made once, when a gallery first asks for it."""
 
-    def __init__(self, scorer: Scorer, texts: Features, clips: Features, device: torch.device):
+    def __init__(
+        self, scorer: SecondScorer, texts: Features, clips: Features, device: torch.device
+    ):
         """Keep what is scored: features of Q texts and N clips. device: the model's."""
         self.scorer, self.texts, self.clips, self.device = scorer, texts, clips, device
         self.scores = np.full((count_of(texts), count_of(clips)), np.nan, dtype=np.float32)

@@ -18,13 +18,13 @@ from clip4vla.cost.models import Models
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference import second_scores
 from clip4vla.inference.second_scores import SecondScores
-from clip4vla.models.common.scorer import PooledScorer
+from clip4vla.models.common.scorer import PooledScorer, SecondScorer
 from clip4vla.results.metrics_file import read_metrics
 
 TOY = {"family": "toy"}
 
 
-class PairScorer(PooledScorer):
+class PairScorer(PooledScorer, SecondScorer):
     """Scores a pair again by the distance of its vectors, and counts the pairs."""
 
     asked: list[int] = []

@@ -11,14 +11,14 @@ from clip4vla.models.coavt.similarity import best_cosines
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.encoded import Encoded, FeatureSequence
 from clip4vla.models.common.pooling import masked_mean, normalise
-from clip4vla.models.common.scorer import Scorer
+from clip4vla.models.common.scorer import SecondScorer
 from clip4vla.models.common.similarity import across
 
 NAMES: dict[str, str] = {"av": "t_va", "vision": "t_v", "audio": "t_a"}  # stream -> similarity
 TEXTS = 32  # of one clip that read its keys and values at once
 
 
-class QueryScorer(Scorer):
+class QueryScorer(SecondScorer):
     """Cosines of a text with the best of a clip's queries, of each stream.
 
     Sounds and pictures are compared by the mean tokens of E_A and E_V (facts 4.3). rescores: keep

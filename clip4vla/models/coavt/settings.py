@@ -51,7 +51,7 @@ class Model(FamilyModel):
     )
     queries: int = Field(32, ge=1, description="learnable queries (BLIP-2: 32)")
     cross_every: int = Field(
-        2, ge=1, description="queries attend to the clip in every so-manieth layer, from the first"
+        2, ge=1, description="queries attend to the clip in each n-th layer, counted from the first"
     )
     share_text: bool = Field(
         True, description="texts run through the query encoder (BLIP-2); false: an encoder apart"

@@ -42,17 +42,20 @@ class Scorer(ABC):
         because half precision would cause ties.
         """
 
-    def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
-        """Return second scores float32 [P] of pairs [P, 2] of a text and a clip, by their rows.
-
-        Only asked of a family whose model `rescores`; features and pairs are on the model's device.
-        Called outside of autocast, like `scores`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no second score")
-
     def scored_on(self, device: torch.device) -> torch.device:
         """Return the device to score on when the model is on `device`."""
         return device
+
+
+class SecondScorer(Scorer):
+    """A scorer that scores pairs again, of a family whose model `rescores`."""
+
+    @abstractmethod
+    def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
+        """Return second scores float32 [P] of pairs [P, 2] of a text and a clip, by their rows.
+
+        Features and pairs are on the model's device. Called outside of autocast, like `scores`.
+        """
 
 
 class PooledScorer(Scorer):

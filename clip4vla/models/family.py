@@ -95,7 +95,7 @@ class Family(Protocol):
     ) -> Scorer:
         """Return the scorer that compares texts with clips of these modalities.
 
-        rescores: keep the features that `Scorer.rescored` reads.
+        rescores: keep the features that `SecondScorer.rescored` reads.
         """
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:

@@ -67,7 +67,7 @@ class QueryScorer(SecondScorer):
     def rescored(self, queries: Features, clips: Features, pairs: Tensor) -> Tensor:
         """Return the matching logit of pairs plus their cosine, as LAVIS (facts 8.6).
 
-        See `Scorer.rescored`. Texts of the same clip read its keys and values at once.
+        See `SecondScorer.rescored`. Texts of the same clip read its keys and values at once.
         """
         clip = FeatureSequence(clips["tokens"].float(), clips["mask"])
         keys = self.model.query.keys_of(clip)

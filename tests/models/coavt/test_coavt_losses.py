@@ -39,9 +39,10 @@ def test_a_similarity_is_that_of_the_best_query(vectors, monkeypatch):
 
 
 def test_similarities_are_exact_under_autocast(vectors):
-    expected = best_cosines(*vectors)
+    queries, texts = vectors
+    expected = best_cosines(queries, texts)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(best_cosines(*vectors), expected)
+        assert torch.equal(best_cosines(queries, texts), expected)
 
 
 @pytest.mark.parametrize("gathered_gradient", [True, False])

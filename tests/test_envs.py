@@ -23,9 +23,11 @@ def test_v100_differs_in_torch_alone():
 
 
 def needed():
-    """All packages that a plain installation with the extra `test` brings, as installed here."""
+    """All packages that an installation with all extras brings, as installed here."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    waiting = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    waiting = [*project["dependencies"], *(one for extra in extras.values() for one in extra)]
+    waiting = [one for one in waiting if not one.startswith("clip4vla[")]
     found = set()
     while waiting:
         one = Requirement(waiting.pop())
@@ -57,4 +59,12 @@ def test_files_that_environments_name_exist():
     for path in (REPO / "envs").glob("*.yaml"):
         (pip,) = [item["pip"] for item in yaml.safe_load(path.read_text())["dependencies"][2:]]
         for option in pip:
-            assert (path.parent / option.split()[1]).exists(), (path, option)
+            name = option.split()[1].removesuffix("[all]")
+            assert (path.parent / name).exists(), (path, option)
+
+
+def test_all_names_every_extra_but_the_tools_of_tests():
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    (everything,) = extras["all"]
+    assert Requirement(everything).extras == set(extras) - {"all", "test"}

@@ -6,6 +6,7 @@ them.
 """
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from clip4vla.common.files import whole_file
@@ -33,6 +35,9 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, GREY = (
     "#8a939c",
 )
 DARK = "#1c2733"
+LABEL = 44  # letters of a line of a label beside an axis
+LINES = 4  # of a label or title; the rest is cut with an ellipsis
+LINE = 0.16  # inches
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, GREY)
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE: "dict[RcKeyType, Any]" = {
@@ -55,11 +60,13 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(STYLE)
 
 
-def save(figure: Figure, stem: str | Path) -> None:
-    """Write `<stem>.svg` and `<stem>.png`, without dates or versions in them."""
-    for kind in ("svg", "png"):
+def save(figure: Figure, stem: str | Path) -> bytes:
+    """Write `<stem>.svg` and `<stem>.png`, without dates or versions in them; return the SVG."""
+    svg = encoded(figure, "svg")
+    for kind, content in (("svg", svg), ("png", encoded(figure, "png"))):
         with whole_file(f"{stem}.{kind}") as temporary:
-            temporary.write_bytes(encoded(figure, kind))
+            temporary.write_bytes(content)
+    return svg
 
 
 def encoded(figure: Figure, kind: str) -> bytes:
@@ -73,28 +80,53 @@ def encoded(figure: Figure, kind: str) -> bytes:
 
 def blank(width: float, height: float) -> Figure:
     """Return an empty figure, sizes in inches, whose parts are laid out without overlap."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    margins = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)  # texts are a little wider in a file
+    figure = Figure(figsize=(width, height), layout=margins)
     FigureCanvasAgg(figure)
     return figure
+
+
+def wrapped(text: str, letters: int = LABEL) -> str:
+    """Return a text in lines of at most so many letters, four at most."""
+    return "\n".join(textwrap.wrap(text, letters, max_lines=LINES, placeholder=" …"))
+
+
+def row_height(labels: Iterable[str], least: float) -> float:
+    """Return the inches that a row of a chart needs for the highest of its wrapped labels."""
+    highest = max((wrapped(label).count("\n") + 1 for label in labels), default=1)
+    return max(least, LINE * highest + 0.06)
+
+
+def heading(figure: Figure, text: str) -> None:
+    """Write the title of a figure, over its width, and make room for its lines."""
+    title = wrapped(text, int(10 * figure.get_figwidth()))  # bold letters of 9 points and a fifth
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    figure.set_figheight(figure.get_figheight() + LINE * title.count("\n"))
 
 
 def shared_legend(
     figure: Figure, axes: Iterable[Axes], columns: int, fontsize: int | None = None
 ) -> None:
-    """Draw one legend below all axes, with each label once."""
+    """Draw one legend below all axes, with each label once, and make room for its lines."""
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    if handles:
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside lower center",
-            ncols=min(columns, len(handles)),
-            frameon=False,
-            fontsize=fontsize,
-        )
+    if not handles:
+        return
+    columns = min(columns, len(handles))
+    labels = [wrapped(label, int(11 * figure.get_figwidth() / columns) - 7) for label in handles]
+    rows = -(-len(labels) // columns)
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure.set_figheight(figure.get_figheight() + LINE * lines * rows * 1.1)
+    figure.legend(
+        handles.values(),
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=fontsize,
+    )
 
 
 Looks = Mapping[str, tuple[str, str]]  # part of a bar -> its colour and hatch
@@ -123,7 +155,7 @@ def draw_shares(
                 )
             begin += share
         axis.text(101, place, f"N = {total:,}", va="center", fontsize=8)
-    axis.set_yticks(range(len(labels)), labels)
+    axis.set_yticks(range(len(labels)), [wrapped(label) for label in labels])
     axis.set_ylim(max(len(labels), 1) - 0.4, -0.6)
     axis.set_xlim(0, 118)
     axis.set_xticks(range(0, 101, 20))

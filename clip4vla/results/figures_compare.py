@@ -8,7 +8,19 @@ from matplotlib.patches import Patch
 
 from clip4vla.config.metrics import label_of, metric_of
 from clip4vla.results.compare import NO_REFERENCE, NOT_COMPARABLE, TOLERANCE, Entry
-from clip4vla.results.figures import BLUE, COLOURS, DARK, GREY, MARKS, blank, style
+from clip4vla.results.figures import (
+    BLUE,
+    COLOURS,
+    DARK,
+    GREY,
+    MARKS,
+    blank,
+    heading,
+    row_height,
+    shared_legend,
+    style,
+    wrapped,
+)
 from clip4vla.results.paper import NOT_AVAILABLE
 from clip4vla.results.sheet import Sheet
 
@@ -30,27 +42,37 @@ def bars(sheet: Sheet, entries: list[Entry]) -> Figure:
                 chosen.setdefault((entry.row, entry.dataset), entry)
         rows = list(dict.fromkeys(row for row, _ in chosen))
         labels = {entry.row: entry.label for entry in chosen.values()}
-        figure = blank(1.8 + 3.6 * max(len(shown), 1), 1.5 + 0.42 * max(len(rows), 1))
+        row = row_height(labels.values(), 0.42)
+        figure = blank(3.0 + 3.6 * max(len(shown), 1), 1.5 + row * max(len(rows), 1))
         axes = figure.subplots(1, max(len(shown), 1), sharey=True, squeeze=False)[0]
         for axis, (dataset, column) in zip(axes, shown, strict=False):
             _draw_bars(axis, [chosen.get((row, dataset)) for row in rows])
-            axis.set_title(f"{sheet.dataset_label(dataset)}, {column.label}", loc="left")
+            axis.set_title(wrapped(f"{sheet.dataset_label(dataset)}, {column.label}"), loc="left")
             axis.grid(True, axis="x")
-        axes[0].set_yticks(range(len(rows)), [labels[row] for row in rows])
+        axes[0].set_yticks(range(len(rows)), [wrapped(labels[row]) for row in rows])
         axes[0].set_ylim(len(rows) - 0.4, -0.6)
         foreign = not sheet.comparable or _foreign(chosen.values())
-        handles = [
-            Patch(color=GREY, label=f"paper{OTHER_DATA}" if foreign else "paper"),
-            Patch(color=BLUE, label="ours (mean, ± sd)"),
+        drawn = [
+            (any(e.paper is not None for e in chosen.values()), GREY, "paper"),
+            (any(e.ours is not None for e in chosen.values()), BLUE, "ours (mean, ± sd)"),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-        figure.suptitle(sheet.title, x=0.01, ha="left", fontweight="bold")
+        handles = [
+            Patch(
+                color=colour, label=f"{name}{OTHER_DATA}" if foreign and name == "paper" else name
+            )
+            for there, colour, name in drawn
+            if there
+        ]
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        heading(figure, sheet.title)
     return figure
 
 
 def _draw_bars(axis: Axes, entries: list[Entry | None]) -> None:
-    values = [v for e in entries if e for v in (e.paper, e.ours) if v is not None]
-    pad = 0.015 * max([*values, 1.0])
+    ours = [e.ours + (e.sd or 0.0) for e in entries if e and e.ours is not None]
+    longest = max([1.0, *ours, *(e.paper for e in entries if e and e.paper is not None)])
+    pad = 0.015 * longest
     for place, entry in enumerate(entries):
         if entry is None:
             continue
@@ -70,7 +92,8 @@ def _draw_bars(axis: Axes, entries: list[Entry | None]) -> None:
         elif both:
             text = entry.verdict
             axis.text(pad, place + 0.2, text, va="center", fontsize=7, style="italic")
-    axis.set_xlim(0, 1.15 * max([*values, 1.0]))
+    below = [e.ours - (e.sd or 0.0) for e in entries if e and e.ours is not None]
+    axis.set_xlim(min([0.0, *below]), 1.15 * longest)
     axis.tick_params(axis="y", length=0)
 
 
@@ -82,7 +105,7 @@ def differences(entries: list[Entry]) -> Figure:
         names = {_place(e): f"{e.label} · {e.dataset} · {e.table}" for e in shown}
         measures = list(dict.fromkeys(label_of(e.metric) for e in shown))
         beside = {place: [e for e in shown if _place(e) == place] for place in places}
-        figure = blank(8.0, 1.8 + 0.34 * max(len(places), 2))
+        figure = blank(8.0, 1.8 + row_height(names.values(), 0.34) * max(len(places), 2))
         axis = figure.subplots()
         axis.axvspan(-TOLERANCE, TOLERANCE, color="#e6f1f8", zorder=0)
         axis.axvline(0, color=DARK, linewidth=0.8)
@@ -105,15 +128,15 @@ def differences(entries: list[Entry]) -> Figure:
                 elinewidth=0.8,
                 label=measure,
             )
-        axis.set_yticks(range(len(places)), [names[place] for place in places])
+        axis.set_yticks(range(len(places)), [wrapped(names[place]) for place in places])
         axis.set_ylim(max(len(places), 1) - 0.4, -0.6)
         axis.set_xlabel(f"ours − paper, points (bars: sd over seeds; band: ± {TOLERANCE:g})")
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
         title = f"Difference to the paper{OTHER_DATA if _foreign(shown) else ''}"
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        heading(figure, title)
         if shown:
-            figure.legend(loc="outside lower center", ncols=min(6, len(measures)), frameon=False)
+            shared_legend(figure, [axis], 6)
         else:
             axis.text(0, 0, "no number of ours has a counterpart yet", ha="center", va="center")
     return figure

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from clip4vla.results.cost import Cost
-from clip4vla.results.figures import BLUE, ORANGE, blank, shared_legend, style
+from clip4vla.results.figures import (
+    BLUE,
+    ORANGE,
+    blank,
+    heading,
+    row_height,
+    shared_legend,
+    style,
+    wrapped,
+)
 
 STAGES = {"pretrain": (BLUE, ""), "finetune": (ORANGE, "//")}
 SHOWN = 30  # rows of tables; all others share one bar
@@ -28,7 +37,8 @@ def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
         bars = [*bars[:SHOWN], (f"{len(rest)} more rows", others)]
     devices = sorted({d for runs in stages.values() for c in runs.values() for d in c.hardware})
     with style():
-        figure = blank(8.0, 1.8 + 0.26 * max(len(bars), 2))
+        row = row_height((label for label, _ in bars), 0.26)
+        figure = blank(8.0, 1.6 + row * max(len(bars), 2))
         axis = figure.subplots()
         begins = [0.0] * len(bars)
         for stage, (colour, hatch) in STAGES.items():
@@ -48,18 +58,14 @@ def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
             axis.text(
                 total, place, f" {total:,.2g}" if total < 10 else f" {total:,.0f}", va="center"
             )
-        axis.set_yticks(range(len(bars)), [label for label, _ in bars])
+        axis.set_yticks(range(len(bars)), [wrapped(label) for label, _ in bars])
         axis.set_ylim(max(len(bars), 1) - 0.4, -0.6)
         axis.set_xlim(0, 1.12 * max([*begins, 1e-9]))
-        axis.set_xlabel("hours times processes, all attempts; " + (", ".join(devices) or "none"))
+        unit = "hours times processes, all attempts; " + (", ".join(devices) or "none")
+        axis.set_xlabel(wrapped(unit, 60))
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
-        figure.suptitle(
-            f"Cost of the trainings: {sum(begins):,.1f} device hours",
-            x=0.01,
-            ha="left",
-            fontweight="bold",
-        )
+        heading(figure, f"Cost of the trainings: {sum(begins):,.1f} device hours")
         if bars:
             shared_legend(figure, [axis], 2)
         else:

@@ -17,9 +17,12 @@ from clip4vla.results.figures import (
     VERMILION,
     blank,
     draw_shares,
+    heading,
     legend_of,
+    row_height,
     shared_legend,
     style,
+    wrapped,
 )
 from clip4vla.tracking.curve import read_rows
 
@@ -57,7 +60,7 @@ def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
     with style():
         wide = min(3, max(len(names), 1))
         high = -(-max(len(names), 1) // wide)
-        figure = blank(3.4 * wide + 0.4, 2.5 * high + 1.0 + 0.2 * -(-len(runs) // 3))
+        figure = blank(3.4 * wide + 0.4, 2.5 * high + 0.8)
         axes = figure.subplots(high, wide, squeeze=False).ravel()
         for axis, name in zip(axes, names, strict=False):
             for index, (label, frame) in enumerate(runs.items()):
@@ -74,7 +77,7 @@ def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
                     linewidth=1.3,
                     label=label,
                 )
-            axis.set_title(name, loc="left")
+            axis.set_title(wrapped(name, 36), loc="left")
             axis.set_xlabel("step")
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axis.ticklabel_format(axis="y", scilimits=(-3, 5))
@@ -82,7 +85,7 @@ def curves(runs: Mapping[str, pd.DataFrame], title: str) -> Figure:
         for axis in axes[len(names) :]:
             axis.set_visible(False)
         shared_legend(figure, axes, min(3, wide), fontsize=8)
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        heading(figure, title)
     return figure
 
 
@@ -94,9 +97,9 @@ def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:
     """
     with style():
         rows = [(name, row) for name, frame in datasets.items() for _, row in frame.iterrows()]
-        figure = blank(8.0, 1.7 + 0.4 * max(len(rows), 1))
-        axis = figure.subplots()
         labels = [f"{name} · {row.split}" for name, row in rows]
+        figure = blank(8.0, 1.7 + row_height(labels, 0.4) * max(len(rows), 1))
+        axis = figure.subplots()
         draw_shares(axis, labels, [_parts(row) for _, row in rows], LOOKS)
         axis.set_title("Coverage of the data", loc="left", fontweight="bold")
         legend_of(figure, LOOKS, 5)

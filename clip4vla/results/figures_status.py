@@ -16,6 +16,7 @@ from clip4vla.results.figures import (
     VERMILION,
     blank,
     draw_shares,
+    heading,
     legend_of,
     style,
 )
@@ -43,7 +44,7 @@ def status_figure(title: str, by_split: pd.DataFrame, by_status: list[dict]) -> 
         rows = [_counts(row) for row in by_split.to_dict("records")]
         draw_shares(left, list(by_split["split"]), rows, LOOKS)
         _draw_statuses(right, by_status)
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        heading(figure, title)
         legend_of(figure, LOOKS, 4)
     return figure
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from clip4vla.config.metrics import metric_of
 from clip4vla.results.compare import Entry
-from clip4vla.results.figures import COLOURS, MARKS, blank, shared_legend, style
+from clip4vla.results.figures import COLOURS, MARKS, blank, heading, shared_legend, style, wrapped
 from clip4vla.results.sheet import Sheet
 
 AXES = {"nonverbal_share": "w, share of [NB]"}
@@ -23,21 +23,21 @@ def sweep(sheet: Sheet, entries: list[Entry]) -> Figure:
     with style():
         wide = min(4, len(headings))
         high = -(-len(headings) // wide)
-        figure = blank(max(3.2 * wide + 0.3, 5.0), 2.8 * high + 1.1)
+        figure = blank(max(3.2 * wide + 0.3, 5.0), 2.8 * high + 0.9)
         axes = figure.subplots(high, wide, squeeze=False).ravel()
-        for axis, heading in zip(axes, headings, strict=False):
-            _panel(axis, sheet, [e for e in entries if e.row in at], heading, at)
+        for axis, label in zip(axes, headings, strict=False):
+            _panel(axis, sheet, [e for e in entries if e.row in at], label, at)
         for axis in axes[len(headings) :]:
             axis.set_visible(False)
         shared_legend(figure, axes, 4)
-        figure.suptitle(sheet.title, x=0.01, ha="left", fontweight="bold")
+        heading(figure, sheet.title)
     return figure
 
 
 def _panel(
-    axis: Axes, sheet: Sheet, entries: list[Entry], heading: str, at: dict[str, float]
+    axis: Axes, sheet: Sheet, entries: list[Entry], label: str, at: dict[str, float]
 ) -> None:
-    metrics = {c.dataset: c.metric for c in sheet.columns if c.label == heading}
+    metrics = {c.dataset: c.metric for c in sheet.columns if c.label == label}
     lower = any(metric_of(metric).lower_is_better for metric in metrics.values())
     waiting: list[str] = []
     for index, (dataset, metric) in enumerate(metrics.items()):
@@ -79,12 +79,12 @@ def _panel(
             )
     axis.set_xlabel(AXES.get(sheet.sweep or "", sheet.sweep or ""))
     axis.grid(True, axis="both")
-    axis.set_title(f"{heading}, lower is better" if lower else heading, loc="left")
+    axis.set_title(wrapped(f"{label}, lower is better" if lower else label, 36), loc="left")
     if at:
         margin = 0.04 * max(max(at.values()) - min(at.values()), 0.1)
         axis.set_xlim(min(at.values()) - margin, max(at.values()) + margin)
     if waiting:
-        text = "not run: " + ", ".join(waiting)
+        text = wrapped("not run: " + ", ".join(waiting))
         axis.text(
             0.5, 0.02, text, transform=axis.transAxes, ha="center", fontsize=7, style="italic"
         )

@@ -58,23 +58,21 @@ def build_page(
     for sheet in contents:
         entries, grid = table_views(sheet, tidy, numbers, costs)
         every.extend(entries)
-        images = [_image(bars(sheet, entries), f"{sheet.title}: bars")]
+        images = [_image(encoded(bars(sheet, entries), "svg"), f"{sheet.title}: bars")]
         if sheet.sweep:
-            figure = sweep(sheet, entries)
-            save(figure, out / "figures" / sheet.table)
-            images.append(_image(figure, f"{sheet.title}: the sweep"))
+            svg = save(sweep(sheet, entries), out / "figures" / sheet.table)
+            images.append(_image(svg, f"{sheet.title}: the sweep"))
         sections.append(_Section(sheet.title, grid, images))
     for name, heading, figure in _figures(every, curve_files or {}, coverage_files):
-        save(figure, out / "figures" / name)
-        sections.append(_Section(heading, images=[_image(figure, heading)]))
+        svg = save(figure, out / "figures" / name)
+        sections.append(_Section(heading, images=[_image(svg, heading)]))
     write_text(out / "numbers.tex", to_numbers(every))
     spent = {
         stage: {label: costs[key] for key, label in keys.items() if key in costs}
         for stage, keys in trainings.items()
     }
-    figure = cost_figure(spent)
-    save(figure, out / "figures" / "cost")
-    sections.append(_Section("Cost", images=[_image(figure, "Cost of the trainings")]))
+    svg = save(cost_figure(spent), out / "figures" / "cost")
+    sections.append(_Section("Cost", images=[_image(svg, "Cost of the trainings")]))
     if links:
         sections.append(_Section("Examples", links=links))
     anchors = _anchors(section.heading for section in sections)
@@ -115,8 +113,8 @@ def _figures(
     yield "coverage", "Coverage of the data", coverage(frames)
 
 
-def _image(figure: Figure, text: str) -> tuple[str, str]:
-    return text, base64.b64encode(encoded(figure, "svg")).decode()
+def _image(svg: bytes, text: str) -> tuple[str, str]:
+    return text, base64.b64encode(svg).decode()
 
 
 def _anchors(headings: Iterable[str]) -> list[str]:

@@ -23,6 +23,7 @@ from clip4vla.cli.data import data
 from clip4vla.cli.embed import embed
 from clip4vla.cli.options import DEFAULT_CONFIG, ConfigSource, RunKey, above_zero, with_options
 from clip4vla.cli.runs import runs
+from clip4vla.cli.search import index, search
 from clip4vla.cli.setup import setup
 from clip4vla.cli.tables import tables
 from clip4vla.common.errors import (
@@ -53,6 +54,8 @@ app.add_typer(runs, name="runs")
 app.add_typer(setup, name="setup")
 app.add_typer(embed, name="embed")
 app.add_typer(checkpoint, name="checkpoint")
+app.command("index")(index)
+app.command("search")(search)
 
 
 @app.callback(invoke_without_command=True)

@@ -277,6 +277,9 @@ def _answer(function: Callable[[Any], Any], argument: Any, pipe: Connection) -> 
 def _settle(kept: int) -> None:
     """Leave the parent's files alone and use one thread."""
     gc.freeze()  # objects of the parent are not to be finalised here, with their files closed
+    threading.excepthook = lambda _: (
+        None
+    )  # threads that libraries start in a child end without a word
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         if int(name) > 2 and int(name) != kept:
             with contextlib.suppress(OSError):

@@ -98,6 +98,12 @@ class Family(Protocol):
         rescores: keep the features that `SecondScorer.rescored` reads.
         """
 
+    def ranker(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
+        """Return the scorer that ranks many clips by `vectors`: `scorer`, or one in its place.
+
+        Where `scorer` compares pairs jointly, its scores are for the first clips of this ranking.
+        """
+
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """Return the task that a run trains the model for."""
 

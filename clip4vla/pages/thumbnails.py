@@ -1,26 +1,19 @@
 """Thumbnails of clips: a frame from the middle above the audio as a strip of log-mel."""
 
 import base64
-import io
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-import torch
 from markupsafe import Markup
-from PIL import Image, ImageOps
 
 from clip4vla.cache.clips import ClipCache
+from clip4vla.cache.thumbnail import FRAME, STRIP, WIDTH, thumbnail
 from clip4vla.common.errors import UserError
 
-WIDTH, FRAME, STRIP = 144, 80, 28  # pixels; FRAME ends with a block of JPEG, so nothing blurs
-QUALITY = 60  # of JPEG: 3 to 5 KB per thumbnail
-QUIET, LOUD = np.array([16, 24, 48]), np.array([255, 214, 102])
 LEGEND = (
     "A picture is a frame from the middle of the clip above its own sound (log-mel, time to the "
     "right); grey where it has none."
 )
-EMPTY = (222, 227, 232)  # grey in place of a missing frame or sound
 
 
 class Shown(NamedTuple):
@@ -60,29 +53,10 @@ def picture(cache: ClipCache, clip_id: str) -> bytes:
 
     Raises UserError for a clip that is not in the cache, and for a corrupt frame.
     """
-    canvas = Image.new("RGB", (WIDTH, FRAME + STRIP), EMPTY)
-    jpegs = cache.read_frames(clip_id, 3)
-    if jpegs:
-        try:
-            frame = Image.open(io.BytesIO(jpegs[len(jpegs) // 2])).convert("RGB")
-        except OSError:
-            raise UserError(
-                f"clip {clip_id}: corrupt JPEG frame. Fix: run `clip4vla data verify --repair`"
-            ) from None
-        canvas.paste(ImageOps.fit(frame, (WIDTH, FRAME)), (0, 0))
-    log_mel = cache.read_log_mel(clip_id)
-    if log_mel is not None:
-        canvas.paste(sound_strip(log_mel), (0, FRAME))
-    stream = io.BytesIO()
-    canvas.save(stream, format="JPEG", quality=QUALITY)
-    return stream.getvalue()
-
-
-def sound_strip(log_mel: torch.Tensor) -> Image.Image:
-    """Draw a log-mel [C, T, n_mels], WIDTH x STRIP: time to the right, low bands below."""
-    values = log_mel[len(log_mel) // 2].float().numpy().T[::-1]  # [n_mels, T]
-    low, high = float(values.min()), float(values.max())
-    grey = ((values - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
-    small = np.array(Image.fromarray(grey).resize((WIDTH, STRIP), Image.Resampling.BOX))
-    share = small[..., None] / 255
-    return Image.fromarray((QUIET + share * (LOUD - QUIET)).astype(np.uint8))
+    jpegs, log_mel = cache.read_frames(clip_id, 3), cache.read_log_mel(clip_id)
+    try:
+        return thumbnail(jpegs[len(jpegs) // 2] if jpegs else None, log_mel)
+    except OSError:
+        raise UserError(
+            f"clip {clip_id}: corrupt JPEG frame. Fix: run `clip4vla data verify --repair`"
+        ) from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from clip4vla.config.sections import Modality
 from clip4vla.inference.features import embed_texts
 from clip4vla.media.status import AudioStatus
 from clip4vla.models.common.pooling import pool
+from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Batch
+from clip4vla.models.family import family_of
 from clip4vla.search.media import Kind, MediaWindow, audio_clip, audio_clips, grouped, video_clips
 from clip4vla.tracking.recorded import check_recorded
 
@@ -41,6 +44,20 @@ class Embedder(Checkpoint):
     def dim(self) -> int:
         """D, the length of every vector: 512 for ViT-B/32."""
         return self.model.dim
+
+    @cached_property
+    def ranker(self) -> Scorer:
+        """Return how texts and clips are compared by vectors."""
+        model = self.settings.model
+        return family_of(model.family).ranker(self.model, model, self.settings.modalities)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Return how the checkpoint's evaluation compares texts and clips: `ranker`, or better."""
+        model = self.settings.model
+        return family_of(model.family).scorer(
+            self.model, model, self.settings.modalities, rescores=model.rescores
+        )
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors of texts, float32 [N, D]. Texts are cut to `settings.inputs.max_words`.

@@ -71,9 +71,9 @@ def audio_clips(
     except NoStream:
         yield MediaWindow(start, start, AudioStatus.NO_AUDIO_STREAM)
     except TooLong as error:
-        yield MediaWindow(start, start, AudioStatus.TOO_LONG, _message(error, path) + WINDOWS)
+        yield MediaWindow(start, start, AudioStatus.TOO_LONG, one_line(error, path) + WINDOWS)
     except Exception as error:  # any error of this file
-        yield MediaWindow(start, start, AudioStatus.DECODE_ERROR, _message(error, path))
+        yield MediaWindow(start, start, AudioStatus.DECODE_ERROR, one_line(error, path))
 
 
 def _windows(blocks: Iterable[np.ndarray], size: float) -> Iterator[Iterator[np.ndarray]]:
@@ -151,9 +151,9 @@ def video_clips(
     except NoStream:
         yield MediaWindow(start, start, VideoStatus.NO_VIDEO_STREAM)
     except TooLong as error:
-        yield MediaWindow(start, start, VideoStatus.TOO_LONG, _message(error, path) + WINDOWS)
+        yield MediaWindow(start, start, VideoStatus.TOO_LONG, one_line(error, path) + WINDOWS)
     except Exception as error:  # any error of this file
-        yield MediaWindow(start, start, VideoStatus.DECODE_ERROR, _message(error, path))
+        yield MediaWindow(start, start, VideoStatus.DECODE_ERROR, one_line(error, path))
 
 
 DECODERS: dict[Kind, Callable[..., Iterator[MediaWindow]]] = {
@@ -190,7 +190,7 @@ def _numbered(
     for file, item in results:
         if isinstance(item, Exception):
             end = ends[file]
-            item = MediaWindow(end, end, AudioStatus.DECODE_ERROR, _message(item, files[file]))
+            item = MediaWindow(end, end, AudioStatus.DECODE_ERROR, one_line(item, files[file]))
         if item is not None:
             ends[file] = item.end
             item = item._replace(file=file)
@@ -246,7 +246,7 @@ def is_media(path: str | Path) -> bool:
     return True
 
 
-def _message(error: Exception, path: str | Path) -> str:
+def one_line(error: Exception, path: str | Path) -> str:
     """Return an error as one line, without the path, which has a column of its own."""
     text = str(getattr(error, "strerror", None) or error)
     return " ".join(text.replace(f"{path}: ", "").split())[:200]

@@ -1,12 +1,9 @@
 """Embedding of a user's own texts, sounds and videos into a table, npz or parquet."""
 
 import csv
-import errno
 import io
 import math
-import mimetypes
 import os
-import stat
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -25,14 +22,13 @@ from clip4vla.common.files import sha256_of_file
 from clip4vla.common.hardware import Hardware, ReadingHardware
 from clip4vla.common.log import log
 from clip4vla.common.progress import track
-from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.media.status import AudioStatus
 from clip4vla.search.embedder import BATCH, Embedder, load, pooled
-from clip4vla.search.media import Kind, MediaWindow, is_media, read_groups
+from clip4vla.search.files import media_files, name_some
+from clip4vla.search.media import Kind, MediaWindow, read_groups
 from clip4vla.search.table import check_format, embed_in_parts, lock_parts, write_table
 
 SILENT = (AudioStatus.NO_AUDIO_STREAM, AudioStatus.DIGITAL_SILENCE)
-NAMED = 20  # failed inputs that are listed on stderr
 FILES, TEXTS = 32, 4096  # inputs of one part, which an interruption can lose
 TEXT_COLUMNS = ("text", "caption", "sentence")  # default columns of tables of texts, in order
 Pool = Literal["mean", "none"]
@@ -168,70 +164,6 @@ def _column(source: str, text: str, separator: str, column: str | None) -> list[
     )
 
 
-def media_files(sources: Sequence[Path]) -> list[Path]:
-    """Return files as given, and the media files of folders and their subfolders, sorted by path.
-
-    A file of a folder is recognised by its name, or else by its content; hidden files are skipped.
-    Raises UserError for a missing path and for a folder without media.
-    """
-    files: list[Path] = []
-    for source in sources:
-        if not source.exists():
-            raise UserError(f"{source}: no such file or folder. Fix: correct the path")
-        if not source.is_dir():
-            files.append(source)
-            continue
-        visible, skipped = _inside(source)
-        _list({str(path): f"skipped: {why}" for path, why in skipped.items()})
-        with Isolated(is_media) as isolated:
-            progress = track(visible, f"look into {source}")
-            media = [path for path in progress if _is_media(path, isolated)]
-        if not media:
-            raise UserError(f"{source}: no sound or video file in it. Fix: give another folder")
-        log.info(f"{source}: {len(media)} media files of {len(visible)} files")
-        files += media
-    return list(dict.fromkeys(files))
-
-
-def _inside(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Return the visible files below a folder, sorted, and others with the reason to skip them."""
-    files: list[Path] = []
-    skipped: dict[Path, str] = {}
-
-    def closed(error: OSError) -> None:
-        skipped[Path(error.filename)] = error.strerror or str(error)
-
-    for where, folders, names in os.walk(folder, onerror=closed):
-        folders[:] = [name for name in folders if name[0] != "."]
-        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        skipped |= {Path(where, name): "a link to a folder" for name in links}
-        for path in (Path(where, name) for name in names if name[0] != "."):
-            if problem := _problem(path):
-                skipped[path] = problem
-            else:
-                files.append(path)
-    return sorted(files), skipped
-
-
-def _problem(path: Path) -> str:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return "not a regular file"
-    except OSError as error:
-        return error.strerror or str(error)
-    return "" if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
-
-
-def _is_media(path: Path, isolated: Isolated) -> bool:
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    if kind.startswith(("audio/", "video/")):
-        return True
-    try:
-        return isolated(path, patience(path))
-    except Crashed:  # reading it reports the failure
-        return True
-
-
 def _rows_of(path: Path, clip: MediaWindow, features: Tensor, pool: Pool) -> list[dict]:
     name = os.fsencode(path).decode(errors="backslashreplace")
     silent = clip.status in SILENT
@@ -282,15 +214,6 @@ def _about(checkpoint: Path, embedder: Embedder, kind: str, options: dict) -> di
     }
 
 
-def _list(reasons: dict[str, str], where: str = "") -> None:
-    """Log the first inputs of some, each with its reason."""
-    for name, why in list(reasons.items())[:NAMED]:
-        line = why if name in why else f"{name}: {why}"
-        log.info(line if line.isprintable() else ascii(line))
-    if len(reasons) > NAMED:
-        log.info(f"and {len(reasons) - NAMED} more{where}")
-
-
 def _report(table: Table, out: Path) -> None:
     """Log which inputs were not embedded. Raises UserError when all but silent ones failed."""
     inputs, statuses = table["input"].to_pylist(), table["status"].to_pylist()
@@ -303,7 +226,7 @@ def _report(table: Table, out: Path) -> None:
         for row in table.select(["input", "status", "detail"]).to_pylist()
         if row["status"] not in ("ok", *SILENT)
     }
-    _list(failed, f": see `status` in {out}")
+    name_some(failed, f": see `status` in {out}")
     if failed and not {"ok", *SILENT} & set(statuses):
         raise UserError(
             f"{out}: no input could be embedded; see their status in it. Fix: give "

@@ -11,6 +11,7 @@ import pytest
 from embed_files import CLOSE, DEMO, PATHS, ROOT, run
 
 from clip4vla.media.decode import decode_audio
+from clip4vla.search.files import NAMED, media_files
 from clip4vla.search.table import read_description
 from clip4vla.stages import embed as stage
 
@@ -44,7 +45,7 @@ def test_what_cannot_be_embedded_is_named_and_nothing_at_all_is_a_failure(
     said = capsys.readouterr().err
     assert f"{notes}: " in said and f"clip4vla: {out}: no input could be embedded" in said
     assert np.load(out)["status"].tolist() == ["decode_error"]
-    for number in range(stage.NAMED + 2):
+    for number in range(NAMED + 2):
         (tmp_path / f"{number}.txt").write_text("no")
     many = sorted(tmp_path.glob("*.txt"))
     assert run(kind, weights, *many, "--out", out) == 78
@@ -130,7 +131,7 @@ def test_skipped_files_of_a_folder_are_listed(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     monkeypatch.setattr(os, "access", lambda p, how: "mine" not in str(p) and access(p, how))
-    found = [path.name for path in stage.media_files([folder])]
+    found = [path.name for path in media_files([folder])]
     assert found == ["b.mp4", "c.mp4", "a.anything"]
     said = capsys.readouterr().err
     for name, why in {

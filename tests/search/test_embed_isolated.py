@@ -10,9 +10,8 @@ from embed_files import PATHS, run
 
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.media.decode import decode_audio
-from clip4vla.search import media
+from clip4vla.search import files, media
 from clip4vla.search.media import audio_clips
-from clip4vla.stages import embed as stage
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
@@ -100,6 +99,6 @@ def test_more_than_an_hour_is_no_clip_but_has_windows(weights, tmp_path, capsys,
 
 
 def test_a_file_of_a_folder_that_kills_its_opener_is_not_passed_over(folder, monkeypatch):
-    real = stage.is_media
-    monkeypatch.setattr(stage, "is_media", lambda p: os.abort() if "notes" in str(p) else real(p))
-    assert folder / "notes.txt" in stage.media_files([folder])
+    real = files.is_media
+    monkeypatch.setattr(files, "is_media", lambda p: os.abort() if "notes" in str(p) else real(p))
+    assert folder / "notes.txt" in files.media_files([folder])

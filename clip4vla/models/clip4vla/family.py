@@ -19,7 +19,7 @@ from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalT
 from clip4vla.models.clip4vla.weights import load_into
 from clip4vla.models.common.clip_model import ClipModel
 from clip4vla.models.common.probe import ProbeTask
-from clip4vla.models.common.scorer import Scorer
+from clip4vla.models.common.scorer import PooledScorer, Scorer
 from clip4vla.models.common.task import Task
 
 HEADS = tuple(HEAD_PARTS.values())  # parts that a task adds to the towers
@@ -94,6 +94,11 @@ class CLIP4VLAFamily:
         """See `Family.scorer`."""
         assert isinstance(model, CLIP4VLA) and isinstance(config, Model)
         return scorer_of(model, config.fusion, modalities)
+
+    def ranker(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
+        """See `Family.ranker`: the towers' pooled vectors, where pairs are scored jointly."""
+        scorer = self.scorer(model, config, modalities)
+        return PooledScorer(model) if scorer.joint else scorer
 
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """See `Family.task`."""

@@ -96,6 +96,10 @@ class CoAVTFamily:
         assert isinstance(model, CoAVT)
         return QueryScorer(model, modalities, rescores)
 
+    def ranker(self, model: ClipModel, config: FamilyModel, modalities: list[Modality]) -> Scorer:
+        """See `Family.ranker`."""
+        return self.scorer(model, config, modalities)
+
     def task(self, model: ClipModel, run: Pretrain | Finetune) -> Task:
         """See `Family.task`."""
         assert isinstance(model, CoAVT)

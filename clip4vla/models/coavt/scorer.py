@@ -1,5 +1,7 @@
 """CoAVT's similarities of texts and clips, and the second look of the matching head (facts 4.1)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -26,6 +28,7 @@ class QueryScorer(SecondScorer):
     """
 
     second = ("tokens", "mask", "words")
+    vectors: Mapping[str, str] = {name: name for name in NAMES.values()}
 
     def __init__(self, model: CoAVT, modalities: list[Modality], rescores: bool):
         self.model, self.rescores = model, rescores

@@ -1,6 +1,7 @@
 """The interface by which queries and clips of a split are compared."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,11 +17,13 @@ class Scorer(ABC):
     """Features of texts and clips, each computed once, and the similarities of any of them.
 
     joint: every pair passes through an encoder, so padding is expensive. second: names of features
-    that only `rescored` reads.
+    that only `rescored` reads. vectors: for each similarity of a text that is a product of two
+    vectors, or the largest of several, the name of the clip's.
     """
 
     joint: bool = False
     second: tuple[str, ...] = ()
+    vectors: Mapping[str, str] = {}
 
     @abstractmethod
     def clip_features(self, encoded: Encoded) -> Features:
@@ -60,6 +63,8 @@ class SecondScorer(Scorer):
 
 class PooledScorer(Scorer):
     """Cosines of pooled vectors: t_va is the mean of t_v and t_a (facts 5.1)."""
+
+    vectors: Mapping[str, str] = {"t_v": "vision", "t_a": "audio"}
 
     def __init__(self, model: ClipModel):
         self.model = model

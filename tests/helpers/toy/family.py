@@ -171,6 +171,9 @@ class ToyFamily:
     def scorer(self, model, config, modalities, rescores=False):
         return PooledScorer(model)
 
+    def ranker(self, model, config, modalities):
+        return PooledScorer(model)
+
     def task(self, model, run):
         if run.task == "classification":
             return ProbeTask(model, run)

@@ -1,0 +1,127 @@
+"""An index at work: its windows, its vectors and its checkpoint."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from clip4vla.common.errors import UserError
+from clip4vla.models.common.batch_features import Features
+from clip4vla.search.description import Description
+from clip4vla.search.embedder import Embedder
+from clip4vla.search.encoder import Encoder
+from clip4vla.search.opening import open_checkpoint
+from clip4vla.search.store import Store, among, rows_at_once, tensor_of
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a file. Times are seconds from the beginning of the file."""
+
+    row: int  # its number, which never stands for another window
+    path: str  # relative to the folder of the clips
+    start: float
+    end: float
+    has_picture: bool
+    has_sound: bool
+    thumbnail: bytes  # JPEG
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some windows, as they are compared: their numbers, what they have, and their vectors."""
+
+    rows: np.ndarray  # int64 [n]
+    has_picture: torch.Tensor  # bool [n]
+    has_sound: torch.Tensor
+    features: Features  # float32 [n, D] or [n, Q, D], zeros where there is nothing
+
+
+class Index:
+    """The index in a folder, and the checkpoint that made it.
+
+    Raises UserError for a folder that is no index, for an empty one, and for a checkpoint that is
+    missing or another one than made the index.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        checkpoint: str | None = None,
+        device: str | torch.device | None = None,
+    ):
+        self.folder = Path(folder)
+        self.about = Description.read(self.folder)
+        self.store = Store(self.folder)
+        if self.store.windows is None:
+            raise UserError(f"{self.folder}: an empty index. Fix: run `clip4vla index` to its end")
+        self.table = self.store.windows
+        opened = open_checkpoint(checkpoint or self.about.checkpoint, device)
+        if opened.sha256 != self.about.sha256:
+            raise UserError(
+                f"{self.folder}: made with another checkpoint than {opened.source} (sha256 "
+                f"{self.about.sha256[:12]}..., not {opened.sha256[:12]}...). Fix: give that one "
+                "with --checkpoint, or index the clips again with --out"
+            )
+        self.encoder = Encoder(opened.embedder, self.about.nonverbal_shares)
+
+    @property
+    def media(self) -> Path:
+        """Return the folder of the clips."""
+        return Path(self.about.folder)
+
+    @property
+    def embedder(self) -> Embedder:
+        """Return the checkpoint of the index."""
+        return self.encoder.embedder
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return self.table.count_rows()
+
+    @cached_property
+    def vectors(self) -> list[str]:
+        """Return the names of the columns of vectors."""
+        return [
+            field.name
+            for field in self.table.schema
+            if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
+        ]
+
+    def windows(self, rows: Sequence[int]) -> list[Window]:
+        """Return windows by their numbers, in this order; those that are gone are left out."""
+        names = ["row", "path", "start", "end", "has_picture", "has_sound", "thumbnail"]
+        query = self.table.search().where(among("row", [int(row) for row in rows])).select(names)
+        found = {item["row"]: Window(**item) for item in query.limit(len(rows)).to_list()}
+        return [found[row] for row in map(int, rows) if row in found]
+
+    def file_of(self, window: Window) -> Path:
+        """Return the file of a window. UserError if it is gone, or leads out of the folder."""
+        path = self.media / window.path
+        inside = path.resolve().is_relative_to(self.media.resolve())
+        if not inside or not path.is_file():
+            raise UserError(
+                f"{window.path}: no longer in {self.media}. Fix: run `clip4vla index` again"
+            )
+        return path
+
+    def blocks(self, columns: Sequence[str], where: str | None = None) -> Iterator[Block]:
+        """Yield all windows, or those of a condition, with these vectors; memory is bounded."""
+        query = self.table.search().select(["row", "has_picture", "has_sound", *columns])
+        if where is not None:
+            query = query.where(where)
+        for batch in query.to_batches(rows_at_once(self.table.schema, columns)):
+            yield Block(
+                rows=batch["row"].to_numpy(),
+                has_picture=_flags(batch["has_picture"]),
+                has_sound=_flags(batch["has_sound"]),
+                features={name: tensor_of(batch[name]) for name in columns},
+            )
+
+
+def _flags(column: pa.Array) -> torch.Tensor:
+    return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(bool))

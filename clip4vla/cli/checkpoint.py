@@ -8,7 +8,9 @@ import typer
 
 from clip4vla.common.errors import UserError, printable
 
-checkpoint = typer.Typer(no_args_is_help=True, help="Files of weights: inspect, import, export.")
+checkpoint = typer.Typer(
+    no_args_is_help=True, help="Files of weights: inspect, import, export, share."
+)
 
 
 def _tell(line: str) -> None:
@@ -18,13 +20,16 @@ def _tell(line: str) -> None:
 
 @checkpoint.command("inspect")
 def checkpoint_inspect(
-    path: Annotated[Path, typer.Argument(help="A file of weights of any kind.")],
+    path: Annotated[
+        str, typer.Argument(help="A file of weights of any kind, or hf://OWNER/NAME[@REVISION].")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a file of weights. No code in it is executed."""
+    from clip4vla.checkpoints.hub import source_of
     from clip4vla.stages import checkpoints as stage
 
-    report = stage.inspect(path)
+    report = stage.inspect(source_of(path).path)
     typer.echo(json.dumps(report, indent=2) if as_json else printable(stage.show(report)))
 
 
@@ -67,7 +72,9 @@ def checkpoint_import(
 
 @checkpoint.command("export")
 def checkpoint_export(
-    source: Annotated[str, typer.Argument(help="A run key, or a file of ours.")],
+    source: Annotated[
+        str, typer.Argument(help="A run key, a file of ours, or hf://OWNER/NAME[@REVISION].")
+    ],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     names: Annotated[
         Literal["ours", "released"],
@@ -78,14 +85,51 @@ def checkpoint_export(
         typer.Option(help="A metrics.json for the card; default: those in results/."),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--license", help="Licence on the card, such as cc-by-4.0.")
+        str | None,
+        typer.Option(
+            "--license",
+            help="Licence on the card, by the Hub's id, such as cc-by-4.0. Without it the card "
+            "says that none is stated.",
+        ),
     ] = None,
 ) -> None:
-    """Write weights, config.json and a model card into a folder."""
+    """Write weights, config.json and a model card into a folder, as the Hugging Face Hub expects.
+
+    Example: clip4vla checkpoint export 0123456789ab out --license cc-by-4.0
+    """
     if licence and not licence.isprintable():
         raise UserError(
             "--license: not one line of text. Fix: give the licence's name, such as cc-by-4.0"
         )
-    from clip4vla.stages import checkpoints as stage
+    from clip4vla.stages.export import export
 
-    stage.export(source, out, names=names, metrics=metrics or [], licence=licence, tell=_tell)
+    export(source, out, names=names, metrics=metrics or [], licence=licence, tell=_tell)
+
+
+@checkpoint.command("push")
+def checkpoint_push(
+    folder: Annotated[Path, typer.Argument(help="A folder that `checkpoint export` wrote.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.")],
+    revision: Annotated[
+        str | None, typer.Option(help="The branch to write, created if missing; default: main.")
+    ] = None,
+    public: Annotated[
+        bool,
+        typer.Option(
+            "--public", help="Let everybody read a new repository; the default is private."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")
+    ] = False,
+) -> None:
+    """Send an exported folder to the Hugging Face Hub, as one commit.
+
+    The access token is that of `hf auth login` or of the variable HF_TOKEN. An interrupted command
+    changes nothing on the Hub; run again, it does not send files that have arrived.
+
+    Example: clip4vla checkpoint push out me/my-model --dry-run
+    """
+    from clip4vla.stages.push import push
+
+    push(folder, repository, revision=revision, public=public, dry_run=dry_run, tell=_tell)

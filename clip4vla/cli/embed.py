@@ -13,7 +13,11 @@ embed = typer.Typer(
 )
 
 Checkpoint = Annotated[
-    Path, typer.Argument(help="A model.safetensors that this project trained or imported.")
+    str,
+    typer.Argument(
+        help="A model.safetensors that this project trained or imported, or one on the Hugging "
+        "Face Hub: hf://OWNER/NAME[@REVISION]."
+    ),
 ]
 Media = Annotated[list[Path], typer.Argument(help="Files, and folders with their subfolders.")]
 Out = Annotated[Path, typer.Option(help="The table to write: .npz or .parquet.")]

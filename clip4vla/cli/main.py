@@ -303,5 +303,6 @@ def _print_command(arguments: list[str]) -> None:
     names = ("CLIP4VLA_CONFIG", "CLIP4VLA_SET")
     values = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
     line = shlex.join(["clip4vla", *arguments])
-    shown = re.sub(r"://\S*@", "://...@", " ".join(["$", *values, line]))  # hides passwords
+    # Hides passwords; hf://OWNER/NAME@REVISION has none.
+    shown = re.sub(r"(?<!\bhf)://\S*@", "://...@", " ".join(["$", *values, line]))
     print(shown, file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from clip4vla.checkpoints.hub import Source, source_of
 from clip4vla.common.device import autocast, pick_device, to_device
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Modality
@@ -39,6 +40,7 @@ class Embedder(Checkpoint):
 
     device: torch.device = field(default_factory=pick_device)
     batch_size: int = BATCH  # approximate frames or segments at once: memory and speed only
+    source: Source | None = None  # where the weights came from, for the provenance of outputs
 
     @property
     def dim(self) -> int:
@@ -218,13 +220,14 @@ def load(
     """Return the embedder of a checkpoint; see `clip4vla.load`.
 
     Raises UserError for a file that this project did not write, that is damaged, that differs from
-    the record.json beside it, or that contains NaN or infinity; for a device that is not available;
-    and for a batch_size below 1.
+    the record.json beside it, or that contains NaN or infinity; for a repository of the Hub that
+    cannot be read; for a device that is not available; and for a batch_size below 1.
     """
     if batch_size < 1:
         raise UserError(f"batch_size: {batch_size} is not valid. Fix: give 1 or more")
-    check_recorded(path)
-    checkpoint = read_checkpoint(path)
+    source = source_of(path)
+    check_recorded(source.path)
+    checkpoint = read_checkpoint(source.path)
     for name, values in checkpoint.model.named_parameters():
         if not values.isfinite().all():
             raise UserError(
@@ -232,7 +235,7 @@ def load(
             )
     target = pick_device(device)
     model = checkpoint.model.to(target)
-    return Embedder(model, checkpoint.settings, checkpoint.metadata, target, batch_size)
+    return Embedder(model, checkpoint.settings, checkpoint.metadata, target, batch_size, source)
 
 
 def pooled(features: Tensor) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from clip4vla.checkpoints.hub import is_address
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.search.embedder import BATCH, Embedder, load
@@ -23,8 +24,9 @@ def open_checkpoint(
     source: str, device: str | torch.device | None = None, batch_size: int = BATCH
 ) -> Opened:
     """Return the embedder of a checkpoint. UserError for what cannot be opened."""
-    path = Path(source)
-    if not path.is_file():
+    if not is_address(source) and not Path(source).is_file():
         raise UserError(f"{source}: no such file. Fix: name a checkpoint, a model.safetensors")
-    embedder = load(path, device, batch_size)
-    return Opened(embedder, str(path.resolve()), sha256_of_file(path))
+    embedder = load(source, device, batch_size)
+    found = embedder.source
+    assert found is not None, "set by `load`"
+    return Opened(embedder, found.hub or str(found.path.resolve()), sha256_of_file(found.path))

@@ -24,7 +24,10 @@ class IndexHardware(Hardware):
 class IndexOptions:
     """What an index is made with. What is left out is as in the index that is already there."""
 
-    checkpoint: str | None = option(None, "A checkpoint of this project. Needed for a new index.")
+    checkpoint: str | None = option(
+        None,
+        "A file of this project, or hf://OWNER/NAME[@REVISION]. Needed for a new index.",
+    )
     out: Path | None = option(None, "The folder of the index; default: FOLDER.index beside it.")
     window: float | None = option(None, "Seconds of a window, what is found at once; default: 10.")
     hop: float | None = option(None, "Seconds from one window to the next; default: --window.")

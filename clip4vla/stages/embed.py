@@ -18,7 +18,6 @@ from torch import Tensor
 
 from clip4vla.common.device import take
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import sha256_of_file
 from clip4vla.common.hardware import Hardware, ReadingHardware
 from clip4vla.common.log import log
 from clip4vla.common.progress import track
@@ -44,7 +43,7 @@ class Options:
 
 
 def embed_texts(
-    checkpoint: Path,
+    checkpoint: str | Path,
     sources: Sequence[str],
     out: Path,
     column: str | None = None,
@@ -63,7 +62,7 @@ def embed_texts(
             for text in part
         ]
 
-    about = _about(checkpoint, embedder, "text", {})
+    about = _about(embedder, "text", {})
     with lock_parts(out):
         table = embed_in_parts(out, texts, TEXTS, {**about, "inputs": texts}, rows, track)
         write_table(out, table, about)
@@ -72,7 +71,7 @@ def embed_texts(
 
 def embed_media(
     kind: Kind,
-    checkpoint: Path,
+    checkpoint: str | Path,
     sources: Sequence[Path],
     out: Path,
     options: Options,
@@ -104,7 +103,7 @@ def embed_media(
         return [row for _, rows_of_file in numbered for row in rows_of_file]
 
     used = {"pool": options.pool, "every": options.every, "nonverbal_share": nonverbal_share}
-    about = _about(checkpoint, embedder, kind, used)
+    about = _about(embedder, kind, used)
     identity = {**about, "inputs": [_fingerprint(path) for path in files]}
     with lock_parts(out):
         table = embed_in_parts(out, files, FILES, identity, rows, track)
@@ -200,14 +199,15 @@ def _fingerprint(path: Path) -> list:
     return [os.fsencode(path).decode(errors="backslashreplace"), about.st_size, about.st_mtime_ns]
 
 
-def _about(checkpoint: Path, embedder: Embedder, kind: str, options: dict) -> dict:
+def _about(embedder: Embedder, kind: str, options: dict) -> dict:
     """Return the provenance of the vectors, for the metadata of the file."""
     names = ("clip4vla", "torch", "torchaudio", "av", "pillow")
+    assert embedder.source is not None, "set by `load`"
     return {
         "format": 1,
         "kind": kind,
         "dim": embedder.dim,
-        "checkpoint": {"file": checkpoint.name, "sha256": sha256_of_file(checkpoint)},
+        "checkpoint": embedder.source.described(),
         "settings": embedder.settings.model_dump(mode="json"),
         "options": options,
         "versions": {name: version(name) for name in names},

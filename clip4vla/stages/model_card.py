@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from clip4vla.config.data import IMAGE_SIZE, LogMel, policy_text
 from clip4vla.config.families import model_in
+from clip4vla.config.metrics import label_of
 from clip4vla.config.sections import Inputs
 from clip4vla.results.metrics_file import Metrics
 from clip4vla.results.text import markdown, markdown_cell, one_line
@@ -18,18 +19,24 @@ TASK_TAGS = {
     "classification": ["video-classification"],
     "tagging": ["video-classification", "multi-label"],
 }
+PIPELINES = {  # by task, as the Hub names them; its search shows the model under it
+    "captioning": "video-text-to-text",
+    "classification": "video-classification",
+    "tagging": "video-classification",
+}
+EMBEDS = "feature-extraction"  # every other task: vectors
 SHA256 = "SHA256-OF-THE-WEIGHTS"  # in a card: replaced once the weights are written
 LOADING = {
     "ours": """```python
 import clip4vla
 
-checkpoint = clip4vla.load("{file}")   # model in evaluation mode, settings, metadata
+model = clip4vla.load("{file}")  # from the Hub: "hf://OWNER/NAME", of this page
 ```
 
-`checkpoint.model.encode_text` and `.encode_clips` give un-normalised features; their docstrings
-describe their arguments. `checkpoint.model.processor.tokenize` gives the tokens of texts. To
-initialise a row of the workflow from it, name it under `weights` in the config and set
-`pretrain: {{from: NAME}}`.""",
+Its methods embed texts, sounds and videos, and compare them; `model.model` is the network in
+evaluation mode, `model.settings` and `model.metadata` describe it. On the command line,
+`clip4vla embed video hf://OWNER/NAME FOLDER` does the same. To initialise a row of the workflow
+from it, name the file under `weights` in the config and set `pretrain: {{from: NAME}}`.""",
     "released": """A state dict under the names of the released CLIP4VLA code, for its
 `--init_model {file}`; in this project `clip4vla checkpoint import {file} OUT.safetensors` takes it
 back.""",
@@ -43,17 +50,17 @@ def model_card(
     parameters: int,
     scores: list[Metrics],
     licence: str | None,
+    run: Any = None,
 ) -> str:
     """Return Markdown with a YAML front matter, made of a checkpoint's metadata and scores.
 
-    names: `ours` or `released`; scores: metrics of evaluations of these weights.
+    names: `ours` or `released`; scores: metrics of evaluations of these weights; run: the config of
+    the run that trained them, as far as it is known.
     """
     model, inputs = model_in(metadata), metadata["inputs"]
     frames = metadata["cache"]["frames"]
-    stated = {"license": licence} if licence else {}
-    tags = [*model.TAGS, "audio", "video", *TASK_TAGS.get(metadata["task"], ())]
     preprocessing = model.preprocessing()
-    front = yaml.safe_dump({**stated, "library_name": "clip4vla", "tags": tags}, sort_keys=False)
+    front = _front_matter(metadata, scores, licence)
     facts = {
         "file": f"`{file}`, sha256 `{SHA256}`",
         "architecture": ", ".join(filter(None, model.described().values())),
@@ -62,12 +69,14 @@ def model_card(
         "modalities": ", ".join(metadata["modalities"]),
         "classes": "; ".join(metadata["classes"]) if metadata["classes"] else None,
         "run": _run(metadata),
+        "trained with": _trained_with(run),
         "imported from": _imported(metadata),
     }
     return "\n".join(
         [
             "---",
-            f"{front}---",
+            front,
+            "---",
             "",
             f"# {model.TITLE}",
             "",
@@ -112,6 +121,49 @@ def model_card(
             "",
         ]
     )
+
+
+def _front_matter(metadata: dict[str, Any], scores: list[Metrics], licence: str | None) -> str:
+    """Return the YAML that the Hub reads: its search, its filters, its list of results."""
+    model, task = model_in(metadata), metadata["task"]
+    versions = {name.split("/")[0] for name in metadata.get("manifests") or {}}
+    data = ModelCardData(
+        license=one_line(licence) if licence else None,
+        library_name="clip4vla",
+        pipeline_tag=PIPELINES.get(task, EMBEDS),
+        tags=[*model.TAGS, "audio", "video", *TASK_TAGS.get(task, ())],
+        datasets=sorted({version.rsplit("-", 2)[0] for version in versions}) or None,
+        model_name=model.TITLE if scores else None,
+        eval_results=_results(scores) or None,
+    )
+    return str(data.to_yaml())
+
+
+def _results(scores: list[Metrics]) -> list[EvalResult]:
+    """Return the numbers in the form of the Hub's `model-index`, each with its clips."""
+    return [
+        EvalResult(
+            task_type=PIPELINES.get(score.task, EMBEDS),
+            task_name=score.task,
+            dataset_type=score.dataset,
+            dataset_name=score.data_version,
+            dataset_config=f"{gallery.protocol} ({name})",
+            dataset_split=score.split,
+            dataset_revision=score.manifest_sha256,
+            dataset_args={
+                "queries": gallery.n_queries,
+                "clips": gallery.n_gallery,
+                "ids_sha256": gallery.ids_sha256,
+                "missing_audio": policy_text(score.missing_audio),
+            },
+            metric_type=metric,
+            metric_name=label_of(metric),
+            metric_value=round(value, 4),
+        )
+        for score in scores
+        for name, gallery in score.galleries.items()
+        for metric, value in gallery.metrics.items()
+    ]
 
 
 def _sound(config: LogMel) -> str:
@@ -159,6 +211,20 @@ def _run(metadata: dict[str, Any]) -> str | None:
     return text
 
 
+def _trained_with(run: Any) -> str | None:
+    """Describe the training by the config of its run, which may be a file of any content."""
+    run = run if isinstance(run, dict) else {}
+    optimiser = run.get("optimiser") if isinstance(run.get("optimiser"), dict) else {}
+    facts = {
+        "seed": run.get("seed"),
+        "epochs": optimiser.get("epochs"),
+        "batch size": optimiser.get("batch_size"),
+        "learning rate": optimiser.get("lr"),
+    }
+    stated = [f"{name} {value}" for name, value in facts.items() if value is not None]
+    return ", ".join([*stated, "all settings, presets resolved, in `run.json`"]) if run else None
+
+
 def _imported(metadata: dict[str, Any]) -> str | None:
     source = metadata.get("imported")
     return source and f"`{source['file']}` ({source['kind']} names), sha256 `{source['sha256']}`"
@@ -179,15 +245,29 @@ def _metrics(scores: list[Metrics]) -> list[str]:
     if not scores:
         return ["None were measured with these weights."]
     lines = [
-        "| data | split | gallery | silent clips | queries | clips | ids sha256 | metrics |",
-        "| --- | --- | --- | --- | ---: | ---: | --- | --- |",
+        "| data | split | protocol | gallery | silent clips | queries | clips | ids sha256 | "
+        "metrics |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | --- | --- |",
     ]
     for score in scores:
         for name, gallery in score.galleries.items():
             values = ", ".join(f"{k} {v:.4g}" for k, v in gallery.metrics.items())
             lines.append(
-                f"| {score.data_version} | {score.split} | {name} | "
-                f"{policy_text(score.missing_audio)} | {gallery.n_queries} | {gallery.n_gallery} | "
-                f"`{gallery.ids_sha256[:12]}` | {values} |"
+                f"| {score.data_version} | {score.split} | {markdown_cell(gallery.protocol)} | "
+                f"{name} | {policy_text(score.missing_audio)} | {gallery.n_queries} | "
+                f"{gallery.n_gallery} | `{gallery.ids_sha256[:12]}` | {values} |"
             )
-    return lines
+    rules: dict[str, set[Any]] = {
+        "Checkpoint": {score.selection for score in scores},
+        "Rank of equal scores": {score.tie_rule for score in scores},
+        "Candidates scored again by pairs": {score.rescored for score in scores},
+    }
+    stated = {
+        rule: ", ".join(sorted(markdown(one_line(str(value))) for value in values - {None}))
+        for rule, values in rules.items()
+    }
+    lines += ["", *(f"* {rule}: {text}." for rule, text in stated.items() if text)]
+    return [
+        *lines,
+        "* `ids sha256` identifies the set of clips: numbers compare where it is equal.",
+    ]

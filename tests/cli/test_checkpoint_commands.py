@@ -193,10 +193,20 @@ def test_export_writes_a_card_of_all_known_facts(clip4vla, tmp_path, run_files):
     card = (tmp_path / "out" / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "cc-by-4.0" and front["library_name"] == "clip4vla"
+    assert front["datasets"] == ["demo"] and front["pipeline_tag"] == "video-classification"
+    (results,) = front["model-index"][0]["results"]
+    assert results["dataset"]["args"] == {
+        "queries": 7,
+        "clips": 7,
+        "ids_sha256": "a" * 64,
+        "missing_audio": "none",
+    }
+    assert results["dataset"]["split"] == "test" and results["dataset"]["config"] == "folds (all)"
+    assert results["metrics"] == [{"type": "accuracy", "value": 57.14, "name": "accuracy"}]
     for words in (
         f"`{KEY}` (finetune), epoch 3 by best_val (val/accuracy 61.25)",
         "| demo-v1-0a1b2c/cache-cafe0001 | `ffff",
-        "| demo-v1-0a1b2c | test | all | none | 7 | 7 | `aaaaaaaaaaaa` | accuracy 57.14 |",
+        "| demo-v1-0a1b2c | test | folds | all | none | 7 | 7 | `aaaaaaaaaaaa` | accuracy 57.14 |",
         "classes: dog; rain",
         "hann window of 512 samples every 128",
         sha256_of_file(tmp_path / "out" / "model.safetensors"),
@@ -338,7 +348,7 @@ def test_an_export_may_be_repeated_and_lists_its_files(clip4vla, tmp_path, run_f
     (tmp_path / "out" / "other.txt").write_text("mine")
     names = ["config.json", "model.safetensors", "run.json", "README.md"]
     for _ in range(2):
-        code, text, _ = clip4vla("export", KEY, "out")
+        code, text, _ = clip4vla("export", KEY, "out", "--license", "mit")
         assert code == 0
         assert text.splitlines() == [f"written: out/{name}" for name in names]
     (tmp_path / "out" / "README.md").unlink()  # as an export that was killed leaves its folder

@@ -1,0 +1,136 @@
+"""`clip4vla checkpoint export`: a folder with weights, config and card, as the Hub expects it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clip4vla.checkpoints.hub import CARD, CONFIG, WEIGHTS, source_of
+from clip4vla.checkpoints.upload import RUN
+from clip4vla.common.errors import UserError
+from clip4vla.common.files import read_json, sha256_of_file, write_json, write_text
+from clip4vla.config import layout
+from clip4vla.tracking.recorded import check_recorded
+
+if TYPE_CHECKING:
+    from clip4vla.results.metrics_file import Metrics
+
+Tell = Callable[[str], None]  # called with each line of the report
+NAMES = {"ours": WEIGHTS, "released": "pytorch_model.bin"}  # file of weights by names of tensors
+
+
+def export(
+    source: str, out: Path, names: str, metrics: list[Path], licence: str | None, tell: Tell
+) -> None:
+    """Write the weights, config.json and a model card of a run (by its key) or of a file of ours.
+
+    names: `ours`, a safetensors file; `released`, a state dict that the released code loads. All
+    inputs are read and the card is made before anything is written. Raises UserError for an input
+    that cannot be read, for tensors without released names, and when files in the folder would be
+    lost that are not from an earlier export.
+    """
+    from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+    from clip4vla.models.common.tensor_files import save_torch, tensors_of
+    from clip4vla.models.family import family_of
+    from clip4vla.results.metrics_file import read_metrics
+    from clip4vla.stages.model_card import SHA256, model_card
+
+    path = _file_of(source)
+    sha256 = sha256_of_file(path)
+    checkpoint = read_checkpoint(path)
+    scores = [read_metrics(file) for file in metrics] or _scores(sha256, tell)
+    in_place = path.parent.resolve() == out.resolve()
+    run = None if in_place else _run_config(path, tell)
+    config, weights, card = out / CONFIG, out / NAMES[names], out / CARD
+    files = [config, weights, *([out / RUN] if run is not None else []), card]
+    _check_free(files, path)
+    tensors = tensors_of(checkpoint.model)
+    if names == "released":
+        tensors = family_of(checkpoint.settings.model.family).released_names(tensors)
+    text = model_card(
+        checkpoint.metadata,
+        names=names,
+        file=weights.name,
+        parameters=sum(p.numel() for p in checkpoint.model.parameters()),
+        scores=scores,
+        licence=licence,
+        run=run,
+    )
+    write_json(config, checkpoint.metadata)  # first, since it marks the folder as an export
+    if names == "released":
+        save_torch(weights, tensors)
+    else:
+        written = set(type(checkpoint.settings).model_fields) | {"format"}
+        origin = {k: v for k, v in checkpoint.metadata.items() if k not in written}
+        write_checkpoint(weights, checkpoint.model, checkpoint.settings, origin)
+    if run is not None:
+        write_json(out / RUN, run)
+    write_text(card, text.replace(SHA256, sha256_of_file(weights), 1))
+    for stale in () if in_place else {*NAMES.values(), RUN} - {file.name for file in files}:
+        (out / stale).unlink(missing_ok=True)  # of an earlier export
+    for file in files:
+        tell(f"written: {file}")
+    if licence is None:
+        tell("the card states no licence, which `push --public` needs: pass --license")
+
+
+def _check_free(files: list[Path], source: Path) -> None:
+    """Raise UserError when one of the files exists, unless the folder is an export."""
+    existing = [file for file in files if file.exists() and not file.samefile(source)]
+    if existing and not _is_export(files[0].parent):
+        raise UserError(
+            f"{existing[0]}: exists, and is not from an earlier export. Fix: give another folder, "
+            "or move it away"
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    from clip4vla.models.common.metadata import read_settings
+
+    config, card = folder / CONFIG, folder / CARD
+    try:
+        read_settings(config, dict(read_json(config)))
+        return not card.exists() or "library_name: clip4vla" in card.read_text(encoding="utf-8")
+    except (FileNotFoundError, ValueError, TypeError):  # missing, not JSON or not ours
+        return False
+
+
+def _run_config(path: Path, tell: Tell) -> Any:
+    """Read the run's config beside its weights, or in an export; None if the file is missing."""
+    config = path.parent / (RUN if _is_export(path.parent) else CONFIG)
+    try:
+        return read_json(config) if config.is_file() else None
+    except ValueError as error:
+        tell(f"warning: {config}: not JSON ({error}): left out")
+        return None
+
+
+def _file_of(source: str) -> Path:
+    """Return the weights of a run by its key, the file of that name, or that of an address."""
+    if re.fullmatch(r"[0-9a-f]{12}", source):
+        path = Path(layout.result_dir(source), WEIGHTS)
+        if not path.is_file():
+            raise UserError(f"{path}: missing. Fix: run `clip4vla train {source}`")
+        check_recorded(path, source)
+        return path
+    return source_of(source).path
+
+
+def _scores(sha256: str, tell: Tell) -> list["Metrics"]:
+    """Return the metrics of every finished evaluation of a file of weights, sorted by run key.
+
+    A metrics file that cannot be read is left out with a warning.
+    """
+    from clip4vla.results.metrics_file import read_run_metrics
+
+    scores = []
+    for file in sorted(Path(layout.result_dir("x")).parent.glob("*/metrics.json")):
+        try:
+            metrics, _ = read_run_metrics(file.parent, file.parent.name)
+        except UserError as error:
+            tell(f"warning: {error}: left out")
+            continue
+        scored = (metrics.model_extra or {}).get("checkpoint") or {}
+        if scored.get("sha256") == sha256:
+            scores.append(metrics)
+    return scores

@@ -1,0 +1,3 @@
+"""A Hub on loopback."""
+
+from hub_fixtures import hub  # noqa: F401

@@ -30,6 +30,7 @@ ROOMS = [  # from the ground up
     "pages",
     "cost",
     "search",
+    "mteb",
     "runs",
     "stages",
     "cli",

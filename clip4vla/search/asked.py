@@ -23,7 +23,7 @@ def read_media(path: Path, settings: Settings, modalities: Sequence[Modality]) -
 
     UserError for a file that cannot be decoded, or lacks the first of the modalities.
     """
-    first = partial(_first_piece, settings=settings, modalities=modalities)
+    first = partial(first_piece, settings=settings, modalities=modalities)
     with Isolated(first) as isolated:
         try:
             piece = isolated(path, patience(path))
@@ -37,7 +37,8 @@ def read_media(path: Path, settings: Settings, modalities: Sequence[Modality]) -
     return piece
 
 
-def _first_piece(path: Path, settings: Settings, modalities: Sequence[Modality]) -> Decoded:
+def first_piece(path: Path, settings: Settings, modalities: Sequence[Modality]) -> Decoded:
+    """Return the first five minutes of a file as one window, or `Finished` without one."""
     return next(pieces_of(path, settings, Cut(LONGEST, LONGEST), modalities))
 
 

@@ -28,11 +28,11 @@ def thumbnail(jpeg: bytes | bytearray | None, log_mel: torch.Tensor | None) -> b
     return stream.getvalue()
 
 
-def sound_strip(log_mel: torch.Tensor) -> Image.Image:
-    """Draw a log-mel [C, T, n_mels], WIDTH x STRIP: time to the right, low bands below."""
+def sound_strip(log_mel: torch.Tensor, width: int = WIDTH, height: int = STRIP) -> Image.Image:
+    """Draw a log-mel [C, T, n_mels], width x height pixels: time to the right, low bands below."""
     values = log_mel[len(log_mel) // 2].float().numpy().T[::-1]  # [n_mels, T]
     low, high = float(values.min()), float(values.max())
     grey = ((values - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
-    small = np.array(Image.fromarray(grey).resize((WIDTH, STRIP), Image.Resampling.BOX))
+    small = np.array(Image.fromarray(grey).resize((width, height), Image.Resampling.BOX))
     share = small[..., None] / 255
     return Image.fromarray((QUIET + share * (LOUD - QUIET)).astype(np.uint8))

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from clip4vla import __version__
+from clip4vla.cli.app import search_page
 from clip4vla.cli.checkpoint import checkpoint
 from clip4vla.cli.data import data
 from clip4vla.cli.embed import embed
@@ -56,6 +57,7 @@ app.add_typer(embed, name="embed")
 app.add_typer(checkpoint, name="checkpoint")
 app.command("index")(index)
 app.command("search")(search)
+app.command("app")(search_page)
 
 
 @app.callback(invoke_without_command=True)

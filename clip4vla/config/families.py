@@ -86,6 +86,11 @@ class FamilyModel(Section):
         """Whether a pair of a text and a clip has a second score, for the first candidates."""
         return False
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether the towers are too small to understand words: those of tests and the demo."""
+        return self.architecture == "tiny"
+
     def not_in_vectors(self, task: TaskName | None) -> str | None:
         """Return the part of a trained model that `clip4vla embed` leaves out, or None."""
         return None

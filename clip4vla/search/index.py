@@ -11,11 +11,14 @@ import torch
 
 from clip4vla.common.errors import UserError
 from clip4vla.models.common.batch_features import Features
+from clip4vla.search.changes import Stamp
 from clip4vla.search.description import Description
 from clip4vla.search.embedder import Embedder
 from clip4vla.search.encoder import Encoder
 from clip4vla.search.opening import open_checkpoint
 from clip4vla.search.store import Store, among, rows_at_once, tensor_of
+
+SHOWN = ["row", "path", "start", "end", "has_picture", "has_sound", "thumbnail"]
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,29 @@ class Index:
 
     def windows(self, rows: Sequence[int]) -> list[Window]:
         """Return windows by their numbers, in this order; those that are gone are left out."""
-        names = ["row", "path", "start", "end", "has_picture", "has_sound", "thumbnail"]
-        query = self.table.search().where(among("row", [int(row) for row in rows])).select(names)
+        query = self.table.search().where(among("row", [int(row) for row in rows])).select(SHOWN)
         found = {item["row"]: Window(**item) for item in query.limit(len(rows)).to_list()}
         return [found[row] for row in map(int, rows) if row in found]
+
+    def spread(self, count: int) -> list[Window]:
+        """Return `count` windows, or all if there are fewer, from all over the index."""
+        total = len(self)
+        places = [total * i // count for i in range(count)] if total > count else range(total)
+        return [
+            Window(**item) for item in self.table.take_offsets(list(places)).select(SHOWN).to_list()
+        ]
+
+    @property
+    def files(self) -> int:
+        """Return the number of files that have windows."""
+        return self.store.files.count_rows("state != 'broken'")
+
+    def stamp_of(self, window: Window) -> Stamp:
+        """Return the size and time of a window's file when it was indexed."""
+        query = self.store.files.search().where(among("path", [window.path]))
+        for item in query.select(["size", "mtime_ns"]).limit(1).to_list():
+            return Stamp(item["size"], item["mtime_ns"])
+        raise UserError(f"{window.path}: no longer in the index. Fix: search again")
 
     def file_of(self, window: Window) -> Path:
         """Return the file of a window. UserError if it is gone, or leads out of the folder."""

@@ -18,6 +18,7 @@ from clip4vla.models.common.scorer import Scorer
 from clip4vla.search.asked import read_image, read_media
 from clip4vla.search.encoder import SOUND, numbered
 from clip4vla.search.index import Block, Index, Window
+from clip4vla.search.store import among
 
 PICTURE: Modality = "vision"
 ALIKE = 0.5  # weight of sound for a query that has both
@@ -37,11 +38,13 @@ class Query:
     audio: Path | None = None
     image: Path | None = None
     video: Path | None = None
+    like: int | None = None  # the row of a window
     sound_weight: float | None = None
     nonverbal_share: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.text and self.text.strip()) and not (self.audio or self.image or self.video):
+        files = self.audio or self.image or self.video
+        if not (self.text and self.text.strip()) and not files and self.like is None:
             raise UserError("query: empty. Fix: give words, a sound, a picture or a video")
         for name in ("sound_weight", "nonverbal_share"):
             value = getattr(self, name)
@@ -157,6 +160,9 @@ def _comparisons(index: Index, query: Query) -> Iterator[Compare]:
             features_of=ranker.text_features,
         )
         yield partial(_by_text, ranker, features, query.sound_weight)
+    if query.like is not None:
+        weight = ALIKE if query.sound_weight is None else query.sound_weight
+        yield partial(_by_clip, ranker, _vectors_of(index, query.like, share), weight)
     asked = {
         "audio": (query.audio, [SOUND], 1.0),
         "image": (query.image, [PICTURE], 0.0),
@@ -177,6 +183,15 @@ def _comparisons(index: Index, query: Query) -> Iterator[Compare]:
         vectors = index.encoder.alone(piece, wanted, share)
         weight = usual if query.sound_weight is None else query.sound_weight
         yield partial(_by_clip, ranker, vectors, weight)
+
+
+def _vectors_of(index: Index, row: int, share: float) -> Features:
+    """Return the vectors of a window, of what it has. UserError for one that is gone."""
+    for block in index.blocks(index.vectors, where=among("row", [row])):
+        found = _mixed(_by_share(block.features, share), share)
+        has = {name for name, x in found.items() if x.any()}
+        return {name: found[name] for name in (PICTURE, SOUND) if name in has}
+    raise UserError(f"window {row}: no longer in the index. Fix: search again")
 
 
 def _share(index: Index, query: Query) -> float:

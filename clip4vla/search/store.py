@@ -157,10 +157,11 @@ def tensor_of(column: pa.Array) -> Tensor:
     present = np.asarray(column.is_valid())
     values, shape = column, []
     while not pa.types.is_floating(values.type):
-        flat = values.flatten()
-        shape.append(len(flat) // max(len(values) - values.null_count, 1))
+        flat, fixed = values.flatten(), pa.types.is_fixed_size_list(values.type)
+        counted = len(flat) // max(len(values) - values.null_count, 1)
+        shape.append(values.type.list_size if fixed else counted)
         values = flat
-    rows = np.asarray(values).reshape(-1, *shape)
+    rows = np.asarray(values).reshape(int(present.sum()), *shape)
     found = np.zeros((len(column), *rows.shape[1:]), np.float32)
     found[present] = rows
     return torch.from_numpy(found)

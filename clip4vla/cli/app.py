@@ -1,0 +1,50 @@
+"""The command `clip4vla app`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clip4vla.cli.options import with_options
+from clip4vla.common.errors import UserError
+from clip4vla.common.hardware import Hardware
+
+NEEDED = ("fastapi", "uvicorn")  # the extra [app]
+
+
+@with_options
+def search_page(
+    hardware: Hardware,
+    index: Annotated[
+        Path, typer.Argument(help="The folder of an index that `clip4vla index` made.")
+    ],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Where the checkpoint of the index is now, if it has been moved."),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. Other than 127.0.0.1, everybody who reaches this machine "
+            "can search the index and play its files."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8350,
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="A folder outside of the indexed one that links in it lead to; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Search an index in a browser: by words, a sound, a picture or a video; play what is found."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(
+            f"clip4vla app: {' and '.join(missing)} not installed. Fix: pip install 'clip4vla[app]'"
+        )
+    from clip4vla.search.app.serve import serve
+
+    serve(index, hardware, checkpoint=checkpoint, host=host, port=port, allow=allow or [])

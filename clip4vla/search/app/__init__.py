@@ -1,0 +1,1 @@
+"""A page that searches an index: `clip4vla app`."""

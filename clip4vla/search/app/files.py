@@ -1,0 +1,65 @@
+"""The file of a window: only as it was indexed, and only below the folders of the index."""
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from clip4vla.common.errors import UserError
+from clip4vla.media.decode import DecodeError
+from clip4vla.media.isolated import Crashed, Isolated
+from clip4vla.search.media import one_line
+
+AGAIN = "Fix: run `clip4vla index` again"
+SECONDS = 60.0  # for decoding one window or one upload
+
+T = TypeVar("T")
+
+
+class Unavailable(UserError):
+    """The error for a request that another status of HTTP than 400 describes."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+def checked_file(path: Path, size: int, mtime_ns: int, folders: Sequence[Path]) -> Path:
+    """Return the real path of an indexed file, which must be what it was when it was indexed.
+
+    folders: the real paths below which it must lie, so that neither a symbolic link nor an index
+    made by somebody else leads to other files. Raises UserError for a file that is missing,
+    changed, no regular file, or elsewhere.
+    """
+    try:
+        real = path.resolve(strict=True)
+        about = real.stat()
+    except (OSError, RuntimeError, ValueError):  # also loops of links, and a NUL in a name
+        raise Unavailable(f"{path.name}: the file is no longer there. {AGAIN}", code=410) from None
+    if not any(real.is_relative_to(folder) for folder in folders):
+        raise UserError(
+            f"{path.name}: the file lies outside of the indexed folder. Fix: if this is intended, "
+            f"start the app with --allow {real.parent}"
+        )
+    if not stat.S_ISREG(about.st_mode) or not os.access(real, os.R_OK):
+        raise UserError(f"{path.name}: the file cannot be read. Fix: check its permissions")
+    if (about.st_size, about.st_mtime_ns) != (size, mtime_ns):
+        raise Unavailable(
+            f"{path.name}: the file has changed since it was indexed. {AGAIN}", code=410
+        )
+    return real
+
+
+def isolated(function: Callable[[Path], T], path: Path, name: str, seconds: float = SECONDS) -> T:
+    """Return `function(path)`, which decodes a file, called in a process of its own.
+
+    Raises UserError, with `name` as the place, if the file cannot be decoded, or if its decoder
+    crashes, takes too much memory or more than `seconds`.
+    """
+    with Isolated(function) as child:
+        try:
+            return child(path, seconds)
+        except (DecodeError, Crashed) as error:
+            problem = one_line(error, path)
+            raise UserError(f"{name}: cannot be decoded ({problem}). Fix: convert it") from None

@@ -152,9 +152,9 @@ class Model:
                 "another task"
             )
         if asked == {"text"} and "text" not in answers:
-            return self._by_text(queries, documents, answers)
+            return self._by_text(queries, documents, answers, to_clips=True)
         if answers == {"text"} and "text" not in asked:
-            return self._by_text(documents, queries, asked).T
+            return self._by_text(documents, queries, asked, to_clips=False).T
         one_each = asked | answers == set(COLUMNS) and len(asked) == len(answers) == 1
         if one_each and settings.model.compares_modalities:
             return self._across(queries, documents)
@@ -164,8 +164,13 @@ class Model:
             "sounds with pictures"
         )
 
-    def _by_text(self, texts: "Dataset", clips: "Dataset", columns: set[str]) -> np.ndarray:
-        """Return the scores [T, C] of texts and clips, as an evaluation makes them."""
+    def _by_text(
+        self, texts: "Dataset", clips: "Dataset", columns: set[str], to_clips: bool
+    ) -> np.ndarray:
+        """Return the scores [T, C] of texts and clips, as an evaluation makes them.
+
+        columns: those of the clips. to_clips: whether clips are ranked for texts.
+        """
         embedder = self.embedder
         model = embedder.settings.model
         modalities = [m for m in embedder.settings.modalities if m in map(COLUMNS.get, columns)]
@@ -185,7 +190,8 @@ class Model:
         if self.rescore is None:
             return first
         assert isinstance(scorer, SecondScorer), "its family rescores"
-        chosen = candidates(first, self.rescore) | candidates(first.T, self.rescore).T
+        top = self.rescore
+        chosen = candidates(first, top) if to_clips else candidates(first.T, top).T
         second = SecondScores(scorer, asked, answers, embedder.device)
         every_text, every_clip = (np.ones(size, dtype=bool) for size in first.shape)
         return candidates_first(first, second.among(every_text, every_clip, chosen), chosen)

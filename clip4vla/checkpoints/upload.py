@@ -15,11 +15,15 @@ EXPORT = "run `clip4vla checkpoint export` again"
 
 @dataclass(frozen=True)
 class Uploaded:
-    """The result of an upload. address: with the commit; url: of the commit's page."""
+    """The result of an upload. address: with the commit; url: of the commit's page.
+
+    changed: false if the branch had these files already.
+    """
 
     address: str
     url: str
     private: bool
+    changed: bool
 
 
 def exported_files(folder: Path) -> dict[str, Path]:
@@ -77,8 +81,8 @@ def upload(files: dict[str, Path], repository: Repository, public: bool) -> Uplo
             )
         if repository.revision is not None:
             api.create_branch(repository.id, branch=repository.revision, exist_ok=True)
-        there = api.model_info(repository.id, revision=repository.revision).siblings or []
-        stale = {file.rfilename for file in there} & {RUN} - files.keys()
+        before = api.model_info(repository.id, revision=repository.revision)
+        stale = {file.rfilename for file in before.siblings or []} & {RUN} - files.keys()
         try:
             commit = api.create_commit(
                 repository.id,
@@ -91,7 +95,12 @@ def upload(files: dict[str, Path], repository: Repository, public: bool) -> Uplo
             )
         except ValueError as error:
             raise _refused(repository, error) from None
-    return Uploaded(str(Repository(repository.id, commit.oid)), commit.commit_url, private)
+    return Uploaded(
+        address=str(Repository(repository.id, commit.oid)),
+        url=commit.commit_url,
+        private=private,
+        changed=commit.oid != before.sha,
+    )
 
 
 def _refused(repository: Repository, error: ValueError) -> Exception:

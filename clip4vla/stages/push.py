@@ -37,7 +37,8 @@ def push(
     if dry_run:
         return
     done = upload(files, repository, public)
-    tell(f"{'private' if done.private else 'public'}: {done.url}")
+    unchanged = "" if done.changed else "unchanged, nothing was sent; "
+    tell(f"{unchanged}{'private' if done.private else 'public'}: {done.url}")
     tell(f'load it with clip4vla.load("{done.address}")')
 
 

@@ -58,7 +58,7 @@ def test_a_push_is_one_private_commit_that_loads(hub, folder, push):
     assert repo.private and files_of(repo) == FILES | {"run.json"}
     assert len(repo.commits) == 2  # the first is the Hub's own, of an empty repository
     commit = repo.branches["main"]
-    assert f"private: {hub.url}/{ID}/commit/{commit}" in out
+    assert f"\nprivate: {hub.url}/{ID}/commit/{commit}" in out
     assert f'clip4vla.load("hf://{ID}@{commit}")' in out
     model = clip4vla.load(f"hf://{ID}@{commit}", device="cpu")
     assert sha256_of_file(model.source.path) == sha256_of_file(folder / "model.safetensors")
@@ -82,7 +82,7 @@ def test_a_repeated_push_sends_nothing_and_commits_nothing(hub, folder, push):
     hub.asked.clear()
     code, out, _ = push(folder, ID)
     assert code == 0 and hub.repos[ID].branches == before
-    assert before["main"] in out
+    assert f"unchanged, nothing was sent; private: {hub.url}/{ID}/commit/{before['main']}" in out
     assert hub.paths("PUT") == [] and not any("/commit/" in path for path in hub.paths("POST"))
 
 

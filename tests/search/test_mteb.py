@@ -3,20 +3,27 @@
 import csv
 import json
 
+import coavt_cases
 import mteb
 import numpy as np
 import pytest
+import torch
 from datasets import Audio, Dataset, Video
-from embed_files import DEMO
+from embed_files import DEMO, write_tiny
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
+from clip4vla.checkpoints.checkpoint import write_checkpoint
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
+from clip4vla.config.settings import Settings
 from clip4vla.metrics.recalls import rank_metrics
 from clip4vla.metrics.retrieval import clip_ranks
+from clip4vla.models.common.scorer import SecondScorer
 from clip4vla.mteb import Model
+from clip4vla.search.asked import first_piece
+from clip4vla.search.encoder import Encoder
 
 CASTS = {"video": Video(), "audio": Audio()}
 K = (1, 5, 10)
@@ -208,3 +215,66 @@ def test_candidates_are_ranked_among_themselves(model):
             "d3",
         }
         assert [*scores.values()] == sorted(scores.values(), reverse=True)
+
+
+@pytest.fixture(scope="module")
+def coavt(tmp_path_factory):
+    path = tmp_path_factory.mktemp("coavt") / "coavt.safetensors"
+    given = {"inputs": coavt_cases.INPUTS, "cache": coavt_cases.CACHE}
+    settings = Settings(model=coavt_cases.model_section(), task="retrieval", **given)
+    write_checkpoint(path, coavt_cases.build(), settings, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tight") / "tight.safetensors"
+    return write_tiny(path, model={"fusion": "tight"}, task="retrieval")
+
+
+def one_by_one(embedder):
+    """The scorer, and features of each text and each clip, made alone."""
+    encoder, settings = Encoder(embedder, [embedder.share_of_nb(None)]), embedder.settings
+    tokens = [
+        embedder.model.processor.tokenize([text], settings.inputs.max_words) for text in TEXTS
+    ]
+    clips = []
+    for path in PATHS:
+        batch = encoder.batch([first_piece(path, settings, settings.modalities)], encoder.shares[0])
+        clips.append(
+            embedder.scorer.clip_features(embedder.model.encode_clips(batch, settings.modalities))
+        )
+    return embedder.scorer, [embedder.scorer.text_features(ids) for ids in tokens], clips
+
+
+def found_by(model, **options):
+    model.index(dataset(["video", "audio"]))
+    about = task("t2va", ["text"], ["video", "audio"]).metadata
+    found = model.search(dataset(["text"]), task_metadata=about, **({"top_k": 12} | options))
+    return np.array([[found[f"d{q}"].get(f"d{i}", np.nan) for i in range(12)] for q in range(12)])
+
+
+@pytest.mark.parametrize("kind", ["coavt", "tight"])
+@torch.no_grad()
+def test_other_families_and_joint_encoders_are_scored_as_they_are_evaluated(request, kind):
+    model = Model(request.getfixturevalue(kind), device="cpu")
+    scorer, texts, clips = one_by_one(model.embedder)
+    expected = [[scorer.scores(text, clip, 1.0)["t_va"].item() for clip in clips] for text in texts]
+    assert np.allclose(found_by(model), expected, atol=1e-4)
+    assert np.std(expected) > 1e-3
+
+
+@torch.no_grad()
+def test_candidates_are_scored_again_by_pairs(coavt):
+    model = Model(coavt, device="cpu", rescore=3)
+    assert model.mteb_model_meta.experiment_kwargs["rescore"] == 3
+    scorer, texts, clips = one_by_one(model.embedder)
+    assert isinstance(scorer, SecondScorer)
+    pair = torch.tensor([[0, 0]])
+    for text, row in zip(texts, found_by(model), strict=True):
+        first = np.array([scorer.scores(text, clip, 1.0)["t_va"].item() for clip in clips])
+        best = np.argsort(-first)[:3]
+        second = [scorer.rescored(text, clips[i], pair).item() for i in best]
+        assert np.argsort(-row)[:3].tolist() == best[np.argsort(second)[::-1]].tolist()
+        rest = np.argsort(-first)[3:]
+        assert np.argsort(-row)[3:].tolist() == rest.tolist()

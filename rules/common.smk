@@ -150,10 +150,15 @@ def stop_for_unknown_names():
         called.parent.name,
     ):
         return
-    with contextlib.redirect_stderr(io.StringIO()):  # "Using profile ..." has been said
-        _, asked = parse_args(
-            sys.argv[1:]
-        )  # Snakemake tells its workflow later than now
+    try:
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # "Using profile ..." has been said
+            _, asked = parse_args(
+                sys.argv[1:]
+            )  # Snakemake tells its workflow later than now
+    except SystemExit:  # `--directory` has moved us away from a relative `--profile`
+        return
     makers = list(workflow.rules)
     targets = (asked.targets, asked.until, asked.omit_from, asked.forcerun)
     rules = (asked.allowed_rules, asked.set_threads, asked.set_resources)

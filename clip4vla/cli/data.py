@@ -18,13 +18,26 @@ def data_check(
     target: Annotated[
         str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
     ] = "all",
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Also decode each file of own clips (reader csv).")
+    ] = False,
 ) -> None:
-    """Report missing and unusable files of a target, one line each, with the place for them."""
+    """Report missing and unusable files of a target, one line each, with the place for them.
+
+    Describe own clips (reader csv), and look for each of their files.
+    """
     from clip4vla.config.part import narrowed
     from clip4vla.stages.inputs import input_problems
+    from clip4vla.stages.own_clips import own_media
 
-    if problems := input_problems(narrowed(source.plan(), target)):
+    part = narrowed(source.plan(), target)
+    if problems := input_problems(part):
         raise UserError("\n".join(problems))
+    found = own_media(part, decode)
+    for line in found.lines:
+        typer.echo(line)
+    if found.problems:
+        raise UserError("\n".join(found.problems))
     needed = "the targets need" if target == "all" else f"{target} needs"
     typer.echo(f"all files that {needed} are there")
 

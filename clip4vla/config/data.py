@@ -155,10 +155,35 @@ class Rate(Section):
     )
 
 
+class Shares(Section):
+    """Shares by which clips of a user's own table are dealt to splits, where it has no splits."""
+
+    train: float = Field(0.8, ge=0, le=1, description="of the sources; 0: no such split")
+    val: float = Field(0.1, ge=0, le=1, description="of the sources; 0: no such split")
+    test: float = Field(0.1, ge=0, le=1, description="of the sources; 0: no such split")
+    seed: int = Field(0, description="of the draw (docs/own_clips.md)")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"train {self.train:g}, val {self.val:g} and test {self.test:g} sum to {total:g}. "
+                "Fix: let them sum to 1"
+            )
+        return self
+
+
+OWN_READER = "csv"
+
+
 class Dataset(Section):
     """One dataset: its annotations and media, and its shards."""
 
-    reader: str = Field(description="module of clip4vla.datasets that reads its official files")
+    reader: str = Field(
+        description="module of clip4vla.datasets that reads its official files; csv: a table of "
+        "your own clips (docs/own_clips.md)"
+    )
     version: str = Field("v1", pattern=r"^[A-Za-z0-9_]{1,20}$", description="your own name for it")
     shards: int = Field(1, ge=1, le=4096, description="jobs per data stage")
     fetch_pass: int = Field(
@@ -180,6 +205,9 @@ class Dataset(Section):
         "end, since they are whole videos under clip names (docs/data.md)",
         json_schema_extra={"neutral": False},
     )
+    splits: Shares = added(
+        Shares(), "csv: shares of the splits, if the table has no column `split`"
+    )
     expected: dict[str, Expected] = runtime(
         {},
         description="per split: clips in the official list, or {clips, with_sound, tolerance}; "
@@ -195,7 +223,10 @@ class Dataset(Section):
         description="false: rows that need it are marked 'not run', and its `held_out` is ignored, "
         "which makes new pre-training runs, and all runs that start from them",
     )
-    annotations: Path = runtime(description="folder with the official annotation files")
+    annotations: Path = runtime(
+        description="folder with the official annotation files; csv: your table, a .csv, .tsv, "
+        ".jsonl or .parquet file"
+    )
     source: Literal["local", "http", "youtube"] = runtime(
         "local", description="source of the media; http and youtube use yt-dlp"
     )
@@ -220,6 +251,7 @@ class Dataset(Section):
     def _cuts_what_is_here(self) -> Self:
         if self.cut_longer and self.source != "local":
             raise ValueError("cut_longer cuts local files only. Fix: set source: local")
+        refuse_unread(self, "reader", {OWN_READER: ("splits",)})
         return self
 
     @property

@@ -18,6 +18,7 @@ from clip4vla.cost.assumptions import (
 )
 from clip4vla.cost.models import Models
 from clip4vla.cost.runs import Counts, flops, v100_flops
+from clip4vla.datasets import own_clips
 
 MEAN_PAUSE = 1.75  # of the random pause between clips: 1 to 2.5 times `clip_pause`
 
@@ -97,10 +98,16 @@ def data_costs(plan: Plan) -> list[DataCost]:
 
 
 def clip_counts(plan: Plan) -> Counts:
-    """Return the clips of every split: of the frozen version, else as the config declares."""
+    """Return the clips of every split: of the frozen version, else as declared, else as listed.
+
+    Only a user's own table is read for it.
+    """
     counts: Counts = {}
     for version, name in plan.versions.items():
-        for split, declared in plan.config.datasets[name].expected.items():
+        dataset = plan.config.datasets[name]
+        for split, clips in own_clips(name, dataset).items():
+            counts[version, split] = clips, clips
+        for split, declared in dataset.expected.items():
             sounding = declared.clips if declared.with_sound is None else declared.with_sound
             counts[version, split] = declared.clips, sounding
     for version, cache_id in plan.caches:
@@ -120,6 +127,8 @@ def _data_cost(plan: Plan, version: str, cache_id: str) -> DataCost:
     frozen = _frozen(version, cache_id)
     read = {place[1] for place in plan.places if len(place) == 2 and place[0] == name}
     clips = frozen["clips"]["usable"] if frozen else _different_clips(dataset, read)
+    if not frozen and (own := own_clips(name, dataset)):
+        clips = sum(own.values())  # a clip of one's own is in one split
     seconds = (clips or 0) * typical(dataset.reader).seconds
     cache_bytes = seconds * cached_bytes_per_second(plan.caches[version, cache_id])
     if frozen:

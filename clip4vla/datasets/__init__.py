@@ -4,7 +4,8 @@ A reader module has `read(name, dataset) -> Collector`, `PROTOCOLS` (splits that
 by name, and so must share no clip), `BENCHMARKS` (how splits are scored in the field, by split) and
 `FILES_ARE_CLIPS`: whether a file of its media folder is already the clip or the whole source to cut
 from. If it sets `NAMES_ALL_SPLITS`, PROTOCOLS name every possible split, so an unknown one is
-refused before the annotation files exist.
+refused before the annotation files exist. If it sets `IS_OWN`, its annotations are one table that a
+user wrote, which `clip4vla data check` reads before the first job.
 """
 
 import importlib
@@ -27,6 +28,7 @@ __all__ = [
     "SplitItem",
     "benchmark_of",
     "official_clips",
+    "own_clips",
     "read_annotations",
     "reader_named",
     "reader_of",
@@ -79,6 +81,21 @@ def official_clips(dataset: Dataset, split: str) -> int | None:
     The benchmark's number takes precedence over `expected` of the config.
     """
     return benchmark_of(dataset, split).clips or dataset.expected_clips(split)
+
+
+def own_clips(name: str, dataset: Dataset) -> dict[str, int]:
+    """Return the clips of each split of a user's own table.
+
+    {} for official lists, and for a table that is missing or invalid, which its own check reports.
+    """
+    reader = reader_named(dataset.reader)
+    if not getattr(reader, "IS_OWN", False) or not dataset.annotations.exists():
+        return {}
+    try:
+        counts = read_annotations(name, dataset).item_table["split"].value_counts().to_pylist()
+    except UserError:
+        return {}
+    return {count["values"]: count["counts"] for count in counts}
 
 
 def read_annotations(name: str, dataset: Dataset) -> "Annotations":

@@ -46,21 +46,23 @@ def check_names(clip_ids: Iterable[str], source_ids: Iterable[str], files: Itera
 class Collector:
     """A collector of clips and split items, one by one. All methods raise UserError with one line.
 
-    `name` is the dataset's name in the config, `folder` holds its annotation files.
+    `name` is the dataset's name in the config, `folder` holds its annotation files (or is the one
+    file). `correct` is the fix of a row that has no better one.
     """
 
     name: str
     folder: Path
     notes: list[str] = field(default_factory=list)
+    correct: str = CORRECT
 
     def __post_init__(self) -> None:
         from clip4vla.datasets.tables import CLIP_SCHEMA, ITEM_SCHEMA, Columns
 
         self.clips, self.items = Columns(CLIP_SCHEMA), Columns(ITEM_SCHEMA)
 
-    def fail(self, where: Where | Path, problem: str, fix: str = CORRECT) -> NoReturn:
+    def fail(self, where: Where | Path, problem: str, fix: str | None = None) -> NoReturn:
         """Raise the UserError for an invalid row."""
-        raise UserError(f"{self.name}: {where}: {problem}. Fix: {fix}")
+        raise UserError(f"{self.name}: {where}: {problem}. Fix: {fix or self.correct}")
 
     def note(self, note: str) -> None:
         """Keep a line about entries that were left out; it is printed when a dataset is planned."""
@@ -79,7 +81,11 @@ class Collector:
                 where, f"invalid source id {shown(clip.source_id)}", "use letters, digits, _ and -"
             )
         if not _PLAIN_FILE.fullmatch(clip.file) and not _is_inside(clip.file):
-            self.fail(where, f"invalid file {shown(clip.file)}", "use a relative path without '..'")
+            self.fail(
+                where,
+                f"invalid file {shown(clip.file)}",
+                "use a relative path, with / and without '..'",
+            )
         self._check_times(clip, where)
         if clip.sound not in SOUNDS:
             self.fail(

@@ -1,19 +1,21 @@
 """Annotation files with the wrong content under the right name, and cells rewritten by Excel."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip4vla.common.signatures import HEAD, UNPACK, foreign_kind
 
 EXCEL_ROWS = 1_048_576  # a sheet has no more: Excel drops the rest of a longer list
 UNTOUCHED = "take the official file as published; a spreadsheet changes ids when it saves them"
+PUBLISHED = "take the official file as published"
+AS_JSON = "name it .json, if that form is read too, or take the official csv"
 _AS_UTF8 = "convert it: iconv -f {0} -t UTF-8 {1} > new, then put the new file there"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (  # (first bytes, kind, fix)
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a workbook or document of old Office", UNTOUCHED),
     (b"{\\rtf", "a rich text document", "save it as plain text"),
-    (b"%PDF-", "a PDF", "take the official file as published"),
-    (b"PAR1", "a Parquet table", "take the official file as published"),
+    (b"%PDF-", "a PDF", PUBLISHED),
+    (b"PAR1", "a Parquet table", PUBLISHED),
     (b"\xff\xfe\0\0", "UTF-32 text", _AS_UTF8.format("UTF-32", "old")),
     (b"\0\0\xfe\xff", "UTF-32 text", _AS_UTF8.format("UTF-32", "old")),
     (b"\xff\xfe", "UTF-16 text", _AS_UTF8.format("UTF-16", "old")),
@@ -30,6 +32,7 @@ _DATE = (
     r"\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"
     r"|\d{1,2}-[A-Z][a-z]{2}(?:-\d{2})?|[A-Z][a-z]{2}-\d{2}"
 )
+REWRITES = {"error": "an error", "power": "a number", "date": "a date"}
 _REWRITTEN = re.compile(rf"\s*(?:(?P<error>{_ERROR})|(?P<power>{_POWER})|(?P<date>{_DATE}))\s*")
 
 
@@ -53,7 +56,7 @@ def disguise_of(path: Path) -> tuple[str, str] | None:
     if foreign := foreign_kind(head):
         return foreign
     if path.suffix == ".csv" and _JSON.match(head):
-        return "JSON", "name it .json, if that form is read too, or take the official csv"
+        return "JSON", AS_JSON
     if _is_wide(head):
         return "UTF-16 text without a byte order mark", _AS_UTF8.format("UTF-16LE", "old")
     return None
@@ -65,14 +68,15 @@ def _is_wide(head: bytes) -> bool:
     return pairs >= 8 and max(head[0::2].count(0), head[1::2].count(0)) > 0.9 * pairs
 
 
-def rewritten(cells: Sequence[str]) -> str | None:
+def rewritten(cells: Sequence[str], kinds: Mapping[str, str] = REWRITES) -> str | None:
     """Describe how a spreadsheet has rewritten one of these cells; None where it has not.
 
-    No YouTube id (11 letters, digits, _ and -) has such a form.
+    No YouTube id (11 letters, digits, _ and -) has such a form. kinds: those of REWRITES that are
+    looked for.
     """
     for cell in cells:
         match = _REWRITTEN.fullmatch(cell)
-        if match and match.lastgroup:
-            kind = {"error": "an error", "power": "a number", "date": "a date"}[match.lastgroup]
+        if match and match.lastgroup and match.lastgroup in kinds:
+            kind = kinds[match.lastgroup]
             return f"{ascii(cell.strip())} is {kind} that a spreadsheet made of a text"
     return None

@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +15,13 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets.clip import Where, shown
 from clip4vla.datasets.collect import CORRECT
-from clip4vla.datasets.disguised import EXCEL_ROWS, UNTOUCHED, disguise_of, rewritten
+from clip4vla.datasets.disguised import (
+    EXCEL_ROWS,
+    REWRITES,
+    UNTOUCHED,
+    disguise_of,
+    rewritten,
+)
 
 _BLOCK = 1 << 20  # characters read at a time from a streamed JSON file
 _LARGEST = 1 << 28  # characters of one member; more is a file whose brackets do not close
@@ -31,22 +37,30 @@ def official_file(name: str, dataset: Dataset, filename: str, content: str) -> P
     opened, or is something else by its first bytes (a web page, an archive).
     """
     path = dataset.annotations / filename
-    disable = f"or set datasets.{name}.enabled: false"
     if not dataset.annotations.exists():
         raise UserError(
-            f"{name}: {dataset.annotations}: missing folder. "
-            f"Fix: make it and put {filename} ({content}) there, {disable}"
+            f"{name}: {dataset.annotations}: missing folder. Fix: make it and put {filename} "
+            f"({content}) there, {_disable(name)}"
         )
-    if not path.exists():
-        raise UserError(f"{name}: {path}: missing. Fix: put {content} there, {disable}")
-    if not path.is_file():
-        raise UserError(f"{name}: {path}: not a file. Fix: put {content} there, {disable}")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{name}: {path}: not readable. Fix: make it readable, {disable}")
+    check_readable(name, path, content)
     if disguise := disguise_of(path):
         kind, fix = disguise
         raise UserError(f"{name}: {path} is {kind}, in place of {content}. Fix: {fix}")
     return path
+
+
+def check_readable(name: str, path: Path, content: str) -> None:
+    """Raise UserError for a file of dataset `name` that is missing or cannot be opened."""
+    if not path.exists():
+        raise UserError(f"{name}: {path}: missing. Fix: put {content} there, {_disable(name)}")
+    if not path.is_file():
+        raise UserError(f"{name}: {path}: not a file. Fix: put {content} there, {_disable(name)}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{name}: {path}: not readable. Fix: make it readable, {_disable(name)}")
+
+
+def _disable(name: str) -> str:
+    return f"or set datasets.{name}.enabled: false"
 
 
 def first_present(
@@ -79,7 +93,7 @@ def rows(
     """
     header: list[str] | None = None
     filled = False
-    for line, cells in _records(name, path, delimiter):
+    for line, cells in records(name, path, delimiter):
         where = Where(path, "line", line)
         if header is None:
             header = [cell.strip() for cell in cells]
@@ -107,7 +121,7 @@ def _check_header(
     if missing := [column for column in columns if column not in header]:
         raise UserError(
             f"{name}: {where}: column {', '.join(missing)} is missing; the header has {names}"
-            f"{_separated(header) or f'. Fix: {UNTOUCHED}'}"
+            f"{separated(header) or f'. Fix: {UNTOUCHED}'}"
         )
     if header[0] in ("", "Unnamed: 0"):
         raise UserError(
@@ -132,7 +146,7 @@ def headerless_rows(
     comments: takes the lines before the first row that begin with # (AudioSet's segment lists).
     """
     filled = False
-    for line, cells in _records(name, path, ","):
+    for line, cells in records(name, path, ","):
         where = Where(path, "line", line)
         if comments is not None and not filled and cells[0].startswith("#"):
             comments.append((where, cells))
@@ -140,7 +154,7 @@ def headerless_rows(
         if len(cells) != n_columns:
             raise UserError(
                 f"{name}: {where}: {len(cells)} columns instead of {n_columns}"
-                f"{_separated(cells) or f'. Fix: {CORRECT}'}"
+                f"{separated(cells) or f'. Fix: {CORRECT}'}"
             )
         filled = True
         yield where, cells
@@ -166,7 +180,7 @@ def lines(name: str, path: Path) -> Iterator[tuple[Where, str]]:
                     _check_cells(name, Where(path, "line", number), [line])
                     yield Where(path, "line", number), line.strip()
     except UnicodeDecodeError:
-        raise _not_text(name, path) from None
+        raise not_text(name, path) from None
     if not filled:
         raise UserError(f"{name}: {path}: empty. {_WHOLE}")
 
@@ -176,7 +190,7 @@ def json_file(name: str, path: Path, kind: type) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
-        raise _not_text(name, path) from None
+        raise not_text(name, path) from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{name}: {path}, line {error.lineno}: invalid JSON: {error.msg}. {_WHOLE}"
@@ -239,7 +253,7 @@ def _streamed(name: str, path: Path) -> Iterator["_Text"]:
             text = _Text(stream)
             yield text
     except UnicodeDecodeError:
-        raise _not_text(name, path) from None
+        raise not_text(name, path) from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
@@ -323,7 +337,17 @@ class _Text:
                 return value
 
 
-def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def records(
+    name: str,
+    path: Path,
+    delimiter: str,
+    fix: str = UNTOUCHED,
+    rewrites: Mapping[str, str] = REWRITES,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a csv file that are not blank, as (line, cells).
+
+    fix: the remedy for invalid csv; rewrites: what of a spreadsheet's is refused. Raises UserError.
+    """
     line = 1
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
@@ -334,36 +358,42 @@ def _records(name: str, path: Path, delimiter: str) -> Iterator[tuple[int, list[
                 if cells is None:
                     break
                 if cells:
-                    _check_cells(name, Where(path, "line", line), cells)
+                    _check_cells(name, Where(path, "line", line), cells, fix, rewrites)
                     yield line, cells
             if reader.line_num == EXCEL_ROWS:
                 raise UserError(
                     f"{name}: {path} ends at line {EXCEL_ROWS:,}, the last row of an Excel sheet, "
-                    f"which drops the rest. Fix: {UNTOUCHED}"
+                    f"which drops the rest. Fix: {fix}"
                 )
     except UnicodeDecodeError:
-        raise _not_text(name, path) from None
+        raise not_text(name, path) from None
     except csv.Error as error:
         raise UserError(
-            f"{name}: {path}, line {line}: invalid csv: {shown(str(error))}. Fix: {UNTOUCHED}"
+            f"{name}: {path}, line {line}: invalid csv: {shown(str(error))}. Fix: {fix}"
         ) from None
 
 
-def _separated(cells: list[str]) -> str:
+def separated(cells: list[str], fix: str = UNTOUCHED) -> str:
     """Return a hint where all columns are in one cell, as after a spreadsheet's export; else ""."""
     for separator, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
         if len(cells) == 1 and separator in cells[0]:
-            return f"; its columns are separated by {word}. Fix: {UNTOUCHED}"
+            return f"; its columns are separated by {word}. Fix: {fix}"
     return ""
 
 
-def _check_cells(name: str, where: Where, cells: list[str]) -> None:
+def _check_cells(
+    name: str,
+    where: Where,
+    cells: list[str],
+    fix: str = UNTOUCHED,
+    rewrites: Mapping[str, str] = REWRITES,
+) -> None:
     """Refuse cells that a spreadsheet rewrote, such as ids that begin with - or =, or 12E4."""
-    if damage := rewritten(cells):
-        raise UserError(f"{name}: {where}: {damage}. Fix: {UNTOUCHED}")
+    if damage := rewritten(cells, rewrites):
+        raise UserError(f"{name}: {where}: {damage}. Fix: {fix}")
 
 
-def _not_text(name: str, path: Path) -> UserError:
+def not_text(name: str, path: Path) -> UserError:
     """Return the error for a file that is not UTF-8, with the line of its first invalid byte."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     with open(path, "rb") as stream:

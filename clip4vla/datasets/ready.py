@@ -21,7 +21,7 @@ def missing_files(plan: Plan) -> list[str]:
             continue
         dataset = plan.config.datasets[name]
         lacking = []
-        if not dataset.annotations.is_dir():
+        if not dataset.annotations.exists():
             lacking.append(f"its annotations in {dataset.annotations}")
         if dataset.source == "local" and (dataset.media is None or not dataset.media.is_dir()):
             lacking.append(f"its media in {dataset.media or f'datasets.{name}.media (not set)'}")
@@ -34,7 +34,7 @@ def missing_files(plan: Plan) -> list[str]:
     for version, name in sorted(plan.listed.items()):
         folder = plan.config.datasets[name].annotations
         planned = all(Path(layout.data_dir(version), table).is_file() for table in layout.LISTS)
-        if version not in plan.versions and not planned and not folder.is_dir():
+        if version not in plan.versions and not planned and not folder.exists():
             problems.append(
                 f"{name}: its annotations in {folder} missing, which name the videos that "
                 "pre-training must not see. Fix: put them there (docs/data.md), set "

@@ -36,13 +36,8 @@ def fetch_local(
     re-encoding into `folder`/<clip_id>.mp4; so is, with `cut_longer`, a whole video under a clip's
     name. Raises UserError for a path that leads out of `media`.
     """
-    source = media / clip.file
-    if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(media)):
-        raise UserError(
-            f"{clip.clip_id}: {source} leads out of {media}. "
-            "Fix: set `media` to the folder that really holds the files"
-        )
-    if problem := _problem(source):
+    source = source_file(clip.clip_id, clip.file, media)
+    if problem := unreadable(source):
         return _row(clip.clip_id, FetchStatus.GONE, f"{problem}: {source}")
     detail, times = "", clip.times
     if times is None:
@@ -56,6 +51,17 @@ def fetch_local(
         why = str(error).removeprefix("cut failed: ")
         return _row(clip.clip_id, FetchStatus.CUT_FAILED, f"cut failed: {source}: {why}")
     return _row(clip.clip_id, FetchStatus.OK, detail, path)
+
+
+def source_file(clip_id: str, file: str, media: Path) -> Path:
+    """Return the path of a clip's file. Raises UserError for one that leads out of `media`."""
+    source = media / file
+    if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(media)):
+        raise UserError(
+            f"{clip_id}: {source} leads out of {media}. "
+            "Fix: set `media` to the folder that really holds the files"
+        )
+    return source
 
 
 def has_changed(row: FetchedRow, media: Path, folder: Path, since: float) -> bool:
@@ -78,7 +84,7 @@ def has_changed(row: FetchedRow, media: Path, folder: Path, since: float) -> boo
     return was_cut or sha256_of_file(source) != row.sha256
 
 
-def _problem(source: Path) -> str:
+def unreadable(source: Path) -> str:
     """Return why a file cannot be read, such as a link to itself or a closed folder; else ""."""
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):

@@ -23,6 +23,7 @@ def about(index: Index) -> dict[str, Any]:
         "files": index.files,
         "folder": str(index.media),
         "notice": TINY if settings.model.is_demo else "",
+        "hears": "audio" in settings.modalities,
         "mixes": {
             "sound_weight": 0.5 if len(settings.modalities) > 1 else None,
             "nonverbal_share": None if len(shares) == 1 else 0.5 if token is None else token,

@@ -126,7 +126,7 @@ function clock(seconds) {
   const hours = Math.floor(all / 3600), minutes = Math.floor(all / 60) % 60;
   return (hours ? `${hours}:${two(minutes)}` : minutes) + ':' + two(all % 60);
 }
-const span = hit => `${clock(hit.start)}–${clock(Math.ceil(hit.end - 1e-6))}`;
+const span = hit => `${clock(hit.start)}–${clock(Math.max(Math.round(hit.end), Math.floor(hit.start) + 1))}`;
 
 function show(hits) {
   const most = key => Math.max(...hits.map(hit => Math.abs(hit[key] ?? 0)), 1e-9);
@@ -144,10 +144,10 @@ function card(hit, rank, best) {
   if (hit.has_picture) sharpen(element, part('.picture'), part('.small'));
   const heard = part('.heard img');
   if (hit.has_sound) {
-    heard.onerror = () => explain(element, `/windows/${hit.row}/spectrogram.png`);
+    heard.onerror = () => { heard.remove(); explain(element, `/windows/${hit.row}/spectrogram.png`); };
     heard.src = `/windows/${hit.row}/spectrogram.png`;
   } else {
-    heard.replaceWith('no sound');
+    heard.replaceWith(about.hears ? 'no sound' : 'sound is not indexed');
   }
   part('.rank').textContent = rank;
   part('.times').textContent = span(hit);

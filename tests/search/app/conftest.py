@@ -12,18 +12,20 @@ from embed_files import write_tiny
 from clip4vla.search.build import IndexHardware, IndexOptions, build
 
 
-def build_index(clips, weights):
-    options = IndexOptions(checkpoint=str(weights), window=4.0, both_tokens=True)
-    return build(clips, options, IndexHardware(device="cpu")).index
-
-
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("weights") / "model.safetensors")
 
 
 @pytest.fixture(scope="session")
-def original(tmp_path_factory, weights):
+def index_of(weights):
+    """A function that indexes a folder of clips, and returns the folder of the index."""
+    options = IndexOptions(checkpoint=str(weights), window=4.0, both_tokens=True)
+    return lambda clips: build(clips, options, IndexHardware(device="cpu")).index
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory, index_of):
     """A folder with clips in it, and its index."""
     home = tmp_path_factory.mktemp("app")
     clips = home / "clips"
@@ -33,7 +35,7 @@ def original(tmp_path_factory, weights):
     shutil.copy(SPEECH, clips / "more")
     made(clips, "old.avi", OTHER)
     made(clips, "sound.flac", THIRD).rename(clips / ODD)
-    return clips, build_index(clips, weights)
+    return clips, index_of(clips)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.clip4vla.settings import GATES, JOINT_POSITIONS, Head, Model, check_positions
 from clip4vla.models.clip4vla.weights import load_clip
 from clip4vla.models.common.initialise import seeded_construction
-from clip4vla.models.common.on_meta import on_meta
+from clip4vla.models.common.uninitialised import uninitialised
 
 
 def build_model(
@@ -66,11 +66,8 @@ def empty_model(config: Model, head: Head, n_classes: int | None, inputs: Inputs
 
     Random weights that a file then overwrites would take seconds at the size of ViT-B/32.
     """
-    with on_meta():
-        model = _construct(config, head, n_classes, inputs)
-    model.to_empty(device="cpu")
-    model.text.attn_mask = model.text.build_causal_mask()  # the only buffer; no file holds it
-    return model
+    with uninitialised():
+        return _construct(config, head, n_classes, inputs)
 
 
 def _construct(config: Model, head: Head, n_classes: int | None, inputs: Inputs) -> CLIP4VLA:

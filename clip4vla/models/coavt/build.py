@@ -12,7 +12,7 @@ from clip4vla.models.coavt.model import CoAVT
 from clip4vla.models.coavt.settings import Model
 from clip4vla.models.coavt.text_ids import TEXT_IDS
 from clip4vla.models.common.initialise import seeded_construction
-from clip4vla.models.common.on_meta import on_meta
+from clip4vla.models.common.uninitialised import uninitialised
 
 
 def build_model(
@@ -42,9 +42,8 @@ def build_model(
 
 def empty_model(config: Model, n_classes: int | None, inputs: Inputs) -> CoAVT:
     """Build a model with uninitialised parameters, for a file to fill."""
-    with on_meta():
-        model = _construct(config, n_classes, inputs)
-    return model.to_empty(device="cpu")
+    with uninitialised():
+        return _construct(config, n_classes, inputs)
 
 
 def _construct(config: Model, n_classes: int | None, inputs: Inputs) -> CoAVT:

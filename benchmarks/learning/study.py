@@ -41,7 +41,14 @@ from learning.clip_alone import write_clip  # noqa: E402
 from learning.frozen import freeze_world  # noqa: E402
 from learning.world import ceilings, clips  # noqa: E402
 
-TABLES = ("world_modalities", "world_pretraining", "world_initial", "world_type_token")
+TABLES = (
+    "world_modalities",
+    "world_pretraining",
+    "world_initial",
+    "world_type_token",
+    "world_coavt",
+    "world_systems",
+)
 CLIPS = {"world": "pictures", "album": "album"}  # name among the weights -> what it is trained on
 STAGES = ("pretrain", "finetune", "evaluate")
 

@@ -8,11 +8,12 @@ album     as many pictures and as many patterns (patterns.py): for a CLIP that h
 speech    two words over an event that nobody mentions: HowTo100M's part, type token [VB]
 sounds    two events under babble that nobody mentions: AudioSet's part, type token [NB]
 events    as sounds, with captions of picture and events: AudioCaps' part
+scenes    more of the same kind: what CoAVT is pre-trained on
 mixed     a word and an event, both in the caption; some clips are silent: MSR-VTT's part
 balanced  as mixed, put so that the world's CLIP reads the event as well as the word (captions.py)
 
-In `events` and `mixed` picture and sound are drawn independently, so a caption tells a clip among
-others only with both, and what one modality can reach at most is known (`ceilings`).
+In `events`, `scenes` and `mixed` picture and sound are drawn independently, so a caption tells a
+clip among others only with both, and what one modality can reach at most is known (`ceilings`).
 """
 
 import hashlib
@@ -33,6 +34,7 @@ SIZES = {  # dataset -> split -> clips
     "speech": {"train": 800, "test": 250},
     "sounds": {"train": 800},
     "events": {"train": 600, "val": 100, "test": 250},
+    "scenes": {"train": 2400, "val": 100, "test": 250},
     "mixed": {"train": 600, "val": 100, "test": 250},
     "balanced": {"test": 250},
 }
@@ -112,7 +114,7 @@ def clip(dataset: str, split: str, number: int) -> Clip:
         case "sounds":
             seen = [_mostly(events, seen[0], rng)]
             captions = {split: f"The sound of {','.join(_verbs(events))}"}
-        case "events":
+        case "events" | "scenes":
             what = " and ".join(_verbs(events))
             captions = {split: f"{_a(seen[0])}, {what}", split + SOUND_ONLY: what}
         case "mixed":
@@ -154,7 +156,7 @@ def ceilings(test: list[Clip], split: str) -> dict[str, float]:
         return None if split.endswith(SOUND_ONLY) else c.seen
 
     def sound(c: Clip):
-        told = {"speech": c.words, "sounds": c.events, "events": c.events}
+        told = {"speech": c.words, "sounds": c.events, "events": c.events, "scenes": c.events}
         return told.get(c.dataset, c.words + c.events)
 
     def reached(*senses) -> float:

@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 
 from clip4vla.common.errors import UserError
 from clip4vla.search.app.about import about, described
+from clip4vla.search.app.files import Unavailable
 from clip4vla.search.app.guard import Guard
-from clip4vla.search.app.site import Site, Unavailable
+from clip4vla.search.app.site import Site
 from clip4vla.search.query import Hit, Query
 
 HERE = Path(__file__).parent
@@ -86,10 +87,10 @@ def _add_searches(app: FastAPI, site: Site) -> None:
         return about(site.index)
 
     @app.post("/api/search")
-    async def search(asked: Search) -> dict[str, Any]:
+    async def search(request: Request, asked: Search) -> dict[str, Any]:
         began = time.monotonic()
         if asked.like is not None:
-            site.window(asked.like)  # refuses unknown ones
+            await site.window(asked.like)  # refuses unknown ones
         elif asked.text is None:
             raise UserError("search: no words. Fix: type some, or choose a file")
         query = Query(
@@ -98,7 +99,7 @@ def _add_searches(app: FastAPI, site: Site) -> None:
             sound_weight=asked.sound_weight,
             nonverbal_share=asked.nonverbal_share,
         )
-        return _found(await site.search(query, asked.top), began)
+        return _found(await site.search(query, asked.top, request.is_disconnected), began)
 
     @app.post("/api/search/file")
     async def search_file(
@@ -116,19 +117,22 @@ def _add_searches(app: FastAPI, site: Site) -> None:
                 nonverbal_share=asked.nonverbal_share,
             )
             try:
-                return _found(await site.search(query, asked.top), began)
+                hits = await site.search(query, asked.top, request.is_disconnected)
+            except Unavailable:
+                raise
             except UserError as error:
                 raise UserError(str(error).replace(str(path), name)) from None
+        return _found(hits, began)
 
 
 def _add_windows(app: FastAPI, site: Site) -> None:
     @app.get("/api/windows/{row}")
-    def window(row: int) -> dict[str, Any]:
-        return described(site.window(row))
+    async def window(row: int) -> dict[str, Any]:
+        return described(await site.window(row))
 
     @app.get("/api/windows/{row}/play")
     async def play(row: int, converted: bool = False) -> dict[str, Any]:
-        window = site.window(row)
+        window = await site.window(row)
         if not converted and await site.played_type(row) is not None:
             address, begin = f"/windows/{row}/file", window.start
         else:
@@ -149,8 +153,9 @@ def _add_windows(app: FastAPI, site: Site) -> None:
         return FileResponse(await site.clip(row), media_type="video/mp4")
 
     @app.get("/windows/{row}/thumbnail.jpg")
-    def thumbnail(row: int) -> Response:
-        return Response(site.window(row).thumbnail, media_type="image/jpeg", headers=KEPT)
+    async def thumbnail(row: int) -> Response:
+        window = await site.window(row)
+        return Response(window.thumbnail, media_type="image/jpeg", headers=KEPT)
 
     @app.get("/windows/{row}/picture.jpg")
     async def picture(row: int) -> Response:

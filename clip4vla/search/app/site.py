@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -45,15 +45,21 @@ class Site:
         self._decoders = CapacityLimiter(DECODERS)
         self._clips: OrderedDict[int, Path] = OrderedDict()
 
-    def window(self, row: int) -> Window:
+    async def window(self, row: int) -> Window:
         """Return a window. Raises Unavailable for a row that the index does not have."""
-        windows = self.index.windows([row]) if 0 <= row < MOST_ROWS else []
+        known = 0 <= row < MOST_ROWS
+        windows = await to_thread.run_sync(self.index.windows, [row]) if known else []
         if not windows:
             raise Unavailable(f"window {row}: not in this index. Fix: search again", code=404)
         return windows[0]
 
-    async def search(self, query: Query, top: int) -> list[Hit]:
-        """Return the windows that fit best. Raises UserError for a query that has no answer."""
+    async def search(
+        self, query: Query, top: int, given_up: Callable[[], Awaitable[bool]]
+    ) -> list[Hit]:
+        """Return the windows that fit best. Raises UserError for a query that has no answer.
+
+        given_up: whether nobody waits for the answer any more, such as while a slider is moved.
+        """
         if self._searches > WAITING:
             raise Unavailable(
                 "search: too many searches at once. Fix: try again in a moment", code=503
@@ -61,6 +67,8 @@ class Site:
         self._searches += 1
         try:
             async with self._model:
+                if await given_up():
+                    raise Unavailable("search: given up. Fix: search again", code=499)
                 return await to_thread.run_sync(partial(find, self.index, query, top=top))
         finally:
             self._searches -= 1
@@ -91,7 +99,7 @@ class Site:
 
     async def file(self, row: int) -> Path:
         """Return the real path of a window's file, checked."""
-        return await to_thread.run_sync(self._file, self.window(row))
+        return await to_thread.run_sync(self._file, await self.window(row))
 
     async def played_type(self, row: int) -> str | None:
         """Return the media type of a window's file if browsers play it as it is, or None."""
@@ -99,19 +107,19 @@ class Site:
 
     async def picture(self, row: int) -> bytes:
         """Return a JPEG from the middle of a window."""
-        window = self.window(row)
+        window = await self.window(row)
         draw = partial(still, start=window.start, end=window.end)
         return await self._isolated(draw, await self.file(row))
 
     async def spectrogram(self, row: int) -> bytes:
         """Return a PNG of what the model hears of a window."""
-        window = self.window(row)
+        window = await self.window(row)
         draw = partial(spectrogram, start=window.start, end=window.end, front_end=self._front_end)
         return await self._isolated(draw, await self.file(row))
 
     async def clip(self, row: int) -> Path:
         """Return a window as an mp4 that every browser plays; the last CLIPS ones are kept."""
-        window, path = self.window(row), await self.file(row)
+        window, path = await self.window(row), await self.file(row)
         out = self.folder / f"{row}.mp4"
         if not out.is_file():
             write = partial(write_clip, start=window.start, end=window.end, out=out)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -299,6 +300,32 @@ def test_too_many_searches_at_once_are_refused(client, monkeypatch):
         thread.join()
     refused = [answer for answer in answers if answer.status != 200]
     assert [answer.status for answer in refused] == [503, 503] and "too many" in refused[0].error
+
+
+def test_a_search_that_nobody_waits_for_is_left_out(client, monkeypatch):
+    go, asked = threading.Event(), []
+
+    def waiting(index, query, top):
+        asked.append(query.text)
+        go.wait(60)
+        return []
+
+    monkeypatch.setattr(site_module, "find", waiting)
+    first = threading.Thread(target=client.search, kwargs={"words": "first"})
+    first.start()
+    while not asked:
+        time.sleep(0.01)
+    body = json.dumps({"words": "second"})
+    with socket.create_connection(("127.0.0.1", client.port)) as given_up:
+        head = f"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        given_up.sendall(f"{head}Content-Type: application/json\r\n\r\n{body}".encode())
+        while client.site._searches < 2:
+            time.sleep(0.01)
+    time.sleep(0.2)  # until the server has noticed
+    go.set()
+    first.join()
+    assert client.search(words="third").status == 200
+    assert asked == ["first", "third"]
 
 
 @pytest.mark.parametrize(

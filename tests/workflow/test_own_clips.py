@@ -18,7 +18,9 @@ CHECKOUT = ("config.yaml", "demo", "envs", "experiments", "profiles", "rules", "
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    """Return the blocks of a language; "": those of none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    return [text for name, text in found if name == language]
 
 
 def shell(command: str, folder: Path) -> str:

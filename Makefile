@@ -15,7 +15,7 @@ install: $(INSTALLED) ## make .venv with everything pinned in constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	sys.exit(None if (3, 11) <= v < (3, 13) else "clip4vla: Python %d.%d found, 3.11 or 3.12 needed: make PYTHON=python3.11 ..." % v)'
+	sys.exit(None if (3, 11) <= v < (3, 14) else "clip4vla: Python %d.%d found, 3.11, 3.12 or 3.13 needed: make PYTHON=python3.11 ..." % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
 	@touch $@

@@ -30,3 +30,10 @@ def load(
     from clip4vla.search.embedder import load  # torch is imported only here
 
     return load(path, device, batch_size)
+
+
+def snakefile() -> str:
+    """Return the path of the workflow's Snakefile, for a `module` of a Snakefile of your own."""
+    from clip4vla.common.packaged import workflow_file
+
+    return str(workflow_file("workflow/Snakefile"))

@@ -16,6 +16,7 @@ import torch
 
 from clip4vla.common.device import autocast
 from clip4vla.common.errors import UserError
+from clip4vla.common.extras import require
 from clip4vla.common.files import sha256_of_file
 from clip4vla.common.log import log
 from clip4vla.common.progress import track
@@ -61,12 +62,7 @@ class Model:
         nonverbal_share: float | None = None,
         rescore: int | None = None,
     ):
-        try:
-            import mteb  # noqa: F401
-        except ImportError:
-            raise UserError(
-                "clip4vla.mteb: mteb is not installed. Fix: pip install 'clip4vla[mteb]'"
-            ) from None
+        require("mteb", "clip4vla.mteb")
         self.embedder = load(checkpoint, device)
         self.rescore, self.name = rescore, name
         model = self.embedder.settings.model

@@ -1,8 +1,8 @@
 # The plan of the experiment and the input functions of the rules, which hold no logic themselves.
 import contextlib
 import io
+import os
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -16,15 +16,31 @@ from clip4vla.common.files import canonical_json, sha256_of
 from clip4vla.stages.planning import checked_plan
 from snakemake.cli import parse_args
 
-# Read by our own loader, not by `configfile:`, so that a mistake is one line with file and line.
-BASE_CONFIG = Path(workflow.basedir).parent / "config.yaml"
-CONFIG_FILES = [BASE_CONFIG, *map(Path, workflow.overwrite_configfiles)]
+# The config is read by our own loader, not by `configfile:`, so that a mistake is one line with file
+# and line. As a module, it is `config.yaml` beside the Snakefile that uses it; or, if that passes
+# `config:`, the file that its key `configfile` names, below its other keys (docs/install.md).
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+if IS_MODULE and config:
+    if not isinstance(config.get("configfile"), str):
+        raise WorkflowError(
+            "config: of the module: no `configfile`. Fix: name the file with its base config"
+        )
+    CONFIG_FILES = [Path(config["configfile"])]
+    CONFIG_VALUES = {key: config[key] for key in config if key != "configfile"}
+else:
+    base = Path(workflow.basedir)
+    CONFIG_FILES = [(base if IS_MODULE else base.parent) / "config.yaml"]
+    CONFIG_FILES += map(Path, workflow.overwrite_configfiles)
+    CONFIG_VALUES = dict(workflow.config_settings.config or {})
 for config_file in CONFIG_FILES:
     if ":" in str(config_file.resolve()):  # it separates the paths of CLIP4VLA_CONFIG
         raise WorkflowError(
             f"{config_file.resolve()}: a colon in the path of a config file. Fix: move or rename it"
         )
-CONFIG_VALUES = dict(workflow.config_settings.config or {})
+if workflow.modifier.path_modifier.replace_prefix("data/") != "data/":
+    raise WorkflowError(
+        "prefix of the module: commands write below the working directory. Fix: remove it"
+    )
 try:
     PLAN = checked_plan(CONFIG_FILES, CONFIG_VALUES)
 except UserError as error:
@@ -32,14 +48,8 @@ except UserError as error:
 
 # Every command sees the same config, on this machine and on others, without naming it:
 # a path or a port in a shell line would make Snakemake rerun what does not depend on it.
-VARIABLES = {
-    "CLIP4VLA_CONFIG": ":".join(str(path.resolve()) for path in CONFIG_FILES),
-    "CLIP4VLA_SET": canonical_json(CONFIG_VALUES),
-}
-EXPORTS = " ".join(f"{name}={shlex.quote(value)}" for name, value in VARIABLES.items())
-shell.prefix(
-    f"set -euo pipefail; export {EXPORTS}; ".replace("{", "{{").replace("}", "}}")
-)
+os.environ["CLIP4VLA_CONFIG"] = ":".join(str(path.resolve()) for path in CONFIG_FILES)
+os.environ["CLIP4VLA_SET"] = canonical_json(CONFIG_VALUES)
 
 
 def one_of(names):

@@ -1,16 +1,13 @@
 """The command `clip4vla app`."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clip4vla.cli.options import with_options
-from clip4vla.common.errors import UserError
+from clip4vla.common.extras import require
 from clip4vla.common.hardware import Hardware
-
-NEEDED = ("fastapi", "uvicorn")  # the extra [app]
 
 
 @with_options
@@ -41,10 +38,7 @@ def search_page(
     ] = None,
 ) -> None:
     """Search an index in a browser: by words, a sound, a picture or a video; play what is found."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise UserError(
-            f"clip4vla app: {' and '.join(missing)} not installed. Fix: pip install 'clip4vla[app]'"
-        )
+    require("app", "clip4vla app")
     from clip4vla.search.app.serve import serve
 
     serve(index, hardware, checkpoint=checkpoint, host=host, port=port, allow=allow or [])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.extras import not_installed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from clip4vla.config.tracking import Tracking
 
 GIB = 1024**3
-INSTALL = "install the package again: pip install -e . -c constraints.txt"
+INSTALL = "install the package again: pip install -c constraints.txt -e '.[all]'"
 MATCHED = "torch, torchvision and torchaudio must be one matched set: " + INSTALL
 YT_DLP_DAYS = 90  # YouTube changes, and an older yt-dlp fails on more and more videos
 TIMEOUT = 60  # seconds for a helper program to answer
@@ -70,7 +71,7 @@ def check(
         *([("JavaScript", javascript)] if from_youtube else []),
         ("Snakemake", snakemake),
         ("Slurm", slurm),
-        ("MLflow", lambda: installed("MLflow", "mlflow")),
+        ("MLflow", mlflow),
         *([("MLflow server", lambda: mlflow_server(server))] if server else []),
         *([("weights", lambda: weight_files(weights))] if weights else []),
         ("CPU", cpu),
@@ -106,16 +107,19 @@ def _safely(name: str, run: Callable[[], Check]) -> Check:
     try:
         return run()
     except Exception as error:  # a broken library may raise anything
+        if isinstance(error, ModuleNotFoundError) and (missing := not_installed(error)):
+            found, _, remedy = str(missing).partition(". Fix: ")
+            return Check(name, "warn", found, f"where it is needed: {remedy}")
         lines = str(error).splitlines() or [""]
         return Check(name, "fail", f"{type(error).__name__}: {lines[0]}", INSTALL)
 
 
 def python() -> Check:
-    """Check for Python 3.11 or 3.12."""
+    """Check for Python 3.11, 3.12 or 3.13."""
     found = platform.python_version()
-    if (3, 11) <= sys.version_info[:2] < (3, 13):
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
         return Check("Python", "ok", found)
-    return Check("Python", "fail", found, "make the environment with Python 3.11 or 3.12")
+    return Check("Python", "fail", found, "make the environment with Python 3.11, 3.12 or 3.13")
 
 
 def torch_set() -> Check:
@@ -235,14 +239,13 @@ def javascript() -> Check:
 
 def snakemake() -> Check:
     """Check for Snakemake and its Slurm plugin."""
-    workflow = installed("Snakemake", "snakemake")
-    if workflow.state != "ok":
-        return workflow
-    plugin = installed("Snakemake", "snakemake-executor-plugin-slurm")
-    if plugin.state != "ok":
+    found = version("snakemake")
+    try:
+        plugin = version("snakemake-executor-plugin-slurm")
+    except PackageNotFoundError:
         remedy = "only `--profile slurm` needs it: pip install snakemake-executor-plugin-slurm"
-        return Check("Snakemake", "warn", f"{workflow.found}, no Slurm plugin", remedy)
-    return Check("Snakemake", "ok", f"{workflow.found}, Slurm plugin {plugin.found}")
+        return Check("Snakemake", "warn", f"{found}, no Slurm plugin", remedy)
+    return Check("Snakemake", "ok", f"{found}, Slurm plugin {plugin}")
 
 
 def slurm() -> Check:
@@ -257,6 +260,11 @@ def slurm() -> Check:
         lines = answer.stderr.splitlines() or [f"code {answer.returncode}"]
         return Check("Slurm", "warn", f"sinfo: {lines[0]}", remedy)
     return Check("Slurm", "ok", f"partitions: {' '.join(answer.stdout.split())}")
+
+
+def mlflow() -> Check:
+    """Check MLflow by its version, because its import takes seconds."""
+    return Check("MLflow", "ok", version("mlflow"))
 
 
 def _server(tracking: "Tracking | None") -> str | None:
@@ -301,9 +309,7 @@ def cpu() -> Check:
 
 def memory() -> Check:
     """Check the memory of the machine, or of the container if that is less."""
-    import psutil
-
-    total = psutil.virtual_memory().total
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and limit.read_text().strip().isdigit():
         total = min(total, int(limit.read_text()))
@@ -345,14 +351,6 @@ def imported(name: str, module: str, package: str) -> Check:
         lines = str(error).splitlines() or [""]
         return Check(name, "fail", f"{type(error).__name__}: {lines[0]}", INSTALL)
     return Check(name, "ok", version(package))
-
-
-def installed(name: str, package: str) -> Check:
-    """Check a package by its version, because its import takes seconds."""
-    try:
-        return Check(name, "ok", version(package))
-    except ModuleNotFoundError:
-        return Check(name, "fail", f"{package} is not installed", INSTALL)
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess:

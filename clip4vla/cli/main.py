@@ -36,6 +36,7 @@ from clip4vla.common.errors import (
     exit_code_of,
     printable,
 )
+from clip4vla.common.extras import not_installed
 from clip4vla.common.hardware import ReadingHardware
 from clip4vla.launch.request import Request
 
@@ -258,6 +259,10 @@ def one_line_errors() -> Iterator[None]:
         fail(str(error), EXIT_USER_ERROR)
     except RetryLater as error:
         fail(str(error), EXIT_RETRY)
+    except ModuleNotFoundError as error:
+        if (missing := not_installed(error)) is None:
+            raise
+        fail(str(missing), EXIT_USER_ERROR)
     except OSError as error:
         if error.errno is None:
             raise

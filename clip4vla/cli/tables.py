@@ -75,4 +75,4 @@ def tables_report(
     """Write Snakemake's report of the finished tables to results/report.zip."""
     from clip4vla.stages import results as stage
 
-    stage.report(snakefile, source.config_files, source.values)
+    stage.report(source.plan(), snakefile, source.config_files, source.values)

@@ -8,6 +8,16 @@ from clip4vla.config.plan import Plan
 NOT_HELD_OUT = " (pre-training then sees its `held_out` and is another run)"
 
 
+def unfrozen(plan: Plan) -> dict[str, str]:
+    """Return the dataset versions of a plan that lack a manifest, with the names of datasets."""
+    lacking = {
+        version
+        for version, cache_id in plan.caches
+        if not Path(layout.manifest(version, cache_id)).is_file()
+    }
+    return {version: plan.versions[version] for version in sorted(lacking & plan.versions.keys())}
+
+
 def missing_files(plan: Plan) -> list[str]:
     """Return one line per dataset without annotations or media, and per missing file of weights.
 
@@ -15,10 +25,7 @@ def missing_files(plan: Plan) -> list[str]:
     their contents are checked by the first rule of a dataset, `plan_dataset`.
     """
     problems = []
-    for version, name in sorted(plan.versions.items()):
-        caches = [cache_id for item, cache_id in plan.caches if item == version]
-        if all(Path(layout.manifest(version, cache_id)).is_file() for cache_id in caches):
-            continue
+    for version, name in unfrozen(plan).items():
         dataset = plan.config.datasets[name]
         lacking = []
         if not dataset.annotations.exists():

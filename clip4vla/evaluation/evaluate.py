@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from clip4vla.config.variant import Variant
 from clip4vla.datasets import Benchmark
 from clip4vla.evaluation.across import score_across
 from clip4vla.evaluation.classes import score_classes, score_tags
-from clip4vla.evaluation.scoring import Scored, Scoring
+from clip4vla.evaluation.scoring import ScoreCaptions, Scored, Scoring
 from clip4vla.evaluation.texts import score_texts
 from clip4vla.evaluation.variants import Beside, in_turn, scoring_of
 from clip4vla.inference.audio_controls import given_sounds
@@ -41,7 +41,6 @@ from clip4vla.loading.loader import (
     samples_of,
     split_rows,
 )
-from clip4vla.metrics.captions import CaptionScores, Groups, caption_scorer
 from clip4vla.metrics.intervals import INTERVAL_RULE
 from clip4vla.metrics.recalls import TIE_RULE
 
@@ -217,13 +216,13 @@ def _scored(scoring: Scoring, classes: list[str] | None) -> Scored:
 
 
 @contextlib.contextmanager
-def _caption_scorer(
-    scoring: Scoring,
-) -> Iterator[Callable[[dict[str, str], Groups], CaptionScores] | None]:
+def _caption_scorer(scoring: Scoring) -> Iterator[ScoreCaptions | None]:
     """For captioning, `caption_scorer` of the scored clips; for other tasks nothing."""
     if scoring.run.task != "captioning":
         yield None
         return
+    from clip4vla.metrics.captions import caption_scorer  # of the extra `captions`
+
     ids = set(scoring.clip_ids)
     pair_items(scoring.rows, scoring.where)  # each has a reference
     references = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,13 @@ from clip4vla.inference.audio_controls import Sounds
 from clip4vla.inference.feature_cache import FeatureSamples
 from clip4vla.inference.gallery import Gallery
 from clip4vla.loading.samples import ClipSamples
-from clip4vla.metrics.captions import CaptionScores, Groups
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.clip_model import ClipModel
+
+if TYPE_CHECKING:
+    from clip4vla.metrics.captions import CaptionScores, Groups
+
+ScoreCaptions = Callable[[dict[str, str], "Groups"], "CaptionScores"]
 
 
 @dataclass
@@ -42,7 +47,7 @@ class Scoring:
     benchmark: str
     frozen_cache: bool = True
     videos: Mapping[str, str] | None = None
-    score_captions: Callable[[dict[str, str], Groups], CaptionScores] | None = None
+    score_captions: "ScoreCaptions | None" = None
     texts: dict[tuple[str, ...], Features] = field(default_factory=dict)
 
     @property

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-import imageio_ffmpeg
-
 
 def ffmpeg() -> str:
     """Return the path of the ffmpeg binary that comes with imageio-ffmpeg."""
+    import imageio_ffmpeg  # of the extra `fetch`, which files that are not cut do not need
+
     return imageio_ffmpeg.get_ffmpeg_exe()
 
 

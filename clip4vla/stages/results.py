@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.extras import require
 from clip4vla.common.files import json_text, whole_file, write_text
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
@@ -114,8 +115,12 @@ def _record(plan: Plan) -> None:
     )
 
 
-def report(snakefile: Path, config_files: list[Path], values: str | None) -> None:
-    """Write Snakemake's report of the finished tables to report.zip."""
+def report(plan: Plan, snakefile: Path, config_files: list[Path], values: str | None) -> None:
+    """Write Snakemake's report of the finished tables to report.zip.
+
+    snakefile: the workflow's, or one that uses it as a module, perhaps under other names of rules.
+    """
+    require("workflow", "tables report")
     with whole_file(RESULTS / "report.zip") as temporary:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--nolock"]
         # The first file is the workflow's own config, which the Snakefile reads by itself.
@@ -127,7 +132,8 @@ def report(snakefile: Path, config_files: list[Path], values: str | None) -> Non
         # Snakemake goes by the suffix and names the folder inside the archive after the file.
         made = temporary.parent / ".report" / "report.zip"
         made.parent.mkdir(exist_ok=True)
-        done = subprocess.run([*command, "--report", str(made), "tables"], check=False)
+        targets = [*layout.table_outputs(plan), *layout.scores(plan)]
+        done = subprocess.run([*command, "--report", str(made), "--", *targets], check=False)
         if done.returncode:
             raise UserError(f"snakemake --report: exit code {done.returncode}. Fix: see above")
         made.replace(temporary)

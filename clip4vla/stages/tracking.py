@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.extras import require
 from clip4vla.common.files import read_json, sha256_of_file, write_json
 from clip4vla.common.log import log
 from clip4vla.common.provenance import provenance
@@ -103,6 +104,7 @@ def tracked(plan: Plan, key: str) -> Iterator[Tracker]:
     if tracking.sink != "live" or not ranks_of(os.environ)[0].leads:
         yield Tracker()
         return
+    require("tracking", "tracking.sink: live")
     run, curve = plan.run(key), Path(layout.state_dir(key), "metrics.jsonl")
     spec = Spec(
         target=target_of(plan),

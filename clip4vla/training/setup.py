@@ -3,6 +3,7 @@
 from typing import Any
 
 from clip4vla.common.errors import UserError
+from clip4vla.common.extras import require
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import LABEL_TASKS
 from clip4vla.inference.frozen import frozen_samples
@@ -103,6 +104,7 @@ def _text_task(run: Finetune, external: External) -> Job:
         )
         clips = to_score(scored, external)
         if run.task == "captioning":
+            require("captions", "validation of captions")
             ids, captions = held_out.rows.clip_id, map(list, held_out.rows.captions)
             references = dict(zip(ids, captions, strict=True))
             validation = CaptionValidation(model=model, run=run, clips=clips, references=references)

@@ -20,7 +20,6 @@ from clip4vla.inference.gallery import Gallery
 from clip4vla.inference.probe import class_logits
 from clip4vla.loading.loader import WHOLE, Part
 from clip4vla.loading.samples import ClipSamples, Item
-from clip4vla.metrics.captions import score_captions
 from clip4vla.metrics.classification import accuracy
 from clip4vla.metrics.tagging import class_scores, scored_labels
 from clip4vla.metrics.text_clip import captions_of, score_retrieval, similarity_name
@@ -143,6 +142,8 @@ class CaptionValidation:
 
     def scores(self, parts: list[tuple[str, str]]) -> dict[str, float]:
         """Return the caption metrics."""
+        from clip4vla.metrics.captions import score_captions  # of the extra `captions`
+
         written = dict(parts)
         ids = [clip_id for clip_id, _, _ in self.clips.samples.items]
         captions = {clip_id: written[clip_id] for clip_id in ids}

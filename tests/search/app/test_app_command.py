@@ -10,8 +10,8 @@ import urllib.request
 
 import pytest
 
-from clip4vla.cli import app as command
 from clip4vla.cli.main import main
+from clip4vla.common import extras
 
 APP = [sys.executable, "-m", "clip4vla", "app"]
 
@@ -66,8 +66,9 @@ def test_a_folder_that_is_no_index_is_one_sentence(tmp_path, capsys):
 
 
 def test_without_the_extra_the_command_says_what_to_install(original, capsys, monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert run(original[1]) == 78
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "clip4vla: clip4vla app: fastapi and uvicorn not installed. Fix: pip install 'clip4vla[app]'"
+        "clip4vla: clip4vla app: fastapi, starlette, uvicorn not installed. "
+        "Fix: pip install 'clip4vla[app]'"
     )

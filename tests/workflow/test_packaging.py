@@ -1,0 +1,84 @@
+"""The workflow as a Snakemake module, outside the repository."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from test_static import REPO, run
+
+from clip4vla.config.planner import make_plan
+
+OTHERS = """
+import clip4vla
+
+rule all:
+    input:
+        "clips.txt",
+
+module lab:
+    snakefile:
+        clip4vla.snakefile()
+    config:
+        config["lab"]
+
+use rule * from lab as lab_*
+
+rule count_clips:
+    input:
+        "data/{version}/plan.parquet",
+    output:
+        "clips.txt",
+    shell:
+        "ls {{input}} > {{output}}"
+"""
+
+
+def snakemake(*arguments: str, cwd: Path) -> str:
+    done = run(sys.executable, "-m", "snakemake", *arguments, cwd=cwd)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    return text
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> tuple[Path, str]:
+    """The workflow of somebody else, with a config of its own, that uses ours on the demo's clips."""
+    (tmp_path / "lab").mkdir()
+    demo = (REPO / "demo" / "config.yaml").read_text()
+    demo = demo.replace("experiments: experiments", f"experiments: {REPO}/demo/experiments")
+    demo = demo.replace("annotations: .", f"annotations: {REPO}/demo")
+    base = f"paper: {REPO}/experiments/paper.tsv\n"
+    (tmp_path / "lab" / "base.yaml").write_text(base + demo)
+    (dataset,) = make_plan([tmp_path / "lab" / "base.yaml"]).versions
+    (tmp_path / "Snakefile").write_text(OTHERS.format(version=dataset))
+    (tmp_path / "own.yaml").write_text(
+        "samples: 3\nlab: {configfile: lab/base.yaml, targets: [demo_sound]}\n"
+    )
+    return tmp_path, dataset
+
+
+def test_a_snakefile_of_others_uses_ours_as_a_module(others):
+    """Its own `all` and config stay; ours runs below its folder, with the config that it passes."""
+    folder, dataset = others
+    text = snakemake("--cores", "1", "--configfile", "own.yaml", cwd=folder)
+    assert "lab_plan_dataset" in text
+    assert (folder / "clips.txt").read_text() == f"data/{dataset}/plan.parquet\n"
+    assert (folder / "data" / dataset / "splits.parquet").is_file()
+    rules = snakemake("--list-rules", "--configfile", "own.yaml", cwd=folder).split()
+    assert "lab_demo_sound" in rules and "lab_demo_retrieval" not in rules
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (("config:\n        config", "prefix:\n        'a/'\n    config:\n        config"), "prefix of the module"),
+        (('config["lab"]', '{"targets": ["demo_sound"]}'), "no `configfile`"),
+    ],
+)  # fmt: skip
+def test_a_module_that_cannot_work_is_refused_in_one_line(others, change, told):
+    folder, _ = others
+    text = (folder / "Snakefile").read_text()
+    (folder / "Snakefile").write_text(text.replace(*change))
+    done = run(sys.executable, "-m", "snakemake", "-n", "--configfile", "own.yaml", cwd=folder)
+    text = done.stdout + done.stderr
+    assert done.returncode == 1 and told in text and "Traceback" not in text

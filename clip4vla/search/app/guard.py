@@ -1,6 +1,7 @@
 """Which requests the server answers: those of its own page, under a name of this machine."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ POLICY = {  # of every response
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+MOST_BYTES = 100_000  # of a query in words
 
 
 class Guard:
@@ -65,6 +67,10 @@ class Guard:
             origin is not None and urlsplit(origin).netloc != host
         ):
             return "a request of another page. Fix: use the page of `clip4vla app` itself"
+        if path == "/api/search":  # is read into memory as a whole
+            length = headers.get("content-length", "")
+            if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MOST_BYTES:
+                return "search: a request of unknown or huge size. Fix: shorten the words"
         return ""
 
     def _known(self, name: str) -> bool:

@@ -54,3 +54,14 @@ def test_other_origins_are_refused(origin):
 def test_the_page_and_commands_are_answered():
     assert problem(host="localhost:8350", sec_fetch_site="same-origin", sec_fetch_mode="cors") == ""
     assert problem(host="localhost:8350") == ""  # curl
+
+
+@pytest.mark.parametrize("length", ["", "100001", "9" * 5000, "-1", "1e3", "\xb2"])
+def test_a_query_of_unknown_or_huge_size_is_not_read(length):
+    headers = {"host": "localhost:8350"} | ({"content_length": length} if length else {})
+    assert "huge size" in problem("/api/search", **headers)
+    assert problem("/api/search/file", **headers) == ""  # counted while it is read
+
+
+def test_a_query_of_usual_size_is_read():
+    assert problem("/api/search", host="localhost:8350", content_length="100000") == ""

@@ -36,7 +36,7 @@ lint: $(INSTALLED) ## ruff, mypy, the law of the rooms, snakefmt, snakemake --li
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_rooms.py
-	$(BIN)/snakefmt --check workflow rules
+	$(BIN)/snakefmt --check workflow rules clip4vla/stages/project/Snakefile
 	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --lint
 
 clean-demo: ## forget the demo's results

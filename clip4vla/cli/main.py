@@ -22,6 +22,7 @@ from clip4vla.cli.app import search_page
 from clip4vla.cli.checkpoint import checkpoint
 from clip4vla.cli.data import data
 from clip4vla.cli.embed import embed
+from clip4vla.cli.init import init
 from clip4vla.cli.options import DEFAULT_CONFIG, ConfigSource, RunKey, above_zero, with_options
 from clip4vla.cli.runs import runs
 from clip4vla.cli.search import index, search
@@ -49,6 +50,7 @@ app = typer.Typer(
     "runs in. Start with `clip4vla doctor`, then `clip4vla plan`.",
 )
 config = typer.Typer(no_args_is_help=True, help="Show the resolved config.")
+app.command()(init)
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")

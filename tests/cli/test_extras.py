@@ -53,6 +53,7 @@ WORKFLOW = {  # command -> arguments with which it comes to the modules that it 
 }
 BASE = {  # command -> arguments with which it succeeds
     "doctor": (),
+    "init": ("project",),
     "plan": ("demo_retrieval", *DEMO),
     "targets": DEMO,
     "config reference": ("checkout",),

@@ -1,6 +1,9 @@
-"""The workflow as a Snakemake module, outside the repository."""
+"""The workflow as a Snakemake module, in a checkout and from a wheel, outside the repository."""
 
+import shutil
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,39 @@ def test_a_module_that_cannot_work_is_refused_in_one_line(others, change, told):
     done = run(sys.executable, "-m", "snakemake", "-n", "--configfile", "own.yaml", cwd=folder)
     text = done.stdout + done.stderr
     assert done.returncode == 1 and told in text and "Traceback" not in text
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with the wheel, built from a copy of the sources and installed."""
+    if int(version("setuptools").partition(".")[0]) < 77:
+        pytest.skip("setuptools older than the build needs: make install")
+    top = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(REPO / "clip4vla", top / "source" / "clip4vla")
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(REPO / name, top / "source")
+    for name in ("workflow", "rules", "envs", "profiles"):
+        shutil.copytree(REPO / name, top / "source" / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    wheel = ["wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", str(top)]
+    subprocess.run([*pip, *wheel, str(top / "source")], check=True)
+    (made,) = top.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(top / "site"), made], check=True)
+    return top / "site"
+
+
+def test_the_wheel_is_enough_for_the_workflow(installed, tmp_path, monkeypatch):
+    """A new project from the wheel, outside the repository: `clip4vla init`, then a dry run."""
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    where = run(sys.executable, "-c", "import clip4vla; print(clip4vla.snakefile())", cwd=tmp_path)
+    assert Path(where.stdout.strip()).is_relative_to(installed), where.stderr
+    done = run(sys.executable, "-m", "clip4vla", "init", "project", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "project"
+    text = snakemake("-n", "--profile", "profiles/local", cwd=project)
+    jobs = dict(line.split()[:2] for line in text.splitlines() if len(line.split()) == 2)
+    assert {"plan_dataset", "finetune", "evaluate", "build_table"} <= jobs.keys()
+    wrong = run(sys.executable, "-m", "snakemake", "-n", "--", "clip", cwd=project)
+    assert wrong.returncode == 1 and "did you mean clips" in wrong.stdout + wrong.stderr
+    real = run(sys.executable, "-m", "snakemake", "--cores", "1", cwd=project)
+    assert real.returncode == 1 and "clips: its media in " in real.stdout + real.stderr

@@ -23,7 +23,8 @@ def load(
     path: such a file, or one on the Hugging Face Hub: `hf://OWNER/NAME`, with `@` and a branch, tag
     or commit if needed. It is downloaded once, into the cache of huggingface_hub.
     It is a `clip4vla.search.embedder.Embedder`: methods `embed_text`, `embed_audio`,
-    `embed_video` and `similarity`, and `model` (evaluation mode), `settings` and `metadata`.
+    `embed_video`, `similarity`, `embed_clips` and `rank`, and `model` (evaluation mode),
+    `settings` and `metadata`.
     device: such as "cpu" or "cuda:1"; None: a GPU if there is one. batch_size: frames or segments
     that pass a tower at once. Raises UserError for any other file.
     """

@@ -47,6 +47,17 @@ def search(
     overlapping: Annotated[
         bool, typer.Option("--overlapping", help="List windows that overlap a better one, too.")
     ] = False,
+    rescore: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Windows that a joint encoder looks at again; default: 100, or 20 if they must be "
+            "decoded again.",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare every window, in a large index, too.")
+    ] = False,
     checkpoint: Annotated[
         str | None, typer.Option(help="Where the checkpoint of the index is now.")
     ] = None,
@@ -71,7 +82,7 @@ def search(
     )
     device, _ = take(hardware)
     opened = Index(index, checkpoint, device)
-    hits = find(opened, query, top, apart=not overlapping)
+    hits = find(opened, query, top, apart=not overlapping, rescore=rescore, exact=exact)
     if as_json:
         typer.echo(json.dumps(rows_of(opened, hits), indent=2))
     elif as_csv:

@@ -17,26 +17,28 @@ def track(
     description: str,
     total: int | None = None,
     status: Callable[[], str] | None = None,
+    counts: Callable[[T], bool] = lambda _: True,
 ) -> Iterator[T]:
     """Yield the items of `iterable` and show the progress.
 
     A terminal gets a rich bar with the remaining time; the log of a job gets one plain line a
     minute. total: needed only where `len()` does not work. status: returns text to show with the
-    bar or the line.
+    bar or the line. counts: whether an item is a step; at others, only the status is renewed.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if sys.stderr.isatty():
-        yield from _bar(iterable, description, total, status)
+        yield from _bar(iterable, description, total, status, counts)
         return
-    last = time.monotonic()
-    for done, item in enumerate(iterable):
+    last, done = time.monotonic(), 0
+    for item in iterable:
         now = time.monotonic()
         if now - last > LOG_SECONDS:
             last = now
             more = f", {status()}" if status else ""
             log.info(f"{description}: {done}/{total or '?'}{more}")
         yield item
+        done += counts(item)
 
 
 def _bar(
@@ -44,6 +46,7 @@ def _bar(
     description: str,
     total: int | None,
     status: Callable[[], str] | None,
+    counts: Callable[[T], bool],
 ) -> Iterator[T]:
     from rich.console import Console, RenderableType
     from rich.progress import (
@@ -77,4 +80,4 @@ def _bar(
             if status and now - looked > BAR_SECONDS:
                 looked, bar.shown = now, status()
             yield item
-            bar.advance(task)
+            bar.advance(task, counts(item))

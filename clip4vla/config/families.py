@@ -78,7 +78,7 @@ class FamilyModel(Section):
 
     @property
     def embeds_texts(self) -> bool:
-        """Whether vectors of texts can be compared with those of sounds and pictures."""
+        """Whether a text is compared with one vector of a sound or of pictures."""
         return True
 
     @property

@@ -21,7 +21,7 @@ NAMES: dict[Modality, str] = {"audio": "sound", "vision": "picture"}
 def read_media(path: Path, settings: Settings, modalities: Sequence[Modality]) -> Piece:
     """Return the first five minutes of a file as one window.
 
-    UserError for a file that cannot be decoded, or lacks the first of the modalities.
+    UserError for a file that cannot be decoded, or has none of the modalities.
     """
     first = partial(first_piece, settings=settings, modalities=modalities)
     with Isolated(first) as isolated:
@@ -31,9 +31,9 @@ def read_media(path: Path, settings: Settings, modalities: Sequence[Modality]) -
             piece = Finished("", one_line(error, path))
     if isinstance(piece, Finished):
         raise UserError(f"{path}: {piece.problem}. Fix: give a sound or video file that plays")
-    lacking = piece.log_mel is None if modalities[0] == "audio" else not piece.jpegs
-    if lacking:
-        raise UserError(f"{path}: no {NAMES[modalities[0]]} in it. Fix: give another file")
+    if piece.log_mel is None and not piece.jpegs:
+        wanted = " and no ".join(NAMES[name] for name in modalities)
+        raise UserError(f"{path}: no {wanted} in it. Fix: give another file")
     return piece
 
 

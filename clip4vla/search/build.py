@@ -22,6 +22,7 @@ from clip4vla.config.settings import Settings
 from clip4vla.loading.segments import kept_segments
 from clip4vla.media.isolated import isolated_each, patience
 from clip4vla.models.common.batch_features import Features, joined
+from clip4vla.search.approximate import index_vectors
 from clip4vla.search.changes import Changes, Known, Stamp, changes
 from clip4vla.search.description import FILE, Description, versions
 from clip4vla.search.embedder import Embedder
@@ -30,7 +31,7 @@ from clip4vla.search.files import files_inside, media_among, name_some
 from clip4vla.search.media import one_line
 from clip4vla.search.opening import Opened, open_checkpoint
 from clip4vla.search.options import IndexHardware, IndexOptions
-from clip4vla.search.store import Store, feature_table
+from clip4vla.search.store import SECOND, Store, feature_table
 from clip4vla.search.windows import Cut, Decoded, Finished, Piece, pieces_of
 
 WINDOW = 10.0  # seconds, if nothing else is given
@@ -62,7 +63,7 @@ def build(folder: Path, options: IndexOptions, hardware: IndexHardware) -> Repor
     if out == folder:
         raise UserError(f"--out {out}: is the folder of the clips. Fix: name another one")
     known = Description.read(out) if (out / FILE).is_file() else None
-    if known is None and out.is_dir() and any(out.iterdir()):
+    if known is None and out.is_dir() and any(file.name[0] != "." for file in out.iterdir()):
         raise UserError(f"--out {out}: not empty, and not an index. Fix: name a new folder")
     checkpoint = options.checkpoint or (known.checkpoint if known else None)
     if checkpoint is None:
@@ -83,7 +84,7 @@ def _description(
 ) -> Description:
     """Return the description of the index. UserError if the known one is another."""
     window = options.window or (known.window if known else WINDOW)
-    hop = options.hop or (known.hop if known and options.window is None else window)
+    hop = options.hop or (known.hop if known and window == known.window else window)
     cut = Cut(window, hop)
     shares = shares_of(opened.embedder, options.both_tokens)
     if known and not options.both_tokens:
@@ -155,7 +156,10 @@ class _Build:
             )
             for row in self.store.files.search().to_list()
         }
+        self.begun = {path for path, file in self.known.items() if file.state != "done"}
         self.next_numbers: dict[str, int] = {}
+        schema = None if self.store.windows is None else self.store.windows.schema
+        self.keeps = None if schema is None else SECOND in schema.names  # for second looks
         self.embedded = 0
         self.group: list[tuple[str, Piece]] = []  # decoded, not embedded
         self.rows: list[dict] = []  # embedded, not committed
@@ -166,29 +170,32 @@ class _Build:
     def run(self) -> Report:
         """Find out what has changed, and embed it."""
         found, skipped = self._found()
-        name_some({path: f"skipped: {why}" for path, why in skipped.items()})
+        name_some({path: f"{path}: skipped: {why}" for path, why in skipped.items()})
         changed = changes(found, self.known, lambda path: sha256_of_file(self.folder / path))
         self._apply(changed, found)
         todo = [path for path in sorted(found) if self._is_open(path)]
         log.info(f"{self.folder}: {len(found)} media files, {len(todo)} to embed")
-        self.next_numbers = self.store.next_numbers() if todo else {}
+        self.next_numbers = self.store.next_numbers(self.begun & set(todo))
         progress = track(
             self._embed(todo),
             f"index {self.folder.name}",
             total=len(todo),
             status=lambda: f"{self.embedded} windows",
+            counts=lambda ended: ended,
         )
         for _ in progress:
             pass
         if todo or changed.vanished or changed.moved:
             self.store.tidy()
+        if self.store.windows is not None:
+            index_vectors(self.store.windows)
         return self._report()
 
     def _found(self) -> tuple[dict[str, Stamp], dict[str, str]]:
         """Return the media files of the folder by path, and others with the reason to skip them."""
         visible, problems = files_inside(self.folder)
         skipped = {str(path.relative_to(self.folder)): why for path, why in problems.items()}
-        found: dict[str, Stamp] = {}
+        media: list[Path] = []
         unknown: list[Path] = []
         for path in visible:
             name = path.relative_to(self.folder).as_posix()
@@ -197,12 +204,12 @@ class _Build:
             if why := _unfit(path, name):
                 skipped[name] = why
             elif name in self.known:
-                found[name] = stamp_of(path)
+                media.append(path)
             else:
                 unknown.append(path)
-        for path in media_among(unknown, f"look into {self.folder.name}"):
-            found[path.relative_to(self.folder).as_posix()] = stamp_of(path)
-        return found, skipped
+        media += media_among(unknown, f"look into {self.folder.name}")
+        stamps = {path.relative_to(self.folder).as_posix(): stamp_of(path) for path in media}
+        return {name: stamp for name, stamp in stamps.items() if stamp is not None}, skipped
 
     def _apply(self, changed: Changes, found: dict[str, Stamp]) -> None:
         """Bring the tables up to what was found, but for the embedding.
@@ -239,8 +246,8 @@ class _Build:
         state = self.known[path].state
         return state == "unfinished" or (self.retry and state == "broken")
 
-    def _embed(self, todo: list[str]) -> Iterator[str]:
-        """Embed files, and yield each when all of its windows are committed or about to be."""
+    def _embed(self, todo: list[str]) -> Iterator[bool]:
+        """Embed files; yield for each window False, and for each end of a file True."""
         if not todo:
             return
         decode = partial(
@@ -267,8 +274,7 @@ class _Build:
                 self._finish(path, Finished("", one_line(item, self.folder / path)))
             elif item is not None:
                 self._finish(path, item)
-            else:
-                yield path
+            yield item is None
             late = time.monotonic() - self.committed_at > COMMIT_SECONDS
             if late or len(self.rows) >= COMMIT_ROWS:
                 self._commit()
@@ -286,11 +292,14 @@ class _Build:
         self.group = []
         if not group:
             return
-        features, second = self.encoder.features([piece for _, piece in group])
-        kept = None if second is None else [bytes_of(second, row) for row in range(len(group))]
-        if kept is not None and max(map(len, kept)) > KEPT_BYTES:
-            kept = None
-        self.parts.append((features, kept))
+        pieces = [piece for _, piece in group]
+        features, second = self.encoder.features(pieces, second=self.keeps is not False)
+        kept = None
+        if second is not None:
+            kept = [bytes_of(second, row) for row in range(len(group))]
+            if self.keeps is None:
+                self.keeps = max(map(len, kept)) <= KEPT_BYTES
+        self.parts.append((features, kept if self.keeps else None))
         self.rows += [
             {
                 "path": path,
@@ -310,7 +319,7 @@ class _Build:
     def _finish(self, path: str, end: Finished) -> None:
         """Note the end of a file, to be written after its windows."""
         before = self.known[path].stamp
-        if _stamp_or_none(self.folder / path) != before:
+        if stamp_of(self.folder / path) != before:
             log.info(f"{path}: it changed while it was read; run the same command again")
             return
         self.finished.append((path, Known(before, "done", end.sha256, end.problem)))
@@ -320,11 +329,11 @@ class _Build:
         self._encode()
         if self.rows:
             features, kept = zip(*self.parts, strict=True)
-            second = None if None in kept else [part for parts in kept for part in parts]
+            second = [part for parts in kept for part in parts] if self.keeps else None
             self.store.add_windows(self.rows, feature_table(joined([*features]), second))
         for path, end in self.finished:
-            embedded = path in self.next_numbers
-            broken = bool(end.problem) and not embedded
+            whole = end.sha256 and path in self.next_numbers  # a decoder that died gives no hash
+            broken = end.problem and not whole
             self.known[path] = replace(end, state="broken" if broken else "done")
         self.store.write_files([self._file_row(path) for path, _ in self.finished])
         self.rows, self.parts, self.finished = [], [], []
@@ -333,8 +342,9 @@ class _Build:
     def _report(self) -> Report:
         windows = 0 if self.store.windows is None else self.store.windows.count_rows()
         states = Counter(known.state for known in self.known.values())
-        problems = {path: known.problem for path, known in self.known.items() if known.problem}
-        name_some(problems, ": see `clip4vla index --json`")
+        name_some(
+            {path: f"{path}: {file.problem}" for path, file in self.known.items() if file.problem}
+        )
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         log.info(f"{self.out}: {windows} windows ({self.embedded} new) of {counts} files")
         if not windows:
@@ -358,17 +368,13 @@ def _decode(
     yield from pieces_of(folder / path, settings, cut, modalities, first)
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Return the size and the time of a file."""
-    about = path.stat()
-    return Stamp(about.st_size, about.st_mtime_ns)
-
-
-def _stamp_or_none(path: Path) -> Stamp | None:
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the size and the time of a file; None if it is gone."""
     try:
-        return stamp_of(path)
+        about = path.stat()
     except OSError:
         return None
+    return Stamp(about.st_size, about.st_mtime_ns)
 
 
 def _unfit(path: Path, name: str) -> str:

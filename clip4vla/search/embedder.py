@@ -15,12 +15,15 @@ from clip4vla.checkpoints.hub import Source, source_of
 from clip4vla.common.device import autocast, pick_device, to_device
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Modality
-from clip4vla.inference.features import embed_texts
+from clip4vla.inference.features import text_features
 from clip4vla.media.status import AudioStatus
+from clip4vla.models.common.batch_features import Features, joined
 from clip4vla.models.common.pooling import pool
 from clip4vla.models.common.scorer import Scorer
 from clip4vla.models.common.task import Batch
 from clip4vla.models.family import family_of
+from clip4vla.search.asked import read_media
+from clip4vla.search.encoder import Encoder, moved
 from clip4vla.search.media import Kind, MediaWindow, audio_clip, audio_clips, grouped, video_clips
 from clip4vla.tracking.recorded import check_recorded
 
@@ -64,10 +67,8 @@ class Embedder(Checkpoint):
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Return vectors of texts, float32 [N, D]. Texts are cut to `settings.inputs.max_words`.
 
-        Raises UserError for an item that is not a text, and for a model whose texts have no vectors
-        that can be compared with those of clips.
+        Raises UserError for an item that is not a text.
         """
-        self._check_texts()
         if isinstance(texts, str):
             raise UserError("texts: one text. Fix: give a list of texts")
         texts = list(texts)
@@ -75,8 +76,18 @@ class Embedder(Checkpoint):
             if not isinstance(text, str):
                 raise UserError(f"text {row}: {text!r} is not a text. Fix: leave it out")
         if not texts:
-            return np.zeros((0, self.dim), dtype=np.float32)
-        return embed_texts(self.model, texts, self.settings.inputs.max_words, self.device).numpy()
+            return self.text_features([""])["text"][:0].numpy()
+        return self.text_features(texts)["text"].numpy()
+
+    def text_features(self, texts: Sequence[str], scorer: Scorer | None = None) -> Features:
+        """Return what a scorer, by default `ranker`, compares of texts, on the CPU."""
+        return text_features(
+            self.model,
+            [*texts],
+            self.settings.inputs.max_words,
+            self.device,
+            features_of=(scorer or self.ranker).text_features,
+        )
 
     def embed_audio(
         self, sounds: Sequence[Sound], nonverbal_share: float | None = None
@@ -102,6 +113,41 @@ class Embedder(Checkpoint):
         """
         clips = (_decoded(path, next(video_clips(path, self.settings))) for path in paths)
         return self._pooled("video", clips, None)
+
+    def embed_clips(
+        self, paths: Sequence[str | Path], nonverbal_share: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the vectors of clips by which the checkpoint ranks them for texts, by name.
+
+        Sound and pictures are encoded together; files longer than five minutes by these. Arrays
+        are float32 [N, D], or [N, Q, D] for a family that keeps several vectors of a clip, with
+        zeros where it has nothing; `has_picture` and `has_audio` are bool [N]. Raises UserError as
+        `embed_video`.
+        """
+        encoder = Encoder(self, [self.share_of_nb(nonverbal_share)])
+        parts: list[Features] = []
+        for path in paths:
+            piece = read_media(Path(path), self.settings, self.settings.modalities)
+            features, _ = encoder.features([piece])
+            features["has_picture"] = torch.tensor([bool(piece.jpegs)])
+            features["has_audio"] = torch.tensor([piece.log_mel is not None])
+            parts.append(features)
+        return {name: x.numpy() for name, x in joined(parts).items()} if parts else {}
+
+    def rank(self, text: np.ndarray, clips: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the similarities of texts [Q, D] with the clips of `embed_clips`, [Q, N].
+
+        They are those of the checkpoint's evaluation, before a second look at the first ones; a
+        clip without pictures counts by its sound alone.
+        """
+        device = self.ranker.scored_on(self.device)
+        tensors = moved({name: torch.from_numpy(x) for name, x in clips.items()}, device)
+        seen = tensors.pop("has_picture")
+        texts = torch.from_numpy(np.asarray(text, dtype=np.float32)).to(device)
+        with torch.no_grad():
+            found = self.ranker.scores({"text": texts}, tensors, 1.0)
+        both = found.get("t_va", next(iter(found.values())))
+        return both.where(seen, found.get("t_a", both)).cpu().numpy()
 
     def similarity(
         self, text: np.ndarray, video: np.ndarray | None = None, audio: np.ndarray | None = None
@@ -192,7 +238,7 @@ class Embedder(Checkpoint):
         if not self.settings.model.embeds_texts:
             raise UserError(
                 f"texts: a model of family {self.settings.model.family} has no vectors of texts "
-                "that can be compared with those of clips. Fix: evaluate a row of task: retrieval"
+                "that can be compared with one of a clip. Fix: use embed_clips and rank"
             )
 
     def _pooled(
@@ -227,11 +273,18 @@ def load(
         raise UserError(f"batch_size: {batch_size} is not valid. Fix: give 1 or more")
     source = source_of(path)
     check_recorded(source.path)
-    checkpoint = read_checkpoint(source.path)
+    return embedder_of(read_checkpoint(source.path), source, device, batch_size)
+
+
+def embedder_of(
+    checkpoint: Checkpoint, source: Source, device: str | torch.device | None, batch_size: int
+) -> Embedder:
+    """Return the embedder of a checkpoint that was read from a file; see `load`."""
     for name, values in checkpoint.model.named_parameters():
         if not values.isfinite().all():
             raise UserError(
-                f"{path}: {name} contains NaN or infinity. Fix: use weights of another training"
+                f"{source.path}: {name} contains NaN or infinity. Fix: use weights of another "
+                "training"
             )
     target = pick_device(device)
     model = checkpoint.model.to(target)

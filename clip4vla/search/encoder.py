@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load, save
@@ -14,9 +15,12 @@ from clip4vla.models.common.batch_features import Features, joined
 from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.scorer import Scorer, SecondScorer
 from clip4vla.models.common.task import Batch
-from clip4vla.search.embedder import Embedder
 from clip4vla.search.windows import Piece
 
+if TYPE_CHECKING:
+    from clip4vla.search.embedder import Embedder
+
+CPU = torch.device("cpu")
 SOUND: Modality = "audio"  # the modality whose vectors depend on the type token
 
 
@@ -27,7 +31,7 @@ class Encoder:
     for each, `audio` and `audio_1`.
     """
 
-    def __init__(self, embedder: Embedder, shares: Sequence[float]):
+    def __init__(self, embedder: "Embedder", shares: Sequence[float]):
         self.embedder, self.shares = embedder, tuple(shares)
         self.modalities = embedder.settings.modalities
 
@@ -43,17 +47,22 @@ class Encoder:
         return scorer if scorer.joint or isinstance(scorer, SecondScorer) else None
 
     @torch.no_grad()
-    def features(self, pieces: Sequence[Piece]) -> tuple[Features, Features | None]:
-        """Return the features of B windows on the CPU: by the ranker, and for second looks."""
+    def features(
+        self, pieces: Sequence[Piece], second: bool = False
+    ) -> tuple[Features, Features | None]:
+        """Return the features of B windows on the CPU: by the ranker, and for second looks.
+
+        second: make the latter, if the checkpoint takes second looks.
+        """
         batch = self.batch(pieces, self.shares[0])
         encoded = self._encoded(batch, self.modalities)
         features = self.ranker.clip_features(encoded)
         for number, share in enumerate(self.shares[1:], 1):
             batch["nonverbal_share"] = torch.full_like(batch["nonverbal_share"], share)
-            again = encoded | self._encoded(batch, [SOUND])
-            features[numbered(number)] = self.ranker.clip_features(again)[SOUND]
-        second = None if self.second is None else _on_cpu(self.second.clip_features(encoded))
-        return _on_cpu(features), second
+            other = encoded | self._encoded(batch, [SOUND])
+            features[numbered(number)] = self.ranker.clip_features(other)[SOUND]
+        again = self.second.clip_features(encoded) if second and self.second else None
+        return moved(features, CPU), None if again is None else moved(again, CPU)
 
     @torch.no_grad()
     def alone(self, piece: Piece, modalities: Sequence[Modality], share: float) -> Features:
@@ -104,8 +113,9 @@ def numbered(number: int) -> str:
     return SOUND if number == 0 else f"{SOUND}_{number}"
 
 
-def _on_cpu(features: Features) -> Features:
-    return {name: x.cpu() for name, x in features.items()}
+def moved(features: Features, device: torch.device) -> Features:
+    """Return features on a device."""
+    return {name: x.to(device) for name, x in features.items()}
 
 
 def bytes_of(features: Features, row: int) -> bytes:
@@ -117,9 +127,8 @@ def bytes_of(features: Features, row: int) -> bytes:
 def features_in(parts: Sequence[bytes], device: torch.device) -> Features:
     """Return the features of windows from `bytes_of` each, in float32."""
     features = joined([load(part) for part in parts])
-    return {
-        name: (x.float() if x.is_floating_point() else x).to(device) for name, x in features.items()
-    }
+    whole = {name: x.float() if x.is_floating_point() else x for name, x in features.items()}
+    return moved(whole, device)
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from clip4vla.common.errors import UserError
-from clip4vla.models.common.batch_features import Features
+from clip4vla.search.approximate import vector_columns
+from clip4vla.search.blocks import Block
 from clip4vla.search.changes import Stamp
 from clip4vla.search.description import Description
 from clip4vla.search.embedder import Embedder
@@ -32,16 +32,6 @@ class Window:
     has_picture: bool
     has_sound: bool
     thumbnail: bytes  # JPEG
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some windows, as they are compared: their numbers, what they have, and their vectors."""
-
-    rows: np.ndarray  # int64 [n]
-    has_picture: torch.Tensor  # bool [n]
-    has_sound: torch.Tensor
-    features: Features  # float32 [n, D] or [n, Q, D], zeros where there is nothing
 
 
 class Index:
@@ -86,14 +76,15 @@ class Index:
         """Return the number of windows."""
         return self.table.count_rows()
 
+    @property
+    def compared_on(self) -> torch.device:
+        """Return the device on which windows are compared with a query."""
+        return self.encoder.ranker.scored_on(self.embedder.device)
+
     @cached_property
     def vectors(self) -> list[str]:
         """Return the names of the columns of vectors."""
-        return [
-            field.name
-            for field in self.table.schema
-            if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
-        ]
+        return vector_columns(self.table)
 
     def windows(self, rows: Sequence[int]) -> list[Window]:
         """Return windows by their numbers, in this order; those that are gone are left out."""
@@ -131,18 +122,34 @@ class Index:
             )
         return path
 
-    def blocks(self, columns: Sequence[str], where: str | None = None) -> Iterator[Block]:
-        """Yield all windows, or those of a condition, with these vectors; memory is bounded."""
-        query = self.table.search().select(["row", "has_picture", "has_sound", *columns])
+    def blocks(self, where: str | None = None) -> Iterator[Block]:
+        """Yield all windows, or those of a condition, with their vectors; memory is bounded."""
+        query = self.table.search().select(self._compared)
         if where is not None:
             query = query.where(where)
-        for batch in query.to_batches(rows_at_once(self.table.schema, columns)):
-            yield Block(
-                rows=batch["row"].to_numpy(),
-                has_picture=_flags(batch["has_picture"]),
-                has_sound=_flags(batch["has_sound"]),
-                features={name: tensor_of(batch[name]) for name in columns},
-            )
+        size = rows_at_once(self.table.schema, self.vectors)
+        for batch in query.to_batches(size):
+            yield self._block(batch)
+
+    def taken(self, numbers: list[int]) -> Iterator[Block]:
+        """Yield windows by LanceDB's own numbers of rows."""
+        size = rows_at_once(self.table.schema, self.vectors)
+        for start in range(0, len(numbers), size):
+            query = self.table.take_row_ids(numbers[start : start + size])
+            for batch in query.select(self._compared).to_arrow().to_batches():
+                yield self._block(batch)
+
+    @property
+    def _compared(self) -> list[str]:
+        return ["row", "has_picture", "has_sound", *self.vectors]
+
+    def _block(self, batch: pa.RecordBatch) -> Block:
+        return Block(
+            rows=batch["row"].to_numpy(),
+            has_picture=_flags(batch["has_picture"]),
+            has_sound=_flags(batch["has_sound"]),
+            features={name: tensor_of(batch[name]).to(self.compared_on) for name in self.vectors},
+        )
 
 
 def _flags(column: pa.Array) -> torch.Tensor:

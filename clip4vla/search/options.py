@@ -26,7 +26,8 @@ class IndexOptions:
 
     checkpoint: str | None = option(
         None,
-        "A file of this project, or hf://OWNER/NAME[@REVISION]. Needed for a new index.",
+        "A file of this project, hf://OWNER/NAME[@REVISION], or open_clip:ARCHITECTURE:TAG (or "
+        "open_clip:ARCHITECTURE@FILE), which finds by pictures. Needed for a new index.",
     )
     out: Path | None = option(None, "The folder of the index; default: FOLDER.index beside it.")
     window: float | None = option(None, "Seconds of a window, what is found at once; default: 10.")

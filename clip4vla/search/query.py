@@ -1,27 +1,35 @@
 """Find windows of an index by words, a sound, a picture or a video."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Modality
-from clip4vla.inference.features import text_features
 from clip4vla.models.common.batch_features import Features
-from clip4vla.models.common.scorer import Scorer
+from clip4vla.search.approximate import candidates, indexed_columns
 from clip4vla.search.asked import read_image, read_media
-from clip4vla.search.encoder import SOUND, numbered
-from clip4vla.search.index import Block, Index, Window
+from clip4vla.search.comparing import (
+    ALIKE,
+    PICTURE,
+    ClipPart,
+    Part,
+    Scores,
+    TextPart,
+    by_share,
+    mixed,
+)
+from clip4vla.search.encoder import SOUND, moved
+from clip4vla.search.index import Index, Window
+from clip4vla.search.second import second_scores, usual_count
 from clip4vla.search.store import among
 
-PICTURE: Modality = "vision"
-ALIKE = 0.5  # weight of sound for a query that has both
+NOTHING = torch.zeros(1)
 
 
 @dataclass(frozen=True)
@@ -66,47 +74,76 @@ class Hit:
     rescored: bool
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Similarities of windows with a query, float32 [n]; NaN where a window cannot be compared."""
-
-    score: Tensor
-    picture: Tensor
-    sound: Tensor
-
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return all three."""
-        return self.score, self.picture, self.sound
-
-
-def find(index: Index, query: Query, top: int = 10, apart: bool = True) -> list[Hit]:
+def find(
+    index: Index,
+    query: Query,
+    top: int = 10,
+    apart: bool = True,
+    rescore: int | None = None,
+    exact: bool = False,
+) -> list[Hit]:
     """Return the `top` windows that fit a query best, best first.
 
-    apart: of windows of a file that overlap, return the best alone. Raises UserError for a query
-    that cannot be read, and for options that have no effect with this checkpoint.
+    apart: of windows of a file that overlap, return the best alone. rescore: the first windows for
+    a text that are looked at again where the checkpoint compares text and clip jointly; None: the
+    usual number. exact: compare every window, though the index is so large that it keeps vector
+    indexes (`clip4vla.search.approximate`). Raises UserError for a query that cannot be read, and
+    for options that have no effect with this checkpoint.
     """
     if top < 1:
         raise UserError(f"top: {top} is not valid. Fix: give 1 or more")
-    comparisons = [*_comparisons(index, query)]
-    share = _share(index, query)
-    columns = index.vectors
+    again = _count_again(index, query, rescore)
     neighbours = 2 * (ceil(index.about.window / index.about.hop) - 1) if apart else 0
-    best = _Best(top * (1 + neighbours))
-    for block in index.blocks(columns):
-        several = [compare(block, share) for compare in comparisons]
-        means = [
-            torch.stack(x).mean(dim=0) for x in zip(*(s.parts() for s in several), strict=True)
-        ]
-        best.add(block.rows, Scores(*means))
-    rows = best.ranked()
-    windows = {window.row: window for window in index.windows([row for row, _ in rows])}
+    best = ranked(index, [*_parts(index, query)], max(top * (1 + neighbours), again), exact)
+    seconds: dict[int, float] = {}
+    if again and query.text is not None:
+        seconds = second_scores(index, query.text, [row for row, _ in best[:again]])
+        best.sort(key=lambda item: -seconds.get(item[0], -inf))  # stable: the others follow
+    windows = {window.row: window for window in index.windows([row for row, _ in best])}
     hits: list[Hit] = []
-    for row, (score, picture, sound) in rows:
+    for row, (score, picture, sound) in best:
         window = windows.get(row)
         if window is None or (apart and any(_overlap(window, hit.window) for hit in hits)):
             continue
-        hits.append(Hit(window, score, _known(picture), _known(sound), rescored=False))
-    return hits[:top]
+        hit = Hit(
+            window=window,
+            score=seconds.get(row, score),
+            picture=_known(picture),
+            sound=_known(sound),
+            rescored=row in seconds,
+        )
+        hits.append(hit)
+        if len(hits) == top:
+            break
+    return hits
+
+
+def _count_again(index: Index, query: Query, rescore: int | None) -> int:
+    """Return how many windows are looked at again. UserError where that has no effect."""
+    others = query.audio or query.image or query.video or query.like is not None
+    alone = query.text and not others
+    usual = usual_count(index) if alone and query.sound_weight is None else 0
+    if rescore and not usual:
+        raise UserError(
+            "rescore: it has an effect for words alone, without sound_weight, with a checkpoint "
+            "that compares text and clip jointly. Fix: leave it out"
+        )
+    return usual if rescore is None else rescore
+
+
+Found = tuple[int, tuple[float, float, float]]  # the number of a window, and its `Scores`
+
+
+def ranked(index: Index, parts: Sequence[Part], most: int, exact: bool = False) -> list[Found]:
+    """Return the best windows by their vectors, best first."""
+    probes = [probe for part in parts for probe in part.probes(index.vectors)]
+    near = not exact and {column for column, _ in probes} <= indexed_columns(index.table)
+    blocks = index.taken(candidates(index.table, probes, most)) if near else index.blocks()
+    best = _Best(most)
+    for block in blocks:
+        means = zip(*(part.scores(block).parts() for part in parts), strict=True)
+        best.add(block.rows, Scores(*(torch.stack(each).mean(dim=0) for each in means)))
+    return best.ranked()
 
 
 def _overlap(one: Window, other: Window) -> bool:
@@ -135,7 +172,7 @@ class _Best:
             order = np.lexsort((self.rows, -self.scores[0]))[: self.most]
             self.rows, self.scores = self.rows[order], self.scores[:, order]
 
-    def ranked(self) -> list[tuple[int, tuple[float, float, float]]]:
+    def ranked(self) -> list[Found]:
         """Return numbers and scores, best first; of equal ones the first window."""
         order = np.lexsort((self.rows, -self.scores[0]))
         return [
@@ -144,26 +181,17 @@ class _Best:
         ]
 
 
-Compare = Callable[[Block, float], Scores]
-
-
-def _comparisons(index: Index, query: Query) -> Iterator[Compare]:
-    """Yield a comparison for each part of a query."""
-    ranker, share = index.encoder.ranker, _share(index, query)
-    settings = index.embedder.settings
+def _parts(index: Index, query: Query) -> Iterator[Part]:
+    """Yield the parts of a query, encoded."""
+    ranker, share, embedder = index.encoder.ranker, _share(index, query), index.embedder
+    settings = embedder.settings
     if query.text and query.text.strip():
-        features = text_features(
-            index.embedder.model,
-            [query.text],
-            settings.inputs.max_words,
-            index.embedder.device,
-            features_of=ranker.text_features,
-        )
-        yield partial(_by_text, ranker, features, query.sound_weight)
+        features = moved(embedder.text_features([query.text]), index.compared_on)
+        yield TextPart(ranker, features, query.sound_weight, share)
     if query.like is not None:
         weight = ALIKE if query.sound_weight is None else query.sound_weight
-        yield partial(_by_clip, ranker, _vectors_of(index, query.like, share), weight)
-    asked = {
+        yield ClipPart(ranker, _vectors_of(index, query.like, share), weight, share)
+    asked: dict[str, tuple[Path | None, list[Modality], float]] = {
         "audio": (query.audio, [SOUND], 1.0),
         "image": (query.image, [PICTURE], 0.0),
         "video": (query.video, [PICTURE, SOUND], ALIKE),
@@ -177,20 +205,19 @@ def _comparisons(index: Index, query: Query) -> Iterator[Compare]:
                 f"--{kind}: the checkpoint of this index reads {settings.modalities[0]} alone. "
                 "Fix: search by words, or index the clips with another checkpoint"
             )
-        piece = (
-            read_image(path, settings) if kind == "image" else read_media(path, settings, wanted)
-        )
-        vectors = index.encoder.alone(piece, wanted, share)
+        read = read_image if kind == "image" else partial(read_media, modalities=wanted)
+        vectors = moved(index.encoder.alone(read(path, settings), wanted, share), index.compared_on)
+        if len(vectors) == 1 and usual == ALIKE:  # of a video
+            usual = float(SOUND in vectors)
         weight = usual if query.sound_weight is None else query.sound_weight
-        yield partial(_by_clip, ranker, vectors, weight)
+        yield ClipPart(ranker, vectors, weight, share)
 
 
 def _vectors_of(index: Index, row: int, share: float) -> Features:
     """Return the vectors of a window, of what it has. UserError for one that is gone."""
-    for block in index.blocks(index.vectors, where=among("row", [row])):
-        found = _mixed(_by_share(block.features, share), share)
-        has = {name for name, x in found.items() if x.any()}
-        return {name: found[name] for name in (PICTURE, SOUND) if name in has}
+    for block in index.blocks(where=among("row", [row])):
+        found = mixed(by_share(block.features), share)
+        return {name: found[name] for name in (PICTURE, SOUND) if found.get(name, NOTHING).any()}
     raise UserError(f"window {row}: no longer in the index. Fix: search again")
 
 
@@ -208,73 +235,3 @@ def _share(index: Index, query: Query) -> float:
             "index the clips with --both-tokens"
         )
     return known[0]
-
-
-def _by_text(
-    ranker: Scorer, text: Features, sound_weight: float | None, block: Block, share: float
-) -> Scores:
-    """Compare a text with windows."""
-    found = [
-        ranker.scores(text, clips | {"has_audio": block.has_sound}, 1.0)
-        for clips in _by_share(block.features, share)
-    ]
-    mixed = _mixed([{name: x[0] for name, x in one.items()} for one in found], share)
-    picture = _where(mixed.get("t_v"), block.has_picture)
-    sound = _where(mixed.get("t_a"), block.has_sound)
-    if sound_weight is not None or "t_va" not in mixed:
-        weight = ALIKE if sound_weight is None else sound_weight
-        return Scores(_weighed(picture, sound, weight), picture, sound)
-    score = mixed["t_va"].where(block.has_picture, sound)
-    return Scores(score, picture, sound)
-
-
-def _by_clip(
-    ranker: Scorer, vectors: Features, sound_weight: float, block: Block, share: float
-) -> Scores:
-    """Compare a sound, a picture, or both of a video, with windows: like with like, if it can."""
-
-    def similarity(modality: Modality, has: Tensor) -> Tensor:
-        asked = modality if modality in vectors else next(iter(vectors))
-        mine = {asked: vectors[asked]}
-        found = [
-            ranker.scores(mine, {modality: clips[modality]}, 1.0)
-            for clips in _by_share(block.features, share)
-            if modality in clips
-        ]
-        values = [{"": next(iter(one.values()))[0]} for one in found]
-        return _where(_mixed(values, share)[""] if values else None, has)
-
-    picture = similarity(PICTURE, block.has_picture)
-    sound = similarity(SOUND, block.has_sound)
-    return Scores(_weighed(picture, sound, sound_weight), picture, sound)
-
-
-def _by_share(features: Features, share: float) -> list[Features]:
-    """Return features once for each type token of the sounds."""
-    second = numbered(1)
-    if second not in features:
-        return [features]
-    first = {name: x for name, x in features.items() if name != second}
-    return [first, first | {SOUND: features[second]}]
-
-
-def _mixed(found: list[dict[str, Tensor]], share: float) -> dict[str, Tensor]:
-    """Return similarities mixed by the share of the second type token, if there are two."""
-    if len(found) == 1:
-        return found[0]
-    verbal, nonverbal = found
-    return {name: (1 - share) * verbal[name] + share * nonverbal[name] for name in verbal}
-
-
-def _where(x: Tensor | None, has: Tensor) -> Tensor:
-    """Return similarities where windows have the modality, NaN elsewhere."""
-    nothing = torch.full(has.shape, torch.nan)
-    return nothing if x is None else x.cpu().where(has, nothing)
-
-
-def _weighed(picture: Tensor, sound: Tensor, weight: float) -> Tensor:
-    """Return the weighted mean of what a window has; NaN where only the other has a weight."""
-    if weight in (0, 1):
-        return sound if weight else picture
-    both = (1 - weight) * picture + weight * sound
-    return both.where(~both.isnan(), picture.where(~picture.isnan(), sound))

@@ -98,14 +98,15 @@ class Store:
         if self.windows is not None:
             self.windows.update(where=among("path", [old]), values={"path": new})
 
-    def next_numbers(self) -> dict[str, int]:
-        """Return for each file with windows the number after its last one."""
+    def next_numbers(self, paths: Iterable[str]) -> dict[str, int]:
+        """Return for each of some files that has windows the number after its last one."""
         following: dict[str, int] = {}
-        if self.windows is not None:
-            for batch in self.windows.search().select(["path", "number"]).to_batches():
-                paths, numbers = (batch[name].to_pylist() for name in ("path", "number"))
-                for path, number in zip(paths, numbers, strict=True):
-                    following[path] = max(following.get(path, 0), number + 1)
+        if self.windows is None:
+            return following
+        for some in in_parts(sorted(paths)):
+            query = self.windows.search().where(among("path", some)).select(["path", "number"])
+            for row in query.to_arrow().to_pylist():
+                following[row["path"]] = max(following.get(row["path"], 0), row["number"] + 1)
         return following
 
     def tidy(self) -> None:
@@ -154,17 +155,30 @@ def _vectors(x: Tensor) -> pa.Array:
 
 def tensor_of(column: pa.Array) -> Tensor:
     """Return a column of vectors as float32 [N, D] or [N, Q, D], with zeros for null."""
-    present = np.asarray(column.is_valid())
-    values, shape = column, []
-    while not pa.types.is_floating(values.type):
-        flat, fixed = values.flatten(), pa.types.is_fixed_size_list(values.type)
-        counted = len(flat) // max(len(values) - values.null_count, 1)
-        shape.append(values.type.list_size if fixed else counted)
-        values = flat
-    rows = np.asarray(values).reshape(int(present.sum()), *shape)
-    found = np.zeros((len(column), *rows.shape[1:]), np.float32)
-    found[present] = rows
-    return torch.from_numpy(found)
+    kind, values = column.type, column.flatten()  # nulls have no values in it
+    count = len(column) - column.null_count
+    shape: tuple[int, ...]
+    if has_several(kind):
+        shape = count, len(values) // max(count, 1), kind.value_type.list_size
+        values = values.flatten()
+    else:
+        shape = count, kind.list_size
+    rows = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy()).view(shape).float()
+    if count == len(column):
+        return rows
+    found = torch.zeros(len(column), *(max(size, 1) for size in shape[1:]))
+    found[torch.from_numpy(np.asarray(column.is_valid()))] = rows if count else 0
+    return found
+
+
+def has_several(kind: pa.DataType) -> bool:
+    """Return whether a column has several vectors for each window."""
+    return pa.types.is_list(kind) and not pa.types.is_fixed_size_list(kind)
+
+
+def is_vectors(kind: pa.DataType) -> bool:
+    """Return whether a column has vectors."""
+    return pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def rows_at_once(schema: pa.Schema, columns: Iterable[str]) -> int:

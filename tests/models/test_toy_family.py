@@ -211,17 +211,17 @@ def test_its_checkpoint_embeds_texts_sounds_and_videos(manifests, tmp_path):
     assert both[:, 1] == pytest.approx(texts @ videos[1], abs=1e-5)
 
 
-def test_texts_that_compare_with_no_clip_are_not_embedded(manifests, tmp_path, monkeypatch):
+def test_texts_that_compare_with_no_single_vector_of_a_clip(manifests, tmp_path, monkeypatch):
     path = trained(training("retrieval"), manifests, tmp_path)
     monkeypatch.setattr(family_settings("toy").model, "embeds_texts", False)
     found = clip4vla.load(path, "cpu")
     (sound,) = found.embed_audio([DEMO / "say_dog.mp4"])
-    for compare in (
-        lambda: found.embed_text(["a dog"]),
-        lambda: found.similarity(sound[None], sound[None]),
-    ):
-        with pytest.raises(UserError, match="family toy has no vectors of texts"):
-            compare()
+    with pytest.raises(UserError, match="no vectors of texts .* Fix: use embed_clips and rank"):
+        found.similarity(sound[None], sound[None])
+    clips = found.embed_clips([DEMO / "say_dog.mp4", DEMO / "bbb_120.mp4"])
+    text = found.embed_text(["a dog"])
+    silent = text @ clips["vision"][1]
+    assert found.rank(text, clips)[:, 1] == pytest.approx(silent, abs=1e-5)
 
 
 def test_its_foreign_files_are_imported(tmp_path):

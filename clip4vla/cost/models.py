@@ -143,12 +143,11 @@ class Models:
         words = tokens(model.processor, size, run.inputs.max_words)
         if across := isinstance(run, Evaluate) and run.query != "text":
             asked, encoded = {"audio": encoded["audio"]}, {"vision": encoded["vision"]}
-        of_clips = self._count(model, lambda: clips.update(scorer.clip_features(encoded)))
+        of_clip = scorer.alone_features if across else scorer.clip_features
+        of_clips = self._count(model, lambda: clips.update(of_clip(encoded)))
         of_queries = self._count(
             model,
-            lambda: queries.update(
-                scorer.clip_features(asked) if across else scorer.text_features(words)
-            ),
+            lambda: queries.update(of_clip(asked) if across else scorer.text_features(words)),
         )
 
         def pairs(side: int) -> float:

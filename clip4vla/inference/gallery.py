@@ -113,7 +113,7 @@ class Gallery:
             [modality],
             self.device,
             self.workers,
-            features_of=self.scorer.clip_features,
+            features_of=self.scorer.alone_features,
         )
         return {modality: in_order_of_clips(batches)[modality]}
 

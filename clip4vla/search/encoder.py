@@ -70,7 +70,7 @@ class Encoder:
         batch = self.batch([piece], share)
         vectors: Features = {}
         for modality in modalities:
-            features = self.ranker.clip_features(self._encoded(batch, [modality]))
+            features = self.ranker.alone_features(self._encoded(batch, [modality]))
             if features[modality].any():
                 vectors[modality] = features[modality].cpu()
         return vectors

@@ -24,7 +24,7 @@ class VocabularyHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [..., V] of [..., D]; see `tied_logits`."""
         x = self.norm(self.activation(self.dense(x)))
-        return tied_logits(x, self.token_embedding.weight, self.bias)
+        return tied_logits(x, self.token_embedding.weight, self.bias, self.training)
 
 
 class CaptionGenerator(nn.Module):

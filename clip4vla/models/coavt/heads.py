@@ -36,4 +36,4 @@ class LanguageHead(nn.Module):
 
         words: [V, W], the weight of the query encoder's word embedding.
         """
-        return tied_logits(self.norm(gelu(self.dense(x))), words, self.bias)
+        return tied_logits(self.norm(gelu(self.dense(x))), words, self.bias, self.training)

@@ -48,6 +48,13 @@ class QueryScorer(SecondScorer):
                 features |= {"tokens": clip.features.half(), "mask": clip.mask}
         return features
 
+    def alone_features(self, encoded: Encoded) -> Features:
+        """See `Scorer.alone_features`: mean tokens, which no query reads."""
+        return {
+            name: normalise(masked_mean(*clip))
+            for name, clip in self.model.streams(encoded).items()
+        }
+
     def text_features(self, tokens: Tensor) -> Features:
         """Return the vectors of texts [B, D], and their tokens [B, L] for `rescored`."""
         words = {"words": tokens} if self.rescores else {}

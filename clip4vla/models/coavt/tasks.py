@@ -15,12 +15,15 @@ from clip4vla.models.coavt.matching_pairs import negative_logits
 from clip4vla.models.coavt.model import LEAST_TEMPERATURE, STREAM_OF, CoAVT
 from clip4vla.models.coavt.negatives import draw_negatives
 from clip4vla.models.coavt.objective import Alignment, Objective
+from clip4vla.models.coavt.query_layer import ClipKeys
 from clip4vla.models.common.batch_features import Features, numbers_of
 from clip4vla.models.common.encoded import FeatureSequence
+from clip4vla.models.common.gather import gather
 from clip4vla.models.common.losses import contrast
 from clip4vla.models.common.pooling import masked_mean, normalise
 from clip4vla.models.common.task import Batch, ContrastiveTask, Loss
 
+Keys = dict[Alignment, ClipKeys]
 CONTRAST_SCALE = 1 / 0.05  # of sounds and pictures: CAV-MAE's temperature (facts 3)
 
 
@@ -55,14 +58,28 @@ class AlignmentTask(ContrastiveTask):
         """Return the alignments that learn."""
         return self.wanted.alignments(self.modalities)
 
+    def loss(self, batch: Batch) -> Loss:
+        """See `ContrastiveTask.loss`: the keys of clips serve their negatives, too."""
+        features, keys = self._encoded(batch)
+        return self._objective(gather(features), keys)
+
     def encode(self, batch: Batch, again: bool = False) -> Features:
         """Return what concerns each clip and its own text alone."""
-        wanted, model, tokens = self.wanted, self.model, batch["tokens"]
+        return self._encoded(batch)[0]
+
+    def objective(self, features: Features) -> Loss:
+        """Return the weighted sum of all terms; the terms have no weight in the curve."""
+        return self._objective(features, {})
+
+    def _encoded(self, batch: Batch) -> tuple[Features, Keys]:
+        """Return the features of `encode`, and the keys of its clips in each alignment."""
+        wanted, model, keys = self.wanted, self.model, {}
         epoch = batch.get("epoch", 0)  # else a batch of all clips would always draw alike
         samples = [
             f"{epoch} {clip} {ids}"
-            for clip, ids in zip(batch["clip_id"], tokens.tolist(), strict=True)
+            for clip, ids in zip(batch["clip_id"], batch["tokens"].tolist(), strict=True)
         ]
+        tokens = model.text_ids.trimmed(batch["tokens"])
         features = {
             "clip": numbers_of(batch["clip_id"]).to(tokens.device),
             "sample": numbers_of(samples).to(tokens.device),
@@ -75,21 +92,24 @@ class AlignmentTask(ContrastiveTask):
         if wanted.contrast or wanted.matching:
             features["text"] = model.encode_text(tokens)[1]
         for name in self.alignments:
-            found = self._aligned(name, streams[STREAM_OF[name]], tokens)
+            clip = streams[STREAM_OF[name]]
+            keys[name] = model.query.keys_of(clip)
+            found = self._aligned(name, clip, keys[name], tokens)
             features |= {f"{key}.{name}": x for key, x in found.items()}
         if wanted.audio_visual_contrast:
             for modality in ("audio", "vision"):
                 features[modality] = normalise(masked_mean(*streams[modality]))
                 features[f"has_{modality}"] = streams[modality].mask.any(dim=1)
-        return features
+        return features, keys
 
-    def _aligned(self, name: Alignment, clip: FeatureSequence, tokens: Tensor) -> Features:
+    def _aligned(
+        self, name: Alignment, clip: FeatureSequence, keys: ClipKeys, tokens: Tensor
+    ) -> Features:
         """Return the features of clips and their own texts in an alignment.
 
         One causal pass gives the queries, too, because they attend to no word (facts 2.1).
         """
-        wanted, model = self.wanted, self.model
-        keys, present = model.query.keys_of(clip), clip.mask.any(dim=1)
+        wanted, model, present = self.wanted, self.model, clip.mask.any(dim=1)
         features = {"present": present}
         if wanted.language_weight(name, self.modalities):
             loss, states = model.language_loss(tokens, keys, wanted.language_smoothing)
@@ -103,8 +123,8 @@ class AlignmentTask(ContrastiveTask):
             features |= {"features": clip.features, "mask": clip.mask}
         return features
 
-    def objective(self, features: Features) -> Loss:
-        """Return the weighted sum of all terms; the terms have no weight in the curve."""
+    def _objective(self, features: Features, keys: Keys) -> Loss:
+        """See `objective`. keys: of this rank's clips, if they are in the graph of the features."""
         wanted, terms = self.wanted, {}
         with torch.no_grad():  # in the graph, a clamp would stop its gradients
             self.model.temperature.clamp_(min=LEAST_TEMPERATURE)
@@ -115,7 +135,7 @@ class AlignmentTask(ContrastiveTask):
                 for key, x in features.items()
                 if "." not in key or key.endswith(f".{name}")
             }
-            for kind, weight, term in self._terms(name, own):
+            for kind, weight, term in self._terms(name, own, keys.get(name)):
                 terms[f"{kind}_{name}"] = term
                 loss = loss + wanted.weight(name) * weight * term
         if wanted.audio_visual_contrast:
@@ -127,7 +147,9 @@ class AlignmentTask(ContrastiveTask):
                 loss = loss + 0.0 * features[f"queries.{self.alignments[0]}"].sum()
         return loss, terms
 
-    def _terms(self, name: Alignment, features: Features) -> Iterator[tuple[str, float, Tensor]]:
+    def _terms(
+        self, name: Alignment, features: Features, keys: ClipKeys | None
+    ) -> Iterator[tuple[str, float, Tensor]]:
         """Yield name, weight and value of each loss of an alignment."""
         wanted = self.wanted
         if language := wanted.language_weight(name, self.modalities):
@@ -151,7 +173,12 @@ class AlignmentTask(ContrastiveTask):
         if wanted.matching and several:
             drawn = draw_negatives(logits, clips, samples, seed_of(name, self.run.seed))
             negative = negative_logits(
-                self.model, features, rows, drawn, chunk=self.run.optimiser.microbatch
+                self.model,
+                features,
+                rows,
+                drawn,
+                keys=keys,
+                chunk=self.run.optimiser.microbatch,
             )
             yield "matching", wanted.matching, matching_loss(features["matched"][rows], negative)
 
@@ -189,7 +216,8 @@ class CaptionTask:
         assert isinstance(objective, Objective)
         own = self.model.encode_clips(batch, self.run.modalities)
         (clip,) = self.model.whole(own).values()
-        loss, _ = self.model.language_loss(batch["tokens"], clip, objective.language_smoothing)
+        tokens = self.model.text_ids.trimmed(batch["tokens"])
+        loss, _ = self.model.language_loss(tokens, clip, objective.language_smoothing)
         return loss.mean(), {}
 
     def targets(self, batch: Batch) -> int:

@@ -36,6 +36,10 @@ class TextIds(NamedTuple):
         ends = tokens == self.end
         return ends.cumsum(dim=1) == ends
 
+    def trimmed(self, tokens: Tensor) -> Tensor:
+        """Return tokens [B, L] without the last columns that are padding in each text."""
+        return tokens[:, : int(self.valid(tokens).sum(dim=1).max())]
+
 
 TEXT_IDS: dict[TokenizerName, TextIds] = {
     "clip": TextIds(first=START, end=END, decode=CLIP_VOCABULARY),

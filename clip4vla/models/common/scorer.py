@@ -29,6 +29,13 @@ class Scorer(ABC):
     def clip_features(self, encoded: Encoded) -> Features:
         """Return the features of clips, from `ClipModel.encode_clips`."""
 
+    def alone_features(self, encoded: Encoded) -> Features:
+        """Return features of clips that are encoded by one modality, to be compared with another.
+
+        They are named by the modality. By default those of `clip_features`.
+        """
+        return self.clip_features(encoded)
+
     @abstractmethod
     def text_features(self, tokens: Tensor) -> Features:
         """Return the features of texts, from token ids [B, L]."""

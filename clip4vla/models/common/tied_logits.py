@@ -9,13 +9,13 @@ from clip4vla.common.device import full_precision
 CPU_WORDS = 2048  # rows of the embedding per product: fastest on a CPU
 
 
-def tied_logits(x: Tensor, words: Tensor, bias: Tensor) -> Tensor:
+def tied_logits(x: Tensor, words: Tensor, bias: Tensor, training: bool) -> Tensor:
     """Return logits [..., V] of x [..., D]; words: [V, D]; bias: [V].
 
-    Without gradients in float32, even under autocast: decoding chooses words by these, and in
+    Outside of training in float32, even under autocast: decoding chooses words by these, and in
     bfloat16 likely words would tie.
     """
-    if torch.is_grad_enabled():
+    if training:
         return linear(x, words, bias)
     with full_precision(x):
         return _exact(x.to(words.dtype), words, bias)

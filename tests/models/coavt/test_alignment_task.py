@@ -5,7 +5,15 @@ import math
 
 import pytest
 import torch
-from coavt_cases import CASES, chunks_of, make_batch, make_task, objective, pretrain
+from coavt_cases import (
+    CASES,
+    build_processor,
+    chunks_of,
+    make_batch,
+    make_task,
+    objective,
+    pretrain,
+)
 from gloo_ranks import on_ranks
 from gradient_cases import assert_equal, gradients, in_double, unscaled
 
@@ -147,6 +155,33 @@ def test_a_batch_of_one_clip_has_no_negatives():
         make_task("everything").loss(batch)
 
 
+@pytest.mark.parametrize("microbatch", [None, 2, 5])
+def test_keys_of_a_clip_are_computed_once_in_an_alignment(microbatch, monkeypatch):
+    """Of a whole batch; a chunk of negatives computes those of each of its clips once."""
+    task, counted = make_task("everything", microbatch=microbatch), []
+    keys_of = task.model.query.keys_of
+    monkeypatch.setattr(
+        task.model.query, "keys_of", lambda clip: counted.append(len(clip.mask)) or keys_of(clip)
+    )
+    batch = make_batch(5, frames=[1] * 8, sounds=[1] * 8)
+    task.loss(batch)
+    assert sum(counted) == 3 * 5
+    counted.clear()
+    task.objective(task.encode(batch))
+    chunks = 3 * math.ceil(2 * 5 / (microbatch or 10))
+    assert 3 * (5 + 5) <= sum(counted) <= 3 * (5 + 5) + chunks
+
+
+def test_columns_of_padding_alone_are_not_encoded():
+    task = make_task("everything")
+    texts = ["a dog", "rain", "wind and rain", "one", ""]
+    narrow, wide = (build_processor().tokenize(texts, length) for length in (5, 8))
+    expected, found = (task.encode(make_batch(5) | {"tokens": x}) for x in (narrow, wide))
+    assert found["tokens"].equal(narrow)
+    for name in expected.keys() - {"sample"}:  # negatives are drawn by whole texts
+        assert found[name].equal(expected[name]), name
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_chunks_have_the_gradients_of_the_whole_batch(name, double):
     batch = make_batch(5)
@@ -189,19 +224,21 @@ def test_half_precision_reaches_the_same_parameters(monkeypatch):
 @pytest.mark.parametrize("name", ["everything", "as LAVIS", "captions"])
 def test_ranks_have_the_gradients_of_one_process(name, double, tmp_path):
     expected = gradients(make_task(name), [make_batch()])
-    for world in (2, 4):
+    for world, size in ((2, 4), (4, 1)):  # whole batches, and chunks
         folder = tmp_path / str(world)
         folder.mkdir()
-        for loss, found in on_ranks(world, folder, functools.partial(on_rank, name)):
+        for loss, found in on_ranks(world, folder, functools.partial(on_rank, name, size)):
             assert loss == pytest.approx(expected[0], rel=1e-10)
             assert_equal(found, expected[1], 1e-9)
 
 
-def on_rank(name, rank, world):
-    """Position p of a batch belongs to rank p mod `world`; each rank has chunks of one clip."""
-    task, batch = make_task(name, microbatch=1), make_batch()
+def on_rank(name, size, rank, world):
+    """Position p of a batch belongs to rank p mod `world`; each rank has chunks of `size` clips."""
+    batch = make_batch()
     own = {key: value[rank::world] for key, value in batch.items()}
-    loss, _ = backward(task, chunks_of(own, 1), torch.device("cpu"), unscaled)
+    chunks = chunks_of(own, size)
+    task = make_task(name, microbatch=size if len(chunks) > 1 else None)
+    loss, _ = backward(task, chunks, torch.device("cpu"), unscaled)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     average_gradients(parameters)
     return loss.item(), {name: p.grad for name, p in task.model.named_parameters()}

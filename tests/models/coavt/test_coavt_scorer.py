@@ -53,7 +53,7 @@ def test_scores_are_the_largest_cosines_of_queries(model, scorer, batch, feature
 def test_sounds_and_pictures_are_compared_by_mean_tokens(model, scorer, batch):
     with torch.no_grad():
         own = model.encode_clips(batch, BOTH)
-        alone = [scorer.clip_features({name: own[name]}) for name in ("audio", "vision")]
+        alone = [scorer.alone_features({name: own[name]}) for name in ("audio", "vision")]
         means = [
             normalise(model.streams({name: own[name]})[name].features[:2].mean(dim=1))
             for name in ("audio", "vision")

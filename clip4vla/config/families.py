@@ -44,6 +44,10 @@ class FamilyModel(Section):
     ABOUT: ClassVar[str]  # what the weights are, below the heading
     TAGS: ClassVar[tuple[str, ...]] = ()  # of its model cards
 
+    def parts(self, task: TaskName | None) -> tuple[str, ...]:
+        """Return those of `PARTS` that this model may have in a task; None: in pre-training."""
+        return self.PARTS
+
     def towers(self) -> "FamilyModel":
         """Return the section of earlier stages, without keys that only the own task reads."""
         return self

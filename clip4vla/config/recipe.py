@@ -390,11 +390,14 @@ class Recipe(OfOneFamily):
         """Check that frozen parameters are some of the model's."""
         pretrain, second = self.pretrain, self.pretrain and self.pretrain.second_stage
         stages = {"pretrain": pretrain, "pretrain.second_stage": second, "finetune": self.finetune}
-        for name, stage in stages.items():
+        for place, stage in stages.items():
+            parts = self.model.parts(self.task if place == "finetune" else None)
+            names = [f"{part}." for part in parts]
             for prefix in stage.freeze.prefixes if stage else ():
-                first = prefix.split(".")[0]
-                if not first or not any(part.startswith(first) for part in self.model.PARTS):
+                if not prefix or not any(
+                    name.startswith(prefix) or prefix.startswith(name) for name in names
+                ):
                     raise ValueError(
-                        f"{name}.freeze.prefixes: no parameter name begins with {prefix!r}. "
-                        f"Fix: begin with {', '.join(self.model.PARTS)}"
+                        f"{place}.freeze.prefixes: no parameter name begins with {prefix!r}. "
+                        f"Fix: begin with {', '.join(parts)}"
                     )

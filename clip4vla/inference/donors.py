@@ -76,7 +76,9 @@ def substitute(
     queries = pd.concat(silent.values()).drop_duplicates("clip_id").sort_values("clip_id")
     model = initial_model(run.model, run.inputs, start, weights).to(device)
     vectors = _Vectors(run=run, model=model, caches=caches, device=device, workers=workers)
-    index, cosine = nearest(vectors.of(run.queries[0], queries), vectors.of(run.donors, rows))
+    lent = vectors.of(run.donors, rows)
+    asked = vectors.of(run.queries[0], queries) if len(queries) else lent[:0]
+    index, cosine = nearest(asked, lent)
     ids = rows.clip_id.tolist()
     lines = ["\t".join(DONOR_COLUMNS)]
     for clip_id, i, value in zip(queries.clip_id, index, cosine, strict=True):
@@ -113,8 +115,6 @@ class _Vectors:
 
     def of(self, source: Source, rows: pd.DataFrame) -> np.ndarray:
         """Return float32 [N, D], one vector for each of the rows."""
-        if rows.empty:
-            return np.zeros((0, self.model.dim), dtype=np.float32)
         by = self._by_captions if self.run.neighbours == "text" else self._by_frames
         return by(source, rows).numpy()
 

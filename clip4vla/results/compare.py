@@ -76,6 +76,7 @@ class Entry:
     ids_sha256: str = ""
     run_keys: str = ""
     same_video: str = ""  # clips of a video of another clip of the gallery; empty: not counted
+    rescored: str = ""  # first candidates of each query that a second score ranks; empty: none
     unavailable: bool = False  # the paper's number exists, but is not available to us
 
     @property
@@ -118,12 +119,13 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
 def as_frame(entries: list[Entry]) -> pd.DataFrame:
     """Return entries as a frame, one line each (the CSV view of a table).
 
-    Only where a number has them: `leaks_kept`, `same_video`, `classes`, `unavailable`.
+    Only where a number has them: `leaks_kept`, `same_video`, `classes`, `rescored`, `unavailable`.
     """
     known = {
         "leaks_kept": any(entry.leaks_known for entry in entries),
         "same_video": any(entry.same_video for entry in entries),
         "classes": any(entry.classes for entry in entries),
+        "rescored": any(entry.rescored for entry in entries),
         "unavailable": any(entry.unavailable for entry in entries),
     }
     columns = [field.name for field in fields(Entry) if known.get(field.name, True)]
@@ -303,6 +305,7 @@ def _with_counts(entry: Entry, lines: list[pd.DataFrame]) -> Entry:
         ids_sha256=_listed(every, "ids_sha256"),
         run_keys=_listed(every, "run_key"),
         same_video=span("n_same_video"),
+        rescored=_listed(every, "n_rescored"),
     )
 
 

@@ -23,6 +23,7 @@ from clip4vla.results.tidy import HALF_WEIGHTS
 LEAKS = "Clips left out of pre-training because their videos are held out"
 LEAKS_KEPT = "Scored clips of videos that pre-training has read"
 CLASSES = "Classes of mAP"
+RESCORED = "Candidates of each query that a second score of its pairs ranks"
 SMALL_BATCHES = "Batches smaller than asked for, because training had fewer samples"
 WARNINGS = (  # (text in `selection`, warning) for unusual selections
     (
@@ -89,6 +90,8 @@ def footers(
             lines.append(_by_dataset(sheet, CLASSES, "classes", measured))
         if any(entry.small_batches for entry in measured):
             lines += _shared(SMALL_BATCHES, "small_batches", measured)
+        if any(entry.rescored for entry in measured):
+            lines += _shared(RESCORED, "rescored", measured, show=_first)
         if any("_R" in entry.metric for entry in measured):
             lines += _shared("Rank of a tie", "tie_rule", measured)
             lines += _ties(sheet, measured)
@@ -197,6 +200,10 @@ def _ties(sheet: Sheet, measured: list[Entry]) -> list[str]:
             place = f"{sheet.dataset_label(e.dataset)} {sheet.column_label(e.dataset, e.column)}"
             open_ += [f"{e.label} on {place} {least} to {most}"] if least != most else []
     return [f"All ties lost to all won: {'; '.join(open_)}."] if open_ else []
+
+
+def _first(count: str) -> str:
+    return f"the first {count}" if count else ""
 
 
 def _shows(sheet: Sheet, extra: str) -> bool:

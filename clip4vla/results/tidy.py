@@ -48,6 +48,7 @@ COLUMNS = (
     "leaks_kept",  # clips of videos that pre-training has read, of the scored ones; empty: none was
     "classes",  # of mAP: how many count, and how many of these and of others are special
     "small_batches",  # trainings whose batches had fewer samples than asked for; empty: none
+    "n_rescored",  # first candidates of each query that a second score ranks; empty: none
     "policy",
     "selection",  # and whether the weights are those of the half-weight study
     "tie_rule",
@@ -141,6 +142,7 @@ def _cell_lines(sheet: Sheet, row: SheetRow, cell: SheetCell, read: _Read) -> li
         "leaks_kept": _leaks_kept(metrics),
         "classes": _classes(gallery),
         "small_batches": _small_batches(metrics),
+        "n_rescored": metrics.rescored,
         "policy": scored.missing_audio,
         "selection": _selection(metrics),
         "tie_rule": metrics.tie_rule,

@@ -327,6 +327,21 @@ def test_smaller_batches_than_requested_are_in_the_footer(tmp_path, table):
     assert "none (" in line
 
 
+def test_candidates_that_were_scored_again_are_in_the_footer(tmp_path, table):
+    for name in ("table.md", "table.csv"):
+        assert "second score" not in (text := (table / name).read_text()) and "rescored" not in text
+    root = make_tree(tmp_path)
+    rewrite(root / "runs/aaaaaaaaaaa0/metrics.json", lambda v: v.update(rescored=128))
+    out = build(root, tmp_path / "out")
+    (line,) = [s for s in (out / "table.md").read_text().splitlines() if "second score" in s]
+    assert line.startswith("- Candidates of each query that a second score of its pairs ranks: ")
+    assert "the first 128 (" in line and "none (" in line
+    rows = pd.read_csv(out / "table.csv").dropna(subset="rescored")
+    assert len(rows) and set(rows.rescored) == {128}
+    tidy = pd.read_csv(out / "tidy.csv")
+    assert set(tidy.n_rescored.dropna()) == {128}
+
+
 FIELDS = ("run_key", "task", "dataset", "data_version", "manifest_sha256", "split", "protocol")
 FIELDS += ("gallery", "missing_audio", "selection", "tie_rule", "interval_rule", "coverage")
 OF_GALLERIES = ("protocol", "n_queries", "n_gallery", "ids_sha256", "metrics")

@@ -13,6 +13,7 @@ READS: dict[Alignment, tuple[Modality, ...]] = {
     "a": ("audio",),
     "v": ("vision",),
 }
+WEIGHTS: dict[Alignment, str] = {"av": "audio_visual_text", "a": "audio_text", "v": "visual_text"}
 
 
 class Objective(FamilyObjective):
@@ -60,8 +61,8 @@ class Objective(FamilyObjective):
 
     def weight(self, alignment: Alignment) -> float:
         """Return the weight of an alignment."""
-        weights = {"av": self.audio_visual_text, "a": self.audio_text, "v": self.visual_text}
-        return weights[alignment]
+        weight: float = getattr(self, WEIGHTS[alignment])
+        return weight
 
     def alignments(self, modalities: list[Modality]) -> list[Alignment]:
         """Return the alignments that learn from clips of these modalities, the widest first."""
@@ -120,6 +121,15 @@ class Objective(FamilyObjective):
                 f"{key}: all losses or all alignments have weight 0 for {' and '.join(modalities)}."
                 " Fix: give one of each a weight"
             )
+        unread = {WEIGHTS[name]: not set(reads) <= set(modalities) for name, reads in READS.items()}
+        learning = self.alignments(modalities)
+        unread["bimodal_language"] = len({len(READS[name]) for name in learning}) < 2
+        for name, is_unread in unread.items():
+            if is_unread and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{key}.{name} has no effect on what is learned from "
+                    f"{' and '.join(modalities)}. Fix: remove it"
+                )
 
     def check_task(self, task: TaskName) -> None:
         """See `FamilyObjective.check_task`. Captioning trains words alone, labels have none."""

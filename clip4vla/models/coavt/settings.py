@@ -4,15 +4,24 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from clip4vla.config.data import Cache
+from clip4vla.config.data import AudioPolicy, Cache
 from clip4vla.config.families import FamilyModel, FamilySettings
-from clip4vla.config.sections import Activation, Decoding, Inputs, Masking, Optimiser, TaskName
+from clip4vla.config.sections import (
+    LABEL_TASKS,
+    Activation,
+    Decoding,
+    Inputs,
+    Masking,
+    Optimiser,
+    TaskName,
+)
 from clip4vla.models.coavt.objective import OBJECTIVES, Objective
 from clip4vla.models.coavt.presets import PRESETS, TASKS, preset_values
 from clip4vla.models.coavt.sizes import ArchitectureName, Sizes, sizes_of
 
 if TYPE_CHECKING:
     from clip4vla.config.recipe import PretrainRecipe, Recipe
+    from clip4vla.config.variant import Variant
 
 ENCODER = ("audio", "vision", "shared")  # parts of the joint audio-visual encoder
 VERBAL = ("query", "text", "query_proj", "text_proj", "matching", "language", "temperature")
@@ -79,6 +88,11 @@ class Model(FamilyModel):
         description="clips without sound or picture: the mean of the shared blocks with the norms "
         "of both and of the modality itself (CAV-MAE), or the latter alone",
     )
+
+    def parts(self, task: TaskName | None) -> tuple[str, ...]:
+        """See `FamilyModel.parts`: `text` is an encoder apart, `probe` one of labels."""
+        lacks = {"text": self.share_text, "probe": task not in LABEL_TASKS}
+        return tuple(part for part in self.PARTS if not lacks.get(part))
 
     def sizes(self, vocabulary: int, inputs: Inputs) -> Sizes:
         """Return the sizes of the model. UserError for too many shared layers."""
@@ -153,6 +167,11 @@ class Model(FamilyModel):
             objective = recipe.finetune.objective
             assert isinstance(objective, Objective)
             objective.check_modalities(recipe.modalities, "finetune.objective")
+        if self.positions == "tuned" and not trains_encoder(recipe):
+            raise ValueError(
+                "model.positions: tuned ones learn in a fine-tuning of the audio-visual encoder, "
+                "and this row has none. Fix: set it to fixed"
+            )
 
     def check_inputs(self, inputs: Inputs, cache: Cache) -> None:
         """See `FamilyModel.check_inputs`."""
@@ -171,15 +190,40 @@ class Model(FamilyModel):
                 f"inputs.max_segments: {inputs.max_segments}, but one segment is read of each "
                 "clip. Fix: set it to 1, and its length with inputs.segment_steps"
             )
+        if inputs.extra_segment:
+            raise ValueError(
+                "inputs.extra_segment: one segment is read of each clip. Fix: remove it"
+            )
         if inputs.segment_steps % sizes.patch:
             raise ValueError(
                 f"inputs.segment_steps: {inputs.segment_steps} is no multiple of the patch of "
                 f"{sizes.patch}. Fix: correct it"
             )
 
+    def check_variant(self, variant: "Variant") -> None:
+        """See `FamilyModel.check_variant`."""
+        super().check_variant(variant)
+        check_policy(f"variant {variant.name}", variant.missing_audio)
+
+
+def check_policy(where: str, policy: AudioPolicy | None) -> None:
+    """Raise ValueError for the policy `zeros`: masked sound is absent, as under `none`."""
+    if policy == "zeros":
+        raise ValueError(
+            f"{where}: sound that is all zeros is not read, as under none. Fix: set "
+            "missing_audio: none"
+        )
+
+
+def trains_encoder(recipe: "Recipe") -> bool:
+    """Return whether the fine-tuning of a row trains more than a probe."""
+    tuning = recipe.finetune
+    return tuning is not None and not (recipe.task in LABEL_TASKS and tuning.trainable == "head")
+
 
 def check_row(recipe: "Recipe") -> None:
     """Raise ValueError for keys of a recipe that this family does not read."""
+    check_policy("missing_audio: zeros", recipe.missing_audio)
     plain = Decoding()
     unread = {
         "nonverbal_share": recipe.nonverbal_share != 0.5,
@@ -190,7 +234,7 @@ def check_row(recipe: "Recipe") -> None:
     if recipe.finetune is not None:
         unread["finetune.pad_loss"] = recipe.finetune.pad_loss
         unread["finetune.freeze.layer_num"] = recipe.finetune.freeze.layer_num is not None
-        unread["finetune.optimiser.precision"] = is_halved(recipe.finetune.optimiser)
+        check_optimiser("finetune", recipe.finetune.optimiser)
     refuse(unread)
 
 
@@ -204,17 +248,21 @@ def check_pretraining(pretrain: "PretrainRecipe") -> None:
     unread = {
         "pretrain.masking": pretrain.masking != Masking(),
         "pretrain.freeze.layer_num": pretrain.freeze.layer_num is not None,
-        "pretrain.optimiser.precision": is_halved(pretrain.optimiser),
     }
+    check_optimiser("pretrain", pretrain.optimiser)
     if second := pretrain.second_stage:
         unread["pretrain.second_stage.freeze.layer_num"] = second.freeze.layer_num is not None
-        unread["pretrain.second_stage.optimiser.precision"] = is_halved(second.optimiser)
+        check_optimiser("pretrain.second_stage", second.optimiser)
     refuse(unread)
 
 
-def is_halved(optimiser: Optimiser) -> bool:
-    """Return whether weights would be kept in half precision."""
-    return optimiser.precision != "full"
+def check_optimiser(stage: str, optimiser: Optimiser) -> None:
+    """Raise ValueError for the optimiser of other code, which decays its own parts by name."""
+    if optimiser.kind != "adamw":
+        raise ValueError(
+            f"{stage}.optimiser.kind: {optimiser.kind} decays weights by names that CoAVT does not "
+            "have. Fix: set it to adamw"
+        )
 
 
 def refuse(unread: dict[str, bool]) -> None:

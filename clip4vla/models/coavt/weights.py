@@ -15,7 +15,7 @@ from clip4vla.models.common.parts import without_parts
 from clip4vla.models.common.tensor_files import Tensors, read_metadata, tensors_of
 
 SOURCES = "CAV-MAE, or a CoAVT of this project"
-UNSEEN = ("activation", "image_stats", "missing", "tokenizer")  # settings that no tensor shows
+UNSEEN = ("activation", "image_stats", "tokenizer")  # of training, and no tensor shows them
 
 
 def kind_of(state: Tensors) -> str | None:

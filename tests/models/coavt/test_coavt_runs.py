@@ -103,6 +103,14 @@ def test_sounds_find_pictures_by_mean_tokens(manifests, pretrained, tmp_path):
     assert found["galleries"]["with_sound"]["metrics"].keys() >= {"a2v_R1", "v2a_R1"}
 
 
+def test_what_stands_in_for_a_missing_modality_is_chosen_at_test(manifests, pretrained, tmp_path):
+    other = MODEL.model_copy(update={"missing": "stream"})
+    policy = {"missing_audio": "none"}
+    average = scored("retrieval", pretrained, manifests, tmp_path / "a", **policy)
+    stream = scored("retrieval", pretrained, manifests, tmp_path / "s", model=other, **policy)
+    assert average["galleries"].keys() == stream["galleries"].keys()
+
+
 def test_audio_controls_are_variants(manifests, pretrained, tmp_path):
     variants = [Variant(audio="silent"), Variant(audio="shuffled"), Variant(frames=False)]
     found = scored("retrieval", pretrained, manifests, tmp_path, variants=variants)
@@ -175,8 +183,8 @@ def test_donors_are_found_by_pictures(manifests, pretrained, tmp_path):
 
 
 def test_files_of_other_settings_are_refused(manifests, pretrained, tmp_path):
-    other = MODEL.model_copy(update={"missing": "stream"})
-    with pytest.raises(UserError, match="was trained with model.missing: average, but the run has"):
+    other = MODEL.model_copy(update={"image_stats": "clip"})
+    with pytest.raises(UserError, match="was trained with model.image_stats: imagenet, but the"):
         trained(tuning(model=other), manifests, tmp_path / "a", start=pretrained)
     other = MODEL.model_copy(update={"queries": 5})
     with pytest.raises(UserError, match=r"query.queries \[4, 64\] for \[5, 64\]"):

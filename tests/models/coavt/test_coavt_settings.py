@@ -9,6 +9,7 @@ from clip4vla.config.keys import run_key
 from clip4vla.config.planner import make_plan
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import Evaluate, Finetune, Pretrain
+from clip4vla.config.variant import Variant
 from clip4vla.config.yaml import merge
 from clip4vla.datasets.ready import missing_files
 from clip4vla.models.coavt.objective import Objective
@@ -107,11 +108,34 @@ def test_presets_leave_out_stages_that_a_row_lacks():
         ),
         ({"task": "captioning", "finetune": {"pad_loss": True}}, "finetune.pad_loss: a model"),
         ({"finetune": {"freeze": {"layer_num": 2}}}, "finetune.freeze.layer_num: a model of"),
+        ({"finetune": {"optimiser": {"kind": "bert_adam"}}}, "finetune.optimiser.kind: bert_adam"),
+        (pretrain(optimiser={"kind": "bert_adam"}), "pretrain.optimiser.kind: bert_adam decays"),
         (
-            {"finetune": {"optimiser": {"kind": "bert_adam", "precision": "half_weights"}}},
-            "finetune.optimiser.precision: a model of family coavt",
+            pretrain(second_stage={"optimiser": {"kind": "bert_adam", "precision": "half_weights"}}),
+            "pretrain.second_stage.optimiser.kind: bert_adam decays",
         ),
         ({"finetune": {"freeze": {"prefixes": ["fusion"]}}}, "no parameter name begins with"),
+        ({"finetune": {"freeze": {"prefixes": ["text."]}}}, "no parameter name begins with 'text.'"),
+        ({"finetune": {"freeze": {"prefixes": ["probe"]}}}, "no parameter name begins with 'probe'"),
+        ({"missing_audio": "zeros"}, "missing_audio: zeros: sound that is all zeros is not read"),
+        ({"inputs": {"extra_segment": True}}, "inputs.extra_segment: one segment is read of each"),
+        ({"model": {"positions": "tuned"}}, "tuned ones learn in a fine-tuning of the audio"),
+        (
+            {"task": "tagging", "finetune": {}, "model": {"positions": "tuned"}},
+            "tuned ones learn in a fine-tuning of the audio",
+        ),
+        (
+            {"modalities": ["audio"], "finetune": {"objective": {"visual_text": 2}}},
+            "finetune.objective.visual_text has no effect on what is learned from audio",
+        ),
+        (
+            {"modalities": ["vision"], "finetune": {"objective": {"audio_visual_text": 0}}},
+            "finetune.objective.audio_visual_text has no effect on what is learned from vision",
+        ),
+        (
+            pretrain(objective={"audio_text": 0, "visual_text": 0, "bimodal_language": 1}),
+            "objective.bimodal_language has no effect on what is learned from vision and audio",
+        ),
         ({"task": "captioning", "finetune": {"objective": {"matching": 2}}}, "task captioning does"),
         ({"task": "tagging", "finetune": {"objective": {"language_smoothing": 0}}}, "task tagging"),
         (
@@ -141,6 +165,17 @@ def test_impossible_rows_are_refused(values, message):
     with pytest.raises(ValidationError) as caught:
         recipe(**values)
     assert message in str(caught.value)
+
+
+def test_an_encoder_of_texts_apart_can_be_frozen():
+    freeze = {"prefixes": ["text.", "que", "query.layers.0"]}
+    row = recipe(model={"share_text": False}, finetune={"freeze": freeze})
+    assert row.finetune.freeze.prefixes == freeze["prefixes"]
+
+
+def test_zeros_are_refused_as_a_variant_too():
+    with pytest.raises(ValueError, match="variant missing_audio=zeros: sound that is all zeros"):
+        recipe().model.check_variant(Variant(missing_audio="zeros"))
 
 
 def test_alignments_follow_the_modalities_and_weights():

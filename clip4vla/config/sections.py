@@ -254,7 +254,7 @@ class Decoding(Section):
     RETIRED: ClassVar[dict[str, Any]] = {"no_repeat_ngram": 0, "temperature": 1.0, "top_p": 1.0}
 
     method: Literal["greedy", "beam"] = Field("greedy", description="likeliest token; beam search")
-    beams: int = Field(5, ge=1, description="beam: hypotheses kept per clip")
+    beams: int = Field(5, ge=1, le=1000, description="beam: hypotheses kept per clip")
     length_penalty: float = Field(
         0.0, ge=0, description="beam: score = sum of log-probabilities / length ** this"
     )

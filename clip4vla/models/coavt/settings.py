@@ -167,6 +167,11 @@ class Model(FamilyModel):
             objective = recipe.finetune.objective
             assert isinstance(objective, Objective)
             objective.check_modalities(recipe.modalities, "finetune.objective")
+        if recipe.rescore is not None and not trains_matching(recipe):
+            raise ValueError(
+                "rescore: the matching head scores pairs, and no training of this row has matching "
+                "above 0. Fix: remove rescore"
+            )
         if self.positions == "tuned" and not trains_encoder(recipe):
             raise ValueError(
                 "model.positions: tuned ones learn in a fine-tuning of the audio-visual encoder, "
@@ -219,6 +224,16 @@ def trains_encoder(recipe: "Recipe") -> bool:
     """Return whether the fine-tuning of a row trains more than a probe."""
     tuning = recipe.finetune
     return tuning is not None and not (recipe.task in LABEL_TASKS and tuning.trainable == "head")
+
+
+def trains_matching(recipe: "Recipe") -> bool:
+    """Return whether a row trains the matching head, or may start from one that is trained."""
+    first, tuning = recipe.pretrain, recipe.finetune
+    if first is not None and first.initialise_from is not None:
+        return True
+    stages = [*(first.stages if first else []), *([tuning] if tuning else [])]
+    weights = [getattr(stage.objective, "matching", 0) for stage in stages]
+    return not weights or any(weights)
 
 
 def check_row(recipe: "Recipe") -> None:

@@ -117,6 +117,14 @@ def test_presets_leave_out_stages_that_a_row_lacks():
         ({"finetune": {"freeze": {"prefixes": ["fusion"]}}}, "no parameter name begins with"),
         ({"finetune": {"freeze": {"prefixes": ["text."]}}}, "no parameter name begins with 'text.'"),
         ({"finetune": {"freeze": {"prefixes": ["probe"]}}}, "no parameter name begins with 'probe'"),
+        (
+            {"rescore": 3, "finetune": {"objective": {"matching": 0}}},
+            "rescore: the matching head scores pairs, and no training of this row has matching",
+        ),
+        (
+            {"rescore": 3, **pretrain(objective={"matching": 0})},
+            "rescore: the matching head scores pairs, and no training of this row has matching",
+        ),
         ({"missing_audio": "zeros"}, "missing_audio: zeros: sound that is all zeros is not read"),
         ({"inputs": {"extra_segment": True}}, "inputs.extra_segment: one segment is read of each"),
         ({"model": {"positions": "tuned"}}, "tuned ones learn in a fine-tuning of the audio"),
@@ -171,6 +179,13 @@ def test_an_encoder_of_texts_apart_can_be_frozen():
     freeze = {"prefixes": ["text.", "que", "query.layers.0"]}
     row = recipe(model={"share_text": False}, finetune={"freeze": freeze})
     assert row.finetune.freeze.prefixes == freeze["prefixes"]
+
+
+def test_pairs_are_scored_again_by_a_head_that_is_trained_before():
+    without = {"finetune": {"objective": {"matching": 0}}}
+    assert recipe(rescore=3, **without, **pretrain()).rescore == 3
+    assert recipe(rescore=3, **without, pretrain={"from": "ours"}).rescore == 3
+    assert recipe(rescore=3).rescore == 3  # of initial weights
 
 
 def test_zeros_are_refused_as_a_variant_too():

@@ -48,8 +48,10 @@ except UserError as error:
 
 # Every command sees the same config, on this machine and on others, without naming it:
 # a path or a port in a shell line would make Snakemake rerun what does not depend on it.
-os.environ["CLIP4VLA_CONFIG"] = ":".join(str(path.resolve()) for path in CONFIG_FILES)
-os.environ["CLIP4VLA_SET"] = canonical_json(CONFIG_VALUES)
+os.environ.update(
+    CLIP4VLA_CONFIG=":".join(str(path.resolve()) for path in CONFIG_FILES),
+    CLIP4VLA_SET=canonical_json(CONFIG_VALUES),
+)
 
 
 def one_of(names):

@@ -96,7 +96,6 @@ def where_to_look(out: Path, seconds: float) -> None:
     """The closing lines: every result and how to open it."""
     shown = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
     runs = json.loads((out / "mlflow" / "synced.json").read_text())["runs"]
-    model = f"{shown}/results/runs/{retrieval_model(out)}/model.safetensors"
     print(
         f"""
 The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the form alone.
@@ -106,20 +105,25 @@ The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the
   what was missing     {shown}/data/*/coverage.csv, missing.tsv
   donors of sound      {shown}/results/runs/*/substitution.tsv
   {runs} MLflow runs      mlflow ui --backend-store-uri sqlite:///{shown}/mlflow/mlflow.db
-Search these clips (docs/search.md says what so small a model can find):
-  clip4vla index demo/clips --checkpoint {model} --out {shown}/clips.index
-  clip4vla search {shown}/clips.index "a dog barks"
-  clip4vla search {shown}/clips.index --audio demo/clips/say_dog.mp4
-`make demo` again has nothing to do. Edit a row in demo/experiments: it reruns, and its table."""
+{how_to_search(out, shown)}`make demo` again has nothing to do. Edit a row in demo/experiments: it reruns, and its table."""
     )
 
 
-def retrieval_model(out: Path) -> str:
-    """Return the run key of the model that reads pictures and sound, pre-trained."""
-    table = json.loads((out / "results" / "tables" / "demo_retrieval" / "rows.json").read_text())
+def how_to_search(out: Path, shown: Path) -> str:
+    """Commands by the model that reads pictures and sound, pre-trained; none if it did not run."""
+    rows = out / "results" / "tables" / "demo_retrieval" / "rows.json"
+    if not rows.is_file():
+        return ""
+    table = json.loads(rows.read_text())
     (cells,) = (row["cells"] for row in table["rows"] if row["row"] == "clip4vla")
     metrics = out / "results" / "runs" / cells[0]["run_key"] / "metrics.json"
-    return json.loads(metrics.read_text())["checkpoint"]["run_key"]
+    run_key = json.loads(metrics.read_text())["checkpoint"]["run_key"]
+    model = f"{shown}/results/runs/{run_key}/model.safetensors"
+    return f"""Search these clips (docs/search.md says what so small a model can find):
+  clip4vla index demo/clips --checkpoint {model} --out {shown}/clips.index
+  clip4vla search {shown}/clips.index "a dog barks"
+  clip4vla search {shown}/clips.index --audio demo/clips/say_dog.mp4
+"""
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the
   what was missing     {shown}/data/*/coverage.csv, missing.tsv
   donors of sound      {shown}/results/runs/*/substitution.tsv
   {runs} MLflow runs      mlflow ui --backend-store-uri sqlite:///{shown}/mlflow/mlflow.db
-{how_to_search(out, shown)}`make demo` again has nothing to do. Edit a row in demo/experiments: it reruns, and its table."""
+{how_to_search(out, shown)}\
+`make demo` again has nothing to do. Edit a row in demo/experiments: it reruns, and its table."""
     )
 
 

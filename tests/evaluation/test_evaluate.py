@@ -16,9 +16,9 @@ from clip4vla.config.run import Evaluate
 from clip4vla.config.sections import Decoding
 from clip4vla.config.yaml import undotted
 from clip4vla.datasets import Benchmark
-from clip4vla.evaluation import evaluate as module
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.loading.tokens import END, PAD
+from clip4vla.metrics import captions as module
 from clip4vla.metrics.captions import (
     CaptionScores,
     caption_scorer,
@@ -157,8 +157,9 @@ def test_modalities_name_the_metrics(score):
 def test_captions_are_stored_with_their_references(score, trained, monkeypatch):
     quick = functools.partial(score_captions, with_meteor=False)  # METEOR has its own test
     scorer = functools.partial(caption_scorer, with_meteor=False)
-    monkeypatch.setattr(module, "caption_scorer", scorer)
-    found, predictions = score("captioning", trained("captioning"))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "caption_scorer", scorer)
+        found, predictions = score("captioning", trained("captioning"))
     assert predictions.clip_id.tolist() == SPLITS["test"]
     assert list(predictions.references[0]) == ["a red thing", "the sound of red"]
     assert predictions.hypothesis.str.len().gt(0).any()

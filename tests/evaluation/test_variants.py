@@ -141,7 +141,7 @@ def test_predictions_hold_every_query_under_every_variant(both):
 def test_captions_and_classes_have_variants_too(score, trained, monkeypatch):
     import functools
 
-    from clip4vla.evaluation import evaluate as module
+    from clip4vla.metrics import captions as module
 
     quick = functools.partial(module.caption_scorer, with_meteor=False)
     monkeypatch.setattr(module, "caption_scorer", quick)

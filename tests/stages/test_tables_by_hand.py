@@ -75,7 +75,7 @@ def test_a_table_is_that_of_the_config_not_of_an_older_sheet():
     by_hand("build", TABLES[0])
     sheet = FOLDER / TABLES[0] / "rows.json"
     before = read_json(sheet)
-    changed = {"recipe": {"inputs": {"max_frames": 3}}}
+    changed = {"recipe": {"inputs": {"max_frames": 2}}}
     by_hand("build", TABLES[0], values=changed)
     after = read_json(sheet)
     assert after == json.loads(by_hand("sheet", TABLES[0], values=changed)) != before

@@ -8,7 +8,7 @@ from tiny_world import MODEL, build_world, finetune
 
 from clip4vla.inference import captioning, features
 from clip4vla.loading.loader import Caches
-from clip4vla.training import validation as validation_module
+from clip4vla.metrics import captions as caption_metrics
 from clip4vla.training.job import External
 from clip4vla.training.setup import set_up
 
@@ -36,7 +36,7 @@ def test_the_parts_of_all_ranks_give_what_one_gives(manifests, monkeypatch, case
     for module in (features, captioning):
         monkeypatch.setattr(module, "CLIPS", 1)  # four batches, for three ranks
     monkeypatch.setattr(
-        validation_module, "score_captions", lambda captions, *_, **__: {"val": captions}
+        caption_metrics, "score_captions", lambda captions, *_, **__: {"val": captions}
     )
     job = job_of(case, manifests)
     job.task.model.eval()

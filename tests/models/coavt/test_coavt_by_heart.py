@@ -50,7 +50,7 @@ def learned(steps, **given):
 
 
 def test_texts_find_their_clips_by_each_stream():
-    _, _, scorer, features = learned(100, language=0, matching=0)
+    _, _, scorer, features = learned(150, language=0, matching=0)
     scores = scorer.scores(*features, scale=1.0)
     for name in ("t_va", "t_v", "t_a"):
         assert scores[name].argmax(dim=1).equal(OWN), name

@@ -64,8 +64,10 @@ def test_a_file_of_cav_mae_becomes_ours_and_is_exported(theirs, tmp_path, capsys
     sounds, pictures = embedder.embed_audio(clips), embedder.embed_video(clips)
     assert sounds.shape == pictures.shape == (2, 64) and not sounds[1].any()
     assert np.linalg.norm([sounds[0], *pictures], axis=1) == pytest.approx(1, abs=1e-5)
+    texts = embedder.embed_text(["a dog", "a rabbit"])
+    assert embedder.rank(texts, embedder.embed_clips(clips)).shape == (2, 2)
     with pytest.raises(UserError, match="no vectors of texts that can be compared"):
-        embedder.embed_text(["a dog"])
+        embedder.similarity(texts, pictures)
 
 
 def test_parts_that_a_file_lacks_have_to_be_named(theirs):

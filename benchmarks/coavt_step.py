@@ -161,9 +161,9 @@ class PlainStep(Plain):
             found = normalize(self.affine("query_proj", states), dim=-1)
             logits = torch.einsum("nqd,td->ntq", found, text).amax(dim=2)
             logits = logits / self.weights["temperature"]
-            both = logits, logits.T
+            both = ContrastLogits(logits, logits.T)
             loss = loss + sum(cross_entropy(x, target, label_smoothing=SMOOTHING) for x in both) / 2
-            drawn = draw_negatives(ContrastLogits(*both), clips, samples, seed_of(name, 0))
+            drawn = draw_negatives(both, clips, samples, seed_of(name, 0))
             chosen = torch.cat([target, drawn.clip_of_text, target])
             texts = torch.cat([tokens, tokens, tokens[drawn.text_of_clip]])
             answers = (torch.arange(len(texts), device=tokens.device) < len(tokens)).long()

@@ -108,7 +108,7 @@ def main():
     texts = near(centres[:QUERIES], FAR, rng)
     print(", ".join(f"{name} {version(name)}" for name in ("lancedb", "torch", "pyarrow")))
     with tempfile.TemporaryDirectory() as folder:
-        store, sizes, exact = Store(Path(folder)), [rows // 4, rows // 2, rows], []
+        store, sizes, exact = Store(Path(folder), create=True), [rows // 4, rows // 2, rows], []
         before = 0
         for size in sizes:
             _, wall, cpu = timed(lambda n=size - before: fill(store, centres, n, rng))

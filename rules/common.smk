@@ -33,9 +33,10 @@ else:
     CONFIG_FILES += map(Path, workflow.overwrite_configfiles)
     CONFIG_VALUES = dict(workflow.config_settings.config or {})
 for config_file in CONFIG_FILES:
-    if ":" in str(config_file.resolve()):  # it separates the paths of CLIP4VLA_CONFIG
+    # A colon separates the paths of CLIP4VLA_CONFIG; braces are Snakemake's wildcards.
+    if odd := set(":{}") & set(str(config_file.resolve())):
         raise WorkflowError(
-            f"{config_file.resolve()}: a colon in the path of a config file. Fix: move or rename it"
+            f"{config_file.resolve()}: {odd.pop()} in the path of a config file. Fix: rename it"
         )
 if workflow.modifier.path_modifier.replace_prefix("data/") != "data/":
     raise WorkflowError(

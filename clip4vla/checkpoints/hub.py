@@ -64,6 +64,8 @@ def source_of(given: str | Path) -> Source:
     wrong form, and for a repository that cannot be read or is not a checkpoint of this project.
     """
     if not is_address(given):
+        if isinstance(given, str) and "://" in given:
+            raise UserError(f"{given}: not a checkpoint. Fix: give a path, or hf://OWNER/NAME")
         return Source(Path(given))
     return _downloaded(repository_of(str(given)))
 

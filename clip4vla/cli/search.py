@@ -20,7 +20,7 @@ def index(
 ) -> None:
     """Make the index of a folder, or bring it up to date; see docs/search.md.
 
-    It can be killed at any moment: the next run goes on. Only new and changed files are embedded.
+    It can be interrupted at any time and resumes. Only new and changed files are embedded.
     """
     from clip4vla.search.build import build
 

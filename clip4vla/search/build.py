@@ -1,7 +1,7 @@
 """Make and renew the index of a folder: `clip4vla index`.
 
 What is done is in the tables of the index, in whole commits: a run that was killed at any moment
-leaves files that are not done, and the next run goes on behind their last window.
+leaves files that are not done, and the next run resumes behind their last window.
 """
 
 import time
@@ -31,7 +31,7 @@ from clip4vla.search.files import files_inside, media_among, name_some
 from clip4vla.search.media import one_line
 from clip4vla.search.opening import Opened, open_checkpoint
 from clip4vla.search.options import IndexHardware, IndexOptions
-from clip4vla.search.store import SECOND, Store, feature_table
+from clip4vla.search.store import SECOND, Store, corruption_named, feature_table
 from clip4vla.search.windows import Cut, Decoded, Finished, Piece, pieces_of
 
 WINDOW = 10.0  # seconds, if nothing else is given
@@ -53,18 +53,18 @@ class Report:
 def build(folder: Path, options: IndexOptions, hardware: IndexHardware) -> Report:
     """Make the index of a folder, or bring it up to date.
 
-    Raises UserError for an index of another folder, checkpoint or window, and where no file could
-    be indexed.
+    Raises UserError for an index of another folder, checkpoint or window, for a corrupt one, for
+    a folder whose files are all gone, and where no file could be indexed.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Fix: name a folder of videos and sounds")
     folder = folder.resolve()
+    if options.out is None and not folder.name:
+        raise UserError(f"{folder}: has no place for an index beside it. Fix: give --out")
     out = (options.out or folder.with_name(f"{folder.name}.index")).absolute()
     if out == folder:
         raise UserError(f"--out {out}: is the folder of the clips. Fix: name another one")
-    known = Description.read(out) if (out / FILE).is_file() else None
-    if known is None and out.is_dir() and any(file.name[0] != "." for file in out.iterdir()):
-        raise UserError(f"--out {out}: not empty, and not an index. Fix: name a new folder")
+    known = _known(out)
     checkpoint = options.checkpoint or (known.checkpoint if known else None)
     if checkpoint is None:
         raise UserError(
@@ -73,18 +73,32 @@ def build(folder: Path, options: IndexOptions, hardware: IndexHardware) -> Repor
         )
     device, workers = take(hardware)
     opened = open_checkpoint(checkpoint, device, options.batch_size)
-    with sole_owner(out):
-        about = _description(folder, out, opened, options, known)
+    with sole_owner(out), corruption_named(out):
+        about = _description(folder, out, opened, options, _known(out))  # others may have made one
         about.write(out)
         return _Build(folder, out, about, opened.embedder, workers, options.retry).run()
+
+
+def _known(out: Path) -> Description | None:
+    """Return the description of an index that is there. UserError for any other content."""
+    if (out / FILE).is_file():
+        return Description.read(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file. Fix: name a new folder")
+    if out.is_dir() and any(file.name[0] != "." for file in out.iterdir()):
+        raise UserError(f"--out {out}: not empty, and not an index. Fix: name a new folder")
+    return None
 
 
 def _description(
     folder: Path, out: Path, opened: Opened, options: IndexOptions, known: Description | None
 ) -> Description:
     """Return the description of the index. UserError if the known one is another."""
-    window = options.window or (known.window if known else WINDOW)
-    hop = options.hop or (known.hop if known and window == known.window else window)
+    window, hop = options.window, options.hop
+    if window is None:
+        window = known.window if known else WINDOW
+    if hop is None:
+        hop = known.hop if known and window == known.window else window
     cut = Cut(window, hop)
     shares = shares_of(opened.embedder, options.both_tokens)
     if known and not options.both_tokens:
@@ -146,11 +160,12 @@ class _Build:
         self.cut = Cut(about.window, about.hop)
         self.settings, self.batch_size = embedder.settings, embedder.batch_size
         self.encoder = Encoder(embedder, about.nonverbal_shares)
-        self.store = Store(out)
+        self.store = Store(out, create=True)
+        lost = self.store.windows is None  # no file is done without its windows
         self.known = {
             row["path"]: Known(
                 stamp=Stamp(row["size"], row["mtime_ns"]),
-                state=row["state"],
+                state="unfinished" if lost and row["state"] == "done" else row["state"],
                 sha256=row["sha256"],
                 problem=row["problem"],
             )
@@ -171,6 +186,11 @@ class _Build:
         """Find out what has changed, and embed it."""
         found, skipped = self._found()
         name_some({path: f"{path}: skipped: {why}" for path, why in skipped.items()})
+        if self.known and not found:
+            raise UserError(
+                f"{self.folder}: no media files, and its index has {len(self.known)}. Fix: mount "
+                f"or restore the folder, or delete {self.out}"
+            )
         changed = changes(found, self.known, lambda path: sha256_of_file(self.folder / path))
         self._apply(changed, found)
         todo = [path for path in sorted(found) if self._is_open(path)]
@@ -215,10 +235,19 @@ class _Build:
         """Bring the tables up to what was found, but for the embedding.
 
         Windows go before their files: a run that is killed in between finds the same changes again.
+        A moved file is unfinished under both names until its windows have the new one: wherever it
+        is then, no windows are lost or left behind.
         """
+        moved = {
+            new: replace(self.known[old], stamp=found[new]) for old, new in changed.moved.items()
+        }
+        for old, new in changed.moved.items():
+            self.known[old] = self.known[new] = Known(found[new], "unfinished")
+        both = (*changed.moved, *changed.moved.values())
+        self.store.write_files([self._file_row(path) for path in both])
         for old, new in changed.moved.items():
             self.store.rename_windows(old, new)
-            self.known[new] = replace(self.known[old], stamp=found[new])
+        self.known |= moved
         self.store.delete_windows([*changed.changed, *changed.vanished])
         for path in changed.touched:
             self.known[path] = replace(self.known[path], stamp=found[path])

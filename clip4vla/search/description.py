@@ -4,7 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, write_json
@@ -22,8 +22,8 @@ class Description(BaseModel):
     folder: str  # absolute
     checkpoint: str  # as it is opened again
     sha256: str  # of its weights
-    window: float  # seconds
-    hop: float
+    window: float = Field(gt=0)  # seconds
+    hop: float = Field(gt=0)
     nonverbal_shares: tuple[float, ...]  # of the vectors of sounds
     settings: dict[str, Any]  # of the checkpoint
     versions: dict[str, str]
@@ -48,7 +48,7 @@ class Description(BaseModel):
             if isinstance(error, UserError):
                 raise
             raise UserError(
-                f"{file}: damaged. Fix: make the index again in another folder"
+                f"{file}: corrupt. Fix: make the index again in another folder"
             ) from None
 
     def write(self, folder: Path) -> None:

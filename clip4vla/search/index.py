@@ -16,7 +16,7 @@ from clip4vla.search.description import Description
 from clip4vla.search.embedder import Embedder
 from clip4vla.search.encoder import Encoder
 from clip4vla.search.opening import open_checkpoint
-from clip4vla.search.store import Store, among, rows_at_once, tensor_of
+from clip4vla.search.store import Store, among, corruption_named, empty, rows_at_once, tensor_of
 
 SHOWN = ["row", "path", "start", "end", "has_picture", "has_sound", "thumbnail"]
 
@@ -37,8 +37,8 @@ class Window:
 class Index:
     """The index in a folder, and the checkpoint that made it.
 
-    Raises UserError for a folder that is no index, for an empty one, and for a checkpoint that is
-    missing or another one than made the index.
+    Raises UserError for a folder that is no index, for an empty or corrupt one, and for a
+    checkpoint that is missing or another one than made the index.
     """
 
     def __init__(
@@ -49,9 +49,10 @@ class Index:
     ):
         self.folder = Path(folder)
         self.about = Description.read(self.folder)
-        self.store = Store(self.folder)
+        with corruption_named(self.folder):
+            self.store = Store(self.folder)
         if self.store.windows is None:
-            raise UserError(f"{self.folder}: an empty index. Fix: run `clip4vla index` to its end")
+            raise empty(self.folder)
         self.table = self.store.windows
         opened = open_checkpoint(checkpoint or self.about.checkpoint, device)
         if opened.sha256 != self.about.sha256:
@@ -88,6 +89,8 @@ class Index:
 
     def windows(self, rows: Sequence[int]) -> list[Window]:
         """Return windows by their numbers, in this order; those that are gone are left out."""
+        if not rows:
+            return []
         query = self.table.search().where(among("row", [int(row) for row in rows])).select(SHOWN)
         found = {item["row"]: Window(**item) for item in query.limit(len(rows)).to_list()}
         return [found[row] for row in map(int, rows) if row in found]

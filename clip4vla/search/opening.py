@@ -41,7 +41,7 @@ def open_checkpoint(
     """
     if source.startswith(OPEN_CLIP):
         return _open_clip(source.removeprefix(OPEN_CLIP), device, batch_size)
-    if not is_address(source):
+    if not is_address(source) and "://" not in source:
         _existing(Path(source))
     embedder = load(source, device, batch_size)
     found = embedder.source
@@ -86,7 +86,7 @@ def _announced(config: dict[str, Any]) -> str:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise UserError(
-            f"{WHERE} {path}: no such file. Fix: name a model.safetensors of this project, or "
-            f"{OPEN_CLIP}ARCHITECTURE:TAG"
+            f"{WHERE} {path}: no such file. Fix: name a model.safetensors of this project, "
+            f"hf://OWNER/NAME, or {OPEN_CLIP}ARCHITECTURE:TAG"
         )
     return path

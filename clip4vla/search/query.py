@@ -27,7 +27,7 @@ from clip4vla.search.comparing import (
 from clip4vla.search.encoder import SOUND, moved
 from clip4vla.search.index import Index, Window
 from clip4vla.search.second import second_scores, usual_count
-from clip4vla.search.store import among
+from clip4vla.search.store import among, corruption_named
 
 NOTHING = torch.zeros(1)
 
@@ -87,11 +87,18 @@ def find(
     apart: of windows of a file that overlap, return the best alone. rescore: the first windows for
     a text that are looked at again where the checkpoint compares text and clip jointly; None: the
     usual number. exact: compare every window, though the index is so large that it keeps vector
-    indexes (`clip4vla.search.approximate`). Raises UserError for a query that cannot be read, and
-    for options that have no effect with this checkpoint.
+    indexes (`clip4vla.search.approximate`). Raises UserError for a query that cannot be read, for
+    options that have no effect with this checkpoint, and for a corrupt index.
     """
     if top < 1:
         raise UserError(f"top: {top} is not valid. Fix: give 1 or more")
+    with corruption_named(index.folder):
+        return _found(index, query, top, apart, rescore, exact)
+
+
+def _found(
+    index: Index, query: Query, top: int, apart: bool, rescore: int | None, exact: bool
+) -> list[Hit]:
     again = _count_again(index, query, rescore)
     neighbours = 2 * (ceil(index.about.window / index.about.hop) - 1) if apart else 0
     best = ranked(index, [*_parts(index, query)], max(top * (1 + neighbours), again), exact)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from math import prod
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from lancedb.table import Table
 from torch import Tensor
 
+from clip4vla.common.errors import UserError
 from clip4vla.models.common.batch_features import Features
 
 WINDOWS, FILES = "windows", "files"
@@ -50,11 +52,19 @@ FILE_SCHEMA = pa.schema(
 
 
 class Store:
-    """The two tables of a folder. Every write is one commit: it happens wholly or not at all."""
+    """The two tables of a folder. Every write is one commit: it happens wholly or not at all.
 
-    def __init__(self, folder: Path):
+    create: make a missing table of files. Raises UserError for a missing one that is not to be
+    made, or that leaves windows whose files are unknown.
+    """
+
+    def __init__(self, folder: Path, create: bool = False):
         self.database = lancedb.connect(folder, read_consistency_interval=REFRESH)
         names = set(self.database.list_tables().tables)
+        if FILES not in names and WINDOWS in names:
+            raise corrupt(folder, "its table of files is missing")
+        if FILES not in names and not create:
+            raise empty(folder)
         self.files: Table = (
             self.database.open_table(FILES)
             if FILES in names
@@ -114,6 +124,30 @@ class Store:
         for table in (self.files, self.windows):
             if table is not None:
                 table.optimize(cleanup_older_than=OLD)
+
+
+def empty(folder: Path) -> UserError:
+    """Return the error for an index without windows."""
+    return UserError(f"{folder}: an empty index. Fix: run `clip4vla index` to its end")
+
+
+def corrupt(folder: Path, problem: str) -> UserError:
+    """Return the error for tables that cannot be read."""
+    return UserError(
+        f"{folder}: corrupt index: {problem}. Fix: delete this folder and index the clips again"
+    )
+
+
+@contextmanager
+def corruption_named(folder: Path) -> Iterator[None]:
+    """Raise UserError for the errors of LanceDB, which mean missing or damaged files."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, UserError) or "lance" not in str(error).lower():
+            raise
+        problem = " ".join(str(error).split())[:120]
+        raise corrupt(folder, problem) from None
 
 
 def among(column: str, values: Iterable[str | int]) -> str:

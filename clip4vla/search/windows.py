@@ -91,7 +91,7 @@ def pieces_of(
 ) -> Iterator[Decoded]:
     """Yield the windows of a file from number `first` on, then `Finished`.
 
-    A stream that cannot be decoded ends where its error comes; the other one goes on. modalities:
+    A stream that cannot be decoded ends at its error; the other one is read on. modalities:
     without audio, sound is not decoded; pictures are, for the thumbnails.
     """
     sha256, problems = sha256_of_file(path), dict[str, str]()

@@ -219,3 +219,8 @@ def test_the_command_line_takes_an_address(hub, repo, weights, tmp_path):
     stated = read_description(out)["checkpoint"]
     assert stated["hub"] == f"hf://{ID}@{repo.branches['main']}"
     assert stated["sha256"] == sha256_of_file(weights)
+
+
+def test_a_web_address_is_not_taken_for_a_path():
+    with pytest.raises(UserError, match=r"https://hub/owner/name: .* Fix: .* hf://OWNER/NAME"):
+        clip4vla.load("https://hub/owner/name")

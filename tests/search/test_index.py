@@ -103,11 +103,11 @@ def test_a_run_that_is_killed_goes_on(point, after, weights, whole, tmp_path, mo
     monkeypatch.setattr(building, "COMMIT_ROWS", 2)
     real, calls = getattr(Store, point), []
 
-    def dies(*given):
+    def dies(self, *rows):
         calls.append(point)
         if not after and len(calls) == 3:
             raise Killed
-        real(*given)
+        real(self, *rows)
         if after and len(calls) == 3:
             raise Killed
 

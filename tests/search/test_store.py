@@ -16,7 +16,7 @@ ROW = {
 def test_vectors_come_back_with_zeros_for_what_is_missing(absent, shape, tmp_path):
     x = torch.randn(shape).half().float()
     x[absent] = 0
-    store = Store(tmp_path)
+    store = Store(tmp_path, create=True)
     store.add_windows([ROW | {"path": str(n)} for n in range(3)], feature_table({"v": x}, None))
     (batch,) = store.windows.search().select(["v"]).to_arrow().to_batches()
     assert batch["v"].null_count == len(absent)
@@ -26,7 +26,7 @@ def test_vectors_come_back_with_zeros_for_what_is_missing(absent, shape, tmp_pat
 
 def test_paths_of_any_kind_are_told_apart(tmp_path):
     paths = ["a'b", "a''b", "a\\b", "%", "_", "a\nb", "ü", " "]
-    store = Store(tmp_path)
+    store = Store(tmp_path, create=True)
     rows = [ROW | {"path": path} for path in paths]
     store.add_windows(rows, feature_table({"v": torch.ones(len(paths), 2)}, None))
     for path in paths:
@@ -39,7 +39,7 @@ def test_paths_of_any_kind_are_told_apart(tmp_path):
 
 
 def test_numbers_of_rows_are_used_once(tmp_path):
-    store, seen = Store(tmp_path), []
+    store, seen = Store(tmp_path, create=True), []
     for _ in range(3):
         store.add_windows([ROW | {"path": "a"}] * 2, feature_table({"v": torch.ones(2, 2)}, None))
         seen += [row["row"] for row in store.windows.search().to_list()]

@@ -72,19 +72,21 @@ def test_a_snakefile_of_others_uses_ours_as_a_module(others):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    ("old", "new", "message"),
     [
-        (("config:\n        config", "prefix:\n        'a/'\n    config:\n        config"), "prefix of the module"),
-        (('config["lab"]', '{"targets": ["demo_sound"]}'), "no `configfile`"),
+        ("config:\n        config", "prefix:\n        'a/'\n    config:\n        config", "prefix of the module"),
+        ('config["lab"]', '{"targets": ["demo_sound"]}', "no `configfile`"),
+        ('config["lab"]', '{"configfile": "{lab}/base.yaml"}', "in the path of a config file. Fix: rename"),
     ],
 )  # fmt: skip
-def test_a_module_that_cannot_work_is_refused_in_one_line(others, change, told):
+def test_a_module_that_cannot_work_is_refused_in_one_line(others, old, new, message):
     folder, _ = others
+    shutil.copytree(folder / "lab", folder / "{lab}")
     text = (folder / "Snakefile").read_text()
-    (folder / "Snakefile").write_text(text.replace(*change))
+    (folder / "Snakefile").write_text(text.replace(old, new))
     done = run(sys.executable, "-m", "snakemake", "-n", "--configfile", "own.yaml", cwd=folder)
     text = done.stdout + done.stderr
-    assert done.returncode == 1 and told in text and "Traceback" not in text
+    assert done.returncode == 1 and message in text and "Traceback" not in text
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ class QueryScorer(SecondScorer):
             present = clip.mask.any(dim=1)  # a clip without sound is like no text
             features[name] = self.model.query_vectors(states) * present[:, None, None]
             if stream != "av":
-                features[stream] = normalise(masked_mean(*clip))
+                features[stream] = normalise(masked_mean(clip.features, clip.mask))
             if self.rescores and name == self.name:
                 features |= {"tokens": clip.features.half(), "mask": clip.mask}
         return features
@@ -51,7 +51,7 @@ class QueryScorer(SecondScorer):
     def alone_features(self, encoded: Encoded) -> Features:
         """See `Scorer.alone_features`: mean tokens, which no query reads."""
         return {
-            name: normalise(masked_mean(*clip))
+            name: normalise(masked_mean(clip.features, clip.mask))
             for name, clip in self.model.streams(encoded).items()
         }
 

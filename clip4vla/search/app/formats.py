@@ -41,7 +41,7 @@ def played_type(path: str | Path) -> str | None:
 def kind_of(path: str | Path) -> FileKind:
     """Return the kind of query that an uploaded file makes, by its content.
 
-    Raises DecodeError for a file that is none of the three.
+    Raises DecodeError for a file without pictures and sound.
     """
     if _is_image(path):
         return "image"

@@ -1,8 +1,13 @@
 """The study's tables resolve to runs whose seeds are those of pre-training and of fine-tuning."""
 
+import multiprocessing
+
 import pytest
-from learning import study
+from learning import frozen, study, world
 from learning.world import SIZES
+
+from clip4vla.common.files import read_json
+from clip4vla.config import layout
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +54,14 @@ def test_rows_of_the_start_differ_in_clip_and_start_alone():
     assert {(run.model.weights, run.model.audio_init) for run in runs} == {
         (clip, start) for clip in study.CLIPS for start in ("scratch", "vision")
     }
+
+
+def test_what_the_runs_read_is_frozen(monkeypatch):
+    """Before any run, and decoded as the cache's rules do: in a process that may have children."""
+    monkeypatch.setattr(frozen, "clips", lambda name, share: world.clips(name, 0.004))
+    plan = study.plan_of(1, ("world_coavt",))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        study.run_all(pool, {1: plan}, only=set())
+    ((version, cache_id),) = plan.caches
+    counts = read_json(layout.manifest(version, cache_id))["clips"]
+    assert 0 < counts["usable"] == counts["planned"]

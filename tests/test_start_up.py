@@ -88,3 +88,22 @@ def test_rows_with_equal_recipes_share_their_runs(monkeypatch):
     monkeypatch.setattr(keys, "run_key", lambda run: built.append(run) or run_key(run))
     plan = make_plan([Path(__file__).parents[1] / "config.yaml"])
     assert len(plan.runs) <= len(built) < 1.5 * len(plan.runs)
+
+
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        "from clip4vla.training.uncompiled import AdamW\nmade = AdamW([p])",
+        "from clip4vla.training.bert_adam import BertAdam\n"
+        "made = BertAdam([{'params': [p], 'weight_decay': 0.0}], 1.0, (0.9, 0.98), 1e-6, 1.0)",
+    ],
+    ids=["AdamW", "BertAdam"],
+)
+def test_an_update_loads_no_compiler(optimiser):
+    """Neither the optimisers, nor what torch wraps around them, nor the loss scale."""
+    start = f"import torch\np = torch.nn.Parameter(torch.ones(2))\n{optimiser}\n"
+    update = "(p * p).sum().backward()\ntorch.amp.GradScaler(enabled=False).step(made)\n"
+    end = "made.zero_grad()\nmade.load_state_dict(made.state_dict())\nassert p.max() < 1"
+    modules, problems = loaded(start + update + end)
+    assert not problems
+    assert {"torch._dynamo", "sympy"} & modules == set()

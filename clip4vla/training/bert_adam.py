@@ -6,8 +6,10 @@ from typing import overload
 import torch
 from torch import nn
 
+from clip4vla.training.uncompiled import Uncompiled
 
-class BertAdam(torch.optim.Optimizer):
+
+class BertAdam(Uncompiled):
     """Adam as in BERT's training: no bias correction, and each tensor's gradient clipped.
 
     For a parameter p with gradient g: g is scaled down to norm `clip`; m and v are its moments,

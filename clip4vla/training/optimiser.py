@@ -15,6 +15,7 @@ from clip4vla.models.common.gather import average_gradients
 from clip4vla.training.average import average_of
 from clip4vla.training.bert_adam import BertAdam
 from clip4vla.training.schedule import rate_factor
+from clip4vla.training.uncompiled import AdamW
 
 CLIP = ("text.", "vision.")
 MIN_SCALE = 2.0**-10  # of float16; below it, gradients are not infinite because of its range
@@ -96,7 +97,7 @@ class Updates:
             self.optimiser = BertAdam(groups, config.lr, betas, config.eps, config.grad_clip)
         else:
             fused = groups[0]["params"][0].is_cuda or None  # one pass over memory on a GPU
-            self.optimiser = torch.optim.AdamW(groups, config.lr, betas, config.eps, fused=fused)
+            self.optimiser = AdamW(groups, config.lr, betas, config.eps, fused=fused)
         self.scaler = torch.amp.GradScaler(enabled=float16 and config.precision == "full")
         self.average = average_of(model, config)
 

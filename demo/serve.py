@@ -1,7 +1,8 @@
 """A small web site on this machine that stands in for the internet in the demo.
 
-It serves `clips/*.mp4` of this folder and `film.mp4`, ten-second clips joined into a longer film,
-and answers 404, 410 or 403 for the clips that `film.tsv` calls gone. To look at it by itself:
+It serves `clips/*.mp4` of this folder, `film.mp4`, ten-second clips joined into a longer film, and
+the clips of the synthetic world (demo_world.py), each made when first asked for. It answers 404,
+410 or 403 for the clips that `film.tsv` calls gone. To look at it by itself:
 
     python demo/serve.py --port 8347 --build build/demo/site
 """
@@ -19,25 +20,31 @@ from pathlib import Path
 
 import av
 
-from clip4vla.common.errors import UserError
-from clip4vla.common.files import whole_file
-
 DEMO = Path(__file__).resolve().parent
+sys.path.insert(0, str(DEMO))
+
+from demo_world import CLIPS, file_name, write_clip  # noqa: E402
+
+from clip4vla.common.errors import UserError  # noqa: E402
+from clip4vla.common.files import whole_file  # noqa: E402
+
 PORT = 8347
 FILM_CLIPS = [f"bbb_{second}" for second in range(360, 450, 10)]  # 90 s; the first has no sound
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+WORLD = {f"/world/{file_name(number)}": number for number in range(CLIPS)}
 _CLIP = re.compile(r"/clips/([A-Za-z0-9_-]{1,100}\.mp4)", re.ASCII)
 
 
 class DemoSite:
     """Serves the demo on 127.0.0.1 while its `with` block runs.
 
-    `demo` holds clips/ and film.tsv; `build` gets film.mp4 (made if missing; equal clips give equal
-    bytes). `port` 0 takes any free port. Raises UserError if the port is in use.
+    `demo` holds clips/ and film.tsv; `build` gets film.mp4 and world/ (made if missing; equal clips
+    give equal bytes). `port` 0 takes any free port. Raises UserError if the port is in use.
     """
 
     def __init__(self, build: str | Path, port: int = PORT, demo: str | Path = DEMO):
-        self.demo, self.film = Path(demo), Path(build) / "film.mp4"
+        self.demo, self.build = Path(demo), Path(build)
+        self.film = self.build / "film.mp4"
         self.gone = gone_files(self.demo / "film.tsv")
         if not self.film.is_file():
             join_film([self.demo / "clips" / f"{clip}.mp4" for clip in FILM_CLIPS], self.film)
@@ -65,9 +72,14 @@ class DemoSite:
         self._thread.join()
 
     def file(self, address: str) -> Path | None:
-        """The file behind the path of an address, or None. Only two forms of path exist."""
+        """The file behind the path of an address, or None. Only three forms of path exist."""
         if address == "/film.mp4":
             return self.film
+        if address in WORLD:
+            path = self.build / address.removeprefix("/")
+            if not path.is_file():
+                write_clip(WORLD[address], path)
+            return path
         clip = _CLIP.fullmatch(address)
         path = self.demo / "clips" / clip[1] if clip else None
         return path if path and path.is_file() and not path.is_symlink() else None

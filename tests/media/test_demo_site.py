@@ -2,6 +2,7 @@
 
 import http.client
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ DEMO = Path(__file__).parents[2] / "demo"
 _spec = importlib.util.spec_from_file_location("demo_serve", DEMO / "serve.py")
 serve = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(serve)
+demo_world = sys.modules["demo_world"]
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +61,28 @@ def test_whole_files_heads_and_ranges(site):
         ("/clips/lost_owl.mp4", 404), ("/clips/lost_train.mp4", 410), ("/clips/lost_whale.mp4", 403),
         ("/clips.tsv", 404), ("/", 404), ("/clips/../clips.tsv", 404), ("/clips/", 404),
         ("/clips/%2e%2e/clips.tsv", 404), ("//etc/passwd", 404), ("/clips/none.mp4", 404),
+        ("/world/world_256.mp4", 404), ("/world/../world.csv", 404), ("/world.csv", 404),
         ("/../../../../etc/passwd", 404), ("http://x/clips/tp_frog.mp4", 404),
     ],
 )  # fmt: skip
 def test_missing_and_forbidden_paths(site, path, status):
     assert ask(site, path)[:2] == (status, b"")
+
+
+def test_the_world_is_made_when_it_is_asked_for(site, tmp_path):
+    demo_world.write_clip(37, tmp_path / "clip.mp4")
+    content = (tmp_path / "clip.mp4").read_bytes()
+    assert ask(site, "/world/world_037.mp4")[:2] == (200, content)
+    samples, rate = decode_audio(tmp_path / "clip.mp4")
+    assert 1.5 < samples.shape[-1] / rate < 1.8
+    (frame,) = decode_frames(tmp_path / "clip.mp4", 1.0, 1.0)
+    assert frame.shape == (224, 224, 3)
+
+
+def test_its_table_names_every_kind_once_in_the_test_split():
+    assert (DEMO / "world.csv").read_text() == demo_world.table()
+    test = [n for n in range(demo_world.CLIPS) if demo_world.split_of(n) == "test"]
+    assert len({demo_world.colour_and_thing(n) for n in test}) == len(test) == demo_world.KINDS
 
 
 def test_a_port_in_use_is_one_line(site, tmp_path):

@@ -122,7 +122,7 @@ def what_was_learnt(out: Path) -> str:
         found = {
             row["row"]: float(row["ours"])
             for row in csv.DictReader(stream)
-            if row["metric"] == "t2v_R1"
+            if row["column"] == "t2v_R1"
         }
     return (
         f"But in the synthetic world R@1 is {found['vision']:.0f} by sight, {found['audio']:.0f} "

@@ -1,5 +1,6 @@
 """What holds for all tests: one CPU thread a process, no GPU unless asked, long files first."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -27,6 +28,23 @@ def pytest_collection_modifyitems(items):
         return LONG.index(folder) if folder in LONG else len(LONG)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def running_meteor():
+    """METEOR takes ten seconds of CPU to start: one process scores for all tests that only need it."""
+    from clip4vla.metrics.captions import meteor
+
+    with meteor() as score:
+        yield score
+
+
+@pytest.fixture
+def kept_meteor(running_meteor, monkeypatch):
+    """Let every caption scorer of a test ask the METEOR that is running."""
+    from clip4vla.metrics import captions
+
+    monkeypatch.setattr(captions, "meteor", lambda: contextlib.nullcontext(running_meteor))
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ EXPECTED = {
 RELEASED_METEOR = 28.432717977519378
 
 
-def test_scores_equal_those_of_pycocoevalcap():
+def test_scores_equal_those_of_pycocoevalcap(kept_meteor):
     groups = {"all": list(REFERENCES), "none": [], "a": ["a"]}
     with caption_scorer(REFERENCES) as score:
         found = score(HYPOTHESES, groups)
@@ -105,10 +105,10 @@ def test_programs_that_end_early_are_reported_and_reaped(monkeypatch, tmp_path):
     assert [process.returncode for process in started] == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"])
-def test_scores_do_not_depend_on_java_options_in_variables(monkeypatch, name):
+def test_scores_do_not_depend_on_java_options_in_variables(monkeypatch):
     """A German locale and UTF-16 change no score; _JAVA_OPTIONS take precedence over the command line."""
-    monkeypatch.setenv(name, "-Duser.language=de -Duser.country=DE -Dfile.encoding=UTF-16")
+    for name in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"):
+        monkeypatch.setenv(name, "-Duser.language=de -Duser.country=DE -Dfile.encoding=UTF-16")
     with meteor() as score:
         found, sums = score({"a": ["a dog is running", "the dog runs"]}, {"a": ["a dog runs fast"]})
     assert found == 0.38470039894415475 and sums.shape == (1, 23)
@@ -213,7 +213,7 @@ def odd_references():
     return {name: [f"{text} and so on", "a man plays guitar ."] for name, text in ODD.items()}
 
 
-def test_odd_captions_are_scored():
+def test_odd_captions_are_scored(kept_meteor):
     references = odd_references() | {"empty": ["", "..."]}
     with caption_scorer(references) as score:
         found = score(ODD, {"all": list(ODD)})
@@ -224,19 +224,18 @@ def test_odd_captions_are_scored():
     assert same.metrics["all"]["METEOR"] > found.metrics["all"]["METEOR"] > 10
 
 
-def test_meteor_of_summed_statistics_is_its_own_score():
+def test_meteor_of_summed_statistics_is_its_own_score(running_meteor):
     """For clips without a match, with all words matched, with paraphrases and with stems."""
     said = HYPOTHESES | {"same": "two dogs run", "none": "zzz", "stem": "a man played the guitars"}
     wanted = REFERENCES | {"same": ["two dogs run"], "none": ["a car"], "stem": ["men play guitar"]}
     gts, res = ptb(wanted), ptb({clip: [text] for clip, text in said.items()})
     clips = sorted(said)
-    with meteor() as score:
-        _, every = score({c: gts[c] for c in clips}, {c: res[c] for c in clips})
-        assert every.shape == (len(clips), 23)
-        for chosen in ([c] for c in clips):
-            _same_as_its_own(score, gts, res, clips, every, chosen)
-        for size in range(2, len(clips) + 1):
-            _same_as_its_own(score, gts, res, clips, every, clips[:size])
+    _, every = running_meteor({c: gts[c] for c in clips}, {c: res[c] for c in clips})
+    assert every.shape == (len(clips), 23)
+    for chosen in ([c] for c in clips):
+        _same_as_its_own(running_meteor, gts, res, clips, every, chosen)
+    for size in range(2, len(clips) + 1):
+        _same_as_its_own(running_meteor, gts, res, clips, every, clips[:size])
 
 
 def _same_as_its_own(score, gts, res, clips, every, chosen):

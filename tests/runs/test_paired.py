@@ -173,7 +173,7 @@ def a_captioning(folder, hypotheses, references, left_out=()):
     return found.metrics["with_sound"]
 
 
-def test_captions_are_compared_with_all_their_scores(tmp_path):
+def test_captions_are_compared_with_all_their_scores(kept_meteor, tmp_path):
     things = ["dog", "cat", "car", "guitar", "horse", "child", "boat", "drum"]
     references = {
         f"c{i}": [f"a {t} in the park", f"some {t} outside"] for i, t in enumerate(things)

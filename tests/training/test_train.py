@@ -340,7 +340,7 @@ def check_kills(run, manifests, folder, expected, kills):
     """Kill attempts at drawn places, every third while it writes a checkpoint; then run it out."""
     rng = random.Random(7)
     for kill in range(kills):
-        place = "save" if kill % 3 == 2 else rng.choice(["update", "curve"])
+        place = "save" if kill % 3 == 1 else rng.choice(["update", "curve"])
         halt = place, rng.randint(1, 2)
         assert attempt(manifests, folder, halt, signal.SIGKILL, run) == -signal.SIGKILL
         if place == "save":
@@ -353,8 +353,8 @@ def check_kills(run, manifests, folder, expected, kills):
     assert (cost["attempts"], cost["killed"]) == (kills + 1, kills)
 
 
-def test_killed_three_times_it_ends_with_the_same_bits(manifests, undisturbed, tmp_path):
-    check_kills(selecting(), manifests, tmp_path, undisturbed, 3)
+def test_killed_twice_it_ends_with_the_same_bits(manifests, undisturbed, tmp_path):
+    check_kills(selecting(), manifests, tmp_path, undisturbed, 2)
 
 
 @pytest.mark.slow

@@ -221,7 +221,10 @@ def test_half_precision_reaches_the_same_parameters(monkeypatch):
             assert (grad is None) == (found[name] is None), name
 
 
-@pytest.mark.parametrize("name", ["everything", "as LAVIS", "captions"])
+@pytest.mark.parametrize(
+    "name",
+    ["everything", *(pytest.param(n, marks=pytest.mark.slow) for n in ("as LAVIS", "captions"))],
+)
 def test_ranks_have_the_gradients_of_one_process(name, double, tmp_path):
     expected = gradients(make_task(name), [make_batch()])
     for world, size in ((2, 4), (4, 1)):  # whole batches, and chunks

@@ -119,7 +119,7 @@ def test_audio_controls_are_variants(manifests, pretrained, tmp_path):
     assert alone["galleries"]["all"]["metrics"]["t2v_R10"] == 100
 
 
-def test_captions_are_trained_and_written(manifests, pretrained, tmp_path):
+def test_captions_are_trained_and_written(kept_meteor, manifests, pretrained, tmp_path):
     weights = trained(tuning("captioning"), manifests, tmp_path, start=pretrained)
     found = scored("captioning", weights, manifests, tmp_path / "scored")
     assert "CIDEr" in found["galleries"]["all"]["metrics"]

@@ -72,7 +72,9 @@ def alone():
     return found
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(
+    "world", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_ranks_have_the_gradients_of_one_process(world, alone, tmp_path):
     ranks = on_ranks(world, tmp_path, steps)
     for found in ranks:

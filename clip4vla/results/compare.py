@@ -3,8 +3,10 @@
 A verdict speaks of performance: for ranks (MedR, MeanR) a smaller number is `above` the paper.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from statistics import mean, stdev
+from typing import Any
 
 import pandas as pd
 
@@ -96,6 +98,9 @@ class Caveats:
 
 
 Numbers = dict[tuple[str, str, str], Published]  # by row, dataset and metric
+Line = Mapping[str, Any]  # of tidy.csv, with None where it is empty
+Scores = Mapping[tuple[str, ...], list[Line]]  # by the columns PLACE
+PLACE = ("row", "dataset", "gallery", "variant", "metric")
 
 
 def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[Entry]:
@@ -104,12 +109,13 @@ def compare(sheet: Sheet, tidy: pd.DataFrame, paper: list[Published]) -> list[En
     listed = {row.row for row in sheet.rows}
     labels = {n.row: n.label for n in published.values() if n.row not in listed}
     baselines = [SheetRow(row=row, label=label, kind="paper") for row, label in labels.items()]
+    scores = _scores(sheet, tidy)
     entries = []
     for row in [*baselines, *sheet.rows]:
         own = [
             entry
             for column in sheet.columns
-            for entry in _column_entries(sheet, row, column, tidy, published)
+            for entry in _column_entries(sheet, row, column, scores, published)
         ]
         if row.row in listed or any(e.paper is not None or e.unavailable for e in own):
             entries.extend(own)
@@ -132,8 +138,19 @@ def as_frame(entries: list[Entry]) -> pd.DataFrame:
     return pd.DataFrame([asdict(entry) for entry in entries], columns=columns)
 
 
+def _scores(sheet: Sheet, tidy: pd.DataFrame) -> Scores:
+    """Return the lines of the metrics that a table prints."""
+    printed = {column.metric for column in sheet.columns}
+    printed |= {metric for row in sheet.rows for metric in row.metrics.values()}
+    own = tidy[(tidy.table == sheet.table) & tidy.metric.isin(printed)].astype(object)
+    scores: dict[tuple[str, ...], list[Line]] = {}
+    for line in own.where(own.notna(), None).to_dict("records"):
+        scores.setdefault(tuple(line[name] for name in PLACE), []).append(line)
+    return scores
+
+
 def _column_entries(
-    sheet: Sheet, row: SheetRow, column: SheetColumn, tidy: pd.DataFrame, published: Numbers
+    sheet: Sheet, row: SheetRow, column: SheetColumn, scores: Scores, published: Numbers
 ) -> list[Entry]:
     cells = [cell for cell in row.cells if cell.dataset == column.dataset]
     galleries = list(dict.fromkeys(cell.gallery for cell in cells)) or ["all"]
@@ -156,7 +173,7 @@ def _column_entries(
         )
         if row.kind == "ours":
             mine = [cell for cell in cells if cell.gallery == gallery]
-            entry, caveats = _measured(entry, row, mine, tidy[tidy.table == sheet.table])
+            entry, caveats = _measured(entry, row, mine, scores)
             unlike = _unlike(sheet, entry, caveats, number, dataset)
             # The paper has one gallery: the row's first. Another one is shown, never compared.
             entry = _judged(
@@ -197,7 +214,7 @@ def _any_name(
 
 
 def _measured(
-    entry: Entry, row: SheetRow, cells: list[SheetCell], tidy: pd.DataFrame
+    entry: Entry, row: SheetRow, cells: list[SheetCell], scored: Scores
 ) -> tuple[Entry, Caveats]:
     """Return an entry with mean and spread over seeds; a seed counts once all its folds ended."""
     # Without training no seed enters and all seeds share one run, which counts once.
@@ -211,29 +228,28 @@ def _measured(
         return entry, Caveats()
     if not cells:
         return replace(entry, verdict=NOT_RUN, reason="not in the plan"), Caveats()
-    scores, spreads, lines, missing = [], [], [], []
+    scores: list[float] = []
+    spreads: list[float] = []
+    lines: list[list[Line]] = []
+    missing: list[str] = []
+    first = cells[0]
+    place = (row.row, first.dataset, first.gallery, first.variant, entry.metric)
+    there = {(line["seed"], line["run_key"]): line for line in scored.get(place, [])}
     for seed in seeds:
         keys = [cell.run_key for cell in cells if cell.seed == seed]
-        scored = tidy[
-            (tidy.row == row.row)
-            & (tidy.metric == entry.metric)
-            & tidy.run_key.isin([key for key in keys if key])
-            & (tidy.gallery == cells[0].gallery)
-            & (tidy.dataset == cells[0].dataset)
-            & (tidy.variant == cells[0].variant)
-            & (tidy.seed.isna() if seed is None else (tidy.seed == seed).fillna(False))
-        ]
-        missing += [key or "no data" for key in keys if key not in set(scored.run_key)]
-        if len(scored) == len(keys):
-            scores.append(mean(scored.value))
-            spreads += [stdev(scored.value)] if len(scored) > 1 else []
-            lines.append(scored)
+        own = [there[seed, key] for key in keys if (seed, key) in there]
+        missing += [key or "no data" for key in keys if (seed, key) not in there]
+        if len(own) == len(keys):
+            values = [line["value"] for line in own]
+            scores.append(mean(values))
+            spreads += [stdev(values)] if len(values) > 1 else []
+            lines.append(own)
     waiting = f"waiting for {', '.join(sorted(missing))}" if missing else ""
     if not scores:
         entry = replace(entry, verdict=NOT_RUN, reason=waiting, seeds_planned=len(seeds))
         return entry, Caveats()
-    if len({frozenset(line.ids_sha256) for line in lines}) > 1:
-        differing = sorted({key for line in lines for key in line.run_key})
+    if len({frozenset(line["ids_sha256"] for line in own) for own in lines}) > 1:
+        differing = sorted({line["run_key"] for own in lines for line in own})
         reason = f"seeds were scored on different clips: {', '.join(differing)}"
         entry = replace(entry, verdict=NOT_RUN, reason=reason, seeds_planned=len(seeds))
         return entry, Caveats()
@@ -254,33 +270,34 @@ def _measured(
         pessimistic=pessimistic,
         optimistic=optimistic,
     )
-    return _with_counts(entry, lines), _caveats(pd.concat(lines))
+    return _with_counts(entry, lines), _caveats([line for own in lines for line in own])
 
 
-def _interval(lines: list[pd.DataFrame]) -> tuple[float, float] | tuple[None, None]:
+def _interval(lines: list[list[Line]]) -> tuple[float, float] | tuple[None, None]:
     """Return the interval of a single run; `sd` shows the spread over seeds and folds instead."""
-    if len(lines) > 1 or len(lines[0]) > 1 or lines[0].low.isna().any():
+    if len(lines) > 1 or len(lines[0]) > 1 or lines[0][0]["low"] is None:
         return None, None
-    return float(lines[0].low.iloc[0]), float(lines[0].high.iloc[0])
+    return lines[0][0]["low"], lines[0][0]["high"]
 
 
-def _bounds(lines: list[pd.DataFrame]) -> tuple[float, float] | tuple[None, None]:
+def _bounds(lines: list[list[Line]]) -> tuple[float, float] | tuple[None, None]:
     """Return means over seeds with all ties lost and all won, where these differ."""
     pessimistic, optimistic = (
-        mean(mean(line[name]) for line in lines) for name in ("pessimistic", "optimistic")
+        mean(mean(line[name] for line in own) for own in lines)
+        for name in ("pessimistic", "optimistic")
     )
     return (pessimistic, optimistic) if pessimistic != optimistic else (None, None)
 
 
-def _with_counts(entry: Entry, lines: list[pd.DataFrame]) -> Entry:
+def _with_counts(entry: Entry, lines: list[list[Line]]) -> Entry:
     def span(column: str) -> str:
-        sums = [int(line[column].sum()) for line in lines if not line[column].isna().any()]
+        counts = [[line[column] for line in own] for own in lines]
+        sums = [sum(own) for own in counts if None not in own]
         if not sums:
             return ""
         return str(sums[0]) if len(set(sums)) == 1 else f"{min(sums)}-{max(sums)}"
 
-    every = pd.concat(lines)
-
+    every = [line for own in lines for line in own]
     return replace(
         entry,
         protocol=_listed(every, "protocol"),
@@ -309,7 +326,7 @@ def _with_counts(entry: Entry, lines: list[pd.DataFrame]) -> Entry:
     )
 
 
-def _caveats(lines: pd.DataFrame) -> Caveats:
+def _caveats(lines: list[Line]) -> Caveats:
     return Caveats(
         lacking=_lacking(lines),
         training_lacks=_listed(lines, "training_lacks", "; "),
@@ -318,26 +335,26 @@ def _caveats(lines: pd.DataFrame) -> Caveats:
     )
 
 
-def _listed(lines: pd.DataFrame, column: str, separator: str = " ") -> str:
-    return separator.join(sorted({str(value) for value in lines[column].dropna()}))
+def _listed(lines: list[Line], column: str, separator: str = " ") -> str:
+    return separator.join(sorted({str(line[column]) for line in lines if line[column] is not None}))
 
 
-def _lacking(lines: pd.DataFrame) -> str:
+def _lacking(lines: list[Line]) -> str:
     """Describe missing clips of the official split, or missing captions of its clips."""
-    clips = lines[(lines.n_usable != lines.n_expected).fillna(False).astype(bool)]
-    if len(clips):
-        worst = clips.loc[(clips.n_usable / clips.n_expected).idxmin()]
-        return f"{worst.n_usable} of {worst.n_expected} official clips"
-    wanted = lines.n_gallery * lines.n_captions
-    captions = lines[(lines.n_queries < wanted).fillna(False).astype(bool)]
-    if len(captions):
-        first = captions.iloc[0]
-        return f"{first.n_queries} captions instead of {first.n_captions} for each clip"
+    declared = [line for line in lines if None not in (line["n_usable"], line["n_expected"])]
+    clips = [line for line in declared if line["n_usable"] != line["n_expected"]]
+    if clips:
+        worst = min(clips, key=lambda line: line["n_usable"] / line["n_expected"])
+        return f"{worst['n_usable']} of {worst['n_expected']} official clips"
+    for line in lines:
+        wanted = line["n_captions"] and line["n_gallery"] * line["n_captions"]
+        if wanted is not None and line["n_queries"] < wanted:
+            return f"{line['n_queries']} captions instead of {line['n_captions']} for each clip"
     return ""
 
 
-def _undeclared(lines: pd.DataFrame) -> str:
-    unknown = lines.n_expected.isna().any()
+def _undeclared(lines: list[Line]) -> str:
+    unknown = any(line["n_expected"] is None for line in lines)
     return "no official number of clips is declared for the split" if unknown else ""
 
 

@@ -1,5 +1,6 @@
 """Cost of the trainings behind a table, read from their `cost.json` and `train.json`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,16 +61,20 @@ def cost_notes(sheet: Sheet, costs: dict[str, Cost]) -> list[str]:
     ended = [costs[key] for key in sheet.trainings if key in costs]
     if not ended:
         return []
-    hardware: dict[str, float] = {}
-    for cost in ended:
-        for device, hours in cost.hardware.items():
-            hardware[device] = hardware.get(device, 0.0) + hours
-    spent = "; ".join(f"{_time(hours)} on {device}" for device, hours in sorted(hardware.items()))
     return [
         f"Cost: {len(ended)} of {len(sheet.trainings)} trainings behind the table have ended, with "
-        f"{spent} (processes times hours, every attempt; tables share trainings, so costs of "
-        "tables do not add up)."
+        f"{spent(ended)} (processes times hours, every attempt; tables share trainings, so costs "
+        "of tables do not add up)."
     ]
+
+
+def spent(costs: Iterable[Cost]) -> str:
+    """Return the sum of costs by device, such as `3.0 h on A100`."""
+    hardware: dict[str, float] = {}
+    for cost in costs:
+        for device, hours in cost.hardware.items():
+            hardware[device] = hardware.get(device, 0.0) + hours
+    return "; ".join(f"{_time(hours)} on {device}" for device, hours in sorted(hardware.items()))
 
 
 def _time(hours: float) -> str:

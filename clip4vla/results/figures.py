@@ -60,13 +60,13 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(STYLE)
 
 
-def save(figure: Figure, stem: str | Path) -> bytes:
-    """Write `<stem>.svg` and `<stem>.png`, without dates or versions in them; return the SVG."""
-    svg = encoded(figure, "svg")
-    for kind, content in (("svg", svg), ("png", encoded(figure, "png"))):
+def save(figure: Figure, stem: str | Path) -> None:
+    """Write `<stem>.svg` and `<stem>.png`, without dates or versions in them."""
+    for kind in ("png", "svg"):
+        content = encoded(figure, kind)
+        figure.set_layout_engine("none")  # the next file has the same layout; it takes a second
         with whole_file(f"{stem}.{kind}") as temporary:
             temporary.write_bytes(content)
-    return svg
 
 
 def encoded(figure: Figure, kind: str) -> bytes:

@@ -20,8 +20,8 @@ STAGES = {"pretrain": (BLUE, ""), "finetune": (ORANGE, "//")}
 SHOWN = 30  # rows of tables; all others share one bar
 
 
-def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
-    """Draw device hours by the row that needed a training first, summed over datasets and seeds.
+def hours_by_row(stages: Mapping[str, Mapping[str, Cost]]) -> list[tuple[str, dict[str, float]]]:
+    """Return the device hours of each stage by table/row, the largest first, and of the rest.
 
     `stages`: stage -> run label (table/row/dataset/seed) -> its cost.
     """
@@ -35,6 +35,15 @@ def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
         rest = [own for _, own in bars[SHOWN:]]
         others = {stage: sum(own[stage] for own in rest) for stage in STAGES}
         bars = [*bars[:SHOWN], (f"{len(rest)} more rows", others)]
+    return bars
+
+
+def cost_figure(stages: Mapping[str, Mapping[str, Cost]]) -> Figure:
+    """Draw device hours by the row that needed a training first, summed over datasets and seeds.
+
+    `stages`: stage -> run label (table/row/dataset/seed) -> its cost.
+    """
+    bars = hours_by_row(stages)
     devices = sorted({d for runs in stages.values() for c in runs.values() for d in c.hardware})
     with style():
         row = row_height((label for label, _ in bars), 0.26)

@@ -100,13 +100,13 @@ def coverage(datasets: Mapping[str, pd.DataFrame]) -> Figure:
         labels = [f"{name} · {row.split}" for name, row in rows]
         figure = blank(8.0, 1.7 + row_height(labels, 0.4) * max(len(rows), 1))
         axis = figure.subplots()
-        draw_shares(axis, labels, [_parts(row) for _, row in rows], LOOKS)
+        draw_shares(axis, labels, [parts_of(row) for _, row in rows], LOOKS)
         axis.set_title("Coverage of the data", loc="left", fontweight="bold")
         legend_of(figure, LOOKS, 5)
     return figure
 
 
-def _parts(row: pd.Series) -> dict[str, int]:
+def parts_of(row: pd.Series) -> dict[str, int]:
     """Return the clips of each part of a bar."""
     planned = int(row.planned)
     expected = planned if pd.isna(row.expected) else max(int(row.expected), planned)

@@ -52,7 +52,7 @@ def _panel(
                 waiting.append(name)
                 continue
             x, y = [at[e.row] for e in points], [e.ours for e in points if e.ours is not None]
-            bars = [_bar(e) for e in points]
+            bars = [bar_of(e) for e in points]
             axis.errorbar(
                 x,
                 y,
@@ -90,7 +90,7 @@ def _panel(
         )
 
 
-def _bar(entry: Entry) -> tuple[float, float]:
+def bar_of(entry: Entry) -> tuple[float, float]:
     """Return how far the bar of a point reaches below and above it."""
     sd = entry.sd if entry.fold_sd is None else entry.fold_sd
     ours, low, high = entry.ours, entry.low, entry.high

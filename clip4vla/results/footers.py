@@ -1,6 +1,6 @@
 """Footers of a table: units, rules, the data behind every N, and a summary."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from clip4vla.config.data import policy_text, reads_test_captions
 from clip4vla.config.metrics import metric_of
@@ -45,6 +45,7 @@ POLICY_WARNING = (
     "are scored. The released donor script, run as it is, does so (docs/deviations.md, D11); that "
     "the published number did is unproven. They are not to be mixed with others."
 )
+MADE_WITH = ("Model:", "First weights:", "Pre-training:", "Fine-tuning:", "Checkpoint selection:")
 TIED_PLACES = "released (a2v, v2a)"
 EXTRAS = {
     "released": "ranks of equals as the released code counts them",
@@ -105,6 +106,12 @@ def footers(
     return lines
 
 
+def made_with(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split footers into those on the model behind the numbers, and all others."""
+    made = [line for line in lines if line.startswith(MADE_WITH)]
+    return made, [line for line in lines if line not in made]
+
+
 def _units(sheet: Sheet) -> str:
     notes = dict.fromkeys(metric_of(column.metric).note for column in sheet.columns)
     return f"Units: {'; '.join(notes)}."
@@ -136,7 +143,12 @@ def _summary(entries: list[Entry], measured: list[Entry]) -> str:
         and e.verdict != NOT_COMPARABLE
         and metric_of(e.metric).in_points
     ]
-    text = f"{sum(e.ours is not None for e in wanted)} of {len(wanted)} numbers of ours are there"
+    own = [e for e in entries if e.kind == "ours"]
+    there = sum(e.ours is not None for e in wanted)
+    text = (
+        f"{len(measured)} of {len(own)} numbers of ours are there; {len(wanted)} have a number of "
+        "the paper beside them" + (f", of which {there} are there" if there < len(wanted) else "")
+    )
     if not compared:
         return f"{text}."
     bias = sum(compared) / len(compared)

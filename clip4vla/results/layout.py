@@ -58,7 +58,7 @@ def build_grid(
     headings = list(COLUMNS.values()) if sheet.costs else []
     for dataset in sheet.datasets():
         labels = [column.label for column in sheet.columns if column.dataset == dataset]
-        if _counted(entries, dataset):
+        if counted(entries, dataset):
             labels.append(COUNTS)
         groups.append((sheet.dataset_label(dataset), len(labels)))
         headings.extend(labels)
@@ -110,7 +110,8 @@ def _measured_with_seeds(entry: Entry) -> str:
     return measured(entry) + (f" ({seeds(entry)})" if entry.ours is not None else "")
 
 
-def _counted(entries: list[Entry], dataset: str) -> bool:
+def counted(entries: list[Entry], dataset: str) -> bool:
+    """Return whether a table has a column of counts for a dataset."""
     return any(entry.ours is not None for entry in entries if entry.dataset == dataset)
 
 
@@ -125,7 +126,7 @@ def _order_line(sheet: Sheet, entries: list[Entry]) -> list[Line]:
     for dataset in sheet.datasets():
         columns = [c.metric for c in sheet.columns if c.dataset == dataset]
         cells += [order_cell(checked.get((dataset, metric))) for metric in columns]
-        cells += [NO_REFERENCE] if _counted(entries, dataset) else []
+        cells += [NO_REFERENCE] if counted(entries, dataset) else []
     return [Line(ORDER, "All rows", "verdict", "", tuple(cells))] if checked else []
 
 
@@ -157,7 +158,7 @@ def _row_lines(
             for column in [c for c in sheet.columns if c.dataset == dataset]:
                 last = pick.get((dataset, column.metric))
                 cells.append(text(last) if last else NO_REFERENCE)
-            if _counted(every, dataset):
+            if counted(every, dataset):
                 cells.append(count(last) if last else NO_REFERENCE)
         return Line(first.row, first.label, source, suffix, tuple(cells))
 

@@ -1,30 +1,70 @@
-"""The results page: tables, figures and curves in one self-contained file."""
+"""The results page: tables, charts and curves in one self-contained file."""
 
-import base64
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from matplotlib.figure import Figure
+import pandas as pd
 
 from clip4vla.common.files import write_text
 from clip4vla.media.coverage_file import read_coverage
+from clip4vla.results import charts, figures_compare, figures_data
+from clip4vla.results.behind import Folders, Group, Planned, groups_of
+from clip4vla.results.cells import Table, tables_of, tally
 from clip4vla.results.compare import Entry
 from clip4vla.results.cost import read_costs
-from clip4vla.results.figures import encoded, save
-from clip4vla.results.figures_compare import bars, differences
-from clip4vla.results.figures_cost import cost_figure
-from clip4vla.results.figures_data import coverage, curves, read_curve
+from clip4vla.results.figures import save
+from clip4vla.results.figures_cost import STAGES, cost_figure
 from clip4vla.results.figures_sweep import sweep
 from clip4vla.results.layout import Grid
 from clip4vla.results.numbers import to_numbers
 from clip4vla.results.paper import read_paper
 from clip4vla.results.render import html_page
-from clip4vla.results.sheet import read_sheet
+from clip4vla.results.sheet import Sheet, read_sheet
+from clip4vla.results.summary import Main, facts, main_numbers
 from clip4vla.results.tables import table_views
 from clip4vla.results.tidy import build_tidy, write_tidy
 from clip4vla.tracking.recorded import check_recorded
+
+DOWNLOADS = {
+    "table.csv": "CSV",
+    "table.tex": "LaTeX",
+    "table.md": "Markdown",
+    "tidy.csv": "every metric",
+    "bars.svg": "figure (SVG)",
+    "bars.png": "figure (PNG)",
+}
+RESERVED = ("top", "difference", "cost", "coverage", "curves", "examples", "main")  # other sections
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says of the whole experiment, beside what its files tell.
+
+    demo: whether its models are too small to mean anything; facts: name -> text.
+    """
+
+    title: str = "Results"
+    demo: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: a table with its charts and runs."""
+
+    title: str
+    anchor: str
+    grid: Grid
+    tables: list[Table]
+    bars: list[charts.Bars]
+    sweep: list[charts.Panel]
+    groups: list[Group]
+    downloads: list[tuple[str, str]]
+    examples: list[tuple[str, str]]
+    main: list[Main]
 
 
 def build_page(
@@ -32,95 +72,129 @@ def build_page(
     runs: str | Path,
     paper: str | Path,
     out: str | Path,
-    curve_files: Mapping[str, Mapping[str, Path]] | None = None,
+    planned: Mapping[str, Planned] | None = None,
     coverage_files: Mapping[str, Path] | None = None,
-    trainings: Mapping[str, Mapping[str, str]] | None = None,
-    title: str = "CLIP4VLA, reproduced",
-    links: Mapping[str, str] | None = None,
+    states: Iterable[Path] = (),
+    about: About | None = None,
 ) -> None:
     """Write `tidy.csv`, `numbers.tex`, `figures/*.svg|png` and a self-contained `index.html`.
 
-    `curve_files`: stage -> run label -> metrics.jsonl; `coverage_files`: dataset version ->
-    coverage.csv; `trainings`: stage -> run key -> run label, whose costs are summed up; `links`:
-    text -> address, relative to `out`, of example pages. Figures: `difference`, `coverage`,
-    `cost`, `curves-<stage>`, and one named after each table that sweeps. Missing files are left
-    out, as runs that have not ended are `not run` in the tables.
+    `planned`: run key -> run, of the whole plan; `coverage_files`: dataset version -> coverage.csv;
+    `states`: folders of the runs' attempts. Figures: `difference`, `coverage`, `cost`,
+    `curves-<stage>`, and one named after each table that sweeps. Missing files are left out, as
+    runs that have not ended are `not run` in the tables. The page links files beside it only.
     """
-    out = Path(out)
+    out, about, planned = Path(out), about or About(), planned or {}
     contents = [read_sheet(path) for path in sheets]
     numbers = read_paper(paper)
     tidy = build_tidy(contents, runs)
-    trainings = trainings or {}
-    costs = read_costs([key for keys in trainings.values() for key in keys], runs)
+    stages = {s: {k: p.name for k, p in planned.items() if p.stage == s} for s in STAGES}
+    costs = read_costs([key for keys in stages.values() for key in keys], runs)
     write_tidy(out / "tidy.csv", tidy)
+    folders = Folders(runs, out, planned)
     every: list[Entry] = []
-    sections: list[_Section] = []
-    for sheet in contents:
+    sections: list[Section] = []
+    figures = {}
+    anchors = _anchors(sheet.title for sheet in contents)
+    for sheet, anchor in zip(contents, anchors, strict=True):
         entries, grid = table_views(sheet, tidy, numbers, costs)
         every.extend(entries)
-        images = [_image(encoded(bars(sheet, entries), "svg"), f"{sheet.title}: bars")]
+        sections.append(_section(sheet, entries, grid, folders, anchor))
         if sheet.sweep:
-            svg = save(sweep(sheet, entries), out / "figures" / sheet.table)
-            images.append(_image(svg, f"{sheet.title}: the sweep"))
-        sections.append(_Section(sheet.title, grid, images))
-    for name, heading, figure in _figures(every, curve_files or {}, coverage_files):
-        svg = save(figure, out / "figures" / name)
-        sections.append(_Section(heading, images=[_image(svg, heading)]))
+            figures[sheet.table] = sweep(sheet, entries)
     write_text(out / "numbers.tex", to_numbers(every))
     spent = {
-        stage: {label: costs[key] for key, label in keys.items() if key in costs}
-        for stage, keys in trainings.items()
+        stage: {name: costs[key] for key, name in keys.items() if key in costs}
+        for stage, keys in stages.items()
     }
-    svg = save(cost_figure(spent), out / "figures" / "cost")
-    sections.append(_Section("Cost", images=[_image(svg, "Cost of the trainings")]))
-    if links:
-        sections.append(_Section("Examples", links=links))
-    anchors = _anchors(section.heading for section in sections)
-    sections = [
-        section._replace(anchor=anchor) for section, anchor in zip(sections, anchors, strict=True)
-    ]
-    write_text(out / "index.html", html_page("index", title=title, sections=sections))
-
-
-class _Section(NamedTuple):
-    """A section of the page. images: (text, SVG in base64); links: text -> address."""
-
-    heading: str
-    grid: Grid | None = None
-    images: Sequence[tuple[str, str]] = ()
-    links: Mapping[str, str] = {}
-    anchor: str = ""
-
-
-def _figures(
-    entries: list[Entry],
-    curve_files: Mapping[str, Mapping[str, Path]],
-    coverage_files: Mapping[str, Path] | None,
-) -> Iterator[tuple[str, str, Figure]]:
-    yield "difference", "Difference to the paper", differences(entries)
-    for stage, files in sorted(curve_files.items()):
-        there = {label: path for label, path in files.items() if Path(path).is_file()}
-        for path in there.values():
-            check_recorded(path)
-        frames = {label: read_curve(path) for label, path in there.items()}
+    curves = {stage: _curves(runs, keys) for stage, keys in stages.items()}
+    covered = _coverage(coverage_files)
+    figures["difference"] = figures_compare.differences(every)
+    figures["cost"] = cost_figure(spent)
+    for stage, frames in curves.items():
         if frames:
-            yield f"curves-{stage}", f"Curves: {stage}", curves(frames, f"Training: {stage}")
-    if coverage_files is None:
-        return
-    frames = {
-        name: read_coverage(path) for name, path in coverage_files.items() if Path(path).is_file()
-    }
-    yield "coverage", "Coverage of the data", coverage(frames)
+            figures[f"curves-{stage}"] = figures_data.curves(frames, f"Training: {stage}")
+    if covered is not None:
+        figures["coverage"] = figures_data.coverage(covered)
+    for name, figure in figures.items():
+        save(figure, out / "figures" / name)
+    trained = sum(map(len, stages.values()))
+    html = html_page(
+        "index",
+        title=about.title,
+        demo=about.demo,
+        facts={**about.facts, **facts(tidy, states, costs, trained)},
+        tally=tally(every),
+        sections=sections,
+        differences=charts.differences(every),
+        coverage=charts.coverage(covered or {}),
+        coverage_parts=list(figures_data.LOOKS),
+        cost=charts.cost_bars(spent),
+        cost_parts=list(STAGES),
+        curves={stage: charts.curves(frames) for stage, frames in curves.items() if frames},
+        examples=list(folders.looked_at()),
+    )
+    write_text(out / "index.html", html)
 
 
-def _image(svg: bytes, text: str) -> tuple[str, str]:
-    return text, base64.b64encode(svg).decode()
+def _section(
+    sheet: Sheet, entries: list[Entry], grid: Grid, folders: Folders, anchor: str
+) -> Section:
+    groups = groups_of(sheet, folders, anchor)
+
+    def link(row: str, dataset: str) -> str:
+        return f"#{groups[row, dataset].anchor}" if (row, dataset) in groups else ""
+
+    folder = folders.out / "tables" / sheet.table
+    return Section(
+        title=grid.title,
+        anchor=anchor,
+        grid=grid,
+        tables=tables_of(sheet, entries, link),
+        bars=[] if sheet.sweep else charts.bars(sheet, entries, link),
+        sweep=charts.sweep(sheet, entries) if sheet.sweep else [],
+        groups=list(groups.values()),
+        downloads=[
+            (text, os.path.relpath(folder / name, folders.out))
+            for name, text in DOWNLOADS.items()
+            if (folder / name).is_file()
+        ],
+        examples=_examples(groups.values()),
+        main=main_numbers(sheet, entries, link),
+    )
+
+
+def _examples(groups: Iterable[Group]) -> list[tuple[str, str]]:
+    """Return the pages of examples of a table's evaluations, each once."""
+    found: dict[str, str] = {}
+    for group in groups:
+        for behind in group.runs:
+            for text, address in behind.runs[0].files:
+                if text == "examples":
+                    name = ", ".join(filter(None, (group.row, group.dataset, behind.of)))
+                    found.setdefault(address, name)
+    return [(text, address) for address, text in found.items()]
+
+
+def _curves(runs: str | Path, names: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """Return the curves of trainings that have one, by name."""
+    files = {name: Path(runs, key, "metrics.jsonl") for key, name in names.items()}
+    there = {name: path for name, path in files.items() if path.is_file()}
+    for path in there.values():
+        check_recorded(path)
+    return {name: figures_data.read_curve(path) for name, path in there.items()}
+
+
+def _coverage(files: Mapping[str, Path] | None) -> dict[str, pd.DataFrame] | None:
+    if files is None:
+        return None
+    return {name: read_coverage(path) for name, path in files.items() if Path(path).is_file()}
 
 
 def _anchors(headings: Iterable[str]) -> list[str]:
     """Return an id for each heading, made of its letters and digits; no two are the same."""
-    anchors: list[str] = []
+    anchors: list[str] = list(RESERVED)
     for heading in headings:
         anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"
         anchors.append(f"{anchor}-{len(anchors) + 1}" if anchor in anchors else anchor)
-    return anchors
+    return anchors[len(RESERVED) :]

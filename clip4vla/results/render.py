@@ -2,24 +2,15 @@
 
 import re
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
-from clip4vla.common.html import render
-from clip4vla.results.layout import Grid, Line
-from clip4vla.results.text import markdown, markdown_cell, tex
+from markupsafe import Markup, escape
 
-BADGES = (
-    "within",
-    "above",
-    "below",
-    "partial",
-    "not comparable",
-    "not run (no data)",
-    "not run",
-    "other gallery",
-    "other protocol",
-)
+from clip4vla.common.html import render
+from clip4vla.results.cells import Table
+from clip4vla.results.footers import made_with
+from clip4vla.results.layout import Grid, Line
+from clip4vla.results.text import CODE, markdown, markdown_cell, tex
 
 
 def source_text(line: Line) -> str:
@@ -48,27 +39,22 @@ def to_markdown(grid: Grid) -> str:
     return "\n".join(text) + "\n"
 
 
-def to_html(grid: Grid) -> str:
+def to_html(grid: Grid, tables: list[Table]) -> str:
     """Return a self-contained HTML page."""
-    return html_page("table", title=grid.title, grid=grid)
+    return html_page("table", title=grid.title, grid=grid, tables=tables)
 
 
 def html_page(template: str, **values: Any) -> str:
     """Return a page that shows tables, from `<template>.html` of this room."""
-    drawing = {"rows_of": _rows, "source_text": source_text, "badge": _badge}
-    return render(f"results/{template}.html", **drawing, **values)
+    return render(f"results/{template}.html", code=_code, made_with=made_with, **values)
 
 
-def _rows(grid: Grid) -> list[list[Line]]:
-    """Return the lines of each row."""
-    return [list(lines) for _, lines in groupby(grid.lines, key=lambda line: line.row)]
-
-
-def _badge(cell: str) -> str:
-    """Return the look of a cell that is a verdict or a reason; "" for others."""
-    if cell.startswith("order "):
-        return {"kept": "within", "broken": "below"}.get(cell.split()[1], "order")
-    return cell.split()[0] if cell in BADGES else ""
+def _code(text: str) -> Markup:
+    """Escape a text for HTML; only `code` becomes markup."""
+    parts = CODE.split(text)  # plain text and code in turn
+    parts[::2] = map(escape, parts[::2])
+    parts[1::2] = (Markup("<code>{}</code>").format(part[1:-1]) for part in parts[1::2])
+    return Markup("").join(parts)
 
 
 def to_latex(grid: Grid) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from clip4vla.common.files import write_text
+from clip4vla.results.cells import tables_of
 from clip4vla.results.compare import Entry, as_frame, compare
 from clip4vla.results.cost import Cost, read_costs
 from clip4vla.results.figures import save
@@ -34,7 +35,7 @@ def build_table(sheet: str | Path, runs: str | Path, paper: str | Path, out: str
     write_tidy(out / "tidy.csv", tidy)
     write_text(out / "table.csv", spreadsheet_csv(as_frame(entries)))
     write_text(out / "table.md", to_markdown(grid))
-    write_text(out / "table.html", to_html(grid))
+    write_text(out / "table.html", to_html(grid, tables_of(content, entries)))
     write_text(out / "table.tex", to_latex(grid))
     save(bars(content, entries), out / "bars")
 

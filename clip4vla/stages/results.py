@@ -5,10 +5,10 @@ runs go into another folder than the outputs of rules.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.extras import require
@@ -16,6 +16,9 @@ from clip4vla.common.files import json_text, whole_file, write_text
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.targets import check_target
+
+if TYPE_CHECKING:
+    from clip4vla.results.page import About
 
 RESULTS = Path("results")
 RUNS = RESULTS / "runs"
@@ -51,6 +54,7 @@ def row(plan: Plan, table: str, row: str) -> str:
 
 def page(plan: Plan, out: Path) -> Path:
     """Write tidy.csv, figures and index.html of all tables; with a record in the rules' folder."""
+    from clip4vla.results.behind import Planned
     from clip4vla.results.page import build_page
 
     names = plan.names()
@@ -59,34 +63,35 @@ def page(plan: Plan, out: Path) -> Path:
         RUNS,
         plan.config.paper,
         out,
-        curve_files={
-            stage: {
-                names[key]: Path(layout.result_dir(key), "metrics.jsonl")
-                for key in plan.stage(stage)
-            }
-            for stage in layout.trained_stages(plan)
+        planned={
+            key: Planned(names[key], run.stage, tuple(plan.parents(key)))
+            for key, run in sorted(plan.runs.items())
         },
         coverage_files={
             version: Path(layout.data_dir(version), "coverage.csv")
             for version in sorted(plan.versions)
         },
-        trainings={
-            stage: {key: names[key] for key in plan.stage(stage)}
-            for stage in layout.trained_stages(plan)
-        },
-        links={
-            f"{names[key]}: {title}": os.path.relpath(RUNS / key / file, out)
-            for stage, title, file in (
-                ("evaluate", "examples", "examples.html"),
-                ("substitute", "silent clips and donors", "donors.html"),
-            )
-            for key in plan.stage(stage)
-            if (RUNS / key / file).is_file()
-        },
+        states=[Path(layout.state_dir(key)) for key in sorted(plan.runs)],
+        about=_about(plan),
     )
     if out == RESULTS:
         _record(plan)
     return out / "index.html"
+
+
+def _about(plan: Plan) -> "About":
+    """Return what the top of the page says of the plan."""
+    from clip4vla.results.page import About
+
+    models = {run.model.TITLE: run.model.is_demo for run in plan.runs.values()}
+    tables, systems = ", ".join(plan.tables), [title.split(":")[0] for title in sorted(models)]
+    demo = bool(models) and all(models.values())
+    title = f"{'Demo of' if demo else 'Results of'} {' and '.join(systems) or 'no run'}"
+    given = {"Experiment": tables, "Preset": plan.config.preset}
+    uri = plan.config.tracking.uri
+    if plan.config.tracking.sink != "off" and uri and uri.startswith(("http://", "https://")):
+        given["MLflow"] = uri
+    return About(title=title, demo=demo, facts=given)
 
 
 def _record(plan: Plan) -> None:

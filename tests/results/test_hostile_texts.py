@@ -152,9 +152,9 @@ def test_headings_that_look_alike_have_anchors_of_their_own(tmp_path):
         sheets.append(path)
     build_page(sheets, root / "runs", PAPER, tmp_path / "out")
     page = (tmp_path / "out/index.html").read_text()
-    anchors = re.findall(r'<h2 id="([^"]*)"', page)
+    anchors = re.findall(r' id="([^"]*)"', page)
     assert len(set(anchors)) == len(anchors) and all(anchors)
-    assert anchors == re.findall(r'<a href="#([^"]*)"', page)
+    assert set(re.findall(r'<a href="#([^"]*)"', page)) <= set(anchors)
 
 
 @pytest.mark.parametrize(

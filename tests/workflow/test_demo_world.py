@@ -8,7 +8,7 @@ import pytest
 from mini import REPO, free_port
 
 sys.path.insert(0, str(REPO / "demo"))
-import run as demo  # noqa: E402
+import run as demo
 
 TABLE = "results/tables/demo_world/table.csv"
 

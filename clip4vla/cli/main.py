@@ -22,6 +22,7 @@ from clip4vla.cli.app import search_page
 from clip4vla.cli.checkpoint import checkpoint
 from clip4vla.cli.data import data
 from clip4vla.cli.embed import embed
+from clip4vla.cli.examples import examples
 from clip4vla.cli.init import init
 from clip4vla.cli.options import DEFAULT_CONFIG, ConfigSource, RunKey, above_zero, with_options
 from clip4vla.cli.runs import runs
@@ -58,6 +59,7 @@ app.add_typer(runs, name="runs")
 app.add_typer(setup, name="setup")
 app.add_typer(embed, name="embed")
 app.add_typer(checkpoint, name="checkpoint")
+app.command("examples")(examples)
 app.command("index")(index)
 app.command("search")(search)
 app.command("app")(search_page)

@@ -7,6 +7,7 @@ import pandas as pd
 from clip4vla.cache.clips import ClipCache
 from clip4vla.common.files import read_json, write_text
 from clip4vla.common.html import render
+from clip4vla.pages.media import Addresses, nowhere
 from clip4vla.pages.sampling import choose, counts
 from clip4vla.pages.thumbnails import LEGEND, Thumbnails
 
@@ -17,15 +18,18 @@ FOUND_BY = {
 }
 
 
-def write_donors(cache: ClipCache, folder: Path) -> None:
-    """Write folder/donors.html from substitution.tsv and substitute.json.
+def write_donors(
+    cache: ClipCache, folder: Path, out: Path | None = None, address: Addresses = nowhere
+) -> list[str]:
+    """Write folder/donors.html, or `out`, from substitution.tsv and substitute.json.
 
     The page shows the nearest and the farthest pairs. Silent clips and donors are of one dataset
-    version, that of `cache`.
+    version, that of `cache`. address: where each clip is played from. Returns the ids of the clips
+    that the page shows.
     """
     summary = read_json(folder / "substitute.json")
     pairs = pd.read_csv(folder / "substitution.tsv", sep="\t", dtype={"clip_id": str, "donor": str})
-    thumbnails = Thumbnails(cache)
+    thumbnails = Thumbnails(cache, address)
     chosen = choose(pairs.cosine.to_numpy(dtype=float), names=("nearest", "farthest"))
     shown = []
     for position, groups in chosen.items():
@@ -50,8 +54,10 @@ def write_donors(cache: ClipCache, folder: Path) -> None:
         groups=counts(chosen),
         orders={"cosine, nearest first": "cosine -1", "cosine, farthest first": "cosine 1"},
         pictures=thumbnails.css(),
+        media=thumbnails.media,
     )
-    write_text(folder / "donors.html", html)
+    write_text(out or folder / "donors.html", html)
+    return list(thumbnails.classes)
 
 
 def _spread(cosine: pd.Series) -> str:

@@ -18,6 +18,7 @@ from clip4vla.config.metrics import GAINS, PAGES, directions, every_metric, metr
 from clip4vla.config.sections import Query
 from clip4vla.metrics.tagging import class_scores, scored_labels
 from clip4vla.pages.confusion import confusion
+from clip4vla.pages.media import Addresses, nowhere
 from clip4vla.pages.sampling import choose, counts
 from clip4vla.pages.thumbnails import LEGEND, Thumbnails
 
@@ -25,11 +26,16 @@ CONTROLS = ("audio=silent", "audio=shuffled", "audio=swapped")  # the first that
 REFERENCES = 5  # shown before `more`
 
 
-def write_examples(cache: ClipCache, folder: Path) -> None:
-    """Write folder/examples.html from the two files of the evaluation in it."""
+def write_examples(
+    cache: ClipCache, folder: Path, out: Path | None = None, address: Addresses = nowhere
+) -> list[str]:
+    """Write folder/examples.html, or `out`, from the two files of the evaluation in the folder.
+
+    address: where each clip is played from. Returns the ids of the clips that the page shows.
+    """
     metrics = read_json(folder / "metrics.json")
     predictions = pd.read_parquet(folder / "predictions.parquet")
-    thumbnails = Thumbnails(cache)
+    thumbnails = Thumbnails(cache, address)
     make = {
         "retrieval": _retrieval,
         "captioning": _captions,
@@ -43,9 +49,11 @@ def write_examples(cache: ClipCache, folder: Path) -> None:
         facts=_facts(metrics),
         scores=_scores(metrics),
         pictures=thumbnails.css(),
+        media=thumbnails.media,
         **values,
     )
-    write_text(folder / "examples.html", html)
+    write_text(out or folder / "examples.html", html)
+    return list(thumbnails.classes)
 
 
 def _facts(metrics: dict) -> list[str]:

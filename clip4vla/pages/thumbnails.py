@@ -9,6 +9,7 @@ from markupsafe import Markup
 from clip4vla.cache.clips import ClipCache
 from clip4vla.cache.thumbnail import FRAME, STRIP, WIDTH, thumbnail
 from clip4vla.common.errors import UserError
+from clip4vla.pages.media import Addresses, nowhere
 
 LEGEND = (
     "A picture is a frame from the middle of the clip above its own sound (log-mel, time to the "
@@ -21,6 +22,7 @@ class Shown(NamedTuple):
 
     clip_id: str
     thumbnail: str
+    plays: bool
     audio_origin: str = ""
     sound_of: str = ""
 
@@ -28,16 +30,23 @@ class Shown(NamedTuple):
 class Thumbnails:
     """Thumbnails as classes of a style sheet, so that a page contains each of them once."""
 
-    def __init__(self, cache: ClipCache) -> None:
+    def __init__(self, cache: ClipCache, address: Addresses = nowhere) -> None:
         self.cache = cache
+        self.address = address
         self.classes: dict[str, str] = {}
+        self.media: dict[str, str] = {}  # class -> address of the clip, of those that can be played
 
     def of(self, clip_id: str, row: pd.Series | None = None) -> Shown:
         """Return a clip to show; row: its predictions, to tell whose sound it has."""
-        name = self.classes.setdefault(clip_id, f"t{len(self.classes)}")
+        if clip_id not in self.classes:
+            name = self.classes[clip_id] = f"t{len(self.classes)}"
+            if address := self.address(clip_id):
+                self.media[name] = address
+        name = self.classes[clip_id]
+        plays = name in self.media
         if row is None:
-            return Shown(clip_id, name)
-        return Shown(clip_id, name, row.audio_origin, row.sound_of)
+            return Shown(clip_id, name, plays)
+        return Shown(clip_id, name, plays, row.audio_origin, row.sound_of)
 
     def css(self) -> Markup:
         """Return the thumbnails of all clips that `of` was called for, as data URIs."""

@@ -191,6 +191,7 @@ def substitute(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         from clip4vla.cache.clips import ClipCache
         from clip4vla.inference.donors import substitute
         from clip4vla.pages.donors import write_donors
+        from clip4vla.stages.examples import local_media
 
     out = Path(layout.result_dir(key))
     manifests, start, weights = manifests_of(run), start_of(plan, run), weights_of(plan, run)
@@ -200,7 +201,7 @@ def substitute(plan: Plan, key: str, hardware: ReadingHardware) -> None:
                 run, manifests=manifests, start=start, weights=weights, out=out, hardware=hardware
             )
             manifest = layout.manifest(run.donors.dataset, run.donors.cache_id)
-            write_donors(ClipCache(manifest), out)
+            write_donors(ClipCache(manifest), out, address=local_media(run.donors.dataset, out))
         tracker.finished(_finish(plan, key, out, summary="substitute.json"))
 
 
@@ -217,6 +218,7 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         from clip4vla.datasets.videos import videos_of
         from clip4vla.evaluation.evaluate import evaluate
         from clip4vla.pages.examples import write_examples
+        from clip4vla.stages.examples import local_media
         from clip4vla.stages.lineage import made_with, seen_in_pretraining
 
     out = Path(layout.result_dir(key))
@@ -247,7 +249,7 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
                 hardware=hardware,
             )
             manifest = layout.manifest(run.test.dataset, run.test.cache_id)
-            write_examples(ClipCache(manifest), out)
+            write_examples(ClipCache(manifest), out, address=local_media(version, out))
         tracker.finished(_finish(plan, key, out, summary="metrics.json"))
 
 

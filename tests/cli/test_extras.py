@@ -72,7 +72,7 @@ BASE = {  # command -> arguments with which it succeeds
 }
 OTHERS = {  # commands on runs, which only the workflow makes, and one that needs a network
     *("train", "evaluate", "substitute", "launch", "config show", "not-finite"),
-    *("runs show", "runs diff", "data check", "checkpoint push"),
+    *("examples", "runs show", "runs diff", "data check", "checkpoint push"),
 }
 
 

@@ -26,12 +26,20 @@ FAST = {"preset": "ultrafast", "crf": "26"}
 T = TypeVar("T")
 
 
-def write_clip(path: str | Path, start: float, end: float, out: Path) -> None:
+def write_clip(
+    path: str | Path,
+    start: float,
+    end: float,
+    out: Path,
+    tallest: int = TALLEST,
+    sound_bits: int | None = None,
+) -> None:
     """Write a window of a file as mp4, its pictures and its sound, atomically.
 
+    tallest: pixels of pictures, at most; sound_bits: a second, None: what the encoder chooses.
     Raises DecodeError if neither can be decoded, and if this PyAV cannot encode them.
     """
-    pictures = _unless_empty(pictures_between(path, start, end, TALLEST))
+    pictures = _unless_empty(pictures_between(path, start, end, tallest))
     sound = _sound(path, start, end)
     if pictures is None and sound is None:
         raise DecodeError(f"{path}: nothing could be decoded at {start:.1f} s")
@@ -44,7 +52,7 @@ def write_clip(path: str | Path, start: float, end: float, out: Path) -> None:
             if pictures is not None:
                 packets.append(_encoded_pictures(movie, pictures))
             if sound is not None:
-                packets.append(_encoded_sound(movie, *sound))
+                packets.append(_encoded_sound(movie, *sound, bits=sound_bits))
             firsts = [next(some) for some in packets]  # all streams exist before one is written
             for some in chain(firsts, *packets):
                 movie.mux(some)
@@ -86,9 +94,11 @@ def _encoded_pictures(
 
 
 def _encoded_sound(
-    movie: OutputContainer, blocks: Iterator[np.ndarray], rate: int
+    movie: OutputContainer, blocks: Iterator[np.ndarray], rate: int, bits: int | None
 ) -> Iterator[list[av.Packet]]:
     stream: AudioStream = movie.add_stream("aac", rate=RATE)
+    if bits is not None:
+        stream.bit_rate = bits
     samples = 0
     for block in blocks:
         layout = "stereo" if len(block) == 2 else "mono"

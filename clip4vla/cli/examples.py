@@ -1,0 +1,37 @@
+"""The command `clip4vla examples`: pages of clips to look at and to listen to."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clip4vla.cli.options import ConfigSource, RunKey, with_options
+
+
+@with_options
+def examples(
+    source: ConfigSource,
+    run_key: RunKey,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Another evaluation of the same clips: show both side by side."),
+    ] = None,
+    previews: Annotated[
+        bool,
+        typer.Option(
+            "--previews",
+            help="Put small films into the page, to send it: else it plays the files of this "
+            "machine. They are made once and kept with the cache.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: below results/preview/examples.")
+    ] = None,
+) -> None:
+    """Write a page of the examples, or the donors, of a run: a click plays a clip.
+
+    For example: clip4vla examples 0b1be62252eb --against 0d4bda68bef7 --previews
+    """
+    from clip4vla.stages import examples as stage
+
+    typer.echo(stage.write_page(source.plan(), run_key, against, previews, out))

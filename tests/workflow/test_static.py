@@ -101,9 +101,9 @@ def test_no_profile_is_loaded_by_itself():
     assert not (REPO / "profiles" / "default").exists()
 
 
-def test_the_readme_draws_every_rule(rule_names):
-    readme = (REPO / "README.md").read_text()
-    picture = readme.split("```mermaid")[1].split("```")[0]
+def test_the_page_of_the_workflow_draws_every_rule(rule_names):
+    page = (REPO / "docs" / "workflow.md").read_text()
+    picture = page.split("```mermaid")[1].split("```")[0]
     tables = {path.stem for path in (REPO / "experiments").glob("*.yaml")}
     targets = {"all", "data", "pretrain", "report", "tables"} | tables
     assert {name for name in rule_names - targets if name not in picture} == set()
@@ -147,10 +147,10 @@ def test_a_message_that_names_a_target_says_that_options_belong_to_it():
     assert layout.command_for("data").startswith("`snakemake ... data` (")
 
 
-def test_the_readmes_tables_are_up_to_date(tmp_path):
+def test_tables_in_the_readme_and_the_docs_are_up_to_date(tmp_path):
     done = run(
         sys.executable,
-        str(REPO / "workflow" / "scripts" / "readme_tables.py"),
+        str(REPO / "workflow" / "scripts" / "docs_tables.py"),
         "--check",
         cwd=tmp_path,
     )

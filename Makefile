@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PORT ?= 8347
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint clean-demo
+.PHONY: help install demo test test-slow test-gpu lint docs wheel clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 11) <= v < (3, 14) else "clip4vla: Python %d.%d found, 3.11, 3.12 or 3.13 needed: make PYTHON=python3.11 ..." % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test,docs]'
 	@touch $@
 
 demo: $(INSTALLED) ## raw clips to tables, figures, report and MLflow in minutes (build/demo)
@@ -38,6 +38,12 @@ lint: $(INSTALLED) ## ruff, mypy, the law of the rooms, snakefmt, snakemake --li
 	$(BIN)/python -m pytest tests/test_rooms.py
 	$(BIN)/snakefmt --check workflow rules clip4vla/stages/project/Snakefile
 	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --lint
+
+docs: $(INSTALLED) ## the docs as a site in build/site; a broken link is an error
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+wheel: $(INSTALLED) ## the package as a wheel in build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 
 clean-demo: ## forget the demo's results
 	rm -rf build/demo

@@ -63,8 +63,8 @@ def test_files_that_environments_name_exist():
             assert (path.parent / name).exists(), (path, option)
 
 
-def test_all_names_every_extra_but_the_tools_of_tests():
+def test_all_names_every_extra_but_the_tools_of_developers():
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     (everything,) = extras["all"]
-    assert Requirement(everything).extras == set(extras) - {"all", "test"}
+    assert Requirement(everything).extras == set(extras) - {"all", "test", "docs"}

@@ -88,8 +88,8 @@ def _about(plan: Plan) -> "About":
     demo = bool(models) and all(models.values())
     title = f"{'Demo of' if demo else 'Results of'} {' and '.join(systems) or 'no run'}"
     given = {"Experiment": tables, "Preset": plan.config.preset}
-    uri = plan.config.tracking.uri
-    if plan.config.tracking.sink != "off" and uri and uri.startswith(("http://", "https://")):
+    uri = plan.config.tracking.uri or ""  # the config refuses one with a password
+    if plan.config.tracking.sink != "off" and uri.startswith(("http://", "https://")):
         given["MLflow"] = uri
     return About(title=title, demo=demo, facts=given)
 

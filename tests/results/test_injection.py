@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pytest
 from results_tree import PAPER, make_tree, rewrite
 
 from clip4vla.common.files import write_json
@@ -56,9 +57,10 @@ class Page(HTMLParser):
         self.attributes += attrs
 
 
-def poisoned(tmp_path):
-    """Results whose every text is an attack; return the folder and the number of attacks."""
-    attack = Attacks()
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory):
+    """Results whose every text is an attack."""
+    attack, tmp_path = Attacks(), tmp_path_factory.mktemp("poisoned")
     root = make_tree(tmp_path / "results")
 
     def sheet(value):
@@ -110,10 +112,9 @@ def poisoned(tmp_path):
     return root
 
 
-def test_no_text_of_a_user_becomes_markup(tmp_path):
-    root = poisoned(tmp_path)
+def test_no_text_of_a_user_becomes_markup(poisoned):
     for name in ("index.html", "tables/table1/table.html"):
-        text = (root / name).read_text()
+        text = (poisoned / name).read_text()
         page = Page(text)
         assert not page.tags & TAGS
         assert not [name for name, _ in page.attributes if name.startswith("on")]
@@ -122,8 +123,8 @@ def test_no_text_of_a_user_becomes_markup(tmp_path):
         assert text.count("<script") == 1 and "&lt;script&gt;alert(" in text
 
 
-def test_latex_and_markdown_print_the_texts(tmp_path):
-    folder = poisoned(tmp_path) / "tables/table1"
+def test_latex_and_markdown_print_the_texts(poisoned):
+    folder = poisoned / "tables/table1"
     latex = [line for line in (folder / "table.tex").read_text().splitlines() if line[:1] != "%"]
     for line in latex:
         for mark in MATH:
@@ -136,12 +137,11 @@ def test_latex_and_markdown_print_the_texts(tmp_path):
     assert not re.search(r"(?<!\\)\]\(", markdown)
 
 
-def test_a_spreadsheet_executes_nothing(tmp_path):
-    root = poisoned(tmp_path)
+def test_a_spreadsheet_executes_nothing(poisoned):
     for path in (
-        root / "tidy.csv",
-        root / "tables/table1/table.csv",
-        root / "tables/table1/tidy.csv",
+        poisoned / "tidy.csv",
+        poisoned / "tables/table1/table.csv",
+        poisoned / "tables/table1/tidy.csv",
     ):
         for row in csv.DictReader(io.StringIO(path.read_text())):
             for name, cell in row.items():

@@ -65,6 +65,12 @@ def test_the_page_links_existing_examples():
     assert f'href="../runs/{one}/examples.html"' in page and f"runs/{two}" not in page
 
 
+def test_the_page_links_the_server_of_mlflow():
+    uri = "https://mlflow.example:5000/lab"
+    by_hand("page", values={"tracking": {"sink": "deferred", "uri": uri}})
+    assert f'<a href="{uri}">' in Path("results/preview/index.html").read_text()
+
+
 def test_printing_a_row_or_a_sheet_writes_no_file():
     assert "| ours | not run |" in by_hand("row", TABLES[0], "clip4vla")
     assert json.loads(by_hand("sheet", TABLES[0]))["table"] == TABLES[0]

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ sys.path.insert(0, str(HERE))
 from serve import DemoSite  # noqa: E402
 
 from clip4vla.common.errors import UserError, describe_os_error  # noqa: E402
+from clip4vla.common.programs import program  # noqa: E402
 
 
 def main() -> int:
@@ -98,6 +100,7 @@ def where_to_look(out: Path, seconds: float) -> None:
     """The closing lines: every result and how to open it."""
     shown = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
     runs = json.loads((out / "mlflow" / "synced.json").read_text())["runs"]
+    store = shlex.quote(f"sqlite:///{shown}/mlflow/mlflow.db")
     print(
         f"""
 The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the form alone.
@@ -107,7 +110,7 @@ The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the
   Snakemake report     {shown}/results/report.zip   (unpack, open report.html)
   what was missing     {shown}/data/*/coverage.csv, missing.tsv
   donors of sound      {shown}/results/runs/*/substitution.tsv
-  {runs} MLflow runs      mlflow ui --backend-store-uri sqlite:///{shown}/mlflow/mlflow.db
+  {runs} MLflow runs      {program("mlflow")} ui --backend-store-uri {store}
 {how_to_search(out, shown)}\
 `make demo` again has nothing to do. Edit a row in demo/experiments: it reruns, and its table."""
     )
@@ -139,11 +142,13 @@ def how_to_search(out: Path, shown: Path) -> str:
     (cells,) = (row["cells"] for row in table["rows"] if row["row"] == "clip4vla")
     metrics = out / "results" / "runs" / cells[0]["run_key"] / "metrics.json"
     run_key = json.loads(metrics.read_text())["checkpoint"]["run_key"]
-    model = f"{shown}/results/runs/{run_key}/model.safetensors"
+    model = shlex.quote(f"{shown}/results/runs/{run_key}/model.safetensors")
+    index, clips, command = shlex.quote(f"{shown}/clips.index"), HERE / "clips", program("clip4vla")
+    clips = clips.relative_to(Path.cwd()) if clips.is_relative_to(Path.cwd()) else clips
     return f"""Search these clips (docs/search.md says what so small a model can find):
-  clip4vla index demo/clips --checkpoint {model} --out {shown}/clips.index
-  clip4vla search {shown}/clips.index "a dog barks"
-  clip4vla search {shown}/clips.index --audio demo/clips/say_dog.mp4
+  {command} index {shlex.quote(str(clips))} --checkpoint {model} --out {index}
+  {command} search {index} "a dog barks"
+  {command} search {index} --audio {shlex.quote(str(clips / "say_dog.mp4"))}
 """
 
 

@@ -1,13 +1,16 @@
 # The plan of the experiment and the input functions of the rules, which hold no logic themselves.
+import atexit
 import contextlib
 import io
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from clip4vla.config import layout
 from clip4vla.config.part import part_of
+from clip4vla.config.recorded import record_config
 from clip4vla.config.run import sources_of
 from clip4vla.config.targets import check_names
 from clip4vla.datasets import official_clips
@@ -129,7 +132,12 @@ def parents_of(wildcards):
 
 def run_labels(wildcards):
     """What a reader of the report knows a run by: the first row that needs it."""
-    return {"run": PLAN.names()[wildcards.run_key], "key": wildcards.run_key}
+    return {"run": PLAN.titles[wildcards.run_key], "key": wildcards.run_key}
+
+
+def rows_of(wildcards):
+    """What messages call a run. A resource, since a change of `params` would run the job again."""
+    return PLAN.titles[wildcards.run_key]
 
 
 def metrics_of(wildcards):
@@ -203,5 +211,55 @@ def stop_when_files_are_missing():
         raise WorkflowError("\n".join(problems))
 
 
-onstart:
+def running_jobs():
+    """The jobs that run now, each with its message and its logs."""
+    from clip4vla.stages.running import Job
+
+    groups = list(workflow.scheduler.running)
+    for job in (job for group in groups for job in getattr(group, "jobs", [group])):
+        logs = tuple(map(str, job.log))
+        yield Job(job.message or job.name, logs, job.wildcards.get("run_key"))
+
+
+def report_progress():
+    """Log once a minute how far the long jobs are, as their own logs tell it."""
+    from clip4vla.stages.running import watch
+
+    watch(running_jobs, lambda line: logger.info(f"{time.strftime('%H:%M')} {line}"))
+
+
+def before_jobs():
+    """What precedes the first job of a real run."""
     stop_when_files_are_missing()
+    record_config(CONFIG_FILES, CONFIG_VALUES, Path())
+    report_progress()
+
+
+def end_of_dry_run():
+    """Say what would be done and why. Snakemake has no hook for the end of a dry run."""
+    if workflow.scheduler is None or not workflow.dryrun:
+        return
+    from clip4vla.stages.dry_run import Job, plan_command, print_summary
+
+    jobs = [
+        Job(
+            job.rule.name,
+            run_key=job.wildcards.get("run_key"),
+            reasons=tuple(workflow.dag.reason(job).get_names()),
+        )
+        for job in workflow.dag.needrun_jobs(exclude_finished=False)
+        if job.output
+    ]
+    asked = workflow.dag_settings.targets
+    above = CONFIG_FILES if IS_MODULE and config else CONFIG_FILES[1:]
+    command = plan_command(PLAN, asked, files=above, values=CONFIG_VALUES)
+    if jobs:
+        order = [rule.name for rule in workflow.rules]
+        print_summary(PLAN, jobs, order=order, command=command)
+
+
+atexit.register(end_of_dry_run)
+
+
+onstart:
+    before_jobs()

@@ -24,9 +24,11 @@ rule evaluate:
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
+    resources:
+        rows=rows_of,
     params:
         expected=expected_of,
     message:
-        "Evaluate {wildcards.run_key}"
+        "Evaluate {resources.rows}"
     shell:
         "clip4vla evaluate {wildcards.run_key} --threads {threads} > {log} 2>&1"

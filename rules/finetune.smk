@@ -20,7 +20,9 @@ rule finetune:
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
+    resources:
+        rows=rows_of,
     message:
-        "Fine-tune {wildcards.run_key}"
+        "Fine-tune {resources.rows}"
     shell:
         "clip4vla train {wildcards.run_key} --threads {threads} > {log} 2>&1"

@@ -24,6 +24,7 @@ rule pretrain_run:
         "../envs/clip4vla.yaml"
     threads: 4
     resources:
+        rows=rows_of,
         launcher="local",
         nodes=1,
         gpus_per_node=0,
@@ -36,7 +37,7 @@ rule pretrain_run:
         qos="any",  # any: whatever the cluster chooses
         slurm_extra="",
     message:
-        "Pre-train {wildcards.run_key}"
+        "Pre-train {resources.rows}"
     shell:
         "clip4vla launch {wildcards.run_key} --threads {threads} --launcher {resources.launcher}"
         " --nodes {resources.nodes} --gpus-per-node {resources.gpus_per_node}"

@@ -73,19 +73,6 @@ rule build_row:
         "clip4vla tables row {wildcards.table} {wildcards.row} > {output} 2> {log}"
 
 
-# Every table by its name, such as `table5`. With its metrics, since Snakemake does not look behind
-# a file that is there: a table whose runs are gone would count as done.
-for name in PLAN.tables:
-
-    rule:
-        name:
-            name
-        input:
-            layout.table_files(name),
-            layout.scores(PLAN, name),
-        localrule: True
-
-
 rule build_page:
     input:
         sheets=expand("results/tables/{table}/rows.json", table=PLAN.tables),

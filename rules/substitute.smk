@@ -23,7 +23,9 @@ rule substitute:
     conda:
         "../envs/clip4vla.yaml"
     threads: 4
+    resources:
+        rows=rows_of,
     message:
-        "Find donors of sound {wildcards.run_key}"
+        "Find donors of sound for {resources.rows}"
     shell:
         "clip4vla substitute {wildcards.run_key} --threads {threads} > {log} 2>&1"

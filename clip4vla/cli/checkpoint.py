@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from clip4vla.cli.options import example
 from clip4vla.common.errors import UserError, printable
 
 checkpoint = typer.Typer(
-    no_args_is_help=True, help="Files of weights: inspect, import, export, share."
+    no_args_is_help=True,
+    help="Files of weights: inspect, import, export, share.",
+    epilog=example("checkpoint inspect ViT-B-32.pt"),
 )
 
 
@@ -18,7 +21,7 @@ def _tell(line: str) -> None:
     typer.echo(printable(line))
 
 
-@checkpoint.command("inspect")
+@checkpoint.command("inspect", epilog=example("checkpoint inspect ViT-B-32.pt"))
 def checkpoint_inspect(
     path: Annotated[
         str, typer.Argument(help="A file of weights of any kind, or hf://OWNER/NAME[@REVISION].")
@@ -33,7 +36,9 @@ def checkpoint_inspect(
     typer.echo(json.dumps(report, indent=2) if as_json else printable(stage.show(report)))
 
 
-@checkpoint.command("import")
+@checkpoint.command(
+    "import", epilog=example("checkpoint import ViT-B-32.pt clip.safetensors --fresh audio")
+)
 def checkpoint_import(
     path: Annotated[Path, typer.Argument(help="CLIP, CLIP4VLA, MCLIP4VLA or an older file.")],
     out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
@@ -70,7 +75,9 @@ def checkpoint_import(
     )
 
 
-@checkpoint.command("export")
+@checkpoint.command(
+    "export", epilog=example("checkpoint export 459810c9f189 out --license cc-by-4.0")
+)
 def checkpoint_export(
     source: Annotated[
         str, typer.Argument(help="A run key, a file of ours, or hf://OWNER/NAME[@REVISION].")
@@ -93,10 +100,7 @@ def checkpoint_export(
         ),
     ] = None,
 ) -> None:
-    """Write weights, config.json and a model card into a folder, as the Hugging Face Hub expects.
-
-    Example: clip4vla checkpoint export 0123456789ab out --license cc-by-4.0
-    """
+    """Write weights, config.json and a model card into a folder, ready for the Hugging Face Hub."""
     if licence and not licence.isprintable():
         raise UserError(
             "--license: not one line of text. Fix: give the licence's name, such as cc-by-4.0"
@@ -106,7 +110,7 @@ def checkpoint_export(
     export(source, out, names=names, metrics=metrics or [], licence=licence, tell=_tell)
 
 
-@checkpoint.command("push")
+@checkpoint.command("push", epilog=example("checkpoint push out me/my-model --dry-run"))
 def checkpoint_push(
     folder: Annotated[Path, typer.Argument(help="A folder that `checkpoint export` wrote.")],
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.")],
@@ -127,8 +131,6 @@ def checkpoint_push(
 
     The access token is that of `hf auth login` or of the variable HF_TOKEN. An interrupted command
     changes nothing on the Hub; run again, it does not send files that have arrived.
-
-    Example: clip4vla checkpoint push out me/my-model --dry-run
     """
     from clip4vla.stages.push import push
 

@@ -5,19 +5,29 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import CacheId, ConfigSource, Shard, Version, with_options
+from clip4vla.cli.options import (
+    CacheId,
+    ConfigSource,
+    Shard,
+    Target,
+    Version,
+    example,
+    with_options,
+)
 from clip4vla.common.errors import UserError
 
-data = typer.Typer(no_args_is_help=True, help="From ids and annotations to frozen shards.")
+data = typer.Typer(
+    no_args_is_help=True,
+    help="From ids and annotations to frozen shards.",
+    epilog=example("data check table5"),
+)
 
 
-@data.command("check")
+@data.command("check", epilog=example("data check table5"))
 @with_options
 def data_check(
     source: ConfigSource,
-    target: Annotated[
-        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
-    ] = "all",
+    target: Target = "all",
     decode: Annotated[
         bool, typer.Option("--decode", help="Also decode each file of own clips (reader csv).")
     ] = False,
@@ -42,7 +52,7 @@ def data_check(
     typer.echo(f"all files that {needed} are there")
 
 
-@data.command("plan")
+@data.command("plan", epilog=example("data plan msrvtt-v1-5e9197"))
 @with_options
 def data_plan(source: ConfigSource, version: Version) -> None:
     """Read a dataset's official annotation files and deal its clips to shards."""
@@ -51,7 +61,7 @@ def data_plan(source: ConfigSource, version: Version) -> None:
     stage.plan(source.plan(), version)
 
 
-@data.command("fetch")
+@data.command("fetch", epilog=example("data fetch msrvtt-v1-5e9197 3"))
 @with_options
 def data_fetch(source: ConfigSource, version: Version, shard: Shard) -> None:
     """Fetch the media of one shard that have not been fetched yet."""
@@ -60,7 +70,7 @@ def data_fetch(source: ConfigSource, version: Version, shard: Shard) -> None:
     stage.fetch(source.plan(), version, shard)
 
 
-@data.command("status")
+@data.command("status", epilog=example("data status msrvtt"))
 @with_options
 def data_status(
     source: ConfigSource,
@@ -78,7 +88,7 @@ def data_status(
     stage.status(source.plan(), dataset, missing, console())
 
 
-@data.command("retry")
+@data.command("retry", epilog=example("data retry msrvtt --now"))
 @with_options
 def data_retry(
     source: ConfigSource,
@@ -96,7 +106,7 @@ def data_retry(
         typer.echo(line)
 
 
-@data.command("probe")
+@data.command("probe", epilog=example("data probe msrvtt-v1-5e9197 3"))
 def data_probe(version: Version, shard: Shard) -> None:
     """Decode every file of one shard once and record its streams and length."""
     from clip4vla.stages import data as stage
@@ -104,7 +114,7 @@ def data_probe(version: Version, shard: Shard) -> None:
     stage.probe(version, shard)
 
 
-@data.command("ledger")
+@data.command("ledger", epilog=example("data ledger msrvtt-v1-5e9197"))
 @with_options
 def data_ledger(source: ConfigSource, version: Version) -> None:
     """Join plan, fetch and probe: one row per clip, coverage by split, missing clips."""
@@ -113,7 +123,7 @@ def data_ledger(source: ConfigSource, version: Version) -> None:
     stage.ledger(source.plan(), version)
 
 
-@data.command("cache")
+@data.command("cache", epilog=example("data cache msrvtt-v1-5e9197 4e173e09 3"))
 @with_options
 def data_cache(source: ConfigSource, version: Version, cache_id: CacheId, shard: Shard) -> None:
     """Write one shard of frames and log-mel spectrograms."""
@@ -122,7 +132,7 @@ def data_cache(source: ConfigSource, version: Version, cache_id: CacheId, shard:
     stage.cache(source.plan(), version, cache_id, shard)
 
 
-@data.command("freeze")
+@data.command("freeze", epilog=example("data freeze msrvtt-v1-5e9197 4e173e09"))
 @with_options
 def data_freeze(source: ConfigSource, version: Version, cache_id: CacheId) -> None:
     """Freeze a dataset version: the list of shards with their hashes that runs read and cite."""
@@ -131,7 +141,7 @@ def data_freeze(source: ConfigSource, version: Version, cache_id: CacheId) -> No
     stage.freeze(source.plan(), version, cache_id)
 
 
-@data.command("verify")
+@data.command("verify", epilog=example("data verify msrvtt --repair"))
 @with_options
 def data_verify(
     source: ConfigSource,

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from clip4vla.cli.options import with_options
+from clip4vla.cli.options import example, with_options
 from clip4vla.common.hardware import Hardware, ReadingHardware
 
 embed = typer.Typer(
-    no_args_is_help=True, help="Vectors of your own texts, sounds and videos; see docs/embed.md."
+    no_args_is_help=True,
+    help="Vectors of your own texts, sounds and videos; see docs/embed.md.",
+    epilog=example("embed text model.safetensors captions.txt --out texts.npz"),
 )
 
 Checkpoint = Annotated[
@@ -32,7 +34,7 @@ Every = Annotated[
 Batch = Annotated[int, typer.Option(min=1, help="Frames or segments that pass a tower at once.")]
 
 
-@embed.command("text")
+@embed.command("text", epilog=example("embed text model.safetensors captions.txt --out texts.npz"))
 @with_options
 def embed_text(
     hardware: Hardware,
@@ -52,7 +54,7 @@ def embed_text(
     stage.embed_texts(checkpoint, inputs, out, column=column, hardware=hardware)
 
 
-@embed.command("audio")
+@embed.command("audio", epilog=example("embed audio model.safetensors sounds --out sounds.npz"))
 @with_options
 def embed_audio(
     hardware: ReadingHardware,
@@ -82,7 +84,7 @@ def embed_audio(
     )
 
 
-@embed.command("video")
+@embed.command("video", epilog=example("embed video model.safetensors videos --out videos.npz"))
 @with_options
 def embed_video(
     hardware: ReadingHardware,

@@ -28,10 +28,7 @@ def examples(
         Path | None, typer.Option(help="File to write. Default: below results/preview/examples.")
     ] = None,
 ) -> None:
-    """Write a page of the examples, or the donors, of a run: a click plays a clip.
-
-    For example: clip4vla examples 0b1be62252eb --against 0d4bda68bef7 --previews
-    """
+    """Write a page of the examples, or the donors, of a run: a click plays a clip."""
     from clip4vla.stages import examples as stage
 
     typer.echo(stage.write_page(source.plan(), run_key, against, previews, out))

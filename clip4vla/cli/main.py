@@ -24,7 +24,16 @@ from clip4vla.cli.data import data
 from clip4vla.cli.embed import embed
 from clip4vla.cli.examples import examples
 from clip4vla.cli.init import init
-from clip4vla.cli.options import DEFAULT_CONFIG, ConfigSource, RunKey, above_zero, with_options
+from clip4vla.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigSource,
+    RunKey,
+    Target,
+    above_zero,
+    example,
+    with_options,
+)
 from clip4vla.cli.runs import runs
 from clip4vla.cli.search import index, search
 from clip4vla.cli.setup import setup
@@ -40,18 +49,25 @@ from clip4vla.common.errors import (
 )
 from clip4vla.common.extras import not_installed
 from clip4vla.common.hardware import ReadingHardware
+from clip4vla.config.family_names import FAMILIES
 from clip4vla.launch.request import Request
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Reproduce CLIP4VLA (AAAI 2023) from raw videos to its tables.\n\n"
-    "Snakemake calls these commands; each also works alone, from the folder that the workflow "
-    "runs in. Start with `clip4vla doctor`, then `clip4vla plan`.",
+    help="A laboratory for models of text, pictures and sound: from raw videos to trained models, "
+    "tables of results and search.\n\n"
+    f"Model families: {', '.join(FAMILIES)}. Snakemake calls these commands; each also works "
+    "alone, from anywhere inside a project or its output folder. Start with `clip4vla doctor`, "
+    "then `clip4vla plan`.",
+    epilog=example("plan table5"),
 )
-config = typer.Typer(no_args_is_help=True, help="Show the resolved config.")
-app.command()(init)
+config = typer.Typer(
+    no_args_is_help=True,
+    help="Show the resolved config.",
+    epilog=example("config show 459810c9f189"),
+)
+app.command(epilog=example("init my-project"))(init)
 app.add_typer(data, name="data")
 app.add_typer(config, name="config")
 app.add_typer(tables, name="tables")
@@ -59,10 +75,11 @@ app.add_typer(runs, name="runs")
 app.add_typer(setup, name="setup")
 app.add_typer(embed, name="embed")
 app.add_typer(checkpoint, name="checkpoint")
-app.command("examples")(examples)
-app.command("index")(index)
-app.command("search")(search)
-app.command("app")(search_page)
+app.command("examples", epilog=example("examples 0b1be62252eb --previews"))(examples)
+app.command("index", epilog=example("index videos --checkpoint model.safetensors"))(index)
+app.command("search", epilog=example("search videos.index 'a dog barks' -k 5"))(search)
+app.command("app", epilog=example("app videos.index"))(search_page)
+COMPLETING = "_CLIP4VLA_COMPLETE"  # set by a shell that asks for completions
 
 
 @app.callback(invoke_without_command=True)
@@ -75,7 +92,7 @@ def version_option(
         raise typer.Exit()
 
 
-@app.command()
+@app.command(epilog=example("doctor"))
 @with_options
 def doctor(
     source: ConfigSource,
@@ -102,13 +119,11 @@ def doctor(
     raise typer.Exit(report(checks, Console()))
 
 
-@app.command()
+@app.command(epilog=example("plan table5"))
 @with_options
 def plan(
     source: ConfigSource,
-    target: Annotated[
-        str, typer.Argument(help="A table, TABLE/ROW, a run key, data or pretrain.")
-    ] = "all",
+    target: Target = "all",
     tflops: Annotated[
         float | None,
         typer.Option(
@@ -118,23 +133,31 @@ def plan(
             help="Effective speed of your GPU; default: a V100's.",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Estimate the cost of a target: runs, GPU hours, disk, downloads, missing files."""
     part = source.part(target)
-    from clip4vla.cost.report import print_plan  # loads torch, which a wrong target needs not
+    from clip4vla.cost import report  # loads torch, which a wrong target needs not
     from clip4vla.stages.run_inputs import unfit_tags
 
-    print_plan(part, tflops, unfit_tags=unfit_tags(part))
+    unfit = unfit_tags(part)
+    if as_json:
+        typer.echo(json.dumps(report.as_json(part, tflops, unfit_tags=unfit), indent=2))
+    else:
+        report.print_plan(part, tflops, unfit_tags=unfit)
 
 
-@app.command()
+@app.command(epilog=example("targets"))
 @with_options
-def targets(source: ConfigSource) -> None:
+def targets(source: ConfigSource, as_json: AsJson = False) -> None:
     """List the targets of `snakemake TARGET` and `clip4vla plan TARGET`."""
     from clip4vla.common.console import console
     from clip4vla.config.targets import targets
 
     lines, width = targets(source.tables()), console().width
+    if as_json:
+        typer.echo(json.dumps(lines, indent=2))
+        return
     indent = min(max(map(len, lines)) + 2, width // 2)
     for name, line in lines.items():
         text = textwrap.fill(
@@ -147,7 +170,7 @@ def targets(source: ConfigSource) -> None:
         typer.echo(text)
 
 
-@config.command("show")
+@config.command("show", epilog=example("config show 459810c9f189"))
 @with_options
 def config_show(source: ConfigSource, run_key: RunKey) -> None:
     """Print the resolved config of a run."""
@@ -155,7 +178,7 @@ def config_show(source: ConfigSource, run_key: RunKey) -> None:
     typer.echo(json.dumps(run.scientific(), indent=2))
 
 
-@config.command("reference")
+@config.command("reference", epilog=example("config reference ."))
 def config_reference(
     repository: Annotated[Path, typer.Argument(help="A checkout of this project.")] = Path("."),
 ) -> None:
@@ -172,7 +195,7 @@ def config_reference(
         write_json(repository / "workflow" / "schemas" / name, schema)
 
 
-@app.command()
+@app.command(epilog=example("train 459810c9f189 --threads 4"))
 @with_options
 def train(
     source: ConfigSource,
@@ -189,7 +212,7 @@ def train(
     stage.train(source.plan(), run_key, hardware, max_seconds)
 
 
-@app.command("not-finite")
+@app.command("not-finite", epilog=example("not-finite runs/459810c9f189/not-finite-step-000012"))
 def not_finite(
     folder: Annotated[Path, typer.Argument(help="runs/KEY/not-finite-step-...")],
 ) -> None:
@@ -199,7 +222,7 @@ def not_finite(
     typer.echo(printable(show(folder)))
 
 
-@app.command()
+@app.command(epilog=example("launch 459810c9f189 --gpus-per-node 4"))
 @with_options
 def launch(
     source: ConfigSource,
@@ -218,7 +241,7 @@ def launch(
     stage.launch(source.plan(), run_key, launcher, request)
 
 
-@app.command()
+@app.command(epilog=example("substitute 459810c9f189"))
 @with_options
 def substitute(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey) -> None:
     """Find donors for silent clips: nearest vision neighbours with sound in the training split."""
@@ -227,7 +250,7 @@ def substitute(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey)
     stage.substitute(source.plan(), run_key, hardware)
 
 
-@app.command()
+@app.command(epilog=example("evaluate 459810c9f189"))
 @with_options
 def evaluate(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey) -> None:
     """Score one checkpoint on one split; write metrics with N, coverage and the hash of the ids."""
@@ -236,7 +259,7 @@ def evaluate(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey) -
     stage.evaluate(source.plan(), run_key, hardware)
 
 
-@app.command()
+@app.command(epilog=example("sync --uri http://127.0.0.1:5000"))
 @with_options
 def sync(
     source: ConfigSource,
@@ -289,7 +312,7 @@ def main(arguments: list[str] | None = None) -> Any:
     # Output that is redirected to a file is UTF-8, whatever the locale.
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() and COMPLETING not in os.environ:
         _print_command(arguments or sys.argv[1:])
     with one_line_errors():
         return app(args=arguments)

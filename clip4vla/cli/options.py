@@ -1,5 +1,6 @@
 """Options that many commands share, and the plan that they select."""
 
+import contextlib
 import functools
 import inspect
 import json
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from clip4vla.cli.place import above_base, base_files, moved, recorded_values
 from clip4vla.common.errors import UserError
 from clip4vla.common.options import option
 
@@ -22,16 +24,12 @@ DEFAULT_CONFIG = [Path("config.yaml")]
 SET_EXAMPLE = 'pass an object such as {"targets": ["table5"]}'
 
 
-def _bases() -> list[Path]:
-    """Return the existing base configs: of this folder, a checkout around it, the installed one."""
-    here = Path.cwd()
-    outer = [*here.parents, Path(__file__).parents[2]]
-    checkouts = [folder for folder in (here, *outer) if (folder / "workflow/Snakefile").is_file()]
-    candidates = [folder / "config.yaml" for folder in (here, *checkouts)]
-    return [path for path in candidates if path.is_file()]
+def example(command: str) -> str:
+    """Return the last line of a help page: a call to copy."""
+    return f"Example: clip4vla {command}"
 
 
-def _with_base(
+def with_base(
     context: typer.Context, parameter: typer.CallbackParam, files: list[Path]
 ) -> list[Path]:
     """Put the base config before the overrides, as the workflow does for its --configfile.
@@ -40,14 +38,19 @@ def _with_base(
     """
     source = context.get_parameter_source(parameter.name or "")
     origin = source.name if source else "DEFAULT"  # by name: newer typers bundle their own click
-    bases = _bases()
-    if origin == "ENVIRONMENT" or not bases:
+    if origin == "ENVIRONMENT":
         return files
-    if origin == "DEFAULT":
-        return DEFAULT_CONFIG if DEFAULT_CONFIG[0].is_file() else bases[:1]
-    if any(path.exists() and path.samefile(base) for path in files for base in bases):
-        return files
-    return [*bases[:1], *files]
+    return base_files() if origin == "DEFAULT" else above_base(files)
+
+
+def _with_recorded(
+    context: typer.Context, parameter: typer.CallbackParam, values: str | None
+) -> str | None:
+    """Return the overrides; without any, those of the last run whose config is taken, too."""
+    source = context.get_parameter_source("config_files")
+    if values is None and (source is None or source.name == "DEFAULT"):
+        return recorded_values()
+    return values
 
 
 def above_zero(value: float | None) -> float | None:
@@ -64,6 +67,28 @@ Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0
 CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
 Shard = Annotated[int, typer.Argument(min=0, help="Shard number.")]
 RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla plan`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _targets_for(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a target in a shell."""
+    from clip4vla.config.targets import ROW, targets
+
+    files = context.params.get("config_files") or base_files()
+    try:
+        names = targets(ConfigSource(files, context.params.get("values")).tables())
+    except (UserError, OSError):  # a shell shows no message
+        return []
+    known = [*names, *(name.removeprefix(ROW) for name in names)]
+    return [name for name in dict.fromkeys(known) if name.startswith(incomplete)]
+
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="A table, TABLE/ROW, a run key, data or pretrain.", autocompletion=_targets_for
+    ),
+]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -82,7 +107,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, bundle in bundles.items():
             shown = [field.name for field in fields(bundle) if "help" in field.metadata]
             given[name] = bundle(**{field: given.pop(field) for field in shown})
-        command(**given)
+        with moved(given) if ConfigSource in bundles.values() else contextlib.nullcontext():
+            command(**given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -118,13 +144,14 @@ class ConfigSource:
         "Overrides of the base config.yaml, which is found automatically; later files win.",
         flags=("--config", "-c"),
         envvar="CLIP4VLA_CONFIG",
-        callback=_with_base,
+        callback=with_base,
     )
     values: str | None = option(
         None,
         'Overrides as JSON, such as {"targets": ["table5"]}.',
         flags=("--set",),
         envvar="CLIP4VLA_SET",
+        callback=_with_recorded,
     )
 
     @property

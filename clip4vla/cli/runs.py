@@ -3,25 +3,47 @@
 import json
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import ConfigSource, with_options
+from clip4vla.cli.options import AsJson, ConfigSource, Target, example, with_options
 from clip4vla.common.errors import UserError
 
-runs = typer.Typer(no_args_is_help=True, help="Runs of this working folder.")
-Key = Annotated[str, typer.Argument(help="Run key, 12 hex digits.")]
-Evaluation = Annotated[str, typer.Argument(help="Run key of an evaluation, or its folder.")]
+runs = typer.Typer(
+    no_args_is_help=True,
+    help="Runs of this working folder, by their rows or run keys.",
+    epilog=example("runs ls table5"),
+)
+ROW = "a row, such as table5/scratch/msrvtt/s0, or finetune: and a row"
 
 
-@runs.command("ls")
+def _folder_or_name(value: str) -> str:
+    """Return the absolute path of a folder, which stays right wherever the command looks."""
+    return str(Path(value).absolute()) if Path(value).is_dir() else value
+
+
+Run = Annotated[str, typer.Argument(help=f"Run key, 12 hex digits; or {ROW}.")]
+Evaluation = Annotated[
+    str,
+    typer.Argument(
+        help="An evaluation: its row, such as table5/scratch/msrvtt/s0, its run key or its folder.",
+        callback=_folder_or_name,
+    ),
+]
+
+
+def _key_of(run: str, source: ConfigSource) -> str:
+    """Return the key of a run that is named by its row; a key or a folder stays as it is."""
+    return source.plan().key_of(run) if "/" in run and not Path(run).is_absolute() else run
+
+
+@runs.command("ls", epilog=example("runs ls table5"))
 @with_options
-def runs_ls(
-    source: ConfigSource,
-    target: Annotated[str, typer.Argument(help="A table, TABLE/ROW, a run key.")] = "all",
-) -> None:
-    """List the runs of a target with state, headline number and the row that needs them.
+def runs_ls(source: ConfigSource, target: Target = "all", as_json: AsJson = False) -> None:
+    """List the runs of a target by row, with state, headline number and key.
 
     Without a target, runs on disk that no row of the config needs are listed last.
     """
@@ -31,30 +53,41 @@ def runs_ls(
     from clip4vla.runs.removal import others_here
 
     listed = [*list_runs(plan), *(others_here(plan) if target == "all" else ())]
-    rows = table("run key", "stage", "state", "number", "first row that needs it")
+    if as_json:
+        typer.echo(json.dumps([asdict(run) for run in listed], indent=2))
+        return
+    rows = table("first row that needs it", "stage", "state", "number", "run key")
     for run in listed:
-        rows.add_row(run.key, run.stage, run.state, run.number, run.name)
+        rows.add_row(run.name, run.stage, run.state, run.number, run.key)
     why = f"; `clip4vla plan {target}` says why" if plan.without_data else ""
     console().print(rows if listed else f"no runs in {target}{why}")
 
 
-@runs.command("show")
+@runs.command("show", epilog=example("runs show table5/scratch/msrvtt/s0"))
 @with_options
-def runs_show(source: ConfigSource, key: Key) -> None:
+def runs_show(source: ConfigSource, run: Run) -> None:
     """Print config, state, numbers and attempts of a finished or unfinished run as JSON."""
     from clip4vla.runs.listing import show
 
-    typer.echo(json.dumps(show(key, source.plan), indent=2))
+    typer.echo(json.dumps(show(_key_of(run, source), source.plan), indent=2))
 
 
-@runs.command("diff")
+@runs.command("diff", epilog=example("runs diff table5/scratch/msrvtt/s0 table5/inter/msrvtt/s0"))
 @with_options
-def runs_diff(source: ConfigSource, one: Key, two: Key) -> None:
+def runs_diff(source: ConfigSource, one: Run, two: Run, as_json: AsJson = False) -> None:
     """Print the settings that differ between two runs, and the numbers that both have."""
     from clip4vla.common.console import console, table
     from clip4vla.runs.listing import differences
 
-    settings, numbers = differences(one, two, source.plan)
+    first, second = _key_of(one, source), _key_of(two, source)
+    settings, numbers = differences(first, second, source.plan)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"runs": [first, second], "settings": settings, "numbers": numbers}, indent=2
+            )
+        )
+        return
     out = console()
     rows = table("setting", one, two)
     for name, pair in settings.items():
@@ -66,11 +99,10 @@ def runs_diff(source: ConfigSource, one: Key, two: Key) -> None:
     out.print(rows if numbers else "no number that both have")
 
 
-@runs.command("compare")
+@runs.command("compare", epilog=example("runs compare table5/scratch/msrvtt/s0 459810c9f189"))
+@with_options
 def runs_compare(
-    first: Evaluation,
-    second: Evaluation,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    source: ConfigSource, first: Evaluation, second: Evaluation, as_json: AsJson = False
 ) -> None:
     """Compare two evaluations by a paired test on the same clips and queries.
 
@@ -79,11 +111,11 @@ def runs_compare(
     """
     from clip4vla.runs import compare as stage
 
-    result = stage.compare(first, second)
+    result = stage.compare(_key_of(first, source), _key_of(second, source))
     typer.echo(json.dumps(stage.as_json(result), indent=2) if as_json else stage.show(result))
 
 
-@runs.command("gc")
+@runs.command("gc", epilog=example("runs gc"))
 @with_options
 def runs_gc(
     source: ConfigSource,
@@ -93,6 +125,7 @@ def runs_gc(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List runs on disk that no row uses, with state and size. The workflow deletes none.
 
@@ -104,6 +137,9 @@ def runs_gc(
     from clip4vla.runs.removal import remove, unused
 
     leftover = unused(used_keys(source.config_files, source.overrides))
+    if as_json and not delete:
+        typer.echo(json.dumps([asdict(run) for run in leftover], indent=2))
+        return
     if not leftover:
         typer.echo("every run here is used by a row")
         return

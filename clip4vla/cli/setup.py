@@ -4,13 +4,17 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import with_options
+from clip4vla.cli.options import example, with_options
 from clip4vla.launch.profile import Cluster, check, install, render
 
-setup = typer.Typer(no_args_is_help=True, help="Set this project up on a cluster.")
+setup = typer.Typer(
+    no_args_is_help=True,
+    help="Set this project up on a cluster.",
+    epilog=example("setup slurm --account lab --partition gpu"),
+)
 
 
-@setup.command("slurm")
+@setup.command("slurm", epilog=example("setup slurm --account lab --partition gpu"))
 @with_options
 def setup_slurm(
     cluster: Cluster,

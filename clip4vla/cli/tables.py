@@ -5,9 +5,13 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import ConfigSource, with_options
+from clip4vla.cli.options import ConfigSource, example, with_options
 
-tables = typer.Typer(no_args_is_help=True, help="From metrics to tables, figures and pages.")
+tables = typer.Typer(
+    no_args_is_help=True,
+    help="From metrics to tables, figures and pages.",
+    epilog=example("tables sheet table5"),
+)
 
 TABLE = "A table of the config's targets, such as table5."
 Table = Annotated[str, typer.Argument(help=TABLE)]
@@ -21,7 +25,7 @@ Out = Annotated[
 PREVIEW = Path("results/preview")
 
 
-@tables.command("sheet")
+@tables.command("sheet", epilog=example("tables sheet table5"))
 @with_options
 def tables_sheet(source: ConfigSource, table: Table) -> None:
     """Print the runs that fill the cells of a table as JSON."""
@@ -30,7 +34,7 @@ def tables_sheet(source: ConfigSource, table: Table) -> None:
     typer.echo(stage.sheet(source.checked_plan(), table), nl=False)
 
 
-@tables.command("build")
+@tables.command("build", epilog=example("tables build table5 --out preview"))
 @with_options
 def tables_build(
     source: ConfigSource,
@@ -44,7 +48,7 @@ def tables_build(
         typer.echo(path)
 
 
-@tables.command("row")
+@tables.command("row", epilog=example("tables row table5 scratch"))
 @with_options
 def tables_row(
     source: ConfigSource,
@@ -57,7 +61,7 @@ def tables_row(
     typer.echo(stage.row(source.checked_plan(), table, row), nl=False)
 
 
-@tables.command("page")
+@tables.command("page", epilog=example("tables page --out preview"))
 @with_options
 def tables_page(source: ConfigSource, out: Out = PREVIEW) -> None:
     """Draw the figures, and write one self-contained page, index.html."""
@@ -66,7 +70,7 @@ def tables_page(source: ConfigSource, out: Out = PREVIEW) -> None:
     typer.echo(stage.page(source.checked_plan(), out))
 
 
-@tables.command("report")
+@tables.command("report", epilog=example("tables report workflow/Snakefile"))
 @with_options
 def tables_report(
     source: ConfigSource,

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from clip4vla.common.errors import did_you_mean
 from clip4vla.config.base import AT_KEY, Section, added
 from clip4vla.config.data import Cache
+from clip4vla.config.family_names import DEFAULT, FAMILIES
 from clip4vla.config.presets import Preset
 from clip4vla.config.sections import Inputs, Modality, TaskName
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from clip4vla.config.recipe import PretrainRecipe, Recipe
     from clip4vla.config.variant import Variant
 
-FAMILIES = {  # name -> package
-    "clip4vla": "clip4vla.models.clip4vla",
-    "coavt": "clip4vla.models.coavt",
-}
-DEFAULT = "clip4vla"  # of rows that name none
 TrainedStage = Literal["pretrain", "finetune"]
 
 

@@ -13,6 +13,7 @@ from clip4vla.config.run import Evaluate, Run
 from clip4vla.config.table import Row, Table
 from clip4vla.config.yaml import Document
 
+EVALUATE = "evaluate"
 WEIGHTS = "weights:"  # prefix of a `start` that names one of the config's `weights`
 
 
@@ -93,11 +94,50 @@ class Plan:
         """Return a readable name of every run: table/row/dataset/seed of the first cell with it."""
         names = dict(self.whole_names)
         for key, (cell, *_) in self.rows().items():
-            seeded = cell.seed is not None and self.runs[key].stage in ("finetune", "evaluate")
-            seed = f"/s{cell.seed}" if seeded else ""
-            fold = f"/f{cell.fold}" if cell.fold is not None and seed else ""
-            names[key] = f"{cell.table}/{cell.row}/{cell.dataset}{seed}{fold}"
+            names[key] = _name_of(cell, seeded=self.runs[key].stage in ("finetune", EVALUATE))
         return names
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Return what messages call each run: its first row, how many more need it, and its key."""
+        titles = {}
+        for key, cells in self.rows().items():
+            others = len({(cell.table, cell.row) for cell in cells}) - 1
+            more = f" and {others} more row{'s' if others > 1 else ''}" if others else ""
+            seeded = self.runs[key].stage in ("finetune", EVALUATE)
+            first = _name_of(cells[0], seeded=seeded, marks=(", seed ", ", fold "))
+            titles[key] = f"{first}{more} ({key})"
+        return titles
+
+    def key_of(self, name: str) -> str:
+        """Return the key of a run, by its key or by its row, such as table5/scratch/msrvtt/s0.
+
+        The row's evaluation is meant, unless its stage is named before it, as in
+        finetune:table5/scratch/msrvtt/s0. What a name leaves out at its end may be anything, as
+        long as one run fits. UserError otherwise.
+        """
+        if name in self.runs:
+            return name
+        stage, _, row = name.rpartition(":")
+        row = row.removeprefix("results/rows/").strip("/")
+        named: dict[str, str] = {}  # name of a cell -> key
+        for cell in self.cells:
+            keys = [
+                k for k in self.chain(cell.run_key) if self.runs[k].stage == (stage or EVALUATE)
+            ]
+            named |= {_name_of(cell, seeded=True): key for key in keys}
+        fitting = {one: key for one, key in named.items() if f"{one}/".startswith(f"{row}/")}
+        if not fitting:
+            hint = did_you_mean(row, named)
+            raise UserError(
+                f"no run {name!r} in this config{hint}. Fix: choose one of `clip4vla runs ls`"
+            )
+        if len(set(fitting.values())) > 1:
+            some = ", ".join(list(fitting)[:4])
+            raise UserError(
+                f"{name}: {len(fitting)} runs fit, such as {some}. Fix: name one of them"
+            )
+        return next(iter(fitting.values()))
 
     def sheet(self, name: str) -> dict[str, Any]:
         """Return a table's rows, columns and the runs behind its cells (`results.sheet`)."""
@@ -177,3 +217,10 @@ class Plan:
         if start is None:
             return run.model.first_weights
         return [start.removeprefix(WEIGHTS)] if start.startswith(WEIGHTS) else []
+
+
+def _name_of(cell: Cell, *, seeded: bool, marks: tuple[str, str] = ("/s", "/f")) -> str:
+    """Return table/row/dataset of a cell; seeded: and its seed and fold, behind their marks."""
+    seed = f"{marks[0]}{cell.seed}" if seeded and cell.seed is not None else ""
+    fold = f"{marks[1]}{cell.fold}" if seed and cell.fold is not None else ""
+    return f"{cell.table}/{cell.row}/{cell.dataset}{seed}{fold}"

@@ -1,6 +1,7 @@
 """Report of a plan and its cost."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.table import Table
 
@@ -11,6 +12,20 @@ from clip4vla.cost.assumptions import PAPER_DAYS
 from clip4vla.cost.estimate import Estimate, estimate
 from clip4vla.datasets.ready import missing_files
 from clip4vla.models.common.forms import unfit_weights
+
+
+def as_json(plan: Plan, tflops: float | None, unfit_tags: Sequence[str] = ()) -> dict[str, object]:
+    """Return what `print_plan` prints: hours are of one GPU, sizes in bytes."""
+    cost = estimate(plan, None if tflops is None else tflops * 1e12)
+    return {
+        "data": [asdict(item) for item in cost.data],
+        "runs": [asdict(run) for run in cost.runs],
+        "not_run": {"/".join(place): reason for place, reason in plan.without_data.items()},
+        "missing": missing_files(plan),
+        "unfit": [*unfit_weights(plan), *unfit_tags],
+        "gpu_hours_to_do": cost.hours(done=False),
+        "flops_per_second": cost.flops_per_second,
+    }
 
 
 def print_plan(plan: Plan, tflops: float | None, unfit_tags: Sequence[str] = ()) -> None:
@@ -51,11 +66,11 @@ def _data(cost: Estimate) -> Table:
 
 
 def _runs(cost: Estimate) -> Table:
-    columns = ("run key", "stage", "state", "GPU hours", "first row that needs it")
+    columns = ("first row that needs it", "stage", "state", "GPU hours", "run key")
     rows = table(*columns, title="Runs")
     for run in cost.runs:
         state = "done" if run.done else "to do"
-        rows.add_row(run.key, run.stage, state, _hours(run.hours), run.name)
+        rows.add_row(run.name, run.stage, state, _hours(run.hours), run.key)
     return rows
 
 

@@ -127,7 +127,8 @@ class Trainer:
         batches = self.meter.reading(self.batches(state.epoch, state.consumed))
         steps_left = self.batches.steps - state.consumed // self.batches.size
         if self.ranks.leads:
-            batches = track(batches, self._epoch_name(), steps_left, self._status)
+            later = (self.config.epochs - state.epoch - 1) * self.batches.steps
+            batches = track(batches, self._epoch_name(), steps_left, self._status, later=later)
         for chunks in batches:
             self._step(chunks)
             self.meter.step(self.batches.size)

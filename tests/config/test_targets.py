@@ -108,3 +108,34 @@ def test_rules_their_outputs_and_existing_files_are_valid_targets(plan, tmp_path
     (tmp_path / "notes.txt").touch()
     asked = ["table5", "./results/rows/table5/scratch", "notes.txt", "results/tables/table5/x"]
     check_names(plan, asked, ["evaluate"], known=RULES, is_made=made)
+
+
+def test_a_title_has_the_first_row_and_the_key(plan):
+    key = plan.key_of("finetune:table5/type_token/msrvtt/s1")
+    assert re.fullmatch(rf"table\d/.*, seed 1( and \d+ more rows?)? \({key}\)", plan.titles[key])
+    assert set(plan.titles) == set(plan.runs)
+    folded = next(c for c in plan.cells if c.fold is not None and c.seed is not None)
+    assert f", seed {folded.seed}, fold {folded.fold}" in plan.titles[folded.run_key]
+
+
+def test_a_run_is_found_by_its_row(plan):
+    cells = [cell for cell in plan.cells if (cell.table, cell.row) == ("table5", "scratch")]
+    first = next(cell for cell in cells if cell.dataset == "msrvtt")
+    name = f"table5/scratch/msrvtt/s{first.seed}"
+    assert plan.key_of(name) == plan.key_of(f"results/rows/{name}") == first.run_key
+    assert plan.key_of(first.run_key) == first.run_key
+    assert plan.runs[plan.key_of(f"finetune:{name}")].stage == "finetune"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("table5/scratch", "runs fit, such as table5/scratch/"),
+        ("table5/scrath/msrvtt/s0", "did you mean table5/scratch/"),
+        ("pretrain:table5/scratch", "no run 'pretrain:table5/scratch'"),
+        ("table5/scr", "no run 'table5/scr'"),
+    ],
+)
+def test_a_name_that_fits_no_run_or_several_is_refused(plan, name, message):
+    with pytest.raises(UserError, match=message):
+        plan.key_of(name)

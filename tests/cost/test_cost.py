@@ -15,7 +15,7 @@ from clip4vla.config.part import narrowed
 from clip4vla.config.planner import make_plan
 from clip4vla.cost.estimate import _data_cost, clip_counts, data_costs, estimate
 from clip4vla.cost.models import Models
-from clip4vla.cost.report import print_plan
+from clip4vla.cost.report import as_json, print_plan
 from clip4vla.cost.runs import flops, v100_flops
 
 REPO = Path(__file__).parents[2]
@@ -149,6 +149,15 @@ def test_the_printed_plan_lists_missing_files_and_the_time(capsys, tmp_path, mon
     assert "missing: msrvtt: its annotations" in text
     assert "GPU time to come" in text and "An estimate from the operations" in text
     assert "howto100m" not in text
+
+
+def test_the_plan_as_json_has_rows_hours_and_missing_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = as_json(narrowed(make_plan([REPO / "config.yaml"]), "table5/scratch"), None)
+    assert json.loads(json.dumps(told)) == told
+    assert {run["name"].rsplit("/", 2)[0] for run in told["runs"]} == {"table5/scratch"}
+    assert told["gpu_hours_to_do"] == pytest.approx(sum(run["hours"] for run in told["runs"]))
+    assert any("msrvtt: its annotations" in line for line in told["missing"])
 
 
 def said(capsys, target, config=(), **values):

@@ -226,3 +226,18 @@ def test_the_commands_print(here, command):
     assert done.exit_code == 0, done.output
     if command[0] == "show":
         assert json.loads(done.output)["numbers"]
+
+
+def test_runs_are_named_by_their_rows_and_printed_as_json(plan, here):
+    def told(*arguments):
+        done = CliRunner().invoke(app, ["runs", *arguments, *OPTIONS])
+        assert done.exit_code == 0, done.output + repr(done.exception)
+        return json.loads(done.output)
+
+    name = plan.names()[here[0]]
+    assert told("show", name)["numbers"]["galleries/all/metrics/t2v_R1"] == 10.0
+    assert told("show", f"finetune:{plan.names()[here[2]]}")["state"] == "saved at step 12"
+    assert told("diff", name, here[1], "--json")["runs"] == here[:2]
+    listed = {run["key"]: run["name"] for run in told("ls", "demo_retrieval", "--json")}
+    assert listed[here[0]] == name
+    assert STRAY in {run["key"] for run in told("gc", "--json")}

@@ -5,6 +5,7 @@ import yaml
 from test_static import REPO, snakemake
 
 from clip4vla.config.planner import make_plan
+from clip4vla.config.recorded import recorded_config
 
 TABLE = """
 table: other
@@ -38,6 +39,8 @@ def test_a_row_that_was_not_asked_for_stops_none_that_was(tmp_path, config):
     given = ("--cores", "1", "--configfile", *map(str, files), "--")
     done = snakemake(*given, f"data/{names['demo']}/plan.parquet", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    recorded = recorded_config(tmp_path)
+    assert recorded.files == [REPO / "config.yaml", *files] and recorded.values == {}
     for target in (f"data/{names['esc50']}/plan.parquet", "results/rows/other/audio", "all"):
         done = snakemake(*given, target, cwd=tmp_path)
         text = done.stdout + done.stderr

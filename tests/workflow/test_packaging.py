@@ -52,7 +52,8 @@ def others(tmp_path: Path) -> tuple[Path, str]:
     demo = demo.replace("annotations: .", f"annotations: {REPO}/demo")
     base = f"paper: {REPO}/experiments/paper.tsv\n"
     (tmp_path / "lab" / "base.yaml").write_text(base + demo)
-    (dataset,) = make_plan([tmp_path / "lab" / "base.yaml"]).versions
+    versions = make_plan([tmp_path / "lab" / "base.yaml"]).versions
+    dataset = next(version for version, name in versions.items() if name == "demo")
     (tmp_path / "Snakefile").write_text(OTHERS.format(version=dataset))
     (tmp_path / "own.yaml").write_text(
         "samples: 3\nlab: {configfile: lab/base.yaml, targets: [demo_sound]}\n"

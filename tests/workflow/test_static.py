@@ -118,6 +118,21 @@ def test_the_papers_plan_needs_no_data(tmp_path):
     assert list(tmp_path.glob("*/**/*.json")) == []
 
 
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)], ids=["jobs", "quiet"])
+def test_a_dry_run_names_rows_and_ends_with_a_summary(tmp_path, quiet):
+    given = ("-n", *quiet, "--profile", str(REPO / "profiles" / "local"))
+    config = REPO / "demo" / "config.yaml"
+    done = snakemake(*given, "--configfile", str(config), "--", "demo_sound", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = r"Job \d+: Fine-tune demo_\w+/\w+/demo, seed 1 and \d+ more rows? \([0-9a-f]{12}\)"
+    assert bool(re.search(named, done.stdout)) == (not quiet)
+    assert max(map(len, done.stdout.splitlines())) < 500  # no lists of files
+    end = done.stdout[done.stdout.index("What would be done") :]
+    assert re.search(r"finetune +│ 2 +│ no output yet", end)
+    assert re.search(r"demo_sound +│ 1 +│ 1 +│ 2 +│ 2 +│ no output yet", end)
+    assert f"clip4vla plan demo_sound -c {config}\n" in end
+
+
 def test_a_real_run_without_data_names_every_dataset_once(tmp_path):
     done = snakemake("--cores", "1", cwd=tmp_path)
     text = done.stdout + done.stderr

@@ -16,6 +16,7 @@ from clip4vla.results.figures_data import is_headline, parts_of
 from clip4vla.results.figures_sweep import AXES, bar_of
 from clip4vla.results.sheet import Sheet
 
+STEP = "step"  # name of an axis of whole numbers; page.js knows it
 COLOURS = 8  # classes c0 to c7 of page.css
 MOST_POINTS = 200  # of a line
 WIDE, HIGH = 320, 190  # of a panel, in its own units
@@ -221,7 +222,7 @@ def curves(runs: Mapping[str, pd.DataFrame]) -> list[Panel]:
             kept = [(x, y, y, y) for x, y in pairs[:-1:step] + pairs[-1:] if isfinite(y)]
             if kept:
                 series.append((label, kept))
-        panels.append(_panel(name, series, "step"))
+        panels.append(_panel(name, series, STEP))
     return panels
 
 
@@ -262,10 +263,10 @@ def _panel(title: str, series: Sequence[Series], below: str) -> Panel:
     y = _ends([value for p in points for value in p[1:]])
 
     def across(value: float) -> float:
-        return round(LEFT + (value - x[0]) / (x[1] - x[0]) * (WIDE - LEFT - RIGHT), 1)
+        return round(LEFT + (value - x[0]) / (x[1] - x[0]) * (WIDE - LEFT - RIGHT), 2)
 
     def down(value: float) -> float:
-        return round(HIGH - BOTTOM - (value - y[0]) / (y[1] - y[0]) * (HIGH - TOP - BOTTOM), 1)
+        return round(HIGH - BOTTOM - (value - y[0]) / (y[1] - y[0]) * (HIGH - TOP - BOTTOM), 2)
 
     lines = [
         Line(
@@ -282,7 +283,7 @@ def _panel(title: str, series: Sequence[Series], below: str) -> Panel:
     return Panel(
         title=title,
         lines=lines,
-        x_ticks=[(across(tick), f"{tick:g}") for tick in _ticks(*x)],
+        x_ticks=[(across(tick), f"{tick:g}") for tick in _ticks(*x, whole=below == STEP)],
         y_ticks=[(down(tick), f"{tick:.4g}") for tick in _ticks(*y)],
         x=x,
         y=y,
@@ -298,8 +299,8 @@ def _ends(values: list[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    ticks = MaxNLocator(4).tick_values(low, high)
+def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    ticks = MaxNLocator(4, integer=whole).tick_values(low, high)
     return [round(float(tick), 10) for tick in ticks if low <= tick <= high]
 
 

@@ -82,14 +82,15 @@ function nearest(panel, event) {
   if (!best) return;
   const ends = name => panel.dataset[name].split(' ').map(Number);
   const [x0, x1] = ends('x'), [y0, y1] = ends('y'), short = value => +value.toPrecision(4);
-  const at = short(x0 + (best.x - LEFT) / (RIGHT - LEFT) * (x1 - x0));
+  const axis = panel.parentNode.querySelector('.axis').textContent.split(';')[0];
+  const across = x0 + (best.x - LEFT) / (RIGHT - LEFT) * (x1 - x0);
+  const at = axis === 'step' ? Math.round(across) : short(across);
   const value = short(y0 + (BOTTOM - best.y) / (BOTTOM - TOP) * (y1 - y0));
   heat(panel.closest('.panels'), best.line.dataset.label);
   const mark = panel.querySelector('.here');
   mark.setAttribute('cx', best.x);
   mark.setAttribute('cy', best.y);
   mark.setAttribute('visibility', 'visible');
-  const axis = panel.parentNode.querySelector('.axis').textContent.split(';')[0];
   say(`${best.line.dataset.label}: ${value} at ${axis} ${at}`, event.clientX, event.clientY);
 }
 for (const legend of document.querySelectorAll('.legend')) {

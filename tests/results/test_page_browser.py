@@ -56,6 +56,16 @@ def test_nothing_is_cut(browser, width, dark):
     assert (ink > paper) == dark
 
 
+def test_nothing_is_cut_on_paper(browser):
+    browser.size(720, 1000)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.run(SCROLLS) == []
+        assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_a_click_sorts_and_another_returns_to_the_order_of_the_table(browser):
     browser.size(1280, 900)
     listed = browser.run(ROWS)

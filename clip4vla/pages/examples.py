@@ -1,6 +1,7 @@
 """One page per evaluation: queries, answers and thumbnails of the clips.
 
-It depends only on metrics.json, predictions.parquet and the cache; equal files give equal bytes.
+It depends only on metrics.json, predictions.parquet, the cache and the places of the clips that it
+plays; equal files give equal bytes.
 """
 
 from collections import Counter

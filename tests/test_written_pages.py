@@ -90,6 +90,18 @@ def test_commands_and_their_options_exist():
     assert checked > 50
 
 
+def test_rows_and_profiles_of_commands_exist():
+    plan = make_plan([REPO / "config.yaml"])
+    rows = {f"{name}/{row['row']}" for name in plan.tables for row in plan.sheet(name)["rows"]}
+    named, profiles = set(), set()
+    for page in (REPO / "README.md", REPO / "docs" / "workflow.md", REPO / "docs" / "cluster.md"):
+        text = "\n".join(shell_lines(page))
+        named |= set(re.findall(r"(?:results/rows/|clip4vla plan )(\w+/\w+)", text))
+        profiles |= set(re.findall(r"--profile (profiles/\w+)", text))
+    assert named and named <= rows
+    assert profiles and all((REPO / name / "config.yaml").is_file() for name in profiles)
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:

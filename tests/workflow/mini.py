@@ -89,7 +89,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-COST = re.compile(rb"Cost(: | of the trainings)")  # a line of a table, a figure of the page
+COST = re.compile(rb"Cost: |<dt>(Cost|Date)</dt>")  # a line of a table, the top of the page
+SPENT = re.compile(rb'<section aria-labelledby="cost">.*?</section>', re.DOTALL)  # of the page
 
 
 class Project:
@@ -148,7 +149,7 @@ class Project:
             for path in sorted((self.out / top).rglob("*")):
                 name = str(path.relative_to(self.out))
                 if path.is_file() and _is_stable(name):
-                    lines = path.read_bytes().split(b"\n")
+                    lines = SPENT.sub(b"", path.read_bytes()).split(b"\n")
                     kept = b"\n".join(line for line in lines if not COST.search(line))
                     files[name] = hashlib.sha256(kept).hexdigest()
         return files

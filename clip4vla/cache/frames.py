@@ -20,12 +20,14 @@ LONGEST_JPEG = 65500  # pixels
 
 def resize(image: Image.Image, short_side: int) -> Image.Image:
     """Resize (bicubic) to `short_side` pixels on the short side; the long one is rounded down."""
-    width, height = image.size
+    size = resized(*image.size, short_side)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def resized(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Return the size of an image after `resize`."""
     short = min(width, height)
-    if short == short_side:
-        return image
-    size = (width * short_side // short, height * short_side // short)
-    return image.resize(size, Image.Resampling.BICUBIC)
+    return width * short_side // short, height * short_side // short
 
 
 def encode(frame: np.ndarray, config: Frames) -> bytes:
@@ -33,10 +35,11 @@ def encode(frame: np.ndarray, config: Frames) -> bytes:
 
     Raises ValueError for a frame so narrow that its long side would be too long for a JPEG.
     """
+    height, width = frame.shape[:2]
+    if max(resized(width, height, config.short_side)) > LONGEST_JPEG:
+        raise ValueError(f"a frame of {width} x {height} is too long for a JPEG")
     stream = io.BytesIO()
     image = resize(Image.fromarray(frame), config.short_side)
-    if max(image.size) > LONGEST_JPEG:
-        raise ValueError(f"a frame of {frame.shape[1]} x {frame.shape[0]} is too long for a JPEG")
     image.save(stream, format="JPEG", quality=config.jpeg_quality)
     return stream.getvalue()
 

@@ -60,14 +60,22 @@ def is_address(given: str | Path) -> bool:
 def source_of(given: str | Path) -> Source:
     """Return the file of a checkpoint that is given as a path or as an address of the Hub.
 
-    A file of the Hub is downloaded unless it is cached. Raises UserError for an address of the
-    wrong form, and for a repository that cannot be read or is not a checkpoint of this project.
+    A file of the Hub is downloaded unless it is cached. Raises UserError for a missing file, for an
+    address of the wrong form, and for a repository that cannot be read or is not a checkpoint of
+    this project.
     """
-    if not is_address(given):
-        if isinstance(given, str) and "://" in given:
-            raise UserError(f"{given}: not a checkpoint. Fix: give a path, or hf://OWNER/NAME")
-        return Source(Path(given))
-    return _downloaded(repository_of(str(given)))
+    if is_address(given):
+        return _downloaded(repository_of(str(given)))
+    if isinstance(given, str) and "://" in given:
+        raise UserError(f"{given}: not a checkpoint. Fix: give a path, or hf://OWNER/NAME")
+    path = Path(given)
+    if path.is_dir():
+        raise UserError(f"{path}: a folder. Fix: name a file of weights, such as {path / WEIGHTS}")
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file. Fix: name a {WEIGHTS} of this project, or hf://OWNER/NAME"
+        )
+    return Source(path)
 
 
 def repository_of(address: str) -> Repository:

@@ -28,17 +28,9 @@ def search_page(
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8350,
-    allow: Annotated[
-        list[Path] | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="A folder outside of the indexed one that links in it lead to; may be repeated.",
-        ),
-    ] = None,
 ) -> None:
     """Search an index in a browser: by words, a sound, a picture or a video; play what is found."""
     require("app", "clip4vla app")
     from clip4vla.search.app.serve import serve
 
-    serve(index, hardware, checkpoint=checkpoint, host=host, port=port, allow=allow or [])
+    serve(index, hardware, checkpoint=checkpoint, host=host, port=port)

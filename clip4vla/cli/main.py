@@ -12,6 +12,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -312,10 +313,29 @@ def main(arguments: list[str] | None = None) -> Any:
     # Output that is redirected to a file is UTF-8, whatever the locale.
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
+    given = sys.argv[1:] if arguments is None else arguments
     if not sys.stderr.isatty() and COMPLETING not in os.environ:
-        _print_command(arguments or sys.argv[1:])
+        _print_command(given)
     with one_line_errors():
-        return app(args=arguments)
+        _refuse_empty(given)
+        return app(args=given)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise UserError for an empty argument, such as an unset variable: a path would be `.`.
+
+    Options of `launch` are resources of a profile, which may be empty.
+    """
+    if arguments[:1] == ["launch"]:
+        return
+    for before, argument in pairwise(["clip4vla", *arguments]):
+        if re.fullmatch(r"--[\w-]+=", argument):
+            place = argument[:-1]
+        elif not argument:
+            place = before if before[:1] == "-" else f"the argument after {before}"
+        else:
+            continue
+        raise UserError(f"{place}: empty. Fix: give a value, or leave it out")
 
 
 def _open_standard_streams() -> None:

@@ -9,10 +9,22 @@ EXIT_USER_ERROR = 78  # EX_CONFIG of sysexits.h: the user has to fix it, retryin
 EXIT_FAILURE = 1  # of a machine or of the program: a retry may succeed
 EXIT_RETRY = 75  # EX_TEMPFAIL of sysexits.h: saved and stopped, run the same command again
 
-FIXABLE = {  # errors that the user can fix, unlike a lost server or a broken disk
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP),
-    *(errno.ENAMETOOLONG, errno.EMFILE, errno.EADDRINUSE),
+FIXABLE = {  # errors that the user can fix, unlike a lost server or a broken disk, and how
+    errno.ENOSPC: "the disk is full. Fix: free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is used up. Fix: free some space and run the same command again",
+    errno.EFBIG: "the file would be too large. Fix: raise `ulimit -f`, or choose another disk",
+    errno.EROFS: "the file system is read-only. Fix: choose another folder",
+    errno.EACCES: "no permission. Fix: change its permissions, or choose another place",
+    errno.EPERM: "not permitted. Fix: change its permissions, or choose another place",
+    errno.ENOENT: "no such file or folder. Fix: correct the path",
+    errno.EEXIST: "exists already. Fix: choose another name, or move it away",
+    errno.ENOTDIR: "not a folder. Fix: correct the path",
+    errno.EISDIR: "a folder. Fix: name a file",
+    errno.ENOTEMPTY: "not empty. Fix: choose another folder",
+    errno.ELOOP: "a link that leads back to itself. Fix: correct the path",
+    errno.ENAMETOOLONG: "its name is too long. Fix: choose a shorter one",
+    errno.EMFILE: "too many open files. Fix: raise `ulimit -n`",
+    errno.EADDRINUSE: "the port is in use. Fix: choose another one",
 }
 
 
@@ -55,13 +67,7 @@ def exit_code_of(error: OSError) -> int:
 def describe_os_error(error: OSError) -> str:
     """Return one line with the problem and fix of an error of a disk or a folder."""
     place = error.filename or f"below {os.getcwd()}"  # a full disk is reported without a name
-    problems = {
-        "ENOSPC": "the disk is full. Fix: free some space and run the same command again",
-        "EDQUOT": "your disk quota is used up. Fix: free some space and run the same command again",
-        "EROFS": "the file system is read-only. Fix: choose another folder",
-        "EACCES": "no permission. Fix: make the folder writable or choose another one",
-        "ENOENT": "no such file or folder",
-        "EADDRINUSE": "the port is in use. Fix: choose another one",
-    }
-    name = errno.errorcode.get(error.errno, "") if error.errno else ""
-    return f"{os.fspath(place)}: {problems.get(name, error.strerror or str(error))}"
+    problem = FIXABLE.get(error.errno or 0)
+    if problem is None:  # of a machine, which a second try may not meet
+        problem = f"{error.strerror or error}. Fix: run the same command again"
+    return f"{os.fspath(place)}: {problem}"

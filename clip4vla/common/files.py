@@ -78,6 +78,23 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a temporary path for each of some files; rename all when the block succeeds.
+
+    They are renamed in their order, and nothing is where the block fails; see `whole_file`.
+    """
+    with contextlib.ExitStack() as stack:  # which leaves the last one first
+        temporaries = [stack.enter_context(whole_file(path)) for path in reversed(paths)][::-1]
+        try:
+            yield temporaries
+        except OSError as error:
+            for path, temporary in zip(paths, temporaries, strict=True):
+                if error.filename == os.fspath(temporary):
+                    error.filename = os.fspath(path)
+            raise
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with whole_file(path) as temporary:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip4vla.common.errors import UserError, describe_os_error, did_you_mean
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.config.base import NAME
 from clip4vla.config.metrics import every_metric, is_cost, metric_of
 
@@ -40,7 +40,8 @@ def read_paper(path: str | Path) -> list[Published]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UserError(f"{describe_os_error(error)}. Fix: correct `paper` in the config") from None
+        reason = error.strerror or error
+        raise UserError(f"{path}: {reason}. Fix: correct `paper` in the config") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8. Fix: save it as UTF-8") from None
     while lines and not lines[-1].strip():

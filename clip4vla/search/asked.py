@@ -1,5 +1,6 @@
 """Read the sound, picture or video that is searched by, from files of strangers."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.search.media import one_line
 from clip4vla.search.windows import LONGEST, Cut, Decoded, Finished, Piece, pieces_of
 
+IMAGES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's formats; others run programs
 NAMES: dict[Modality, str] = {"audio": "sound", "vision": "picture"}
 
 
@@ -23,6 +25,7 @@ def read_media(path: Path, settings: Settings, modalities: Sequence[Modality]) -
 
     UserError for a file that cannot be decoded, or has none of the modalities.
     """
+    _check_file(path)
     first = partial(first_piece, settings=settings, modalities=modalities)
     with Isolated(first) as isolated:
         try:
@@ -43,10 +46,16 @@ def first_piece(path: Path, settings: Settings, modalities: Sequence[Modality]) 
 
 
 def read_image(path: Path, settings: Settings) -> Piece:
-    """Return a picture as a window of one frame. UserError for a file that is no picture."""
+    """Return a picture as a window of one frame.
+
+    UserError for a file that is no picture, or a picture that is too large.
+    """
+    _check_file(path)
     with Isolated(partial(_jpeg, settings=settings)) as isolated:
         try:
             jpeg = isolated(path, patience(path))
+        except UserError:
+            raise
         except Exception as error:  # of a decoder, or its end
             raise UserError(
                 f"{path}: not a picture that can be read ({one_line(error, path)}). Fix: give a "
@@ -55,7 +64,29 @@ def read_image(path: Path, settings: Settings) -> Piece:
     return Piece(0, 0.0, 0.0, [jpeg], None, b"")
 
 
+def open_image(path: str | Path) -> Image.Image:
+    """Open a picture. Raises UserError for a huge one, and whatever Pillow's plugins raise."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of half as much
+            return Image.open(path, formats=IMAGES)
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise UserError(
+            f"{path}: a picture of more than {most} megapixels. Fix: make it smaller"
+        ) from None
+
+
 def _jpeg(path: Path, settings: Settings) -> bytes:
-    with Image.open(path) as image:
-        frame = ImageOps.exif_transpose(image).convert("RGB")
-    return encode(np.asarray(frame), settings.cache.frames)
+    with open_image(path) as image:
+        frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    try:
+        return encode(frame, settings.cache.frames)
+    except ValueError as error:  # thousands of times as long as it is wide
+        raise UserError(f"{path}: {error}. Fix: cut out the part that matters") from None
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        problem = "not a file" if path.exists() else "no such file"
+        raise UserError(f"{path}: {problem}. Fix: correct the path")

@@ -27,7 +27,7 @@ from clip4vla.search.changes import Changes, Known, Stamp, changes
 from clip4vla.search.description import FILE, Description, versions
 from clip4vla.search.embedder import Embedder
 from clip4vla.search.encoder import Encoder, bytes_of
-from clip4vla.search.files import files_inside, media_among, name_some
+from clip4vla.search.files import indexable, name_some, stamp_of
 from clip4vla.search.media import one_line
 from clip4vla.search.opening import Opened, open_checkpoint
 from clip4vla.search.options import IndexHardware, IndexOptions
@@ -161,6 +161,7 @@ class _Build:
         self.settings, self.batch_size = embedder.settings, embedder.batch_size
         self.encoder = Encoder(embedder, about.nonverbal_shares)
         self.store = Store(out, create=True)
+        self.store.check()
         lost = self.store.windows is None  # no file is done without its windows
         self.known = {
             row["path"]: Known(
@@ -184,8 +185,8 @@ class _Build:
 
     def run(self) -> Report:
         """Find out what has changed, and embed it."""
-        found, skipped = self._found()
-        name_some({path: f"{path}: skipped: {why}" for path, why in skipped.items()})
+        found, skipped = indexable(self.folder, self.out, self.known)
+        name_some({path: f"skipped: {why}" for path, why in skipped.items()})
         if self.known and not found:
             raise UserError(
                 f"{self.folder}: no media files, and its index has {len(self.known)}. Fix: mount "
@@ -203,33 +204,17 @@ class _Build:
             status=lambda: f"{self.embedded} windows",
             counts=lambda ended: ended,
         )
-        for _ in progress:
-            pass
+        try:
+            for _ in progress:
+                pass
+        except KeyboardInterrupt:
+            log.info(f"{self.out}: interrupted; the same command resumes")
+            raise
         if todo or changed.vanished or changed.moved:
             self.store.tidy()
         if self.store.windows is not None:
             index_vectors(self.store.windows)
         return self._report()
-
-    def _found(self) -> tuple[dict[str, Stamp], dict[str, str]]:
-        """Return the media files of the folder by path, and others with the reason to skip them."""
-        visible, problems = files_inside(self.folder)
-        skipped = {str(path.relative_to(self.folder)): why for path, why in problems.items()}
-        media: list[Path] = []
-        unknown: list[Path] = []
-        for path in visible:
-            name = path.relative_to(self.folder).as_posix()
-            if path.is_relative_to(self.out):
-                continue
-            if why := _unfit(path, name):
-                skipped[name] = why
-            elif name in self.known:
-                media.append(path)
-            else:
-                unknown.append(path)
-        media += media_among(unknown, f"look into {self.folder.name}")
-        stamps = {path.relative_to(self.folder).as_posix(): stamp_of(path) for path in media}
-        return {name: stamp for name, stamp in stamps.items() if stamp is not None}, skipped
 
     def _apply(self, changed: Changes, found: dict[str, Stamp]) -> None:
         """Bring the tables up to what was found, but for the embedding.
@@ -371,9 +356,7 @@ class _Build:
     def _report(self) -> Report:
         windows = 0 if self.store.windows is None else self.store.windows.count_rows()
         states = Counter(known.state for known in self.known.values())
-        name_some(
-            {path: f"{path}: {file.problem}" for path, file in self.known.items() if file.problem}
-        )
+        name_some({path: file.problem for path, file in self.known.items() if file.problem})
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         log.info(f"{self.out}: {windows} windows ({self.embedded} new) of {counts} files")
         if not windows:
@@ -395,23 +378,3 @@ def _decode(
 ) -> Iterator[Decoded]:
     path, first = task
     yield from pieces_of(folder / path, settings, cut, modalities, first)
-
-
-def stamp_of(path: Path) -> Stamp | None:
-    """Return the size and the time of a file; None if it is gone."""
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return Stamp(about.st_size, about.st_mtime_ns)
-
-
-def _unfit(path: Path, name: str) -> str:
-    """Return why a file of the folder is not indexed, or ""."""
-    if path.is_symlink():
-        return "a link; what it points to is indexed only where it is"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "its name is not valid UTF-8"
-    return ""

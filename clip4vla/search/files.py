@@ -4,13 +4,14 @@ import errno
 import mimetypes
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from clip4vla.common.errors import UserError
 from clip4vla.common.log import log
 from clip4vla.common.progress import track
 from clip4vla.media.isolated import Crashed, Isolated, patience
+from clip4vla.search.changes import Stamp
 from clip4vla.search.media import is_media
 
 NAMED = 20  # failed inputs that are listed on stderr
@@ -84,10 +85,54 @@ def _is_media(path: Path, isolated: Isolated) -> bool:
         return True
 
 
+def indexable(
+    folder: Path, index: Path, known: Container[str]
+) -> tuple[dict[str, Stamp], dict[str, str]]:
+    """Return the media files of a folder by path below it, and others with the reason to skip them.
+
+    index: a folder that is left out. known: paths that need no look into their content.
+    """
+    visible, problems = files_inside(folder)
+    skipped = {str(path.relative_to(folder)): why for path, why in problems.items()}
+    media: list[Path] = []
+    unknown: list[Path] = []
+    for path in visible:
+        name = path.relative_to(folder).as_posix()
+        if path.is_relative_to(index):
+            continue
+        if why := _unfit(path, name):
+            skipped[name] = why
+        else:
+            (media if name in known else unknown).append(path)
+    media += media_among(unknown, f"look into {folder.name}")
+    stamps = {path.relative_to(folder).as_posix(): stamp_of(path) for path in media}
+    return {name: stamp for name, stamp in stamps.items() if stamp is not None}, skipped
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the size and the time of a file; None if it is gone."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return Stamp(about.st_size, about.st_mtime_ns)
+
+
+def _unfit(path: Path, name: str) -> str:
+    """Return why a file of the folder is not indexed, or ""."""
+    if path.is_symlink():
+        return "a link; what it points to is indexed only where it is"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8"
+    return ""
+
+
 def name_some(reasons: dict[str, str], where: str = "") -> None:
     """Log the first inputs of some, each with its reason."""
     for name, why in list(reasons.items())[:NAMED]:
-        line = why if name in why else f"{name}: {why}"
+        line = f"{name}: {why}"
         log.info(line if line.isprintable() else ascii(line))
     if len(reasons) > NAMED:
         log.info(f"and {len(reasons) - NAMED} more{where}")

@@ -51,8 +51,8 @@ class Index:
         self.about = Description.read(self.folder)
         with corruption_named(self.folder):
             self.store = Store(self.folder)
-        if self.store.windows is None:
-            raise empty(self.folder)
+            if self.store.windows is None or not self.store.windows.count_rows():
+                raise empty(self.folder)
         self.table = self.store.windows
         opened = open_checkpoint(checkpoint or self.about.checkpoint, device)
         if opened.sha256 != self.about.sha256:

@@ -209,8 +209,8 @@ def _parts(index: Index, query: Query) -> Iterator[Part]:
         wanted = [name for name in modalities if name in settings.modalities]
         if not wanted:
             raise UserError(
-                f"--{kind}: the checkpoint of this index reads {settings.modalities[0]} alone. "
-                "Fix: search by words, or index the clips with another checkpoint"
+                f"query by {kind}: the checkpoint of this index reads {settings.modalities[0]} "
+                "alone. Fix: search by words, or index the clips with another checkpoint"
             )
         read = read_image if kind == "image" else partial(read_media, modalities=wanted)
         vectors = moved(index.encoder.alone(read(path, settings), wanted, share), index.compared_on)

@@ -40,7 +40,10 @@ def csv_text(index: Index, hits: Sequence[Hit]) -> str:
 
 
 def show(hits: Sequence[Hit]) -> None:
-    """Print hits as a table with times."""
+    """Print hits as a table with times, or that there are none."""
+    if not hits:
+        console().print("Nothing in this index can answer that query.")
+        return
     shown = table("", "file", "from", "to", "score", "picture", "sound")
     for rank, hit in enumerate(hits, 1):
         shown.add_row(

@@ -1,5 +1,8 @@
 """The tables of an index: windows with their vectors, and the files they are of (LanceDB)."""
 
+import errno
+import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,6 +75,12 @@ class Store:
         )
         self.windows: Table | None = self.database.open_table(WINDOWS) if WINDOWS in names else None
 
+    def check(self) -> None:
+        """Open every file of the windows. Raises an error of LanceDB if one is cut or missing."""
+        if self.windows is not None:
+            for _ in self.windows.search().select(["row"]).to_batches():
+                pass
+
     def add_windows(self, rows: Sequence[dict[str, Any]], features: pa.Table) -> None:
         """Append windows. rows: the columns of WINDOW_COLUMNS but `row`; features: the others."""
         if self.windows is None:
@@ -140,12 +149,19 @@ def corrupt(folder: Path, problem: str) -> UserError:
 
 @contextmanager
 def corruption_named(folder: Path) -> Iterator[None]:
-    """Raise UserError for the errors of LanceDB, which mean missing or damaged files."""
+    """Raise UserError for the errors of LanceDB, which mean missing or damaged files.
+
+    It passes on errors of the disk as a text: these are OSError, such as of a full one.
+    """
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, UserError) or "lance" not in str(error).lower():
             raise
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(found[1]) if found else 0
+        if number not in (0, errno.ENOENT):
+            raise OSError(number, os.strerror(number), str(folder)) from None
         problem = " ".join(str(error).split())[:120]
         raise corrupt(folder, problem) from None
 

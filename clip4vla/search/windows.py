@@ -94,7 +94,7 @@ def pieces_of(
     A stream that cannot be decoded ends at its error; the other one is read on. modalities:
     without audio, sound is not decoded; pictures are, for the thumbnails.
     """
-    sha256, problems = sha256_of_file(path), dict[str, str]()
+    problems = dict[str, str]()
 
     def guarded(name: str, parts: Iterator[Part]) -> Iterator[Part]:
         try:
@@ -125,7 +125,9 @@ def pieces_of(
         )
     if not decoded and not first and not problems:
         problems["file"] = "no picture and no sound that the checkpoint reads"
-    yield Finished(sha256, "; ".join(f"{name}: {what}" for name, what in problems.items()))
+    yield Finished(
+        sha256_of_file(path), "; ".join(f"{name}: {what}" for name, what in problems.items())
+    )
 
 
 class Pictures(NamedTuple):

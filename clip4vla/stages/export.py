@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clip4vla.checkpoints.hub import CARD, CONFIG, WEIGHTS, source_of
 from clip4vla.checkpoints.upload import RUN
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import read_json, sha256_of_file, write_json, write_text
+from clip4vla.common.files import json_text, read_json, sha256_of_file, whole_files
 from clip4vla.config import layout
 from clip4vla.tracking.recorded import check_recorded
 
@@ -25,9 +25,9 @@ def export(
     """Write the weights, config.json and a model card of a run (by its key) or of a file of ours.
 
     names: `ours`, a safetensors file; `released`, a state dict that the released code loads. All
-    inputs are read and the card is made before anything is written. Raises UserError for an input
-    that cannot be read, for tensors without released names, and when files in the folder would be
-    lost that are not from an earlier export.
+    inputs are read and the card is made before anything is written, and an error leaves the folder
+    as it was. Raises UserError for an input that cannot be read, for tensors without released
+    names, and for a folder with other files that is not an earlier export.
     """
     from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
     from clip4vla.models.common.tensor_files import save_torch, tensors_of
@@ -41,9 +41,9 @@ def export(
     scores = [read_metrics(file) for file in metrics] or _scores(sha256, tell)
     in_place = path.parent.resolve() == out.resolve()
     run = None if in_place else _run_config(path, tell)
-    config, weights, card = out / CONFIG, out / NAMES[names], out / CARD
-    files = [config, weights, *([out / RUN] if run is not None else []), card]
-    _check_free(files, path)
+    _check_free(out, path)
+    weights = out / NAMES[names]
+    files = [out / CONFIG, weights, *([out / RUN] if run is not None else []), out / CARD]
     tensors = tensors_of(checkpoint.model)
     if names == "released":
         tensors = family_of(checkpoint.settings.model.family).released_names(tensors)
@@ -56,16 +56,18 @@ def export(
         licence=licence,
         run=run,
     )
-    write_json(config, checkpoint.metadata)  # first, since it marks the folder as an export
-    if names == "released":
-        save_torch(weights, tensors)
-    else:
-        written = set(type(checkpoint.settings).model_fields) | {"format"}
-        origin = {k: v for k, v in checkpoint.metadata.items() if k not in written}
-        write_checkpoint(weights, checkpoint.model, checkpoint.settings, origin)
-    if run is not None:
-        write_json(out / RUN, run)
-    write_text(card, text.replace(SHA256, sha256_of_file(weights), 1))
+    with whole_files(files) as (new_config, new_weights, *new_run, new_card):
+        new_config.write_text(json_text(checkpoint.metadata), encoding="utf-8")
+        if names == "released":
+            save_torch(new_weights, tensors)
+        else:
+            written = set(type(checkpoint.settings).model_fields) | {"format"}
+            origin = {k: v for k, v in checkpoint.metadata.items() if k not in written}
+            write_checkpoint(new_weights, checkpoint.model, checkpoint.settings, origin)
+        for file in new_run:
+            file.write_text(json_text(run), encoding="utf-8")
+        text = text.replace(SHA256, sha256_of_file(new_weights), 1)
+        new_card.write_text(text, encoding="utf-8")
     for stale in () if in_place else {*NAMES.values(), RUN} - {file.name for file in files}:
         (out / stale).unlink(missing_ok=True)  # of an earlier export
     for file in files:
@@ -74,13 +76,16 @@ def export(
         tell("the card states no licence, which `push --public` needs: pass --license")
 
 
-def _check_free(files: list[Path], source: Path) -> None:
-    """Raise UserError when one of the files exists, unless the folder is an export."""
-    existing = [file for file in files if file.exists() and not file.samefile(source)]
-    if existing and not _is_export(files[0].parent):
+def _check_free(out: Path, source: Path) -> None:
+    """Raise UserError for a folder with other files than the source, unless it is an export."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: a file. Fix: name a new folder")
+    visible = sorted(file for file in out.glob("*") if file.name[0] != ".")
+    others = [file for file in visible if not (file.exists() and file.samefile(source))]
+    if others and not _is_export(out):
         raise UserError(
-            f"{existing[0]}: exists, and is not from an earlier export. Fix: give another folder, "
-            "or move it away"
+            f"{others[0]}: exists, and is not from an earlier export. Fix: give a new folder, or "
+            "move it away"
         )
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import whole_file
+from clip4vla.common.files import whole_files
 from clip4vla.common.packaged import workflow_file
 
 TEMPLATES = Path(__file__).parent / "project"
@@ -20,7 +20,7 @@ COPIED = {
 def init(folder: Path) -> list[Path]:
     """Write a project into a new or existing folder; return its files, relative to it.
 
-    Raises UserError, before anything is written, if one of them exists.
+    Raises UserError, before anything is written, if one of them exists; all are written or none.
     """
     sources = _files(TEMPLATES, Path())
     for copied, target in COPIED.items():
@@ -28,8 +28,8 @@ def init(folder: Path) -> list[Path]:
     for name in sources:
         if (folder / name).exists():
             raise UserError(f"{folder / name}: exists. Fix: choose another folder, or move it away")
-    for name, source in sources.items():
-        with whole_file(folder / name) as temporary:
+    with whole_files([folder / name for name in sources]) as temporaries:
+        for source, temporary in zip(sources.values(), temporaries, strict=True):
             shutil.copyfile(source, temporary)
     return sorted(sources)
 

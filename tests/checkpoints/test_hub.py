@@ -224,3 +224,12 @@ def test_the_command_line_takes_an_address(hub, repo, weights, tmp_path):
 def test_a_web_address_is_not_taken_for_a_path():
     with pytest.raises(UserError, match=r"https://hub/owner/name: .* Fix: .* hf://OWNER/NAME"):
         clip4vla.load("https://hub/owner/name")
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(
+        UserError, match=r"gone\.bin: no such file\. Fix: name a model\.safetensors"
+    ):
+        clip4vla.load(tmp_path / "gone.bin")
+    with pytest.raises(UserError, match=r": a folder\. Fix: name a file of weights, such as"):
+        clip4vla.load(tmp_path)

@@ -257,7 +257,7 @@ def test_invalid_exports_are_refused(clip4vla, tmp_path):
     code, _, error = clip4vla("export", "x.bin", "out")
     assert code == 78 and "clip4vla checkpoint import x.bin" in error
     code, _, error = clip4vla("export", "none.safetensors", "out")
-    assert code == 78 and "none.safetensors: no such file" in error
+    assert code == 78 and "none.safetensors: no such file. Fix: name a model.safetensors" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -333,7 +333,9 @@ def test_inputs_are_not_overwritten(tmp_path, clip4vla):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "run.json"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "config.json", "model.safetensors", "run.json", "holiday.jpg"]
+)
 def test_export_keeps_files_that_are_not_its_own(clip4vla, tmp_path, run_files, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"model_type": "clip"}')
@@ -341,16 +343,28 @@ def test_export_keeps_files_that_are_not_its_own(clip4vla, tmp_path, run_files, 
     assert code == 78 and f"out/{name}: exists, and is not from an earlier export" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
     assert not text
+    (tmp_path / "file").touch()
+    code, _, error = clip4vla("export", KEY, "file")
+    assert code == 78 and "file: a file. Fix: name a new folder" in error
+
+
+def test_a_file_of_ours_is_exported_where_it_lies_alone(clip4vla, tmp_path, run_files):
+    for name in ("one/model.safetensors", "two/model.safetensors", "two/more.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((run_files / "model.safetensors").read_bytes())
+    assert clip4vla("export", "one/model.safetensors", "one")[0] == 0
+    assert clip4vla("export", "two/model.safetensors", "two")[0] == 78
 
 
 def test_an_export_may_be_repeated_and_lists_its_files(clip4vla, tmp_path, run_files):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "other.txt").write_text("mine")
+    (tmp_path / "out" / ".hidden").write_text("no content")
     names = ["config.json", "model.safetensors", "run.json", "README.md"]
     for _ in range(2):
         code, text, _ = clip4vla("export", KEY, "out", "--license", "mit")
         assert code == 0
         assert text.splitlines() == [f"written: out/{name}" for name in names]
+        (tmp_path / "out" / "other.txt").write_text("mine")
     (tmp_path / "out" / "README.md").unlink()  # as an export that was killed leaves its folder
     assert clip4vla("export", KEY, "out")[0] == 0
     (tmp_path / "out" / "README.md").write_text("# My model")
@@ -401,8 +415,8 @@ def test_a_full_disk_is_one_line(clip4vla, tmp_path, run_files):
             code, _, error = clip4vla("export", KEY, names, "--names", names)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert code == 78 and f"clip4vla: {names}/{file}: File too large" in error
-        assert [path.name for path in (tmp_path / names).iterdir()] == ["config.json"]
+        assert code == 78 and f"clip4vla: {names}/{file}: the file would be too large" in error
+        assert [*(tmp_path / names).iterdir()] == []
 
 
 def test_control_characters_of_tensor_names_are_escaped(clip4vla, tmp_path):

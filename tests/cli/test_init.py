@@ -1,12 +1,14 @@
 """`clip4vla init` writes a project from the files that the package ships, and overwrites none."""
 
+import errno
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from clip4vla.cli.main import app
+from clip4vla.cli.main import app, main
 from clip4vla.common.errors import UserError
 from clip4vla.common.packaged import workflow_file
 from clip4vla.stages.project import TEMPLATES, init
@@ -34,6 +36,34 @@ def test_nothing_is_written_where_one_file_exists(tmp_path, name):
         init(tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files == [tmp_path / name] and files[0].read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["file", "file/new", "/proc/new"])
+def test_places_that_cannot_be_a_folder_are_one_line(tmp_path, monkeypatch, capsys, place):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        main(["init", place])
+    *_, line = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 78 and line.startswith(f"clip4vla: {place}") and ". Fix: " in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_project_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    real, copied = shutil.copyfile, []
+
+    def full(source, target):
+        copied.append(target)
+        if len(copied) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            init(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert "README.md" in map(str, init(tmp_path))
 
 
 def test_a_folder_of_clips_can_become_a_project(tmp_path):

@@ -122,6 +122,30 @@ def test_a_run_that_is_killed_goes_on(point, after, weights, whole, tmp_path, mo
     assert_same(opened(report), whole)
 
 
+def test_ctrl_c_says_that_the_run_resumes(weights, whole, tmp_path, monkeypatch, capsys):
+    folder, real = fill(tmp_path / "in"), building.isolated_each
+
+    def interrupted(*given, **named):
+        for number, item in enumerate(real(*given, **named)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield item
+
+    monkeypatch.setattr(building, "COMMIT_ROWS", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "isolated_each", interrupted)
+        given = ["--checkpoint", weights, "--window", 4, "--hop", 2, "--batch-size", 1]
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, ["index", folder, *given])])
+    *_, line = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 130 and line.endswith(
+        "in.index: interrupted; the same command resumes"
+    )
+    report = indexed(folder)
+    assert 0 < report.embedded < report.windows, "what was committed is not made again"
+    assert_same(opened(report), whole)
+
+
 def test_broken_files_are_named_and_the_others_indexed(weights, whole, tmp_path, capsys):
     folder = fill(tmp_path / "in")
     (folder / "cut.mp4").write_bytes((folder / "dog.mp4").read_bytes()[:5000])

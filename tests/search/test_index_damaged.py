@@ -1,5 +1,6 @@
 """Indexes that lack files, are damaged, or are made by two runs at once: never wrong, never silent."""
 
+import errno
 import json
 import os
 import shutil
@@ -88,20 +89,36 @@ def test_a_folder_whose_files_are_all_gone_keeps_its_index(index, tmp_path, caps
     assert report.embedded == 0 and content(opened(report)).keys() == before
 
 
-def test_an_index_without_windows_finds_nothing(index):
+def test_an_index_without_windows_finds_nothing(index, capsys):
     emptied = opened(indexed(index.with_suffix("")))
     emptied.table.delete("true")
     assert find(emptied, Query(text="a dog")) == [] == emptied.windows([])
+    assert "an empty index. Fix: run `clip4vla index`" in refused(capsys, "search", index, "dog")
 
 
+@pytest.mark.parametrize("table", ["windows", "files"])
 @pytest.mark.parametrize(("part", "size"), [("data", 100), ("data", None), ("_versions", 20)])
-def test_damaged_tables_are_one_line(index, capsys, part, size):
-    for file in (index / "windows.lance" / part).iterdir():
+def test_damaged_tables_are_one_line(index, tmp_path, capsys, table, part, size):
+    for file in (index / f"{table}.lance" / part).iterdir():
         if size is None:
             file.unlink()
         else:
             os.truncate(file, size)
-    assert f"{index}: corrupt index: " in refused(capsys, "search", index, "dog")
+    line = f"{index}: corrupt index: "
+    assert line in refused(capsys, "index", tmp_path / "in")
+    if (table, part) != ("files", "data"):  # a search reads no file of this
+        assert line in refused(capsys, "search", index, "dog")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "the file system is")]
+)
+def test_errors_of_the_disk_are_no_damage(index, tmp_path, capsys, monkeypatch, number, words):
+    def fails(self):
+        raise RuntimeError(f"lance error: IO: {os.strerror(number)} (os error {number}), lance.rs")
+
+    monkeypatch.setattr(Store, "check", fails)
+    assert f"{index}: {words}" in refused(capsys, "index", tmp_path / "in")
 
 
 @pytest.mark.parametrize("changed", [{"hop": 0.0}, {"window": -1}])

@@ -294,13 +294,25 @@ def test_the_command_prints_a_table_json_or_csv(index, capsys):
     ]  # fmt: skip
 
 
+def test_a_query_that_no_window_answers_says_so(weights, tmp_path, capsys):
+    fill(tmp_path / "mute", {"a.mp4": "bbb_030"})
+    silent = indexed(tmp_path / "mute", weights).index
+    assert search(silent, "a dog", "--sound-weight", 1) == 0
+    assert capsys.readouterr().out == "Nothing in this index can answer that query.\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
         ([], "query: empty. Fix: give words"),
         (["  "], "query: empty. Fix: give words"),
         (["x", "--json", "--csv"], "--json and --csv: one of them"),
-        (["--audio", "none.wav"], "none.wav: No such file or directory. Fix: give"),
+        (["--audio", "none.wav"], "none.wav: no such file. Fix: correct the path"),
+        (["--image", "none.png"], "none.png: no such file. Fix: correct the path"),
+        (["--video", "."], ".: not a file. Fix: correct the path"),
+        (["--image", "long.png"], "too long for a JPEG. Fix: cut out the part"),
+        (["--image", "huge.png"], "a picture of more than 178 megapixels. Fix: make it smaller"),
+        (["--image", "page.eps"], "not a picture that can be read"),
         (["--audio", "text"], "Fix: give a sound or video file that plays"),
         (["--image", "text"], "not a picture that can be read"),
         (["--audio", "mute.mp4"], "mute.mp4: no sound in it. Fix: give another file"),
@@ -313,6 +325,9 @@ def test_mistakes_are_one_line(arguments, why, index, folder, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("no media")
     shutil.copy(DEMO / "bbb_030.mp4", tmp_path / "mute.mp4")
+    (tmp_path / "page.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Image.new("L", (1, 70_000)).save(tmp_path / "long.png")
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "huge.png")
     assert search(index.folder, *arguments) == 78
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("clip4vla: ") and why in line and "Fix: " in line

@@ -3,6 +3,7 @@
 H.264 with AAC is played by every browser, and PyAV's wheels contain both encoders.
 """
 
+import errno
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -37,7 +38,8 @@ def write_clip(
     """Write a window of a file as mp4, its pictures and its sound, atomically.
 
     tallest: pixels of pictures, at most; sound_bits: a second, None: what the encoder chooses.
-    Raises DecodeError if neither can be decoded, and if this PyAV cannot encode them.
+    Raises DecodeError if neither can be decoded, and if this PyAV cannot encode them; OSError for a
+    full disk.
     """
     pictures = _unless_empty(pictures_between(path, start, end, tallest))
     sound = _sound(path, start, end)
@@ -57,6 +59,8 @@ def write_clip(
             for some in chain(firsts, *packets):
                 movie.mux(some)
     except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OSError(error.errno, error.strerror, str(out)) from None
         raise DecodeError(f"{path}: cannot be converted for a browser ({error})") from None
 
 

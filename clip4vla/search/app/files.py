@@ -1,14 +1,15 @@
-"""The file of a window: only as it was indexed, and only below the folders of the index."""
+"""The file of a window: only as it was indexed, and only below the folder of the index."""
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from clip4vla.common.errors import UserError
 from clip4vla.media.decode import DecodeError
 from clip4vla.media.isolated import Crashed, Isolated
+from clip4vla.search.changes import Stamp
 from clip4vla.search.media import one_line
 
 AGAIN = "Fix: run `clip4vla index` again"
@@ -25,26 +26,24 @@ class Unavailable(UserError):
         self.code = code
 
 
-def checked_file(path: Path, size: int, mtime_ns: int, folders: Sequence[Path]) -> Path:
+def checked_file(folder: Path, name: str, stamp: Stamp) -> Path:
     """Return the real path of an indexed file, which must be what it was when it was indexed.
 
-    folders: the real paths below which it must lie, so that neither a symbolic link nor an index
-    made by somebody else leads to other files. Raises UserError for a file that is missing,
-    changed, no regular file, or elsewhere.
+    name: of the file below the folder, out of which neither a symbolic link nor an index made by
+    somebody else leads. Raises UserError for a file that is missing, changed, no regular file, or
+    elsewhere.
     """
+    path = folder / name
     try:
         real = path.resolve(strict=True)
         about = real.stat()
     except (OSError, RuntimeError, ValueError):  # also loops of links, and a NUL in a name
         raise Unavailable(f"{path.name}: the file is no longer there. {AGAIN}", code=410) from None
-    if not any(real.is_relative_to(folder) for folder in folders):
-        raise UserError(
-            f"{path.name}: the file lies outside of the indexed folder. Fix: if this is intended, "
-            f"start the app with --allow {real.parent}"
-        )
+    if not real.is_relative_to(folder.resolve()):
+        raise UserError(f"{path.name}: the file lies outside of the indexed folder. {AGAIN}")
     if not stat.S_ISREG(about.st_mode) or not os.access(real, os.R_OK):
         raise UserError(f"{path.name}: the file cannot be read. Fix: check its permissions")
-    if (about.st_size, about.st_mtime_ns) != (size, mtime_ns):
+    if Stamp(about.st_size, about.st_mtime_ns) != stamp:
         raise Unavailable(
             f"{path.name}: the file has changed since it was indexed. {AGAIN}", code=410
         )

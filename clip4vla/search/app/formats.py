@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
+from clip4vla.common.errors import UserError
 from clip4vla.media.decode import DecodeError, open_media, picture_stream, sound_stream
+from clip4vla.search.asked import open_image
 
 FileKind = Literal["audio", "image", "video"]
 
@@ -18,7 +20,6 @@ PLAYED = {  # libav's container -> media type, codecs of pictures and of sound t
     "ogg": ("audio/ogg", set(), {"opus", "vorbis", "flac"}),
 }
 PIXELS = {"yuv420p", "yuvj420p"}  # 8 bits; browsers differ in the others
-IMAGES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def played_type(path: str | Path) -> str | None:
@@ -41,7 +42,7 @@ def played_type(path: str | Path) -> str | None:
 def kind_of(path: str | Path) -> FileKind:
     """Return the kind of query that an uploaded file makes, by its content.
 
-    Raises DecodeError for a file without pictures and sound.
+    Raises DecodeError for a file without pictures and sound, and UserError for a huge picture.
     """
     if _is_image(path):
         return "image"
@@ -55,10 +56,12 @@ def kind_of(path: str | Path) -> FileKind:
 
 def _is_image(path: str | Path) -> bool:
     try:
-        with Image.open(path, formats=IMAGES) as image:
+        with open_image(path) as image:
             image.verify()
     except UnidentifiedImageError:
         return False
+    except UserError:
+        raise
     except Exception as error:  # Pillow raises whatever its plugins raise
         raise DecodeError(f"a broken picture ({error})") from None
     return True

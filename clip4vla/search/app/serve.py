@@ -3,7 +3,6 @@
 import ipaddress
 import socket
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -25,19 +24,18 @@ def serve(
     checkpoint: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
-    allow: Sequence[Path] = (),
 ) -> None:
     """Serve the page of the index in a folder until Ctrl-C.
 
-    port: 0 for any free one. allow: see `Site`. Raises UserError for an address that cannot be
-    served, and as `Index` does.
+    port: 0 for any free one. Raises UserError for an address that cannot be served, and as `Index`
+    does.
     """
     device, _ = take(hardware)
     with (
         _bound(host, port) as listening,
         tempfile.TemporaryDirectory(prefix="clip4vla-app-") as temporary,
     ):
-        site = Site(Index(folder, checkpoint, device), Path(temporary), allow)
+        site = Site(Index(folder, checkpoint, device), Path(temporary))
         address, port = listening.getsockname()[:2]
         if not ipaddress.ip_address(address.split("%")[0]).is_loopback:
             log.warning(

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import FIXABLE, UserError, describe_os_error
 from clip4vla.search.app.about import about, described
 from clip4vla.search.app.files import Unavailable
 from clip4vla.search.app.guard import Guard
@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 LONGEST = 1000  # characters of a query; the models read the first 32 words or so
 MOST = 120  # results
+READ = ["GET", "HEAD"]
 KEPT = {"Cache-Control": "private, max-age=3600"}  # a window's pictures stay as they are
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -78,11 +79,11 @@ def _add_page(app: FastAPI) -> None:
         return lambda: FileResponse(path, headers={"Cache-Control": "no-cache"})
 
     for address, name in PAGE.items():
-        app.add_api_route(address, served(HERE / name), methods=["GET"])
+        app.add_api_route(address, served(HERE / name), methods=READ)
 
 
 def _add_searches(app: FastAPI, site: Site) -> None:
-    @app.get("/api/about")
+    @app.api_route("/api/about", methods=READ)
     def read_about() -> dict[str, Any]:
         return about(site.index)
 
@@ -116,21 +117,16 @@ def _add_searches(app: FastAPI, site: Site) -> None:
                 sound_weight=asked.sound_weight,
                 nonverbal_share=asked.nonverbal_share,
             )
-            try:
-                hits = await site.search(query, asked.top, request.is_disconnected)
-            except Unavailable:
-                raise
-            except UserError as error:
-                raise UserError(str(error).replace(str(path), name)) from None
+            hits = await site.search(query, asked.top, request.is_disconnected)
         return _found(hits, began)
 
 
 def _add_windows(app: FastAPI, site: Site) -> None:
-    @app.get("/api/windows/{row}")
+    @app.api_route("/api/windows/{row}", methods=READ)
     async def window(row: int) -> dict[str, Any]:
         return described(await site.window(row))
 
-    @app.get("/api/windows/{row}/play")
+    @app.api_route("/api/windows/{row}/play", methods=READ)
     async def play(row: int, converted: bool = False) -> dict[str, Any]:
         window = await site.window(row)
         if not converted and await site.played_type(row) is not None:
@@ -141,27 +137,27 @@ def _add_windows(app: FastAPI, site: Site) -> None:
         seconds = window.end - window.start
         return {"url": address, "from": begin, "to": begin + seconds, "converted": converted}
 
-    @app.get("/windows/{row}/file")
+    @app.api_route("/windows/{row}/file", methods=READ)
     async def file(row: int) -> FileResponse:
         media_type = await site.played_type(row)
         if media_type is None:
             raise UserError(f"window {row}: not a format of browsers. Fix: ask for clip.mp4")
         return FileResponse(await site.file(row), media_type=media_type)
 
-    @app.get("/windows/{row}/clip.mp4")
+    @app.api_route("/windows/{row}/clip.mp4", methods=READ)
     async def clip(row: int) -> FileResponse:
         return FileResponse(await site.clip(row), media_type="video/mp4")
 
-    @app.get("/windows/{row}/thumbnail.jpg")
+    @app.api_route("/windows/{row}/thumbnail.jpg", methods=READ)
     async def thumbnail(row: int) -> Response:
         window = await site.window(row)
         return Response(window.thumbnail, media_type="image/jpeg", headers=KEPT)
 
-    @app.get("/windows/{row}/picture.jpg")
+    @app.api_route("/windows/{row}/picture.jpg", methods=READ)
     async def picture(row: int) -> Response:
         return Response(await site.picture(row), media_type="image/jpeg", headers=KEPT)
 
-    @app.get("/windows/{row}/spectrogram.png")
+    @app.api_route("/windows/{row}/spectrogram.png", methods=READ)
     async def spectrogram(row: int) -> Response:
         return Response(await site.spectrogram(row), media_type="image/png", headers=KEPT)
 
@@ -184,16 +180,32 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:]) or "request"
-    return JSONResponse(
-        {"error": f"{place}: {first['msg']}. Fix: reload the page"}, status_code=422
-    )
+    place = ".".join(part for part in first["loc"][1:] if isinstance(part, str))
+    if not place:
+        place, problem = "request", "its body is not a JSON object"
+    elif first["type"] == "extra_forbidden":
+        problem = "not known to this server"
+    else:
+        must = first["msg"].replace("Input should", "it should")
+        problem = f"{str(first['input'])[:40]!r} is not valid: {must}"
+    return JSONResponse({"error": f"{place}: {problem}. Fix: reload the page"}, status_code=422)
 
 
 def _unknown(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = f"{request.url.path[:100]}: {error.detail}. Fix: open / for the page"
+    problem = {
+        404: "no such address",
+        405: f"this address answers no {request.method} requests",
+    }.get(error.status_code, error.detail)
+    message = f"{request.url.path[:100]}: {problem}. Fix: open / for the page"
     return JSONResponse({"error": message}, status_code=error.status_code)
+
+
+def _full(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    if error.errno not in FIXABLE:
+        raise error
+    return JSONResponse({"error": describe_os_error(error)}, status_code=507)
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -205,5 +217,6 @@ ANSWERS = {
     UserError: _refused,
     RequestValidationError: _invalid,
     HTTPException: _unknown,
+    OSError: _full,
     Exception: _unexpected,
 }

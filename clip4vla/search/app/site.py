@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -32,13 +32,11 @@ T = TypeVar("T")
 class Site:
     """An index behind a page. Searches use the model one after another, in the order they came.
 
-    folder: for uploads and converted windows, emptied by the caller in the end. allow: folders,
-    beside that of the index, below which links may lead.
+    folder: for uploads and converted windows, emptied by the caller in the end.
     """
 
-    def __init__(self, index: Index, folder: Path, allow: Sequence[Path] = ()):
+    def __init__(self, index: Index, folder: Path):
         self.index, self.folder = index, folder
-        self.allowed = [one.resolve() for one in (index.media, *allow)]
         self._front_end = LogMelFrontend(index.embedder.settings.cache.log_mel)
         self._model = asyncio.Lock()
         self._searches = 0  # running or waiting
@@ -80,6 +78,7 @@ class Site:
         """Yield the kind of an upload and a temporary file of it, which is removed in the end.
 
         Raises Unavailable beyond MOST_BYTES, and UserError for what is no sound, picture or video.
+        Errors say `name`, not the temporary file.
         """
         with tempfile.NamedTemporaryFile(prefix="upload-", dir=self.folder) as stream:
             size = 0
@@ -95,7 +94,12 @@ class Site:
                 raise UserError(f"{name}: empty. Fix: choose another file")
             stream.flush()
             path = Path(stream.name)
-            yield await self._isolated(kind_of, path, name), path
+            try:
+                yield await self._isolated(kind_of, path, name), path
+            except Unavailable:
+                raise
+            except UserError as error:  # also of the search by it
+                raise UserError(str(error).replace(str(path), name)) from None
 
     async def file(self, row: int) -> Path:
         """Return the real path of a window's file, checked."""
@@ -136,5 +140,4 @@ class Site:
         )
 
     def _file(self, window: Window) -> Path:
-        size, mtime_ns = self.index.stamp_of(window)
-        return checked_file(self.index.media / window.path, size, mtime_ns, self.allowed)
+        return checked_file(self.index.media, window.path, self.index.stamp_of(window))

@@ -1,5 +1,6 @@
 """The server of the page: searches, media, and one sentence for whatever is wrong."""
 
+import errno
 import io
 import json
 import os
@@ -116,6 +117,50 @@ def test_odd_searches_are_one_sentence(client):
     for body in (b"{", b"[]", b'{"words": "a", "sound_weight": NaN}', b"\xff"):
         assert client.ask("POST", "/api/search", body, **JSON).error
     assert "sound_weight" in client.upload(b"", "/api/search/file?name=a&sound_weight=nan").error
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"top": 0}, "top: '0' is not valid: it should be greater than or equal to 1"),
+        ({"sound_weight": "x"}, "sound_weight: 'x' is not valid: it should be a valid number"),
+        ({"path": "/etc/passwd"}, "path: not known to this server"),
+        ([], "request: its body is not a JSON object"),
+    ],
+)
+def test_invalid_requests_are_sentences(client, asked, sentence):
+    answer = client.ask("POST", "/api/search", json.dumps(asked), **JSON)
+    assert answer.error.startswith(sentence) and "Input" not in answer.error
+
+
+def test_addresses_that_are_none_are_sentences(client):
+    assert client.get("/none").error == "/none: no such address. Fix: open / for the page"
+    answer = client.ask("DELETE", "/api/about")
+    assert answer.status == 405 and "answers no DELETE requests" in answer.error
+
+
+def test_heads_are_those_of_the_answers(client):
+    row = client.rows("bbb_040.mp4")[0]
+    for address in ("/", f"/windows/{row}/file", f"/windows/{row}/thumbnail.jpg", "/api/about"):
+        answer, head = client.get(address), client.ask("HEAD", address)
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-length"] == str(len(answer.body))
+        assert head.headers["content-type"] == answer.headers["content-type"]
+
+
+def test_a_huge_picture_is_to_be_made_smaller(client):
+    Image.new("1", (20_000, 10_000)).save(picture := io.BytesIO(), format="PNG")
+    answer = client.upload(picture.getvalue(), "/api/search/file?name=sky.png")
+    assert answer.error.startswith("sky.png: a picture of more than 178 megapixels. Fix: make it")
+
+
+def test_a_full_disk_is_one_sentence(client, monkeypatch):
+    def full(*given, **named):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/upload-x")
+
+    monkeypatch.setattr(site_module.tempfile, "NamedTemporaryFile", full)
+    answer = client.upload(PICTURE.getvalue())
+    assert answer.status == 507 and "the disk is full. Fix: free some space" in answer.error
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,11 @@ def printable(text: str) -> str:
     return "".join(marks)
 
 
+def on_one_line(text: str) -> str:
+    """Return a text with all control characters escaped, line ends as well: one cell or line."""
+    return printable(text).replace("\n", "\\n")
+
+
 def exit_code_of(error: OSError) -> int:
     """Return the exit code of a command with this error: 78 if the user can fix it, else 1."""
     return EXIT_USER_ERROR if error.errno in FIXABLE else EXIT_FAILURE

@@ -27,7 +27,7 @@ from clip4vla.search.changes import Changes, Known, Stamp, changes
 from clip4vla.search.description import FILE, Description, versions
 from clip4vla.search.embedder import Embedder
 from clip4vla.search.encoder import Encoder, bytes_of
-from clip4vla.search.files import indexable, name_some, stamp_of
+from clip4vla.search.files import check_utf8, indexable, name_some, stamp_of
 from clip4vla.search.media import one_line
 from clip4vla.search.opening import Opened, open_checkpoint
 from clip4vla.search.options import IndexHardware, IndexOptions
@@ -54,7 +54,8 @@ def build(folder: Path, options: IndexOptions, hardware: IndexHardware) -> Repor
     """Make the index of a folder, or bring it up to date.
 
     Raises UserError for an index of another folder, checkpoint or window, for a corrupt one, for
-    a folder whose files are all gone, and where no file could be indexed.
+    a folder whose files are all gone, for names that are not UTF-8, and where no file could be
+    indexed.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Fix: name a folder of videos and sounds")
@@ -64,6 +65,7 @@ def build(folder: Path, options: IndexOptions, hardware: IndexHardware) -> Repor
     out = (options.out or folder.with_name(f"{folder.name}.index")).absolute()
     if out == folder:
         raise UserError(f"--out {out}: is the folder of the clips. Fix: name another one")
+    check_utf8(folder, out, options.checkpoint or "")
     known = _known(out)
     checkpoint = options.checkpoint or (known.checkpoint if known else None)
     if checkpoint is None:

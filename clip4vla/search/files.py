@@ -7,13 +7,14 @@ import stat
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import UserError, on_one_line
 from clip4vla.common.log import log
 from clip4vla.common.progress import track
 from clip4vla.media.isolated import Crashed, Isolated, patience
 from clip4vla.search.changes import Stamp
 from clip4vla.search.media import is_media
 
+NOT_UTF8 = "its name is not valid UTF-8"
 NAMED = 20  # failed inputs that are listed on stderr
 
 
@@ -122,17 +123,27 @@ def _unfit(path: Path, name: str) -> str:
     """Return why a file of the folder is not indexed, or ""."""
     if path.is_symlink():
         return "a link; what it points to is indexed only where it is"
+    return "" if _is_utf8(name) else NOT_UTF8
+
+
+def check_utf8(*paths: Path | str) -> None:
+    """Raise UserError for a path that no table can hold: names of Linux are any bytes."""
+    for path in map(str, paths):
+        if not _is_utf8(path):
+            raise UserError(f"{path}: {NOT_UTF8}. Fix: rename it")
+
+
+def _is_utf8(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:
-        return "its name is not valid UTF-8"
-    return ""
+        return False
+    return True
 
 
 def name_some(reasons: dict[str, str], where: str = "") -> None:
     """Log the first inputs of some, each with its reason."""
     for name, why in list(reasons.items())[:NAMED]:
-        line = f"{name}: {why}"
-        log.info(line if line.isprintable() else ascii(line))
+        log.info(on_one_line(f"{name}: {why}"))
     if len(reasons) > NAMED:
         log.info(f"and {len(reasons) - NAMED} more{where}")

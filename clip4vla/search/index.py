@@ -15,6 +15,7 @@ from clip4vla.search.changes import Stamp
 from clip4vla.search.description import Description
 from clip4vla.search.embedder import Embedder
 from clip4vla.search.encoder import Encoder
+from clip4vla.search.files import check_utf8
 from clip4vla.search.opening import open_checkpoint
 from clip4vla.search.store import Store, among, corruption_named, empty, rows_at_once, tensor_of
 
@@ -48,6 +49,7 @@ class Index:
         device: str | torch.device | None = None,
     ):
         self.folder = Path(folder)
+        check_utf8(self.folder)
         self.about = Description.read(self.folder)
         with corruption_named(self.folder):
             self.store = Store(self.folder)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clip4vla.common.console import console, table
-from clip4vla.common.errors import printable
+from clip4vla.common.errors import on_one_line
 from clip4vla.search.index import Index
 from clip4vla.search.query import Hit
 
@@ -48,7 +48,7 @@ def show(hits: Sequence[Hit]) -> None:
     for rank, hit in enumerate(hits, 1):
         shown.add_row(
             str(rank),
-            printable(hit.window.path),
+            on_one_line(hit.window.path),
             clock(hit.window.start),
             clock(hit.window.end),
             f"{hit.score:.3f}",

@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from clip4vla.cli.main import fail, one_line_errors
-from clip4vla.common.errors import EXIT_RETRY, EXIT_USER_ERROR, RetryLater, UserError, printable
+from clip4vla.common.errors import (
+    EXIT_RETRY,
+    EXIT_USER_ERROR,
+    RetryLater,
+    UserError,
+    on_one_line,
+    printable,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,7 @@ def test_a_bug_keeps_its_traceback():
 def test_control_characters_of_names_in_files_reach_no_terminal(capsys):
     text = "a\x1b[2Jb\x07\u202ec\ttab \u72ac\nsecond line"
     assert printable(text) == "a\\x1b[2Jb\\x07\\u202ec\\ttab \u72ac\nsecond line"
+    assert on_one_line("new\nline \udcff") == "new\\nline \\udcff"
     with pytest.raises(SystemExit):
         fail(text, 78)
     assert "\x1b" not in capsys.readouterr().err

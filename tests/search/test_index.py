@@ -11,6 +11,7 @@ from index_files import CLIPS, content, fill, indexed, opened
 from clip4vla.cli.main import main
 from clip4vla.common.errors import UserError
 from clip4vla.search import build as building
+from clip4vla.search.index import Index
 from clip4vla.search.store import Store
 from clip4vla.search.windows import Cut, pieces_of
 
@@ -233,6 +234,23 @@ def test_mistakes_are_one_line(arguments, why, tmp_path, monkeypatch, capsys):
     assert ended.value.code == 78
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("clip4vla: ") and why in line and "Fix: " in line
+
+
+@pytest.mark.parametrize("odd", ["folder", "--out", "--checkpoint"])
+def test_names_that_are_not_utf8_are_one_line(odd, weights, tmp_path, capsys):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    given = {"folder": fill(tmp_path / "in"), "--checkpoint": weights, "--out": tmp_path / "x"}
+    if odd != "--out":
+        (shutil.copytree if odd == "folder" else shutil.copy)(given[odd], name)
+    given[odd] = name
+    folder = given.pop("folder")
+    options = [part for pair in given.items() for part in pair]
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, ["index", folder, *options, "--device", "cpu"])])
+    *_, line = capsys.readouterr().err.splitlines()
+    with pytest.raises(UserError, match="not valid UTF-8"):
+        Index(name)
+    assert ended.value.code == 78 and "caf\\udce9: its name is not valid UTF-8. Fix: " in line
 
 
 def test_a_folder_without_a_file_that_plays(weights, tmp_path):

@@ -282,6 +282,8 @@ def test_the_command_prints_a_table_json_or_csv(index, capsys):
     assert search(index.folder, "a dog", "--top", 2) == 0
     shown = capsys.readouterr().out
     assert re.search(r"\d:\d\d\.\d", shown) and "score" in shown
+    assert search(index.folder, "a dog", "-k", 99) == 0
+    assert '"ünï"\\n%20.mp4' in capsys.readouterr().out, "a name with a line end is in one line"
     assert search(index.folder, "a dog", "-k", 2, "--json", "--overlapping") == 0
     listed = json.loads(capsys.readouterr().out)
     assert [row["rank"] for row in listed] == [1, 2] and listed[0]["score"] >= listed[1]["score"]

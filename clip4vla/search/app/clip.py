@@ -22,6 +22,7 @@ from clip4vla.search.app.excerpt import pictures_between, sound_between
 
 FPS, TALLEST = 30, 480  # at most: pictures a second, pixels
 RATE = 48_000  # Hz
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of the disk, not of the file
 FAST = {"preset": "ultrafast", "crf": "26"}
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def write_clip(
             for some in chain(firsts, *packets):
                 movie.mux(some)
     except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise OSError(error.errno, error.strerror, str(out)) from None
         raise DecodeError(f"{path}: cannot be converted for a browser ({error})") from None
 

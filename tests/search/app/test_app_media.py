@@ -1,6 +1,7 @@
 """Windows of files: cut out exactly, converted for browsers, drawn."""
 
 import io
+import resource
 
 import av
 import numpy as np
@@ -94,6 +95,18 @@ def test_nothing_to_convert_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(DecodeError, match="nothing could be decoded at 60.0 s"):
         write_clip(SILENT, 60, 70, tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_file(tmp_path):
+    """A limit to the size of files fails as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large: .*out.mp4"):
+            write_clip(FILM, 4.0, 6.0, tmp_path / "out.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_spectrogram_spans_the_window():

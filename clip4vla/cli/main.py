@@ -359,4 +359,4 @@ def _print_command(arguments: list[str]) -> None:
     line = shlex.join(["clip4vla", *arguments])
     # Hides passwords; hf://OWNER/NAME@REVISION has none.
     shown = re.sub(r"(?<!\bhf)://\S*@", "://...@", " ".join(["$", *values, line]))
-    print(shown, file=sys.stderr, flush=True)
+    print(printable(shown), file=sys.stderr, flush=True)

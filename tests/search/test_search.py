@@ -358,7 +358,9 @@ def test_clip_alone_finds_by_pictures(folder, tmp_path):
     assert index.vectors == ["vision"] and index.about.checkpoint == source
     hits = find(index, Query(text="a dog"))
     assert hits and all(hit.sound is None and hit.score == hit.picture for hit in hits)
-    with pytest.raises(UserError, match="--audio: the checkpoint of this index reads vision alone"):
+    with pytest.raises(
+        UserError, match="query by audio: the checkpoint of this index reads vision"
+    ):
         find(index, Query(audio=folder / "a.wav"))
 
 

@@ -18,6 +18,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.files import canonical_json, sha256_of
 from clip4vla.stages.planning import checked_plan
 from snakemake.cli import parse_args
+from snakemake.settings.enums import Quietness
 
 # The config is read by our own loader, not by `configfile:`, so that a mistake is one line with file
 # and line. As a module, it is `config.yaml` beside the Snakefile that uses it; or, if that passes
@@ -49,6 +50,8 @@ try:
     PLAN = checked_plan(CONFIG_FILES, CONFIG_VALUES)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+FOLDER = Path.cwd()  # of the outputs: at its end, Snakemake is back where it was called
 
 # Every command sees the same config, on this machine and on others, without naming it:
 # a path or a port in a shell line would make Snakemake rerun what does not depend on it.
@@ -252,10 +255,13 @@ def end_of_dry_run():
     ]
     asked = workflow.dag_settings.targets
     above = CONFIG_FILES if IS_MODULE and config else CONFIG_FILES[1:]
-    command = plan_command(PLAN, asked, files=above, values=CONFIG_VALUES)
+    command = plan_command(
+        PLAN, asked, files=above, values=CONFIG_VALUES, folder=FOLDER
+    )
     if jobs:
         order = [rule.name for rule in workflow.rules]
-        print_summary(PLAN, jobs, order=order, command=command)
+        listed = Quietness.RULES not in (workflow.output_settings.quiet or ())
+        print_summary(PLAN, jobs, order=order, command=command, listed=listed)
 
 
 atexit.register(end_of_dry_run)

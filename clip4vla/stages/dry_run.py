@@ -1,6 +1,5 @@
 """The end of a dry run: what would be done and why, by stage and by table."""
 
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable
@@ -43,15 +42,21 @@ class Job:
         return next(shown, ", ".join(self.reasons) or "asked for")
 
 
-def print_summary(plan: Plan, jobs: list[Job], order: list[str], command: str) -> None:
-    """Print the jobs by stage and the runs by table. order: of rules; command: for their cost."""
+def print_summary(
+    plan: Plan, jobs: list[Job], *, order: list[str], command: str, listed: bool = True
+) -> None:
+    """Print the jobs by stage and the runs by table.
+
+    order: of rules; command: for their cost; listed: whether Snakemake has listed all jobs before.
+    """
     out = console()
     out.print(_by_stage(jobs, order))
     if by_table := _by_table(plan, jobs):
         out.print(by_table)
         out.print("A run that several tables need counts in each of them.")
     out.print(f"GPU hours, disk, downloads and missing files:  {command}")
-    out.print("This summary alone, without the list of jobs:  add --quiet")
+    if listed:
+        out.print("This summary alone, without the list of jobs:  add --quiet")
 
 
 def _by_stage(jobs: list[Job], order: list[str]) -> Table:
@@ -88,19 +93,20 @@ def _why(jobs: Iterable[Job]) -> str:
 
 
 def plan_command(
-    plan: Plan, asked: Iterable[str], files: list[Path], values: dict[str, Any]
+    plan: Plan, asked: Iterable[str], files: list[Path], values: dict[str, Any], folder: Path
 ) -> str:
     """Return a command to paste that prices the same.
 
-    asked: the targets of Snakemake; files and values: what lies above the base config.
+    asked: the targets of Snakemake; files and values: what lies above the base config; folder: of
+    the outputs, which need not be that of the shell.
     """
-    here, asked = Path.cwd(), list(asked)
+    asked = list(asked)
     words = ["clip4vla", "plan"]
     words += asked if len(asked) == 1 and asked[0] in targets(plan.tables) else []
     for path in files:
-        inside = path.is_relative_to(here)
-        words += ["-c", str(path.relative_to(here) if inside else path)]
+        inside = path.is_relative_to(folder)
+        words += ["-c", str(path.relative_to(folder) if inside else path)]
     if values:
         words += ["--set", canonical_json(values)]
-    moved = os.environ.get("PWD", str(here)) != str(here)
-    return (f"cd {shlex.quote(str(here))} && " if moved else "") + shlex.join(words)
+    there = "" if folder == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    return there + shlex.join(words)

@@ -55,16 +55,16 @@ def test_the_command_for_the_cost_can_be_pasted(plan, tmp_path, monkeypatch):
     folder = tmp_path / "with blank"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PWD", str(folder))
-    mine = folder / "mine.yaml"
-    assert plan_command(plan, [], files=[mine], values={}) == "clip4vla plan -c mine.yaml"
-    assert plan_command(plan, ["demo_sound"], files=[], values={}) == "clip4vla plan demo_sound"
-    assert plan_command(plan, ["a/b.parquet"], files=[], values={}) == "clip4vla plan"
-    monkeypatch.setenv("PWD", str(tmp_path))  # Snakemake was called with --directory
-    command = plan_command(plan, ["all"], files=[tmp_path / "o.yaml"], values={"targets": ["a"]})
-    assert command == (
-        f"cd '{folder}' && clip4vla plan all -c '{tmp_path / 'o.yaml'}' ".replace(
-            f"'{tmp_path / 'o.yaml'}'", str(tmp_path / "o.yaml")
-        )
-        + """--set '{"targets":["a"]}'"""
+
+    def told(asked, files=(), values=None):
+        return plan_command(plan, asked, list(files), values or {}, folder=folder)
+
+    assert told([], [folder / "mine.yaml"]) == "clip4vla plan -c mine.yaml"
+    assert told(["demo_sound"]) == "clip4vla plan demo_sound"
+    assert told(["a/b.parquet"]) == "clip4vla plan"
+    monkeypatch.chdir(tmp_path)  # Snakemake was called with --directory
+    other = tmp_path / "o.yaml"
+    assert told(["all"], [other], {"targets": ["a"]}) == (
+        f"cd '{folder}' && clip4vla plan all -c {other} "
+        """--set '{"targets":["a"]}'"""
     )

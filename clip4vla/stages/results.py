@@ -16,6 +16,8 @@ from clip4vla.common.files import json_text, whole_file, write_text
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.targets import check_target
+from clip4vla.stages.tracking import TABLES
+from clip4vla.tracking.attempts import attempt
 
 if TYPE_CHECKING:
     from clip4vla.results.page import About
@@ -54,6 +56,15 @@ def row(plan: Plan, table: str, row: str) -> str:
 
 def page(plan: Plan, out: Path) -> Path:
     """Write tidy.csv, figures and index.html of all tables; with a record in the rules' folder."""
+    if out != RESULTS:
+        return _page(plan, out)
+    with attempt(Path(layout.state_dir(TABLES))):
+        path = _page(plan, out)
+        _record(plan)
+    return path
+
+
+def _page(plan: Plan, out: Path) -> Path:
     from clip4vla.results.behind import Planned
     from clip4vla.results.page import build_page
 
@@ -74,8 +85,6 @@ def page(plan: Plan, out: Path) -> Path:
         states=[Path(layout.state_dir(key)) for key in sorted(plan.runs)],
         about=_about(plan),
     )
-    if out == RESULTS:
-        _record(plan)
     return out / "index.html"
 
 
@@ -107,7 +116,7 @@ def _record(plan: Plan) -> None:
     write_record(
         RESULTS / "record.json",
         kind="tables",
-        key="tables",
+        key=TABLES,
         name="tables " + " ".join(plan.tables),
         params={"targets": list(plan.tables), "preset": plan.config.preset},
         tags={"stage": "tables"},

@@ -1,7 +1,7 @@
 """Names, tags and target of a plan's runs in MLflow."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from clip4vla.tracking.record import flat
 from clip4vla.tracking.tracker import Tracker
 
 FOLDER = Path("mlflow")
+TABLES = "tables"  # key of the record of the tables
+TRAINED = ("pretrain", "finetune")
 SEEDED = ("finetune", "evaluate")  # stages whose runs are children of their row's run
 
 
@@ -53,23 +55,29 @@ def target_of(plan: Plan, uri: str | None = None) -> Target:
 
 
 def contexts_of(plan: Plan) -> dict[str, Context]:
-    """Return the name, tags and parent row of every run."""
-    names, rows = plan.names(), plan.rows()
-    contexts = {}
+    """Return the name, tags and rows of every run, and those of the datasets and the tables."""
+    names, rows, seeds = plan.names(), plan.rows(), _seeds_of(plan)
+    contexts = _other_contexts(plan)
     for key, run in plan.runs.items():
         cell = rows[key][0]
-        row = f"{cell.table}/{cell.row}"
         places = dict.fromkeys(f"{item.table}/{item.row}" for item in rows[key])
         tags = {"table": cell.table, "row": cell.row, "dataset": cell.dataset}
         tags |= {"rows": ", ".join(places)}
         seed = _seed(run, cell)
         if seed is not None:
             tags["seed"] = str(seed)
-        tags["mlflow.note.content"] = _note(run.stage, key, places, cell.dataset, tags.get("seed"))
+        command = f"clip4vla {'train' if run.stage in TRAINED else run.stage} {key}"
+        note = f"{run.stage} on {cell.dataset}{'' if seed is None else f', seed {seed}'}"
+        wanted = ", ".join(f"`{name}`" for name in places)
+        tags["mlflow.note.content"] = (
+            f"{note}, for {wanted}. Files: `{layout.result_dir(key)}`; by hand: `{command}`."
+        )
+        first = f"{cell.table}/{cell.row}/{cell.dataset}"
+        others = [name for name in seeds.get(key, ()) if name != first]
         contexts[key] = Context(
             name=names[key],
-            tags=tags,
-            row=row if run.stage in SEEDED else None,
+            tags=tags | _source(command),
+            rows=(first, *others) if run.stage in SEEDED else (),
             state=Path(layout.state_dir(key)),
         )
     return contexts
@@ -85,13 +93,36 @@ def _seed(run: Run, cell: Cell) -> int | None:
             return None
 
 
-def _note(stage: str, key: str, places: Iterable[str], dataset: str, seed: str | None) -> str:
-    seeded = f", seed {seed}" if seed is not None else ""
-    wanted = ", ".join(f"`{place}`" for place in places)
-    return (
-        f"{stage} on {dataset}{seeded}, for {wanted}. Files: `{layout.result_dir(key)}`; "
-        f"by hand: `clip4vla {'train' if stage in ('pretrain', 'finetune') else stage} {key}`."
-    )
+def _seeds_of(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Return, for each evaluation and its fine-tuning, the rows whose seed it is."""
+    seeds: dict[str, dict[str, None]] = {}
+    for cell in plan.cells:
+        for key in (cell.run_key, *plan.parents(cell.run_key)):
+            seeds.setdefault(key, {})[f"{cell.table}/{cell.row}/{cell.dataset}"] = None
+    return {key: tuple(rows) for key, rows in seeds.items()}
+
+
+def _other_contexts(plan: Plan) -> dict[str, Context]:
+    """Return the contexts of the frozen datasets, which begin with their plan, and the tables."""
+    contexts = {
+        f"{version}/{cache_id}": Context(
+            name=f"{version}/{cache_id}",
+            tags={
+                "dataset": plan.versions[version],
+                **_source(f"clip4vla data freeze {version} {cache_id}"),
+            },
+            began=Path(layout.data_dir(version), "plan.parquet"),
+        )
+        for version, cache_id in plan.caches
+    }
+    name = "tables " + " ".join(plan.tables)
+    source = _source("clip4vla tables page")
+    return {**contexts, TABLES: Context(name, source, state=Path(layout.state_dir(TABLES)))}
+
+
+def _source(command: str) -> dict[str, str]:
+    """Return tags for MLflow's column Source: the command that makes a stage again."""
+    return {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
 
 
 @contextmanager
@@ -182,12 +213,13 @@ def sync(plan: Plan, uri: str | None = None) -> None:
     finished = [path for path in records if path.is_file()]
     contexts = contexts_of(plan)
     target = target_of(plan, uri)
-    done = sync(finished, target, contexts)
-    counts = {name: getattr(done, name) for name in ("added", "skipped", "completed", "replaced")}
+    done = sync(finished, target, contexts, whole=True)
+    kinds = ("added", "skipped", "completed", "replaced", "superseded")
+    counts = {name: getattr(done, name) for name in kinds}
     print(f"{target.uri}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
     print(f"view them: {done.command or target.uri}")
     if finished == records and uri is None:
-        names = {key: context.name for key, context in contexts.items()}
+        names = plan.names()
         write_json(FOLDER / "synced.json", {"runs": len(finished), "names": names})
     elif finished != records:
         left = len(records) - len(finished)

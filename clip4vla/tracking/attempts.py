@@ -66,6 +66,13 @@ def attempt_without_end(state: Path) -> dict[str, Any] | None:
         return None
 
 
+def times_of(attempts: list[dict[str, Any]]) -> tuple[int | None, int | None]:
+    """Return when the first attempt began and the last finished one ended, in ms, where known."""
+    ends = [_ended_ms(row) for row in attempts if row.get("end") == "finished"]
+    began = min((int(row["started_ms"]) for row in attempts), default=None)
+    return began, ends[-1] if ends else None
+
+
 def tags_of(attempts: list[dict[str, Any]]) -> dict[str, str]:
     """Return tags for the hosts, jobs, commit and user of a run's attempts."""
     if not attempts:
@@ -86,10 +93,13 @@ def tags_of(attempts: list[dict[str, Any]]) -> dict[str, str]:
 def usage_of(attempts: list[dict[str, Any]]) -> Iterator[tuple[str, float, int, int]]:
     """Yield (name, value, number of the attempt from 1, time in ms) of each attempt's usage."""
     for number, row in enumerate(attempts, start=1):
-        ended = int(row["started_ms"] + 1000 * row["seconds"])
         for name in USED:
             if name in row:
-                yield f"system/attempt_{name}", float(row[name]), number, ended
+                yield f"system/attempt_{name}", float(row[name]), number, _ended_ms(row)
+
+
+def _ended_ms(row: dict[str, Any]) -> int:
+    return int(row["started_ms"] + 1000 * row["seconds"])
 
 
 def _listed(attempts: list[dict[str, Any]], name: str) -> str:

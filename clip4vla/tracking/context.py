@@ -1,7 +1,7 @@
 """Context of a stage in MLflow: names and links, which may change although its record does not."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,20 +9,30 @@ from pathlib import Path
 from clip4vla.common.files import sha256_of, sole_owner, write_text
 
 RUN_ID = "mlflow_run_id"
+ROW = "row_of_seeds"  # tag of a parent run: table/row/dataset
+PLACE = ("table", "row", "dataset")  # tags of every run that a row needs
 
 
 @dataclass(frozen=True)
 class Context:
     """Context of one stage.
 
-    name: of the MLflow run; tags: of the table rows that need it; row: `table/row` of its parent
-    run; state: folder with its attempts, its curve with times, and its MLflow run id.
+    name: of the MLflow run; tags: of the table rows that need it; rows: every `table/row/dataset`
+    whose seed it is, the first one is its parent run; state: folder with its attempts, its curve
+    with times, and its MLflow run id; began: a file that is written when the stage begins, for
+    stages that note no attempts.
     """
 
     name: str
     tags: dict[str, str] = field(default_factory=dict)
-    row: str | None = None
+    rows: tuple[str, ...] = ()
     state: Path | None = None
+    began: Path | None = None
+
+    @property
+    def row(self) -> str | None:
+        """Return the row of its parent run."""
+        return self.rows[0] if self.rows else None
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,12 @@ class Target:
         folder = self.locks / sha256_of("\n".join((self.uri, *names)))[:16]
         with sole_owner(folder, notify=lambda message: None):  # waits last seconds
             yield
+
+
+def place(tags: Mapping[str, str]) -> str | None:
+    """Return the `table/row/dataset` that a run is named by; None for a run of no row."""
+    names = [tags[name] for name in PLACE if name in tags]
+    return "/".join(names) if len(names) == len(PLACE) else None
 
 
 def workspace(runs: Path) -> str:

@@ -29,15 +29,12 @@ from clip4vla.tracking.mlflow_run import (
     Contradiction,
     Stage,
     joined,
-    log_params,
-    log_points,
-    row_tags,
-    set_tags,
+    send,
 )
 from clip4vla.tracking.record import read_record
 from clip4vla.tracking.server import explained
-from clip4vla.tracking.store import PARENT, Store
-from clip4vla.tracking.sync import COMPLETE, SyncReport, bring
+from clip4vla.tracking.store import COMPLETE, PARENT, Store
+from clip4vla.tracking.sync import SyncReport, bring
 from clip4vla.tracking.system import Sampler
 
 if TYPE_CHECKING:
@@ -150,12 +147,11 @@ class LiveWorker:
         run = store.get(run_id) if run_id else None
         if run is None or not self._is_ours(run):
             identity = {"run_key": spec.key, "stage": spec.kind}
-            new_id = store.create(spec.kind, spec.context.name, {**identity, **spec.tags})
-            write_run_id(state, new_id)
+            run = store.create(spec.kind, spec.context.name, {**identity, **spec.tags})
+            write_run_id(state, run.info.run_id)
             for other in store.runs_of(spec.kind, spec.key):  # begun, but its id was lost
-                if other.info.run_id != new_id and COMPLETE not in other.data.tags:
+                if other.info.run_id != run.info.run_id and COMPLETE not in other.data.tags:
                     store.delete(other)
-            run = store.client.get_run(new_id)
         else:
             store.client.update_run(run.info.run_id, status="RUNNING", name=spec.context.name)
         self._describe(store, run)
@@ -174,10 +170,10 @@ class LiveWorker:
         for name in ("hosts", "slurm_job_ids"):
             tags |= joined(name, run.data.tags.get(name, ""), spec.tags.get(name, ""))
         if spec.context.row:
-            tags[PARENT] = store.row(spec.kind, spec.context.row, row_tags(tags))
-        set_tags(store, run, tags)
+            tags[PARENT] = store.row(spec.kind, spec.context.row)
+        send(store, run, tags=tags)
         with contextlib.suppress(Contradiction):  # `clip4vla sync` replaces such a run
-            log_params(store, run.info.run_id, spec.params)
+            send(store, run, params=spec.params)
 
     def _send_curve(self, store: Store, run: "Run") -> "Run":
         """Send the rows that are in a checkpoint; return the run, a new one if it was replaced."""
@@ -197,7 +193,7 @@ class LiveWorker:
             for name, value in row.values.items()
         ]
         self._note_sent(run, begun=saved)
-        log_points(store, run.info.run_id, points)
+        send(store, run, points)
         self._note_sent(run, done=saved)
         return run
 
@@ -217,14 +213,15 @@ class LiveWorker:
             for at, values in waiting
             for name, value in values.items()
         ]
-        log_points(store, run.info.run_id, points)
+        send(store, run, points)
         for _ in waiting:
             sampler.waiting.popleft()
 
     def _close(self, store: Store, run: "Run", end: str) -> None:
         if self.inbox.record is not None:
             record, digest = read_record(self.inbox.record)
-            report = SyncReport(runs=store.inputs(record.inputs))
+            report = SyncReport()
+            report.note(store.runs())
             bring(store, Stage(self.inbox.record, record, digest, self.spec.context), report)
         else:
             store.client.set_terminated(run.info.run_id, STATUS[end])

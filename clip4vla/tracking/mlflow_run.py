@@ -4,24 +4,27 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.layout import remake
-from clip4vla.tracking.attempts import read_attempts, tags_of, usage_of
+from clip4vla.tracking.attempts import read_attempts, tags_of, times_of, usage_of
 from clip4vla.tracking.context import Context
 from clip4vla.tracking.curve import read_curve
 from clip4vla.tracking.params import allowed
 from clip4vla.tracking.record import Record
 from clip4vla.tracking.recorded import record_problem
-from clip4vla.tracking.store import PARENT, Store
+from clip4vla.tracking.shown import shown
+from clip4vla.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-BATCH = 1000  # metrics per call of log_batch
+BATCH = 800  # metrics per call of log_batch, which takes 1000 with params and tags
+NUMBERS = "numbers.json"  # artifact: every number of a record
 MAX_TAGS = 90  # of 100 that MLflow takes at once; a sync adds its own
 MAX_PARAM = 6000
 MAX_TAG = 5000
@@ -52,10 +55,15 @@ class Stage:
         """Return kind and key."""
         return self.record.kind, self.record.key
 
-    @property
-    def ended_ms(self) -> int:
-        """Return when the stage ended, which is the time of its record."""
-        return int(self.path.stat().st_mtime * 1000)
+    @cached_property
+    def times_ms(self) -> tuple[int, int]:
+        """Return when the stage began and ended: its attempts say so, otherwise times of files."""
+        began, ended = times_of(read_attempts(self.context.state))
+        ended = ended or _written_ms(self.path)
+        first = self.context.began
+        if began is None and first is not None and first.exists():
+            began = _written_ms(first)
+        return min(began or ended, ended), ended
 
     def check_files(self) -> None:
         """Raise ChangedFile when a file of the record is missing or has another sha256."""
@@ -68,37 +76,50 @@ class Stage:
                 )
 
 
-def fill(store: Store, run: "Run", stage: Stage, tags: dict[str, str], fresh: bool) -> None:
-    """Add everything to a run that it lacks of its record.
+def fill(store: Store, run: "Run", stage: Stage, tags: dict[str, str], fresh: bool) -> str | None:
+    """Add everything to a run that it lacks of its record; return the id of its model, if any.
 
     fresh: the run has just been created and has no metrics. Raises Contradiction.
     """
-    run_id, record, folder = run.info.run_id, stage.record, stage.path.parent
-    log_params(store, run_id, record.params)
+    run_id, record = run.info.run_id, stage.record
     attempts = read_attempts(stage.context.state)
     provenance = tags_of(attempts)
     for name in ("hosts", "slurm_job_ids"):  # only the live run has those of a killed attempt
         provenance |= joined(name, run.data.tags.get(name, ""), provenance.get(name, ""))
     own = _first(record.tags, MAX_TAGS - len(tags))
-    set_tags(store, run, {**stage.context.tags, **own, **provenance, **tags})
     points = [*_points(stage), *usage_of(attempts)]
-    log_points(store, run_id, points if fresh else _missing(store, run_id, points))
-    send_artifacts(store, run_id, stage)
+    send(
+        store,
+        run,
+        points=points if fresh else _missing(store, run_id, points),
+        params=record.params,
+        tags={**stage.context.tags, **own, **provenance, **tags},
+    )
+    _send_artifacts(store, run_id, stage)
     _log_datasets(store, run_id, record)
-    if record.model:
-        model_tags = {
-            "run_key": record.key,
-            "sha256": record.files[record.model],
-            "path": str((folder / record.model).resolve()),
-        }
-        store.add_model(run, f"{record.kind}-{record.key}", model_tags)
-    store.client.set_terminated(run_id, "FINISHED", end_time=stage.ended_ms)
+    model = _add_model(store, run, stage)
+    store.client.set_terminated(run_id, "FINISHED", end_time=stage.times_ms[1])
+    return model
 
 
-def send_artifacts(store: Store, run_id: str, stage: Stage) -> None:
-    """Send the files of a stage, and overwrite those of the run."""
+def _send_artifacts(store: Store, run_id: str, stage: Stage) -> None:
+    """Send the files and numbers of a stage, and overwrite those of the run."""
     for name in stage.record.artifacts:
         store.client.log_artifact(run_id, str(stage.path.parent / name), _place(name))
+    store.client.log_dict(run_id, stage.record.metrics, NUMBERS)
+
+
+def _add_model(store: Store, run: "Run", stage: Stage) -> str | None:
+    """Register the weights of a stage, if any, as the output of its run; return the model's id."""
+    record, folder = stage.record, stage.path.parent
+    if record.model is None:
+        return None
+    model_tags = {
+        "run_key": record.key,
+        "sha256": record.files[record.model],
+        "path": str((folder / record.model).resolve()),
+    }
+    return store.add_model(run, f"{record.kind}-{record.key}", model_tags)
 
 
 def _place(name: str) -> str | None:
@@ -107,38 +128,35 @@ def _place(name: str) -> str | None:
     return None if parent == PurePosixPath() or ".." in parent.parts else str(parent)
 
 
-def log_params(store: Store, run_id: str, params: dict[str, str]) -> None:
-    """Log the allowed params. Raises Contradiction if the run has one with another value."""
-    from mlflow.entities import Param
+def send(
+    store: Store,
+    run: "Run",
+    points: list[Point] | None = None,
+    params: dict[str, str] | None = None,
+    tags: dict[str, str] | None = None,
+) -> None:
+    """Send metrics, allowed params, and tags that the run lacks or has with another value.
+
+    MLflow does not add a point again that it has. Raises Contradiction if the run has a param with
+    another value.
+    """
+    from mlflow.entities import Metric, Param, RunTag
     from mlflow.exceptions import MlflowException
 
-    chosen = allowed(params)
+    metrics = (Metric(metric_name(name), value, at, step) for name, value, step, at in points or [])
+    chosen = allowed(params or {})
     listed = [Param(metric_name(name), value[:MAX_PARAM]) for name, value in chosen.items()]
+    cut = {name[:MAX_NAME]: value[:MAX_TAG] for name, value in (tags or {}).items() if value}
+    new = [RunTag(*item) for item in cut.items() if run.data.tags.get(item[0]) != item[1]]
+    batch = list(islice(metrics, BATCH))
     try:
-        store.client.log_batch(run_id, params=listed)
+        while batch or listed or new:
+            store.client.log_batch(run.info.run_id, metrics=batch, params=listed, tags=new)
+            batch, listed, new = list(islice(metrics, BATCH)), [], []
     except MlflowException as error:
-        if "old value" in str(error) or error.error_code == "INVALID_PARAMETER_VALUE":
+        if listed and ("old value" in str(error) or error.error_code == "INVALID_PARAMETER_VALUE"):
             raise Contradiction("a param has another value") from None
         raise
-
-
-def set_tags(store: Store, run: "Run", tags: dict[str, str]) -> None:
-    """Set the tags that the run lacks or has with another value."""
-    from mlflow.entities import RunTag
-
-    cut = {name[:MAX_NAME]: value[:MAX_TAG] for name, value in tags.items() if value}
-    new = [RunTag(*item) for item in cut.items() if run.data.tags.get(item[0]) != item[1]]
-    if new:
-        store.client.log_batch(run.info.run_id, tags=new)
-
-
-def log_points(store: Store, run_id: str, points: list[Point]) -> None:
-    """Send metrics in batches; MLflow does not add a point again that it has."""
-    from mlflow.entities import Metric
-
-    queue = (Metric(metric_name(name), value, at, step) for name, value, step, at in points)
-    while batch := list(islice(queue, BATCH)):
-        store.client.log_batch(run_id, metrics=batch)
 
 
 def metric_name(name: str) -> str:
@@ -153,20 +171,14 @@ def joined(name: str, *lists: str) -> dict[str, str]:
     return {name: " ".join(words)} if words else {}
 
 
-def links(stage: Stage, run_ids: dict[str, str], parent: str | None) -> dict[str, str]:
-    """Return tags that link to the runs of the inputs, and to the run of the row."""
-    inputs = {f"parent.{key}": run_ids[key] for key in stage.record.inputs if key in run_ids}
-    return inputs | ({PARENT: parent} if parent else {})
-
-
-def row_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Return the tags that the run of a row shares with its children."""
-    return {name: value for name, value in tags.items() if name in ("table", "row")}
+def links(stage: Stage, run_ids: dict[str, str]) -> dict[str, str]:
+    """Return tags that link to the runs of the inputs."""
+    return {f"parent.{key}": run_ids[key] for key in stage.record.inputs if key in run_ids}
 
 
 def _points(stage: Stage) -> Iterator[Point]:
     """Yield the metrics of the curve, with times if the state has them, then the final ones."""
-    record, folder, now = stage.record, stage.path.parent, stage.ended_ms
+    record, folder, (_, now) = stage.record, stage.path.parent, stage.times_ms
     step, names = 0, set[str]()
     if record.curve:
         times = _times(stage.context.state)
@@ -175,8 +187,12 @@ def _points(stage: Stage) -> Iterator[Point]:
             for name, value in row.values.items():
                 names.add(name)
                 yield name, value, step, times.get((step, name), now)
-    for name, value in record.metrics.items():
+    for name, value in shown(record.metrics).items():
         yield (f"final/{name}" if name in names else name), value, step, now
+
+
+def _written_ms(path: Path) -> int:
+    return int(path.stat().st_mtime * 1000)
 
 
 def _times(state: Path | None) -> dict[tuple[int, str], int]:

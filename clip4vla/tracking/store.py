@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import whole_file
-from clip4vla.tracking.context import Target
+from clip4vla.tracking.context import ROW, Target
 from clip4vla.tracking.server import check_server, quiet_mlflow
+from clip4vla.tracking.views import experiment_tags, is_view
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 SQLITE = "sqlite:///"
-MODEL_TRAINING = {
-    "mlflow.experimentKind": "custom_model_development"
-}  # opens the right view of the UI
 PARENT = "mlflow.parentRunId"
-ROW = "row_of_seeds"  # tag of a parent run: table/row
+COMPLETE = "record_sha256"  # tag that is set last
+SUPERSEDED = "superseded"  # tag of a run that an edit of the config replaced
 OWNER = "workspace"
 LOCKED_SECONDS = 120.0  # longest wait for an sqlite store that another program locks
 
@@ -47,6 +46,9 @@ class Store:
                 experiment = self._create_experiment(name, kind)
             if experiment.lifecycle_stage == "deleted":  # its name cannot be used twice
                 self.client.restore_experiment(experiment.experiment_id)
+            for tag, value in experiment_tags(kind, experiment.experiment_id).items():
+                if tag not in experiment.tags or (is_view(tag) and experiment.tags[tag] != value):
+                    self.client.set_experiment_tag(experiment.experiment_id, tag, value)
             self.experiments[kind] = experiment.experiment_id
         return self.experiments[kind]
 
@@ -54,48 +56,42 @@ class Store:
         folder = self.target.artifacts
         location = None if folder is None else (folder / kind).as_uri()
         try:
-            self.client.create_experiment(name, location, tags=MODEL_TRAINING)
+            self.client.create_experiment(name, location)
         except self.mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise  # otherwise another job was faster
         return self.client.get_experiment_by_name(name)
 
-    def runs(self) -> list["Run"]:
-        """Return all our runs, oldest first; restore experiments that somebody deleted."""
+    def runs(self, text: str = "", deleted: bool = False) -> list["Run"]:
+        """Return our runs, oldest first; restore experiments that somebody deleted.
+
+        text: MLflow's filter; deleted: return deleted runs instead.
+        """
         view, start = self.mlflow.entities.ViewType.ALL, f"{self.target.experiment}/"
         every = self.client.search_experiments(view, filter_string=f"name LIKE '{start}%'")
         kinds = [item.name.removeprefix(start) for item in every if item.name.startswith(start)]
         ids = [self.experiment(kind) for kind in kinds]
-        return self._search(ids) if ids else []
+        return self._search(ids, text, deleted) if ids else []
 
     def runs_of(self, kind: str, key: str) -> list["Run"]:
         """Return our runs of one stage, oldest first."""
         return self._search([self.experiment(kind)], f"tags.run_key = '{key}'")
 
-    def inputs(self, keys: list[str]) -> dict[str, str]:
-        """Return run ids by the keys of stages; stages without a run are left out."""
-        return {
-            run.data.tags["run_key"]: run.info.run_id
-            for run in self.runs()
-            if run.data.tags.get("run_key") in keys
-        }
-
-    def row(self, kind: str, row: str, tags: dict[str, str]) -> str:
-        """Return the parent run of a row's seeds; create it if it is missing."""
+    def row(self, kind: str, row: str) -> str:
+        """Return the id of the parent run of a row's seeds; create it if it is missing."""
         with self.target.claim("row", kind, row):
             runs = self._search([self.experiment(kind)], f"tags.{ROW} = '{row}'")
             if runs:
                 return runs[0].info.run_id
-            run_id = self.create(kind, row, {**tags, ROW: row, "stage": kind})
-            self.client.set_terminated(run_id, "FINISHED")
-            return run_id
+            created = self.create(kind, row, {ROW: row, "stage": kind})
+            self.client.set_terminated(created.info.run_id, "FINISHED")
+            return created.info.run_id
 
-    def create(self, kind: str, name: str, tags: dict[str, str], start: int | None = None) -> str:
-        """Create a run; return its id. start: in ms; None: now."""
+    def create(self, kind: str, name: str, tags: dict[str, str], start: int | None = None) -> "Run":
+        """Create a run and return it. start: in ms; None: now."""
         owned = {**tags, OWNER: self.target.owner} if self.target.owner else tags
         start = start or int(time.time() * 1000)
-        created = self.client.create_run(self.experiment(kind), start, owned, name)
-        return created.info.run_id
+        return self.client.create_run(self.experiment(kind), start, owned, name)
 
     def get(self, run_id: str) -> "Run | None":
         """Return a run by its id; None if the store lacks it or somebody deleted it."""
@@ -114,24 +110,60 @@ class Store:
             self.client.delete_logged_model(model.model_id)
         self.client.delete_run(run.info.run_id)
 
-    def add_model(self, run: "Run", name: str, tags: dict[str, str]) -> None:
-        """Register weights, which stay in their place, once per run."""
+    def add_model(self, run: "Run", name: str, tags: dict[str, str]) -> str:
+        """Register weights, which stay in their place, as the output of a run; return their id."""
         info = run.info
-        own = f"source_run_id = '{info.run_id}'"
-        for model in self.client.search_logged_models([info.experiment_id], own):
+        model_id = self.model_of(run)
+        if model_id is None:
+            model_id = self._create_model(run, name, tags)
+        self.show_models(self.client.get_run(info.run_id), [model_id])
+        return model_id
+
+    def link_models(self, run_id: str, models: list[str]) -> None:
+        """Log the models that a run read, once those that it made are logged.
+
+        MLflow (3.17) leaves model inputs out of its table of runs. So a run that made no model,
+        such as an evaluation, has those that it read as outputs, too.
+        """
+        if not models:
+            return
+        entities, run = self.mlflow.entities, self.client.get_run(run_id)
+        read = [model.model_id for model in (run.inputs.model_inputs if run.inputs else [])]
+        new = [entities.LoggedModelInput(model) for model in models if model not in read]
+        if new:
+            self.client.log_inputs(run_id, models=new)
+        if not models_made(run):
+            self.show_models(run, models)
+
+    def show_models(self, run: "Run", models: list[str]) -> None:
+        """Log models as outputs of a run, unless it has them."""
+        output = self.mlflow.entities.LoggedModelOutput
+        new = [output(model, step=0) for model in models if model not in models_made(run)]
+        if new:
+            self.client.log_outputs(run.info.run_id, new)
+
+    def model_of(self, run: "Run") -> str | None:
+        """Return the id of the model that a run made; delete one that is incomplete."""
+        own = f"source_run_id = '{run.info.run_id}'"
+        for model in self.client.search_logged_models([run.info.experiment_id], own):
             if str(model.status) == "READY":
-                return
+                return model.model_id
             self.client.delete_logged_model(model.model_id)  # a job was killed before the end
+        return None
+
+    def _create_model(self, run: "Run", name: str, tags: dict[str, str]) -> str:
+        info = run.info
         before = self.mlflow.get_tracking_uri() if self.mlflow.is_tracking_uri_set() else None
         self.mlflow.set_tracking_uri(self.target.uri)
         try:
-            self.mlflow.create_external_model(
+            return self.mlflow.create_external_model(
                 name=name, source_run_id=info.run_id, experiment_id=info.experiment_id, tags=tags
-            )
+            ).model_id
         finally:
             self.mlflow.set_tracking_uri(before)
 
-    def _search(self, experiments: list[str], text: str = "") -> list["Run"]:
+    def _search(self, experiments: list[str], text: str = "", deleted: bool = False) -> list["Run"]:
+        view = self.mlflow.entities.ViewType
         if self.target.owner:
             own = f"tags.{OWNER} = '{self.target.owner}'"
             text = f"{text} and {own}" if text else own
@@ -141,6 +173,7 @@ class Store:
             page = self.client.search_runs(
                 experiments,
                 text,
+                view.DELETED_ONLY if deleted else view.ACTIVE_ONLY,
                 max_results=1000,
                 order_by=["attributes.start_time ASC"],
                 page_token=token,
@@ -149,6 +182,11 @@ class Store:
             token = page.token
             if not token:
                 return runs
+
+
+def models_made(run: "Run") -> list[str]:
+    """Return the ids of the models that a run has as outputs, oldest first."""
+    return [model.model_id for model in (run.outputs.model_outputs if run.outputs else [])]
 
 
 def _upgrade(path: Path) -> None:

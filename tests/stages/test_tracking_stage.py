@@ -26,9 +26,10 @@ def of_config(**values):
 
 def test_rows_and_seeds(plan):
     contexts = tracking.contexts_of(plan)
-    assert contexts.keys() == plan.runs.keys()
-    for key, context in contexts.items():
-        run, tags = plan.runs[key], context.tags
+    caches = {f"{version}/{cache_id}" for version, cache_id in plan.caches}
+    assert contexts.keys() == plan.runs.keys() | caches | {"tables"}
+    for key, run in plan.runs.items():
+        context, tags = contexts[key], contexts[key].tags
         assert context.name.startswith(f"{tags['table']}/{tags['row']}/{tags['dataset']}")
         assert f"{tags['table']}/{tags['row']}" in tags["rows"].split(", ")
         if run.stage != "evaluate":
@@ -37,8 +38,21 @@ def test_rows_and_seeds(plan):
         assert context.state == Path(layout.state_dir(key))
     for cell in plan.cells:
         context = contexts[cell.run_key]
+        assert f"{cell.table}/{cell.row}/{cell.dataset}" in context.rows
         assert f"{cell.table}/{cell.row}" in context.tags["rows"]
         assert context.tags.get("seed", "None") == str(cell.seed)  # none where nothing is trained
+
+
+def test_every_run_names_the_command_that_makes_it_again(plan):
+    from typer.testing import CliRunner
+
+    from clip4vla.cli.main import app
+
+    commands = {
+        context.tags["mlflow.source.name"] for context in tracking.contexts_of(plan).values()
+    }
+    for verbs in {tuple(command.split()[1:-2] or command.split()[1:2]) for command in commands}:
+        assert CliRunner().invoke(app, [*verbs, "--help"]).exit_code == 0, verbs
 
 
 def test_a_run_of_two_rows_names_both(plan):

@@ -34,7 +34,8 @@ class Training:
         artifacts = folder / "artifacts" if uri.startswith("sqlite") else None
         self.target = Target(uri, "test", folder / "locks", artifacts, f"w-{folder.name}")
         tags = {"table": "table5", "row": "inter", "seed": str(seed), "dataset": "msrvtt"}
-        self.context = Context(f"table5/inter/msrvtt/s{seed}", tags, "table5/inter", self.state)
+        rows = ("table5/inter/msrvtt",)
+        self.context = Context(f"table5/inter/msrvtt/s{seed}", tags, rows, self.state)
 
     def spec(self) -> Spec:
         tags = {"hosts": f"node{self.attempt}", "git_sha": "abc"}

@@ -7,8 +7,8 @@ from pathlib import Path
 from fake_training import Training, expected, steps_of
 
 from clip4vla.tracking import sync
-from clip4vla.tracking.store import PARENT, ROW
-from clip4vla.tracking.sync import COMPLETE
+from clip4vla.tracking.context import ROW
+from clip4vla.tracking.store import COMPLETE, PARENT
 
 PROGRAM = Path(__file__).with_name("fake_training.py")
 
@@ -31,13 +31,17 @@ def check_complete(client, training, last=12):
     assert steps_of(client, run.info.run_id) == expected(last)
     assert run.data.metrics["best/t2v_R1"] == 5.0
     assert run.data.params == {"seed": "0", "optimiser.lr": "0.001"}
-    assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["train.json"]
+    assert [f.path for f in client.list_artifacts(run.info.run_id)] == [
+        "numbers.json",
+        "train.json",
+    ]
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("msrvtt-v1-0a1b2c/train", "0" * 32)
     own = f"source_run_id = '{run.info.run_id}'"
     (model,) = client.search_logged_models([run.info.experiment_id], own)
     assert len(model.tags["sha256"]) == 64
-    (row,) = our_runs(client, training, f"tags.{ROW} = 'table5/inter'")
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    (row,) = our_runs(client, training, f"tags.{ROW} = 'table5/inter/msrvtt'")
     assert run.data.tags[PARENT] == row.info.run_id
     return run
 

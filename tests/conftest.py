@@ -30,6 +30,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
+def pytest_xdist_auto_num_workers(config) -> int:
+    """One worker more than cores: many tests wait, for Slurm, servers and processes they killed."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def running_meteor():
     """METEOR takes ten seconds of CPU to start: one process scores for all tests that only need it."""

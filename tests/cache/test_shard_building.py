@@ -106,7 +106,7 @@ def test_a_limit_on_file_sizes(ledger, tmp_path, monkeypatch, capsys):
         code, said = build_or_say(capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert code == 78 and said.count("\n") == 1 and "File too large" in said
+    assert code == 78 and said.count("\n") == 1 and "the file would be too large" in said
     assert files(home) == {}
     assert build_or_say(capsys) == (0, "")
     assert files(home) == expected

@@ -76,7 +76,7 @@ def test_a_limit_on_the_size_of_files(tmp_path, large, clip, times):
         failed = start(plan, media, url, largest=50_000)
         _, errors = failed.communicate()
         assert failed.returncode == 78 and "Traceback" not in errors
-        assert "File too large" in errors
+        assert "the file would be too large" in errors
         assert {path.name for path in media.glob("clip_*")} == before
         assert not (media / ".part").exists()
         site.asked.clear()

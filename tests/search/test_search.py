@@ -250,7 +250,7 @@ def test_coavt_ranks_texts_by_its_best_query(coavt, folder):
         assert hits[path, row["start"]].score == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", ["index", "coavt"])
+@pytest.mark.parametrize("family", ["index", pytest.param("coavt", marks=pytest.mark.slow)])
 def test_vector_indexes_find_what_the_whole_table_has(
     family, request, folder, tmp_path, monkeypatch
 ):

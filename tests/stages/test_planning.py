@@ -72,7 +72,7 @@ def test_a_number_of_no_table_is_refused(plan, tmp_path):
 
 def test_no_metrics_are_stated_in_one_line(plan, tmp_path):
     text = refused(plan, paper=None)
-    assert text.startswith(f"{tmp_path}/paper.tsv: no such file")
+    assert text.startswith(f"{tmp_path}/paper.tsv: No such file or directory. Fix: correct `paper`")
 
 
 def test_an_unknown_architecture_is_refused(plan):

@@ -24,7 +24,10 @@ def _tell(line: str) -> None:
 @checkpoint.command("inspect", epilog=example("checkpoint inspect ViT-B-32.pt"))
 def checkpoint_inspect(
     path: Annotated[
-        str, typer.Argument(help="A file of weights of any kind, or hf://OWNER/NAME[@REVISION].")
+        str,
+        typer.Argument(
+            help="A file of weights of any kind, hf://OWNER/NAME or hf://OWNER/NAME@REVISION."
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -40,7 +43,12 @@ def checkpoint_inspect(
     "import", epilog=example("checkpoint import ViT-B-32.pt clip.safetensors --fresh audio")
 )
 def checkpoint_import(
-    path: Annotated[Path, typer.Argument(help="CLIP, CLIP4VLA, MCLIP4VLA or an older file.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A file of CLIP, CLIP4VLA, MCLIP4VLA or CAV-MAE, or an older one of ours."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
     fresh: Annotated[
         list[str] | None,
@@ -80,7 +88,10 @@ def checkpoint_import(
 )
 def checkpoint_export(
     source: Annotated[
-        str, typer.Argument(help="A run key, a file of ours, or hf://OWNER/NAME[@REVISION].")
+        str,
+        typer.Argument(
+            help="A run key, a file of ours, hf://OWNER/NAME or hf://OWNER/NAME@REVISION."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     names: Annotated[

@@ -18,7 +18,7 @@ Checkpoint = Annotated[
     str,
     typer.Argument(
         help="A model.safetensors that this project trained or imported, or one on the Hugging "
-        "Face Hub: hf://OWNER/NAME[@REVISION]."
+        "Face Hub: hf://OWNER/NAME or hf://OWNER/NAME@REVISION."
     ),
 ]
 Media = Annotated[list[Path], typer.Argument(help="Files, and folders with their subfolders.")]
@@ -45,7 +45,8 @@ def embed_text(
     ],
     out: Out,
     column: Annotated[
-        str | None, typer.Option(help="Of csv and tsv files; text, caption or sentence.")
+        str | None,
+        typer.Option(help="Column of csv and tsv files; default: text, caption or sentence."),
     ] = None,
 ) -> None:
     """Embed sentences, one vector each. An interrupted command resumes when run again."""

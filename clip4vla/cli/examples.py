@@ -14,7 +14,9 @@ def examples(
     run_key: RunKey,
     against: Annotated[
         str | None,
-        typer.Option(help="Another evaluation of the same clips: show both side by side."),
+        typer.Option(
+            help="Run key of another evaluation of the same clips, to show both side by side."
+        ),
     ] = None,
     previews: Annotated[
         bool,

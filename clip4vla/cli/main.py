@@ -65,7 +65,7 @@ app = typer.Typer(
 )
 config = typer.Typer(
     no_args_is_help=True,
-    help="Show the resolved config.",
+    help="The resolved config of a run, and the reference of all keys.",
     epilog=example("config show 459810c9f189"),
 )
 app.command(epilog=example("init my-project"))(init)

@@ -66,7 +66,7 @@ def above_zero(value: float | None) -> float | None:
 Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0a1b2c.")]
 CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
 Shard = Annotated[int, typer.Argument(min=0, help="Shard number.")]
-RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla plan`.")]
+RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla runs ls`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -31,10 +31,10 @@ class Cluster:
     gpu_model: str = option("", "Such as v100, if there are several models.")
     constraint: str = option("", "Features that pre-training needs.")
     nodes: int = option(1, "Machines for pre-training.", min=1)
-    gpus_per_node: int = option(8, "Of these machines.", min=0)
+    gpus_per_node: int = option(8, "GPUs of each of these machines.", min=0)
     threads: int = option(8, "CPU cores per GPU.", min=1)
-    minutes: int = option(1440, "Longest time of one job.", min=10)
-    mem_mb: int = option(64000, "Memory of these machines.", min=1000)
+    minutes: int = option(1440, "Longest time of one job, in minutes.", min=10)
+    mem_mb: int = option(64000, "Memory of each of these machines, in MB.", min=1000)
 
 
 def render(cluster: Cluster) -> str:

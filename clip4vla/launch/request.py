@@ -17,8 +17,10 @@ class Request:
     gpu_model: str = option(ANY, "slurm: such as v100.")
     threads: int = option(2, "CPU cores of every process.", min=1)
     readers: int | None = option(None, "Of these cores, those that read; see `train`.", min=0)
-    mem_mb: int = option(0, "slurm: memory of every node.", min=0)
-    minutes: int = option(60, "slurm: time limit of one job; the next one resumes.", min=1)
+    mem_mb: int = option(0, "slurm: memory of every node in MB; 0: the cluster's default.", min=0)
+    minutes: int = option(
+        60, "slurm: time limit of one job in minutes; the next one resumes.", min=1
+    )
     partition: str = option(ANY, "slurm: partition.")
     account: str = option(ANY, "slurm: account.")
     constraint: str = option(ANY, "slurm: features of the nodes.")

@@ -26,11 +26,14 @@ class IndexOptions:
 
     checkpoint: str | None = option(
         None,
-        "A file of this project, hf://OWNER/NAME[@REVISION], or open_clip:ARCHITECTURE:TAG (or "
-        "open_clip:ARCHITECTURE@FILE), which finds by pictures. Needed for a new index.",
+        "A file of this project, hf://OWNER/NAME, hf://OWNER/NAME@REVISION, or "
+        "open_clip:ARCHITECTURE:TAG (or open_clip:ARCHITECTURE@FILE), which finds by pictures. "
+        "Needed for a new index.",
     )
     out: Path | None = option(None, "The folder of the index; default: FOLDER.index beside it.")
-    window: float | None = option(None, "Seconds of a window, what is found at once; default: 10.")
+    window: float | None = option(
+        None, "Seconds of a window, the piece that a search finds; default: 10."
+    )
     hop: float | None = option(None, "Seconds from one window to the next; default: --window.")
     both_tokens: bool = option(
         False, "Embed sounds as speech [VB] and as other sounds [NB], to choose when searching."

@@ -64,6 +64,13 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lists_begin_after_an_empty_line(page):
+    """The site would read them as part of the paragraph before, although GitHub does not."""
+    text = without_code(page.read_text())
+    assert re.findall(r"^(?![*\-#|<>\s]|\d+\. ).+\n(?:[*-]|\d+\.) .*", text, re.MULTILINE) == []
+
+
 def shell_lines(page: Path) -> list[str]:
     """Commands in the code blocks without a language, or of a shell, without their comments."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)

@@ -43,11 +43,11 @@ RESERVED = ("top", "difference", "cost", "coverage", "curves", "examples", "main
 class About:
     """What the page says of the whole experiment, beside what its files tell.
 
-    demo: whether its models are too small to mean anything; facts: name -> text.
+    tiny: whether its models are too small to be compared with the paper's; facts: name -> text.
     """
 
     title: str = "Results"
-    demo: bool = False
+    tiny: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,7 +122,7 @@ def build_page(
     html = html_page(
         "index",
         title=about.title,
-        demo=about.demo,
+        tiny=about.tiny,
         facts={**about.facts, **facts(tidy, states, costs, trained)},
         tally=tally(every),
         sections=sections,

@@ -94,13 +94,13 @@ def _about(plan: Plan) -> "About":
 
     models = {run.model.TITLE: run.model.is_demo for run in plan.runs.values()}
     tables, systems = ", ".join(plan.tables), [title.split(":")[0] for title in sorted(models)]
-    demo = bool(models) and all(models.values())
-    title = f"{'Demo of' if demo else 'Results of'} {' and '.join(systems) or 'no run'}"
+    tiny = bool(models) and all(models.values())
+    title = f"{'Tiny models of' if tiny else 'Results of'} {' and '.join(systems) or 'no run'}"
     given = {"Experiment": tables, "Preset": plan.config.preset}
     uri = plan.config.tracking.uri or ""  # the config refuses one with a password
     if plan.config.tracking.sink != "off" and uri.startswith(("http://", "https://")):
         given["MLflow"] = uri
-    return About(title=title, demo=demo, facts=given)
+    return About(title=title, tiny=tiny, facts=given)
 
 
 def _record(plan: Plan) -> None:

@@ -107,7 +107,7 @@ def poisoned(tmp_path_factory):
         planned={"0" * 12: Planned(attack(), "finetune")},
         coverage_files={attack(): tmp_path / "coverage.csv"},
         states=[state],
-        about=About(title=attack(), demo=True, facts={attack(): attack()}),
+        about=About(title=attack(), tiny=True, facts={attack(): attack()}),
     )
     return root
 

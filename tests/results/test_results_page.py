@@ -150,12 +150,12 @@ def test_every_number_of_ours_leads_to_its_runs(results):
     assert f"finetune <code>{TRAINED}" in runs
 
 
-def test_a_demo_is_called_one(tree, tmp_path):
+def test_tiny_models_are_called_so(tree, tmp_path):
     sheets = [tree / "tables/table1/rows.json"]
-    for name, about in (("real", About()), ("demo", About(demo=True))):
+    for name, about in (("real", About()), ("tiny", About(tiny=True))):
         build_page(sheets, tree / "runs", PAPER, tmp_path / name, about=about)
-        said = "This is the demo" in (tmp_path / name / "index.html").read_text()
-        assert said == (name == "demo")
+        said = "These models are tiny" in (tmp_path / name / "index.html").read_text()
+        assert said == (name == "tiny")
 
 
 def test_curve_frame(files):

@@ -5,13 +5,19 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import ConfigSource, RunKey, with_options
+from clip4vla.cli.options import ConfigSource, with_options
 
 
 @with_options
 def examples(
     source: ConfigSource,
-    run_key: RunKey,
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="An evaluation or a substitution: its run key, or its row, such as "
+            "table5/scratch/msrvtt/s0 or substitute:table5/scratch/msrvtt."
+        ),
+    ],
     against: Annotated[
         str | None,
         typer.Option(
@@ -33,4 +39,4 @@ def examples(
     """Write a page of the examples, or the donors, of a run: a click plays a clip."""
     from clip4vla.stages import examples as stage
 
-    typer.echo(stage.write_page(source.plan(), run_key, against, previews, out))
+    typer.echo(stage.write_page(source.plan(), run, against, previews, out))

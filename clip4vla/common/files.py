@@ -60,7 +60,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
     A reader never sees a partial file, and a killed writer leaves only a `.tmp` file. An OSError
-    without a file name, such as that of a full disk, gets the name of `path`.
+    of the temporary file, or without a file name (of a full disk), gets the name of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        named = error.filename is not None and str(error.filename) != str(temporary)
+        if error.errno is not None and not named:
             error.filename = os.fspath(path)
         raise
     finally:

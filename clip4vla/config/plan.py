@@ -128,10 +128,7 @@ class Plan:
             named |= {_name_of(cell, seeded=True): key for key in keys}
         fitting = {one: key for one, key in named.items() if f"{one}/".startswith(f"{row}/")}
         if not fitting:
-            hint = did_you_mean(row, named)
-            raise UserError(
-                f"no run {name!r} in this config{hint}. Fix: choose one of `clip4vla runs ls`"
-            )
+            raise UserError(f"no run {name!r} in this config{did_you_mean(row, named)}")
         if len(set(fitting.values())) > 1:
             some = ", ".join(list(fitting)[:4])
             raise UserError(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clip4vla.common.errors import UserError
-from clip4vla.common.files import read_json, write_json
+from clip4vla.common.files import canonical_json, read_json, write_json
 
 RECORD = ".clip4vla.json"
 
@@ -38,6 +38,9 @@ def recorded_config(folder: Path) -> Recorded | None:
         record = read_json(path)
         files = [folder / str(name) for name in record["config_files"]]
         values = dict(record["values"])
+        canonical_json(values)  # no NaN, which no config can hold
+        if not files:
+            raise ValueError("config_files is empty")
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path}: not a record of a config ({error}). Fix: delete it, and pass the config "

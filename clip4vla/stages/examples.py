@@ -30,11 +30,14 @@ def local_media(version: str, folder: Path) -> "Addresses":
     return beside(files_of(Path(layout.data_dir(version), "ledger.parquet")), folder)
 
 
-def write_page(plan: Plan, key: str, against: str | None, previews: bool, out: Path | None) -> Path:
+def write_page(
+    plan: Plan, named: str, against: str | None, previews: bool, out: Path | None
+) -> Path:
     """Write the examples or donors of a run again, or two evaluations side by side.
 
-    previews: whether the page contains small films, kept with the cache, in place of links to the
-    files of this machine. The page of the run itself is unchanged: its record names its sha256.
+    named, against: their keys or rows (`Plan.key_of`). previews: whether the page contains small
+    films, kept with the cache, in place of links to the files of this machine. The page of the run
+    itself is unchanged: its record names its sha256.
     """
     from clip4vla.cache.clips import ClipCache
     from clip4vla.pages.donors import write_donors
@@ -42,6 +45,8 @@ def write_page(plan: Plan, key: str, against: str | None, previews: bool, out: P
     from clip4vla.pages.media import files_of, inside
     from clip4vla.pages.pair import read_evaluated, write_pair
 
+    key = plan.key_of(named)
+    against = against and plan.key_of(against)
     run = _ended(plan, key)
     other = None if against is None else _ended(plan, against)
     if other is not None and not (isinstance(run, Evaluate) and isinstance(other, Evaluate)):

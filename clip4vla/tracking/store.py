@@ -208,6 +208,7 @@ def _upgrade(path: Path) -> None:
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # a killed sync left them
             left.unlink()
         with whole_file(path) as temporary:
+            temporary.touch()  # its OSError names the place; sqlalchemy's error is a page long
             upgrade.callback(f"{SQLITE}{temporary}")
 
 

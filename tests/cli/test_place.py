@@ -59,9 +59,15 @@ def test_a_moved_or_damaged_record_is_reported_in_one_line(out):
     (out.parent / "mine.yaml").unlink()
     with pytest.raises(UserError, match=r"mine\.yaml, does not exist\. Fix: pass the config"):
         recorded_config(out)
-    (out / RECORD).write_text("[]")
-    with pytest.raises(UserError, match="not a record of a config"):
-        recorded_config(out)
+    whole = json.dumps({"config_files": [str(BASE)], "values": {}})
+    for damaged in (
+        "[]",
+        whole.replace(f'"{BASE}"', ""),
+        whole.replace("{}", '{"targets": NaN}'),
+    ):
+        (out / RECORD).write_text(damaged)
+        with pytest.raises(UserError, match="not a record of a config"):
+            recorded_config(out)
     assert "table1" in said("targets", "-c", str(BASE))  # which needs no record
 
 

@@ -16,6 +16,7 @@ from clip4vla.common.errors import (
     on_one_line,
     printable,
 )
+from clip4vla.common.files import write_text
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,12 @@ def test_closed_standard_streams_are_no_error(tmp_path, closed):
     assert done.returncode == 78  # there is nothing to probe
     assert "Traceback" not in done.stderr
     assert ("fetch.parquet: missing" in done.stderr) == ("2>&-" not in closed)
+
+
+def test_a_file_that_cannot_be_written_has_its_own_name(tmp_path):
+    """Not that of the temporary file beside it, which its reader never sees."""
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_text(tmp_path / "page.html", "text")
+    assert caught.value.filename == str(tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == [tmp_path / "page.html"]

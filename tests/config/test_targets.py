@@ -137,5 +137,6 @@ def test_a_run_is_found_by_its_row(plan):
     ],
 )
 def test_a_name_that_fits_no_run_or_several_is_refused(plan, name, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         plan.key_of(name)
+    assert str(caught.value).count("Fix: ") == 1

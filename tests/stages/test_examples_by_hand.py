@@ -45,3 +45,10 @@ def test_donors_are_not_compared_with_an_evaluation(plan):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({}))
     assert "not two evaluations" in refused(plan, evaluation, against=donors)
+
+
+def test_runs_are_named_by_their_rows_too(plan):
+    key = plan.stage("evaluate")[0]
+    row = plan.names()[key]
+    assert f"results/runs/{key}/metrics.json" in refused(plan, row)
+    assert "no run '../../etc' in this config" in refused(plan, "../../etc")

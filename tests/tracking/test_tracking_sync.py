@@ -252,6 +252,13 @@ def test_a_new_store_is_created_atomically(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_that_cannot_be_written_is_named(tmp_path):
+    path = Path("/proc/mlflow.db")
+    with pytest.raises(OSError) as caught:
+        Store(Target(f"sqlite:///{path}", "p", tmp_path / "locks"))
+    assert caught.value.filename == str(path)
+
+
 DAMAGES = {
     "junk": lambda content: b"junk" * 2000,
     "truncated": lambda content: content[: len(content) // 2],

@@ -56,7 +56,7 @@ def print_summary(
         out.print("A run that several tables need counts in each of them.")
     out.print(f"GPU hours, disk, downloads and missing files:  {command}")
     if listed:
-        out.print("This summary alone, without the list of jobs:  add --quiet")
+        out.print("This summary alone, without the list of jobs:  add --quiet at the end")
 
 
 def _by_stage(jobs: list[Job], order: list[str]) -> Table:

@@ -131,7 +131,7 @@ def test_a_dry_run_names_rows_and_ends_with_a_summary(tmp_path, quiet):
     assert re.search(r"finetune +│ 2 +│ no output yet", end)
     assert re.search(r"demo_sound +│ 1 +│ 1 +│ 2 +│ 2 +│ no output yet", end)
     assert f"clip4vla plan demo_sound -c {config}\n" in end
-    assert ("add --quiet" in end) == (not quiet)
+    assert ("add --quiet at the end" in end) == (not quiet)
 
 
 def test_a_real_run_without_data_names_every_dataset_once(tmp_path):

@@ -83,6 +83,7 @@ def test_the_scope_of_substitution_only_concerns_donors(tmp_path, policy, preset
     }
     on_test = preset.startswith("released")
     table["base"]["finetune"] = {"val": None} if on_test else {"selection": "best_val"}
+    table["base"]["finetune"]["optimiser"] = {"epochs": 3}  # released: selects captions from there
     table["base"]["substitute_scope"] = "test"
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(table))
     demo = [REPO / "config.yaml", REPO / "demo" / "config.yaml"]

@@ -73,7 +73,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         named = error.filename is not None and str(error.filename) != str(temporary)
         if error.errno is not None and not named:
-            error.filename = os.fspath(path)
+            with contextlib.suppress(AttributeError):  # errors of PyAV keep their file name
+                error.filename = os.fspath(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -86,14 +87,7 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
     They are renamed in their order, and nothing is where the block fails; see `whole_file`.
     """
     with contextlib.ExitStack() as stack:  # which leaves the last one first
-        temporaries = [stack.enter_context(whole_file(path)) for path in reversed(paths)][::-1]
-        try:
-            yield temporaries
-        except OSError as error:
-            for path, temporary in zip(paths, temporaries, strict=True):
-                if error.filename == os.fspath(temporary):
-                    error.filename = os.fspath(path)
-            raise
+        yield [stack.enter_context(whole_file(path)) for path in reversed(paths)][::-1]
 
 
 def write_text(path: str | Path, text: str) -> None:

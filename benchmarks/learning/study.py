@@ -128,8 +128,9 @@ def run_all(pool, plans: dict[int, Plan], only: set[str] | None = None) -> None:
     only: the keys of the cells' runs, where not all.
     """
     caches = {pair: cache for plan in plans.values() for pair, cache in plan.caches.items()}
-    for pair, cache in sorted(caches.items()):
-        freeze_world(*pair, cache)  # not in the pool, whose workers may have no child that decodes
+    for (version, cache_id), cache in sorted(caches.items()):
+        # Not in the pool, whose workers may have no child that decodes.
+        freeze_world(version, cache_id, cache)
     wanted = {}
     for seed, plan in plans.items():
         keys = [cell.run_key for cell in cells_of(plan, seed)]

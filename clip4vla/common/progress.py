@@ -59,7 +59,7 @@ def time_left(seconds: float) -> str:
 
 
 def last_progress(log_file: Path) -> str | None:
-    """Return the last progress in a job's log, without its status; None if there is none yet."""
+    """Return the last progress in a job's log, without its status; None before the first."""
     try:
         with open(log_file, "rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - END_BYTES))

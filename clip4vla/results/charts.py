@@ -283,8 +283,8 @@ def _panel(title: str, series: Sequence[Series], below: str) -> Panel:
     return Panel(
         title=title,
         lines=lines,
-        x_ticks=[(across(tick), f"{tick:g}") for tick in _ticks(*x, whole=below == STEP)],
-        y_ticks=[(down(tick), f"{tick:.4g}") for tick in _ticks(*y)],
+        x_ticks=[(across(tick), f"{tick:g}") for tick in _ticks(x, whole=below == STEP)],
+        y_ticks=[(down(tick), f"{tick:.4g}") for tick in _ticks(y)],
         x=x,
         y=y,
         below=below,
@@ -299,7 +299,8 @@ def _ends(values: list[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+def _ticks(span: tuple[float, float], *, whole: bool = False) -> list[float]:
+    low, high = span
     ticks = MaxNLocator(4, integer=whole).tick_values(low, high)
     return [round(float(tick), 10) for tick in ticks if low <= tick <= high]
 

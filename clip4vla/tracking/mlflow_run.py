@@ -147,7 +147,7 @@ def send(
     chosen = allowed(params or {})
     listed = [Param(metric_name(name), value[:MAX_PARAM]) for name, value in chosen.items()]
     cut = {name[:MAX_NAME]: value[:MAX_TAG] for name, value in (tags or {}).items() if value}
-    new = [RunTag(*item) for item in cut.items() if run.data.tags.get(item[0]) != item[1]]
+    new = [RunTag(key, value) for key, value in cut.items() if run.data.tags.get(key) != value]
     batch = list(islice(metrics, BATCH))
     try:
         while batch or listed or new:

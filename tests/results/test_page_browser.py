@@ -6,7 +6,7 @@ from results_tree import PAPER, make_tree, rewrite
 
 from clip4vla.results.page import build_page
 
-LONG = "a label of a row that goes on and on, " * 4
+LONG = "a label of a row that has no end, " * 4
 CUT = """[...document.querySelectorAll('body *')].filter(e => {
   const box = e.getBoundingClientRect();
   return box.width && (box.right > innerWidth + 1 || box.left < -1) && !e.matches('.skip');

@@ -175,7 +175,7 @@ def test_a_run_that_an_edit_replaced_is_superseded_until_the_edit_is_undone(own)
     assert world.parent().data.metrics["all/t2v_R1"] == mean([R1["0"], R1["2"]])
     (old,) = world.runs(text=f"tags.{SUPERSEDED} = 'true'", deleted=True)
     assert old.info.run_id == before["scored1"]
-    assert old.data.metrics["all/t2v_R1"] == R1["1"]  # nothing of it is lost
+    assert old.data.metrics["all/t2v_R1"] == R1["1"]  # as before
     report = world.sync("scored2edited", "tuned2edited")
     assert (report.added, report.skipped, report.superseded) == (0, 4, 2)
     back = {run.data.tags.get("run_key"): run.info.run_id for run in world.runs()}

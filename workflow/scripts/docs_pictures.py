@@ -87,10 +87,10 @@ def read(text: str) -> Picture:
 
 
 BADGES = {
-    "licence": ("licence", "Apache-2.0"),
-    "python": ("python", "3.11 – 3.13"),
-    "docs": ("docs", "tutorials, how-to, reference"),
-    "tests": ("tests", "last whole runs"),
+    "licence": "Apache-2.0",
+    "python": "3.11 – 3.13",
+    "docs": "tutorials, how-to, reference",
+    "tests": "last whole runs",
 }
 
 
@@ -181,7 +181,7 @@ def pictures() -> dict[str, str]:
         for name, picture in read_all().items()
         for theme in THEMES
     }
-    return drawings | {f"badge-{name}.svg": badge(*texts) for name, texts in BADGES.items()}
+    return drawings | {f"badge-{name}.svg": badge(name, value) for name, value in BADGES.items()}
 
 
 def main() -> None:

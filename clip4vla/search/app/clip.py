@@ -55,7 +55,8 @@ def write_clip(
             if pictures is not None:
                 packets.append(_encoded_pictures(movie, pictures))
             if sound is not None:
-                packets.append(_encoded_sound(movie, *sound, bits=sound_bits))
+                blocks, rate = sound
+                packets.append(_encoded_sound(movie, blocks, rate, bits=sound_bits))
             firsts = [next(some) for some in packets]  # all streams exist before one is written
             for some in chain(firsts, *packets):
                 movie.mux(some)

@@ -63,9 +63,10 @@ class Config(Section):
         description="training stores only the inputs of blocks and recomputes the rest: less "
         "memory, about a third more time, equal results (docs/training.md)",
     )
-    compile: bool = runtime(
-        False,
-        description="compile the blocks in training (torch.compile); equal up to rounding",
+    compile: bool | Literal["auto"] = runtime(
+        "auto",
+        description="compile the blocks in training (torch.compile), equal up to rounding; auto: "
+        "on a GPU, where a compiler is there (docs/training.md)",
     )
     check_reads: Literal["sampled", "all"] = runtime(
         "sampled",

@@ -5,11 +5,13 @@ None of them enters a run key, and a run may resume with other switches.
 
 import contextlib
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from clip4vla.cache.clips import SAMPLED
 from clip4vla.common.errors import UserError
+from clip4vla.common.log import log
 from clip4vla.models.common.clip_model import ClipModel
 
 RECOMPILE_LIMIT = 64  # variants of a block: widths, masks, with and without gradients
@@ -21,23 +23,36 @@ class Switches:
 
     frozen_cache: compute the features of frozen towers once, for all epochs and runs
     (`clip4vla.inference.frozen`). activation_checkpointing: keep only the input of a block, and
-    compute the rest again in the backward pass. compile: torch.compile of every block.
+    compute the rest again in the backward pass. compile: torch.compile of every block; "auto": on a
+    GPU, and only where a compiler works.
     check_every: verify the sha256 of one in `check_every` clips that are read
     (`ClipCache.spot_check`).
     """
 
     frozen_cache: bool = True
     activation_checkpointing: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     check_every: int = SAMPLED
 
     def apply(self, model: ClipModel, device: torch.device) -> None:
-        """Apply the switches to a model. UserError where it cannot be compiled on this machine."""
+        """Apply the switches to a model. UserError where it cannot be compiled, as asked."""
         if self.activation_checkpointing:
             checkpoint_activations(model)
-        if self.compile:
-            check_compiler(device)
+        if self._compiles(device):
             compile_blocks(model)
+
+    def _compiles(self, device: torch.device) -> bool:
+        """Return whether to compile. "auto" warns where a GPU has no compiler."""
+        if not self.compile or (self.compile == "auto" and device.type != "cuda"):
+            return False
+        try:
+            check_compiler(device)
+        except UserError as error:
+            if self.compile != "auto":
+                raise
+            log.warning(f"this run trains slower, without compiled blocks. {error}")
+            return False
+        return True
 
 
 def checkpoint_activations(model: ClipModel) -> None:
@@ -80,7 +95,7 @@ def check_compiler(device: torch.device) -> None:
         raise UserError(
             f"compile: torch.compile does not work on this machine: {reason.strip()[:200]}. Fix: "
             f"install {needed}, such as by `module load gcc`, or set compile: false, which changes "
-            "no result"
+            "results by rounding only"
         ) from None
     finally:
         torch._dynamo.reset()

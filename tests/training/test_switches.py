@@ -149,6 +149,33 @@ def test_a_run_resumes_with_other_switches(tmp_path, monkeypatch):
     assert read_json(tmp_path / "mixed" / "o" / "cost.json")["attempts"] == stops + 1
 
 
+@pytest.mark.parametrize("kind, asked", [("cuda", True), ("cpu", False)])
+def test_auto_asks_for_a_compiler_on_a_gpu_alone(monkeypatch, kind, asked):
+    seen = []
+    monkeypatch.setattr(module, "check_compiler", seen.append)
+    device, model = torch.device(kind), make_task("stage 1").model
+    Switches(compile="auto").apply(model, device)
+    assert seen == ([device] if asked else [])
+    compiled = {block._compiled_call_impl is not None for block in blocks_of(model)}
+    assert compiled == {asked}
+
+
+def test_auto_trains_uncompiled_without_a_compiler(monkeypatch, capsys):
+    def missing(device):
+        raise UserError("compile: none here. Fix: install g++")
+
+    monkeypatch.setattr(module, "check_compiler", missing)
+    model, gpu = make_task("stage 1").model, torch.device("cuda")
+    Switches(compile="auto").apply(model, gpu)
+    assert all(block._compiled_call_impl is None for block in blocks_of(model))
+    assert capsys.readouterr().err == (
+        "clip4vla: warning: this run trains slower, without compiled blocks. compile: none here. Fix: "
+        "install g++\n"
+    )
+    with pytest.raises(UserError, match="none here"):
+        Switches(compile=True).apply(model, gpu)
+
+
 def _traced(compile_):
     return lambda self, **given: compile_(self, **(given | {"backend": "eager"}))
 

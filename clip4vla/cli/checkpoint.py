@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from clip4vla.cli.options import example
+from clip4vla.cli.place import own_file
 from clip4vla.common.errors import UserError, printable
 
 checkpoint = typer.Typer(
@@ -49,7 +50,7 @@ def checkpoint_import(
             help="A file of CLIP, CLIP4VLA, MCLIP4VLA or CAV-MAE, or an older one of ours."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    out: Annotated[Path, typer.Argument(help="The safetensors file to write.", callback=own_file)],
     fresh: Annotated[
         list[str] | None,
         typer.Option(help="A part to initialise, such as audio; repeatable."),

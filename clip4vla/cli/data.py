@@ -14,6 +14,7 @@ from clip4vla.cli.options import (
     example,
     with_options,
 )
+from clip4vla.cli.place import own_file
 from clip4vla.common.errors import UserError
 
 data = typer.Typer(
@@ -78,7 +79,10 @@ def data_status(
         str | None, typer.Argument(help="Name or version; all of the targets without one.")
     ] = None,
     missing: Annotated[
-        Path | None, typer.Option(help="Also list the missing clips so far in this .tsv file.")
+        Path | None,
+        typer.Option(
+            help="Also list the missing clips so far in this .tsv file.", callback=own_file
+        ),
     ] = None,
 ) -> None:
     """Show the progress of the data by split and status, at any stage; draw it to status.png."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from clip4vla.cli.options import example, with_options
+from clip4vla.cli.place import own_file
 from clip4vla.common.hardware import Hardware, ReadingHardware
 
 embed = typer.Typer(
@@ -22,7 +23,7 @@ Checkpoint = Annotated[
     ),
 ]
 Media = Annotated[list[Path], typer.Argument(help="Files, and folders with their subfolders.")]
-Out = Annotated[Path, typer.Option(help="The table to write: .npz or .parquet.")]
+Out = Annotated[Path, typer.Option(help="The table to write: .npz or .parquet.", callback=own_file)]
 Pool = Annotated[
     Literal["mean", "none"],
     typer.Option(help="mean: one vector a clip; none: one for each frame or segment."),

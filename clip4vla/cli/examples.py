@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clip4vla.cli.options import ConfigSource, with_options
+from clip4vla.cli.place import own_file
 
 
 @with_options
@@ -33,7 +34,10 @@ def examples(
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="File to write. Default: below results/preview/examples.")
+        Path | None,
+        typer.Option(
+            help="File to write. Default: below results/preview/examples.", callback=own_file
+        ),
     ] = None,
 ) -> None:
     """Write a page of the examples, or the donors, of a run: a click plays a clip."""

@@ -11,8 +11,10 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clip4vla.common.errors import UserError
 from clip4vla.common.files import canonical_json
 from clip4vla.common.packaged import workflow_file
+from clip4vla.config.layout import is_output
 from clip4vla.config.recorded import RECORD, Recorded, recorded_config
 
 CONFIG = Path("config.yaml")
@@ -55,11 +57,28 @@ def folder() -> Path:
     return next((place for place in (here, *here.parents) if _is_place(place)), here)
 
 
+def own_file(path: Path | None) -> Path | None:
+    """Return the value of an option that names a file to write. UserError for a rule's output.
+
+    Snakemake would rerun all that depends on it.
+    """
+    if path is not None and path.is_file() and not in_a_job():
+        place, whole = folder().resolve(), path.resolve()
+        if whole.is_relative_to(place) and is_output(whole.relative_to(place)):
+            raise UserError(f"{path}: an output of the workflow. Fix: name another file")
+    return path
+
+
+def in_a_job() -> bool:
+    """Return whether a job of the workflow runs this command."""
+    return ENVIRONMENT in os.environ
+
+
 @contextlib.contextmanager
 def moved(given: dict[str, Any]) -> Iterator[None]:
     """Run a command in its folder. Relative paths among its parameters keep their meaning."""
     here, place = Path.cwd(), folder()
-    if place == here or ENVIRONMENT in os.environ:
+    if place == here or in_a_job():
         yield
         return
     given |= {name: _absolute(value, here) for name, value in given.items()}

@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from clip4vla.cli.options import ConfigSource, example, with_options
+from clip4vla.cli.place import folder, in_a_job
+from clip4vla.common.errors import UserError
+from clip4vla.config.layout import RESULTS
 
 tables = typer.Typer(
     no_args_is_help=True,
@@ -15,14 +18,30 @@ tables = typer.Typer(
 
 TABLE = "A table of the config's targets, such as table5."
 Table = Annotated[str, typer.Argument(help=TABLE)]
+PREVIEW = RESULTS / "preview"
+
+
+def _not_of_rules(out: Path) -> Path:
+    """Return the folder of an option. UserError for that of the rules, except in their jobs.
+
+    Snakemake would treat tables of unfinished runs there as up to date, and rerun what is made of
+    finished ones.
+    """
+    if not in_a_job() and out.resolve() == (folder() / RESULTS).resolve():
+        raise UserError(
+            f"--out {out}: only jobs of the workflow write there. Fix: name another folder, or "
+            f"leave it out: {PREVIEW}"
+        )
+    return out
+
+
 Out = Annotated[
     Path,
     typer.Option(
-        help="Folder to write into. Not `results`: Snakemake treats existing outputs there as up "
-        "to date."
+        help="Folder to write into. Not `results`, which jobs of the workflow write.",
+        callback=_not_of_rules,
     ),
 ]
-PREVIEW = Path("results/preview")
 
 
 @tables.command("sheet", epilog=example("tables sheet table5"))

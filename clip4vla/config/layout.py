@@ -1,6 +1,6 @@
 """Paths of all files of the workflow, relative to the working directory."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def manifest(version: str, cache_id: str) -> str:
     return f"{cache_dir(version, cache_id)}/manifest.json"
 
 
+RESULTS = Path("results")
 ROWS_DIR = "results/rows"
 NETWORK_DIR = "network"  # state that all jobs share about each server
 
@@ -196,3 +197,17 @@ def all_outputs(plan: "Plan") -> list[str]:
         "results/report.zip",
         *([] if plan.config.tracking.sink == "off" else ["mlflow/synced.json"]),
     ]
+
+
+OUTPUTS = (  # patterns of the rules' outputs
+    *(f"data/*/{name}" for name in DATA_FILES),
+    *("data/*/shards/*/*.parquet", "data/*/cache-*/*", "data/*/cache-*/shards/*"),
+    *("results/runs/*/*", "results/tables/*/*", "results/figures/*", "results/rows/*/*"),
+    *(f"results/{name}" for name in ("index.html", "tidy.csv", "numbers.tex")),
+    *("results/record.json", "results/report.zip", "mlflow/synced.json"),
+)
+
+
+def is_output(path: PurePath) -> bool:
+    """Return whether a path, relative to the working directory, is that of a rule's output."""
+    return any(len(path.parts) == one.count("/") + 1 and path.match(one) for one in OUTPUTS)

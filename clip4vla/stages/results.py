@@ -14,6 +14,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.common.extras import require
 from clip4vla.common.files import json_text, whole_file, write_text
 from clip4vla.config import layout
+from clip4vla.config.layout import RESULTS
 from clip4vla.config.plan import Plan
 from clip4vla.config.targets import check_target
 from clip4vla.stages.tracking import TABLES
@@ -22,7 +23,6 @@ from clip4vla.tracking.attempts import attempt
 if TYPE_CHECKING:
     from clip4vla.results.page import About
 
-RESULTS = Path("results")
 RUNS = RESULTS / "runs"
 
 

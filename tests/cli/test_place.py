@@ -108,3 +108,21 @@ def test_an_override_named_config_yaml_lies_above_the_base(project, monkeypatch)
     monkeypatch.chdir(project / "more")
     (project / "more" / "config.yaml").write_text("preset: ours\n")
     assert "results/rows/clips/both" in said("targets", "-c", "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("examples", KEY, "--out"),
+        ("checkpoint", "import", "x.pt"),
+        ("embed", "text", "x.safetensors", "x.txt", "--out"),
+        ("data", "status", "--missing"),
+    ],
+)
+def test_no_output_of_the_workflow_is_overwritten(out, command):
+    page = out / "results" / "runs" / KEY / "examples.html"
+    page.write_text("of a job")
+    done = CliRunner().invoke(app, [*command, f"runs/{KEY}/examples.html"])
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception).startswith(f"runs/{KEY}/examples.html: an output of the workflow")
+    assert page.read_text() == "of a job"

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clip4vla.cli.main import app
+from clip4vla.common.errors import UserError
 from clip4vla.common.files import read_json, write_text
 from clip4vla.config import layout
 from clip4vla.config.planner import make_plan
@@ -105,3 +106,24 @@ def test_tables_that_are_there_without_their_runs_are_not_done(target):
     for name in layout.table_outputs(plan):
         write_text(name, "")
     assert {"finetune", "evaluate"} <= jobs(target)
+
+
+def test_only_jobs_write_into_the_folder_of_the_rules(monkeypatch):
+    write_text("results/index.html", "of a job")
+    for command in ("build", "page"):
+        given = ["tables", command, *CONFIG, "--out", str(Path("results").absolute())]
+        error = CliRunner().invoke(app, given).exception
+        assert isinstance(error, UserError) and "only jobs of the workflow write" in str(error)
+    assert [path.name for path in Path("results").iterdir()] == ["index.html"]
+    assert Path("results/index.html").read_text() == "of a job"
+    monkeypatch.setenv("CLIP4VLA_CONFIG", f"{REPO}/config.yaml:{REPO}/demo/config.yaml")
+    monkeypatch.setenv("CLIP4VLA_SET", json.dumps(VALUES))
+    done = CliRunner().invoke(app, ["tables", "build", "--out", "results"], catch_exceptions=False)
+    assert done.exit_code == 0 and Path("results/tables", TABLES[0], "table.html").is_file()
+
+
+def test_the_outputs_of_the_rules_are_known_as_such():
+    names = layout.all_outputs(plan_of_demo())
+    assert [name for name in names if not layout.is_output(Path(name))] == []
+    for mine in ("results/preview/index.html", "results/vectors.npz", "data/texts/vectors.npz"):
+        assert not layout.is_output(Path(mine))

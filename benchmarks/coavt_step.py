@@ -1,7 +1,7 @@
 """How fast a step of CoAVT's pre-training is against a plain fp32 implementation.
 
-    python benchmarks/coavt_step.py [--clips 2] [--rounds 2] [--threads 2] [--device cpu|cuda]
-                                    [--microbatch N]
+    python benchmarks/coavt_step.py [--clips 2] [--threads 2] [--device cpu|cuda]
+                                    [--microbatch N] [--architecture base]
 
 A step is forward and backward of all objectives, at the sizes of ViT-B/16 and BERT-base and from
 random weights without dropout: contrast and matching of texts with sound, with picture and with
@@ -10,28 +10,21 @@ memory, to which masks of the same size are added; every text with 32 tokens, wh
 or not; three pairs of each clip in one batch for matching, each with keys and values of its own;
 the words after the queries' cached keys and values, with logits at every position. Its
 audio-visual encoder is that of coavt_encoder.py. Both sides have the same weights, draw the same
-negatives and give the same loss. Both in turn in one run; medians of wall time and, on a CPU, of
-CPU time.
+negatives and give the same loss.
 
 On CUDA ours runs in half precision (AMP), as training does; its share of the device's peak counts
 the operations that the step needs (torch.utils.flop_counter), without those of padding.
 """
 
-import argparse
 import math
-import os
-import platform
-import statistics
-import time
 
+import bench
 import torch
-from coavt_encoder import SIZES, Plain
-from step import chunks_of, print_times, share_of_peak
+from coavt_encoder import Plain
+from step import chunks_of, losses
 from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu, layer_norm, normalize
-from torch.utils.flop_counter import FlopCounterMode
 
-from clip4vla.common.device import half_type
 from clip4vla.common.seeds import seed_of
 from clip4vla.config.run import Pretrain, Source
 from clip4vla.config.sections import Inputs, Optimiser
@@ -39,13 +32,12 @@ from clip4vla.models.coavt.losses import ContrastLogits
 from clip4vla.models.coavt.negatives import draw_negatives
 from clip4vla.models.coavt.objective import Objective
 from clip4vla.models.coavt.settings import Model
+from clip4vla.models.coavt.sizes import sizes_of
 from clip4vla.models.common.batch_features import numbers_of
 from clip4vla.models.family import family_of
 from clip4vla.training.gradients import backward
 
 WORDS, SMOOTHING, PAD, HIDDEN = 32, 0.1, -100, -1e4
-INPUTS = Inputs(max_frames=1, max_segments=1, segment_steps=SIZES.steps, max_words=WORDS)
-OBJECTIVE, SECTION = Objective(), Model(dropout=0.0)
 TEXTS = [
     "a man speaks while a dog barks in the distance",
     "rain falls on a roof",
@@ -57,8 +49,8 @@ TEXTS = [
 class PlainStep(Plain):
     """The loss of a batch, with the same parameters."""
 
-    def __init__(self, model):
-        super().__init__(model)
+    def __init__(self, model, sizes):
+        super().__init__(model, sizes)
         self.ids = model.text_ids
 
     def post_norm(self, name: str, x: Tensor) -> Tensor:
@@ -68,7 +60,7 @@ class PlainStep(Plain):
 
     def heads(self, name: str, x: Tensor) -> Tensor:
         """Project x [B, n, W] to [B, heads, n, W / heads]."""
-        return self.affine(name, x).unflatten(-1, (SIZES.query_heads, -1)).transpose(1, 2)
+        return self.affine(name, x).unflatten(-1, (self.sizes.query_heads, -1)).transpose(1, 2)
 
     def attend(self, name: str, x: Tensor, source: Tensor, mask: Tensor, before=None):
         """x attends to source; mask: [B, heads, n, S], added. before: cached keys and values."""
@@ -89,12 +81,12 @@ class PlainStep(Plain):
     def layers(self, x, queries, mask, clip=None, clip_mask=None, before=None):
         """All layers on x [B, n, W], whose first rows are queries; and their keys and values."""
         cached = []
-        for layer in range(SIZES.query_layers):
+        for layer in range(self.sizes.query_layers):
             name = f"query.layers.{layer}"
             x, own = self.attend(name, x, x, mask, before and before[layer])
             cached.append(own)
             asking, words = x[:, :queries], x[:, queries:]
-            if queries and layer % SIZES.cross_every == 0:
+            if queries and layer % self.sizes.cross_every == 0:
                 asking, _ = self.attend(f"{name}.cross", asking, clip, clip_mask)
             parts = [self.feed(f"{name}.query_feed", asking)] if queries else []
             parts += [self.feed(name, words)] if words.shape[1] else []
@@ -116,7 +108,7 @@ class PlainStep(Plain):
         count = queries.shape[1]
         valid = torch.cat([seen.new_ones(queries.shape[:2]), self.ids.valid(tokens)], dim=1)
         x = torch.cat([queries, self.words(tokens)], dim=1)
-        x, _ = self.layers(x, count, rows(valid, x.shape[1]), clip, rows(seen, count))
+        x, _ = self.layers(x, count, self.mask(valid, x.shape[1]), clip, self.mask(seen, count))
         return self.affine("matching", x[:, :count]).mean(dim=1)
 
     def language(self, tokens: Tensor, cached) -> Tensor:
@@ -127,7 +119,7 @@ class PlainStep(Plain):
         causal = torch.ones(WORDS, WORDS, dtype=torch.bool, device=tokens.device).tril()
         causal = torch.cat([causal.new_ones(WORDS, count), causal], dim=1)
         padding = torch.cat([valid.new_ones(len(valid), count), valid], dim=1)
-        mask = rows(padding, WORDS) + hidden(causal)[None, None]
+        mask = self.mask(padding, WORDS) + hidden(causal)[None, None]
         x, _ = self.layers(self.words(read), 0, mask, before=cached)
         x = self.post_norm("language.norm", gelu(self.affine("language.dense", x)))
         logits = x @ self.weights["query.words.weight"].T + self.weights["language.bias"]
@@ -145,7 +137,7 @@ class PlainStep(Plain):
         clips = numbers_of(batch["clip_id"]).to(tokens.device)
         pairs = zip(batch["clip_id"], tokens.tolist(), strict=True)
         samples = numbers_of([f"0 {clip} {ids}" for clip, ids in pairs])
-        mask = rows(self.ids.valid(tokens), WORDS)
+        mask = self.mask(self.ids.valid(tokens), WORDS)
         states, _ = self.layers(self.words(tokens), 0, mask)
         text = normalize(self.affine("text_proj", states[:, 0]), dim=-1)
         streams = super().__call__(batch)
@@ -156,8 +148,8 @@ class PlainStep(Plain):
             clip = layer_norm(clip, clip.shape[-1:], *norm)
             asking = self.queries(len(clip))
             count = asking.shape[1]
-            free = rows(seen.new_ones(len(clip), count), count)
-            states, cached = self.layers(asking, count, free, clip, rows(seen, count))
+            free = self.mask(seen.new_ones(len(clip), count), count)
+            states, cached = self.layers(asking, count, free, clip, self.mask(seen, count))
             found = normalize(self.affine("query_proj", states), dim=-1)
             logits = torch.einsum("nqd,td->ntq", found, text).amax(dim=2)
             logits = logits / self.weights["temperature"]
@@ -172,18 +164,17 @@ class PlainStep(Plain):
                 loss = loss + self.language(tokens, cached)
         return loss
 
+    def mask(self, valid: Tensor, count: int) -> Tensor:
+        """The mask [B, heads, count, S] of valid columns [B, S], to be added."""
+        return hidden(valid)[:, None, None].repeat(1, self.sizes.query_heads, count, 1)
+
 
 def hidden(allowed: Tensor) -> Tensor:
     """What is added to scores: 0 where allowed."""
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, HIDDEN)
 
 
-def rows(valid: Tensor, count: int) -> Tensor:
-    """The mask [B, heads, count, S] of valid columns [B, S], to be added."""
-    return hidden(valid)[:, None, None].repeat(1, SIZES.query_heads, count, 1)
-
-
-def make_batch(clips: int, model, device):
+def make_batch(clips: int, model, sizes, device):
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator).to(device)  # noqa: E731
     everywhere = torch.ones(clips, 1, dtype=torch.bool, device=device)
@@ -191,80 +182,61 @@ def make_batch(clips: int, model, device):
     return {
         "clip_id": [f"clip{i}" for i in range(clips)],
         "tokens": model.processor.tokenize(texts, WORDS).to(device),
-        "audio": draw(clips, 1, 1, SIZES.steps, SIZES.bands),
-        "frames": draw(clips, 1, 3, SIZES.image, SIZES.image),
+        "audio": draw(clips, 1, 1, sizes.steps, sizes.bands),
+        "frames": draw(clips, 1, 3, sizes.image, sizes.image),
         **dict.fromkeys(("audio_mask", "frame_mask"), everywhere),
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
+def parser():
+    made = bench.parser(__doc__, rounds=2, device=True)
+    made.set_defaults(threads=2)
+    made.add_argument("--clips", type=int, default=2)
+    made.add_argument("--architecture", default="base")
+    made.add_argument(
         "--microbatch", type=int, help="ours by gradient caching (what is done twice counts twice)"
     )
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    return made
+
+
+def rows(options):
     device, family = torch.device(options.device), family_of("coavt")
-    model = family.build(SECTION, {}, inputs=INPUTS).to(device).train()
+    sizes = sizes_of(options.architecture, vocabulary=1)
+    section = Model(architecture=options.architecture, dropout=0.0)
+    inputs = Inputs(max_frames=1, max_segments=1, segment_steps=sizes.steps, max_words=WORDS)
+    model = family.build(section, {}, inputs=inputs).to(device).train()
     run = Pretrain(
-        model=SECTION,
-        inputs=INPUTS,
+        model=section,
+        inputs=inputs,
         trainable="all",
         sources=[Source(dataset="none", cache_id="none", split="none")],
-        objective=OBJECTIVE,
+        objective=Objective(),
         optimiser=Optimiser(batch_size=options.clips, microbatch=options.microbatch),
     )
     family.prepare(model, run)
-    task, plain_step = family.task(model, run), PlainStep(model)
-    batch = make_batch(options.clips, model, device)
+    task, plain_step = family.task(model, run), PlainStep(model, sizes)
+    batch = make_batch(options.clips, model, sizes, device)
     chunks = chunks_of(batch, options.microbatch or options.clips)
 
     def plain():
+        model.zero_grad(set_to_none=True)
         loss = plain_step(batch)
         loss.backward()
         return loss.item()
 
     def ours():
+        model.zero_grad(set_to_none=True)
         return backward(task, chunks, device, lambda loss: loss)[0].item()
 
-    def timed(step):
-        model.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        wall, cpu = time.perf_counter(), time.process_time()
-        loss = step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return loss, time.perf_counter() - wall, time.process_time() - cpu
-
-    half = half_type(device)
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    lengths = model.text_ids.valid(batch["tokens"]).sum(dim=1).tolist()
-    print(f"{options.clips} clips, texts of {lengths} of {WORDS} tokens;")
-    print(f"ViT-B/16 and BERT-base, {learning:,} parameters learn;")
-    print(f"torch {torch.__version__}, {platform.machine()}, Python {platform.python_version()},")
-    print(f"{options.device}, {options.threads} of {os.cpu_count()} threads, plain in float32, "
-          f"ours in {half or 'float32'}, {options.rounds} rounds")  # fmt: skip
-    steps, flops, found = {"plain": plain, "ours": ours}, {}, {"plain": [], "ours": []}
-    for name, step in steps.items():  # a warm-up too
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops[name] = counter.get_total_flops()
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            found[name].append(timed(step))
-            if device.type == "cuda":
-                print(f"{name}: {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at the peak")
-    print(f"loss {found['ours'][0][0]:.5f}, of the plain side {found['plain'][0][0]:.5f}")
-    print_times(found, device)
-    print(f"operations: plain {flops['plain'] / 1e12:.2f}, ours {flops['ours'] / 1e12:.2f} TFLOP")
-    wall = statistics.median(result[1] for result in found["ours"])
-    print(share_of_peak(flops["ours"], wall, device))
+    yield bench.compare(
+        f"a step of CoAVT, {options.architecture}, {options.clips} clips",
+        ours,
+        plain,
+        against="masks as matrices, padded, float32",
+        options=options,
+        note=losses,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    bench.main(parser(), rows)

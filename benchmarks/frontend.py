@@ -3,44 +3,25 @@
     python -m pip install librosa    # not a dependency: it serves this comparison only
     python benchmarks/frontend.py
 
-Both sides make left, mean and right log-mel spectrograms of the same 10 s clips at 16 kHz, on one
-thread, in turn in one run; the medians are compared. For mono the released code makes the same
-spectrogram three times and this project one. Then the same for kaldi's filter banks against
-torchaudio's `fbank`, once per channel, and for drawing the masks of a clip against one at a time.
+Both sides make left, mean and right log-mel spectrograms of the same 10 s clips at 16 kHz. For mono
+the released code makes the same spectrogram three times and this project one. Then the same for
+kaldi's filter banks against torchaudio's `fbank`, once per channel, and for drawing the masks of a
+clip against one at a time.
 """
 
-import os
+import bench
+import numpy as np
+import torch
+from torchaudio.compliance import kaldi
+from usual import RATE, spectrograms
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))  # read when the libraries are first imported
+from clip4vla.cache.log_mel import LogMelFrontend
+from clip4vla.config.data import LogMel
+from clip4vla.config.sections import Masking
+from clip4vla.loading.masking import draw_masks
 
-import statistics  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torchaudio  # noqa: E402
-from torchaudio.compliance import kaldi  # noqa: E402
-
-from clip4vla.cache.log_mel import LogMelFrontend  # noqa: E402
-from clip4vla.config.data import LogMel  # noqa: E402
-from clip4vla.config.sections import Masking  # noqa: E402
-from clip4vla.loading.masking import draw_masks  # noqa: E402
-
-RATE, SECONDS, CLIPS, ROUNDS = 16000, 10, 8, 5
+SECONDS = 10
 STEPS = 1251  # frames of 10 s
-
-
-def released(librosa, clip):
-    """Three spectrograms of a clip [2, n] with librosa, [3, T, 224]."""
-    channels = []
-    for wave in (clip[0], (clip[0] + clip[1]) / 2, clip[1]):
-        mel = librosa.feature.melspectrogram(
-            y=wave, sr=RATE, n_fft=512, hop_length=128, n_mels=224, fmin=0.0, fmax=8000.0
-        )
-        channels.append(librosa.power_to_db(mel).T)
-    return np.stack(channels)
 
 
 def filter_banks(clip):
@@ -72,61 +53,58 @@ def masks_one_by_one(rng):
     return covered
 
 
-def seconds_per_clip(function, clips):
-    begin = time.perf_counter()
-    for clip in clips:
-        function(clip)
-    return (time.perf_counter() - begin) / len(clips)
+def parser():
+    made = bench.parser(__doc__, rounds=5)
+    made.add_argument("--clips", type=int, default=8)
+    return made
 
 
-def compare(name, baseline, ours, theirs, clips, note=""):
-    """Print the medians of both sides, each measured in turn."""
-    times = [
-        (seconds_per_clip(baseline, theirs), seconds_per_clip(ours, clips)) for _ in range(ROUNDS)
-    ]
-    slow, fast = (1e3 * statistics.median(side) for side in zip(*times, strict=True))
-    print(f"{name}  {slow:7.2f} ms  ours {fast:6.2f} ms  {slow / fast:5.1f} times as fast{note}")
-
-
-def main():
-    try:
-        import librosa
-    except ImportError:
-        print("librosa is not installed: python -m pip install librosa", file=sys.stderr)
-        return 1
-    torch.set_num_threads(1)
+def rows(options):
     mel = LogMelFrontend(LogMel())
     fbank = LogMelFrontend(LogMel(kind="fbank", window="hamming"))
     rng = np.random.default_rng(0)
-    noise = (0.1 * rng.standard_normal((CLIPS, 2, RATE * SECONDS))).astype(np.float32)
-    print(f"{CLIPS} clips of {SECONDS} s, one thread, median of {ROUNDS} rounds")
-    libraries = {"librosa": librosa, "torch": torch, "torchaudio": torchaudio, "numpy": np}
-    print(", ".join(f"{name} {module.__version__}" for name, module in libraries.items()))
-    for name, clips in (("stereo", noise), ("mono  ", noise[:, :1])):
+    noise = (0.1 * rng.standard_normal((options.clips, 2, RATE * SECONDS))).astype(np.float32)
+    common = {"options": options, "per": options.clips}
+
+    def each(function, items):
+        return lambda: [function(item) for item in items]
+
+    for kind, clips in (("stereo", noise), ("mono", noise[:, :1])):
         pairs = clips.repeat(3 - clips.shape[1], axis=1)  # the released code has two channels
-        difference = np.abs(mel.compute(clips[0], RATE).numpy() - released(librosa, pairs[0])).max()
-        note = f"  (largest difference {difference:.4f} dB)"
-        compare(
-            f"{name} librosa",
-            lambda c: released(librosa, c),
-            lambda c: mel(c, RATE),
-            pairs,
-            clips,
-            note,
+        yield bench.compare(
+            f"log-mel of a {kind} clip of {SECONDS} s",
+            each(lambda clip: mel(clip, RATE), clips),
+            each(lambda clip: spectrograms(*clip), pairs),
+            against="three librosa spectrograms",
+            needs=["librosa"],
+            note=difference,
+            **common,
         )
-        difference = np.abs(fbank.compute(clips[0], RATE).numpy() - filter_banks(clips[0])).max()
-        note = f"  (largest difference {difference:.6f})"
-        compare(f"{name} fbank  ", filter_banks, lambda c: fbank(c, RATE), clips, clips, note)
-    seeds = range(100)
-    compare(
+        yield bench.compare(
+            f"filter banks of a {kind} clip",
+            each(lambda clip: fbank(clip, RATE), clips),
+            each(filter_banks, clips),
+            against="torchaudio's fbank",
+            note=difference,
+            **common,
+        )
+    yield bench.compare(
         "masks of a clip",
-        lambda seed: masks_one_by_one(np.random.default_rng(seed)),
-        lambda seed: draw_masks(STEPS, 224, Masking(), np.random.default_rng(seed)),
-        seeds,
-        seeds,
+        each(
+            lambda seed: draw_masks(STEPS, 224, Masking(), np.random.default_rng(seed)), range(100)
+        ),
+        each(lambda seed: masks_one_by_one(np.random.default_rng(seed)), range(100)),
+        against="one draw for each mask",
+        options=options,
+        per=100,
     )
-    return 0
+
+
+def difference(ours, baseline):
+    pairs = zip(ours.result, baseline.result, strict=True)
+    worst = max(np.abs(np.asarray(a, np.float32) - b).max() for a, b in pairs)
+    return f"differs by {worst:.2g} at most"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    bench.main(parser(), rows)

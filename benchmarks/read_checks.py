@@ -4,100 +4,74 @@
 
 Clips as large as those of MSR-VTT in stereo (15 s: 15 frames, 1,875 steps of sound), of noise, so
 that JPEGs are larger than real ones. The same samples are made without a check, with a sampled
-share and with all of them checked, on one thread, in turn in one run; medians of CPU time count.
+share and with all of them checked.
 """
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # read when the libraries are first imported
-
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
+import bench
 import numpy as np
-import pandas as pd
+from usual import RATE, frozen
 
 from clip4vla.cache.clips import SAMPLED, ClipCache
-from clip4vla.cache.manifest import freeze
-from clip4vla.cache.shards import build_shard
-from clip4vla.common.device import set_threads
-from clip4vla.common.files import write_parquet
-from clip4vla.config.data import Cache
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.collate import collate
 from clip4vla.loading.samples import ClipSamples
 
-CLIPS, BATCH, ROUNDS = 32, 8, 15
-SECONDS, RATE, SIZE = 15, 16000, (240, 320)
+BATCH, SECONDS, SIZE = 8, 15, (240, 320)
 NEVER = 1 << 62  # one clip in so many
 
 
-def frames(path, fps, seconds):
+def pictures(name):
     """Smooth pictures with a little noise: they compress about as films do."""
-    rng = np.random.default_rng(int(Path(path).stem))
-    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    rng = np.random.default_rng(int(name))
+    lines, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     for number in range(SECONDS):
-        base = np.stack([rows, columns, rows + columns + 9 * number], axis=2)
+        base = np.stack([lines, columns, lines + columns + 9 * number], axis=2)
         yield ((base + rng.integers(0, 24, size=(*SIZE, 3))) % 256).astype(np.uint8)
 
 
-def sound(path):
+def sound(name):
     """Stereo noise."""
-    rng = np.random.default_rng(int(Path(path).stem))
-    return (0.1 * rng.standard_normal((2, SECONDS * RATE))).astype(np.float32), RATE
+    rng = np.random.default_rng(int(name))
+    return (0.1 * rng.standard_normal((2, SECONDS * RATE))).astype(np.float32)
 
 
-def frozen(folder: Path) -> Path:
-    """Build a dataset version; return its manifest."""
-    rows, splits = [], []
-    for number in range(CLIPS):
-        path = folder / f"{number}.mp4"
-        path.touch()
-        row = {"clip_id": str(number), "path": str(path), "shard": 0, "start": 0.0}
-        row |= {"end": float(SECONDS), "duration": float(SECONDS), "sound": "unknown"}
-        row |= {"fetch": "ok", "video": "ok", "audio": "ok", "tool": "", "decoder": ""}
-        rows.append(row)
-        splits.append({"split": "s", "clip_id": str(number), "captions": ["a"], "label": ""})
-    index, ledger = folder / "shards" / "0.parquet", pd.DataFrame(rows)
-    tar = index.with_suffix(".tar")
-    write_parquet(
-        index, build_shard(ledger, Cache(), tar, decode_audio=sound, decode_frames=frames)
-    )
-    freeze(ledger, pd.DataFrame(splits), [index], "checks-v1-000000", Cache(), folder)
-    return folder / "manifest.json"
+def parser():
+    made = bench.parser(__doc__, rounds=15)
+    made.add_argument("--clips", type=int, default=32)
+    return made
 
 
-def seconds_per_sample(samples: ClipSamples) -> float:
-    """CPU time of one pass over all clips, in batches."""
-    begin = time.process_time()
-    for start in range(0, CLIPS, BATCH):
-        collate([samples[index] for index in range(start, start + BATCH)])
-    return (time.process_time() - begin) / CLIPS
-
-
-def main() -> None:
-    """Measure and print."""
-    set_threads(1)
+def rows(options):
+    names = [str(number) for number in range(options.clips)]
     with tempfile.TemporaryDirectory() as home:
-        manifest = frozen(Path(home))
-        size = manifest.parent.joinpath("shards", "0.tar").stat().st_size / CLIPS / 1e6
-        items = [(str(number), "a caption", "") for number in range(CLIPS)]
-        kinds = {"unchecked": NEVER, f"one in {SAMPLED}": SAMPLED, "all": 1}
-        sides = {
-            name: ClipSamples(ClipCache(manifest, every), items, Inputs(max_frames=12), 0.5)
-            for name, every in kinds.items()
-        }
-        times = {name: [] for name in sides}
-        for _ in range(ROUNDS + 1):
-            for name, samples in sides.items():
-                times[name].append(seconds_per_sample(samples))
-    medians = {name: statistics.median(found[1:]) for name, found in times.items()}
-    print(f"{CLIPS} clips of {size:.2f} MB; one thread, median of {ROUNDS} rounds")
-    for name, found in medians.items():
-        print(f"{name:10} {1e3 * found:6.2f} ms a sample, {found / medians['unchecked']:.3f}")
+        lengths = dict.fromkeys(names, float(SECONDS))
+        manifest = frozen(Path(home), lengths, sound, pictures, "checks-v1-000000")
+        size = (manifest.parent / "shards" / "0.tar").stat().st_size / options.clips / 1e6
+
+        def reading(every):
+            items = [(name, "a caption", "") for name in names]
+            samples = ClipSamples(ClipCache(manifest, every), items, Inputs(max_frames=12), 0.5)
+
+            def passed():
+                for start in range(0, len(names), BATCH):
+                    last = min(start + BATCH, len(names))
+                    collate([samples[index] for index in range(start, last)])
+
+            return passed
+
+        for checked, every in ((f"one in {SAMPLED}", SAMPLED), ("all", 1)):
+            yield bench.compare(
+                f"a sample of {size:.2f} MB, {checked} of the clips checked",
+                reading(every),
+                reading(NEVER),
+                against="unchecked",
+                options=options,
+                per=options.clips,
+            )
 
 
 if __name__ == "__main__":
-    main()
+    bench.main(parser(), rows)

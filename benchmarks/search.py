@@ -1,23 +1,20 @@
-"""How long a query takes, and how much memory, as an index grows; exact against approximate.
+"""How long a query takes as an index grows: exact, against a product in memory and approximate.
 
-    python benchmarks/search.py [--rows 100000]
+    python benchmarks/search.py [--windows 100000] [--exact-only]
 
 Vectors are made up: windows are of topics, and the picture, the sound and the words of a topic are
 near to its centre, words further than the others (cosines about 0.3, as of CLIP). They are written,
 read and ranked by the code of `clip4vla index` and `search`, without its towers, whose time does
-not depend on the size of an index. Tables of a quarter, a half and all of the rows give the slope,
-from which 10 million rows are extrapolated. Times are wall and CPU, medians of the queries.
+not depend on the size of an index. Exact queries are compared with a product of all vectors in
+memory, for a quarter, a half and all of the windows; approximate ones with exact ones.
 """
 
-import argparse
-import resource
-import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import bench
 import numpy as np
 import torch
 
@@ -32,7 +29,6 @@ from clip4vla.search.store import Store, feature_table
 WIDTH, TOPICS, COMMIT, QUERIES, TOP = 512, 2000, 5000, 10, 10
 NEAR, FAR = 1.0, 3.0  # noise of windows and of words, in lengths of a centre
 THUMBNAIL = bytes(3000)
-MILLIONS = 10_000_000
 
 
 def near(centres, noise, rng):
@@ -43,7 +39,8 @@ def near(centres, noise, rng):
 
 
 def fill(store, centres, rows, rng):
-    """Append windows; a fifth of them have no sound."""
+    """Append windows, a fifth of them without sound; return their vectors [rows, 2 * WIDTH]."""
+    added = []
     for start in range(0, rows, COMMIT):
         topics = centres[rng.integers(TOPICS, size=min(COMMIT, rows - start))]
         features = {"vision": near(topics, NEAR, rng), "audio": near(topics, NEAR, rng)}
@@ -61,7 +58,9 @@ def fill(store, centres, rows, rng):
             for number in range(len(topics))
         ]
         store.add_windows(windows, feature_table(features, None))
+        added.append(np.concatenate([features["vision"], features["audio"]], axis=1))
     store.tidy()
+    return np.concatenate(added)
 
 
 def index_of(store):
@@ -75,69 +74,70 @@ def index_of(store):
     return index
 
 
-def timed(function):
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = function()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
-
-
 def queries(index, texts, exact):
-    """Return the rows that each query finds, and the median wall and CPU seconds."""
-    found, walls, cpus = [], [], []
-    for text in texts:
-        part = TextPart(index.encoder.ranker, {"text": text[None]}, None, 0.5)
-        best, wall, cpu = timed(lambda part=part: ranked(index, [part], TOP, exact))
-        found.append({row for row, _ in best})
-        walls.append(wall)
-        cpus.append(cpu)
-    return found, statistics.median(walls), statistics.median(cpus)
+    """A side: the windows that each query finds."""
+
+    def asked():
+        parts = [TextPart(index.encoder.ranker, {"text": text[None]}, None, 0.5) for text in texts]
+        return [{row for row, _ in ranked(index, [part], TOP, exact)} for part in parts]
+
+    return asked
 
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def in_memory(vectors, texts):
+    """A side: both products and the first windows of each query."""
+    doubled = torch.cat([texts, texts], dim=1).numpy()
+    return lambda: [np.argpartition(-(vectors @ text), TOP)[:TOP] for text in doubled]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    rows = parser.parse_args().rows
-    torch.set_num_threads(1)
+def parser():
+    made = bench.parser(__doc__, rounds=3)
+    made.add_argument("--windows", type=int, default=100_000)
+    made.add_argument("--exact-only", action="store_true", help="without vector indexes")
+    return made
+
+
+def rows(options):
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((TOPICS, WIDTH), dtype=np.float32)
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    texts = near(centres[:QUERIES], FAR, rng)
-    print(", ".join(f"{name} {version(name)}" for name in ("lancedb", "torch", "pyarrow")))
+    texts, total = near(centres[:QUERIES], FAR, rng), options.windows
+    common = {"options": options, "per": QUERIES}
     with tempfile.TemporaryDirectory() as folder:
-        store, sizes, exact = Store(Path(folder), create=True), [rows // 4, rows // 2, rows], []
-        before = 0
-        for size in sizes:
-            _, wall, cpu = timed(lambda n=size - before: fill(store, centres, n, rng))
-            print(f"{size:,} windows: {size - before:,} written in {wall:.1f} s ({cpu:.1f} s CPU)")
-            before, base = size, peak()
-            found, wall, cpu = queries(index_of(store), texts, exact=True)
-            exact.append((wall, cpu))
-            print(
-                f"  exact: {1000 * wall:.0f} ms a query ({1000 * cpu:.0f} ms CPU), memory "
-                f"{base:.0f} -> {peak():.0f} MiB"
+        store, vectors = Store(Path(folder), create=True), np.empty((0, 2 * WIDTH), np.float32)
+        for size in (total // 4, total // 2, total):
+            began, new = time.process_time(), size - len(vectors)
+            vectors = np.concatenate([vectors, fill(store, centres, new, rng)])
+            written = 1e6 * (time.process_time() - began) / new
+            exact = queries(index_of(store), texts, exact=True)
+            yield bench.compare(
+                f"an exact query of {size:,} windows",
+                exact,
+                in_memory(vectors, texts),
+                against="a product in memory",
+                note=lambda *_, written=written: f"written in {written:.0f} µs of CPU a window",
+                **common,
             )
-        disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-        print(f"  {disk / rows:.0f} bytes a window on disk")
-        for name, of in (("wall", 0), ("CPU", 1)):
-            slope = (exact[-1][of] - exact[0][of]) / (sizes[-1] - sizes[0])
-            print(f"  exact, {name}: {slope * MILLIONS:.1f} s at 10 M, extrapolated from the slope")
-        approximate.EXACT_ROWS, base = 0, peak()
-        _, wall, cpu = timed(lambda: approximate.index_vectors(store.windows))
-        print(f"vector indexes: made in {wall:.0f} s ({cpu:.0f} s CPU), peak {peak():.0f} MiB")
-        near_ones, wall, cpu = queries(index_of(store), texts, exact=False)
-        hits = sum(len(a & b) for a, b in zip(found, near_ones, strict=True))
-        recall = hits / sum(map(len, found))
-        print(
-            f"  approximate: {1000 * wall:.0f} ms a query ({1000 * cpu:.0f} ms CPU), "
-            f"{100 * recall:.0f} % of the exact first {TOP}"
+        if options.exact_only:
+            return
+        approximate.EXACT_ROWS, began = 0, time.process_time()
+        approximate.index_vectors(store.windows)
+        made = time.process_time() - began
+
+        def recall(ours, exact):
+            hits = sum(len(a & b) for a, b in zip(ours.result, exact.result, strict=True))
+            found = 100 * hits / sum(map(len, exact.result))
+            return f"finds {found:.0f} % of the exact first {TOP}; indexes: {made:.0f} s of CPU"
+
+        yield bench.compare(
+            f"an approximate query of {total:,} windows",
+            queries(index_of(store), texts, exact=False),
+            exact,
+            against="exact",
+            note=recall,
+            **common,
         )
-        larger = disk + sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
-        print(f"  vector indexes: {(larger - 2 * disk) / rows:.0f} bytes a window")
 
 
 if __name__ == "__main__":
-    main()
+    bench.main(parser(), rows)

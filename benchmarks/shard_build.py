@@ -1,56 +1,48 @@
 """How fast a shard is built, against ffmpeg to JPEG and wav files plus three librosa spectrograms.
 
     python -m pip install librosa soundfile    # not dependencies: they serve this comparison only
-    python benchmarks/shard_build.py [FOLDER OF VIDEOS]
+    python benchmarks/shard_build.py [FOLDER OF VIDEOS] [--clips 16]
 
 Both sides turn the same clips (the demo's without a folder) into one frame a second, short side
 224, as JPEG, and into left, mean and right log-mel spectrograms in float16. The usual way runs the
-ffmpeg of imageio-ffmpeg once per clip, reads its wav file back, and saves one npy file. CPU time is
-compared, that of ffmpeg's processes included, on one thread each, in turn; the whole shard counts,
-with its hashes and its index.
+ffmpeg of imageio-ffmpeg once per clip, reads its wav file back, and saves one npy file. CPU time
+counts that of ffmpeg's processes, on one thread each; the whole shard counts, with its hashes and
+its index.
 """
 
-import os
+import subprocess
+import tempfile
+from pathlib import Path
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))  # read when the libraries are first imported
+import bench
+import imageio_ffmpeg
+import numpy as np
+import pandas as pd
+from usual import spectrograms
 
-import statistics  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
+from clip4vla.cache.shards import build_shard
+from clip4vla.common.files import write_parquet
+from clip4vla.config.data import Cache
+from clip4vla.media.probe import probe_shard
 
-import av  # noqa: E402
-import imageio_ffmpeg  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-
-from clip4vla.cache.shards import build_shard  # noqa: E402
-from clip4vla.common.device import set_threads  # noqa: E402
-from clip4vla.common.files import write_parquet  # noqa: E402
-from clip4vla.config.data import Cache  # noqa: E402
-from clip4vla.media.probe import probe_shard  # noqa: E402
-
-DEMO = Path(__file__).parents[1] / "demo" / "clips"
-CLIPS, ROUNDS = 16, 3
 SCALE = "scale='if(gt(iw,ih),-2,224)':'if(gt(iw,ih),224,-2)':flags=bicubic"
 
 
-def ledger_of(folder):
+def ledger_of(folder, clips):
     """What the ledger says of the videos that have sound."""
-    paths = sorted(folder.glob("*.mp4"))[: 2 * CLIPS]
+    paths = sorted(folder.glob("*.mp4"))[: 2 * clips]
     fetched = pd.DataFrame(
         [{"clip_id": path.stem, "fetch": "ok", "path": str(path)} for path in paths]
     )
     rows = fetched.merge(probe_shard(fetched), on="clip_id")
-    rows = rows[(rows.video == "ok") & (rows.audio == "ok")][:CLIPS]
+    rows = rows[(rows.video == "ok") & (rows.audio == "ok")][:clips]
     return rows.assign(shard=0, start=float("nan"), end=float("nan"))
 
 
-def usual(rows, out, librosa, soundfile):
+def usual(rows, out):
     """JPEGs, a wav file and an npy file per clip."""
+    import soundfile
+
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     for row in rows.itertuples():
         folder = out / row.clip_id
@@ -60,16 +52,7 @@ def usual(rows, out, librosa, soundfile):
         command += ["-ar", "16000", "-ac", "2", "-c:a", "pcm_s16le", str(folder / "sound.wav")]
         subprocess.run(command, check=True)
         sound, _ = soundfile.read(folder / "sound.wav", dtype="float32", always_2d=True)
-        left, right = sound.T
-        log_mel = [spectrogram(librosa, wave) for wave in (left, (left + right) / 2, right)]
-        np.save(folder / "log_mel.npy", np.stack(log_mel).astype(np.float16))
-
-
-def spectrogram(librosa, wave):
-    mel = librosa.feature.melspectrogram(
-        y=wave, sr=16000, n_fft=512, hop_length=128, n_mels=224, fmin=0.0, fmax=8000.0
-    )
-    return librosa.power_to_db(mel).T
+        np.save(folder / "log_mel.npy", spectrograms(*sound.T).astype(np.float16))
 
 
 def shard(rows, out):
@@ -77,49 +60,35 @@ def shard(rows, out):
     write_parquet(out / "0.parquet", build_shard(rows, Cache(), out / "0.tar"))
 
 
-def cpu_seconds(function):
-    """CPU seconds of this process and its children, and what was written, bytes."""
-    with tempfile.TemporaryDirectory() as home:
-        out, before = Path(home) / "out", sum(os.times()[:4])
-        out.mkdir()
-        function(out)
-        seconds = sum(os.times()[:4]) - before
-        return seconds, sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+def parser():
+    made = bench.parser(__doc__, rounds=3)
+    made.add_argument("folder", type=Path, nargs="?", default=bench.DEMO, help="of videos")
+    made.add_argument("--clips", type=int, default=16)
+    return made
 
 
-def main():
-    try:
-        import librosa
-        import soundfile
-    except ImportError:
-        print("needed: python -m pip install librosa soundfile", file=sys.stderr)
-        return 1
-    set_threads(1)
-    rows = ledger_of(Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO)
-    print(
-        f"{len(rows)} clips, {rows.duration.sum():.0f} s of video, one thread, median CPU time of "
-        f"{ROUNDS} rounds; ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}, av {av.__version__}, "
-        f"torch {torch.__version__}, librosa {librosa.__version__}"
+def rows(options):
+    clips = ledger_of(options.folder, options.clips)
+
+    def written(make):
+        """Call a side on an empty folder; return the kilobytes that it wrote."""
+        with tempfile.TemporaryDirectory() as home:
+            make(clips, Path(home))
+            return sum(p.stat().st_size for p in Path(home).rglob("*") if p.is_file()) / 1e3
+
+    yield bench.compare(
+        f"a clip, of {len(clips)} with {clips.duration.sum():.0f} s of video",
+        lambda: written(shard),
+        lambda: written(usual),
+        against="ffmpeg, wav, librosa",
+        options=options,
+        per=len(clips),
+        needs=["librosa", "soundfile"],
+        note=lambda ours, baseline: (
+            f"{ours.result / len(clips):.0f} against {baseline.result / len(clips):.0f} kB a clip"
+        ),
     )
-    sides = (lambda out: usual(rows, out, librosa, soundfile)), (lambda out: shard(rows, out))
-    measured = []
-    for _ in range(ROUNDS + 1):
-        measured.append([cpu_seconds(side) for side in sides])
-    slow, fast = ([one[side][0] for one in measured[1:]] for side in (0, 1))  # the first warms up
-    ratios = sorted(a / b for a, b in zip(slow, fast, strict=True))
-    for name, seconds, written in (
-        ("ffmpeg and librosa", statistics.median(slow), measured[0][0][1]),
-        ("shard", statistics.median(fast), measured[0][1][1]),
-    ):
-        each = seconds / len(rows)
-        print(
-            f"{name:18} {1 / each:6.1f} clips/s and core, {1e3 * each:6.1f} ms and "
-            f"{written / len(rows) / 1e3:7.1f} kB a clip"
-        )
-    ratio = statistics.median(slow) / statistics.median(fast)
-    print(f"{ratio:.1f} times as fast ({ratios[0]:.1f} to {ratios[-1]:.1f})")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    bench.main(parser(), rows, code=["clip4vla/cache", "clip4vla/media"])

@@ -1,6 +1,6 @@
 """How fast the steps of every stage are, and what `clip4vla plan --tflops` is to be given.
 
-    python benchmarks/stages.py [--device cpu|cuda] [--clips 32] [--rounds 10] [--stages NAME ...]
+    python benchmarks/stages.py [--device cpu|cuda] [--clips 32] [--stages NAME ...]
                                 [--microbatch N] [--checkpointing] [--compile]
                                 [--architecture ViT-B-32]
 
@@ -10,19 +10,15 @@ sound (pre-training) or 16 (fine-tuning), and 32 words; 32 clips are the share o
 authors' GPUs. Stage 1 reads CLIP's vectors, which are computed once for all epochs; local_to_local
 has a quarter of the clips, as its row has.
 
-Operations are counted by torch (a block that is computed again counts again); the estimate of
-`clip4vla plan` counts the same products from the sizes. On a GPU the chip's peak stands beside.
+With `--compile` a step is compared with the same one without. Operations are counted by torch (a
+block that is computed again counts again); the estimate of `clip4vla plan` counts the same products
+from the sizes. Kernels (on a CPU: calls of operators) are counted in a trace of one step.
 """
 
-import argparse
-import os
-import platform
-import statistics
 import time
 
+import bench
 import torch
-from step import share_of_peak
-from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.checkpoints.initial_weights import initial_model
 from clip4vla.common.device import half_type
@@ -34,13 +30,11 @@ from clip4vla.models.clip4vla.model import set_trainable
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.training.gradients import backward
-from clip4vla.training.meter import GIB
 from clip4vla.training.optimiser import Updates
 from clip4vla.training.switches import Switches
 
 SOURCE = Source(dataset="none", cache_id="none", split="none")
 FRAMES, WORDS, STEPS = 12, 32, 1000
-WARM_UP = 3
 
 
 def runs(architecture):
@@ -134,67 +128,54 @@ class Step:
         self.done += 1
 
 
-def timed(step, rounds):
-    """Seconds of each of so many steps."""
-    seconds = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        step()
-        if step.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    return seconds
+def parser():
+    made = bench.parser(__doc__, rounds=10, device=True)
+    made.add_argument("--clips", type=int, default=32, help="of a step, on one device")
+    made.add_argument("--stages", nargs="+", help="all, if left out")
+    made.add_argument("--microbatch", type=int, help="gradient caching, accumulation")
+    made.add_argument("--checkpointing", action="store_true", help="recomputed blocks")
+    made.add_argument("--compile", action="store_true", help="compare with torch.compile")
+    made.add_argument("--architecture", default="ViT-B-32")
+    return made
 
 
-def measure(name, run, options, device):
-    """One line."""
-    clips = max(2, options.clips // 4) if name == "local_to_local" else options.clips
-    step = Step(run, clips, device, options.microbatch, switches_of(options))
-    with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
-        step()
-    flops = counter.get_total_flops()
-    warm = timed(step, WARM_UP if device.type == "cuda" or options.compile else 0)
-    if options.compile:
-        print(f"{name}: the first step took {warm[0]:.1f} s", flush=True)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    seconds = timed(step, options.rounds)
-    wall = statistics.median(seconds)
-    memory = f", {torch.cuda.max_memory_allocated() / GIB:.1f} GiB" if device.type == "cuda" else ""
-    spread = f"{1000 * min(seconds):.1f} to {1000 * max(seconds):.1f}"
-    print(f"{name:17} {clips:4} clips {1000 * wall:8.1f} ms ({spread}), {clips / wall:7.1f} "
-          f"clips/s{memory}; {flops / 1e12:.2f} TFLOP; {share_of_peak(flops, wall, device)}",
-          flush=True)  # fmt: skip
-
-
-def switches_of(options):
-    """What the options switch on."""
-    return Switches(activation_checkpointing=options.checkpointing, compile=options.compile)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--clips", type=int, default=32, help="of a step, on one device")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--stages", nargs="+", help="all, if left out")
-    parser.add_argument("--microbatch", type=int, help="gradient caching, accumulation")
-    parser.add_argument("--checkpointing", action="store_true", help="recomputed blocks")
-    parser.add_argument("--compile", action="store_true", help="torch.compile")
-    parser.add_argument("--architecture", default="ViT-B-32")
-    options = parser.parse_args()
+def rows(options):
     device = torch.device(options.device)
-    where = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    print(
-        f"{options.architecture}, {where}, {half_type(device) or 'float32'}, torch "
-        f"{torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} CPUs;"
-    )
-    print(f"microbatch {options.microbatch}, checkpointing {options.checkpointing}, compile "
-          f"{options.compile}; median of {options.rounds} steps")  # fmt: skip
     for name, run in runs(options.architecture).items():
-        if options.stages is None or name in options.stages:
-            measure(name, run, options, device)
+        if options.stages and name not in options.stages:
+            continue
+        clips = max(2, options.clips // 4) if name == "local_to_local" else options.clips
+
+        def make(compiled, run=run, clips=clips):
+            switches = Switches(activation_checkpointing=options.checkpointing, compile=compiled)
+            return Step(run, clips, device, options.microbatch, switches)
+
+        eager = make(compiled=False)
+        step = compiled_step(make(compiled=True)) if options.compile else eager
+        launched = bench.launches(step, options.device)
+        yield bench.compare(
+            f"{name}, {options.architecture}, {clips} clips",
+            step,
+            eager if options.compile else None,
+            against="without compile" if options.compile else "",
+            options=options,
+            note=lambda *_, launched=launched: launched,
+        )
+
+
+def compiled_step(step):
+    """Compile a step; its second call, in which operations are counted, runs without."""
+    began = time.perf_counter()
+    step()
+    print(f"the first compiled step took {time.perf_counter() - began:.1f} s", flush=True)
+    stances = iter(["default", "force_eager"])
+
+    def again():
+        with torch.compiler.set_stance(next(stances, "default")):
+            step()
+
+    return again
 
 
 if __name__ == "__main__":
-    main()
+    bench.main(parser(), rows)

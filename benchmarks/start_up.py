@@ -2,19 +2,18 @@
 
     python benchmarks/start_up.py
 
-Every line is the least of some runs in new processes, in turn with `import torch`, so that a busy
+Every round starts new processes, in turn with `import torch` or `import pydantic`, so that a busy
 machine changes a ratio little. Python may write bytecode, as usual. Targets: a trainer or an
 evaluation imports for at most 1.3 times what torch takes; answers that need no torch take half a
 second.
 """
 
-import argparse
 import os
-import resource
 import subprocess
 import sys
 
-TORCH = "import torch"
+import bench
+
 STAGE = (
     "from clip4vla.common.late_packages import without_collection\n"
     "with without_collection():\n"
@@ -32,34 +31,41 @@ ANSWERS = {
     "a mistyped target": ("plan", "tabel4"),
     "an unknown run": ("train", "0123456789ab"),
 }
-
-
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def cpu_seconds(*arguments: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def python(*arguments):
+    """A side: a new Python with these arguments."""
     quiet = subprocess.DEVNULL
-    subprocess.run([sys.executable, *arguments], stdout=quiet, stderr=quiet, env=ENVIRONMENT)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return lambda: subprocess.run(
+        [sys.executable, *arguments], stdout=quiet, stderr=quiet, env=ENVIRONMENT
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = range(parser.parse_args().rounds)
-    times = {name: [] for name in ("torch", *IMPORTS, *ANSWERS)}
-    for _ in rounds:
-        for name, code in {"torch": TORCH, **IMPORTS}.items():
-            times[name].append(cpu_seconds("-c", code))
-        for name, arguments in ANSWERS.items():
-            times[name].append(cpu_seconds("-m", "clip4vla", *arguments))
-    torch = min(times["torch"])
-    for name, found in times.items():
-        ratio = f"  {min(found) / torch:.2f} times torch" if name in IMPORTS else ""
-        print(f"{name:20} {min(found):5.2f} s{ratio}")
+def parser():
+    return bench.parser(__doc__, rounds=5)
+
+
+def rows(options):
+    for name, code in IMPORTS.items():
+        yield bench.compare(
+            f"what {name} imports",
+            python("-c", code),
+            python("-c", "import torch"),
+            against="import torch",
+            options=options,
+            target="0.77 (1.3 times torch)",
+        )
+    for name, arguments in ANSWERS.items():
+        yield bench.compare(
+            f"answer: {name}",
+            python("-m", "clip4vla", *arguments),
+            python("-c", "import pydantic"),
+            against="import pydantic",
+            options=options,
+            target="at most 0.5 s",
+        )
 
 
 if __name__ == "__main__":
-    main()
+    bench.main(parser(), rows, code=["clip4vla"])

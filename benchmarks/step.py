@@ -1,14 +1,13 @@
 """How fast a step of stage-1 pre-training is against a plain fp32 implementation.
 
-    python benchmarks/step.py [--clips 2] [--rounds 5] [--threads 1] [--device cpu|cuda]
-                              [--microbatch N]
+    python benchmarks/step.py [--clips 2] [--threads 1] [--device cpu|cuda] [--microbatch N]
+                              [--architecture ViT-B-32]
 
 A step is forward and backward of S(t_a) + S(a_v) + AA at ViT-B/32, CLIP frozen, random weights. The
 plain side is written as the released code computes: nn.MultiheadAttention in blocks of [L, B, D], a
 causal mask added to the scores, three channels in memory, and every clip with 12 frames, 10
 segments and 32 words whether it fills them or not (facts 1.6, 4.1); masks act in pooling. Both have
-the same weights and give the same loss. Both sides in turn in one run; medians of wall time and,
-on CPU, of CPU time, which other work on the machine disturbs less.
+the same weights and give the same loss.
 
 Clips resemble the pre-training data (facts 6.1): half of them AudioSet's 10 s, half HowTo100M's,
 grown to 10 s and more (here 10 to 18 s, uniformly); a frame per second, a segment per 1.792 s; all
@@ -18,19 +17,13 @@ On CUDA ours runs in half precision (AMP), as training does; its share of the de
 the operations that the step needs (torch.utils.flop_counter), without those of padding.
 """
 
-import argparse
 import math
-import os
-import platform
-import statistics
-import time
 
+import bench
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
-from torch.utils.flop_counter import FlopCounterMode
 
-from clip4vla.common.device import half_type
 from clip4vla.config.run import Pretrain, Source
 from clip4vla.config.sections import Masking
 from clip4vla.loading.tokenizer import tokenize
@@ -41,10 +34,6 @@ from clip4vla.models.clip4vla.tasks import PretrainTask
 from clip4vla.training.gradients import backward
 
 FRAMES, SEGMENTS, WORDS, SEGMENT, SCALE, EOT = 12, 10, 32, 1.792, 100.0, 49407
-PEAK = {  # TFLOP/s of dense half-precision products, from the makers' data sheets
-    "H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "A10": 125, "L40S": 362, "L4": 121,
-    "V100": 125, "T4": 65,
-}  # fmt: skip
 
 
 class PlainBlock(nn.Module):
@@ -108,7 +97,7 @@ class Plain(nn.Module):
 class PlainStep:
     """Loss of a batch in fixed buffers."""
 
-    def __init__(self, model):
+    def __init__(self, model, device):
         sizes = model.sizes
         self.text = Plain(model.text, sizes.text_heads)
         self.vision = Plain(model.vision, sizes.vision_heads)
@@ -116,6 +105,8 @@ class PlainStep:
         for tower, theirs in ((self.text, "text"), (self.vision, "vision")):
             tower.requires_grad_(False)
             getattr(model, theirs).requires_grad_(False)
+        for tower in (self.text, self.vision, self.audio):
+            tower.to(device)
 
     def __call__(self, batch):
         """Three terms, as ours."""
@@ -130,7 +121,7 @@ class PlainStep:
         itself = 1e9 * torch.eye(len(text), device=text.device)
         one = torch.cat([SCALE * clean @ masked.T, SCALE * clean @ clean.T - itself], dim=1)
         other = torch.cat([SCALE * masked @ clean.T, SCALE * masked @ masked.T - itself], dim=1)
-        return loss + (rows(one) + rows(other)) / 2
+        return loss + (nce(one) + nce(other)) / 2
 
 
 def pooled(features, mask):
@@ -139,12 +130,12 @@ def pooled(features, mask):
     return normalize((features * weight).sum(1) / weight.sum(1), dim=-1)
 
 
-def rows(logits):
+def nce(logits):
     return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
 def both_ways(logits):
-    return (rows(logits) + rows(logits.T)) / 2
+    return (nce(logits) + nce(logits.T)) / 2
 
 
 def make_batches(clips, device):
@@ -183,92 +174,52 @@ def chunks_of(batch, size):
     return [{key: value[cut] for key, value in batch.items()} for cut in cuts]
 
 
-def share_of_peak(flops, seconds, device):
-    rate = flops / seconds / 1e12
-    line = f"ours: {rate:.3g} TFLOP/s"
-    if device.type == "cpu":
-        return line
-    name = torch.cuda.get_device_name(device)
-    peak = next((peak for key, peak in PEAK.items() if key in name), None)
-    if peak is None:
-        return f"{line}; the peak of {name} is not known here"
-    return f"{line}, {100 * rate / peak:.0f} % of the {peak} TFLOP/s of {name}"
+def losses(ours, baseline):
+    """Say whether both sides compute the same."""
+    return f"loss {ours.result:.5f}, of the plain side {baseline.result:.5f}"
 
 
-def print_times(found: dict[str, list[tuple]], device: torch.device) -> None:
-    """Median and range of both sides and of their ratio; a result is (loss, wall, CPU, ...)."""
-    for clock, place in (("wall", 1), ("CPU", 2)) if device.type == "cpu" else (("wall", 1),):
-        times = {name: [row[place] for row in rows] for name, rows in found.items()}
-        for name, values in times.items():
-            print(f"{clock:4} {name:6} {statistics.median(values):7.3f} s "
-                  f"({min(values):.3f} to {max(values):.3f})")  # fmt: skip
-        ratios = [p / o for p, o in zip(*times.values(), strict=True)]
-        print(f"{clock:4} ratio  {statistics.median(ratios):.2f} "
-              f"(rounds {min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
+def parser():
+    made = bench.parser(__doc__, rounds=5, device=True)
+    made.add_argument("--clips", type=int, default=2)
+    made.add_argument("--architecture", default="ViT-B-32")
+    made.add_argument(
         "--microbatch", type=int, help="ours by gradient caching (what is done twice counts twice)"
     )
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    return made
+
+
+def rows(options):
     device = torch.device(options.device)
     source = Source(dataset="none", cache_id="none", split="none")
-    model = build_model(Model(weights=None), {}, seed=0).to(device)
+    section = Model(architecture=options.architecture, weights=None)
+    model = build_model(section, {}, seed=0).to(device)
     set_trainable(model, "audio")
-    plain_step = PlainStep(model)
-    for tower in (plain_step.text, plain_step.vision, plain_step.audio):
-        tower.to(device)
-    task = PretrainTask(model, Pretrain(sources=[source], masking=Masking()))
+    plain_step = PlainStep(model, device)
+    task = PretrainTask(model, Pretrain(model=section, sources=[source], masking=Masking()))
     fixed, batch, frames, segments = make_batches(options.clips, device)
     chunks = chunks_of(batch, options.microbatch or options.clips)
 
     def plain():
+        plain_step.audio.zero_grad(set_to_none=True)
         loss = plain_step(fixed)
         loss.backward()
         return loss.item()
 
     def ours():
+        model.zero_grad(set_to_none=True)
         return backward(task, chunks, device, lambda loss: loss)[0].item()
 
-    def timed(step):
-        model.zero_grad(set_to_none=True)
-        plain_step.audio.zero_grad(set_to_none=True)
-        wall, cpu = time.perf_counter(), time.process_time()
-        loss = step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return loss, time.perf_counter() - wall, time.process_time() - cpu
-
-    half = half_type(device)
-    print(f"{options.clips} clips: frames {frames} of {FRAMES * options.clips}, segments "
-          f"{segments} of {SEGMENTS * options.clips}, twice (clean, masked);")  # fmt: skip
-    print(f"ViT-B/32, {sum(p.numel() for p in model.parameters() if p.requires_grad):,} learn;")
-    print(f"torch {torch.__version__}, {platform.machine()}, Python {platform.python_version()},")
-    print(f"{options.device}, {options.threads} of {os.cpu_count()} threads, plain in float32, "
-          f"ours in {half or 'float32'}, {options.rounds} rounds")  # fmt: skip
-    steps, flops = {"plain": plain, "ours": ours}, {}
-    for name, step in steps.items():  # a warm-up too
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops[name] = counter.get_total_flops()
-    found = {name: [] for name in steps}
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            found[name].append(timed(step))
-    losses = {name: results[0][0] for name, results in found.items()}
-    print(f"loss {losses['ours']:.5f}, of the plain side {losses['plain']:.5f}")
-    print_times(found, device)
-    print(f"operations: plain {flops['plain'] / 1e12:.2f}, ours {flops['ours'] / 1e12:.2f} TFLOP")
-    wall = statistics.median(result[1] for result in found["ours"])
-    print(share_of_peak(flops["ours"], wall, device))
+    yield bench.compare(
+        f"stage 1 at {options.architecture}, {options.clips} clips ({frames} of "
+        f"{FRAMES * options.clips} frames, {segments} of {SEGMENTS * options.clips} segments)",
+        ours,
+        plain,
+        against="padded, float32",
+        options=options,
+        note=losses,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    bench.main(parser(), rows)

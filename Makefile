@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PORT ?= 8347
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint docs wheel clean-demo
+.PHONY: help install demo test test-slow test-gpu bench bench-gpu lint docs wheel clean-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,12 @@ test-slow: $(INSTALLED) ## every test at full counts
 
 test-gpu: $(INSTALLED) ## the tests that need a GPU
 	CLIP4VLA_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
+
+bench: $(INSTALLED) ## quick benchmarks against their baselines (build/bench)
+	$(BIN)/python benchmarks/run.py
+
+bench-gpu: $(INSTALLED) ## the benchmarks of one GPU, in 12 minutes (build/bench)
+	$(BIN)/python benchmarks/run.py --set gpu
 
 lint: $(INSTALLED) ## ruff, mypy, the law of the rooms, snakefmt, snakemake --lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

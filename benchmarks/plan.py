@@ -17,6 +17,7 @@ from pathlib import Path
 
 import bench
 
+CODE = "clip4vla/config", "clip4vla/datasets", "rules", "workflow/Snakefile"
 HOWTO, AUDIOSET, CAPTIONS, LABELS = 1_200_000, 2_000_000, 113, 527
 SHARDS = {"howto100m": 586, "audioset": 490}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -147,4 +148,4 @@ def rows(options):
 
 
 if __name__ == "__main__":
-    bench.main(parser(), rows, code=["clip4vla/config", "clip4vla/datasets", "workflow/Snakefile"])
+    bench.main(parser(), rows, code=CODE)

@@ -76,7 +76,7 @@ def main(
 def _files_below(places: Iterable[str]) -> Iterator[Path]:
     for place in places:
         path = REPO / place
-        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        yield from [*path.rglob("*.py"), *path.rglob("*.smk")] if path.is_dir() else [path]
 
 
 def code_sha256(files: Iterable[str]) -> str:

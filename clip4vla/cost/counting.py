@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
@@ -32,24 +32,23 @@ class Counter:
     """Counts operations; equal blocks of all its models are computed once."""
 
     def __init__(self) -> None:
-        self.blocks: dict[Any, _BlockCost | None] = {}
-        self.parameters: dict[nn.Module, dict[str, nn.Parameter]] = {}  # of every block
-        self.functions: dict[Any, Any] = {}
+        self.shapes = _Shapes()
+        self.repeated = _Repeated(self.shapes)
 
-    def __call__(self, compute: Callable[[], object], blocks: Sequence[nn.Module] = ()) -> float:
+    def __call__(self, compute: Callable[[], object], blocks: Sequence[nn.Module] = ()) -> int:
         """Return the operations of `compute`, which may call `blocks`, those of a model."""
-        shapes = _Shapes(self.functions)
-        repeated = _Repeated(self.blocks, shapes)
+        before = self._total()
         with ExitStack() as stack:
-            for block in blocks:
-                if block not in self.parameters:
-                    self.parameters[block] = dict(block.named_parameters())
-                forward = repeated.forward_of(block, self.parameters[block])
-                stack.enter_context(patch.object(block, "forward", forward))
+            for block in blocks:  # past `nn.Module.__setattr__`, which costs more than the call
+                vars(block)["forward"] = self.repeated.forward_of(block)
+                stack.callback(vars(block).pop, "forward")
             stack.enter_context(patch.object(Tensor, "tolist", _to_list))  # never dispatched
-            stack.enter_context(shapes)
+            stack.enter_context(self.shapes)
             compute()
-        return shapes.total + repeated.total
+        return self._total() - before
+
+    def _total(self) -> int:
+        return self.shapes.total + self.repeated.total
 
 
 class _BlockCost(NamedTuple):
@@ -61,53 +60,87 @@ class _BlockCost(NamedTuple):
 
 
 class _Repeated:
-    """Lets a block be computed once, and an identity with its cost stand for its repetitions.
+    """Lets a block be computed once, and a stand-in with its cost take its place afterwards.
 
     Transformers have dozens of equal blocks: counted one by one, a plan would take minutes.
     """
 
-    def __init__(self, known: dict[Any, _BlockCost | None], shapes: "_Shapes"):
-        self.known, self.shapes = known, shapes
+    def __init__(self, shapes: "_Shapes"):
+        self.shapes = shapes
+        self.known: dict[Any, _BlockCost | None] = {}
+        self.forwards: dict[nn.Module, Callable[..., Any]] = {}
         self.total = 0
 
-    def forward_of(
-        self, block: nn.Module, parameters: dict[str, nn.Parameter]
-    ) -> Callable[..., Any]:
+    def forward_of(self, block: nn.Module) -> Callable[..., Any]:
         """Return what stands for `block.forward`."""
-        compute = block.forward
+        if block not in self.forwards:
+            self.forwards[block] = self._stand_in(block)
+        return self.forwards[block]
+
+    def _stand_in(self, block: nn.Module) -> Callable[..., Any]:
+        compute, parameters = block.forward, dict(block.named_parameters())
 
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            others = [y for y in tree_leaves((args, kwargs)) if isinstance(y, Tensor)]
-            if any(y.requires_grad for y in others):
-                return compute(x, *args, **kwargs)
+            leaves, form = tree_flatten((args, kwargs))
+            others = [y for y in leaves if isinstance(y, Tensor)]
             about = type(block), block.training, torch.is_grad_enabled(), *parameters
-            key = about, _learning(parameters.values()), _learning([x, *others])
+            values = tuple(y for y in leaves if not isinstance(y, Tensor))
+            key = about, _learning(parameters.values()), _learning([x, *others]), values, form
             if key not in self.known:
-                self.known[key] = self._measured(lambda x: compute(x, *args, **kwargs), x)
-            elif cost := self.known[key]:
-                recomputed = torch._C._current_graph_task_id() >= 0  # a checkpoint, going backward
-                self.total += cost.forward + (0 if recomputed else cost.backward)
+                apart = [_apart(y) if isinstance(y, Tensor) else y for y in leaves]
+                own_args, own_kwargs = tree_unflatten(apart, form)
+                self.known[key] = self._measured(lambda x: compute(x, *own_args, **own_kwargs), x)
             cost = self.known[key]
             if cost is None:
                 return compute(x, *args, **kwargs)
-            return x.detach().requires_grad_() if cost.learns and not x.requires_grad else x
+            self.total += cost.forward
+            if not cost.learns:
+                return x
+            if not any(y.requires_grad for y in (x, *others)):  # only its parameters learn
+                x = x.detach().requires_grad_()
+            return _StandIn.apply(lambda: self._add(cost.backward), x, *others)
 
         return forward
+
+    def _add(self, operations: int) -> None:
+        self.total += operations
 
     def _measured(self, compute: Callable[[Tensor], Any], x: Tensor) -> _BlockCost | None:
         """Return the cost; None for a block whose output is not like its input."""
         before = self.shapes.total
         # Hooks of its own hide this pass from an activation checkpoint around it.
         with saved_tensors_hooks(lambda x: x, lambda x: x):
-            y = compute(x.detach().requires_grad_(x.requires_grad))
+            y = compute(_apart(x))
         forward = self.shapes.total - before
-        if not isinstance(y, Tensor) or (y.shape, y.dtype) != (x.shape, x.dtype):
-            self.total -= forward  # it will be computed again
-            return None
-        if y.requires_grad:
+        like_input = isinstance(y, Tensor) and (y.shape, y.dtype) == (x.shape, x.dtype)
+        if like_input and y.requires_grad:
             y.backward(torch.empty_like(y))
         backward = self.shapes.total - before - forward
-        return _BlockCost(forward, backward, learns=y.requires_grad)
+        self.shapes.total = before
+        return _BlockCost(forward, backward, learns=y.requires_grad) if like_input else None
+
+
+class _StandIn(torch.autograd.Function):
+    """An output like `x`, which passes gradients on to `x` and the others."""
+
+    @staticmethod
+    def forward(ctx: Any, on_backward: Callable[[], None], x: Tensor, *others: Tensor) -> Tensor:
+        """See `torch.autograd.Function`. A checkpoint recomputes for what is saved here."""
+        ctx.on_backward = on_backward
+        ctx.save_for_backward(x, *others)
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """See `torch.autograd.Function`."""
+        ctx.on_backward()
+        inputs = zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        return None, *(torch.empty_like(y) if learns else None for y, learns in inputs)
+
+
+def _apart(x: Tensor) -> Tensor:
+    """Return a tensor that learns as `x` does, without its history."""
+    return x.detach().requires_grad_(x.requires_grad)
 
 
 def _learning(tensors: Iterable[Tensor]) -> tuple[Any, ...]:
@@ -115,14 +148,14 @@ def _learning(tensors: Iterable[Tensor]) -> tuple[Any, ...]:
 
 
 class _Shapes(TorchDispatchMode):
-    """Computes on shapes: see the module. known: results of functions, by their arguments.
+    """Computes on shapes: see the module. Equal functions of equal arguments are computed once.
 
-    The meta device computes shapes in Python, at up to a millisecond for a function.
+    The meta device computes shapes in Python, at up to some milliseconds for a function.
     """
 
-    def __init__(self, known: dict[Any, Any]):
+    def __init__(self) -> None:
         super().__init__()
-        self.known = known
+        self.known: dict[Any, tuple[Any, int]] = {}  # result and operations
         self.total = 0
 
     @classmethod
@@ -152,22 +185,76 @@ class _Shapes(TorchDispatchMode):
         if not all(x.is_meta for x in tensors):
             args = _each(_without_values, args)
             kwargs = {name: _each(_without_values, x) for name, x in kwargs.items()}
-        result = self._known(func, args, kwargs)
-        if formula := flop_registry.get(func.overloadpacket):
-            self.total += formula(*args, **kwargs, out_val=result)
+        result, operations = self._known(func, args, kwargs)
+        self.total += operations
         if any(x.is_meta and x.is_floating_point() for x in tensors):
             return _each(_valued, result)
         return result
 
     def _known(
         self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    ) -> tuple[Any, int]:
         if not _is_new(func):
-            return func(*args, **kwargs)
+            return func(*args, **kwargs), 0
         key = func, _described(args), _described([*kwargs.items()])
         if key not in self.known:
-            self.known[key] = func(*args, **kwargs)
-        return _each(_another, self.known[key])
+            result = SHAPES.get(func, func)(*args, **kwargs)
+            formula = flop_registry.get(func.overloadpacket)
+            operations = formula(*args, **kwargs, out_val=result) if formula else 0
+            self.known[key] = result, operations
+        result, operations = self.known[key]
+        return _each(_another, result), operations
+
+
+def _product(bias: Tensor, a: Tensor, b: Tensor, **_: object) -> Tensor:
+    return _new((len(a), b.shape[1]), a.dtype)
+
+
+def _layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    inner = len(shape)
+    statistic = _new([*x.shape[: x.ndim - inner], *[1] * inner], torch.float32)
+    return _new(x.shape, x.dtype), statistic, statistic
+
+
+def _layer_norm_backward(
+    gradient: Tensor,
+    x: Tensor,
+    shape: Sequence[int],
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    given = zip((x, weight, bias), wanted, strict=True)
+    return tuple(
+        _new(y.shape, y.dtype) if y is not None and learns else None for y, learns in given
+    )
+
+
+def _elementwise(x: Tensor, y: Tensor | float, **_: object) -> Tensor:
+    shape = torch.broadcast_shapes(x.shape, y.shape) if isinstance(y, Tensor) else x.shape
+    return _new(shape, torch.result_type(x, y))
+
+
+def _like(x: Tensor, *_: object, **__: object) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _new(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+# Frequent functions whose shapes torch finds in Python, in some milliseconds each.
+SHAPES: dict[torch._ops.OpOverload, Callable[..., Any]] = {
+    aten.addmm.default: _product,
+    aten.native_layer_norm.default: _layer_norm,
+    aten.native_layer_norm_backward.default: _layer_norm_backward,
+    **dict.fromkeys((aten.add.Tensor, aten.mul.Tensor, aten.mul.Scalar), _elementwise),
+    **dict.fromkeys((aten.gelu.default, aten._safe_softmax.default), _like),
+}
 
 
 @cache

@@ -32,7 +32,6 @@ DATA = {  # fields of runs that do not change the operations of a clip
     *("missing_audio", "test_missing_audio", "masking", "mean", "optimiser", "sampling"),
     "test_frames",
 }
-LEARNING = {"stage", "objective", "trainable", "freeze", "pad_loss", "label_smoothing", "augment"}
 Found = TypeVar("Found")
 
 
@@ -67,6 +66,7 @@ class Models:
         self.counter = Counter()
         self.known: dict[str, object] = {}
         self.built: dict[str, tuple[ClipModel, list[tuple[nn.Parameter, bool]]]] = {}
+        self.blocks: dict[ClipModel, list[nn.Module]] = {}
 
     def step(self, run: Pretrain | Finetune, clip: ClipSize, size: int) -> float:
         """Return the operations of a training step of `size` samples, forward and backward."""
@@ -105,35 +105,31 @@ class Models:
 
     def scoring(self, run: Finetune | Evaluate, clip: ClipSize) -> Scoring:
         """Return the operations of scoring a split, the same in validation and evaluation."""
-
-        named = isinstance(run, Evaluate) and run.class_names
+        asked = _as_evaluation(run)
 
         def count() -> Scoring:
-            model, size = self._model(run).eval(), 2 * SIDE
+            model, size = self._model(asked).eval(), 2 * SIDE
             encoded: Encoded = {}
-            batch = clip.batch(model.processor, size, run.inputs, run.modalities)
+            batch = clip.batch(model.processor, size, asked.inputs, asked.modalities)
             clips = self._count(
-                model, lambda: encoded.update(model.encode_clips(batch, run.modalities))
+                model, lambda: encoded.update(model.encode_clips(batch, asked.modalities))
             )
-            if named:
-                return self._retrieval(model, run, clips / size, encoded)
-            match run.task:
+            task = "retrieval" if asked.class_names else asked.task
+            match task:
                 case "classification" | "tagging":
                     joined = self._count(model, lambda: model.whole(encoded))
-                    return Scoring(clips / size, joined / size)
+                    found = Scoring(clips / size, joined / size)
                 case "captioning":
-                    return Scoring(clips / size, self._captions(model, run, encoded) / size)
+                    found = Scoring(clips / size, self._captions(model, asked, encoded) / size)
                 case "retrieval":
-                    return self._retrieval(model, run, clips / size, encoded)
+                    found = self._retrieval(model, asked, clips / size, encoded)
+            return replace(found, apart=model.apart)
 
         with torch.no_grad():
-            found = self._once(count, run, LEARNING, "scoring", clip)
-        return replace(found, apart=self._model(run).apart)
+            return self._once(count, asked, set(), "scoring", clip)
 
-    def _retrieval(
-        self, model: ClipModel, run: Finetune | Evaluate, clip: float, encoded: Encoded
-    ) -> Scoring:
-        rescore, again = (isinstance(run, Evaluate) and run.rescore) or 0, 0.0
+    def _retrieval(self, model: ClipModel, run: Evaluate, clip: float, encoded: Encoded) -> Scoring:
+        rescore, again = run.rescore or 0, 0.0
         scorer = family_of(run.model.family).scorer(
             model, run.model, run.modalities, rescores=rescore > 0
         )
@@ -141,7 +137,7 @@ class Models:
         queries: Features = {}
         clips: Features = {}
         words = tokens(model.processor, size, run.inputs.max_words)
-        if across := isinstance(run, Evaluate) and run.query != "text":
+        if across := run.query != "text":
             asked, encoded = {"audio": encoded["audio"]}, {"vision": encoded["vision"]}
         of_clip = scorer.alone_features if across else scorer.clip_features
         of_clips = self._count(model, lambda: clips.update(of_clip(encoded)))
@@ -175,7 +171,7 @@ class Models:
             rescore=rescore,
         )
 
-    def _captions(self, model: ClipModel, run: Finetune | Evaluate, clips: Encoded) -> float:
+    def _captions(self, model: ClipModel, run: Evaluate, clips: Encoded) -> float:
         """Return the operations of writing captions, by those of one, two and three words.
 
         Each word reads those before it, so that the n-th one costs a + b n.
@@ -204,12 +200,14 @@ class Models:
         task = run.task if isinstance(run, (Finetune, Evaluate)) else None
         if isinstance(run, Evaluate) and run.class_names:
             task = None
-        key = canonical_json([run.model.model_dump(), task, run.inputs.model_dump()])
+        inputs = run.inputs.without_draws()
+        key = canonical_json([run.model.model_dump(), task, inputs.model_dump()])
         if key not in self.built:
             classes = CLASSES if task in LABEL_TASKS else None
-            empty = family_of(run.model.family).empty(run.model, task, classes, run.inputs)
+            empty = family_of(run.model.family).empty(run.model, task, classes, inputs)
             model = empty.to("meta")
             self.built[key] = model, [(x, x.requires_grad) for x in model.parameters()]
+            self.blocks[model] = model.blocks()
         model, parameters = self.built[key]
         for parameter, learns in parameters:
             parameter.requires_grad = learns
@@ -222,7 +220,7 @@ class Models:
         return model
 
     def _count(self, model: ClipModel, compute: Callable[[], object]) -> float:
-        return self.counter(compute, model.blocks())
+        return self.counter(compute, self.blocks[model])
 
     def _once(
         self, count: Callable[[], Found], run: Run, unread: set[str], *about: object
@@ -232,6 +230,22 @@ class Models:
         if key not in self.known:
             self.known[key] = count()
         return cast(Found, self.known[key])
+
+
+def _as_evaluation(run: Finetune | Evaluate) -> Evaluate:
+    """Return an evaluation that scores clips as a run does."""
+    inputs = run.inputs.without_draws()
+    if isinstance(run, Evaluate):
+        return run.model_copy(update={"inputs": inputs})
+    return Evaluate(
+        start=None,
+        task=run.task,
+        modalities=run.modalities,
+        test=run.train,
+        model=run.model,
+        inputs=inputs,
+        decoding=run.decoding,
+    )
 
 
 def _training_batch(run: Pretrain | Finetune, model: ClipModel, clip: ClipSize, size: int) -> Batch:

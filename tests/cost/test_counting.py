@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Source, Substitute
@@ -133,6 +134,30 @@ def test_a_block_hands_gradients_on_to_its_second_input():
     for counter in [Counter()] * 2:
         step = counter(lambda: block(x, memory(x)).sum().backward(), [block])
         assert step == (3 + 2) * 2 * 3 * 4 * 4  # `memory` needs no gradient of its input
+
+
+def test_a_block_that_no_loss_reads_costs_no_backward_pass():
+    block = Block(4, 4).to("meta")
+    x = torch.empty(3, 4, device="meta", requires_grad=True)
+    counter = Counter()
+    for reads in (True, False, True):
+
+        def step(reads=reads):
+            read = block(x)
+            (read if reads else x).sum().backward()
+
+        assert counter(step, [block]) == (3 if reads else 1) * 2 * 3 * 4 * 4
+
+
+def test_a_block_of_a_checkpoint_costs_its_forward_pass_again():
+    block, memory = Block(4, 4).to("meta"), nn.Linear(4, 4, device="meta")
+    x = torch.empty(3, 4, device="meta", requires_grad=True)
+
+    def step():
+        checkpoint(block, x, memory(x), use_reentrant=False).sum().backward()
+
+    for counter in [Counter()] * 2:
+        assert counter(step, [block]) == (4 + 3) * 2 * 3 * 4 * 4
 
 
 def test_frozen_towers_cost_their_forward_pass_once():

@@ -11,16 +11,18 @@ from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
 from clip4vla.loading.samples import Mixed, Sample
-from clip4vla.loading.segments import kept_segments, split
+from clip4vla.loading.segments import cut, kept_segments, split
 from clip4vla.loading.tokenizer import tokenize
 
 
 def collate(
-    samples: list[Sample], tokenize: Callable[[list[str], int], torch.Tensor] = tokenize
+    samples: list[Sample],
+    tokenize: Callable[[list[str], int], torch.Tensor] = tokenize,
+    raw_sound: bool = False,
 ) -> dict:
     """Return a batch of samples.
 
-    frames uint8 [B, F, 3, 224, 224], audio float32 [B, S, C, N, M], tokens [B, L]. N is
+    frames uint8 [B, F, 3, 224, 224], audio [B, S, C, N, M], tokens [B, L]. N is
     inputs.segment_steps, M the mel bands of the cache. F and S are the batch's own maximum, at
     least 1; C is 1 when every clip is mono, which stands for three
     equal channels, else 3. `frame_mask` [B, F] and `audio_mask` [B, S] are True where a sample has
@@ -30,6 +32,9 @@ def collate(
     (`clip4vla.cache.vectors`), these [B, D]. Also `has_audio` and `nonverbal_share` [B], and the
     lists `clip_id`, `caption` and `labels`. If a sample is mixed with another clip, there are also
     the share that each one keeps, `share` float64 [B], and the `mixed_labels` of the others.
+
+    raw_sound: leave float16 log-mels as they are where each segment has statistics of its own,
+    for a model that standardises them; else audio is standardised, float32.
 
     Raises UserError that names the clip whose cached content is corrupt.
     """
@@ -45,7 +50,7 @@ def collate(
     }
     for name in samples[0].vectors:
         batch[name] = torch.stack([sample.vectors[name] for sample in samples])
-    return batch | mixtures(samples) | _frames(samples) | _audio(samples)
+    return batch | mixtures(samples) | _frames(samples) | _audio(samples, raw_sound)
 
 
 def mixtures(samples: list[Sample]) -> dict:
@@ -94,7 +99,7 @@ def _mix_frames(frames: np.ndarray, other: Mixed) -> None:
         frame[...] = np.rint(other.share * frame + (1.0 - other.share) * pixels)
 
 
-def _audio(samples: list[Sample]) -> dict:
+def _audio(samples: list[Sample], raw: bool) -> dict:
     heard = [sample.log_mel for sample in samples if sample.log_mel is not None]
     channels = max((len(log_mel) for log_mel in heard), default=1)
     counts = [
@@ -103,14 +108,17 @@ def _audio(samples: list[Sample]) -> dict:
     ]
     size = samples[0].inputs.segment_steps, samples[0].bands
     shape = len(samples), max(*counts, 1), channels, *size
-    batch = {"audio": torch.empty(shape), "audio_mask": _filled(counts)}
+    raw = raw and samples[0].inputs.standardisation == "segment"
+    raw = raw and all(log_mel.dtype is torch.float16 for log_mel in heard)
+    dtype = torch.float16 if raw else torch.float32
+    batch = {"audio": torch.empty(shape, dtype=dtype), "audio_mask": _filled(counts)}
     if samples[0].masks is not None:
-        batch["masked_audio"] = torch.empty(shape)
+        batch["masked_audio"] = torch.empty(shape, dtype=dtype)
     for place, (sample, count) in enumerate(zip(samples, counts, strict=True)):
         _fill(batch["audio"][place], count, sample)
         if "masked_audio" in batch:
             _fill(batch["masked_audio"][place], count, sample, sample.masks)
-        if count and not _is_finite(batch["audio"][place, :count], sample.inputs):
+        if count and not _is_finite(batch["audio"][place, :count], raw, sample.inputs):
             raise _broken(sample.clip_id, "its log-mel holds NaN or infinity")
     return batch
 
@@ -120,7 +128,8 @@ def _fill(row: torch.Tensor, count: int, sample: Sample, masks: Masks | None = N
     log_mel = sample.log_mel
     if count and log_mel is not None:
         own = row[:count, : len(log_mel)]
-        split(log_mel, sample.inputs, masks, out=own, start=sample.start)
+        write = cut if own.dtype is torch.float16 else split
+        write(log_mel, sample.inputs, masks=masks, out=own, start=sample.start)
         row[:count, len(log_mel) :] = own[:, :1]  # a mono clip among stereo ones
     row[count:] = 0
 
@@ -130,16 +139,16 @@ def _filled(counts: list[int]) -> torch.Tensor:
     return torch.arange(max(*counts, 1)) < torch.tensor(counts)[:, None]
 
 
-def _is_finite(images: torch.Tensor, inputs: Inputs) -> bool:
+def _is_finite(images: torch.Tensor, raw: bool, inputs: Inputs) -> bool:
     """Return whether all that a sample takes from a log-mel is finite.
 
     One NaN or infinity in the statistics of an image makes all of its values NaN: looking at one of
-    each is enough. Fixed statistics spread nothing; there a sum is finite only if all its terms
-    are.
+    each is enough. Raw values and fixed statistics spread nothing; there a sum is finite only if
+    all its terms are.
     """
-    if inputs.standardisation != "fixed":
+    if not raw and inputs.standardisation != "fixed":
         images = images[..., 0, 0]
-    return bool(images.sum().isfinite())
+    return bool(images.sum(dtype=torch.float32).isfinite())
 
 
 def _broken(clip_id: str, what: str) -> UserError:

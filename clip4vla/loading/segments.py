@@ -38,11 +38,9 @@ def split(
     out: torch.Tensor | None = None,
     start: int | None = None,
 ) -> torch.Tensor:
-    """Return float32 [S, C, N, M] of a log-mel [C, T, M], in `out` if given.
+    """Return standardised segments, float32 [S, C, N, M], of a log-mel [C, T, M]; see `cut`.
 
-    N is inputs.segment_steps and S at most inputs.max_segments. The segments from step `start` on
-    are kept; None: the central ones. Masks are laid over the log-mel before it is padded, and both
-    are laid before it is standardised, as `inputs.standardisation` says:
+    `inputs.standardisation` says how:
 
     * `segment`: each segment and channel to mean 0 and (population) standard deviation 1 over its
       own values, masks and padding included; a constant one becomes zeros.
@@ -53,25 +51,10 @@ def split(
     C is 1 for mono, which stands for three equal channels: the audio tower expands it.
     """
     log_mel = torch.as_tensor(log_mel)  # [C, T, M]
-    channels, steps, bands = log_mel.shape
-    length, count = inputs.segment_steps, kept_segments(steps, inputs)
-    if start is None:
-        start = (segment_count(steps, inputs) - count) // 2 * length
-    kept = slice(start, min(start + count * length, steps))
-    whole, rest = divmod(kept.stop - kept.start, length)  # segments, frames of one more
-    images = torch.empty(count, channels, length, bands) if out is None else out
-    own = log_mel[:, kept]  # only the kept segments are converted, but for `clip`
-    images[:whole] = own[:, : whole * length].unflatten(1, (whole, length)).transpose(0, 1)
-    if whole < count:
-        images[whole, :, :rest] = own[:, whole * length :]
-    if masks is not None:
-        hidden = np.zeros(count * length, bool)
-        hidden[: kept.stop - kept.start] = masks.steps[kept]
-        hidden = hidden.reshape(count, 1, length, 1) | masks.bands  # [S, 1, N, M]
-        images.masked_fill_(torch.from_numpy(hidden), FILL)
-    if whole < count:
-        padding = log_mel.amin(dim=(1, 2))[:, None, None] if inputs.pad_value == "min" else 0.0
-        images[whole, :, rest:] = padding
+    if out is None:
+        shape = len(log_mel), inputs.segment_steps, log_mel.shape[2]
+        out = torch.empty(kept_segments(log_mel.shape[1], inputs), *shape)
+    images = cut(log_mel, inputs, out, masks, start)
     match inputs.standardisation:
         case "segment":
             return standardise(images)
@@ -81,6 +64,39 @@ def split(
             mean, deviation = inputs.log_mel_mean, inputs.log_mel_std
             assert mean is not None and deviation is not None, "checked by the config"
             return images.sub_(mean).div_(deviation)
+
+
+def cut(
+    log_mel: torch.Tensor,
+    inputs: Inputs,
+    out: torch.Tensor,
+    masks: Masks | None = None,
+    start: int | None = None,
+) -> torch.Tensor:
+    """Return the segments [S, C, N, M] of a log-mel [C, T, M], as it is, in `out`.
+
+    N is inputs.segment_steps and S at most inputs.max_segments. The segments from step `start` on
+    are kept; None: the central ones. Masks are laid over the log-mel before it is padded.
+    """
+    steps = log_mel.shape[1]
+    length, count = inputs.segment_steps, kept_segments(steps, inputs)
+    if start is None:
+        start = (segment_count(steps, inputs) - count) // 2 * length
+    kept = slice(start, min(start + count * length, steps))
+    whole, rest = divmod(kept.stop - kept.start, length)  # segments, frames of one more
+    own = log_mel[:, kept]
+    out[:whole] = own[:, : whole * length].unflatten(1, (whole, length)).transpose(0, 1)
+    if whole < count:
+        out[whole, :, :rest] = own[:, whole * length :]
+    if masks is not None:
+        hidden = torch.from_numpy(np.flatnonzero(masks.steps[kept]))
+        segments, rows = hidden // length, hidden % length
+        out[segments, :, rows] = FILL
+        out.index_fill_(3, torch.from_numpy(np.flatnonzero(masks.bands)), FILL)
+    if whole < count:
+        padding = log_mel.amin(dim=(1, 2))[:, None, None] if inputs.pad_value == "min" else 0.0
+        out[whole, :, rest:] = padding
+    return out
 
 
 def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:

@@ -148,8 +148,9 @@ def test_a_log_mel_that_is_not_finite_is_named(cache, monkeypatch, standardisati
     assert samples[0].clip_id == "alpha" and alone(samples, 0)["audio"].isfinite().all()
     bad[place] = value
     monkeypatch.setattr(cache, "read_log_mel", lambda *_: bad)
-    with pytest.raises(UserError, match="clip alpha: its log-mel holds NaN"):
-        alone(samples, 0)
+    for raw in (False, True):
+        with pytest.raises(UserError, match="clip alpha: its log-mel holds NaN"):
+            collate([samples[0]], raw_sound=raw)
 
 
 def test_a_broken_frame_is_named(cache, monkeypatch):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.sections import Decoding, Freeze, Modality
+from clip4vla.loading.processor import Processor
+from clip4vla.loading.segments import standardise
 from clip4vla.models.clip4vla.architecture import Architecture
 from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.caption import CaptionGenerator, VocabularyHead
@@ -19,6 +21,7 @@ from clip4vla.models.clip4vla.decoding import decode
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.gate import Gate
 from clip4vla.models.clip4vla.joint import JointEncoder
+from clip4vla.models.clip4vla.processor import LogMelProcessor
 from clip4vla.models.clip4vla.settings import GateKind, JointStyle, TypeToken
 from clip4vla.models.clip4vla.towers import AudioTower, TextTower, VisionTower
 from clip4vla.models.common.activations import ACTIVATIONS
@@ -141,12 +144,16 @@ class CLIP4VLA(ClipModel):
     def encode_audio(self, audio: Tensor, audio_mask: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Return segment features [B, S, D]; masked segments are not encoded and have zeros.
 
-        audio: [B, S, C, 224, 224], where C = 1 means three equal channels; audio_mask: bool [B, S];
-        nonverbal_share: [B], one type token per clip for all its segments.
+        audio: [B, S, C, 224, 224], where C = 1 means three equal channels, float16 log-mels or
+        floats already standardised; audio_mask: bool [B, S]; nonverbal_share: [B], one type token
+        per clip for all its segments.
         """
         index = valid_positions(audio_mask)
+        images = audio.flatten(0, 1)[index]
+        if images.dtype is torch.float16:
+            images = standardise(images.float())
         share = nonverbal_share[:, None].expand(audio_mask.shape).flatten()[index]
-        features = self._as_float32(self.audio(audio.flatten(0, 1)[index], share))
+        features = self._as_float32(self.audio(images, share))
         return scatter(features, index, audio_mask)
 
     def encode_clips(self, batch: Batch, modalities: Iterable[Modality]) -> Encoded:
@@ -166,6 +173,11 @@ class CLIP4VLA(ClipModel):
                     batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
                 )
         return {name: FeatureSequence(x, masks[name]) for name, x in features.items()}
+
+    @property
+    def processor(self) -> Processor:
+        """See `ClipModel.processor`."""
+        return LogMelProcessor()
 
     @property
     def dim(self) -> int:

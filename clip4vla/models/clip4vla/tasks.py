@@ -1,6 +1,6 @@
 """The training tasks of CLIP4VLA with their losses (paper eqs 1-5)."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -86,10 +86,17 @@ class PretrainTask(ClipTask):
         elif objective.inter:
             features |= self._clip_vectors(batch, parts)
         if "audio" in parts:
-            share, mask = batch["nonverbal_share"], batch["audio_mask"]
-            for name in ("audio", "masked_audio") if objective.intra else ("audio",):
-                features[name] = pool(model.encode_audio(batch[name], mask, share), mask)
+            names = ("audio", "masked_audio") if objective.intra else ("audio",)
+            features |= dict(zip(names, self._audio_vectors(batch, names), strict=True))
         return features
+
+    def _audio_vectors(self, batch: Batch, names: tuple[str, ...]) -> Sequence[Tensor]:
+        """Return the pooled vectors [B, D] of views of the sound, which pass the tower at once."""
+        views = len(names)
+        mask = batch["audio_mask"].repeat(views, 1)
+        share = batch["nonverbal_share"].repeat(views)
+        images = torch.cat([batch[name] for name in names])
+        return pool(self.model.encode_audio(images, mask, share), mask).chunk(views)
 
     def _clip_vectors(self, batch: Batch, parts: Container[str]) -> Features:
         """Return the pooled vectors of CLIP's own towers, [B, D] each."""

@@ -54,6 +54,23 @@ def pooled(model, batch):
         )
 
 
+def test_both_views_of_the_sound_pass_the_tower_at_once(model, batch, monkeypatch):
+    task, seen = PretrainTask(model, pretrain()), []
+    encode = model.encode_audio
+
+    def counted(audio, mask, share):
+        seen.append(len(audio))
+        return encode(audio, mask, share)
+
+    monkeypatch.setattr(model, "encode_audio", counted)
+    with torch.no_grad():
+        found = task.encode(batch)
+        for name in ("audio", "masked_audio"):
+            features = encode(batch[name], batch["audio_mask"], batch["nonverbal_share"])
+            torch.testing.assert_close(found[name], pool(features, batch["audio_mask"]))
+    assert seen == [2 * len(batch["audio"])]
+
+
 def diagonal(logits):
     return -log_softmax(logits, dim=1).diagonal().mean()
 

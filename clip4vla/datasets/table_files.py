@@ -75,10 +75,8 @@ class _Header:
                 "write the table without it (index=False), or remove the empty column"
             )
         if column not in self.columns:
-            hint = did_you_mean(column.strip().lower(), self.columns)
-            raise UserError(
-                f"{self.name}: {where}: unknown column {shown(column)}{hint}, or remove it"
-            )
+            hint = did_you_mean(column.strip().lower(), self.columns) + ", or remove it"
+            raise UserError(f"{self.name}: {where}: unknown column {shown(column)}{hint}")
 
 
 def _separated_by(delimiter: str) -> Callable[[str, Path, _Header], Iterator[Row]]:

@@ -109,7 +109,9 @@ def evaluate(
                 f"Fix: choose another dataset for task: {run.task}"
             )
     if run.task in LABEL_TASKS and not classes:
-        raise UserError(f"{start}: its metadata names no classes; evaluate a {run.task} run")
+        raise UserError(
+            f"{start}: its metadata names no classes. Fix: evaluate weights of a {run.task} run"
+        )
     model = initial_model(
         run.model,
         run.inputs,
@@ -196,7 +198,8 @@ def _scale(run: Evaluate, trained: dict, start: Path | None) -> float:
     scale = trained.get("scale", run.scale)
     if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
         raise UserError(
-            f"{start}: its metadata has scale {scale!r}, which is not a positive number"
+            f"{start}: its metadata has scale {scale!r}, which is not a positive number. Fix: "
+            "import the weights again, or train them"
         )
     return float(scale)
 

@@ -72,7 +72,10 @@ def substitute(
     silent = {source.split: _silent_rows(caches[source], source) for source in run.queries}
     versions = {source.dataset for source in run.queries}
     if len(versions) > 1:
-        raise UserError(f"substitute: queries of several datasets: {', '.join(sorted(versions))}")
+        raise UserError(
+            f"substitute: queries of several datasets: {', '.join(sorted(versions))}. Fix: run "
+            "it for each of them"
+        )
     queries = pd.concat(silent.values()).drop_duplicates("clip_id").sort_values("clip_id")
     model = initial_model(run.model, run.inputs, start, weights).to(device)
     vectors = _Vectors(run=run, model=model, caches=caches, device=device, workers=workers)

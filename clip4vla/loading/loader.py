@@ -48,7 +48,10 @@ class Caches:
         key = (source.dataset, source.cache_id)
         if key not in self.opened:
             if key not in self.manifests:
-                raise UserError(f"no manifest was given for {source.dataset} (cache {key[1]})")
+                raise UserError(
+                    f"{source.dataset}: no manifest of its cache {key[1]} was given. Fix: give "
+                    "that of every source"
+                )
             self.opened[key] = ClipCache(self.manifests[key], self.check_every)
         return self.opened[key]
 
@@ -100,7 +103,9 @@ def read_donors(tables: DonorTables, policy: AudioPolicy) -> dict[str, str]:
         return {}
     substitution = tables.get(DONORS_BY[policy])
     if substitution is None:
-        raise UserError(f"missing_audio: {policy} needs the substitution.tsv of a substitute run")
+        raise UserError(
+            f"missing_audio: {policy} needs the substitution.tsv of a substitute run. Fix: give it"
+        )
     table = read_text_table(substitution, remake(substitution), DONOR_COLUMNS, separator="\t")
     return dict(zip(table.clip_id, table[DONOR_COLUMN[policy]], strict=True))
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip4vla.common.errors import UserError
+from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.common.extras import require
 from clip4vla.common.files import json_text, whole_file, write_text
 from clip4vla.config import layout
@@ -29,7 +29,8 @@ RUNS = RESULTS / "runs"
 def sheet(plan: Plan, table: str) -> str:
     """Return the sheet of a table, the contents of rows.json."""
     if table not in plan.tables:
-        raise UserError(f"no table {table!r} among the targets: {', '.join(plan.tables)}")
+        hint = did_you_mean(table, plan.tables)
+        raise UserError(f"no table {table!r} among the targets of this config{hint}")
     return json_text(plan.sheet(table))
 
 

@@ -86,7 +86,7 @@ def explained(uri: str, error: Exception | str) -> Exception:
     for pattern, problem, fix in KNOWN:
         if re.search(pattern, text, re.IGNORECASE):
             return (RetryLater if fix is LATER else UserError)(f"{uri}: {problem}. Fix: {fix}")
-    return UserError(f"{uri}: MLflow answers: {text[:200]}")
+    return UserError(f"{uri}: MLflow answers: {text[:200]}. Fix: see the log of the server")
 
 
 KNOWN = (

@@ -1,12 +1,15 @@
 """Errors of disks and folders are one line with the fix; other errors keep their traceback."""
 
+import ast
 import errno
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import clip4vla
 from clip4vla.cli.main import fail, one_line_errors
 from clip4vla.common.errors import (
     EXIT_RETRY,
@@ -80,3 +83,35 @@ def test_a_file_that_cannot_be_written_has_its_own_name(tmp_path):
         write_text(tmp_path / "page.html", "text")
     assert caught.value.filename == str(tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == [tmp_path / "page.html"]
+
+
+def _end_of(message: ast.expr) -> ast.expr:
+    """The last text or value of a message."""
+    while isinstance(message, (ast.BinOp, ast.JoinedStr, ast.FormattedValue)):
+        if isinstance(message, ast.BinOp):
+            message = message.right
+        else:
+            message = (
+                message.value if isinstance(message, ast.FormattedValue) else message.values[-1]
+            )
+    return message
+
+
+def test_every_message_that_is_written_out_has_a_fix():
+    """In its text, or in what ends it: a hint on a name, another error, a text with a name."""
+    found = []
+    for path in sorted(Path(clip4vla.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and node.args):
+                continue
+            if getattr(node.func, "id", "") not in ("UserError", "RetryLater"):
+                continue
+            message = node.args[0]
+            if not isinstance(message, (ast.JoinedStr, ast.Constant, ast.BinOp)):
+                continue
+            end = _end_of(message)
+            of_a_hint = isinstance(end, ast.Call) and ast.unparse(end.func) == "did_you_mean"
+            texts = [str(one.value) for one in ast.walk(message) if isinstance(one, ast.Constant)]
+            if not (of_a_hint or isinstance(end, ast.Name) or any("Fix: " in t for t in texts)):
+                found.append(f"{path.name}:{node.lineno}: {ast.unparse(message)}")
+    assert found == []

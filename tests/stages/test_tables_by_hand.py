@@ -122,6 +122,13 @@ def test_only_jobs_write_into_the_folder_of_the_rules(monkeypatch):
     assert done.exit_code == 0 and Path("results/tables", TABLES[0], "table.html").is_file()
 
 
+@pytest.mark.parametrize("words", [["sheet", "nix"], ["build", "nix"], ["row", "nix", "x"]])
+def test_an_unknown_table_is_refused_with_a_fix(words):
+    given = ["tables", *words, *CONFIG, "--set", json.dumps(VALUES)]
+    error = CliRunner().invoke(app, given).exception
+    assert isinstance(error, UserError) and "'nix" in str(error) and "Fix: " in str(error)
+
+
 def test_the_outputs_of_the_rules_are_known_as_such():
     names = layout.all_outputs(plan_of_demo())
     assert [name for name in names if not layout.is_output(Path(name))] == []

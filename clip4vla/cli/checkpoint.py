@@ -6,15 +6,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from clip4vla.cli.options import example
-from clip4vla.cli.place import own_file
+from clip4vla.cli.options import ConfigSource, example, of_runs, path_or_name, with_options
+from clip4vla.cli.place import folder, own_file
 from clip4vla.common.errors import UserError, printable
+from clip4vla.config.layout import RUN_KEY
 
 checkpoint = typer.Typer(
     no_args_is_help=True,
     help="Files of weights: inspect, import, export, share.",
     epilog=example("checkpoint inspect ViT-B-32.pt"),
 )
+
+
+def _key_or_path(value: str) -> str:
+    stays = RUN_KEY.fullmatch(value) or folder() == Path.cwd()
+    return value if stays else path_or_name(value)
+
+
+def _is_row(value: str) -> bool:
+    """Return whether a value may be the row of a run, not a key, a file or an address."""
+    return "/" in value and "://" not in value and not Path(value).suffix and value[0] not in "./"
 
 
 def _tell(line: str) -> None:
@@ -87,11 +98,16 @@ def checkpoint_import(
 @checkpoint.command(
     "export", epilog=example("checkpoint export 459810c9f189 out --license cc-by-4.0")
 )
+@with_options
 def checkpoint_export(
-    source: Annotated[
+    source: ConfigSource,
+    weights: Annotated[
         str,
         typer.Argument(
-            help="A run key, a file of ours, hf://OWNER/NAME or hf://OWNER/NAME@REVISION."
+            help="A run key, finetune: and a row, a file of ours, hf://OWNER/NAME or "
+            "hf://OWNER/NAME@REVISION.",
+            callback=_key_or_path,
+            autocompletion=of_runs,
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
@@ -117,9 +133,18 @@ def checkpoint_export(
         raise UserError(
             "--license: not one line of text. Fix: give the licence's name, such as cc-by-4.0"
         )
+    from clip4vla.config.plan import TRAINED
     from clip4vla.stages.export import export
 
-    export(source, out, names=names, metrics=metrics or [], licence=licence, tell=_tell)
+    export(
+        source.plan().key_of(weights, TRAINED) if _is_row(weights) else weights,
+        out,
+        names=names,
+        metrics=metrics or [],
+        licence=licence,
+        tell=_tell,
+        known=source.plan,
+    )
 
 
 @checkpoint.command("push", epilog=example("checkpoint push out me/my-model --dry-run"))

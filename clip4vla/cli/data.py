@@ -12,6 +12,7 @@ from clip4vla.cli.options import (
     Target,
     Version,
     example,
+    of_datasets,
     with_options,
 )
 from clip4vla.cli.place import own_file
@@ -76,7 +77,10 @@ def data_fetch(source: ConfigSource, version: Version, shard: Shard) -> None:
 def data_status(
     source: ConfigSource,
     dataset: Annotated[
-        str | None, typer.Argument(help="Name or version; all of the targets without one.")
+        str | None,
+        typer.Argument(
+            help="Name or version; all of the targets without one.", autocompletion=of_datasets
+        ),
     ] = None,
     missing: Annotated[
         Path | None,
@@ -97,7 +101,10 @@ def data_status(
 def data_retry(
     source: ConfigSource,
     dataset: Annotated[
-        str | None, typer.Argument(help="Name or version; all of the targets without one.")
+        str | None,
+        typer.Argument(
+            help="Name or version; all of the targets without one.", autocompletion=of_datasets
+        ),
     ] = None,
     at_once: Annotated[
         bool, typer.Option("--now", help="End all pauses, after setting `cookies` for example.")
@@ -150,7 +157,10 @@ def data_freeze(source: ConfigSource, version: Version, cache_id: CacheId) -> No
 def data_verify(
     source: ConfigSource,
     dataset: Annotated[
-        str | None, typer.Argument(help="Name or version of a dataset; all without it.")
+        str | None,
+        typer.Argument(
+            help="Name or version of a dataset; all without it.", autocompletion=of_datasets
+        ),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Rebuild damaged shards to the frozen bytes.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import ConfigSource, with_options
+from clip4vla.cli.options import RUN, ConfigSource, of_runs, with_options
 from clip4vla.cli.place import own_file
 
 
@@ -15,14 +15,15 @@ def examples(
     run: Annotated[
         str,
         typer.Argument(
-            help="An evaluation or a substitution: its run key, or its row, such as "
-            "table5/scratch/msrvtt/s0 or substitute:table5/scratch/msrvtt."
+            help=f"An evaluation, or with substitute: before it a substitution. {RUN}",
+            autocompletion=of_runs,
         ),
     ],
     against: Annotated[
         str | None,
         typer.Option(
-            help="Run key of another evaluation of the same clips, to show both side by side."
+            help="Another evaluation of the same clips, to show both side by side.",
+            autocompletion=of_runs,
         ),
     ] = None,
     previews: Annotated[

@@ -29,7 +29,7 @@ from clip4vla.cli.options import (
     DEFAULT_CONFIG,
     AsJson,
     ConfigSource,
-    RunKey,
+    RunOfStage,
     Target,
     above_zero,
     example,
@@ -176,10 +176,10 @@ def targets(source: ConfigSource, as_json: AsJson = False) -> None:
 
 @config.command("show", epilog=example("config show 459810c9f189"))
 @with_options
-def config_show(source: ConfigSource, run_key: RunKey) -> None:
+def config_show(source: ConfigSource, run: RunOfStage) -> None:
     """Print the resolved config of a run."""
-    run = source.plan().run(run_key)
-    typer.echo(json.dumps(run.scientific(), indent=2))
+    plan = source.plan()
+    typer.echo(json.dumps(plan.runs[plan.key_of(run)].scientific(), indent=2))
 
 
 @config.command("reference", epilog=example("config reference ."))
@@ -204,7 +204,7 @@ def config_reference(
 def train(
     source: ConfigSource,
     hardware: ReadingHardware,
-    run_key: RunKey,
+    run: RunOfStage,
     max_seconds: Annotated[
         float | None,
         typer.Option(callback=above_zero, help="Save and stop (exit 75) before this many seconds."),
@@ -213,7 +213,7 @@ def train(
     """Pre-train or fine-tune one run. It can be interrupted at any time and resumes."""
     from clip4vla.stages import runs as stage
 
-    stage.train(source.plan(), run_key, hardware, max_seconds)
+    stage.train(source.plan(), run, hardware, max_seconds)
 
 
 @app.command("not-finite", epilog=example("not-finite runs/459810c9f189/not-finite-step-000012"))
@@ -231,7 +231,7 @@ def not_finite(
 def launch(
     source: ConfigSource,
     request: Request,
-    run_key: RunKey,
+    run: RunOfStage,
     launcher: Annotated[
         str, typer.Option(help="local: on this machine. slurm: as one job on all nodes.")
     ] = "local",
@@ -242,25 +242,25 @@ def launch(
     """
     from clip4vla.stages import runs as stage
 
-    stage.launch(source.plan(), run_key, launcher, request)
+    stage.launch(source.plan(), run, launcher, request)
 
 
 @app.command(epilog=example("substitute 459810c9f189"))
 @with_options
-def substitute(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey) -> None:
+def substitute(source: ConfigSource, hardware: ReadingHardware, run: RunOfStage) -> None:
     """Find donors for silent clips: nearest vision neighbours with sound in the training split."""
     from clip4vla.stages import runs as stage
 
-    stage.substitute(source.plan(), run_key, hardware)
+    stage.substitute(source.plan(), run, hardware)
 
 
 @app.command(epilog=example("evaluate 459810c9f189"))
 @with_options
-def evaluate(source: ConfigSource, hardware: ReadingHardware, run_key: RunKey) -> None:
+def evaluate(source: ConfigSource, hardware: ReadingHardware, run: RunOfStage) -> None:
     """Score one checkpoint on one split; write metrics with N, coverage and the hash of the ids."""
     from clip4vla.stages import runs as stage
 
-    stage.evaluate(source.plan(), run_key, hardware)
+    stage.evaluate(source.plan(), run, hardware)
 
 
 @app.command(epilog=example("sync --uri http://127.0.0.1:5000"))

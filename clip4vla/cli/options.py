@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -66,27 +66,62 @@ def above_zero(value: float | None) -> float | None:
 Version = Annotated[str, typer.Argument(help="Dataset version, such as demo-v1-0a1b2c.")]
 CacheId = Annotated[str, typer.Argument(help="Cache id, 8 hex digits.")]
 Shard = Annotated[int, typer.Argument(min=0, help="Shard number.")]
-RunKey = Annotated[str, typer.Argument(help="Run key, 12 hex digits; see `clip4vla runs ls`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TABLE = "A table of the config's targets, such as table5."
+RUN = "Run key, 12 hex digits, or row, such as table5/scratch/msrvtt/s0; see `clip4vla runs ls`."
+STAGED = "The stage before a row chooses among its runs: finetune:table5/scratch/msrvtt/s0."
 
 
-def _targets_for(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the name of a target in a shell."""
+def completed_by(
+    names: Callable[["ConfigSource"], Iterable[str]],
+) -> Callable[[typer.Context, str], list[str]]:
+    """Return a function that completes an argument in a shell by names of the config."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        try:
+            files = context.params.get("config_files") or base_files()
+            known = list(names(ConfigSource(files, context.params.get("values"))))
+        except (UserError, OSError):  # a shell shows no message
+            return []
+        return [name for name in dict.fromkeys(known) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _targets(source: "ConfigSource") -> list[str]:
     from clip4vla.config.targets import ROW, targets
 
-    files = context.params.get("config_files") or base_files()
-    try:
-        names = targets(ConfigSource(files, context.params.get("values")).tables())
-    except (UserError, OSError):  # a shell shows no message
-        return []
-    known = [*names, *(name.removeprefix(ROW) for name in names)]
-    return [name for name in dict.fromkeys(known) if name.startswith(incomplete)]
+    names = targets(source.tables())
+    return [*names, *(name.removeprefix(ROW) for name in names)]
+
+
+def _runs(source: "ConfigSource") -> list[str]:
+    plan = source.plan()
+    return [*(plan.names()[key] for key in plan.stage("evaluate")), *plan.runs]
+
+
+def path_or_name(value: str) -> str:
+    """Return the absolute path of an existing file or folder: a command may move (`moved`)."""
+    return str(Path(value).absolute()) if Path(value).exists() else value
 
 
 Target = Annotated[
     str,
     typer.Argument(
-        help="A table, TABLE/ROW, a run key, data or pretrain.", autocompletion=_targets_for
+        help="A table, TABLE/ROW, a run key, data or pretrain.",
+        autocompletion=completed_by(_targets),
+    ),
+]
+of_tables = completed_by(lambda source: source.tables())
+of_runs = completed_by(_runs)
+of_datasets = completed_by(lambda source: source.plan().versions.values())
+TableName = Annotated[str, typer.Argument(help=TABLE, autocompletion=of_tables)]
+Run = Annotated[str, typer.Argument(help=RUN, autocompletion=of_runs)]
+RunOfStage = Annotated[str, typer.Argument(help=f"{RUN} {STAGED}", autocompletion=of_runs)]
+RunOrFolder = Annotated[
+    str,
+    typer.Argument(
+        help=f"{RUN} Or the folder of a run.", callback=path_or_name, autocompletion=of_runs
     ),
 ]
 

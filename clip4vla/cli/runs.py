@@ -9,35 +9,29 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import AsJson, ConfigSource, Target, example, with_options
+from clip4vla.cli.options import (
+    AsJson,
+    ConfigSource,
+    RunOfStage,
+    RunOrFolder,
+    Target,
+    example,
+    with_options,
+)
 from clip4vla.common.errors import UserError
+from clip4vla.config.layout import RUN_KEY
 
 runs = typer.Typer(
     no_args_is_help=True,
     help="Runs of this working folder, by their rows or run keys.",
     epilog=example("runs ls table5"),
 )
-ROW = "a row, such as table5/scratch/msrvtt/s0, or finetune: and a row"
-
-
-def _folder_or_name(value: str) -> str:
-    """Return the absolute path of a folder, which stays right wherever the command looks."""
-    return str(Path(value).absolute()) if Path(value).is_dir() else value
-
-
-Run = Annotated[str, typer.Argument(help=f"Run key, 12 hex digits; or {ROW}.")]
-Evaluation = Annotated[
-    str,
-    typer.Argument(
-        help="An evaluation: its row, such as table5/scratch/msrvtt/s0, its run key or its folder.",
-        callback=_folder_or_name,
-    ),
-]
 
 
 def _key_of(run: str, source: ConfigSource) -> str:
     """Return the key of a run that is named by its row; a key or a folder stays as it is."""
-    return source.plan().key_of(run) if "/" in run and not Path(run).is_absolute() else run
+    is_row = not (RUN_KEY.fullmatch(run) or Path(run).is_absolute())
+    return source.plan().key_of(run) if is_row else run
 
 
 @runs.command("ls", epilog=example("runs ls table5"))
@@ -65,7 +59,7 @@ def runs_ls(source: ConfigSource, target: Target = "all", as_json: AsJson = Fals
 
 @runs.command("show", epilog=example("runs show table5/scratch/msrvtt/s0"))
 @with_options
-def runs_show(source: ConfigSource, run: Run) -> None:
+def runs_show(source: ConfigSource, run: RunOfStage) -> None:
     """Print config, state, numbers and attempts of a finished or unfinished run as JSON."""
     from clip4vla.runs.listing import show
 
@@ -74,7 +68,9 @@ def runs_show(source: ConfigSource, run: Run) -> None:
 
 @runs.command("diff", epilog=example("runs diff table5/scratch/msrvtt/s0 table5/inter/msrvtt/s0"))
 @with_options
-def runs_diff(source: ConfigSource, one: Run, two: Run, as_json: AsJson = False) -> None:
+def runs_diff(
+    source: ConfigSource, one: RunOrFolder, two: RunOrFolder, as_json: AsJson = False
+) -> None:
     """Print the settings that differ between two runs, and the numbers that both have."""
     from clip4vla.common.console import console, table
     from clip4vla.runs.listing import differences
@@ -102,7 +98,7 @@ def runs_diff(source: ConfigSource, one: Run, two: Run, as_json: AsJson = False)
 @runs.command("compare", epilog=example("runs compare table5/scratch/msrvtt/s0 459810c9f189"))
 @with_options
 def runs_compare(
-    source: ConfigSource, first: Evaluation, second: Evaluation, as_json: AsJson = False
+    source: ConfigSource, first: RunOrFolder, second: RunOrFolder, as_json: AsJson = False
 ) -> None:
     """Compare two evaluations by a paired test on the same clips and queries.
 

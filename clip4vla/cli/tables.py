@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clip4vla.cli.options import ConfigSource, example, with_options
+from clip4vla.cli.options import TABLE, ConfigSource, TableName, example, of_tables, with_options
 from clip4vla.cli.place import folder, in_a_job
 from clip4vla.common.errors import UserError
 from clip4vla.config.layout import RESULTS
@@ -16,8 +16,6 @@ tables = typer.Typer(
     epilog=example("tables sheet table5"),
 )
 
-TABLE = "A table of the config's targets, such as table5."
-Table = Annotated[str, typer.Argument(help=TABLE)]
 PREVIEW = RESULTS / "preview"
 
 
@@ -46,7 +44,7 @@ Out = Annotated[
 
 @tables.command("sheet", epilog=example("tables sheet table5"))
 @with_options
-def tables_sheet(source: ConfigSource, table: Table) -> None:
+def tables_sheet(source: ConfigSource, table: TableName) -> None:
     """Print the runs that fill the cells of a table as JSON."""
     from clip4vla.stages import results as stage
 
@@ -57,7 +55,10 @@ def tables_sheet(source: ConfigSource, table: Table) -> None:
 @with_options
 def tables_build(
     source: ConfigSource,
-    table: Annotated[str | None, typer.Argument(help=f"{TABLE} Default: all of them.")] = None,
+    table: Annotated[
+        str | None,
+        typer.Argument(help=f"{TABLE} Default: all of them.", autocompletion=of_tables),
+    ] = None,
     out: Out = PREVIEW,
 ) -> None:
     """Build one table or all (Markdown, HTML, LaTeX, CSV). Missing rows are marked "not run"."""
@@ -71,7 +72,7 @@ def tables_build(
 @with_options
 def tables_row(
     source: ConfigSource,
-    table: Table,
+    table: TableName,
     row: Annotated[str, typer.Argument(help="A row of it, such as scratch.")],
 ) -> None:
     """Print the numbers of one row, ours and the paper's."""

@@ -36,11 +36,16 @@ class RetryLater(RuntimeError):
     """Work saved itself and stopped; the same command resumes it (exit code 75)."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message on an unknown name: the nearest known name, or all, and a fix."""
+def did_you_mean(name: str, known: Iterable[str], listed: str | None = None) -> str:
+    """Return the end of a message on an unknown name: the nearest known name, or all, and a fix.
+
+    listed: the command that lists the known names, if they are too many for a message.
+    """
     known = list(known)
     if near := difflib.get_close_matches(name, known, n=1):
         return f"; did you mean {near[0]}? Fix: correct the name"
+    if listed:
+        return f". Fix: choose one of `{listed}`"
     if not known:
         return "; none is known. Fix: remove it"
     return f"; known: {', '.join(known)}. Fix: choose one of them"

@@ -1,5 +1,6 @@
 """Paths of all files of the workflow, relative to the working directory."""
 
+import re
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ def manifest(version: str, cache_id: str) -> str:
     return f"{cache_dir(version, cache_id)}/manifest.json"
 
 
+RUN_KEY = re.compile(r"[0-9a-f]{12}")
 RESULTS = Path("results")
 ROWS_DIR = "results/rows"
 NETWORK_DIR = "network"  # state that all jobs share about each server

@@ -1,5 +1,6 @@
 """The plan: all runs of the targets, their names and dependencies, and the cells of tables."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,8 @@ from clip4vla.config.table import Row, Table
 from clip4vla.config.yaml import Document
 
 EVALUATE = "evaluate"
+TRAINED = ("pretrain", "finetune")  # stages that make weights
+RUNS_LIST = "clip4vla runs ls"
 WEIGHTS = "weights:"  # prefix of a `start` that names one of the config's `weights`
 
 
@@ -86,7 +89,7 @@ class Plan:
         return sorted(
             key
             for key, cells in self.rows().items()
-            if self.runs[key].stage in ("pretrain", "finetune")
+            if self.runs[key].stage in TRAINED
             and any(cell.table == table and row in (None, cell.row) for cell in cells)
         )
 
@@ -109,10 +112,10 @@ class Plan:
             titles[key] = f"{first}{more} ({key})"
         return titles
 
-    def key_of(self, name: str) -> str:
+    def key_of(self, name: str, stages: Collection[str] = (EVALUATE,)) -> str:
         """Return the key of a run, by its key or by its row, such as table5/scratch/msrvtt/s0.
 
-        The row's evaluation is meant, unless its stage is named before it, as in
+        The row's run of one of the stages is meant, unless a stage is named before it, as in
         finetune:table5/scratch/msrvtt/s0. What a name leaves out at its end may be anything, as
         long as one run fits. UserError otherwise.
         """
@@ -120,21 +123,26 @@ class Plan:
             return name
         stage, _, row = name.rpartition(":")
         row = row.removeprefix("results/rows/").strip("/")
-        named: dict[str, str] = {}  # name of a cell -> key
+        known: list[str] = []  # names of cells
+        fitting: dict[str, str] = {}  # key of a run -> its first name
         for cell in self.cells:
-            keys = [
-                k for k in self.chain(cell.run_key) if self.runs[k].stage == (stage or EVALUATE)
-            ]
-            named |= {_name_of(cell, seeded=True): key for key in keys}
-        fitting = {one: key for one, key in named.items() if f"{one}/".startswith(f"{row}/")}
+            one = _name_of(cell, seeded=True)
+            for key in self.chain(cell.run_key):
+                own = self.runs[key].stage
+                if own not in ([stage] if stage else stages):
+                    continue
+                known.append(one)
+                if f"{one}/".startswith(f"{row}/"):
+                    fitting.setdefault(key, one if own == EVALUATE else f"{own}:{one}")
         if not fitting:
-            raise UserError(f"no run {name!r} in this config{did_you_mean(row, named)}")
-        if len(set(fitting.values())) > 1:
-            some = ", ".join(list(fitting)[:4])
+            hint = did_you_mean(row, known, RUNS_LIST)
+            raise UserError(f"no run {name!r} in this config{hint}")
+        if len(fitting) > 1:
+            some = ", ".join(f"{one} ({key})" for key, one in list(fitting.items())[:4])
             raise UserError(
                 f"{name}: {len(fitting)} runs fit, such as {some}. Fix: name one of them"
             )
-        return next(iter(fitting.values()))
+        return next(iter(fitting))
 
     def sheet(self, name: str) -> dict[str, Any]:
         """Return a table's rows, columns and the runs behind its cells (`results.sheet`)."""
@@ -192,7 +200,7 @@ class Plan:
     def run(self, key: str) -> Run:
         """Return the config of a run. UserError for a key that no row of the targets uses."""
         if key not in self.runs:
-            raise UserError(f"no run {key!r} in this config. Fix: choose one of `clip4vla plan`")
+            raise UserError(f"no run {key!r} in this config. Fix: choose one of `{RUNS_LIST}`")
         return self.runs[key]
 
     def dataset_of(self, version: str) -> tuple[str, Dataset]:
@@ -214,6 +222,11 @@ class Plan:
         if start is None:
             return run.model.first_weights
         return [start.removeprefix(WEIGHTS)] if start.startswith(WEIGHTS) else []
+
+
+def command_of(stage: str, key: str) -> str:
+    """Return the command that does the stage of a run."""
+    return f"clip4vla {'train' if stage in TRAINED else stage} {key}"
 
 
 def _name_of(cell: Cell, *, seeded: bool, marks: tuple[str, str] = ("/s", "/f")) -> str:

@@ -118,14 +118,15 @@ class Metrics(Stated):
     made_with: MadeWith | None = Field(None, description="null: by a version that recorded none")
 
 
-def read_run_metrics(folder: Path, key: str) -> tuple[Metrics, bool]:
+def read_run_metrics(folder: Path, key: str | None) -> tuple[Metrics, bool]:
     """Read the metrics.json of a run, and return whether record.json confirms its sha256.
 
-    Raises UserError where it is another run's or its sha256 differs.
+    key: of the run, None: any. Raises UserError where it is another run's or its sha256 differs.
     """
     path = folder / "metrics.json"
     metrics = read_metrics(path)
-    check_key(path, metrics, key)
+    if key is not None:
+        check_key(path, metrics, key)
     return metrics, check_recorded(path, key)
 
 

@@ -1,7 +1,6 @@
 """Runs of a working folder: list, show and compare them."""
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from clip4vla.runs.summaries import numbers
 from clip4vla.tracking.attempts import attempt_without_end, read_attempts
 from clip4vla.tracking.recorded import check_recorded
 
-KEY = re.compile(r"[0-9a-f]{12}")
 METRICS = "metrics.json"
 SUMMARIES = (METRICS, "train.json", "substitute.json")
 Known = Callable[[], Plan] | None  # makes the plan, called only when needed
@@ -61,7 +59,7 @@ def show(key: str, known: Known = None) -> dict[str, Any]:
     the run has no outputs, its config is unknown, or one of its files is damaged.
     """
     folder, state = _folder(key), Path(layout.state_dir(key))
-    config, attempts = _config(key, known), read_attempts(state)
+    config, attempts = _config(folder, known), read_attempts(state)
     if left := attempt_without_end(state):
         attempts.append(left | {"end": "under way, or killed"})
     return {
@@ -78,10 +76,10 @@ def differences(
 ) -> tuple[dict[str, tuple], dict[str, tuple]]:
     """Return the settings that differ between two runs, and the numbers of both, by dotted name.
 
-    `known` and UserError: see `show`.
+    one, two: keys, or absolute paths of folders. `known` and UserError: see `show`.
     """
-    folders = [_folder(key) for key in (one, two)]
-    configs = [_flat(_config(key, known)) for key in (one, two)]
+    folders = [Path(one) if Path(one).is_absolute() else _folder(one) for one in (one, two)]
+    configs = [_flat(_config(folder, known)) for folder in folders]
     keys = sorted(set(configs[0]) | set(configs[1]))
     absent = "—"
     settings = {key: tuple(config.get(key, absent) for config in configs) for key in keys}
@@ -109,7 +107,7 @@ def progress(key: str) -> str:
 def _folder(key: str) -> Path:
     """Return the folder of a run's outputs. UserError when it has neither outputs nor state."""
     folders = Path(layout.result_dir(key)), Path(layout.state_dir(key))
-    if not KEY.fullmatch(key) or not any(folder.is_dir() for folder in folders):
+    if not layout.RUN_KEY.fullmatch(key) or not any(folder.is_dir() for folder in folders):
         places = " and ".join(str(folder.parent) for folder in folders)
         raise UserError(
             f"run {key!r}: no outputs found ({places}). Fix: give a key of `clip4vla runs ls`"
@@ -117,12 +115,17 @@ def _folder(key: str) -> Path:
     return folders[0]
 
 
-def _config(key: str, known: Known) -> dict[str, Any]:
-    path = Path(layout.result_dir(key), "config.json")
+def _key_in(folder: Path) -> str | None:
+    """Return the key that a folder is named after; None for a folder of another name."""
+    return folder.name if layout.RUN_KEY.fullmatch(folder.name) else None
+
+
+def _config(folder: Path, known: Known) -> dict[str, Any]:
+    path, key = folder / "config.json", _key_in(folder)
     if path.is_file():
-        return read_run(path, key).scientific()
+        return read_run(path, key or "").scientific()
     planned = known().runs if known else {}
-    if key not in planned:
+    if key is None or key not in planned:
         raise UserError(
             f"{path}: missing: the run is not finished, and no row of the config has its key. Fix: "
             "pass its config with -c"
@@ -139,11 +142,12 @@ def _numbers(folder: Path) -> dict[str, float]:
 
 
 def _summary(path: Path) -> dict[str, Any]:
+    key = _key_in(path.parent)
     if path.name == METRICS:
-        return read_run_metrics(path.parent, path.parent.name)[0].model_dump()
+        return read_run_metrics(path.parent, key)[0].model_dump()
     try:
         summary = dict(read_json(path))
-        check_recorded(path, path.parent.name)
+        check_recorded(path, key)
         return summary
     except UserError:
         raise

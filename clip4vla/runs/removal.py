@@ -10,7 +10,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 from clip4vla.config.run import read_run, sources_of
-from clip4vla.runs.listing import KEY, Listed, headline, progress
+from clip4vla.runs.listing import Listed, headline, progress
 from clip4vla.tracking.attempts import read_attempts
 
 UNKNOWN = "?"
@@ -70,7 +70,9 @@ def remove(key: str) -> None:
 def _here() -> list[str]:
     places = [Path(layout.result_dir("x")).parent, Path(layout.state_dir("x")).parent]
     folders = [path for place in places if place.is_dir() for path in place.iterdir()]
-    return sorted({path.name for path in folders if path.is_dir() and KEY.fullmatch(path.name)})
+    return sorted(
+        {path.name for path in folders if path.is_dir() and layout.RUN_KEY.fullmatch(path.name)}
+    )
 
 
 def _described(key: str) -> Unused:

@@ -1,6 +1,5 @@
 """`clip4vla checkpoint export`: a folder with weights, config and card, as the Hub expects it."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from clip4vla.checkpoints.upload import RUN
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import json_text, read_json, sha256_of_file, whole_files
 from clip4vla.config import layout
+from clip4vla.config.plan import TRAINED, Plan
 from clip4vla.tracking.recorded import check_recorded
 
 if TYPE_CHECKING:
@@ -20,14 +20,22 @@ NAMES = {"ours": WEIGHTS, "released": "pytorch_model.bin"}  # file of weights by
 
 
 def export(
-    source: str, out: Path, names: str, metrics: list[Path], licence: str | None, tell: Tell
+    source: str,
+    out: Path,
+    names: str,
+    metrics: list[Path],
+    licence: str | None,
+    tell: Tell,
+    known: Callable[[], Plan],
 ) -> None:
     """Write the weights, config.json and a model card of a run (by its key) or of a file of ours.
 
-    names: `ours`, a safetensors file; `released`, a state dict that the released code loads. All
-    inputs are read and the card is made before anything is written, and an error leaves the folder
-    as it was. Raises UserError for an input that cannot be read, for tensors without released
-    names, and for a folder with other files that is not an earlier export.
+    names: `ours`, a safetensors file; `released`, a state dict that the released code loads.
+    known: makes the plan, called only when a run has no weights, to say why.
+
+    All inputs are read and the card is made before anything is written, and an error leaves the
+    folder as it was. Raises UserError for an input that cannot be read, for tensors without
+    released names, and for a folder with other files that is not an earlier export.
     """
     from clip4vla.checkpoints.checkpoint import read_checkpoint, write_checkpoint
     from clip4vla.models.common.tensor_files import save_torch, tensors_of
@@ -35,7 +43,7 @@ def export(
     from clip4vla.results.metrics_file import read_metrics
     from clip4vla.stages.model_card import SHA256, model_card
 
-    path = _file_of(source)
+    path = _file_of(source, known)
     sha256 = sha256_of_file(path)
     checkpoint = read_checkpoint(path)
     scores = [read_metrics(file) for file in metrics] or _scores(sha256, tell)
@@ -110,11 +118,17 @@ def _run_config(path: Path, tell: Tell) -> Any:
         return None
 
 
-def _file_of(source: str) -> Path:
+def _file_of(source: str, known: Callable[[], Plan]) -> Path:
     """Return the weights of a run by its key, the file of that name, or that of an address."""
-    if re.fullmatch(r"[0-9a-f]{12}", source):
+    if layout.RUN_KEY.fullmatch(source):
         path = Path(layout.result_dir(source), WEIGHTS)
         if not path.is_file():
+            run = known().run(source)  # an unknown key is refused
+            if run.stage not in TRAINED:
+                raise UserError(
+                    f"run {source}: its stage is {run.stage}, which makes no weights. Fix: choose "
+                    "a training (`clip4vla runs ls` names them)"
+                )
             raise UserError(f"{path}: missing. Fix: run `clip4vla train {source}`")
         check_recorded(path, source)
         return path

@@ -13,7 +13,7 @@ from clip4vla.common.late_packages import without_collection
 from clip4vla.common.log import log
 from clip4vla.config import layout
 from clip4vla.config.load import Config
-from clip4vla.config.plan import Plan
+from clip4vla.config.plan import TRAINED, Plan, command_of
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Substitute, sources_of
 from clip4vla.launch.request import Request
 from clip4vla.runs.summaries import numbers
@@ -33,17 +33,16 @@ MARGIN_SECONDS = 600.0  # at most
 
 
 def train(
-    plan: Plan, key: str, hardware: ReadingHardware, max_seconds: float | None = None
+    plan: Plan, named: str, hardware: ReadingHardware, max_seconds: float | None = None
 ) -> None:
     """Pre-train or fine-tune; write model.safetensors, train.json and metrics.jsonl.
 
-    In a Slurm job, save and stop before the job's time limit.
+    named: the run's key or row. In a Slurm job, save and stop before the job's time limit.
     """
-    run = plan.run(key)
+    key = plan.key_of(named, TRAINED)
+    run = plan.runs[key]
     if not isinstance(run, Pretrain | Finetune):
-        raise UserError(
-            f"run {key}: its stage is {run.stage}. Fix: run `clip4vla {run.stage} {key}`"
-        )
+        raise _other_stage(key, run)
     several = any(os.environ.get(name, "1") != "1" for name in RANKS)
     if not several and _is_finished(plan, key):
         return  # several ranks might see the outputs at different times
@@ -124,9 +123,10 @@ def switches_of(config: Config) -> "Switches":
     )
 
 
-def launch(plan: Plan, key: str, launcher: str, request: Request) -> None:
+def launch(plan: Plan, named: str, launcher: str, request: Request) -> None:
     """Train through a launcher, which starts `clip4vla train KEY` on every rank."""
-    run = plan.run(key)
+    key = plan.key_of(named, TRAINED)
+    run = plan.runs[key]
     if launcher not in ("local", "slurm"):
         raise UserError(f"--launcher {launcher}: unknown. Fix: pass local or slurm")
     if launcher == "local" and request.nodes > 1:
@@ -180,11 +180,12 @@ def _await(holds: Callable[[], bool], folder: Path) -> None:
         time.sleep(1)
 
 
-def substitute(plan: Plan, key: str, hardware: ReadingHardware) -> None:
+def substitute(plan: Plan, named: str, hardware: ReadingHardware) -> None:
     """Find donors; write substitution.tsv, substitute.json and donors.html."""
-    run = plan.run(key)
+    key = plan.key_of(named, ["substitute"])
+    run = plan.runs[key]
     if not isinstance(run, Substitute):
-        raise _other_stage(key, run, "substitute")
+        raise _other_stage(key, run)
     if _is_finished(plan, key):
         return
     with without_collection():
@@ -205,11 +206,12 @@ def substitute(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         tracker.finished(_finish(plan, key, out, summary="substitute.json"))
 
 
-def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
+def evaluate(plan: Plan, named: str, hardware: ReadingHardware) -> None:
     """Score a checkpoint; write metrics.json, predictions.parquet and examples.html."""
-    run = plan.run(key)
+    key = plan.key_of(named)
+    run = plan.runs[key]
     if not isinstance(run, Evaluate):
-        raise _other_stage(key, run, "evaluate")
+        raise _other_stage(key, run)
     if _is_finished(plan, key):
         return
     with without_collection():
@@ -253,8 +255,10 @@ def evaluate(plan: Plan, key: str, hardware: ReadingHardware) -> None:
         tracker.finished(_finish(plan, key, out, summary="metrics.json"))
 
 
-def _other_stage(key: str, run: Run, wanted: str) -> UserError:
-    return UserError(f"run {key}: its stage is {run.stage}, not {wanted}. Fix: see `clip4vla plan`")
+def _other_stage(key: str, run: Run) -> UserError:
+    return UserError(
+        f"run {key}: its stage is {run.stage}. Fix: run `{command_of(run.stage, key)}`"
+    )
 
 
 def _finish(

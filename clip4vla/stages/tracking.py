@@ -14,7 +14,7 @@ from clip4vla.common.files import read_json, sha256_of_file, write_json
 from clip4vla.common.log import log
 from clip4vla.common.provenance import provenance
 from clip4vla.config import layout
-from clip4vla.config.plan import Cell, Plan
+from clip4vla.config.plan import Cell, Plan, command_of
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Run, Source, Substitute, sources_of
 from clip4vla.tracking.context import Context, Target, workspace
 from clip4vla.tracking.record import flat
@@ -22,7 +22,6 @@ from clip4vla.tracking.tracker import Tracker
 
 FOLDER = Path("mlflow")
 TABLES = "tables"  # key of the record of the tables
-TRAINED = ("pretrain", "finetune")
 SEEDED = ("finetune", "evaluate")  # stages whose runs are children of their row's run
 
 
@@ -66,7 +65,7 @@ def contexts_of(plan: Plan) -> dict[str, Context]:
         seed = _seed(run, cell)
         if seed is not None:
             tags["seed"] = str(seed)
-        command = f"clip4vla {'train' if run.stage in TRAINED else run.stage} {key}"
+        command = command_of(run.stage, key)
         note = f"{run.stage} on {cell.dataset}{'' if seed is None else f', seed {seed}'}"
         wanted = ", ".join(f"`{name}`" for name in places)
         tags["mlflow.note.content"] = (

@@ -14,6 +14,7 @@ from clip4vla.cli.main import main
 from clip4vla.common.errors import UserError
 from clip4vla.common.files import sha256_of_file
 from clip4vla.config.planner import make_plan
+from clip4vla.config.recorded import record_config
 from clip4vla.config.settings import Settings
 from clip4vla.config.yaml import merge, undotted
 from clip4vla.models.clip4vla.build import build_model
@@ -250,9 +251,27 @@ def test_released_to_ours_to_released(clip4vla, tmp_path, head, config):
     assert "pytorch_model.bin" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_export_finds_runs_from_inside_their_output_folder(
+    clip4vla, tmp_path, run_files, monkeypatch
+):
+    record_config([REPO / "config.yaml"], {}, tmp_path)
+    monkeypatch.chdir(run_files)
+    assert clip4vla("export", KEY, "../out")[0] == 0
+    assert "accuracy" in (run_files.parent / "out" / "README.md").read_text()
+    assert clip4vla("export", "model.safetensors", "out")[0] == 0
+    assert (run_files / "out" / "model.safetensors").is_file()
+
+
 def test_invalid_exports_are_refused(clip4vla, tmp_path):
     code, _, error = clip4vla("export", KEY, "out")
-    assert code == 78 and f"run `clip4vla train {KEY}`" in error
+    assert code == 78 and f"no run '{KEY}' in this config. Fix: choose one of" in error
+    row = "table5/scratch/msrvtt/s0"
+    plan = make_plan([REPO / "config.yaml"])
+    training, scored = (plan.key_of(f"{stage}:{row}") for stage in ("finetune", "evaluate"))
+    code, _, error = clip4vla("export", f"finetune:{row}", "out")
+    assert code == 78 and f"missing. Fix: run `clip4vla train {training}`" in error
+    code, _, error = clip4vla("export", scored, "out")
+    assert code == 78 and "its stage is evaluate, which makes no weights. Fix: choose" in error
     released(tmp_path / "x.bin", None)
     code, _, error = clip4vla("export", "x.bin", "out")
     assert code == 78 and "clip4vla checkpoint import x.bin" in error

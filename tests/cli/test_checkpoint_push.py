@@ -11,6 +11,7 @@ from hub_server import TOKEN, Repo
 import clip4vla
 from clip4vla.cli.main import main
 from clip4vla.common.files import sha256_of_file
+from clip4vla.config.plan import Plan
 from clip4vla.stages.export import export
 
 ID = "me/my-model"
@@ -28,7 +29,7 @@ def folder(tmp_path, monkeypatch):
 
 def exported(tmp_path, licence="cc-by-4.0", source="run", out="out"):
     source = str(tmp_path / source / "model.safetensors")
-    export(source, tmp_path / out, "ours", [], licence, lambda line: None)
+    export(source, tmp_path / out, "ours", [], licence, lambda line: None, known=Plan)
     return tmp_path / out
 
 

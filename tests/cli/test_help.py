@@ -64,6 +64,9 @@ def test_the_first_page_names_the_laboratory_and_its_families():
         ("clip4vla runs d", {"diff"}),
         ("clip4vla plan tabl", {"tables", *(f"table{n}" for n in range(1, 7))}),
         ("clip4vla runs ls table5/scr", {"table5/scratch"}),
+        ("clip4vla runs show table5/scratch/msr", {"table5/scratch/msrvtt/s0"}),
+        ("clip4vla tables build table5", {"table5"}),
+        ("clip4vla data status msr", {"msrvtt"}),
     ],
 )
 def test_bash_completes_commands_and_targets(words, answers, tmp_path):

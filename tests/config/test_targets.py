@@ -7,6 +7,7 @@ import pytest
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.part import narrowed
+from clip4vla.config.plan import TRAINED
 from clip4vla.config.planner import make_plan
 from clip4vla.config.targets import check_names, targets
 
@@ -124,7 +125,17 @@ def test_a_run_is_found_by_its_row(plan):
     name = f"table5/scratch/msrvtt/s{first.seed}"
     assert plan.key_of(name) == plan.key_of(f"results/rows/{name}") == first.run_key
     assert plan.key_of(first.run_key) == first.run_key
-    assert plan.runs[plan.key_of(f"finetune:{name}")].stage == "finetune"
+    training = plan.key_of(f"finetune:{name}")
+    assert plan.runs[training].stage == "finetune"
+    assert plan.key_of(name, TRAINED) == training  # nothing is pre-trained for this row
+
+
+def test_several_runs_of_a_row_are_named_with_their_keys(plan):
+    name = "table5/type_token/msrvtt/s1"
+    training = plan.key_of(f"finetune:{name}")
+    with pytest.raises(UserError, match=r"2 runs fit, such as .*, pretrain:table5/") as caught:
+        plan.key_of(name, TRAINED)
+    assert f"finetune:{name} ({training}), " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +145,7 @@ def test_a_run_is_found_by_its_row(plan):
         ("table5/scrath/msrvtt/s0", "did you mean table5/scratch/"),
         ("pretrain:table5/scratch", "no run 'pretrain:table5/scratch'"),
         ("table5/scr", "no run 'table5/scr'"),
+        ("0" * 12, "no run '0{12}' in this config. Fix: choose one of `clip4vla runs ls`$"),
     ],
 )
 def test_a_name_that_fits_no_run_or_several_is_refused(plan, name, message):

@@ -1,6 +1,7 @@
 """`clip4vla runs`: list, show, compare and remove runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,18 @@ def test_differences_list_settings_and_numbers(here):
     settings, found = run_list.differences(here[0], here[1])
     assert "modalities" in settings and "stage" not in settings
     assert found["galleries/all/metrics/t2v_R1"] == (10.0, 11.0)
+
+
+def test_differences_of_folders_wherever_they_are(plan, here, tmp_path):
+    """Such as a copy from another machine, under any name."""
+    copied = tmp_path / "theirs"
+    shutil.copytree(Path("results/runs", here[1]), copied)
+    for one, two in ((here[0], "theirs"), (f"results/runs/{here[0]}", str(copied))):
+        done = CliRunner().invoke(app, ["runs", "diff", one, two, "--json", *OPTIONS])
+        assert done.exit_code == 0, done.exception
+        told = json.loads(done.output)
+        assert told["numbers"]["galleries/all/metrics/t2v_R1"] == [10.0, 11.0]
+        assert "modalities" in told["settings"]
 
 
 def test_unused_runs_are_listed_and_removed_only_on_request(plan, here):

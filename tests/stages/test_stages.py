@@ -152,7 +152,12 @@ def test_a_run_of_another_stage_is_refused(plan):
     assert "its stage is evaluate. Fix: run `clip4vla evaluate" in refuse(
         runs.train, plan, key, 1, None
     )
-    assert "its stage is" in refuse(runs.evaluate, plan, plan.stage("finetune")[0], 1)
+    key = plan.stage("finetune")[0]
+    assert f"its stage is finetune. Fix: run `clip4vla train {key}`" in refuse(
+        runs.evaluate, plan, key, 1
+    )
+    row = plan.names()[key]
+    assert f"run {key}: its stage is" in refuse(runs.evaluate, plan, f"finetune:{row}", 1)
 
 
 def test_an_unknown_run_and_data_that_are_not_frozen(plan):

@@ -53,7 +53,9 @@ class Section(BaseModel):
         """Refuse true and false for a number, which Python takes for 1 and 0."""
         for name in _number_fields(cls) if isinstance(values, dict) else ():
             if _holds_bool(values.get(name)):
-                problem = "must be a number, not true or false (YAML: yes, no, on, off)"
+                problem = (
+                    "must be a number, not true or false (YAML: yes, no, on, off). Fix: write one"
+                )
                 raise PydanticCustomError(AT_KEY, problem, {"key": name})
         return values
 
@@ -147,7 +149,7 @@ def _printable(text: str) -> str:
 
 def _one_line(text: str) -> str:
     if len(text.strip().splitlines()) != 1:
-        raise ValueError("must be one line of text")
+        raise ValueError("must be one line of text. Fix: write one")
     return text.strip()
 
 

@@ -74,7 +74,9 @@ class LogMel(Section):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.f_min >= self.f_max:
-            raise ValueError(f"f_min {self.f_min:g} is not below f_max {self.f_max:g}")
+            raise ValueError(
+                f"f_min {self.f_min:g} is not below f_max {self.f_max:g}. Fix: lower f_min"
+            )
         if self.f_max > self.sample_rate / 2:
             raise ValueError("f_max is above half the sample rate. Fix: lower it")
         refuse_unread(self, "kind", KIND_READS)

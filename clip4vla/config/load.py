@@ -1,5 +1,6 @@
 """Load the user's config: merge its files, resolve paths, validate all of it."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -63,7 +64,7 @@ class Config(Section):
         description="training stores only the inputs of blocks and recomputes the rest: less "
         "memory, about a third more time, equal results (docs/training.md)",
     )
-    compile: bool | Literal["auto"] = runtime(
+    compile: Literal[True, False, "auto"] = runtime(
         "auto",
         description="compile the blocks in training (torch.compile), equal up to rounding; auto: "
         "on a GPU, where a compiler is there (docs/training.md)",
@@ -149,20 +150,29 @@ def _one_line(
         fields = section_fields(model, error["loc"][:-1], value)
         message = "unknown key" + did_you_mean(str(error["loc"][-1]), fields)
     elif error["type"] == "missing":
-        message = "missing"
+        message = "missing. Fix: set it"
     elif error["type"] not in ("value_error", AT_KEY):
-        if error["type"] in ("model_type", "dict_type"):
-            message = "must be a mapping of keys to values"
-        message += f" (found {error['input']!r}). Fix: {_fix(error['type'])}"
+        message = WORDS.get(error["type"], message)
+        found = error["input"]
+        shown = repr(found) if isinstance(found, str) else json.dumps(found, default=str)
+        fix = "give a value, or remove the key" if found is None else _fix(error["type"])
+        message += f" (found {shown}). Fix: {fix}"
     place = place_in(documents, key)
     if place is None:
-        place = str(documents[0].path) if documents and message == "missing" else COMMAND_LINE
+        is_absent = documents and error["type"] == "missing"
+        place = str(documents[0].path) if is_absent else COMMAND_LINE
     return ": ".join(part for part in (place, named, message) if part)
+
+
+MAPPINGS = ("model_type", "dict_type")
+# Types of errors -> their message, where pydantic's names a type of Python.
+WORDS = dict.fromkeys(MAPPINGS, "must be a mapping of keys to values")
+WORDS |= {"path_type": "must be a path", "string_type": "must be text"}
 
 
 def _fix(kind: str) -> str:
     """Return the remedy for a value that pydantic refuses, by the type of its error."""
-    if kind in ("model_type", "dict_type"):
+    if kind in MAPPINGS:
         return "write its keys below it, or remove it"
     return "choose one of these" if kind == "literal_error" else "correct the value"
 

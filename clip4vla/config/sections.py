@@ -99,7 +99,7 @@ class Inputs(Section):
                     "standardisation: fixed needs log_mel_mean and log_mel_std. Fix: set both"
                 )
             if self.log_mel_std <= 0:
-                raise ValueError(f"log_mel_std is {self.log_mel_std:g}: it must be above 0")
+                raise ValueError(f"log_mel_std is {self.log_mel_std:g}. Fix: set it above 0")
         return self
 
 
@@ -215,7 +215,7 @@ class Optimiser(Section):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema is {self.ema:g}: a decay lies between 0 and 1, such as 0.999")
+            raise ValueError(f"ema is {self.ema:g}: a decay lies between 0 and 1. Fix: set one")
         self._check_schedule()
         if self.average_epochs is not None:
             self._check_average(*self.average_epochs)

@@ -1,6 +1,7 @@
 """The user's config: merging, paths, and errors of one line with file, line and key."""
 
 import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 
 from clip4vla.cli.options import overrides_of
 from clip4vla.common.errors import UserError
+from clip4vla.config.data import Dataset
 from clip4vla.config.families import FAMILIES
-from clip4vla.config.load import load_config
+from clip4vla.config.load import Config, load_config
 from clip4vla.config.planner import make_plan
 from clip4vla.config.yaml import read_yaml
 from clip4vla.results.sheet import Sheet
 
+REPO = Path(__file__).parents[2]
 BASE = """
 targets: [t]
 experiments: tables
@@ -484,3 +487,23 @@ def test_sections_of_a_wrong_shape_are_named(project, preset, values, key):
     found = message(project, table=table, values={"preset": preset})
     assert all(line.count("Fix: ") == 1 for line in found.splitlines())
     assert f"row one: {key}: " in found
+
+
+KEYS = [*Config.model_fields, *(f"datasets.msrvtt.{name}" for name in Dataset.model_fields)]
+
+
+@pytest.mark.parametrize("value", [None, 3.5, True, [1], {"a": 1}], ids=repr)
+def test_a_wrong_type_is_named_in_words_and_under_its_own_key(value):
+    refused = {}
+    for key in KEYS:
+        try:
+            load_config([REPO / "config.yaml"], {key: value})
+        except UserError as error:
+            refused |= dict.fromkeys(str(error).splitlines(), key)
+    assert {"experiments", "paper", "targets", "datasets.msrvtt.annotations"} <= {*refused.values()}
+    for line, key in refused.items():
+        assert re.match(rf"command line: {re.escape(key)}(\.\w+)?: ", line), line
+        assert not re.search(r"<class|\bNone\b", line) and ". Fix: " in line
+    if value is None:
+        at = "command line: experiments: must be a path (found null)"
+        assert f"{at}. Fix: give a value, or remove the key" in refused

@@ -211,7 +211,7 @@ def stop_when_files_are_missing():
     from clip4vla.stages.inputs import input_problems
 
     if problems := input_problems(planned_part()):
-        raise WorkflowError("\n".join(problems))
+        raise WorkflowError(str(UserError(*problems)))
 
 
 def running_jobs():

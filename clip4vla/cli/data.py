@@ -44,12 +44,12 @@ def data_check(
 
     part = narrowed(source.plan(), target)
     if problems := input_problems(part):
-        raise UserError("\n".join(problems))
+        raise UserError(*problems)
     found = own_media(part, decode)
     for line in found.lines:
         typer.echo(line)
     if found.problems:
-        raise UserError("\n".join(found.problems))
+        raise UserError(*found.problems)
     needed = "the targets need" if target == "all" else f"{target} needs"
     typer.echo(f"all files that {needed} are there")
 

@@ -46,6 +46,7 @@ from clip4vla.common.errors import (
     UserError,
     describe_os_error,
     exit_code_of,
+    on_one_line,
     printable,
 )
 from clip4vla.common.extras import not_installed
@@ -297,12 +298,12 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        fail(describe_os_error(error), exit_code_of(error))
+        fail(on_one_line(describe_os_error(error)), exit_code_of(error))
 
 
 def fail(message: str, code: int) -> None:
     """Print a message and exit."""
-    for line in message.splitlines():
+    for line in message.split("\n"):
         print(f"clip4vla: {printable(line)}", file=sys.stderr)
     raise SystemExit(code)
 

@@ -28,11 +28,21 @@ FIXABLE = {  # errors that the user can fix, unlike a lost server or a broken di
 }
 
 
-class UserError(ValueError):
+class Lines(Exception):
+    """An error whose message is one line, or one for each of several problems.
+
+    A line end in a name or text of a file is escaped, so that it begins no other line.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(str(line).replace("\n", "\\n") for line in self.args)
+
+
+class UserError(Lines, ValueError):
     """An error in the user's input. Its message is one line: `PLACE: PROBLEM. Fix: ACTION.`"""
 
 
-class RetryLater(RuntimeError):
+class RetryLater(Lines, RuntimeError):
     """Work saved itself and stopped; the same command resumes it (exit code 75)."""
 
 

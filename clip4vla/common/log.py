@@ -3,15 +3,17 @@
 import logging
 import sys
 
+from clip4vla.common.errors import on_one_line
+
 log = logging.getLogger("clip4vla")
 
 
 class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the text of a record; that of a warning on one line, whatever names it holds."""
         if record.levelno < logging.WARNING:
-            return text
-        return f"clip4vla: {record.levelname.lower()}: {text}"
+            return record.message
+        return f"clip4vla: {record.levelname.lower()}: {on_one_line(record.message)}"
 
 
 class _StderrHandler(logging.Handler):

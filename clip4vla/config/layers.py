@@ -25,7 +25,7 @@ def check_base(config: Config, documents: list[Document], name: str) -> None:
         value = merge({"model": {"family": family}}, base)
         found.append(problems_in_part(Recipe, value, documents, ("bases", name)))
     if all(found):
-        raise UserError("\n".join(found[0]))
+        raise UserError(*found[0])
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,10 @@ class Layers:
         try:
             return validated(Recipe, value, [])
         except UserError as error:
-            lines = [line.removeprefix(f"{COMMAND_LINE}: ") for line in str(error).splitlines()]
+            lines = [str(line).removeprefix(f"{COMMAND_LINE}: ") for line in error.args]
             places = [self.place(tuple(line.split(": ")[0].split("."))) for line in lines]
-            raise UserError(
-                "\n".join(
-                    f"{place}: {self.name}: {line}"
-                    for place, line in zip(places, lines, strict=True)
-                )
-            ) from None
+            named = zip(places, lines, strict=True)
+            raise UserError(*(f"{place}: {self.name}: {line}" for place, line in named)) from None
 
     @property
     def name(self) -> str:

@@ -121,7 +121,7 @@ def validated(model: type[S], value: object, documents: list[Document], at: KeyP
         return model.model_validate(value)
     except ValidationError as error:
         lines = [_one_line(model, value, item, documents, at) for item in error.errors()]
-        raise UserError("\n".join(lines)) from None
+        raise UserError(*lines) from None
 
 
 def problems_in_part(

@@ -84,8 +84,9 @@ def install(text: str, name: str, replace: bool) -> Path:
     if path.exists() and (old := path.read_text(encoding="utf-8", errors="replace")) != text:
         if not replace:
             changed = difflib.unified_diff(old.splitlines(), text.splitlines(), n=0, lineterm="")
-            shown = "\n".join(line for line in changed if not line.startswith(("---", "+++", "@@")))
-            raise UserError(f"{path}: exists and differs. Fix: --replace overwrites it:\n{shown}")
+            shown = [line for line in changed if not line.startswith(("---", "+++", "@@"))]
+            problem = f"{path}: exists and differs. Fix: --replace overwrites it:"
+            raise UserError(problem, *shown)
         shutil.copyfile(path, _unused(path.with_suffix(".yaml.before")))
     write_text(path, text)
     return path

@@ -66,7 +66,7 @@ def run_on_slurm(
             refused = (folder / job_id / REFUSED).exists()  # submitting again cannot help
             hopeless = end.name == "CANCELLED" or refused
             if hopeless or stalled >= MAX_STALLED:
-                raise UserError(_report(job_id, end, folder, stalled))
+                raise UserError(*_report(job_id, end, folder, stalled))
             _log(f"job {job_id} ended as {end.name} at step {now}: submitting the next one")
             if stalled:
                 # Slurm may take minutes to notice that a node is lost, and use it until then.
@@ -203,7 +203,7 @@ def _progress(state: Path) -> int:
     return max(steps, default=0)
 
 
-def _report(job_id: str, end: State, folder: Path, stalled: int) -> str:
+def _report(job_id: str, end: State, folder: Path, stalled: int) -> list[str]:
     note = folder / job_id / REFUSED
     rank = note.read_text() if note.exists() else "*"
     logs = sorted((folder / job_id).glob(f"{job_id}_{rank}_log.err"))
@@ -215,7 +215,7 @@ def _report(job_id: str, end: State, folder: Path, stalled: int) -> str:
     if logs:
         tail = logs[0].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
         lines += [f"the end of {logs[0]}:", *(f"  {line}" for line in tail)]
-    return "\n".join(lines)
+    return lines
 
 
 def _log(message: str) -> None:

@@ -151,8 +151,9 @@ class _Loader(DataLoader):
         try:
             yield from read
         except UserError as error:
-            told = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2]
-            raise UserError(told.strip() or str(error)) from None
+            text = str(error.args[0])
+            told = text.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2]
+            raise UserError(*(told.strip() or text).split("\n")) from None
         finally:
             if isinstance(read, _MultiProcessingDataLoaderIter):
                 read._shutdown_workers()  # at once: a traceback may keep `read` until exit

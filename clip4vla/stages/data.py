@@ -35,7 +35,7 @@ def plan(plan: Plan, version: str) -> None:
     for line in [*notes, *differences(name, dataset, splits)]:
         print(line, flush=True)
     if problems := lacking(plan, name, splits["split"].unique().to_pylist(), "by its lists"):
-        raise UserError("\n".join(problems))
+        raise UserError(*problems)
     folder = layout.data_dir(version)
     write_table(f"{folder}/splits.parquet", in_frozen_form(splits, Path(folder)))
     write_table(f"{folder}/plan.parquet", clips)

@@ -29,7 +29,7 @@ def checked_plan(files: list[Path], overrides: dict[str, Any] | None = None) -> 
     problems = [*unknown_splits(plan), *_unknown_architectures(plan)]
     problems += _unfit_names(plan, read_paper(plan.config.paper))
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError(*problems)
     return plan
 
 

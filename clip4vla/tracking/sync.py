@@ -140,7 +140,7 @@ def _sync(
             report.changed.append(str(error))
     bring_rows(store, contexts)
     if report.changed:
-        raise UserError("\n".join(report.changed))
+        raise UserError(*report.changed)
     return report
 
 

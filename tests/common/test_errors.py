@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import pickle
 import shlex
 import subprocess
 import sys
@@ -39,6 +40,9 @@ from clip4vla.common.files import write_text
         (OSError(errno.ESTALE, "Stale file handle", "x.tar"), 1, "x.tar: Stale file handle"),
         (OSError(errno.EIO, "Input/output error", "x.tar"), 1, "x.tar: Input/output error"),
         (ConnectionResetError(errno.ECONNRESET, "Reset", "x"), 1, "x: Reset"),
+        (FileNotFoundError(errno.ENOENT, "None", "a\nb"), EXIT_USER_ERROR, "a\\nb: no such file"),
+        (UserError("a\nb: wrong. Fix: rename it"), EXIT_USER_ERROR, "a\\nb: wrong"),
+        (RetryLater("a\nb: saved"), EXIT_RETRY, "a\\nb: saved"),
         (OSError(errno.ENOMEM, "Cannot allocate memory", "x"), 1, "x: Cannot allocate memory"),
     ],
 )
@@ -49,6 +53,16 @@ def test_errors_of_users_and_machines_are_one_line(capsys, error, code, words):
     printed = capsys.readouterr().err
     assert words in printed and (". Fix: " in printed or not isinstance(error, OSError))
     assert printed.startswith("clip4vla: ") and printed.count("\n") == 1
+
+
+def test_several_problems_are_a_line_each_whatever_process_found_them(capsys):
+    error = pickle.loads(pickle.dumps(UserError("a\nb: one. Fix: x", "two. Fix: y")))
+    with pytest.raises(SystemExit), one_line_errors():
+        raise error
+    assert capsys.readouterr().err.splitlines() == [
+        "clip4vla: a\\nb: one. Fix: x",
+        "clip4vla: two. Fix: y",
+    ]
 
 
 def test_a_bug_keeps_its_traceback():

@@ -5,9 +5,9 @@ from clip4vla.common.log import log
 
 def test_warnings_are_marked_and_progress_is_plain(capsys):
     log.info("12 of 30: 40 %")
-    log.warning("%s: not verified", "a.json")
+    log.warning("%s: not verified", "a\n.json")
     printed = capsys.readouterr()
-    assert printed.err == "12 of 30: 40 %\nclip4vla: warning: a.json: not verified\n"
+    assert printed.err == "12 of 30: 40 %\nclip4vla: warning: a\\n.json: not verified\n"
     assert printed.out == ""
 
 

@@ -8,10 +8,11 @@ import typer
 from clip4vla.cli.options import example, with_options
 from clip4vla.cli.place import own_file
 from clip4vla.common.hardware import Hardware, ReadingHardware
+from clip4vla.common.packaged import see
 
 embed = typer.Typer(
     no_args_is_help=True,
-    help="Vectors of your own texts, sounds and videos; see docs/embed.md.",
+    help=f"Vectors of your own texts, sounds and videos{see('embed.md')}.",
     epilog=example("embed text model.safetensors captions.txt --out texts.npz"),
 )
 

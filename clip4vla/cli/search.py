@@ -18,7 +18,7 @@ def index(
     options: IndexOptions,
     folder: Annotated[Path, typer.Argument(help="A folder of videos and sounds of any length.")],
 ) -> None:
-    """Make the index of a folder, or bring it up to date; see docs/search.md.
+    """Make the index of a folder, or bring it up to date.
 
     It can be interrupted at any time and resumes. Only new and changed files are embedded.
     """

@@ -1,4 +1,4 @@
-"""Files of the workflow: Snakefile, rules, profiles and schemas."""
+"""Files beside the package: Snakefile, rules, profiles and schemas; the documentation."""
 
 from pathlib import Path
 
@@ -12,3 +12,8 @@ def workflow_file(name: str) -> Path:
     """
     inside = PACKAGE / "_workflow"
     return (inside if inside.is_dir() else PACKAGE.parent) / name
+
+
+def see(page: str) -> str:
+    """Return ` (docs/PAGE)` for a message; "" without the documentation: a wheel has none."""
+    return f" (docs/{page})" if workflow_file(f"docs/{page}").is_file() else ""

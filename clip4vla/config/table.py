@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from clip4vla.common.errors import UserError, did_you_mean
+from clip4vla.common.packaged import see
 from clip4vla.config.base import Name, OneLine, Printable, Section, each_once
 from clip4vla.config.load import validated
 from clip4vla.config.metrics import label_of
@@ -123,7 +124,9 @@ def read_table(folder: Path, name: str) -> tuple[Table, Document]:
         )
     document = read_yaml(path)
     if not document.value:
-        raise UserError(f"{path}: empty table. Fix: write title, columns and rows (docs/config.md)")
+        raise UserError(
+            f"{path}: empty table. Fix: write title, columns and rows{see('config.md')}"
+        )
     table = validated(Table, document.value, [document])
     if table.table != name:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clip4vla.common.packaged import see
 from clip4vla.config import layout
 from clip4vla.config.plan import Plan
 
@@ -34,7 +35,7 @@ def missing_files(plan: Plan) -> list[str]:
             lacking.append(f"its media in {dataset.media or f'datasets.{name}.media (not set)'}")
         if lacking:
             problems.append(
-                f"{name}: {' and '.join(lacking)} missing. Fix: put them there (docs/data.md), "
+                f"{name}: {' and '.join(lacking)} missing. Fix: put them there{see('data.md')}, "
                 f"or set datasets.{name}.enabled: false"
                 + (NOT_HELD_OUT if version in plan.listed else "")
             )
@@ -44,12 +45,12 @@ def missing_files(plan: Plan) -> list[str]:
         if version not in plan.versions and not planned and not folder.exists():
             problems.append(
                 f"{name}: its annotations in {folder} missing, which name the videos that "
-                "pre-training must not see. Fix: put them there (docs/data.md), set "
+                f"pre-training must not see. Fix: put them there{see('data.md')}, set "
                 f"datasets.{name}.enabled: false"
                 f"{NOT_HELD_OUT}, or recipe.pretrain.leaks: keep"
             )
     for name in sorted({name for run in plan.runs.values() for name in plan.weights_of(run)}):
         path = plan.config.weights[name].path  # None: open_clip fetches it on first use
         if path is not None and not path.exists():
-            problems.append(f"weights {name}: {path}: missing. Fix: put it there (docs/data.md)")
+            problems.append(f"weights {name}: {path}: missing. Fix: put it there{see('data.md')}")
     return problems

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.packaged import see
 
 if TYPE_CHECKING:
     from requests import Response
@@ -17,7 +18,9 @@ LOGIN = (
     "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, here "
     "and where jobs are submitted"
 )
-HOST = "start it with --allowed-hosts 'NAME,NAME:*' for the name in tracking.uri (docs/tracking.md)"
+HOST = "start it with --allowed-hosts 'NAME,NAME:*' for the name in tracking.uri" + see(
+    "tracking.md"
+)
 NOT_MLFLOW = "correct host, port and path of tracking.uri"
 OLD = "upgrade it to MLflow 3 (pip install -U mlflow; mlflow db upgrade URI)"
 

@@ -3,15 +3,18 @@
 import ast
 import errno
 import pickle
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import clip4vla
 from clip4vla.cli.main import fail, one_line_errors
+from clip4vla.common import packaged
 from clip4vla.common.errors import (
     EXIT_RETRY,
     EXIT_USER_ERROR,
@@ -111,21 +114,38 @@ def _end_of(message: ast.expr) -> ast.expr:
     return message
 
 
+def calls(*names: str) -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a function of these names in the package, and where it is."""
+    for path in sorted(Path(clip4vla.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in names:
+                yield f"{path.name}:{node.lineno}", node
+
+
+def texts_in(node: ast.AST) -> list[str]:
+    return [str(one.value) for one in ast.walk(node) if isinstance(one, ast.Constant)]
+
+
 def test_every_message_that_is_written_out_has_a_fix():
     """In its text, or in what ends it: a hint on a name, another error, a text with a name."""
     found = []
-    for path in sorted(Path(clip4vla.__file__).parent.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and node.args):
-                continue
-            if getattr(node.func, "id", "") not in ("UserError", "RetryLater"):
-                continue
-            message = node.args[0]
-            if not isinstance(message, (ast.JoinedStr, ast.Constant, ast.BinOp)):
-                continue
-            end = _end_of(message)
-            of_a_hint = isinstance(end, ast.Call) and ast.unparse(end.func) == "did_you_mean"
-            texts = [str(one.value) for one in ast.walk(message) if isinstance(one, ast.Constant)]
-            if not (of_a_hint or isinstance(end, ast.Name) or any("Fix: " in t for t in texts)):
-                found.append(f"{path.name}:{node.lineno}: {ast.unparse(message)}")
+    for place, call in calls("UserError", "RetryLater"):
+        message = call.args[0]
+        if not isinstance(message, (ast.JoinedStr, ast.Constant, ast.BinOp)):
+            continue
+        end = _end_of(message)
+        of_a_hint = isinstance(end, ast.Call) and ast.unparse(end.func) == "did_you_mean"
+        has_fix = any("Fix: " in text for text in texts_in(message))
+        if not (of_a_hint or isinstance(end, ast.Name) or has_fix):
+            found.append(f"{place}: {ast.unparse(message)}")
     assert found == []
+
+
+def test_no_message_names_documentation_that_a_wheel_lacks(monkeypatch, tmp_path):
+    names = ("UserError", "RetryLater", "append", "option", "Option", "Argument", "Typer", "echo")
+    named = re.compile(r"docs/\w+\.md")
+    assert [place for place, call in calls(*names) if named.search(" ".join(texts_in(call)))] == []
+    assert packaged.see("data.md") == " (docs/data.md)"
+    (tmp_path / "_workflow").mkdir()
+    monkeypatch.setattr(packaged, "PACKAGE", tmp_path)
+    assert packaged.see("data.md") == ""

@@ -99,31 +99,42 @@ def only_one(out: Path):
 def where_to_look(out: Path, seconds: float) -> None:
     """The closing lines: every result and how to open it."""
     shown = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
-    runs = json.loads((out / "mlflow" / "synced.json").read_text())["runs"]
-    store = shlex.quote(f"sqlite:///{shown}/mlflow/mlflow.db")
     print(
         f"""
 The demo is complete ({seconds:.0f} s). Tiny random towers: the numbers show the form alone.
 {what_was_learnt(out)}\
   tables and figures   {shown}/results/index.html
-  one table            {shown}/results/tables/{a_table(out)}/table.md
+{a_table(out, shown)}\
   Snakemake report     {shown}/results/report.zip   (unpack, open report.html)
   what was missing     {shown}/data/*/coverage.csv, missing.tsv
   donors of sound      {shown}/results/runs/*/substitution.tsv
-  {runs} MLflow runs      {program("mlflow")} ui --backend-store-uri {store}
+{in_mlflow(out, shown)}\
 {how_to_search(out, shown)}\
 `make demo` again has nothing to do. Edit a row in demo/experiments: it reruns, and its table."""
     )
 
 
-def a_table(out: Path) -> str:
+def a_table(out: Path, shown: Path) -> str:
     """Name a table of the page: the demo's first one, or that of another project."""
     tables = sorted(path.parent.name for path in out.glob("results/tables/*/table.md"))
-    return "demo_retrieval" if "demo_retrieval" in tables else tables[0]
+    if not tables:
+        return "  no table             no target of this config is a table\n"
+    name = "demo_retrieval" if "demo_retrieval" in tables else tables[0]
+    return f"  one table            {shown}/results/tables/{name}/table.md\n"
+
+
+def in_mlflow(out: Path, shown: Path) -> str:
+    """How to look at the runs in MLflow; none if `tracking.sink` is off."""
+    synced = out / "mlflow" / "synced.json"
+    if not synced.is_file():
+        return ""
+    runs = json.loads(synced.read_text())["runs"]
+    store = shlex.quote(f"sqlite:///{shown}/mlflow/mlflow.db")
+    return f"  {runs} MLflow runs      {program('mlflow')} ui --backend-store-uri {store}\n"
 
 
 def what_was_learnt(out: Path) -> str:
-    """What the rows of the synthetic world found; none if they did not run."""
+    """What the rows of the synthetic world found; none if one of them did not run."""
     table = out / "results" / "tables" / "demo_world" / "table.csv"
     if not table.is_file():
         return ""
@@ -131,8 +142,10 @@ def what_was_learnt(out: Path) -> str:
         found = {
             row["row"]: float(row["ours"])
             for row in csv.DictReader(stream)
-            if row["column"] == "t2v_R1"
+            if row["column"] == "t2v_R1" and row["ours"]
         }
+    if not found.keys() >= {"vision", "audio", "both"}:
+        return ""
     return (
         f"But in the synthetic world R@1 is {found['vision']:.0f} by sight, {found['audio']:.0f} "
         f"by hearing, {found['both']:.0f} by both (chance 3).\n"

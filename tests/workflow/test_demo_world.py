@@ -25,6 +25,19 @@ def test_the_closing_lines_give_recall_by_each_sense(tmp_path):
     assert "R@1 is 12 by sight, 25 by hearing, 81 by both" in demo.what_was_learnt(tmp_path)
 
 
+def test_the_closing_lines_of_a_project_without_tables_or_mlflow(tmp_path, capsys):
+    demo.where_to_look(tmp_path, 61.0)
+    told = capsys.readouterr().out
+    assert "no target of this config is a table" in told and "MLflow" not in told
+    for name in ("results/tables/clips/table.md", "mlflow/synced.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text('{"runs": 7}')
+    demo.where_to_look(tmp_path, 61.0)
+    told = capsys.readouterr().out
+    assert f"\n  one table            {tmp_path}/results/tables/clips/table.md\n" in told
+    assert "\n  7 MLflow runs" in told
+
+
 @pytest.mark.slow
 @pytest.mark.workflow
 def test_both_senses_find_what_neither_finds_alone(tmp_path):

@@ -11,6 +11,8 @@ from clip4vla.tracking.context import ROW
 SHARED = "mlflow.sharedViewState."
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # opens the UI's right half
 GALLERY = "all"
+VERSION = "tags.`data_version`"
+WIDTHS = {VERSION: 190}  # pixels; MLflow's own width, 100, cuts it
 
 
 def experiment_tags(kind: str, experiment_id: str) -> dict[str, str]:
@@ -39,8 +41,11 @@ def _sorted_by(name: str) -> dict[str, object]:
     """Return the state of MLflow's table of runs, best first by a metric."""
     metric = f"metrics.`{GALLERY}/{name}`"
     spread = f"metrics.`{GALLERY}/{name}_sd`"
+    columns = [metric, spread, "metrics.`seeds`", VERSION]
     return {
-        "selectedColumns": [metric, spread, "metrics.`seeds`", "tags.`data_version`"],
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": WIDTHS,
         "orderByKey": metric,
         "orderByAsc": False,
         "searchFilter": f"tags.{ROW} != ''",  # rows alone: sorted by a metric, seeds stand between

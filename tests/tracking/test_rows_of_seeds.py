@@ -160,7 +160,8 @@ def test_the_description_links_to_the_best_rows(world):
     assert f"[R@1]({page}&viewStateShareKey=t2v_R1)" in note
     view = json.loads(experiment.tags["mlflow.sharedViewState.t2v_R1"])
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`all/t2v_R1`", False)
-    assert "tags.`data_version`" in view["selectedColumns"]
+    assert "tags.`data_version`" in view["selectedColumns"] == view["columnOrder"]
+    assert view["columnWidths"]["tags.`data_version`"] > 100  # of which MLflow cuts it
 
 
 def test_a_run_that_an_edit_replaced_is_superseded_until_the_edit_is_undone(own):

@@ -1,4 +1,14 @@
 'use strict';
+/* ---- in Snakemake's report a page is alone: the files that its links name are not there ---- */
+if (location.protocol === 'data:' || /\/data\/raw\/[0-9a-f]{64}\/[^/]+$/.test(location.pathname)) {
+  for (const link of document.querySelectorAll('a[href]')) {
+    const address = link.getAttribute('href');
+    if (address.startsWith('#') || /^[a-z]+:/.test(address)) continue;
+    link.removeAttribute('href');
+    link.title = `${decodeURI(address)}, below the folder results, is not part of this report`;
+  }
+}
+
 /* ---- sorting: rows without a number stay last ---- */
 const key = (row, index) => {
   const cell = row.cells[index], value = cell.dataset.value;

@@ -1,8 +1,14 @@
 """The results page in a browser, wide and narrow, light and dark: nothing is cut, rows sort."""
 
+import json
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 from browser import Browser
 from results_tree import PAPER, make_tree, rewrite
+from snakemake.common import get_report_id
+from snakemake.report.html_reporter.common import get_result_uri
 
 from clip4vla.results.page import build_page
 
@@ -17,6 +23,13 @@ TABLE = "document.querySelectorAll('table.sorts')[1]"
 ROWS = f"[...{TABLE}.tBodies[0].rows].map(e => e.cells[0].innerText)"
 HEAD = f"[...{TABLE}.tHead.rows[1].cells].find(e => e.innerText.startsWith('R@1'))"
 VALUES = f"[...{TABLE}.tBodies[0].rows].map(e => e.cells[1].dataset.value)"
+
+
+class Result(NamedTuple):
+    """What Snakemake knows of a file in its report."""
+
+    id: str
+    filename: str
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +100,19 @@ def test_a_number_opens_the_runs_behind_it_and_says_more_when_it_has_the_focus(b
     browser.wait("document.querySelector('.group:target')?.closest('details').open")
     browser.run("document.querySelector('tr.ours td a').focus()")
     assert "seed" in browser.text("#tip") and "clips: " in browser.text("#tip")
+
+
+def test_a_copy_in_the_report_of_snakemake_has_no_dead_links(page, browser):
+    """Which keeps it alone, in a folder that is named by a sha256."""
+    links = "[...document.querySelectorAll('a[href]')].map(e => e.getAttribute('href'))"
+    assert any(not address.startswith("#") for address in browser.run(links))
+    copy = Path(page.parent, get_result_uri(Result(get_report_id(page), page.name), False))
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(page.read_bytes())
+    browser.call("Page.navigate", url=copy.as_uri())
+    browser.wait(
+        f"document.readyState === 'complete' && location.pathname === {json.dumps(str(copy))}"
+    )
+    left = browser.run(links)
+    assert left and all(address.startswith("#") for address in left)
+    assert browser.run("document.querySelectorAll('a[title*=\"not part of this report\"]').length")

@@ -89,7 +89,7 @@ def rows(options):
             lambda: fusion.local_to_local(text, text_mask, clips, SCALE).cpu(),
             against="padded blocks",
             options=options,
-            target="2.5",
+            target="at least 2.5",
             note=difference,
         )
 

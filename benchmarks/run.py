@@ -62,7 +62,7 @@ TINY = {  # the same ones
     "stages_compile": "stages.py --compile --stages 'stage 1' --clips 2 --architecture tiny",
     "step": "step.py --rounds 2 --architecture tiny",
     "coavt_encoder": "coavt_encoder.py --clips 2 --rounds 2 --architecture tiny",
-    "coavt_step": "coavt_step.py --rounds 2 --architecture tiny",
+    "coavt_step": "coavt_step.py --rounds 2 --architecture tiny --threads 1",
     "captioning": "captioning.py --clips 2 --words 6 --rounds 2 --architecture tiny",
     "pair_scoring": "pair_scoring.py --texts 4 --clips 4 --rounds 2",
     "train": "train.py --rounds 2 --architecture tiny",
@@ -81,6 +81,8 @@ def main() -> int:
     made.add_argument("--limit", type=float, help="seconds of one benchmark")
     made.add_argument("--record", action="store_true", help="update benchmarks/results.json")
     options = made.parse_args()
+    if options.record and options.kind == "tiny":
+        made.error("tiny sizes only show that the benchmarks run: record another set")
     commands, out = SETS[options.kind], REPO / "build" / "bench" / options.kind
     if unknown := set(options.names) - set(commands):
         made.error(f"unknown benchmark: {', '.join(sorted(unknown))}. Known: {', '.join(commands)}")
@@ -94,8 +96,8 @@ def main() -> int:
         recorded = read_json(RECORDED) if RECORDED.exists() else {}
         write_json(RECORDED, recorded | {options.kind: recorded.get(options.kind, {}) | good})
     else:
-        print("to update benchmarks/RESULTS.md: python benchmarks/run.py --record "
-              f"--set {options.kind}, then python workflow/scripts/docs_tables.py")  # fmt: skip
+        print(f"to record it: python benchmarks/run.py --set {options.kind} --record, then "
+              "python workflow/scripts/docs_tables.py")  # fmt: skip
     return int(any("error" in record for record in records.values()))
 
 

@@ -86,7 +86,7 @@ def batch_of(run, clips, device):
         "tokens": tokenize([f"{caption} {i}" for i in range(clips)], WORDS),
         "nonverbal_share": torch.full((clips,), 0.5),
         "has_audio": torch.ones(clips, dtype=torch.bool),
-        "audio": torch.randn(clips, segments, 1, size, size, generator=draw),
+        "audio": torch.randn(clips, segments, 1, size, size, generator=draw).half(),
         "audio_mask": torch.ones(clips, segments, dtype=torch.bool),
     }
     if isinstance(run, Pretrain):
@@ -152,7 +152,8 @@ def rows(options):
 
         eager = make(compiled=False)
         step = compiled_step(make(compiled=True)) if options.compile else eager
-        launched = bench.launches(step, options.device)
+        sides = dict.fromkeys([step, eager])  # one, if they are the same
+        launched = " against ".join(bench.launches(side, options.device) for side in sides)
         yield bench.compare(
             f"{name}, {options.architecture}, {clips} clips",
             step,

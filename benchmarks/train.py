@@ -83,7 +83,13 @@ class Ours:
         switches.apply(model, device)
         self.task = PretrainTask(model, Pretrain(sources=[SOURCE], masking=Masking()))
         self.batches = ClipBatches(
-            [samples], 0, options.clips, options.workers, device, options.microbatch
+            [samples],
+            0,
+            options.clips,
+            options.workers,
+            device,
+            microbatch=options.microbatch,
+            processor=model.processor,
         )
         half = half_type(device) is torch.float16
         self.updates, self.done = Updates(model, OPTIMISER, STEPS, float16=half), 0

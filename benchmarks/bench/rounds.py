@@ -1,6 +1,7 @@
 """One call of a side of a comparison, here or in a process of its own, and what it cost."""
 
 import contextlib
+import inspect
 import multiprocessing
 import os
 import resource
@@ -67,11 +68,15 @@ def measure(step: Callable[[], Any], device: str = "cpu", first: bool = False) -
 
 @contextlib.contextmanager
 def executed() -> Iterator[set[str]]:
-    """Yield a set that holds, after the block, the files of the package whose functions ran."""
+    """Yield a set that holds, after the block, the files of the package whose functions ran.
+
+    Bodies of modules and classes, which run when they are imported, do not count.
+    """
     names, files = set(), set()
 
     def called(frame, event, argument):
-        names.add(frame.f_code.co_filename)
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            names.add(frame.f_code.co_filename)
 
     sys.setprofile(called)
     threading.setprofile(called)
@@ -155,6 +160,7 @@ def launches(step: Callable[[], Any], device: str) -> str:
         step()
     if device == "cpu":
         return f"{sum(event.name.startswith('aten::') for event in trace.events())} operator calls"
-    kernels = [event for event in trace.events() if event.device_type == DeviceType.CUDA]
+    on_gpu = [event for event in trace.events() if event.device_type == DeviceType.CUDA]
+    kernels = [event for event in on_gpu if not event.is_user_annotation]
     copies = sum(event.name.startswith(("Memcpy", "Memset")) for event in kernels)
     return f"{len(kernels) - copies} kernels and {copies} copies launched"

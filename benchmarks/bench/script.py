@@ -9,13 +9,13 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.rounds import REPO, cpu_seconds, peak_gib, set_threads
 from bench.rows import MissingBaseline, Row, measured_code
-from clip4vla.common.files import sha256_of, sha256_of_file, write_json
+from clip4vla.common.files import canonical_json, sha256_of, sha256_of_file, write_json
 
 PACKAGES = "torch torchaudio torchvision numpy av pillow pyarrow lancedb snakemake imageio-ffmpeg"
 PACKAGES += " pycocoevalcap librosa soundfile faiss-cpu"
@@ -54,8 +54,7 @@ def main(
         print(f"skipped: {error}")
         found.append(Row("", skipped=str(error)))
     if options.json:
-        measured_code.update(str(file.relative_to(REPO)) for file in _files_below(code))
-        measured_code.add(os.path.relpath(sys.argv[0], REPO))
+        measured_code.update(code, [os.path.relpath(sys.argv[0], REPO)])
         record = {
             "rows": [dataclasses.asdict(row) for row in found],
             "device": device,
@@ -73,15 +72,14 @@ def main(
         write_json(options.json, record)
 
 
-def _files_below(places: Iterable[str]) -> Iterator[Path]:
+def code_sha256(places: Iterable[str]) -> str:
+    """Return the hash of files and folders of this repository; FileNotFoundError for others."""
+    files = []
     for place in places:
         path = REPO / place
-        yield from [*path.rglob("*.py"), *path.rglob("*.smk")] if path.is_dir() else [path]
-
-
-def code_sha256(files: Iterable[str]) -> str:
-    """Return the hash of files of this repository; FileNotFoundError where one is gone."""
-    return sha256_of("".join(f"{sha256_of_file(REPO / name)} {name}\n" for name in sorted(files)))
+        files += [*path.rglob("*.py"), *path.rglob("*.smk")] if path.is_dir() else [path]
+    names = {os.path.relpath(file, REPO): sha256_of_file(file) for file in files}
+    return sha256_of(canonical_json(names))
 
 
 def machine(device: str) -> str:

@@ -1,5 +1,6 @@
 """The table of records as Markdown, in which rows older than the code are marked."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,10 +18,9 @@ Records = dict[str, dict[str, Any]]
 
 def is_current(record: dict[str, Any]) -> bool:
     """Say whether the files that a record measured are as they were."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return code_sha256(record["code"]) == record["code_sha256"]
-    except FileNotFoundError:
-        return False
+    return False
 
 
 def markdown(records: Records) -> str:
@@ -36,7 +36,7 @@ def _lines(name: str, record: dict[str, Any]) -> Iterable[str]:
         return
     measured = record["date"] + ("" if is_current(record) else OLDER)
     for row in (Row(**values) for values in record["rows"]):
-        label = f"`{name}`: {row.name}" if row.name else f"`{name}`"
+        label = f"`{name}`: {row.name.removeprefix(f'{name}, ')}" if row.name else f"`{name}`"
         if row.skipped:
             yield _line(label, row.baseline, "", "", row.target, row.skipped, "not measured")
             continue

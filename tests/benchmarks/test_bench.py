@@ -180,10 +180,12 @@ def test_records_are_kept_until_their_code_changes(toys, tmp_path, capsys):
     assert "kept" not in capsys.readouterr().out
 
 
-def test_rows_older_than_their_code_are_marked(tmp_path):
-    code = tmp_path / "code.py"
+@pytest.mark.parametrize("place", ["room/code.py", "room"])
+def test_rows_older_than_their_code_are_marked(place, tmp_path):
+    code = tmp_path / "room" / "code.py"
+    code.parent.mkdir()
     code.write_text("new = 1")
-    name = os.path.relpath(code, rounds.REPO)
+    name = os.path.relpath(tmp_path / place, rounds.REPO)
     row = {"name": "a step", "baseline": "plain", "baseline_seconds": 3.0, "seconds": 0.002}
     row |= {"ratio": 1500.0, "lowest": 1e3, "highest": 2e3, "note": "loss 1", "target": "2"}
     record = {"rows": [row], "date": "2026-11-30", "load": 1.5, "code": [name]}

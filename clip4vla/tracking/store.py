@@ -122,8 +122,9 @@ class Store:
     def link_models(self, run_id: str, models: list[str]) -> None:
         """Log the models that a run read, once those that it made are logged.
 
-        MLflow (3.17) leaves model inputs out of its table of runs. So a run that made no model,
-        such as an evaluation, has those that it read as outputs, too.
+        A run that made no model, such as an evaluation, has those that it read as outputs, too, so
+        that a search for runs finds its models in one place. MLflow's pages (3.17) list a model in
+        its own experiment alone, and in the table of runs beside the run that made it.
         """
         if not models:
             return

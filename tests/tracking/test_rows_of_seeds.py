@@ -148,7 +148,7 @@ def test_an_evaluation_reads_the_model_that_the_training_made(world):
     (made,) = [model.model_id for model in tuned.outputs.model_outputs]
     whole = world.client.get_run(scored.info.run_id)
     assert [model.model_id for model in whole.inputs.model_inputs] == [made]
-    assert [model.model_id for model in scored.outputs.model_outputs] == [made]  # for the table
+    assert [model.model_id for model in scored.outputs.model_outputs] == [made]  # for a search
     for kind in ("finetune", "evaluate"):
         assert made in [model.model_id for model in world.parent(kind).outputs.model_outputs]
 

@@ -75,3 +75,28 @@ def test_no_query_has_no_donor_and_broken_features_are_refused():
         nearest(donors, broken)
     with pytest.raises(ValueError, match="query 2 is not finite"):
         nearest(broken, donors)
+
+
+def test_any_number_of_donors_within_rounding_are_told_apart():
+    donor = unit(1, 5)[0]
+    near = np.repeat(donor[None], 200, axis=0)
+    places = np.random.default_rng(6).integers(len(donor), size=200)
+    near[np.arange(200), places] = np.nextafter(near[np.arange(200), places], np.float32(2))
+    donors = np.concatenate([unit(50, 7), near, -near])
+    queries = np.concatenate([unit(5, 8), donor[None], np.zeros_like(donor)[None]])
+    products = (queries.astype(np.float64)[:, None] * donors).sum(axis=2)
+    index, best = nearest(queries, donors)
+    assert (index == products.argmax(axis=1)).all() and (best == products.max(axis=1)).all()
+    assert index[-1] == 0  # nothing is nearest to nothing: the first
+
+
+def test_unlike_donors_of_one_hash_all_count(monkeypatch):
+    donors, queries = unit(20, 1), unit(6, 2)
+    expected = nearest(queries, donors)[0]
+
+    class Zeros:
+        def integers(self, high, size, dtype):
+            return np.zeros(size, dtype)
+
+    monkeypatch.setattr(neighbours.np.random, "default_rng", lambda seed: Zeros())
+    assert (nearest(queries, donors)[0] == expected).all() and len(set(expected)) > 1

@@ -33,10 +33,10 @@ test-gpu: $(INSTALLED) ## the tests that need a GPU
 	CLIP4VLA_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
 
 bench: $(INSTALLED) ## quick benchmarks against their baselines (build/bench)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/suite.py
 
 bench-gpu: $(INSTALLED) ## the benchmarks of one GPU, in 12 minutes (build/bench)
-	$(BIN)/python benchmarks/run.py --set gpu
+	$(BIN)/python benchmarks/suite.py --set gpu
 
 lint: $(INSTALLED) ## ruff, mypy, the law of the rooms, snakefmt, snakemake --lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

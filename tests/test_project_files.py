@@ -74,3 +74,12 @@ def test_containers_install_as_the_readme_does():
     for name in ("Dockerfile", "apptainer.def"):
         text = (REPO / "envs" / name).read_text()
         assert "make install" in text and "/opt/clip4vla/.venv/bin:" in text, name
+
+
+def test_modules_that_tests_import_by_their_name_alone_have_different_names():
+    """One process collects all tests: a second module of a name would be the first one."""
+    folders = [REPO / name for name in ("demo", "benchmarks", "workflow/scripts")]
+    folders += {path.parent for path in (REPO / "tests").rglob("*.py")}
+    names = [path.stem for folder in folders for path in folder.glob("*.py")]
+    again = {name for name in names if names.count(name) > 1}
+    assert again <= {"conftest", "__init__"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bench
 import pytest
-import run
+import suite
 from bench import rounds, rows
 from bench.script import code_sha256
 from bench.table import OLDER, is_current, markdown
@@ -134,11 +134,11 @@ def toys(tmp_path, monkeypatch):
 
 
 def test_one_benchmark_that_fails_stops_no_other(toys, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "REPO", tmp_path)
-    monkeypatch.setattr(run, "RECORDED", tmp_path / "recorded.json")
-    monkeypatch.setitem(run.SETS, "quick", {n: toys[n] for n in ("fails", "needs", "toy")})
-    monkeypatch.setattr("sys.argv", ["run.py", "--record"])
-    assert run.main() == 1
+    monkeypatch.setattr(suite, "REPO", tmp_path)
+    monkeypatch.setattr(suite, "RECORDED", tmp_path / "recorded.json")
+    monkeypatch.setitem(suite.SETS, "quick", {n: toys[n] for n in ("fails", "needs", "toy")})
+    monkeypatch.setattr("sys.argv", ["suite.py", "--record"])
+    assert suite.main() == 1
     records = read_json(tmp_path / "build" / "bench" / "quick" / "results.json")
     assert records["fails"]["error"] == "failed: it broke"
     assert records["needs"]["rows"][0]["skipped"] == "no_such_package is not installed"
@@ -162,7 +162,7 @@ def state(pid):
 
 
 def test_a_benchmark_over_its_time_is_stopped_with_its_processes(toys, tmp_path):
-    record = run.run_one("hangs", toys["hangs"], tmp_path, 1)
+    record = suite.run_one("hangs", toys["hangs"], tmp_path, 1)
     assert record["error"] == "stopped after 1 s"
     started = tmp_path / "started"
     while started.exists() and state(started.read_text()) not in ("gone", "Z"):
@@ -170,7 +170,7 @@ def test_a_benchmark_over_its_time_is_stopped_with_its_processes(toys, tmp_path)
 
 
 def test_records_are_kept_until_their_code_changes(toys, tmp_path, capsys):
-    again = partial(run.run_all, {"toy": toys["toy"]}, tmp_path / "out", 60)
+    again = partial(suite.run_all, {"toy": toys["toy"]}, tmp_path / "out", 60)
     first = again()
     assert again() == first
     assert "kept" in capsys.readouterr().out
@@ -214,25 +214,27 @@ def parsed(script, words):
 
 def test_commands_of_all_sets_parse():
     scripts = set()
-    for commands in run.SETS.values():
+    for commands in suite.SETS.values():
         for line in commands.values():
             script, *words = shlex.split(line)
             assert parsed(script, words).rounds >= 1, line
             scripts.add(script)
     known = {path.name for path in BENCHMARKS.glob("*.py")}
-    assert scripts == known - {"run.py", "usual.py"}
-    assert run.TINY.keys() == run.GPU.keys()
+    assert scripts == known - {"suite.py", "usual.py"}
+    assert suite.TINY.keys() == suite.GPU.keys()
 
 
 def test_a_real_benchmark_by_the_runner(tmp_path):
-    record = run.run_one("scores", "pair_scoring.py --texts 2 --clips 2 --rounds 1", tmp_path, 500)
+    record = suite.run_one(
+        "scores", "pair_scoring.py --texts 2 --clips 2 --rounds 1", tmp_path, 500
+    )
     assert record["rows"][0]["ratio"] > 0, record
     assert "clip4vla/models/clip4vla/pair_scoring.py" in record["code"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", run.TINY)
+@pytest.mark.parametrize("name", suite.TINY)
 def test_benchmarks_of_a_gpu_run_tiny_on_a_cpu(name, tmp_path):
-    record = run.run_one(name, run.TINY[name], tmp_path, 900)
+    record = suite.run_one(name, suite.TINY[name], tmp_path, 900)
     assert all(row["seconds"] > 0 for row in record["rows"]), record
     write_json(tmp_path / "record.json", record)  # no infinity or NaN in it

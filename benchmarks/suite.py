@@ -1,6 +1,6 @@
 """Run the quick version of every benchmark against its baseline, and write one table.
 
-    python benchmarks/run.py [NAME ...] [--set quick|gpu|tiny] [--again] [--limit S] [--record]
+    python benchmarks/suite.py [NAME ...] [--set quick|gpu|tiny] [--again] [--limit S] [--record]
 
 Each benchmark is a process of its own, one after the other. Records that are complete, of the same
 command, code, machine and packages are kept, so that an interrupted run resumes. `gpu` has the
@@ -96,7 +96,7 @@ def main() -> int:
         recorded = read_json(RECORDED) if RECORDED.exists() else {}
         write_json(RECORDED, recorded | {options.kind: recorded.get(options.kind, {}) | good})
     else:
-        print(f"to record it: python benchmarks/run.py --set {options.kind} --record, then "
+        print(f"to record it: python benchmarks/suite.py --set {options.kind} --record, then "
               "python workflow/scripts/docs_tables.py")  # fmt: skip
     return int(any("error" in record for record in records.values()))
 

@@ -5,6 +5,7 @@ The tables behind a collector are imported late: a plan reads only the constants
 
 import math
 import re
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -59,6 +60,8 @@ class Collector:
         from clip4vla.datasets.tables import CLIP_SCHEMA, ITEM_SCHEMA, Columns
 
         self.clips, self.items = Columns(CLIP_SCHEMA), Columns(ITEM_SCHEMA)
+        self._newest: str | None = None  # clip id
+        self._apart = array("q")  # rows of items that do not follow their clip at once
 
     def fail(self, where: Where | Path, problem: str, fix: str | None = None) -> NoReturn:
         """Raise the UserError for an invalid row."""
@@ -86,13 +89,16 @@ class Collector:
                 f"invalid file {shown(clip.file)}",
                 "use a relative path, with / and without '..'",
             )
-        self._check_times(clip, where)
+        start, end = clip.start, clip.end
+        if start is None or end is None or not 0 <= start < end < math.inf:
+            self._check_times(clip, where)
         if clip.sound not in SOUNDS:
             self.fail(
                 where, f"invalid sound {shown(clip.sound)}", "use verbal, nonverbal or unknown"
             )
-        row = (clip.clip_id, clip.source_id, clip.file, clip.start, clip.end, clip.sound)
+        row = (clip.clip_id, clip.source_id, clip.file, start, end, clip.sound)
         self.clips.add(row, where)
+        self._newest = clip.clip_id
 
     def item(self, item: SplitItem, where: Where) -> None:
         """Add a split item; captions and labels must be texts that are not blank."""
@@ -108,8 +114,10 @@ class Collector:
                 self.fail(where, f"invalid label {shown(label)}", "use a text, not blank")
         if len(set(item.labels)) < len(item.labels):
             self.fail(where, f"clip {shown(item.clip_id)} has a label twice: {shown(item.labels)}")
-        if not CLIP_ID.fullmatch(item.clip_id):
-            self.fail(where, f"split {item.split} names the unknown clip {shown(item.clip_id)}")
+        if item.clip_id != self._newest:
+            if not CLIP_ID.fullmatch(item.clip_id):
+                self.fail(where, f"split {item.split} names the unknown clip {shown(item.clip_id)}")
+            self._apart.append(len(self.items))
         self.items.add((item.split, item.clip_id, item.captions, item.labels), where)
 
     def annotations(self, protocols: Iterable[Protocol] = ()) -> "Annotations":
@@ -122,7 +130,7 @@ class Collector:
 
         if not len(self.clips):
             self.fail(self.folder, "no clip in the annotation files", "check their contents")
-        clips, items = checked(self.clips, self.items, protocols, self.fail)
+        clips, items = checked(self.clips, self.items, self._apart, protocols, self.fail)
         return Annotations(clips, items, self.notes)
 
     def _check_times(self, clip: Clip, where: Where) -> None:

@@ -17,7 +17,7 @@ same clip count once. Clip ids are `v_<video_id>_<start>_<end>`, seconds. Split:
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from operator import lt
 from typing import Any, NamedTuple
 
 from clip4vla.config.data import Dataset
@@ -29,6 +29,7 @@ from clip4vla.datasets.official import first_present, json_members, rows
 FILES_ARE_CLIPS = False
 NAMES_ALL_SPLITS = True
 PROTOCOLS = {"pretraining": Protocol("train")}
+FORMED = 0  # in place of the line of a video whose clips were formed
 MIN_WORDS = 5
 MIN_SECONDS = 10.0
 _VIDEOS = (
@@ -42,8 +43,15 @@ _CAPTIONS = (
 _OPTIONAL = ("feature_file", "category_1", "category_2", "rank", "task_id")
 
 
-# Plain tuples: there are 136 million captions, and all but a few only pass through here.
-Track = Sequence[tuple[float, float, str]]  # (start, end, text) of every caption, by start
+class Track(NamedTuple):
+    """The captions of a video by start, in columns.
+
+    There are 136 million captions, and all but a few only pass through here.
+    """
+
+    starts: list[float]
+    ends: list[float]
+    texts: list[str]
 
 
 class TimedCaption(NamedTuple):
@@ -62,22 +70,21 @@ def read(name: str, dataset: Dataset) -> Collector:
     videos, _ = first_present(name, dataset, _VIDEOS)
     captions, _ = first_present(name, dataset, _CAPTIONS)
     into = Collector(name, dataset.annotations)
-    wanted: dict[str, int] = {}  # -> line of the list
+    wanted: dict[str, int] = {}  # -> line of the list, or FORMED
     for where, row in rows(name, videos, ("video_id",), _OPTIONAL):
         video = youtube_id(into, where, row["video_id"].strip())
         if video in wanted:
             into.fail(where, f"video {video} occurs twice (first in line {wanted[video]})")
         wanted[video] = where.number
-    formed: set[str] = set()
     silent = 0
     for where, video, track in json_members(name, captions):
         if video not in wanted:
             continue
-        if video in formed:
+        if wanted[video] == FORMED:
             into.fail(where, f"video {shown(video)} occurs twice")
-        formed.add(video)
+        wanted[video] = FORMED
         spoken = _track(into, where, track)
-        silent += not spoken
+        silent += not spoken.texts
         for clip in _drawn(video, spoken, dataset.clips_per_video, dataset.clip_seed):
             start, end = math.floor(clip.start), math.ceil(clip.end)
             clip_id = f"v_{video}_{start}_{end}"
@@ -85,11 +92,11 @@ def read(name: str, dataset: Dataset) -> Collector:
                 Clip(clip_id, video, f"{video}.mp4", float(start), float(end), "verbal"), where
             )
             into.item(SplitItem("train", clip_id, (clip.text,)), where)
-    absent = wanted.keys() - formed
+    absent = sum(line != FORMED for line in wanted.values())
     if absent or silent:
         into.note(
-            f"{videos}: {len(absent) + silent:,} of {len(wanted):,} videos give no clip: "
-            f"{len(absent):,} not in {captions.name}, {silent:,} without a caption that has words "
+            f"{videos}: {absent + silent:,} of {len(wanted):,} videos give no clip: "
+            f"{absent:,} not in {captions.name}, {silent:,} without a caption that has words "
             "and a duration"
         )
     return into
@@ -98,26 +105,27 @@ def read(name: str, dataset: Dataset) -> Collector:
 def form_clip(track: Track, index: int) -> TimedCaption:
     """Grow caption `index` with its neighbours to MIN_WORDS words and MIN_SECONDS seconds.
 
-    `track` is sorted by start. Stops early when all of it is taken. Times and text of the result
+    Stops early when all of it is taken. Times and text of the result
     cover all captions in it.
     """
+    starts, ends, texts = track
     first = last = index
-    start, end, text = track[index]
-    words = len(text.split())
+    start, end, final = starts[index], ends[index], len(texts) - 1
+    words = len(texts[index].split())
     while words < MIN_WORDS or end - start < MIN_SECONDS:
-        left = max(end, track[first - 1][1]) - track[first - 1][0] if first > 0 else math.inf
-        right = max(end, track[last + 1][1]) - start if last + 1 < len(track) else math.inf
+        left = max(end, ends[first - 1]) - starts[first - 1] if first > 0 else math.inf
+        right = max(end, ends[last + 1]) - start if last < final else math.inf
         if left == right == math.inf:
             break
         if left <= right:
             first -= 1
-            start, end = track[first][0], max(end, track[first][1])
-            words += len(track[first][2].split())
+            start, end = starts[first], max(end, ends[first])
+            words += len(texts[first].split())
         else:
             last += 1
-            end = max(end, track[last][1])
-            words += len(track[last][2].split())
-    spoken = " ".join(caption[2] for caption in track[first : last + 1])
+            end = max(end, ends[last])
+            words += len(texts[last].split())
+    spoken = " ".join(texts[first : last + 1])
     return TimedCaption(start, end, " ".join(spoken.split()))
 
 
@@ -125,7 +133,8 @@ def _drawn(video: str, track: Track, number: int, seed: int) -> list[TimedCaptio
     """Return the clips formed from `number` captions of a track, drawn without replacement."""
     digest = hashlib.sha256(f"{seed}:{video}".encode()).hexdigest()
     chance = random.Random(int(digest[:16], 16))
-    chosen = chance.sample(range(len(track)), min(number, len(track)))
+    captions = len(track.texts)
+    chosen = chance.sample(range(captions), min(number, captions))
     clips: dict[tuple[int, int], TimedCaption] = {}
     for index in sorted(chosen):
         clip = form_clip(track, index)
@@ -152,8 +161,12 @@ def _track(into: Collector, where: Where, track: object) -> Track:
         ends = [seconds(into, where, f"end of caption {n}", t) for n, t in enumerate(ends)]
     if set(map(type, texts)) - {str}:
         texts = [text if isinstance(text, str) else "" for text in texts]
-    return sorted(
+    is_usable = all(texts) and not any(map(str.isspace, texts)) and all(map(lt, starts, ends))
+    if is_usable and min(starts, default=0) >= 0 and all(map(lt, starts, starts[1:])):
+        return Track(starts, ends, texts)
+    kept = sorted(
         caption
         for caption in zip(starts, ends, texts, strict=True)
         if 0 <= caption[0] < caption[1] and caption[2] and not caption[2].isspace()
     )
+    return Track(*map(list, zip(*kept, strict=True))) if kept else Track([], [], [])

@@ -12,7 +12,7 @@ from clip4vla.common.files import sha256_of
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import read_annotations, reader_of
 from clip4vla.datasets.labels import OLDER
-from clip4vla.datasets.tables import Annotations
+from clip4vla.datasets.tables import BLOCK, Annotations
 
 PLAN_COLUMNS = {
     "clip_id": "string",
@@ -90,10 +90,13 @@ def shard_of(source_id: str, shards: int) -> int:
     return int(sha256_of(source_id)[:8], 16) % shards
 
 
-def _shards(annotations: Annotations, shards: int) -> pa.Array:
-    sources = annotations.clip_table["source_id"].combine_chunks().dictionary_encode()
-    numbers = [shard_of(source, shards) for source in sources.dictionary.to_pylist()]
-    return pa.array(np.array(numbers, dtype=np.int64)[sources.indices.to_numpy()])
+def _shards(annotations: Annotations, shards: int) -> pa.ChunkedArray:
+    parts = []
+    for batch in annotations.clip_table.select(["source_id"]).to_batches(max_chunksize=BLOCK):
+        sources = batch.column(0).dictionary_encode()
+        numbers = [shard_of(source, shards) for source in sources.dictionary.to_pylist()]
+        parts.append(np.array(numbers, dtype=np.int64)[sources.indices.to_numpy()])
+    return pa.chunked_array([np.concatenate(parts)])
 
 
 def _pandas_metadata(columns: dict[str, str]) -> dict[bytes, bytes]:

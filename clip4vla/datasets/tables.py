@@ -5,8 +5,10 @@ a kilobyte as Python objects.
 """
 
 from array import array
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,7 +37,7 @@ ITEM_SCHEMA = pa.schema(
     ]
 )
 Fail = Callable[[Where, str], NoReturn]
-BLOCK = 1 << 16  # rows held as Python objects before they become columns
+BLOCK = 1 << 14  # rows held as Python objects before they become columns
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class Columns:
 
     def __init__(self, schema: pa.Schema):
         self.schema = schema
-        self._blocks: list[pa.RecordBatch] = []
+        self._closed: list[list[pa.Array]] = [[] for _ in schema]  # of each column
         self._open: list[tuple] = []
-        self._places: dict[tuple[Path, str], int] = {}
-        self._place, self._number = array("H"), array("q")
+        self._files: list[tuple[int, Path, str]] = []  # its first row, file and unit
+        self._number = array("I")
 
     def __len__(self) -> int:
         return len(self._number)
@@ -80,37 +82,55 @@ class Columns:
     def add(self, row: tuple, where: Where) -> None:
         """Add a row that was read at this place."""
         self._open.append(row)
-        self._place.append(self._places.setdefault(where[:2], len(self._places)))
+        if not self._files or where[:2] != self._files[-1][1:]:
+            self._files.append((len(self), where.file, where.unit))
         self._number.append(where.number)
         if len(self._open) >= BLOCK:
             self._close()
 
     def where(self, row: int) -> Where:
         """Return the place of a row, by its number in the files' order."""
-        file, unit = list(self._places)[self._place[row]]
-        return Where(file, unit, self._number[row])
+        found = bisect_right(self._files, row, key=itemgetter(0)) - 1
+        return Where(*self._files[found][1:], self._number[row])
 
     def sorted(self, by: list[str]) -> tuple[pa.Table, np.ndarray]:
-        """Return the table in the order of `by`, and each row's number in the files' order."""
+        """Return the table in the order of `by`, and each row's number in the files' order.
+
+        The columns here become those of the table one by one: no second table is in memory.
+        """
         self._close()
-        table = pa.Table.from_batches(self._blocks, self.schema)
-        self._blocks = []
-        order = pc.sort_indices(table, [(key, "ascending") for key in by])
-        return table.take(order).combine_chunks(), order.to_numpy()
+        types = [field.type for field in self.schema]
+        columns = [pa.chunked_array(c, t) for c, t in zip(self._closed, types, strict=True)]
+        self._closed = []
+        release_unused = pa.default_memory_pool().release_unused  # else freed columns stay
+        keys = pa.table([columns[self.schema.get_field_index(key)] for key in by], by)
+        order = pc.sort_indices(keys, [(key, "ascending") for key in by])
+        del keys
+        for index, kind in enumerate(types):
+            whole = columns[index].combine_chunks()
+            columns[index] = pa.chunked_array([], kind)
+            release_unused()
+            columns[index] = whole.take(order)
+            del whole
+            release_unused()
+        return pa.Table.from_arrays(columns, schema=self.schema), order.to_numpy()
 
     def _close(self) -> None:
         if self._open:
             columns = zip(*self._open, strict=True)
-            types = (field.type for field in self.schema)
-            arrays = [pa.array(c, t) for c, t in zip(columns, types, strict=True)]
-            self._blocks.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+            for closed, column, field in zip(self._closed, columns, self.schema, strict=True):
+                closed.append(pa.array(column, field.type))
             self._open = []
+            pa.default_memory_pool().release_unused()
 
 
 def checked(
-    clips: Columns, items: Columns, protocols: Iterable[Protocol], fail: Fail
+    clips: Columns, items: Columns, apart: Sequence[int], protocols: Iterable[Protocol], fail: Fail
 ) -> tuple[pa.Table, pa.Table]:
-    """Return both tables, sorted, after the checks of `Collector.annotations`."""
+    """Return both tables, sorted, after the checks of `Collector.annotations`.
+
+    apart: numbers of the items that may name an unknown clip.
+    """
     clip_table, clip_rows = clips.sorted(["clip_id"])
     item_table, item_rows = items.sorted(["split", "clip_id"])
     if repeat := _first_repeat(clip_table, ["clip_id"], clip_rows):
@@ -121,12 +141,15 @@ def checked(
         earlier, later = (items.where(row) for row in repeat[1:])
         split, clip_id = item_table["split"][repeat[0]], item_table["clip_id"][repeat[0]]
         fail(later, f"clip {clip_id} is twice in split {split} (first in {earlier})")
-    known = pc.is_in(item_table["clip_id"], value_set=clip_table["clip_id"]).to_numpy()
-    if not known.all():
-        row = int(item_rows[~known].min())
-        place = int(np.flatnonzero(item_rows == row)[0])
-        split, clip_id = item_table["split"][place], item_table["clip_id"][place].as_py()
-        fail(items.where(row), f"split {split} names the unknown clip {shown(clip_id)}")
+    if apart:
+        places = np.flatnonzero(np.isin(item_rows, apart))
+        named = item_table["clip_id"].take(pa.array(places))
+        unknown = places[~pc.is_in(named, value_set=clip_table["clip_id"]).to_numpy()]
+        if len(unknown):
+            place = int(unknown[item_rows[unknown].argmin()])
+            split, clip_id = item_table["split"][place], item_table["clip_id"][place].as_py()
+            where = items.where(int(item_rows[place]))
+            fail(where, f"split {split} names the unknown clip {shown(clip_id)}")
     for protocol in protocols:
         _check_disjoint(items, item_table, item_rows, protocol, fail)
     return clip_table, item_table

@@ -12,7 +12,7 @@ from clip4vla.common.errors import UserError
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import read_annotations
 from clip4vla.datasets.collect import CLIP_ID
-from clip4vla.datasets.howto100m import MIN_SECONDS, MIN_WORDS, TimedCaption, form_clip
+from clip4vla.datasets.howto100m import MIN_SECONDS, MIN_WORDS, TimedCaption, Track, form_clip
 from clip4vla.datasets.official import json_members
 from clip4vla.datasets.plan import plan
 
@@ -179,7 +179,7 @@ def test_grown_clips_are_long_enough_and_no_longer_than_needed(parts, data):
         TimedCaption(start, start + length, "w " * words) for start, length, words in parts
     )
     index = data.draw(st.integers(0, len(track) - 1))
-    clip = form_clip(track, index)
+    clip = form_clip(Track(*map(list, zip(*track, strict=True))), index)
     whole = (track[0].start, max(caption.end for caption in track))
     enough = len(clip.text.split()) >= MIN_WORDS and clip.end - clip.start >= MIN_SECONDS
     assert enough or (clip.start, clip.end) == whole

@@ -119,6 +119,8 @@ def parser():
 
 def rows(options):
     shards = {name: max(1, round(number * options.share)) for name, number in SHARDS.items()}
+    if options.scratch:
+        options.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.scratch) as home:
         for reader, write, whole in (
             ("howto100m", write_howto, HOWTO),

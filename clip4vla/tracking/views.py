@@ -10,7 +10,7 @@ from clip4vla.tracking.context import ROW
 
 SHARED = "mlflow.sharedViewState."
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # opens the UI's right half
-GALLERY = "all"
+GALLERIES = {"all": "", "with_sound": "; on clips with sound alone by "}
 VERSION = "tags.`data_version`"
 WIDTHS = {VERSION: 190}  # pixels; MLflow's own width, 100, cuts it
 
@@ -26,10 +26,18 @@ def experiment_tags(kind: str, experiment_id: str) -> dict[str, str]:
         if metric.shown == MAIN
     }
     page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    links = [f"[{label}]({page}&viewStateShareKey={name})" for label, name in best.items()]
-    note = f"The best rows, with mean and spread over seeds, by {', '.join(links)}."
-    views = {f"{SHARED}{name}": json.dumps(_sorted_by(name)) for name in best.values()}
-    return {**MODEL_TRAINING, "mlflow.note.content": note, **views}
+    note, views = "The best rows, with mean and spread over seeds, by ", {}
+    for gallery, words in GALLERIES.items():
+        keys = {label: _key(gallery, name) for label, name in best.items()}
+        links = [f"[{label}]({page}&viewStateShareKey={key})" for label, key in keys.items()]
+        note += words + ", ".join(links)
+        for name in best.values():
+            views[SHARED + _key(gallery, name)] = json.dumps(_sorted_by(f"{gallery}/{name}"))
+    return {**MODEL_TRAINING, "mlflow.note.content": f"{note}.", **views}
+
+
+def _key(gallery: str, name: str) -> str:
+    return name if gallery == "all" else f"{gallery}_{name}"
 
 
 def is_view(tag: str) -> bool:
@@ -39,8 +47,7 @@ def is_view(tag: str) -> bool:
 
 def _sorted_by(name: str) -> dict[str, object]:
     """Return the state of MLflow's table of runs, best first by a metric."""
-    metric = f"metrics.`{GALLERY}/{name}`"
-    spread = f"metrics.`{GALLERY}/{name}_sd`"
+    metric, spread = f"metrics.`{name}`", f"metrics.`{name}_sd`"
     columns = [metric, spread, "metrics.`seeds`", VERSION]
     return {
         "selectedColumns": columns,

@@ -157,9 +157,11 @@ def test_the_description_links_to_the_best_rows(world):
     experiment = world.client.get_experiment_by_name(f"{world.name}/evaluate")
     page = f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
     note = experiment.tags["mlflow.note.content"]
-    assert f"[R@1]({page}&viewStateShareKey=t2v_R1)" in note
-    view = json.loads(experiment.tags["mlflow.sharedViewState.t2v_R1"])
-    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`all/t2v_R1`", False)
+    for gallery, key in (("all", "t2v_R1"), ("with_sound", "with_sound_t2v_R1")):
+        assert f"[R@1]({page}&viewStateShareKey={key})" in note
+        view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])
+        assert (view["orderByKey"], view["orderByAsc"]) == (f"metrics.`{gallery}/t2v_R1`", False)
+        assert f"metrics.`{gallery}/t2v_R1_sd`" in view["selectedColumns"]
     assert "tags.`data_version`" in view["selectedColumns"] == view["columnOrder"]
     assert view["columnWidths"]["tags.`data_version`"] > 100  # of which MLflow cuts it
 

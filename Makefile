@@ -46,7 +46,7 @@ lint: $(INSTALLED) ## ruff, mypy, the law of the rooms, snakefmt, snakemake --li
 	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --lint
 
 docs: $(INSTALLED) ## the docs as a site in build/site; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 wheel: $(INSTALLED) ## the package as a wheel in build/wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .

@@ -130,7 +130,7 @@ def in_mlflow(out: Path, shown: Path) -> str:
         return ""
     runs = json.loads(synced.read_text())["runs"]
     store = shlex.quote(f"sqlite:///{shown}/mlflow/mlflow.db")
-    return f"  {runs} MLflow runs      {program('mlflow')} ui --backend-store-uri {store}\n"
+    return f"  {f'{runs} MLflow runs':<21}{program('mlflow')} ui --backend-store-uri {store}\n"
 
 
 def what_was_learnt(out: Path) -> str:

@@ -82,7 +82,7 @@ rule cache_shard:
     conda:
         "../envs/clip4vla.yaml"
     message:
-        "Cache shard {wildcards.shard} of {wildcards.version}: frames and log-mel"
+        "Cache shard {wildcards.shard} of {wildcards.version}: frames and log-mel ({wildcards.cache_id})"
     shell:
         "clip4vla data cache {wildcards.version} {wildcards.cache_id} {wildcards.shard}"
         " > {log} 2>&1"
@@ -105,6 +105,6 @@ rule freeze_dataset:
     conda:
         "../envs/clip4vla.yaml"
     message:
-        "Freeze {wildcards.version}"
+        "Freeze {wildcards.version} ({wildcards.cache_id})"
     shell:
         "clip4vla data freeze {wildcards.version} {wildcards.cache_id} > {log} 2>&1"

@@ -257,8 +257,8 @@ def slurm() -> Check:
         return Check("Slurm", "warn", "sbatch, but no sinfo", remedy)
     answer = _run(["sinfo", "--noheader", "--format=%P"])
     if answer.returncode:
-        lines = answer.stderr.splitlines() or [f"code {answer.returncode}"]
-        return Check("Slurm", "warn", f"sinfo: {lines[0]}", remedy)
+        lines = answer.stderr.splitlines() or [f"sinfo: code {answer.returncode}"]
+        return Check("Slurm", "warn", lines[0], remedy)
     return Check("Slurm", "ok", f"partitions: {' '.join(answer.stdout.split())}")
 
 
@@ -294,7 +294,8 @@ def weight_files(paths: Mapping[str, Path]) -> Check:
         if problem := problem_of(path):
             found, _, remedy = problem.partition(". Fix: ")
             return Check("weights", "fail", f"{name}: {found}", remedy or "correct its path")
-    return Check("weights", "ok", f"{len(existing)} of {len(paths)} files are there")
+    number = len(existing) or "none"
+    return Check("weights", "ok", f"{number} of {len(paths)} files are there")
 
 
 def cpu() -> Check:

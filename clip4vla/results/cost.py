@@ -63,8 +63,8 @@ def cost_notes(sheet: Sheet, costs: dict[str, Cost]) -> list[str]:
         return []
     return [
         f"Cost: {len(ended)} of {len(sheet.trainings)} trainings behind the table have ended, with "
-        f"{spent(ended)} (processes times hours, every attempt; tables share trainings, so costs "
-        "of tables do not add up)."
+        f"{spent(ended)} (processes times wall time, every attempt; tables share trainings, so "
+        "costs of tables do not add up)."
     ]
 
 

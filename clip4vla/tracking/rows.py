@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from clip4vla.tracking.context import PLACE, ROW, Context
 from clip4vla.tracking.mlflow_run import send
 from clip4vla.tracking.shown import is_score
-from clip4vla.tracking.store import COMPLETE, PARENT, Store, models_made
+from clip4vla.tracking.store import COMPLETE, PARENT, Store, models_shown
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -50,7 +50,7 @@ class _Row:
 
     @property
     def models(self) -> list[str]:
-        return [model for run in self.seeds for model in models_made(run)]
+        return [model for run in self.seeds for model in models_shown(run)]
 
     @property
     def datasets(self) -> dict[tuple[str, str], "DatasetInput"]:
@@ -143,7 +143,7 @@ def _can_be(parent: "Run", row: _Row, numbers: dict[str, float]) -> bool:
         parent.info.start_time == row.began
         and parent.data.metrics.items() <= numbers.items()
         and _datasets(parent).keys() <= row.datasets.keys()
-        and set(models_made(parent)) <= set(row.models)
+        and set(models_shown(parent)) <= set(row.models)
     )
 
 

@@ -128,18 +128,18 @@ class Store:
         """
         if not models:
             return
-        entities, run = self.mlflow.entities, self.client.get_run(run_id)
-        read = [model.model_id for model in (run.inputs.model_inputs if run.inputs else [])]
-        new = [entities.LoggedModelInput(model) for model in models if model not in read]
-        if new:
+        run, models = self.client.get_run(run_id), list(dict.fromkeys(models))
+        read, logged = models_read(run), self.mlflow.entities.LoggedModelInput
+        if new := [logged(model) for model in models if model not in read]:
             self.client.log_inputs(run_id, models=new)
-        if not models_made(run):
+        if not models_shown(run):
             self.show_models(run, models)
 
     def show_models(self, run: "Run", models: list[str]) -> None:
         """Log models as outputs of a run, unless it has them."""
         output = self.mlflow.entities.LoggedModelOutput
-        new = [output(model, step=0) for model in models if model not in models_made(run)]
+        shown = models_shown(run)
+        new = [output(model, step=0) for model in dict.fromkeys(models) if model not in shown]
         if new:
             self.client.log_outputs(run.info.run_id, new)
 
@@ -185,9 +185,14 @@ class Store:
                 return runs
 
 
-def models_made(run: "Run") -> list[str]:
-    """Return the ids of the models that a run has as outputs, oldest first."""
+def models_shown(run: "Run") -> list[str]:
+    """Return the ids of the models that a run has as outputs, oldest first: see `link_models`."""
     return [model.model_id for model in (run.outputs.model_outputs if run.outputs else [])]
+
+
+def models_read(run: "Run") -> list[str]:
+    """Return the ids of the models that a run has as inputs."""
+    return [model.model_id for model in (run.inputs.model_inputs if run.inputs else [])]
 
 
 def _upgrade(path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.programs import program
 from clip4vla.common.progress import track
+from clip4vla.config.plan import TRAINED
 from clip4vla.tracking.context import Context, Target, place, read_run_id, write_run_id
 from clip4vla.tracking.mlflow_run import (
     ChangedFile,
@@ -38,7 +39,7 @@ from clip4vla.tracking.store import (
     Store,
     is_locked,
     locked,
-    models_made,
+    models_shown,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class SyncReport:
             if key is None or COMPLETE not in run.data.tags:
                 continue
             self.runs[key] = run.info.run_id
-            if made := models_made(run):
+            if run.data.tags["stage"] in TRAINED and (made := models_shown(run)):
                 self.models[key] = made[-1]
 
 

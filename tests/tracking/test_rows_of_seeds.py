@@ -153,6 +153,31 @@ def test_an_evaluation_reads_the_model_that_the_training_made(world):
         assert made in [model.model_id for model in world.parent(kind).outputs.model_outputs]
 
 
+def test_what_comes_later_reads_the_models_that_were_made_not_those_that_were_read(own):
+    """Tables read evaluations, of which several read one model; the demo with one more row."""
+    world = own
+    world.sync()
+    (tuned,) = world.runs("finetune", "tags.run_key = 'tuned0'")
+    out = world.folder / "results"
+    for key, kind, inputs in (
+        ("again0", "evaluate", ["tuned0"]),
+        ("tables", "tables", ["scored0", "again0"]),
+        ("more", "tables", ["tuned0", "tuned0", "again0"]),
+    ):
+        world.contexts[key] = Context(key, {})
+        world.records.append(out / f"{key}.json")
+        write_record(world.records[-1], kind=kind, key=key, name=key, metrics={}, inputs=inputs)
+        assert world.sync().added == 1
+    read = {
+        run.data.tags["run_key"]: [
+            one.model_id for one in world.client.get_run(run.info.run_id).inputs.model_inputs
+        ]
+        for run in world.runs("tables")
+    }
+    (made,) = [model.model_id for model in tuned.outputs.model_outputs]
+    assert read == {"tables": [], "more": [made]}
+
+
 def test_the_description_links_to_the_best_rows(world):
     experiment = world.client.get_experiment_by_name(f"{world.name}/evaluate")
     page = f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"

@@ -92,13 +92,20 @@ def main() -> int:
     write_text(out / "results.md", markdown(records))
     print(f"table: {(out / 'results.md').relative_to(REPO)}")
     if options.record:
-        good = {name: record for name, record in records.items() if "error" not in record}
         recorded = read_json(RECORDED) if RECORDED.exists() else {}
-        write_json(RECORDED, recorded | {options.kind: recorded.get(options.kind, {}) | good})
+        known = recorded.get(options.kind, {})
+        new = {n: one for n, one in records.items() if is_measured(one) or n not in known}
+        good = {name: record for name, record in new.items() if "error" not in record}
+        write_json(RECORDED, recorded | {options.kind: known | good})
     else:
         print(f"to record it: python benchmarks/suite.py --set {options.kind} --record, then "
               "python workflow/scripts/docs_tables.py")  # fmt: skip
     return int(any("error" in record for record in records.values()))
+
+
+def is_measured(record: dict) -> bool:
+    """Say whether a record has a number; one without never takes the place of one with."""
+    return any(not row["skipped"] for row in record.get("rows", []))
 
 
 def run_all(commands: dict[str, str], out: Path, limit: float, again: bool = False) -> dict:

@@ -148,6 +148,9 @@ def test_one_benchmark_that_fails_stops_no_other(toys, tmp_path, monkeypatch, ca
     assert "clip4vla/common/files.py" in records["toy"]["code"]
     assert set(read_json(tmp_path / "recorded.json")["quick"]) == {"needs", "toy"}
     assert "[1/3] fails failed: it broke" in capsys.readouterr().out
+    write_json(tmp_path / "recorded.json", {"quick": {"needs": records["toy"]}})
+    assert suite.main() == 1  # what is not measured now stays as it was
+    assert read_json(tmp_path / "recorded.json")["quick"]["needs"] == records["toy"]
     table = (tmp_path / "build" / "bench" / "quick" / "results.md").read_text()
     assert "| `fails` | | | | | failed: it broke | not measured |" in table
     assert "| `toy`: a json | long \\| one, " in table

@@ -16,8 +16,8 @@ def nearest(
 
     queries [Q, D], donors [N, D], N > 0, float32, finite (else ValueError); unit vectors make the
     product a cosine. Products in float32 leave the donors that are within its rounding of the best
-    one, which are compared in float64. Of equal donors the first wins. most: queries in one
-    product; it changes the memory and nothing else.
+    one, which are compared in float64; to a query of zeros these are all. Of equal donors the first
+    wins. most: queries in one product; it changes the memory and nothing else.
     """
     for name, vectors in (("query", queries), ("donor", donors)):
         bad = ~np.isfinite(vectors).all(axis=1)
@@ -33,7 +33,7 @@ def nearest(
     for start in track(range(0, len(queries), most), "find neighbours"):
         some = queries[start : start + most]
         found = scores[: len(some)]
-        np.matmul(some, distinct.T, out=found)
+        np.matmul(some, distinct.T, out=found)  # on OMP_NUM_THREADS, which Snakemake sets
         enough = found.max(axis=1) - slack[start : start + most]
         rows, near = np.divmod(np.flatnonzero(found >= enough[:, None]), len(distinct))
         products = _products(some, rows, distinct, near)

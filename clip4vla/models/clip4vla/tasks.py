@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from clip4vla.common.device import full_precision
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.loading.tokens import END, PAD
 from clip4vla.metrics.text_clip import similarity_name
@@ -95,7 +96,8 @@ class PretrainTask(ClipTask):
         views = len(names)
         mask = batch["audio_mask"].repeat(views, 1)
         share = batch["nonverbal_share"].repeat(views)
-        images = torch.cat([batch[name] for name in names])
+        with full_precision(mask):  # autocast to bfloat16 has no type for a sequence of float16
+            images = torch.cat([batch[name] for name in names])
         return pool(self.model.encode_audio(images, mask, share), mask).chunk(views)
 
     def _clip_vectors(self, batch: Batch, parts: Container[str]) -> Features:

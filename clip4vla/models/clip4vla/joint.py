@@ -8,6 +8,7 @@ from open_clip.transformer import LayerNorm, QuickGELU, Transformer
 from torch import Tensor, nn
 
 from clip4vla.models.clip4vla.towers import TextTower
+from clip4vla.models.common.attention import without_copies
 from clip4vla.models.common.blocks import Block, ClipBlock
 from clip4vla.models.common.encoded import Encoded
 
@@ -60,6 +61,7 @@ class JointEncoder(nn.Module):
         self.transformer = Transformer(
             dim, layers, self.heads, act_layer=self.activation, norm_layer=LayerNorm
         )
+        without_copies(self.transformer)
 
     def forward(self, parts: list[JointInput], attend: Tensor | None = None) -> list[Tensor]:
         """Encode one sequence per clip; return the output of each part, [B, n, D].
@@ -80,7 +82,7 @@ class JointEncoder(nn.Module):
     def _encode(self, x: Tensor, attend: Tensor) -> Tensor:
         """Pass x [B, L, D] through all blocks; attend: bool [B, L, L]."""
         mask = torch.zeros(attend.shape, device=x.device).masked_fill(~attend, float("-inf"))
-        return self.transformer(x, attn_mask=mask.repeat_interleave(self.heads, 0))
+        return self.transformer(x, attn_mask=mask[:, None])  # one for all heads
 
     def embed(self, part: JointInput, start: int) -> Tensor:
         """Return the input of the first block: features + positions from `start` + type [B, n, D].

@@ -9,6 +9,7 @@ from clip4vla.loading.tokens import END, VOCABULARY
 from clip4vla.models.clip4vla.architecture import Architecture
 from clip4vla.models.clip4vla.settings import TypeToken
 from clip4vla.models.common.activations import ACTIVATIONS
+from clip4vla.models.common.attention import without_copies
 from clip4vla.models.common.images import PatchProjection, pixels
 
 
@@ -26,6 +27,7 @@ class TextTower(TextTransformer):
             act_layer=ACTIVATIONS[sizes.activation],
             norm_layer=LayerNorm,
         )
+        without_copies(self.transformer)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of every token [B, L, D] and of the end token [B, D].
@@ -59,6 +61,7 @@ class ImageTower(VisionTransformer):
             act_layer=ACTIVATIONS[sizes.activation],
             norm_layer=LayerNorm,
         )
+        without_copies(self.transformer)
         self.conv1.__class__ = PatchProjection  # the same weights; a new layer would draw others
 
 

@@ -1,7 +1,6 @@
 """Batches of typical clips: tensors as `clip4vla.loading` gives them, on the meta device."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,45 +8,37 @@ from torch import Tensor
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs, Modality
 from clip4vla.cost.assumptions import CAPTION_WORDS, CLASSES
+from clip4vla.cost.units import ClipSize
 from clip4vla.inference.features import ClipFeatures
 from clip4vla.inference.probe import probe_batch
 from clip4vla.loading.processor import Processor
 from clip4vla.models.common.task import Batch
 
 
-@dataclass(frozen=True)
-class ClipSize:
-    """Numbers of frames and segments of a clip, and of bands and channels of its log-mel."""
-
-    frames: int
-    segments: int
-    bands: int = IMAGE_SIZE
-    channels: int = 3  # of stereo sound
-
-    def batch(
-        self,
-        processor: Processor,
-        size: int,
-        inputs: Inputs,
-        modalities: Iterable[Modality],
-        masked: bool = False,
-    ) -> Batch:
-        """Return a batch as `collate` makes it. masked: with masked audio beside the audio."""
-        frames = self.frames if "vision" in modalities else 0
-        segments = self.segments if "audio" in modalities else 0
-        image = inputs.segment_steps, self.bands
-        audio = _floats(size, max(segments, 1), self.channels, *image)
-        pixels = _floats(size, max(frames, 1), 3, IMAGE_SIZE, IMAGE_SIZE).to(torch.uint8)
-        return {
-            "clip_id": [str(number) for number in range(size)],
-            "tokens": tokens(processor, size, inputs.caption_tokens),
-            "has_audio": torch.ones(size, dtype=torch.bool),
-            "nonverbal_share": torch.zeros(size),
-            "frames": pixels,
-            "frame_mask": _filled(size, frames),
-            "audio": audio,
-            "audio_mask": _filled(size, segments),
-        } | ({"masked_audio": audio} if masked else {})
+def clip_batch(
+    clip: ClipSize,
+    processor: Processor,
+    size: int,
+    inputs: Inputs,
+    modalities: Iterable[Modality],
+    masked: bool = False,
+) -> Batch:
+    """Return a batch of clips as `collate` makes it. masked: with masked audio beside the audio."""
+    frames = clip.frames if "vision" in modalities else 0
+    segments = clip.segments if "audio" in modalities else 0
+    image = inputs.segment_steps, clip.bands
+    audio = _floats(size, max(segments, 1), clip.channels, *image)
+    pixels = _floats(size, max(frames, 1), 3, IMAGE_SIZE, IMAGE_SIZE).to(torch.uint8)
+    return {
+        "clip_id": [str(number) for number in range(size)],
+        "tokens": tokens(processor, size, inputs.caption_tokens),
+        "has_audio": torch.ones(size, dtype=torch.bool),
+        "nonverbal_share": torch.zeros(size),
+        "frames": pixels,
+        "frame_mask": _filled(size, frames),
+        "audio": audio,
+        "audio_mask": _filled(size, segments),
+    } | ({"masked_audio": audio} if masked else {})
 
 
 def vectors(size: int, dim: int) -> Batch:

@@ -16,6 +16,7 @@ from clip4vla.cost.assumptions import (
     WAVEFORM_BYTES,
     typical,
 )
+from clip4vla.cost.kept import KeptCounts
 from clip4vla.cost.models import Models
 from clip4vla.cost.runs import Counts, flops, v100_flops
 from clip4vla.datasets import own_clips
@@ -70,7 +71,8 @@ def estimate(plan: Plan, flops_per_second: float | None = None) -> Estimate:
 
     Raises UserError for a frozen dataset with a corrupt manifest.
     """
-    counts, models = clip_counts(plan), Models()
+    kept = KeptCounts()
+    counts, models = clip_counts(plan), Models(kept.known)
     speed = v100_flops(models) if flops_per_second is None else flops_per_second
     names = plan.names()
     ordered = [
@@ -89,6 +91,7 @@ def estimate(plan: Plan, flops_per_second: float | None = None) -> Estimate:
             hours=work / speed / 3600 if work > 0 else None,
         )
         runs.append(cost)
+    kept.write()
     return Estimate(runs, data_costs(plan), speed)
 
 

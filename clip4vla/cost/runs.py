@@ -16,10 +16,10 @@ from clip4vla.cost.assumptions import (
     LOG_WORDS,
     typical,
 )
-from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
+from clip4vla.cost.units import ClipSize
 from clip4vla.datasets import benchmark_of
-from clip4vla.loading.segments import kept_segments
+from clip4vla.loading.segment_counts import kept_segments
 
 Counts = dict[tuple[str, str], tuple[int, int]]  # (version, split) -> clips, those with sound
 

@@ -11,7 +11,8 @@ from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
 from clip4vla.loading.samples import Mixed, Sample
-from clip4vla.loading.segments import cut, kept_segments, split
+from clip4vla.loading.segment_counts import kept_segments
+from clip4vla.loading.segments import cut, split
 from clip4vla.loading.tokenizer import tokenize
 
 

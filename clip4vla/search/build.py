@@ -19,7 +19,7 @@ from clip4vla.common.log import log
 from clip4vla.common.progress import track
 from clip4vla.config.sections import Modality
 from clip4vla.config.settings import Settings
-from clip4vla.loading.segments import kept_segments
+from clip4vla.loading.segment_counts import kept_segments
 from clip4vla.media.isolated import isolated_each, patience
 from clip4vla.models.common.batch_features import Features, joined
 from clip4vla.search.approximate import index_vectors

@@ -19,7 +19,8 @@ from clip4vla.cache.frames import encode, sample_positions, to_pixels
 from clip4vla.cache.log_mel import LogMelFrontend
 from clip4vla.config.data import IMAGE_SIZE
 from clip4vla.config.settings import Settings
-from clip4vla.loading.segments import segment_count, split
+from clip4vla.loading.segment_counts import segment_count
+from clip4vla.loading.segments import split
 from clip4vla.media.decode import (
     LONGEST_SECONDS,
     DecodeError,

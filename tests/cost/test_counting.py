@@ -1,5 +1,6 @@
 """Operations on shapes against products counted by hand and by torch on real tensors."""
 
+import coavt_cases
 import pytest
 import torch
 from torch import nn
@@ -9,9 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.config.run import Evaluate, Finetune, Pretrain, Source, Substitute
 from clip4vla.config.sections import Decoding, Inputs, Optimiser
-from clip4vla.cost.batches import ClipSize
+from clip4vla.cost.batches import clip_batch
 from clip4vla.cost.counting import Counter
-from clip4vla.cost.models import Models, _training_batch
+from clip4vla.cost.models import Models
+from clip4vla.cost.operations import Operations, _training_batch
+from clip4vla.cost.units import ClipSize
 from clip4vla.loading.processor import ClipProcessor
 from clip4vla.models.clip4vla.objective import Objective
 from clip4vla.models.clip4vla.settings import Model
@@ -79,28 +82,38 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+COAVT = {
+    **coavt_cases.CASES,
+    "alignments": coavt_cases.pretrain(objective=coavt_cases.Objective(audio_visual_text=0)),
+    "coavt_probe": coavt_cases.finetune("classification"),
+    "coavt_tags": coavt_cases.finetune("tagging", trainable="all"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS | COAVT)
 def test_a_step_costs_what_torch_counts_on_real_tensors(name):
     """In a batch of 18 the pairs of `tight` and `local` are more than fit on a device at once."""
-    run, size = RUNS[name], 18
+    run, size = (RUNS | COAVT)[name], 18
+    clip = ClipSize(frames=2, segments=1, bands=128, channels=1) if name in COAVT else CLIP
     family = family_of(run.model.family)
     task = run.task if isinstance(run, Finetune) else None
     heads = {name: name for name in ("captioning", "classification", "tagging")}
     fusions = {"query2feat": "gate", "global_to_global": None}
-    head = heads.get(task, fusions.get(run.model.fusion, "fusion"))
+    fusion = fusions.get(run.model.fusion, "fusion") if name in RUNS else None
+    head = heads.get(task, fusion)
     model = family.build(run.model, {}, head, 100, inputs=run.inputs).train()
     family.prepare(model, run)
     sizes = [8, 8, 2] if run.optimiser.microbatch else [size]
-    batches = [_real(_training_batch(run, model, CLIP, one)) for one in sizes]
+    batches = [_real(_training_batch(run, model, clip, one)) for one in sizes]
     counted = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counted:
         backward(family.task(model, run), batches, CPU, lambda loss: loss)
     models = Models()
-    assert models.step(run, CLIP, size) == counted.get_total_flops() > 0
+    assert models.step(run, clip, size) == counted.get_total_flops() > 0
     # The same from what is known of its blocks.
     longer = run.model_copy(update={"seed": 1})
     models.known.clear()
-    assert models.step(longer, CLIP, size) == counted.get_total_flops()
+    assert models.step(longer, clip, size) == counted.get_total_flops()
 
 
 def _real(batch):
@@ -192,19 +205,19 @@ def test_sounds_that_find_pictures_need_no_text_tower():
 @pytest.mark.parametrize("method", ["greedy", "beam"])
 def test_a_caption_of_typical_length_is_written(method):
     run = finetune("captioning", decoding=Decoding(method=method))
-    models = Models()
+    models = Operations()
     model, clips = models._model(run).eval(), {}
-    batch = CLIP.batch(ClipProcessor(), 8, INPUTS, run.modalities)
+    batch = clip_batch(CLIP, ClipProcessor(), 8, INPUTS, run.modalities)
     with torch.no_grad():
         Counter()(lambda: clips.update(model.encode_clips(batch, run.modalities)))
         direct = models._count(model, lambda: model.write_captions(clips, run.decoding, 11))
-    assert models.scoring(run, CLIP).encoded == pytest.approx(direct / 8, rel=1e-6)
+    assert Models().scoring(run, CLIP).encoded == pytest.approx(direct / 8, rel=1e-6)
 
 
 def test_a_mask_decides_how_much_is_computed():
     run = RUNS["pooled"]
-    model = Models()._model(run)
-    whole, half = (CLIP.batch(ClipProcessor(), 4, INPUTS, ["vision"]) for _ in range(2))
+    model = Operations()._model(run)
+    whole, half = (clip_batch(CLIP, ClipProcessor(), 4, INPUTS, ["vision"]) for _ in range(2))
     half["frame_mask"][:, 1] = False
     one, other = (
         Counter()(lambda batch=batch: model.encode_clips(batch, ["vision"]))

@@ -13,8 +13,8 @@ from clip4vla.config.families import FAMILIES
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import Evaluate
 from clip4vla.config.variant import Variant
-from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
+from clip4vla.cost.units import ClipSize
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference import second_scores
 from clip4vla.inference.second_scores import SecondScores

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
-from clip4vla.loading.segments import segment_count, split
+from clip4vla.loading.segment_counts import segment_count
+from clip4vla.loading.segments import split
 
 
 def noise(channels, steps, seed=0):

@@ -25,8 +25,8 @@ from clip4vla.config.families import FAMILIES, family_settings
 from clip4vla.config.planner import make_plan
 from clip4vla.config.recipe import Recipe
 from clip4vla.config.run import Evaluate
-from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
+from clip4vla.cost.units import ClipSize
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference.probe_features import probe_features
 from clip4vla.loading.collate import collate

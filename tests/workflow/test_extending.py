@@ -223,8 +223,8 @@ def test_another_clip_is_one_word(tmp_path):
 
 def test_its_cost_is_as_the_docs_say():
     from clip4vla.config.run import Source, Substitute
-    from clip4vla.cost.batches import ClipSize
     from clip4vla.cost.models import Models
+    from clip4vla.cost.units import ClipSize
     from clip4vla.models.clip4vla.settings import Model
 
     def frame(architecture):

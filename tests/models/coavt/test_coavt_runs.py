@@ -15,8 +15,8 @@ from clip4vla.common.files import read_json, sha256_of_file
 from clip4vla.config.run import Evaluate, Substitute
 from clip4vla.config.sections import Decoding
 from clip4vla.config.variant import Variant
-from clip4vla.cost.batches import ClipSize
 from clip4vla.cost.models import Models
+from clip4vla.cost.units import ClipSize
 from clip4vla.evaluation import classes
 from clip4vla.evaluation.evaluate import evaluate
 from clip4vla.inference.donors import substitute

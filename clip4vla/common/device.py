@@ -126,6 +126,14 @@ def full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def as_autocast(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in the type that an autocast region around it gives to products."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return x.to(torch.get_autocast_dtype(kind))
+    return x
+
+
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Return the batch with its tensors on `device`; lists of ids and captions are not changed."""
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from clip4vla.common.device import as_autocast
+
 
 class ImageStatistics(NamedTuple):
     """Mean and standard deviation of the pixels of a training set, RGB in 0..1."""
@@ -53,6 +55,7 @@ class PatchProjection(nn.Conv2d):
     def product(self, x: Tensor) -> Tensor:
         """Multiply patches [N, rows * columns, C * high * wide] by the weights."""
         high, wide = self.kernel_size
+        x = as_autocast(x)  # before it is copied
         x = x.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [N, C, rows, high, columns, wide]
         rows, columns = x.shape[2], x.shape[4]
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), rows * columns, -1)

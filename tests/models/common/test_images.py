@@ -1,5 +1,6 @@
 import pytest
 import torch
+from copies import copies_of
 
 from clip4vla.models.common.images import IMAGE_STATISTICS, PatchProjection, pixels
 
@@ -16,6 +17,15 @@ def test_the_first_layer_of_a_gpu_is_the_convolution_of_a_cpu(shape, bias):
     wanted = [torch.autograd.grad(y.square().sum(), inputs) for y in (expected, found)]
     for gradient, other in zip(*wanted, strict=True):
         torch.testing.assert_close(gradient, other)
+
+
+def test_patches_are_copied_in_half_precision_under_autocast():
+    """On a GPU they are the largest tensors outside of the blocks."""
+    layer = PatchProjection(3, 8, kernel_size=32, stride=32, bias=False)
+    one_channel = torch.randn(2, 1, 224, 224)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = copies_of(lambda: layer.product(one_channel.expand(-1, 3, -1, -1)))
+    assert [x.dtype for x in made if x.numel() >= 3 * one_channel.numel()] == [torch.bfloat16]
 
 
 @pytest.mark.parametrize("name", IMAGE_STATISTICS)

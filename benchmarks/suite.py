@@ -34,6 +34,7 @@ QUICK = {
     "step": "step.py --architecture ViT-S-32 --rounds 2",
     "coavt_encoder": "coavt_encoder.py --clips 2 --rounds 2 --architecture base_32",
     "coavt_step": "coavt_step.py --architecture base_32 --threads 1",
+    "kernels": "kernels.py",
     "train": "train.py --architecture ViT-S-32 --rounds 2",
     "stages": "stages.py --architecture tiny --clips 4 --rounds 3",
     "captioning": "captioning.py --clips 4 --words 12 --rounds 2",

@@ -39,20 +39,21 @@ __all__ = [
 @cache
 def readers() -> dict[str, ModuleType]:
     """Return every reader by its name: the modules of this folder that have PROTOCOLS."""
-    found = {name: reader_named(name) for name in sorted(_modules())}
+    found = {name: reader_named(name) for name in sorted(_modules((*__path__,)))}
     return {name: module for name, module in found.items() if module is not None}
 
 
 def reader_named(name: str) -> ModuleType | None:
     """Return one reader, without importing the others; None if no reader has this name."""
-    if name not in _modules():
+    if name not in _modules((*__path__,)):
         return None
     module = importlib.import_module(f"{__name__}.{name}")
     return module if hasattr(module, "PROTOCOLS") else None
 
 
-def _modules() -> set[str]:
-    return {module.name for module in pkgutil.iter_modules(__path__)}
+@cache
+def _modules(folders: tuple[str, ...]) -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(folders)}
 
 
 def reader_of(name: str, dataset: Dataset) -> ModuleType:

@@ -58,13 +58,13 @@ def _path() -> Path:
 
 def _code() -> str:
     """Return the hash of the package's files, of families outside of it, and of the libraries."""
-    found = hashlib.sha256("".join(map(version, LIBRARIES)).encode())
+    found = hashlib.sha256(" ".join(map(version, LIBRARIES)).encode())
     for package in sorted({"clip4vla", *FAMILIES.values()}):
         spec = find_spec(package)
         assert spec is not None and spec.submodule_search_locations, "a package, which is loaded"
         for folder in spec.submodule_search_locations:
             for path in sorted(Path(folder).rglob("*")):
-                if path.is_file() and path.suffix != ".pyc":
+                if path.is_file() and path.parent.name != "__pycache__":
                     found.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode())
                     found.update(path.read_bytes())
     return found.hexdigest()

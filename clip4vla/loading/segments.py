@@ -35,7 +35,7 @@ def split(
       as they were, padding does not count. A constant clip becomes zeros.
     * `fixed`: by the given mean and deviation.
 
-    C is 1 for mono, which stands for three equal channels: the audio tower expands it.
+    C is 1 for mono, which stands for three equal channels.
     """
     log_mel = torch.as_tensor(log_mel)  # [C, T, M]
     if out is None:

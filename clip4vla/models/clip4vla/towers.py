@@ -98,7 +98,7 @@ class AudioTower(ImageTower):
                 self.control_embedding = nn.Parameter(torch.zeros(2, width))
 
     def _embeds(self, x: Tensor, nonverbal_share: Tensor) -> Tensor:
-        """Return the input of the first block: [N, 3, 224, 224] and [N] to [N, 50..52, width]."""
+        """Return the input of the first block [N, 50..52, width] of `forward`'s arguments."""
         x = self.conv1(x.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [N, grid, width]
         parts = [self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x]
         positions: Tensor = self.positional_embedding
@@ -117,12 +117,10 @@ class AudioTower(ImageTower):
     def forward(self, segments: Tensor, nonverbal_share: Tensor) -> Tensor:
         """Return the feature of each segment [N, D], not normalised.
 
-        segments: [N, 1 or 3, 224, 224], standardised log-mel; nonverbal_share: [N] in 0..1, the
-        share of [NB] in the type token (read by `single` only).
+        segments: [N, 1 or 3, 224, 224], standardised log-mel, where one channel stands for three
+        equal ones; nonverbal_share: [N] in 0..1, the share of [NB] in the type token (read by
+        `single` only).
         """
-        # Mono: left, mean and right are the same. One channel of weights for it would save little,
-        # and the result of a clip would depend on whether another clip of its batch is stereo.
-        segments = segments.expand(-1, 3, -1, -1)
         x = self.transformer(self._embeds(segments, nonverbal_share))  # [N, tokens, width]
         return self.ln_post(x[:, 0]) @ self.proj
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import conv2d, linear
 
 from clip4vla.common.device import as_autocast
 
@@ -46,18 +46,26 @@ class PatchProjection(nn.Conv2d):
     cuDNN's kernels took 11.7 of the 106 ms of a step of CLIP4VLA on an H100
     (benchmarks/RESULTS.md); a matrix product of the same size takes half a millisecond. On a CPU
     the convolution is faster.
+
+    An image of one channel stands for equal channels, whose weights are added up: a third of the
+    work on a mono sound, and no copies of it in memory.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project patches: [N, C, H, W] to [N, D, rows, columns]."""
-        return super().forward(x) if x.device.type == "cpu" else self.product(x)
+        """Project patches: [N, C or 1, H, W] to [N, D, rows, columns]."""
+        weight = self.weight
+        if x.shape[1] == 1 < self.in_channels:
+            weight = weight.sum(dim=1, keepdim=True)
+        if x.device.type == "cpu":
+            return conv2d(x, weight, self.bias, self.stride)
+        return self.product(x, weight)
 
-    def product(self, x: Tensor) -> Tensor:
-        """Multiply patches [N, rows * columns, C * high * wide] by the weights."""
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply patches [N, rows * columns, C * high * wide] by the weights [D, C, ...]."""
         high, wide = self.kernel_size
         x = as_autocast(x)  # before it is copied
         x = x.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # [N, C, rows, high, columns, wide]
         rows, columns = x.shape[2], x.shape[4]
         x = x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), rows * columns, -1)
-        x = linear(x, self.weight.flatten(1), self.bias)
+        x = linear(x, weight.flatten(1), self.bias)
         return x.transpose(1, 2).unflatten(2, (rows, columns))

@@ -11,7 +11,7 @@ def test_the_first_layer_of_a_gpu_is_the_convolution_of_a_cpu(shape, bias):
     """With its gradients."""
     layer = PatchProjection(shape[0], 8, kernel_size=32, stride=32, bias=bias).double()
     x = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
-    expected, found = layer(x), layer.product(x)
+    expected, found = layer(x), layer.product(x, layer.weight)
     torch.testing.assert_close(found, expected)
     inputs = [x, *layer.parameters()]
     wanted = [torch.autograd.grad(y.square().sum(), inputs) for y in (expected, found)]
@@ -24,8 +24,20 @@ def test_patches_are_copied_in_half_precision_under_autocast():
     layer = PatchProjection(3, 8, kernel_size=32, stride=32, bias=False)
     one_channel = torch.randn(2, 1, 224, 224)
     with torch.autocast("cpu", torch.bfloat16):
-        made = copies_of(lambda: layer.product(one_channel.expand(-1, 3, -1, -1)))
+        made = copies_of(lambda: layer.product(one_channel.expand(-1, 3, -1, -1), layer.weight))
     assert [x.dtype for x in made if x.numel() >= 3 * one_channel.numel()] == [torch.bfloat16]
+
+
+def test_one_channel_stands_for_equal_ones():
+    """With its gradients."""
+    layer = PatchProjection(3, 8, kernel_size=32, stride=32).double()
+    x = torch.randn(2, 1, 64, 96, dtype=torch.float64, requires_grad=True)
+    outputs = layer(x.expand(-1, 3, -1, -1)), layer(x)
+    torch.testing.assert_close(*outputs)
+    inputs = [x, *layer.parameters()]
+    wanted = [torch.autograd.grad(y.square().sum(), inputs) for y in outputs]
+    for gradient, other in zip(*wanted, strict=True):
+        torch.testing.assert_close(gradient, other)
 
 
 @pytest.mark.parametrize("name", IMAGE_STATISTICS)

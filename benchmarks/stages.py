@@ -90,7 +90,9 @@ def batch_of(run, clips, device):
         "audio_mask": torch.ones(clips, segments, dtype=torch.bool),
     }
     if isinstance(run, Pretrain):
-        batch["masked_audio"] = batch["audio"].clone()
+        steps = torch.ones(clips, segments, size, dtype=torch.bool)
+        batch |= {"own_steps": steps, "masked_steps": torch.rand(steps.shape, generator=draw) < 0.5}
+        batch["masked_bands"] = torch.rand(clips, size, generator=draw) < 0.5
     if isinstance(run, Pretrain) and run.trainable == "audio":
         batch |= {name: torch.randn(clips, width, generator=draw) for name in ("text", "vision")}
     else:

@@ -12,8 +12,13 @@ from clip4vla.config.sections import Inputs
 from clip4vla.loading.masking import Masks
 from clip4vla.loading.samples import Mixed, Sample
 from clip4vla.loading.segment_counts import kept_segments
-from clip4vla.loading.segments import cut, split
+from clip4vla.loading.segments import cut, place_steps, split
 from clip4vla.loading.tokenizer import tokenize
+
+STEPS_OF: dict[str, Callable[[Masks], np.ndarray]] = {  # bool [T], by its name in a batch
+    "masked_steps": lambda masks: masks.steps,
+    "own_steps": lambda masks: np.ones_like(masks.steps),
+}
 
 
 def collate(
@@ -35,7 +40,9 @@ def collate(
     the share that each one keeps, `share` float64 [B], and the `mixed_labels` of the others.
 
     raw_sound: leave float16 log-mels as they are where each segment has statistics of its own,
-    for a model that standardises them; else audio is standardised, float32.
+    for a model that standardises them; else audio is standardised, float32. In place of the masked
+    copy of raw sound there are its masks (`clip4vla.loading.masking.masked`): `masked_steps` and
+    `masked_bands`, bool [B, S, N] and [B, M], and the `own_steps` that are not padding.
 
     Raises UserError that names the clip whose cached content is corrupt.
     """
@@ -113,7 +120,9 @@ def _audio(samples: list[Sample], raw: bool) -> dict:
     raw = raw and all(log_mel.dtype is torch.float16 for log_mel in heard)
     dtype = torch.float16 if raw else torch.float32
     batch = {"audio": torch.empty(shape, dtype=dtype), "audio_mask": _filled(counts)}
-    if samples[0].masks is not None:
+    if raw and samples[0].masks is not None:
+        batch |= _masks(samples, shape)
+    elif samples[0].masks is not None:
         batch["masked_audio"] = torch.empty(shape, dtype=dtype)
     for place, (sample, count) in enumerate(zip(samples, counts, strict=True)):
         _fill(batch["audio"][place], count, sample)
@@ -121,6 +130,19 @@ def _audio(samples: list[Sample], raw: bool) -> dict:
             _fill(batch["masked_audio"][place], count, sample, sample.masks)
         if count and not _is_finite(batch["audio"][place, :count], raw, sample.inputs):
             raise _broken(sample.clip_id, "its log-mel holds NaN or infinity")
+    return batch
+
+
+def _masks(samples: list[Sample], shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Return the masks of a batch whose sound has a shape [B, S, C, N, M]."""
+    size, segments, _, steps, bands = shape
+    batch = {name: torch.empty(size, segments, steps, dtype=torch.bool) for name in STEPS_OF}
+    batch["masked_bands"] = torch.empty(size, bands, dtype=torch.bool)
+    for place, sample in enumerate(samples):
+        assert sample.masks is not None
+        for name, steps_of in STEPS_OF.items():
+            place_steps(steps_of(sample.masks), sample.inputs, batch[name][place], sample.start)
+        batch["masked_bands"][place] = torch.from_numpy(sample.masks.bands)
     return batch
 
 

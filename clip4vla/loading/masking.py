@@ -8,6 +8,7 @@ logarithms alike, far above a clip's mean (docs/deviations.md).
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from clip4vla.config.sections import Masking
 
@@ -30,6 +31,17 @@ def draw_masks(steps: int, n_mels: int, masking: Masking, rng: np.random.Generat
     """
     bands = _draw(n_mels, masking.frequency, masking, rng)
     return Masks(_draw(steps, masking.time, masking, rng), bands)
+
+
+def masked(batch: dict) -> torch.Tensor:
+    """Return the masked copy of raw sound, [B, S, C, N, M], by the masks of its batch.
+
+    A batch has them in place of `masked_audio` (`clip4vla.loading.collate`), so that half of it
+    need not move to the device. Padding is not masked.
+    """
+    hidden = batch["masked_steps"][..., None] | batch["masked_bands"][:, None, None]
+    hidden = hidden & batch["own_steps"][..., None]  # [B, S, N, M]
+    return batch["audio"].masked_fill(hidden[:, :, None], FILL)
 
 
 def _draw(length: int, share: float, masking: Masking, rng: np.random.Generator) -> np.ndarray:

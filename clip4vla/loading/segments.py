@@ -65,11 +65,8 @@ def cut(
     N is inputs.segment_steps and S at most inputs.max_segments. The segments from step `start` on
     are kept; None: the central ones. Masks are laid over the log-mel before it is padded.
     """
-    steps = log_mel.shape[1]
-    length, count = inputs.segment_steps, kept_segments(steps, inputs)
-    if start is None:
-        start = (segment_count(steps, inputs) - count) // 2 * length
-    kept = slice(start, min(start + count * length, steps))
+    length, count = inputs.segment_steps, kept_segments(log_mel.shape[1], inputs)
+    kept = _kept_steps(log_mel.shape[1], inputs, start)
     whole, rest = divmod(kept.stop - kept.start, length)  # segments, frames of one more
     own = log_mel[:, kept]
     out[:whole] = own[:, : whole * length].unflatten(1, (whole, length)).transpose(0, 1)
@@ -84,6 +81,27 @@ def cut(
         padding = log_mel.amin(dim=(1, 2))[:, None, None] if inputs.pad_value == "min" else 0.0
         out[whole, :, rest:] = padding
     return out
+
+
+def place_steps(
+    values: np.ndarray, inputs: Inputs, out: torch.Tensor, start: int | None = None
+) -> None:
+    """Write bool [T], one for each step of a log-mel, to where `cut` puts the steps.
+
+    out: bool [S, N], segments that nothing fills included; False where there is padding.
+    """
+    kept = values[_kept_steps(len(values), inputs, start)]
+    flat = out.view(-1)
+    flat[: len(kept)] = torch.from_numpy(kept)
+    flat[len(kept) :] = False
+
+
+def _kept_steps(steps: int, inputs: Inputs, start: int | None) -> slice:
+    """Return the steps of a log-mel that its segments hold; see `cut`."""
+    count = kept_segments(steps, inputs)
+    if start is None:
+        start = (segment_count(steps, inputs) - count) // 2 * inputs.segment_steps
+    return slice(start, min(start + count * inputs.segment_steps, steps))
 
 
 def standardise(images: torch.Tensor, clip: torch.Tensor | None = None) -> torch.Tensor:

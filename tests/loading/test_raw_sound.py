@@ -9,6 +9,7 @@ from tiny_world import INPUTS, MODEL
 
 from clip4vla.config.sections import Inputs, Masking
 from clip4vla.loading.collate import collate
+from clip4vla.loading.masking import masked
 from clip4vla.loading.samples import ClipSamples
 from clip4vla.models.clip4vla.build import build_model
 
@@ -22,14 +23,27 @@ def model():
 
 def samples_of(cache, **inputs):
     """Mono, stereo and silent clips, with masks."""
-    return [*ClipSamples(cache, ITEMS, Inputs(max_segments=4, **inputs), 0.5, masking=Masking())]
+    inputs = Inputs(**{"max_segments": 4} | inputs)
+    return [*ClipSamples(cache, ITEMS, inputs, 0.5, masking=Masking(), training=True)]
 
 
 @pytest.mark.parametrize("view", ["audio", "masked_audio"])
-@pytest.mark.parametrize("pad_value", ["zero", "min"])
-def test_the_features_are_those_of_standardised_sound(cache, model, view, pad_value):
-    samples = samples_of(cache, pad_value=pad_value)
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"pad_value": "zero"},
+        {"pad_value": "min"},
+        {"extra_segment": True},
+        {"max_segments": 1, "train_crop": True},
+    ],
+    ids=str,
+)
+def test_the_features_are_those_of_standardised_sound(cache, model, view, inputs):
+    """The masked copy is made of the sound and its masks, which do not cover padding."""
+    samples = samples_of(cache, **inputs)
     raw, standardised = model.processor.collate(samples), collate(samples)
+    assert "masked_audio" not in raw
+    raw["masked_audio"] = masked(raw)
     assert raw[view].dtype is torch.float16 and standardised[view].dtype is torch.float32
     with torch.no_grad():
         found, expected = (

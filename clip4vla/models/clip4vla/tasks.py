@@ -1,6 +1,6 @@
 """The training tasks of CLIP4VLA with their losses (paper eqs 1-5)."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from clip4vla.common.device import full_precision
 from clip4vla.config.run import Finetune, Pretrain
+from clip4vla.loading.masking import masked
 from clip4vla.loading.tokens import END, PAD
 from clip4vla.metrics.text_clip import similarity_name
 from clip4vla.models.clip4vla.model import CLIP4VLA, MAX_LOGIT_SCALE
@@ -87,18 +88,20 @@ class PretrainTask(ClipTask):
         elif objective.inter:
             features |= self._clip_vectors(batch, parts)
         if "audio" in parts:
-            names = ("audio", "masked_audio") if objective.intra else ("audio",)
-            features |= dict(zip(names, self._audio_vectors(batch, names), strict=True))
+            features |= self._audio_vectors(batch, objective.intra)
         return features
 
-    def _audio_vectors(self, batch: Batch, names: tuple[str, ...]) -> Sequence[Tensor]:
-        """Return the pooled vectors [B, D] of views of the sound, which pass the tower at once."""
-        views = len(names)
-        mask = batch["audio_mask"].repeat(views, 1)
-        share = batch["nonverbal_share"].repeat(views)
-        with full_precision(mask):  # autocast to bfloat16 has no type for a sequence of float16
-            images = torch.cat([batch[name] for name in names])
-        return pool(self.model.encode_audio(images, mask, share), mask).chunk(views)
+    def _audio_vectors(self, batch: Batch, intra: bool) -> Features:
+        """Return the pooled vectors [B, D] of the views of the sound, which pass at once."""
+        images, mask, share = batch["audio"], batch["audio_mask"], batch["nonverbal_share"]
+        if not intra:
+            return {"audio": pool(self.model.encode_audio(images, mask, share), mask)}
+        with full_precision(images):  # autocast to bfloat16 refuses to join float16 tensors
+            other = batch["masked_audio"] if "masked_audio" in batch else masked(batch)
+            images = torch.cat([images, other])
+        mask, share = mask.repeat(2, 1), share.repeat(2)
+        audio, masked_audio = pool(self.model.encode_audio(images, mask, share), mask).chunk(2)
+        return {"audio": audio, "masked_audio": masked_audio}
 
     def _clip_vectors(self, batch: Batch, parts: Container[str]) -> Features:
         """Return the pooled vectors of CLIP's own towers, [B, D] each."""

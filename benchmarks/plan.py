@@ -76,16 +76,18 @@ def write_audioset(folder, count):
 
 def planning(reader, folder, out, shards):
     """A side: the work of rule plan_dataset; returns the number of clips."""
-    from clip4vla.common.files import write_table
+    from pyarrow.parquet import read_metadata
+
+    from clip4vla.common.files import write_parts
     from clip4vla.config.data import Dataset
-    from clip4vla.datasets.plan import plan_tables
+    from clip4vla.datasets.plan import plan_rows
 
     def plan():
         dataset = Dataset(reader=reader, annotations=folder, media=folder, shards=shards)
-        clips, splits, _ = plan_tables(reader, dataset)
-        write_table(out / "plan.parquet", clips)
-        write_table(out / "splits.parquet", splits)
-        return len(clips)
+        clips, splits, _ = plan_rows(reader, dataset)
+        write_parts(out / "splits.parquet", splits.parts())
+        write_parts(out / "plan.parquet", clips.parts())
+        return read_metadata(out / "plan.parquet").num_rows
 
     return plan
 

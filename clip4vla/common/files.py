@@ -114,10 +114,20 @@ def write_parquet(path: str | Path, frame: "pd.DataFrame") -> None:
 
 def write_table(path: str | Path, table: "pa.Table") -> None:
     """Write a pyarrow table as Parquet atomically; equal tables give equal bytes."""
+    write_parts(path, [table])
+
+
+def write_parts(path: str | Path, parts: Iterable["pa.Table"]) -> None:
+    """Write a table of one or more parts as `write_table` does, with a row group for each part."""
     import pyarrow.parquet as parquet
 
-    with whole_file(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd")
+    with whole_file(path) as temporary, contextlib.ExitStack() as stack:
+        writer = None
+        for part in parts:
+            if writer is None:
+                made = parquet.ParquetWriter(temporary, part.schema, compression="zstd")
+                writer = stack.enter_context(made)
+            writer.write_table(part)
 
 
 def read_json(path: str | Path) -> Any:

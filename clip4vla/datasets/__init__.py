@@ -93,10 +93,10 @@ def own_clips(name: str, dataset: Dataset) -> dict[str, int]:
     if not getattr(reader, "IS_OWN", False) or not dataset.annotations.exists():
         return {}
     try:
-        counts = read_annotations(name, dataset).item_table["split"].value_counts().to_pylist()
+        splits = read_annotations(name, dataset).item_rows.table(["split"])["split"]
     except UserError:
         return {}
-    return {count["values"]: count["counts"] for count in counts}
+    return {count["values"]: count["counts"] for count in splits.value_counts().to_pylist()}
 
 
 def read_annotations(name: str, dataset: Dataset) -> "Annotations":

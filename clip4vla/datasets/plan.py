@@ -12,7 +12,7 @@ from clip4vla.common.files import sha256_of
 from clip4vla.config.data import Dataset
 from clip4vla.datasets import read_annotations, reader_of
 from clip4vla.datasets.labels import OLDER
-from clip4vla.datasets.tables import BLOCK, Annotations
+from clip4vla.datasets.tables import BLOCK, Rows
 
 PLAN_COLUMNS = {
     "clip_id": "string",
@@ -42,6 +42,12 @@ def plan(name: str, dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[str]]:
+    """Return what `plan_rows` does with whole tables, for datasets that are not too large."""
+    clips, splits, notes = plan_rows(name, dataset)
+    return clips.table(), splits.table(), notes
+
+
+def plan_rows(name: str, dataset: Dataset) -> tuple[Rows, Rows, list[str]]:
     """Return the tables of clips (by clip_id) and splits (by split, clip_id), and reader's notes.
 
     `start` and `end` are the seconds to cut from the file that the dataset's source gives; they are
@@ -51,20 +57,27 @@ def plan_tables(name: str, dataset: Dataset) -> tuple[pa.Table, pa.Table, list[s
     shards. Raises UserError as `read_annotations` does.
     """
     annotations = read_annotations(name, dataset)
-    clips = annotations.clip_table
-    start, end = clips["start"], clips["end"]
     files_are_clips = reader_of(name, dataset).FILES_ARE_CLIPS
-    if dataset.cut_longer and not (files_are_clips and start.null_count < len(start)):
-        why = "its lists have no times" if files_are_clips else "its clips are cut anyway"
-        raise UserError(f"datasets.{name}.cut_longer: {why}. Fix: leave it out")
-    if files_are_clips and dataset.gives_files:
-        for time in ("start", "end"):
-            column = clips.schema.get_field_index(time)
-            clips = clips.set_column(column, time, pa.nulls(len(clips), pa.float64()))
-    clips = clips.append_column("shard", _shards(annotations, dataset.shards))
-    clips = clips.append_column("annotated_start", start).append_column("annotated_end", end)
-    clips = clips.replace_schema_metadata(_pandas_metadata(PLAN_COLUMNS))
-    splits = annotations.item_table.replace_schema_metadata(_pandas_metadata(SPLIT_COLUMNS))
+    if dataset.cut_longer:
+        start = annotations.clip_rows.table(["start"])["start"]
+        if not files_are_clips or start.null_count == len(start):
+            why = "its lists have no times" if files_are_clips else "its clips are cut anyway"
+            raise UserError(f"datasets.{name}.cut_longer: {why}. Fix: leave it out")
+
+    def planned(clips: pa.Table) -> pa.Table:
+        start, end = clips["start"], clips["end"]
+        if files_are_clips and dataset.gives_files:
+            for time in ("start", "end"):
+                column = clips.schema.get_field_index(time)
+                clips = clips.set_column(column, time, pa.nulls(len(clips), pa.float64()))
+        clips = clips.append_column("shard", _shards(clips, dataset.shards))
+        clips = clips.append_column("annotated_start", start).append_column("annotated_end", end)
+        return clips.replace_schema_metadata(_pandas_metadata(PLAN_COLUMNS))
+
+    def split(items: pa.Table) -> pa.Table:
+        return items.replace_schema_metadata(_pandas_metadata(SPLIT_COLUMNS))
+
+    clips, splits = annotations.clip_rows.changed(planned), annotations.item_rows.changed(split)
     return clips, splits, annotations.notes
 
 
@@ -90,9 +103,9 @@ def shard_of(source_id: str, shards: int) -> int:
     return int(sha256_of(source_id)[:8], 16) % shards
 
 
-def _shards(annotations: Annotations, shards: int) -> pa.ChunkedArray:
+def _shards(clips: pa.Table, shards: int) -> pa.ChunkedArray:
     parts = []
-    for batch in annotations.clip_table.select(["source_id"]).to_batches(max_chunksize=BLOCK):
+    for batch in clips.select(["source_id"]).to_batches(max_chunksize=BLOCK):
         sources = batch.column(0).dictionary_encode()
         numbers = [shard_of(source, shards) for source in sources.dictionary.to_pylist()]
         parts.append(np.array(numbers, dtype=np.int64)[sources.indices.to_numpy()])

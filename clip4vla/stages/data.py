@@ -25,20 +25,23 @@ TABLE_COLUMNS = {  # columns that every version of these tables has
 
 def plan(plan: Plan, version: str) -> None:
     """Write plan.parquet and splits.parquet; print differences from the official lists."""
-    from clip4vla.common.files import write_table
+    from clip4vla.common.files import write_parts
     from clip4vla.datasets.expected import differences
-    from clip4vla.datasets.plan import in_frozen_form, plan_tables
+    from clip4vla.datasets.plan import in_frozen_form, plan_rows
     from clip4vla.datasets.splits import lacking
 
     name, dataset = plan.dataset_of(version)
-    clips, splits, notes = plan_tables(name, dataset)
-    for line in [*notes, *differences(name, dataset, splits)]:
+    clips, splits, notes = plan_rows(name, dataset)
+    named = splits.table(["split"])
+    for line in [*notes, *differences(name, dataset, named)]:
         print(line, flush=True)
-    if problems := lacking(plan, name, splits["split"].unique().to_pylist(), "by its lists"):
+    if problems := lacking(plan, name, named["split"].unique().to_pylist(), "by its lists"):
         raise UserError(*problems)
-    folder = layout.data_dir(version)
-    write_table(f"{folder}/splits.parquet", in_frozen_form(splits, Path(folder)))
-    write_table(f"{folder}/plan.parquet", clips)
+    folder = Path(layout.data_dir(version))
+    write_parts(
+        folder / "splits.parquet", (in_frozen_form(part, folder) for part in splits.parts())
+    )
+    write_parts(folder / "plan.parquet", clips.parts())
 
 
 def fetch(plan: Plan, version: str, shard: int) -> None:

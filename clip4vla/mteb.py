@@ -233,9 +233,9 @@ class Model:
         self, pieces: Sequence[Piece], modalities: Sequence[Modality], scorer: Scorer
     ) -> Features:
         batch = self.encoder.batch(pieces, self.encoder.shares[0])
-        with autocast(self.embedder.device):
+        with autocast(self.embedder.device, self.embedder.model):
             encoded = self.embedder.model.encode_clips(batch, modalities)
-        features = scorer.clip_features(encoded)
+            features = scorer.clip_features(encoded)
         heard = torch.tensor([piece.log_mel is not None for piece in pieces])
         if "audio" not in modalities:
             heard = torch.ones_like(heard)

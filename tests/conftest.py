@@ -52,6 +52,16 @@ def kept_meteor(running_meteor, monkeypatch):
     monkeypatch.setattr(captions, "meteor", lambda: contextlib.nullcontext(running_meteor))
 
 
+@pytest.fixture
+def half_precision(monkeypatch):
+    """Compute in bfloat16 on the CPU, as on a GPU: autocast refuses the same types there."""
+    import torch
+
+    from clip4vla.common import device
+
+    monkeypatch.setattr(device, "half_type", lambda device: torch.bfloat16)
+
+
 @pytest.fixture(scope="session")
 def gpu():
     """The GPU, in float32 where a test computes without autocast: TF32 has 10 bits."""

@@ -227,7 +227,7 @@ class Embedder(Checkpoint):
         modality: Modality = "audio" if kind == "audio" else "vision"
         for group in groups:
             batch = to_device(_batch(modality, group, nonverbal_share), self.device)
-            with autocast(self.device):
+            with autocast(self.device, self.model):
                 encoded = self.model.whole(self.model.encode_clips(batch, [modality]))
             features, mask = encoded[modality]
             for clip, row, valid in zip(group, features.float().cpu(), mask.cpu(), strict=True):

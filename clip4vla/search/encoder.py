@@ -1,6 +1,7 @@
 """What an index holds of a window, by a checkpoint of any family: vectors, and for second looks."""
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from clip4vla.common.device import autocast, to_device
 from clip4vla.config.sections import Modality
 from clip4vla.loading.samples import Sample
 from clip4vla.models.common.batch_features import Features, joined
-from clip4vla.models.common.encoded import Encoded
 from clip4vla.models.common.scorer import Scorer, SecondScorer
 from clip4vla.models.common.task import Batch
 from clip4vla.search.windows import Piece
@@ -54,14 +54,15 @@ class Encoder:
 
         second: make the latter, if the checkpoint takes second looks.
         """
-        batch = self.batch(pieces, self.shares[0])
-        encoded = self._encoded(batch, self.modalities)
-        features = self.ranker.clip_features(encoded)
-        for number, share in enumerate(self.shares[1:], 1):
-            batch["nonverbal_share"] = torch.full_like(batch["nonverbal_share"], share)
-            other = encoded | self._encoded(batch, [SOUND])
-            features[numbered(number)] = self.ranker.clip_features(other)[SOUND]
-        again = self.second.clip_features(encoded) if second and self.second else None
+        batch, model = self.batch(pieces, self.shares[0]), self.embedder.model
+        with self._precision():
+            encoded = model.encode_clips(batch, self.modalities)
+            features = self.ranker.clip_features(encoded)
+            for number, share in enumerate(self.shares[1:], 1):
+                batch["nonverbal_share"] = torch.full_like(batch["nonverbal_share"], share)
+                other = encoded | model.encode_clips(batch, [SOUND])
+                features[numbered(number)] = self.ranker.clip_features(other)[SOUND]
+            again = self.second.clip_features(encoded) if second and self.second else None
         return moved(features, CPU), None if again is None else moved(again, CPU)
 
     @torch.no_grad()
@@ -70,7 +71,9 @@ class Encoder:
         batch = self.batch([piece], share)
         vectors: Features = {}
         for modality in modalities:
-            features = self.ranker.alone_features(self._encoded(batch, [modality]))
+            with self._precision():
+                encoded = self.embedder.model.encode_clips(batch, [modality])
+                features = self.ranker.alone_features(encoded)
             if features[modality].any():
                 vectors[modality] = features[modality].cpu()
         return vectors
@@ -79,12 +82,14 @@ class Encoder:
     def second_features(self, pieces: Sequence[Piece]) -> Features:
         """Return the features for second looks alone."""
         assert self.second is not None
-        encoded = self._encoded(self.batch(pieces, self.shares[0]), self.modalities)
-        return self.second.clip_features(encoded)
+        batch = self.batch(pieces, self.shares[0])
+        with self._precision():
+            encoded = self.embedder.model.encode_clips(batch, self.modalities)
+            return self.second.clip_features(encoded)
 
-    def _encoded(self, batch: Batch, modalities: Collection[Modality]) -> Encoded:
-        with autocast(self.embedder.device):
-            return self.embedder.model.encode_clips(batch, modalities)
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """Return the context in which an evaluation makes features, too."""
+        return autocast(self.embedder.device, self.embedder.model)
 
     def batch(self, pieces: Sequence[Piece], nonverbal_share: float) -> Batch:
         """Return windows as a batch, on the device, made as that of an evaluation."""

@@ -264,6 +264,11 @@ def test_other_families_and_joint_encoders_are_scored_as_they_are_evaluated(requ
     assert np.std(expected) > 1e-3
 
 
+def test_other_families_are_scored_in_half_precision(coavt, half_precision):
+    scores = found_by(Model(coavt, device="cpu"))
+    assert np.isfinite(scores).all() and np.std(scores) > 1e-3
+
+
 @torch.no_grad()
 def test_candidates_are_scored_again_by_pairs(coavt):
     model = Model(coavt, device="cpu", rescore=3)

@@ -197,6 +197,21 @@ def evaluated(index, folder, text):
 
 
 @pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("family", ["local_to_local", "coavt"])
+def test_searching_in_half_precision(family, kept, folder, tmp_path, monkeypatch, half_precision):
+    """Words, sounds, and second looks at tokens that are kept or made anew."""
+    path = tmp_path / "m.safetensors"
+    write_coavt(path) if family == "coavt" else write_tiny(
+        path, task="retrieval", model={"fusion": family}
+    )
+    monkeypatch.setattr(build, "KEPT_BYTES", 1 << 30 if kept else 0)
+    index = opened(indexed(folder, path, out=tmp_path / "index", hop=None))
+    found = [*everything(index, Query(text="a dog barks")).values()]
+    found += find(index, Query(audio=folder / "a.wav"), top=3)
+    assert len(found) > 3 and all(np.isfinite(hit.score) for hit in found)
+
+
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("family", ["local_to_local", "tight", "coavt"])
 def test_a_second_look_ranks_as_the_evaluation(family, kept, folder, tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"

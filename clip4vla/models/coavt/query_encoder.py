@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clip4vla.models.coavt.query_layer import ClipKeys, QueryLayer, Source
 from clip4vla.models.coavt.sizes import Sizes
 from clip4vla.models.coavt.text_encoder import TextEncoder, hidden_padding
-from clip4vla.models.common.bert_block import BertBlock
+from clip4vla.models.common.bert_block import BertBlock, Rows, valid_rows
 from clip4vla.models.common.encoded import FeatureSequence
 from clip4vla.models.common.initialise import LINEAR_STD
 
@@ -59,7 +59,7 @@ class QueryEncoder(TextEncoder):
     def queries_alone(self, clip: FeatureSequence | ClipKeys) -> Tensor:
         """Return the states of the queries of C clips: [C, Q, W]."""
         keys = self._keys(clip)
-        return self._layers(self.first_queries(keys.clips), None, keys)
+        return self._layers(self.first_queries(keys.clips), None, keys, None)
 
     def together(
         self, tokens: Tensor, mask: Tensor, clip: FeatureSequence | ClipKeys, causal: bool
@@ -78,11 +78,10 @@ class QueryEncoder(TextEncoder):
         x = torch.cat([self.first_queries(len(tokens)), self.embed(tokens)], dim=1)
         queries = len(self.queries)
         whole = torch.cat([mask.new_ones(len(mask), queries), mask], dim=1)  # [B, Q + L]
+        allowed = hidden_padding(whole)
         if causal:
             allowed = causal_mask(queries, whole.shape[1], mask.device) & whole[:, None]
-            x = self._layers(x, allowed, keys)
-        else:
-            x = self._layers(x, hidden_padding(whole), keys)
+        x = self._layers(x, allowed, keys, valid_rows(mask))
         return x[:, :queries], x[:, queries:]
 
     def query_layers(self) -> list[QueryLayer]:
@@ -96,9 +95,11 @@ class QueryEncoder(TextEncoder):
     def _keys(self, clip: FeatureSequence | ClipKeys) -> ClipKeys:
         return clip if isinstance(clip, ClipKeys) else self.keys_of(clip)
 
-    def _layers(self, x: Tensor, allowed: Tensor | None, keys: ClipKeys) -> Tensor:
+    def _layers(
+        self, x: Tensor, allowed: Tensor | None, keys: ClipKeys, rows: Rows | None
+    ) -> Tensor:
         for layer, source in zip(self.layers, keys.layers, strict=True):
-            x = self.run(layer, x, allowed, len(self.queries), source)
+            x = self.run(layer, x, allowed, len(self.queries), source, rows=rows)
         return x
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clip4vla.models.common.bert_block import Attention, BertBlock, FeedForward
+from clip4vla.models.common.bert_block import Attention, BertBlock, FeedForward, Rows
 
 
 class Source(NamedTuple):
@@ -43,15 +43,18 @@ class QueryLayer(BertBlock):
         allowed: Tensor | None,
         queries: int = 0,
         source: Source | None = None,
+        *,
+        rows: Rows | None = None,
     ) -> Tensor:
         """Return the output [B, n, W] of x [B, n, W], whose first `queries` rows are queries.
 
         allowed: bool [B, n or 1, n], rows to columns; None: everywhere. source: of C clips, where
-        B is a multiple of C: each clip serves B / C consecutive rows of the batch.
+        B is a multiple of C: each clip serves B / C consecutive rows of the batch. rows: the words
+        that are no padding, see `BertBlock.feed`.
         """
         x = self.mixed(x, allowed)
         if not queries:
-            return self.feed(x)
+            return self.feed(x, rows)
         asking, words = x[:, :queries], x[:, queries:]
         if self.cross is not None and source is not None:
             by_clip = asking.reshape(len(source.keys), -1, asking.shape[-1])  # [C, B / C * Q, W]
@@ -60,7 +63,7 @@ class QueryLayer(BertBlock):
         asking = self.query_feed(asking)
         if not words.shape[1]:
             return asking
-        return torch.cat([asking, self.feed(words)], dim=1)
+        return torch.cat([asking, self.feed(words, rows)], dim=1)
 
 
 class ClipKeys(NamedTuple):

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip4vla.models.coavt.sizes import Sizes
-from clip4vla.models.common.bert_block import EPSILON, BertBlock, draw_weights, or_everywhere
+from clip4vla.models.common.bert_block import (
+    EPSILON,
+    BertBlock,
+    Rows,
+    draw_weights,
+    or_everywhere,
+    valid_rows,
+)
 
 
 class TextEncoder(nn.Module):
@@ -39,12 +46,12 @@ class TextEncoder(nn.Module):
     def text_alone(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return the states of texts that attend to themselves, in both directions: [B, L, W].
 
-        tokens: int64 [B, L]; mask: bool [B, L], the valid ones.
+        tokens: int64 [B, L]; mask: bool [B, L], the valid ones. What padding gets has no meaning.
         """
         x = self.embed(tokens)
-        allowed = hidden_padding(mask)
+        allowed, rows = hidden_padding(mask), valid_rows(mask)
         for layer in self.layers:
-            x = self.run(layer, x, allowed)
+            x = self.run(layer, x, allowed, rows=rows)
         return x
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
@@ -61,11 +68,11 @@ class TextEncoder(nn.Module):
         """Return the norm of embeddings, the same for words and queries, with dropout."""
         return self.dropout(self.norm(x))
 
-    def run(self, layer: Callable[..., Tensor], *inputs: object) -> Tensor:
+    def run(self, layer: Callable[..., Tensor], *inputs: object, rows: Rows | None) -> Tensor:
         """Return the output of a layer, which may be computed again in the backward pass."""
         if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False)
-        return layer(*inputs)
+            return checkpoint(layer, *inputs, rows=rows, use_reentrant=False)
+        return layer(*inputs, rows=rows)
 
 
 def hidden_padding(mask: Tensor) -> Tensor | None:

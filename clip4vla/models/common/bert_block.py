@@ -8,6 +8,7 @@ from clip4vla.models.common.blocks import Projection, join_heads, split_heads
 from clip4vla.models.common.initialise import LINEAR_STD
 
 EPSILON = 1e-12  # of every LayerNorm
+Rows = tuple[Tensor, ...]  # indices of positions that are no padding, as `valid_rows` returns them
 
 
 class Attention(nn.Module):
@@ -94,8 +95,14 @@ class BertBlock(Attention):
         """See `blocks.Block`."""
         return self.feed(self.add(x, attended))
 
-    def feed(self, x: Tensor) -> Tensor:
-        """Return the output [..., D] of the feed-forward; see `FeedForward`."""
+    def feed(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        """Return the output [..., D] of the feed-forward; see `FeedForward`.
+
+        rows: the positions of x [B, L, D] to compute; the others have zeros. None: all.
+        """
+        if rows is not None:
+            fed = self.feed(x[rows])  # [n, D]
+            return fed.new_zeros(x.shape).index_put(rows, fed)
         return self.norm(x + self.dropout(self.narrow(gelu(self.widen(x)))))
 
     def mixed(self, x: Tensor, allowed: Tensor | None) -> Tensor:
@@ -107,9 +114,14 @@ class BertBlock(Attention):
             allowed = allowed[:, None]
         return self.attend(x, *self.keys_values(x), allowed)
 
-    def forward(self, x: Tensor, allowed: Tensor | None) -> Tensor:
-        """Return the output [B, L, D] of x [B, L, D]; allowed: see `mixed`."""
-        return self.feed(self.mixed(x, allowed))
+    def forward(self, x: Tensor, allowed: Tensor | None, *, rows: Rows | None = None) -> Tensor:
+        """Return the output [B, L, D] of x [B, L, D]; see `mixed` and `feed`."""
+        return self.feed(self.mixed(x, allowed), rows)
+
+
+def valid_rows(mask: Tensor) -> Rows | None:
+    """Return the indices (row, column), int64, of a mask [B, L]; None where all of it is true."""
+    return None if bool(mask.all()) else mask.nonzero(as_tuple=True)
 
 
 def or_everywhere(allowed: Tensor) -> Tensor:

@@ -100,6 +100,24 @@ def test_padding_never_matters(encoder, clip, texts, words, tokens, fill):
         assert same(found[1][mask], again[1][:, :6][mask])
 
 
+def test_the_feed_forward_leaves_padding_out(encoder, clip, texts):
+    """Whatever the longest text of a batch has; what padding gets is zero."""
+    tokens, mask = texts
+    assert not mask.all()
+    widths = []
+    hooks = [
+        layer.widen.register_forward_hook(lambda layer, given, out: widths.append(len(given[0])))
+        for layer in encoder.layers
+    ]
+    alone = encoder.text_alone(tokens, mask)
+    _, words = encoder.together(tokens, mask, clip, causal=False)
+    for hook in hooks:
+        hook.remove()
+    assert widths == [int(mask.sum())] * 2 * len(encoder.layers)
+    for states in (alone, words):
+        assert not states[~mask].any() and states[mask].all(dim=1).all()
+
+
 def test_pairs_do_not_depend_on_their_batch(encoder, clip, texts):
     tokens, mask = texts
     for causal in (True, False):

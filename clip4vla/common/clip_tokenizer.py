@@ -3,6 +3,8 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
+from clip4vla.common.late_packages import without_collection
+
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 @cache
 def clip_tokenizer() -> "SimpleTokenizer":
     """Return the tokenizer. Its module is imported late: not every command reads text."""
-    from open_clip.tokenizer import SimpleTokenizer
+    with without_collection():
+        from open_clip.tokenizer import _tokenizer  # to make another takes 60 ms
 
-    return SimpleTokenizer()
+    return _tokenizer

@@ -6,6 +6,7 @@ import pandas as pd
 
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.common.files import write_parquet, write_text
+from clip4vla.common.late_packages import without_collection
 from clip4vla.common.parquet import read_frame
 from clip4vla.config import layout
 from clip4vla.config.data import Cache, Dataset
@@ -146,7 +147,8 @@ def ledger(plan: Plan, version: str) -> None:
 
 def cache(plan: Plan, version: str, cache_id: str, shard: int) -> None:
     """Write frames and log-mel of one shard's usable clips into a tar, and its index."""
-    from clip4vla.cache.shards import build_shard, rows_of
+    with without_collection():
+        from clip4vla.cache.shards import build_shard, rows_of
 
     _check_shard(version, shard, plan.dataset_of(version)[1])
     rows = rows_of(read_table(f"{layout.data_dir(version)}/ledger.parquet"), shard)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from clip4vla.common.errors import UserError, did_you_mean
 from clip4vla.common.extras import require
 from clip4vla.common.files import json_text, whole_file, write_text
+from clip4vla.common.late_packages import without_collection
 from clip4vla.config import layout
 from clip4vla.config.layout import RESULTS
 from clip4vla.config.plan import Plan
@@ -36,7 +37,8 @@ def sheet(plan: Plan, table: str) -> str:
 
 def build(plan: Plan, table: str | None, out: Path) -> list[Path]:
     """Build one table or all into out/tables/<table>/; return their pages."""
-    from clip4vla.results.tables import build_table
+    with without_collection():
+        from clip4vla.results.tables import build_table
 
     pages = []
     for name in plan.tables if table is None else [table]:
@@ -66,8 +68,9 @@ def page(plan: Plan, out: Path) -> Path:
 
 
 def _page(plan: Plan, out: Path) -> Path:
-    from clip4vla.results.behind import Planned
-    from clip4vla.results.page import build_page
+    with without_collection():
+        from clip4vla.results.behind import Planned
+        from clip4vla.results.page import build_page
 
     names = plan.names()
     build_page(

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.late_packages import without_collection
 from clip4vla.common.packaged import see
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def quiet_mlflow(retries: int = 3) -> ModuleType:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    import mlflow
+    with without_collection():
+        import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import sets the level again
     return mlflow

@@ -1,28 +1,12 @@
 # metrics -> tables, figures, one page and the Snakemake report.
 
 
-rule table_sheet:
-    output:
-        "results/tables/{table}/rows.json",
-    log:
-        "logs/table_sheet/{table}.log",
-    localrule: True
-    conda:
-        "../envs/clip4vla.yaml"
-    params:
-        digest=sheet_digest,
-    message:
-        "Look up the runs behind {wildcards.table}"
-    shell:
-        "clip4vla tables sheet {wildcards.table} > {output} 2> {log}"
-
-
 rule build_table:
     input:
-        sheet="results/tables/{table}/rows.json",
         metrics=metrics_of,
         paper=PLAN.config.paper,
     output:
+        sheet="results/tables/{table}/rows.json",
         tidy="results/tables/{table}/tidy.csv",
         html=report(
             "results/tables/{table}/table.html",
@@ -45,6 +29,8 @@ rule build_table:
     localrule: True
     conda:
         "../envs/clip4vla.yaml"
+    params:
+        digest=sheet_digest,
     message:
         "Build {wildcards.table}"
     shell:

@@ -21,7 +21,7 @@ RESERVED_NAMES = frozenset(
         *("all", "data", "pretrain", "tables", "report"),
         *("plan_dataset", "fetch_shard", "probe_shard", "ledger", "cache_shard", "freeze_dataset"),
         *("pretrain_run", "substitute", "finetune", "evaluate"),
-        *("table_sheet", "build_table", "build_row", "build_page", "snakemake_report"),
+        *("build_table", "build_row", "build_page", "snakemake_report"),
         *("sync_mlflow", "difference", "coverage", "cost"),
     )
 )

@@ -63,8 +63,9 @@ def run(options: argparse.Namespace, lock: int) -> int:
         urls = {"demo": {"url": f"{site}/{{file}}"}, "world": {"url": f"{site}/world/{{file}}"}}
         base += ["--config", f"datasets={json.dumps(urls)}"]
     # Whoever held the lock of an earlier demo is dead (`only_one`): its Snakemake lock is stale.
-    unlock = [*snakemake, "--unlock", *base]
-    subprocess.run(unlock, env=environment, capture_output=True, check=False)
+    if any((options.out / ".snakemake" / "locks").glob("*")):
+        unlock = [*snakemake, "--unlock", *base]
+        subprocess.run(unlock, env=environment, capture_output=True, check=False)
     command = [*snakemake, *options.snakemake, *base]
     process = subprocess.Popen(command, env=environment, pass_fds=[lock])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -4,8 +4,8 @@ import numpy as np
 
 from clip4vla.common.progress import track
 
-CELLS = 1 << 24  # of one product: 64 MB
 QUERIES = 1024  # most in one product
+DONORS = 2048  # in one product, which then stays in the processor's cache
 PAIRS = 1 << 14  # pairs, or rows, of vectors that are looked at together
 
 
@@ -16,51 +16,65 @@ def nearest(
 
     queries [Q, D], donors [N, D], N > 0, float32, finite (else ValueError); unit vectors make the
     product a cosine. Products in float32 leave the donors that are within its rounding of the best
-    one, which are compared in float64; to a query of zeros these are all. Of equal donors the first
-    wins. most: queries in one product; it changes the memory and nothing else.
+    one, which are compared in float64. Of equal donors the first wins, which to a query of zeros
+    are all. most: queries in one product; it changes the memory and nothing else.
     """
+    lengths = {}
     for name, vectors in (("query", queries), ("donor", donors)):
-        bad = ~np.isfinite(vectors).all(axis=1)
-        if bad.any():
-            raise ValueError(f"nearest: {name} {bad.argmax()} is not finite")
+        lengths[name] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        if not np.isfinite(lengths[name]).all():  # the square of a finite number may overflow
+            bad = ~np.isfinite(vectors).all(axis=1)
+            if bad.any():
+                raise ValueError(f"nearest: {name} {bad.argmax()} is not finite")
+    # Two products of a query can change places by so much, because they are rounded to float32.
+    rounding = 2 * queries.shape[1] * np.finfo(np.float32).eps
+    slack = rounding * lengths["donor"].max() * lengths["query"]
+    blank = np.logical_not(queries.any(axis=1))
     firsts = _first_of_equal(donors)  # copies, such as clips of black frames, would all be compared
     distinct = donors[firsts] if len(firsts) < len(donors) else donors
-    slack = _rounding(queries, distinct)
-    most = max(1, min(most, CELLS // len(distinct)))
-    scores = np.empty((min(most, len(queries)), len(distinct)), dtype=np.float32)
+    most = max(1, min(most, len(queries)))
+    scores = np.empty(most * DONORS, dtype=np.float32)
     index = np.empty(len(queries), dtype=np.int64)
-    best = np.empty(len(queries))
+    best = np.full(len(queries), -np.inf)
     for start in track(range(0, len(queries), most), "find neighbours"):
         some = queries[start : start + most]
-        found = scores[: len(some)]
-        np.matmul(some, distinct.T, out=found)  # on OMP_NUM_THREADS, which Snakemake sets
-        enough = found.max(axis=1) - slack[start : start + most]
-        rows, near = np.divmod(np.flatnonzero(found >= enough[:, None]), len(distinct))
-        products = _products(some, rows, distinct, near)
-        order = np.lexsort((near, -products, rows))  # of each query, the first is the nearest
-        nearest_ones = order[np.searchsorted(rows, np.arange(len(some)))]
-        index[start : start + most] = firsts[near[nearest_ones]]
-        best[start : start + most] = products[nearest_ones]
+        highest = np.full(len(some), -np.inf, dtype=np.float32)
+        for first in range(0, len(distinct), DONORS):
+            part = distinct[first : first + DONORS]
+            found = scores[: len(some) * len(part)].reshape(len(some), len(part))
+            np.matmul(some, part.T, out=found)  # on OMP_NUM_THREADS, which Snakemake sets
+            if first == 0:
+                found[blank[start : start + most], 0] = 1.0  # else all donors would be compared
+            np.maximum(highest, found.max(axis=1), out=highest)
+            enough = highest - slack[start : start + most]
+            rows, near = np.divmod(np.flatnonzero(found >= enough[:, None]), len(part))
+            products = _products(some, rows, part, near)
+            order = np.lexsort((near, -products, rows))
+            asked, place = np.unique(rows, return_index=True)
+            nearest_ones = order[place]  # of this part, for some of the queries
+            better = products[nearest_ones] > best[start + asked]
+            nearest_ones, asked = nearest_ones[better], start + asked[better]
+            index[asked] = firsts[first + near[nearest_ones]]
+            best[asked] = products[nearest_ones]
     return index, best
 
 
 def _first_of_equal(vectors: np.ndarray) -> np.ndarray:
-    """Return the first row of each kind, in order; all rows if two kinds should share a hash."""
+    """Return the first row of each kind, in order; more if two kinds should share a hash."""
     bits = np.ascontiguousarray(vectors).view(np.uint32)
-    factors = np.random.default_rng(0).integers(1 << 63, size=bits.shape[1], dtype=np.uint64)
-    blocks = [slice(start, start + PAIRS) for start in range(0, len(bits), PAIRS)]
-    hashes = np.concatenate([bits[block].astype(np.uint64) @ factors for block in blocks])
-    _, firsts, kind = np.unique(hashes, return_index=True, return_inverse=True)
-    if not all(np.array_equal(bits[block], bits[firsts[kind[block]]]) for block in blocks):
+    ends = bits[:, 0].astype(np.uint64) << np.uint64(32) | bits[:, -1]
+    ordered = np.sort(ends)
+    alike = np.flatnonzero(np.isin(ends, ordered[1:][ordered[1:] == ordered[:-1]]))
+    if not len(alike):  # the ends of unlike vectors seldom are
         return np.arange(len(bits))
-    return np.sort(firsts)
-
-
-def _rounding(queries: np.ndarray, donors: np.ndarray) -> np.ndarray:
-    """Return how far two products of a query can change places by rounding to float32, [Q]."""
-    longest = np.sqrt(np.einsum("nd,nd->n", donors, donors).max())
-    share = 2 * queries.shape[1] * np.finfo(np.float32).eps
-    return share * longest * np.sqrt(np.einsum("qd,qd->q", queries, queries))
+    factors = np.random.default_rng(0).integers(1 << 63, size=bits.shape[1], dtype=np.uint64)
+    blocks = [slice(start, start + PAIRS) for start in range(0, len(alike), PAIRS)]
+    hashes = np.concatenate([bits[alike[block]].astype(np.uint64) @ factors for block in blocks])
+    _, firsts, kind = np.unique(hashes, return_index=True, return_inverse=True)
+    first_of = alike[firsts[kind]]
+    if not all(np.array_equal(bits[alike[block]], bits[first_of[block]]) for block in blocks):
+        return np.arange(len(bits))
+    return np.setdiff1d(np.arange(len(bits)), alike[alike != first_of])
 
 
 def _products(

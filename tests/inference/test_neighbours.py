@@ -37,7 +37,9 @@ def test_the_nearest_is_the_same_for_any_blocks_and_order(seed, few, block, othe
         products = (query.astype(np.float64) * donors).sum(axis=1)
         assert (i, value) == (products.argmax(), products.max())
     order = rng.permutation(len(donors))
-    again, value = nearest(queries, donors[order], other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "DONORS", other)
+        again, value = nearest(queries, donors[order], other)
     assert (value == cosine).all()
     products = (queries.astype(np.float64)[:, None] * donors[order]).sum(axis=2)
     assert (again == products.argmax(axis=1)).all()
@@ -54,7 +56,7 @@ def test_of_copies_the_first_wins_in_any_block(monkeypatch):
     assert all(first[i] == i for i in expected)
     for block in (1, 3, 64):
         assert (nearest(queries, donors, block)[0] == expected).all()
-    monkeypatch.setattr(neighbours, "CELLS", 1)
+    monkeypatch.setattr(neighbours, "DONORS", 1)
     assert (nearest(queries, donors)[0] == expected).all()
 
 
@@ -92,6 +94,7 @@ def test_any_number_of_donors_within_rounding_are_told_apart():
 
 def test_unlike_donors_of_one_hash_all_count(monkeypatch):
     donors, queries = unit(20, 1), unit(6, 2)
+    donors[:, [0, -1]] = 0.0  # else no hash is made
     expected = nearest(queries, donors)[0]
 
     class Zeros:
@@ -100,3 +103,21 @@ def test_unlike_donors_of_one_hash_all_count(monkeypatch):
 
     monkeypatch.setattr(neighbours.np.random, "default_rng", lambda seed: Zeros())
     assert (nearest(queries, donors)[0] == expected).all() and len(set(expected)) > 1
+
+
+def test_queries_of_zeros_are_compared_with_one_donor(monkeypatch):
+    queries, donors = np.zeros((300, 48), np.float32), unit(500, 1)
+    queries[[0, 299]] = donors[[7, 450]]
+    donors[-1] = 0.0
+    compared = []
+    products = neighbours._products
+
+    def counted(queries, rows, donors, near):
+        compared.extend(rows)
+        return products(queries, rows, donors, near)
+
+    monkeypatch.setattr(neighbours, "_products", counted)
+    monkeypatch.setattr(neighbours, "DONORS", 128)
+    index, best = nearest(queries, donors)
+    assert index.tolist() == [7, *[0] * 298, 450] and (best[1:299] == 0).all()
+    assert len(compared) < 2 * len(queries)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clip4vla.evaluation.scoring import Scored, Scoring
-from clip4vla.inference.gallery import compared
+from clip4vla.inference.gallery import compared, ranked
 from clip4vla.inference.second_scores import SecondScores
 from clip4vla.loading.loader import pair_items
 from clip4vla.metrics.text_clip import (
@@ -33,7 +33,8 @@ def score_texts(scoring: Scoring) -> Scored:
     captions, targets = captions_of(pairs, gallery.clip_ids)
     query = query_numbers(pairs, gallery.clip_ids)
     texts, clips = gallery.features(captions)
-    similarities = compared(
+    similarities_of = compared if run.rescore else ranked
+    similarities = similarities_of(
         gallery.scorer, texts, clips, scale=gallery.scale, device=gallery.device
     )
     second = None
@@ -50,8 +51,10 @@ def score_texts(scoring: Scoring) -> Scored:
             continue
         rescored = None
         if second and run.rescore:
+            similarity = some[similarity_name(run.modalities)]
+            assert isinstance(similarity, np.ndarray), "compared whole above"
             rescored = rescored_by(
-                similarity=some[similarity_name(run.modalities)],
+                similarity=similarity,
                 targets=some_targets,
                 clip_ids=some_ids,
                 top=run.rescore,

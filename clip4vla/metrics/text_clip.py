@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from clip4vla.metrics.recalls import (
     tied_places,
 )
 from clip4vla.metrics.rescoring import candidates, candidates_first, dual_softmax, reranked
-from clip4vla.metrics.retrieval import QueryRanks, check_finite, retrieval_ranks
+from clip4vla.metrics.retrieval import Blocks, QueryRanks, Similarity, check_finite, retrieval_ranks
 
 
 def similarity_name(modalities: Sequence[Modality], query: Query = "text") -> str:
@@ -27,8 +27,19 @@ def similarity_name(modalities: Sequence[Modality], query: Query = "text") -> st
     return "t_va" if set(modalities) == {"vision", "audio"} else f"t_{modalities[0][0]}"
 
 
+class BlocksOfSome(Blocks, Protocol):
+    """Blocks of similarities of some queries with some clips."""
+
+    def among(self, queries: np.ndarray, clips: np.ndarray) -> "BlocksOfSome":
+        """Return those of the queries, bool [Q], and clips, bool [N], that are true."""
+        ...
+
+
+Similarities = Mapping[str, np.ndarray] | Mapping[str, BlocksOfSome]
+
+
 def score_retrieval(
-    similarity: np.ndarray,
+    similarity: Similarity,
     targets: np.ndarray,
     clip_ids: list[str],
     modalities: Sequence[Modality],
@@ -84,7 +95,7 @@ def rescored_by(
 
 
 def report_retrieval(
-    similarities: Mapping[str, np.ndarray],
+    similarities: Similarities,
     targets: np.ndarray,
     clip_ids: list[str],
     modalities: Sequence[Modality],
@@ -101,9 +112,11 @@ def report_retrieval(
     """
     name = similarity_name(modalities, query)
     similarity = similarities[name]
-    ranked = rescored or Rescored(similarity, similarity)
     to_clip, to_text, best = retrieval_ranks(
-        ranked.to_clip, targets, clip_ids, backward=ranked.to_text
+        rescored.to_clip if rescored else similarity,
+        targets,
+        clip_ids,
+        backward=rescored.to_text if rescored else None,
     )
     forward, backward = directions(names or modalities, query)
     released = released_metrics if query == "text" else tied_places
@@ -164,15 +177,18 @@ def _joined(parts: Iterable[dict]) -> dict:
 
 def among(
     kept: np.ndarray,
-    similarities: Mapping[str, np.ndarray],
+    similarities: Similarities,
     targets: np.ndarray,
     clip_ids: list[str],
-) -> tuple[Mapping[str, np.ndarray], np.ndarray, list[str]]:
+) -> tuple[Similarities, np.ndarray, list[str]]:
     """Restrict a retrieval problem to the clips where kept, bool [N], is true."""
     if kept.all():
         return similarities, targets, clip_ids
     asked, place = kept[targets], np.cumsum(kept) - 1
-    some = {name: x[np.ix_(asked, kept)] for name, x in similarities.items()}
+    some = {
+        name: x[np.ix_(asked, kept)] if isinstance(x, np.ndarray) else x.among(asked, kept)
+        for name, x in similarities.items()
+    }
     ids = [clip_id for clip_id, keep in zip(clip_ids, kept, strict=True) if keep]
     return some, place[targets[asked]], ids
 

@@ -21,6 +21,7 @@ from clip4vla.inference.probe import class_logits
 from clip4vla.loading.loader import WHOLE, Part
 from clip4vla.loading.samples import ClipSamples, Item
 from clip4vla.metrics.classification import accuracy
+from clip4vla.metrics.retrieval import Similarity
 from clip4vla.metrics.tagging import class_scores, scored_labels
 from clip4vla.metrics.text_clip import captions_of, score_retrieval, similarity_name
 from clip4vla.models.common.clip_model import ClipModel
@@ -91,7 +92,7 @@ class RetrievalValidation:
         """Return recalls and ranks, and the largest R@1 of t_va, t_v and t_a if that selects."""
         gallery, modalities = self._gallery(), self.run.modalities
         captions, targets = captions_of(self.pairs, gallery.clip_ids)
-        views = gallery.similarities(captions, parts)
+        views = dict[str, Similarity](gallery.ranked(captions, parts))
         main = views.pop(similarity_name(modalities))
         scores = score_retrieval(main, targets, gallery.clip_ids, modalities)[0]
         if self.run.selection == "best_test_as_paper":

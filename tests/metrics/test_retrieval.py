@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clip4vla.common.errors import UserError
 from clip4vla.inference import gallery
-from clip4vla.inference.gallery import compared
+from clip4vla.inference.gallery import Remade, compared, ranked
 from clip4vla.metrics import retrieval
 from clip4vla.metrics.recalls import (
     RECALLS,
@@ -171,7 +171,7 @@ def check(ranks, expected):
 
 
 def test_long_rows_are_counted_like_short_ones():
-    """2.1 million cells are compared in three pieces."""
+    """2.1 million cells are compared in nine pieces."""
     rng = np.random.default_rng(0)
     similarity = rng.integers(0, 40, size=(700, 3000)).astype(np.float32)
     targets = rng.integers(0, 3000, size=700)
@@ -278,3 +278,70 @@ def test_a_part_of_a_problem_has_its_own_clips_and_queries():
     part, targets, ids = among(kept, whole, np.array([0, 1, 2, 2]), names(3))
     assert part["t_v"].tolist() == [[0, 2], [6, 8], [9, 11]]
     assert (targets.tolist(), ids) == ([0, 1, 1], ["clip0", "clip2"])
+
+
+def problem_in_blocks(monkeypatch, seed=0):
+    """Similarities of equal and of unequal texts and clips, as matrices and in blocks."""
+    rng = np.random.default_rng(seed)
+    texts, sights, sounds = (
+        torch.from_numpy(rng.standard_normal((n, 32), np.float32)) for n in (601, 333, 333)
+    )
+    texts[[3, 255, 600]], sights[[3, 100, 332]] = texts[7].clone(), sights[9].clone()
+    heard = torch.from_numpy(rng.random(333) > 0.2)
+    monkeypatch.setattr(gallery, "QUERIES", 256)
+    monkeypatch.setattr(gallery, "TILE", 256)
+    clips = {"vision": sights, "audio": sounds, "has_audio": heard}
+    given = {"queries": {"text": texts}, "clips": clips, "scale": 0.1}
+    given |= {"scorer": PooledScorer(Comparing()), "device": torch.device("cpu")}
+    whole = ranked(**given)
+    assert all(isinstance(x, np.ndarray) for x in whole.values())
+    monkeypatch.setattr(gallery, "LARGE", 0)
+    blocks = ranked(**given)
+    assert all(isinstance(x, Remade) for x in blocks.values())
+    return whole, blocks, rng.integers(333, size=601)
+
+
+def test_similarities_in_blocks_are_reported_like_matrices(monkeypatch):
+    whole, blocks, targets = problem_in_blocks(monkeypatch)
+    for name, matrix in whole.items():
+        assert np.concatenate(list(blocks[name].blocks())).tolist() == matrix.tolist()
+        assert blocks[name].at(targets).tolist() == matrix[np.arange(601), targets].tolist()
+    for kept in (np.ones(333, bool), np.arange(333) % 3 > 0):
+        expected, found = (
+            report_retrieval(some, its, ids, ["vision", "audio"])
+            for some, its, ids in (among(kept, x, targets, names(333)) for x in (whole, blocks))
+        )
+        assert found.stated == expected.stated
+        assert (found.best == expected.best).all()
+        for one, other in ((found.to_clip, expected.to_clip), (found.to_text, expected.to_text)):
+            assert all((x == y).all() for x, y in zip(one, other, strict=True))
+
+
+def test_no_matrix_is_made_of_blocks(monkeypatch):
+    """Each block is made anew and has the rows of one product."""
+    _, blocks, targets = problem_in_blocks(monkeypatch)
+    made = []
+    tile = Remade._tile
+
+    def counted(self, row, column):
+        made.append(found := tile(self, row, column))
+        return found
+
+    monkeypatch.setattr(Remade, "_tile", counted)
+    retrieval_ranks(blocks["t_v"], np.sort(targets), names(333))
+    assert max(x.size for x in made) <= 256 * 256
+    assert len(made) <= 2 * 3 * 2  # the whole once, and tiles with similarities of right answers
+
+
+def test_the_clip_of_a_similarity_in_a_late_block_is_named(monkeypatch):
+    _, blocks, targets = problem_in_blocks(monkeypatch)
+    blocks["t_v"].queries["text"][400] = torch.nan
+    with pytest.raises(UserError, match="clip clip0 and query 400 "):
+        retrieval_ranks(blocks["t_v"], targets, names(333))
+
+
+@pytest.mark.parametrize("number", [79, 80, 1000])
+def test_the_best_columns_are_those_of_a_stable_sort(number):
+    similarity = np.random.default_rng(number).integers(40, size=(60, number)).astype(np.float32)
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :5]
+    assert (best_columns(similarity, 5) == order).all()

@@ -5,12 +5,16 @@ positive pairs: bool [B, B], symmetric; None: the diagonal only. Losses are comp
 even under autocast: in bfloat16, with 8 bits, logits of +-100 would have errors of 0.25.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from clip4vla.common.device import full_precision
 
+ROWS = 4096  # whose logits are in memory at once, where a batch has more
 SELF = -1e9  # logit of a clip with itself in the intra-modal loss: its softmax term is zero
 
 
@@ -41,7 +45,14 @@ def contrast(
 ) -> Tensor:
     """Return `nce` of normalised features x [B, D] (rows) and y [B, D]."""
     with full_precision(x):
-        return nce(scale * x.float() @ y.float().T, symmetric, same)
+        x, y = x.float(), y.float()
+        if len(x) <= ROWS:
+            return nce(scale * x @ y.T, symmetric, same)
+        positives = len(x) if same is None else same.sum()
+        rows = _in_blocks(_contrasted, x, y, scale, same) / positives
+        if not symmetric:
+            return rows
+        return (rows + _in_blocks(_contrasted, y, x, scale, same) / positives) / 2
 
 
 def intra_modal(clean: Tensor, masked: Tensor, scale: float | Tensor) -> Tensor:
@@ -51,12 +62,49 @@ def intra_modal(clean: Tensor, masked: Tensor, scale: float | Tensor) -> Tensor:
     views of all other clips. Mean of both directions.
     """
     with full_precision(clean):
-        clean, masked = clean.float(), masked.float()  # [B, D]
-        itself = SELF * torch.eye(len(clean), device=clean.device)
-        across = scale * clean @ masked.T  # [B, B]
-        target = torch.arange(len(clean), device=clean.device)
-        from_clean = cross_entropy(torch.cat([across, scale * clean @ clean.T + itself], 1), target)
-        from_masked = cross_entropy(
-            torch.cat([across.T, scale * masked @ masked.T + itself], 1), target
-        )
-        return (from_clean + from_masked) / 2
+        clean, masked = clean.float(), masked.float()
+        from_clean = _in_blocks(_with_own_view, clean, masked, scale)
+        from_masked = _in_blocks(_with_own_view, masked, clean, scale)
+        return (from_clean + from_masked) / (2 * len(clean))
+
+
+def _in_blocks(
+    loss: Callable[..., Tensor],
+    x: Tensor,
+    y: Tensor,
+    scale: float | Tensor,
+    same: Tensor | None = None,
+) -> Tensor:
+    """Return the sum of a loss over blocks of rows of x; see `_contrasted`.
+
+    Of several blocks the logits are computed again in the backward pass, so that those of one are
+    in memory: of 32,768 clips all would take 4.3 GB, and their gradients as much again.
+    """
+    if len(x) <= ROWS:
+        return loss(x, y, scale, same, 0, len(x))
+    total = x.new_zeros(())
+    for first in range(0, len(x), ROWS):
+        last = min(first + ROWS, len(x))
+        total = total + checkpoint(loss, x, y, scale, same, first, last, use_reentrant=False)
+    return total
+
+
+def _contrasted(
+    x: Tensor, y: Tensor, scale: float | Tensor, same: Tensor | None, first: int, last: int
+) -> Tensor:
+    """Return the summed cross-entropy of rows `first` to `last` of x among all rows of y."""
+    logits = scale * x[first:last] @ y.T
+    if same is None:
+        return cross_entropy(logits, torch.arange(first, last, device=x.device), reduction="sum")
+    return -logits.log_softmax(dim=1)[same[first:last]].sum()
+
+
+def _with_own_view(
+    x: Tensor, other: Tensor, scale: float | Tensor, _: Tensor | None, first: int, last: int
+) -> Tensor:
+    """Return the same among the rows of the other view and those of x but itself."""
+    target = torch.arange(first, last, device=x.device)
+    own = scale * x[first:last] @ x.T
+    own = own.index_put((target - first, target), own.new_tensor(SELF))
+    logits = torch.cat([scale * x[first:last] @ other.T, own], dim=1)
+    return cross_entropy(logits, target, reduction="sum")

@@ -33,9 +33,22 @@ def test_a_similarity_is_that_of_the_best_query(vectors, monkeypatch):
     queries, texts = vectors
     expected = [[max((q @ t).item() for q in clip) for t in texts] for clip in queries]
     assert torch.allclose(best_cosines(queries, texts), torch.tensor(expected), atol=1e-6)
-    whole = best_cosines(queries, texts)
-    monkeypatch.setattr(similarity, "TEXTS", 3)
-    assert torch.allclose(best_cosines(queries, texts), whole, atol=1e-6)
+
+
+def test_blocks_of_texts_keep_no_cosine_of_every_query(vectors, monkeypatch):
+    """For the backward pass: they are computed again there."""
+    found, kept = [], []
+    for texts in (4, 3):
+        monkeypatch.setattr(similarity, "TEXTS", texts)
+        shapes = []
+        hold = lambda x, shapes=shapes: shapes.append(tuple(x.shape)) or x  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda x: x):
+            best = best_cosines(*vectors)
+        found.append([best.detach(), *torch.autograd.grad(best.square().sum(), vectors)])
+        kept.append({(4, 3, 4), (4, 3, 3), (4, 3, 1)} & set(shapes))
+    for whole, blocks in zip(*found, strict=True):
+        torch.testing.assert_close(blocks, whole)
+    assert kept == [{(4, 3, 4)}, set()]
 
 
 def test_similarities_are_exact_under_autocast(vectors):

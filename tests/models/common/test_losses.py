@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from clip4vla.models.common import losses
 from clip4vla.models.common.losses import contrast, intra_modal, nce
 
 
@@ -51,6 +53,46 @@ def test_a_learned_scale_gets_its_gradient():
     values = [contrast(x, y, s) + intra_modal(x, y, s) for s in (9 - step, 9 + step)]
     slope = (values[1] - values[0]).item() / (2 * step)
     assert scale.grad.item() == pytest.approx(slope, rel=1e-2)
+
+
+LOSSES = {
+    "rows": lambda x, y, scale: contrast(x, y, scale, symmetric=False),
+    "both": contrast,
+    "positives": lambda x, y, scale: contrast(x, y, scale, same=POSITIVE),
+    "views": intra_modal,
+}
+POSITIVE = (torch.arange(40) % 37)[:, None] == torch.arange(40) % 37
+
+
+class Largest(TorchDispatchMode):
+    """The numbers of the largest tensor of floats that is made within it."""
+
+    size = 0
+
+    def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+        result = operator(*arguments, **(options or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            self.size = max(self.size, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_large_batches_are_contrasted_in_blocks(name, monkeypatch):
+    """The same loss and gradients, by the logits of a few rows at once."""
+    found, sizes = [], []
+    for rows in (40, 6):
+        monkeypatch.setattr(losses, "ROWS", rows)
+        given = [unit(40, 4, 0), unit(40, 4, 1), torch.tensor(9.0)]
+        for x in given:
+            x.requires_grad_()
+        with Largest() as largest:
+            loss = LOSSES[name](*given)
+            loss.backward()
+        found.append([loss.detach(), *(x.grad for x in given)])
+        sizes.append(largest.size)
+    for whole, blocks in zip(*found, strict=True):
+        torch.testing.assert_close(blocks, whole)
+    assert sizes[0] >= 40 * 40 and sizes[1] <= 6 * 80
 
 
 def test_contrast_scales_the_cosines():

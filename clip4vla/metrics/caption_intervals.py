@@ -3,46 +3,35 @@
 from collections.abc import Callable
 
 import numpy as np
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from clip4vla.metrics.intervals import Totals, mean
+from clip4vla.metrics.ngrams import NgramScores
 
 SMALL, TINY = 1e-9, 1e-15  # smoothing constants of pycocoevalcap's BLEU
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75  # METEOR 1.5, English, ranking
 STAGES = np.array([1.0, 0.6, 0.8, 0.6])  # weight of a match: exact, stem, synonym, paraphrase
 
 
-def caption_statistics(
-    references: dict[str, list[str]],
-    hypotheses: dict[str, list[str]],
-    meteor: np.ndarray | None = None,
-) -> dict[str, Totals]:
+def caption_statistics(scores: NgramScores, meteor: np.ndarray | None = None) -> dict[str, Totals]:
     """Return BLEU1..4, METEOR, ROUGE_L and CIDEr x 100 as functions of bootstrap draws.
 
-    hypotheses: one per clip of `references`, in the same order, both tokenised; meteor: [C, 23],
-    METEOR's statistics of each clip; None leaves METEOR out. CIDEr's n-gram weights are those of
-    all references in every draw.
+    meteor: [C, 23], METEOR's statistics of each clip of the scores; None leaves METEOR out. CIDEr's
+    n-gram weights are those of all references in every draw.
     """
-    scorer = BleuScorer(n=4)
-    for clip, (hypothesis,) in hypotheses.items():
-        scorer += (hypothesis, references[clip])
     lengths = [
         (
             part["testlen"],
             min((abs(length - part["testlen"]), length) for length in part["reflen"])[1],
         )
-        for part in scorer.ctest
+        for part in scores.counts
     ]
-    counts = [(*part["correct"], *part["guess"]) for part in scorer.ctest]
+    counts = [(*part["correct"], *part["guess"]) for part in scores.counts]
     sums = np.concatenate([counts, lengths], axis=1).astype(np.float64)  # [C, 10]
     statistics = {f"BLEU{n}": Totals(sums, _bleu_of(n)) for n in (1, 2, 3, 4)}
     if meteor is not None:
         statistics["METEOR"] = Totals(meteor_sums(meteor), lambda x: 100.0 * meteor_of(x))
-    for name, metric in (("ROUGE_L", Rouge()), ("CIDEr", Cider())):
-        each = metric.compute_score(references, hypotheses)[1]
-        statistics[name] = mean(100.0 * np.asarray(each), np.arange(len(hypotheses)))
+    for name, each in (("ROUGE_L", scores.each_rouge), ("CIDEr", scores.each_cider)):
+        statistics[name] = mean(100.0 * each, np.arange(len(each)))
     return statistics
 
 

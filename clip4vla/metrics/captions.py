@@ -10,9 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from clip4vla.common.errors import UserError
 from clip4vla.config.metrics import WHITESPACE
@@ -20,6 +17,7 @@ from clip4vla.metrics.caption_intervals import caption_statistics
 from clip4vla.metrics.caption_tokens import PACKAGE, Captions, ptb, retokenised, words
 from clip4vla.metrics.intervals import Totals, intervals
 from clip4vla.metrics.java import java
+from clip4vla.metrics.ngrams import NgramCounts, NgramScores
 
 METEOR = PACKAGE / "meteor" / "meteor-1.5.jar"
 HEAP = "-Xmx1500m"
@@ -65,14 +63,15 @@ def caption_scorer(
 ) -> Iterator[Callable[[dict[str, str], Groups], CaptionScores]]:
     """Yield a function that scores (hypotheses, groups); METEOR keeps running between its calls.
 
-    References are tokenised once. Raises UserError for a clip of a group without a hypothesis, and
-    for a hypothesis without a reference. `report`: adds intervals, and metrics in the released
-    code's tokenisation, named such as `BLEU4_whitespace`.
+    References are tokenised and counted once. Raises UserError for a clip of a group without a
+    hypothesis, and for a hypothesis without a reference. `report`: adds intervals, and metrics in
+    the released code's tokenisation, named such as `BLEU4_whitespace`.
     """
     if bare := [clip for clip, many in references.items() if not many]:
         raise UserError(f"clip {bare[0]}: no reference caption. Fix: correct its annotation")
     tokenised = ptb(references)
     released = retokenised(references) if report else {}
+    counts, released_counts = NgramCounts(tokenised), NgramCounts(released)
     with meteor() if with_meteor else contextlib.nullcontext() as meteor_score:
 
         def score(hypotheses: dict[str, str], groups: Groups) -> CaptionScores:
@@ -89,11 +88,12 @@ def caption_scorer(
                 if not clips:
                     continue
                 gts, res = _of(tokenised, clips), _of(spoken, clips)
-                metrics[name], cider[name], sums = _scores(gts, res, meteor_score)
+                metrics[name], found, sums = _scores(counts, gts, res, meteor_score)
+                cider[name] = dict(zip(res, (100.0 * found.each_cider).tolist(), strict=True))
                 if report:
-                    ends[name] = intervals(caption_statistics(gts, res, sums), len(res))
+                    ends[name] = intervals(caption_statistics(found, sums), len(res))
                     gts, res = _equally_many(_of(released, clips)), _of(plain, clips)
-                    values, _, _ = _scores(gts, res, meteor_score)
+                    values, _, _ = _scores(released_counts, gts, res, meteor_score)
                     metrics[name] |= {f"{key}_{WHITESPACE}": value for key, value in values.items()}
             return CaptionScores(metrics, ends, cider)
 
@@ -103,12 +103,14 @@ def caption_scorer(
 def statistics_of(references: Captions, *runs: dict[str, str]) -> list[dict[str, Totals]]:
     """Return the `caption_statistics` of each run's hypotheses, with clips sorted by id."""
     tokenised = ptb(references)
+    counts = NgramCounts(tokenised)
     statistics = []
     with meteor() as meteor_score:
         for hypotheses in runs:
             spoken = ptb({clip: [caption] for clip, caption in hypotheses.items()})
             gts, res = _of(tokenised, list(hypotheses)), _of(spoken, list(hypotheses))
-            statistics.append(caption_statistics(gts, res, meteor_score(gts, res)[1]))
+            sums = meteor_score(gts, res)[1]
+            statistics.append(caption_statistics(counts.score(res), sums))
     return statistics
 
 
@@ -132,20 +134,22 @@ def _equally_many(references: Captions) -> Captions:
 
 
 def _scores(
-    gts: Captions, res: Captions, meteor_score: Meteor | None
-) -> tuple[dict[str, float], dict[str, float], np.ndarray | None]:
-    """Return corpus scores x 100, CIDEr x 100 and METEOR's statistics of every clip."""
-    with ThreadPoolExecutor(1) as pool:  # METEOR's own process takes as long as all other metrics
+    counts: NgramCounts, gts: Captions, res: Captions, meteor_score: Meteor | None
+) -> tuple[dict[str, float], NgramScores, np.ndarray | None]:
+    """Return corpus scores x 100, those of n-grams in full, and METEOR's statistics of every clip.
+
+    gts: the first references that are counted, of each clip equally many or all.
+    """
+    most = max(map(len, gts.values()))
+    with ThreadPoolExecutor(1) as pool:  # METEOR has a process of its own
         pending = pool.submit(meteor_score, gts, res) if meteor_score else None
-        bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
-        rouge, _ = Rouge().compute_score(gts, res)
-        cider_score, each = Cider().compute_score(gts, res)
-        meteor_value, sums = pending.result() if pending else (None, None)
-    scores = {f"BLEU{n}": value for n, value in enumerate(bleu, start=1)}
-    scores |= {} if pending is None else {"METEOR": meteor_value}
-    scores |= {"ROUGE_L": rouge, "CIDEr": cider_score}
-    cider = {clip: 100.0 * float(value) for clip, value in zip(res, each, strict=True)}
-    return {name: 100.0 * float(value) for name, value in scores.items()}, cider, sums
+        found = counts.score(res, most)
+        scores = {f"BLEU{n}": value for n, value in enumerate(found.bleu, start=1)}
+        sums = None
+        if pending:
+            scores["METEOR"], sums = pending.result()
+    scores |= {"ROUGE_L": found.rouge, "CIDEr": found.cider}
+    return {name: 100.0 * float(value) for name, value in scores.items()}, found, sums
 
 
 @contextlib.contextmanager

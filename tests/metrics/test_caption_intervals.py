@@ -7,6 +7,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from clip4vla.metrics.caption_intervals import caption_statistics
 from clip4vla.metrics.intervals import intervals
+from clip4vla.metrics.ngrams import NgramCounts
 
 HYPOTHESES = {
     "a": ["a man is playing a guitar on stage"],
@@ -26,7 +27,7 @@ REFERENCES = {
 
 @pytest.mark.parametrize("weights", [[1, 1, 1, 1, 1], [3, 0, 0, 1, 1], [0, 0, 5, 0, 0]])
 def test_weighted_statistics_are_the_scores_of_copies(weights):
-    found = caption_statistics(REFERENCES, HYPOTHESES)
+    found = caption_statistics(NgramCounts(REFERENCES).score(HYPOTHESES))
     clips = [clip for clip, n in zip(HYPOTHESES, weights, strict=True) for _ in range(n)]
     res = {str(i): HYPOTHESES[clip] for i, clip in enumerate(clips)}
     gts = {str(i): REFERENCES[clip] for i, clip in enumerate(clips)}
@@ -41,6 +42,6 @@ def test_weighted_statistics_are_the_scores_of_copies(weights):
 
 def test_an_interval_holds_its_score():
     whole = np.ones((1, len(HYPOTHESES)))
-    found = caption_statistics(REFERENCES, HYPOTHESES)
+    found = caption_statistics(NgramCounts(REFERENCES).score(HYPOTHESES))
     for name, (low, high) in intervals(found, len(HYPOTHESES)).items():
         assert 0 <= low < found[name].drawn(whole)[0] < high

@@ -65,12 +65,16 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     reached = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     reached = reached.to(parameters[0].device)
     dist.all_reduce(reached, op=dist.ReduceOp.MAX)
-    for parameter, anywhere in zip(parameters, reached.tolist(), strict=True):
-        if anywhere:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world
+    learned = [p for p, anywhere in zip(parameters, reached.tolist(), strict=True) if anywhere]
+    for dtype in dict.fromkeys(p.dtype for p in learned):
+        same = [p for p in learned if p.dtype is dtype]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
+        joined = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(joined)  # one message: each has a latency
+        joined /= world
+        parts = joined.split([p.numel() for p in same])
+        for parameter, part in zip(same, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
 
 def _equally_long(tensors: list[Tensor]) -> list[Tensor]:

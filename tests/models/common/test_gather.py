@@ -107,8 +107,10 @@ def odd_ends(rank, world):
         message = ""
     except ValueError as error:
         message = str(error)
-    module = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(3)])
+    module = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(4)])
+    module[3].half()
     module[0].weight.grad = torch.full((1, 1), float(rank))
+    module[3].weight.grad = torch.full((1, 1), 4.0 * rank, dtype=torch.float16)
     if rank == 1:
         module[1].weight.grad = torch.ones(1, 1)
     average_gradients(list(module.parameters()))
@@ -134,7 +136,8 @@ def test_gathering_pads_keeps_the_order_and_sums_gradients(tmp_path):
         expected = (1 + 2) * rows[:, None, None].expand_as(seen["gradient"])
         assert torch.equal(seen["gradient"], expected)
         assert seen["message"].startswith("ranks have [2, 3] clips")
-        assert [None if g is None else g.item() for g in seen["averaged"]] == [0.5, 0.5, None]
+        assert [g and g.item() for g in seen["averaged"]] == [0.5, 0.5, None, 2.0]
+        assert seen["averaged"][3].dtype is torch.float16
         assert seen["sum"].item() == 3
 
 

@@ -9,12 +9,17 @@ released code keeps only the local gradient: its towers get 1 / ranks of it.)
 Without a process group there is one rank, and these functions do nothing.
 """
 
+from collections import Counter
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from clip4vla.models.common.batch_features import Features, padded
+
+MESSAGE = 1 << 24  # numbers, after which the gradients of ranks are averaged in another message
 
 
 def world_size() -> int:
@@ -66,15 +71,27 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     reached = reached.to(parameters[0].device)
     dist.all_reduce(reached, op=dist.ReduceOp.MAX)
     learned = [p for p, anywhere in zip(parameters, reached.tolist(), strict=True) if anywhere]
-    for dtype in dict.fromkeys(p.dtype for p in learned):
-        same = [p for p in learned if p.dtype is dtype]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
+    for some in _messages(learned):
+        for parameter in some:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in some if p.grad is not None]
         joined = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(joined)  # one message: each has a latency
+        dist.all_reduce(joined)
         joined /= world
-        parts = joined.split([p.numel() for p in same])
-        for parameter, part in zip(same, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        for gradient, part in zip(gradients, joined.split([*map(Tensor.numel, some)]), strict=True):
+            gradient.copy_(part.view_as(gradient))  # whose strides are those of the parameter
+
+
+def _messages(parameters: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
+    """Return parameters of one type together: a message has a latency, and takes memory."""
+    messages: dict[tuple[torch.dtype, int], list[nn.Parameter]] = {}
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in parameters:
+        key = parameter.dtype, sizes[parameter.dtype] // MESSAGE
+        messages.setdefault(key, []).append(parameter)
+        sizes[parameter.dtype] += parameter.numel()
+    return messages.values()
 
 
 def _equally_long(tensors: list[Tensor]) -> list[Tensor]:

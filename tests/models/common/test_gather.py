@@ -7,6 +7,7 @@ from gradient_cases import assert_equal, chunks_of, cut, gradients, in_double, m
 from torch import nn
 
 from clip4vla.config.sections import Optimiser
+from clip4vla.models.common import gather as gather_module
 from clip4vla.models.common.gather import average_gradients, gather, local_rows, summed, world_size
 from clip4vla.training.gradients import backward
 from clip4vla.training.optimiser import Updates
@@ -139,6 +140,31 @@ def test_gathering_pads_keeps_the_order_and_sums_gradients(tmp_path):
         assert [g and g.item() for g in seen["averaged"]] == [0.5, 0.5, None, 2.0]
         assert seen["averaged"][3].dtype is torch.float16
         assert seen["sum"].item() == 3
+
+
+def averaged_layouts(rank, world):
+    """Averages of gradients whose strides are not those of their rows, and sizes of messages."""
+    torch.manual_seed(rank)
+    sent, send = [], torch.distributed.all_reduce
+    torch.distributed.all_reduce = lambda x, **options: (sent.append(len(x)), send(x, **options))
+    gather_module.MESSAGE = 10
+    parameters = [nn.Parameter(torch.zeros(3, 2).T), *(nn.Parameter(torch.zeros(4)) for _ in "abc")]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    own = [p.grad.clone() for p in parameters]
+    average_gradients(parameters)
+    strides = [(p.stride(), p.grad.stride()) for p in parameters]
+    return own, [p.grad for p in parameters], strides, sent[1:]
+
+
+def test_averages_keep_strides_and_are_sent_in_messages_of_some_size(tmp_path):
+    # fused AdamW on a CPU reads memory in its order: other strides would mix up the weights
+    (first, *found), (second, *others) = on_ranks(2, tmp_path, averaged_layouts)
+    for averages, strides, sent in (found, others):
+        for average, *own in zip(averages, first, second, strict=True):
+            assert torch.allclose(average, (own[0] + own[1]) / 2)
+        assert all(parameter == gradient for parameter, gradient in strides)
+        assert sent == [10, 8]
 
 
 class MeanTask:

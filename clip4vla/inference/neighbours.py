@@ -14,18 +14,18 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of the nearest donor of every query [Q], and their products, float64 [Q].
 
-    queries [Q, D], donors [N, D], N > 0, float32, finite (else ValueError); unit vectors make the
-    product a cosine. Products in float32 leave the donors that are within its rounding of the best
-    one, which are compared in float64. Of equal donors the first wins, which to a query of zeros
-    are all. most: queries in one product; it changes the memory and nothing else.
+    queries [Q, D], donors [N, D], N > 0, float32, whose squares are finite (else ValueError); unit
+    vectors make the product a cosine. Products in float32 leave the donors that are within its
+    rounding of the best one, which are compared in float64. Of equal donors the first wins, which
+    to a query of zeros are all. most: queries in one product; it changes the memory and nothing
+    else.
     """
     lengths = {}
     for name, vectors in (("query", queries), ("donor", donors)):
         lengths[name] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-        if not np.isfinite(lengths[name]).all():  # the square of a finite number may overflow
-            bad = ~np.isfinite(vectors).all(axis=1)
-            if bad.any():
-                raise ValueError(f"nearest: {name} {bad.argmax()} is not finite")
+        bad = ~np.isfinite(lengths[name])
+        if bad.any():
+            raise ValueError(f"nearest: {name} {bad.argmax()} is not finite, or its square is not")
     # Two products of a query can change places by so much, because they are rounded to float32.
     rounding = 2 * queries.shape[1] * np.finfo(np.float32).eps
     slack = rounding * lengths["donor"].max() * lengths["query"]

@@ -68,11 +68,12 @@ def test_many_clips_with_a_known_donor():
     assert (nearest(queries, donors, 64)[0] == truth).all()
 
 
-def test_no_query_has_no_donor_and_broken_features_are_refused():
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])  # the square of the last is infinite
+def test_no_query_has_no_donor_and_broken_features_are_refused(value):
     donors = unit(3, 1)
     assert [len(part) for part in nearest(donors[:0], donors)] == [0, 0]
     broken = donors.copy()
-    broken[2, 5] = np.nan
+    broken[2, 5] = value
     with pytest.raises(ValueError, match="donor 2 is not finite"):
         nearest(donors, broken)
     with pytest.raises(ValueError, match="query 2 is not finite"):

@@ -223,21 +223,31 @@ def coavt_block() -> nn.Module:
 
 def rows(options):
     clips = options.clips
-    tower = f"CLIP4VLA's tower, {20 * clips} x 51 tokens", clip_block, (20 * clips, 51)
-    encoder = f"CoAVT's encoder, {clips} x 512 tokens", coavt_block, (clips, 512)
-    for case in (tower, encoder):
-        yield compared(*case, "without compile", lambda make, x: eager(make(), x))
-    of_torch = "attention of torch.nn, compiled"
-    yield compared(*tower, of_torch, lambda make, x: compiled(with_torchs_attention(make()), x))
+    tower, tokens = f"CLIP4VLA's tower, {20 * clips} x 51 tokens", (20 * clips, 51)
+    yield compared(tower, tokens, clip_block, "without compile", lambda x: eager(clip_block(), x))
+    yield compared(
+        f"CoAVT's encoder, {clips} x 512 tokens",
+        (clips, 512),
+        coavt_block,
+        "without compile",
+        lambda x: eager(coavt_block(), x),
+    )
+    yield compared(
+        tower,
+        tokens,
+        clip_block,
+        "attention of torch.nn, compiled",
+        lambda x: compiled(with_torchs_attention(clip_block()), x),
+    )
 
 
-def compared(name, make, shape, against, plain):
-    """The row of a block: what it launches compiled, and otherwise."""
+def compared(name, shape, make, against, plain):
+    """The row of a block: what it launches compiled, and the other side for the same input."""
     with FakeTensorMode():
         x = torch.empty(*shape, WIDTH, dtype=torch.bfloat16, requires_grad=True)
         with FlopCounterMode(display=False) as counter:
             step(make(), x)
-        ours, theirs = compiled(make(), x), plain(make, x)
+        ours, theirs = compiled(make(), x), plain(x)
     operations = counter.get_total_flops()
     least = operations / (1e12 * PEAK["H100"])
     seconds, plain_seconds = (least + one.bytes / MEMORY_RATE for one in (ours, theirs))

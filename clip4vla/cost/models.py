@@ -40,7 +40,10 @@ class Models:
         operations: float = self._once(
             lambda: self._operations.step(run, clip, size),
             run,
-            *("step", clip, size, run.optimiser.microbatch),
+            "step",
+            clip,
+            size,
+            run.optimiser.microbatch,
             unread={"decoding"},
         )
         return operations

@@ -53,10 +53,10 @@ class NgramCounts:
         spoken = [self._counted(caption) for (caption,) in hypotheses.values()]
         pairs = list(zip(spoken, references, strict=True))
         weights = self._weights(references)
-        rouge = np.array([_rouge_l(*pair) for pair in pairs])
-        cider = np.array([self._cider(*pair, weights) for pair in pairs])
+        rouge = np.array([_rouge_l(own, others) for own, others in pairs])
+        cider = np.array([self._cider(own, others, weights) for own, others in pairs])
         bleu = BleuScorer(n=LONGEST)
-        bleu.ctest = [self._bleu_counts(*pair) for pair in pairs]
+        bleu.ctest = [self._bleu_counts(own, others) for own, others in pairs]
         return NgramScores(
             bleu=bleu.compute_score(option="closest")[0],
             rouge=float(np.mean(rouge)),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PAUSE = (1.0, 30.0)  # seconds between looks at the files, and the longest while the server is away
+LAST_TRIES = 3  # to send the rest, once the stage has ended
 SENT = "mlflow_sent.json"
 STATUS = {"failed": "FAILED", "stopped": "SCHEDULED", "lost": "KILLED"}
 MARGIN = 0.85  # of the time that the stage waits: the child exits before it is killed
@@ -94,14 +95,19 @@ class LiveWorker:
 
     def work(self) -> None:
         """Send reports until the stage has ended."""
-        pause = PAUSE[0]
+        pause, tries = PAUSE[0], 0
         while True:
             end = self.inbox.end  # read first: all reports before it are sent below
             self.inbox.changed.clear()
-            pause = PAUSE[0] if self.step(end) else min(2 * pause, PAUSE[1])
-            if end:
+            done = self.step(end)
+            if end is None:
+                pause = PAUSE[0] if done else min(2 * pause, PAUSE[1])
+                self._wait(pause)
+                continue
+            tries += 1
+            if done or tries == LAST_TRIES:
                 return
-            self._wait(pause)
+            time.sleep(PAUSE[0])
 
     def step(self, end: str | None) -> bool:
         """Send everything new; on any error warn once and return False.

@@ -240,8 +240,7 @@ def _log_datasets(store: Store, run_id: str, record: Record) -> None:
         tags = [InputTag("mlflow.data.context", item["context"])]
         tags += [InputTag(name, str(value)) for name, value in counts.items()]
         inputs.append(DatasetInput(dataset, tags))
-    if inputs:
-        store.client.log_inputs(run_id, inputs)
+    store.log_datasets(run_id, inputs)
 
 
 def _first(values: dict[str, str], limit: int) -> dict[str, str]:

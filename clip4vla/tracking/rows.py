@@ -129,8 +129,7 @@ def _bring(store: Store, row: _Row, parents: list["Run"]) -> str:
     send(store, parent, points=points, tags=row.tags)
     logged = _datasets(parent)
     new = [value for key, value in row.datasets.items() if key not in logged]
-    if new:
-        store.client.log_inputs(run_id, new)
+    store.log_datasets(run_id, new)
     store.show_models(parent, row.models)
     if (parent.info.status, parent.info.end_time) != ("FINISHED", row.ended):
         store.client.set_terminated(run_id, "FINISHED", end_time=row.ended)

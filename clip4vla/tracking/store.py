@@ -5,7 +5,7 @@ import re
 import sqlite3
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.common.files import whole_file
@@ -14,7 +14,7 @@ from clip4vla.tracking.server import check_server, quiet_mlflow
 from clip4vla.tracking.views import experiment_tags, is_view
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import DatasetInput, Experiment, Run
 
 SQLITE = "sqlite:///"
 PARENT = "mlflow.parentRunId"
@@ -22,6 +22,9 @@ COMPLETE = "record_sha256"  # tag that is set last
 SUPERSEDED = "superseded"  # tag of a run that an edit of the config replaced
 OWNER = "workspace"
 LOCKED_SECONDS = 120.0  # longest wait for an sqlite store that another program locks
+TRIES = 5  # of a request beside jobs that write the same
+# As PostgreSQL (SQL Server, too), MySQL and sqlite say that another job wrote a row first.
+CONFLICT = re.compile("duplicate key|Duplicate entry|UNIQUE constraint")
 
 
 class Store:
@@ -48,7 +51,7 @@ class Store:
                 self.client.restore_experiment(experiment.experiment_id)
             for tag, value in experiment_tags(kind, experiment.experiment_id).items():
                 if tag not in experiment.tags or (is_view(tag) and experiment.tags[tag] != value):
-                    self.client.set_experiment_tag(experiment.experiment_id, tag, value)
+                    self._insert("set_experiment_tag", experiment.experiment_id, tag, value)
             self.experiments[kind] = experiment.experiment_id
         return self.experiments[kind]
 
@@ -61,6 +64,20 @@ class Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise  # otherwise another job was faster
         return self.client.get_experiment_by_name(name)
+
+    def _insert(self, request: str, *arguments: Any) -> None:
+        """Make a request of MLflow's client again if another job inserts the same row just then.
+
+        MLflow looks for the row and inserts it if it is missing. Where two do both at once, the
+        database refuses the second, whose request changes nothing and fails (seen with PostgreSQL).
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                getattr(self.client, request)(*arguments)
+                return
+            except self.mlflow.exceptions.MlflowException as error:
+                if not left or not CONFLICT.search(str(error)):
+                    raise
 
     def runs(self, text: str = "", deleted: bool = False) -> list["Run"]:
         """Return our runs, oldest first; restore experiments that somebody deleted.
@@ -118,6 +135,11 @@ class Store:
             model_id = self._create_model(run, name, tags)
         self.show_models(self.client.get_run(info.run_id), [model_id])
         return model_id
+
+    def log_datasets(self, run_id: str, inputs: "list[DatasetInput]") -> None:
+        """Log the datasets that a run read; runs of an experiment share a dataset's entry."""
+        if inputs:
+            self._insert("log_inputs", run_id, inputs)
 
     def link_models(self, run_id: str, models: list[str]) -> None:
         """Log the models that a run read, once those that it made are logged.

@@ -52,16 +52,18 @@ def run_at_once(server, folder, jobs):
     started = [start(folder, server.uri, key, "finished", n) for n, key in enumerate(keys)]
     errors = [one.communicate()[1] for one in started]
     assert [one.returncode for one in started] == [0] * jobs, errors
-    check_all(server, [Training(folder, server.uri, key, n) for n, key in enumerate(keys)])
+    trainings = [Training(folder, server.uri, key, n) for n, key in enumerate(keys)]
+    check_all(server, trainings, "".join(errors))
 
 
-def check_all(server, trainings):
+def check_all(server, trainings, printed=""):
     """Every run there once, one parent; what a busy server did not take in time is completed."""
     client, jobs = server.client(), len(trainings)
     records = [one.out / "record.json" for one in trainings]
     contexts = {one.key: one.context for one in trainings}
     report = sync(records, trainings[0].target, contexts)
-    assert (report.skipped + report.completed, report.added, report.replaced) == (jobs, 0, 0)
+    found = (report.skipped + report.completed, report.added, report.replaced)
+    assert found == (jobs, 0, 0), f"{report} {printed}"
     assert sync(records, trainings[0].target, contexts).skipped == jobs
     for training in trainings:
         check_complete(client, training)

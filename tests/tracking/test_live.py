@@ -7,7 +7,7 @@ import pytest
 from fake_training import Training, expected, steps_of, until
 from live_checks import check_complete, run_at_once, start
 
-from clip4vla.tracking import sync
+from clip4vla.tracking import live_worker, sync
 from clip4vla.tracking.context import read_run_id
 from clip4vla.tracking.live import live
 
@@ -175,6 +175,17 @@ def test_a_server_that_hangs_does_not_delay_the_stage(tmp_path):
                 tracker.saved(1)
             tracker.finished(training.out / "record.json")
         assert tracker.child.returncode is not None
+
+
+@pytest.mark.parametrize(("failures", "steps"), [(0, 1), (2, 3), (9, 3)])
+def test_the_end_is_tried_again(tmp_path, monkeypatch, failures, steps):
+    worker, left = Training(tmp_path, "http://127.0.0.1:9").worker(0), [False] * failures
+    ends = []
+    monkeypatch.setattr(live_worker, "PAUSE", (0.01, 0.01))
+    monkeypatch.setattr(worker, "step", lambda end: ends.append(end) or not left or left.pop())
+    worker.inbox.end = "finished"
+    worker.work()
+    assert ends == ["finished"] * steps
 
 
 @pytest.mark.slow

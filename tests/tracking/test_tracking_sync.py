@@ -15,7 +15,7 @@ from clip4vla.common.errors import RetryLater, UserError
 from clip4vla.tracking import Target, sync, write_record
 from clip4vla.tracking import store as store_module
 from clip4vla.tracking.server import quiet_mlflow
-from clip4vla.tracking.store import COMPLETE, Store
+from clip4vla.tracking.store import COMPLETE, TRIES, Store
 
 sync_module = importlib.import_module("clip4vla.tracking.sync")  # its name is a function's, too
 CURVE = 1100  # more than one batch
@@ -257,6 +257,38 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OSError) as caught:
         Store(Target(f"sqlite:///{path}", "p", tmp_path / "locks"))
     assert caught.value.filename == str(path)
+
+
+class OtherJob:
+    """A client beside another job, which writes first a number of times."""
+
+    def __init__(self, refusals, text):
+        self.error = quiet_mlflow().exceptions.MlflowException(text)
+        self.refusals, self.requests = refusals, 0
+
+    def log_inputs(self, run_id, datasets):
+        self.requests += 1
+        if self.requests <= self.refusals:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("refusals", "text", "requests"),
+    [
+        (1, 'duplicate key value violates unique constraint "dataset_pk"', 2),
+        (1, "Duplicate entry 'a' for key 'PRIMARY'", 2),
+        (1, "UNIQUE constraint failed: datasets.name", 2),
+        (TRIES, "duplicate key", TRIES),
+        (1, "null value violates a constraint", 1),
+    ],
+)
+def test_a_row_that_another_job_wrote_first(world, refusals, text, requests):
+    store = Store(world.target("beside"))
+    store.client = OtherJob(refusals, text)
+    refused = requests == refusals
+    with pytest.raises(Exception, match=text) if refused else contextlib.nullcontext():
+        store.log_datasets("0" * 32, ["a dataset"])
+    assert store.client.requests == requests
 
 
 DAMAGES = {

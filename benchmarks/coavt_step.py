@@ -25,11 +25,10 @@ from step import chunks_of, losses
 from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu, layer_norm, normalize
 
-from clip4vla.common.seeds import seed_of
 from clip4vla.config.run import Pretrain, Source
 from clip4vla.config.sections import Inputs, Optimiser
 from clip4vla.models.coavt.losses import ContrastLogits
-from clip4vla.models.coavt.negatives import draw_negatives
+from clip4vla.models.coavt.negatives import dice_of, draw_negatives
 from clip4vla.models.coavt.objective import Objective
 from clip4vla.models.coavt.settings import Model
 from clip4vla.models.coavt.sizes import sizes_of
@@ -136,7 +135,8 @@ class PlainStep(Plain):
         tokens, loss = batch["tokens"], 0.0
         clips = numbers_of(batch["clip_id"]).to(tokens.device)
         pairs = zip(batch["clip_id"], tokens.tolist(), strict=True)
-        samples = numbers_of([f"0 {clip} {ids}" for clip, ids in pairs])
+        samples = [f"0 {clip} {ids}" for clip, ids in pairs]
+        order = numbers_of(samples).to(tokens.device)
         mask = self.mask(self.ids.valid(tokens), WORDS)
         states, _ = self.layers(self.words(tokens), 0, mask)
         text = normalize(self.affine("text_proj", states[:, 0]), dim=-1)
@@ -155,7 +155,8 @@ class PlainStep(Plain):
             logits = logits / self.weights["temperature"]
             both = ContrastLogits(logits, logits.T)
             loss = loss + sum(cross_entropy(x, target, label_smoothing=SMOOTHING) for x in both) / 2
-            drawn = draw_negatives(both, clips, samples, seed_of(name, 0))
+            dice = dice_of(samples, name, 0).to(tokens.device)
+            drawn = draw_negatives(both, clips, order, dice)
             chosen = torch.cat([target, drawn.clip_of_text, target])
             texts = torch.cat([tokens, tokens, tokens[drawn.text_of_clip]])
             answers = (torch.arange(len(texts), device=tokens.device) < len(tokens)).long()
@@ -228,13 +229,14 @@ def rows(options):
         model.zero_grad(set_to_none=True)
         return backward(task, chunks, device, lambda loss: loss)[0].item()
 
+    launched = bench.launches(ours, options.device)
     yield bench.compare(
         f"a step of CoAVT, {options.architecture}, {options.clips} clips",
         ours,
         plain,
         against="masks as matrices, padded, float32",
         options=options,
-        note=losses,
+        note=lambda *sides: f"{losses(*sides)}; {launched}",
     )
 
 

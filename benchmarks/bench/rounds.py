@@ -151,7 +151,10 @@ def _serve(
 
 
 def launches(step: Callable[[], Any], device: str) -> str:
-    """Return the number of kernels that a call launches; on a CPU, of calls of operators."""
+    """Return how many kernels a call launches, and how often it waits for the device.
+
+    It waits where a value or a shape is needed. On a CPU, calls of operators are counted.
+    """
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
@@ -159,8 +162,12 @@ def launches(step: Callable[[], Any], device: str) -> str:
     with profile(activities=kinds) as trace:
         step()
     if device == "cpu":
-        return f"{sum(event.name.startswith('aten::') for event in trace.events())} operator calls"
+        names = [event.name for event in trace.events()]
+        waits = sum(name in ("aten::_local_scalar_dense", "aten::nonzero") for name in names)
+        calls = sum(name.startswith("aten::") for name in names)
+        return f"{calls} operator calls, {waits} waits"
     on_gpu = [event for event in trace.events() if event.device_type == DeviceType.CUDA]
     kernels = [event for event in on_gpu if not event.is_user_annotation]
-    copies = sum(event.name.startswith(("Memcpy", "Memset")) for event in kernels)
-    return f"{len(kernels) - copies} kernels and {copies} copies launched"
+    copies = [e.name for e in kernels if e.name.startswith(("Memcpy", "Memset"))]
+    waits = sum("DtoH" in name for name in copies)
+    return f"{len(kernels) - len(copies)} kernels and {len(copies)} copies launched, {waits} waits"

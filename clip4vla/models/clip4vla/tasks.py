@@ -237,9 +237,9 @@ class CaptionTask:
         assert captioner is not None
         hidden = captioner.hidden(features, words != PAD, clips)  # [B, L - 1, D]
         # Most positions are padding, and the product with the vocabulary is the most expensive.
-        is_target = self._is_target(following)
-        logits = captioner.head(hidden[is_target])  # [targets, V]
-        return cross_entropy(logits.float(), following[is_target]), {}
+        targets = self._is_target(following).nonzero(as_tuple=True)
+        logits = captioner.head(hidden[targets])  # [targets, V]
+        return cross_entropy(logits.float(), following[targets]), {}
 
     def targets(self, batch: Batch) -> int:
         """Return the number of tokens to predict."""

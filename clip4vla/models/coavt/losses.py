@@ -88,12 +88,12 @@ def language_loss(
     bool [B, L], as the encoder read them ([DEC] first). Padding is never a target.
     """
     following, is_target = tokens[:, 1:], mask[:, 1:]
+    targets = is_target.nonzero(as_tuple=True)
     # Most positions are padding, and the product with the vocabulary is the most expensive.
-    logits = head(states[:, :-1][is_target], words)  # [targets, V]
+    logits = head(states[:, :-1][targets], words)  # [targets, V]
     with full_precision(logits):
         losses = cross_entropy(
-            logits.float(), following[is_target], reduction="none", label_smoothing=smoothing
+            logits.float(), following[targets], reduction="none", label_smoothing=smoothing
         )
-    by_place = losses.new_zeros(is_target.shape)
-    by_place[is_target] = losses
+    by_place = losses.new_zeros(is_target.shape).index_put(targets, losses)
     return LanguageLoss(by_place.sum(dim=1), is_target.sum(dim=1))

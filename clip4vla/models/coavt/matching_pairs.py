@@ -9,7 +9,7 @@ from clip4vla.models.coavt.negatives import Negatives
 from clip4vla.models.coavt.query_layer import ClipKeys
 from clip4vla.models.common.batch_features import Features
 from clip4vla.models.common.encoded import FeatureSequence
-from clip4vla.models.common.gather import gather, local_rows
+from clip4vla.models.common.gather import gather, local_rows, world_size
 
 
 def negative_logits(
@@ -48,9 +48,12 @@ def negative_logits(
         return model.matching_logits(features["tokens"][texts[pairs]], keys_of(pairs, known))
 
     order = clips.argsort(stable=True)  # pairs of a clip one after another
-    own = (clips[order] >= local.start) & (clips[order] < local.stop) & (keys is not None)
+    groups = [(keys is not None, order)]
+    if keys is not None and world_size() > 1:
+        own = (clips[order] >= local.start) & (clips[order] < local.stop)
+        groups = [(True, order[own]), (False, order[~own])]
     places, parts = [], []
-    for known, some in ((True, order[own]), (False, order[~own])):
+    for known, some in groups:
         for pairs in some.split(chunk or len(order)) if len(some) else ():
             places.append(pairs)
             if chunk is None:

@@ -1,22 +1,20 @@
 """Hard negatives of matching: which other clip and other text each pair is confused with.
 
 They are drawn by the contrast of the global batch (facts 2.3). A draw depends on the seed and on
-the samples themselves, not on the order in which ranks hold them.
+the samples themselves, not on the order in which ranks hold them, and is made on the device.
 """
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from clip4vla.common.errors import UserError
-from clip4vla.common.seeds import generator
+from clip4vla.common.seeds import seed_of
 from clip4vla.models.coavt.losses import ContrastLogits
 
 EXCLUDED = -10_000.0  # logit of a pair that is no negative
 NEVER = -1.0  # below every chance
-TINY = 1e-300
+BITS = 53  # of a float64
 
 
 class Negatives(NamedTuple):
@@ -34,38 +32,41 @@ def negative_weights(logits: Tensor, same: Tensor) -> Tensor:
     return logits.detach().float().masked_fill(same, EXCLUDED).softmax(dim=1)
 
 
-def draw_negatives(logits: ContrastLogits, clips: Tensor, samples: Tensor, seed: int) -> Negatives:
+def dice_of(samples: list[str], purpose: str, seed: int) -> Tensor:
+    """Return two uniform numbers in [0, 1) for each sample, float64 [B, 2], by hashes."""
+    rows = [[seed_of(purpose, seed, way, x) >> (63 - BITS) for way in (0, 1)] for x in samples]
+    return torch.tensor(rows, dtype=torch.float64) / 2**BITS
+
+
+def draw_negatives(
+    logits: ContrastLogits, clips: Tensor, samples: Tensor, dice: Tensor
+) -> Negatives:
     """Draw a clip for each text and a text for each clip, never of the same clip.
 
-    clips, samples: int64 [N], a number of each pair's clip, and of its clip with its caption
-    (`numbers_of`). The pairs are sorted by `samples` before drawing, and the generator is seeded
-    with `seed` and `samples`. UserError unless there are two different clips.
+    clips, samples: int64 [N], a number of each pair's clip, of which there are two at least, and
+    of its clip with its caption (`numbers_of`); the latter gives the order of the candidates.
+    dice: float64 [N, 2], see `dice_of`, for the clip and for the text.
     """
     same = clips[:, None] == clips
-    if bool(same.all()):
-        raise UserError(
-            f"optimiser.batch_size: all {len(clips)} samples of a batch are of one clip, so that "
-            "matching has no negatives. Fix: raise it"
-        )
     if logits.clip_to_text.is_meta:  # shapes without values: any other clip
         other = (~same).int().argmax(dim=1)
         return Negatives(other, other)
-    order = samples.cpu().argsort(stable=True)
-    dice = generator("negatives", seed, *samples.cpu()[order].tolist())
-    by_text = _drawn(negative_weights(logits.text_to_clip, same), same, order, dice)
-    by_clip = _drawn(negative_weights(logits.clip_to_text, same), same, order, dice)
-    return Negatives(by_text.to(clips.device), by_clip.to(clips.device))
-
-
-def _drawn(weights: Tensor, same: Tensor, order: Tensor, dice: np.random.Generator) -> Tensor:
-    """Return a column for each row by its weights, int64 [N] on the CPU.
-
-    Of exponential times divided by the weights, the smallest is first with just these chances.
-    """
-    times = torch.from_numpy(dice.exponential(size=weights.shape)).clamp(min=TINY)
-    canonical = (weights.double().cpu()[order][:, order] / times).masked_fill(
-        same.cpu()[order][:, order], NEVER
+    order = samples.argsort(stable=True)
+    return Negatives(
+        _drawn(negative_weights(logits.text_to_clip, same), same, order, dice[:, 0]),
+        _drawn(negative_weights(logits.clip_to_text, same), same, order, dice[:, 1]),
     )
-    drawn = torch.empty_like(order)
-    drawn[order] = order[canonical.argmax(dim=1)]
-    return drawn
+
+
+def _drawn(weights: Tensor, same: Tensor, order: Tensor, dice: Tensor) -> Tensor:
+    """Return a column for each row by its weights, int64 [N].
+
+    It is the first, in this order, up to which the weights' sum exceeds the row's number.
+    """
+    sums = weights.double().masked_fill(same, 0.0)[:, order].cumsum(dim=1)
+    wanted = dice[:, None] * sums[:, -1:]
+    place = torch.searchsorted(sums, wanted, right=True).clamp(max=len(order) - 1)
+    drawn = order[place]  # [N, 1]
+    # Where no other clip has a chance in float32, and where a sum was rounded.
+    likeliest = weights.masked_fill(same, NEVER).argmax(dim=1, keepdim=True)
+    return torch.where(same.gather(1, drawn), likeliest, drawn).squeeze(1)

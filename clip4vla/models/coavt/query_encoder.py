@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from clip4vla.models.coavt.query_layer import ClipKeys, QueryLayer, Source
 from clip4vla.models.coavt.sizes import Sizes
-from clip4vla.models.coavt.text_encoder import TextEncoder, hidden_padding
-from clip4vla.models.common.bert_block import BertBlock, Rows, valid_rows
+from clip4vla.models.coavt.text_encoder import TextEncoder
+from clip4vla.models.common.bert_block import BertBlock, or_everywhere, valid_rows
 from clip4vla.models.common.encoded import FeatureSequence
 from clip4vla.models.common.initialise import LINEAR_STD
 
@@ -46,8 +46,8 @@ class QueryEncoder(TextEncoder):
     def keys_of(self, clip: FeatureSequence) -> ClipKeys:
         """Return keys and values of clips [C, S, E] for cross-attention in every layer."""
         features = self.encoder_norm(clip.features)
-        allowed = hidden_padding(clip.mask)
-        allowed = None if allowed is None else allowed[:, None]
+        complete = bool(clip.mask.all())  # attention without a mask is faster
+        allowed = None if complete else or_everywhere(clip.mask)[:, None, None]
         layers: list[Source | None] = []
         for layer in self.query_layers():
             if layer.cross is None:
@@ -78,10 +78,11 @@ class QueryEncoder(TextEncoder):
         x = torch.cat([self.first_queries(len(tokens)), self.embed(tokens)], dim=1)
         queries = len(self.queries)
         whole = torch.cat([mask.new_ones(len(mask), queries), mask], dim=1)  # [B, Q + L]
-        allowed = hidden_padding(whole)
+        rows = valid_rows(mask)
+        allowed = None if rows is None else whole[:, None]
         if causal:
             allowed = causal_mask(queries, whole.shape[1], mask.device) & whole[:, None]
-        x = self._layers(x, allowed, keys, valid_rows(mask))
+        x = self._layers(x, allowed, keys, rows)
         return x[:, :queries], x[:, queries:]
 
     def query_layers(self) -> list[QueryLayer]:
@@ -96,7 +97,7 @@ class QueryEncoder(TextEncoder):
         return clip if isinstance(clip, ClipKeys) else self.keys_of(clip)
 
     def _layers(
-        self, x: Tensor, allowed: Tensor | None, keys: ClipKeys, rows: Rows | None
+        self, x: Tensor, allowed: Tensor | None, keys: ClipKeys, rows: Tensor | None
     ) -> Tensor:
         for layer, source in zip(self.layers, keys.layers, strict=True):
             x = self.run(layer, x, allowed, len(self.queries), source, rows=rows)

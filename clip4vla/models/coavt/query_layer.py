@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clip4vla.models.common.bert_block import Attention, BertBlock, FeedForward, Rows
+from clip4vla.models.common.bert_block import Attention, BertBlock, FeedForward
 
 
 class Source(NamedTuple):
@@ -44,7 +44,7 @@ class QueryLayer(BertBlock):
         queries: int = 0,
         source: Source | None = None,
         *,
-        rows: Rows | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Return the output [B, n, W] of x [B, n, W], whose first `queries` rows are queries.
 

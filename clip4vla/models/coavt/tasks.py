@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clip4vla.common.seeds import seed_of
+from clip4vla.common.errors import UserError
 from clip4vla.config.run import Finetune, Pretrain
 from clip4vla.config.sections import Modality
 from clip4vla.models.coavt.losses import contrast_logits, contrast_loss, matching_loss
 from clip4vla.models.coavt.matching_pairs import negative_logits
 from clip4vla.models.coavt.model import LEAST_TEMPERATURE, STREAM_OF, CoAVT
-from clip4vla.models.coavt.negatives import draw_negatives
+from clip4vla.models.coavt.negatives import dice_of, draw_negatives
 from clip4vla.models.coavt.objective import Alignment, Objective
 from clip4vla.models.coavt.query_layer import ClipKeys
 from clip4vla.models.common.batch_features import Features, numbers_of
@@ -95,6 +95,8 @@ class AlignmentTask(ContrastiveTask):
             clip = streams[STREAM_OF[name]]
             keys[name] = model.query.keys_of(clip)
             found = self._aligned(name, clip, keys[name], tokens)
+            if wanted.matching:
+                found["dice"] = dice_of(samples, name, self.run.seed).to(tokens.device)
             features |= {f"{key}.{name}": x for key, x in found.items()}
         if wanted.audio_visual_contrast:
             for modality in ("audio", "vision"):
@@ -158,7 +160,7 @@ class AlignmentTask(ContrastiveTask):
         rows = features["present"].nonzero().squeeze(1)
         if not len(rows) or not (wanted.contrast or wanted.matching):
             return
-        clips, samples = features["clip"][rows], features["sample"][rows]
+        clips = features["clip"][rows]
         logits = contrast_logits(
             features["queries"][rows],
             features["text"][rows],
@@ -168,10 +170,8 @@ class AlignmentTask(ContrastiveTask):
         if wanted.contrast:
             same = self._positive_pairs(clips)
             yield "contrast", wanted.contrast, contrast_loss(logits, same, wanted.smoothing)
-        # Left out where one clip alone has sound; refused where the whole batch is one clip.
-        several = bool((clips != clips[0]).any()) or len(rows) == len(features["clip"])
-        if wanted.matching and several:
-            drawn = draw_negatives(logits, clips, samples, seed_of(name, self.run.seed))
+        if wanted.matching and self._has_negatives(clips, len(features["clip"])):
+            drawn = draw_negatives(logits, clips, features["sample"][rows], features["dice"][rows])
             negative = negative_logits(
                 self.model,
                 features,
@@ -181,6 +181,19 @@ class AlignmentTask(ContrastiveTask):
                 chunk=self.run.optimiser.microbatch,
             )
             yield "matching", wanted.matching, matching_loss(features["matched"][rows], negative)
+
+    def _has_negatives(self, clips: Tensor, count: int) -> bool:
+        """Return whether there are two different clips.
+
+        clips: those that take part, of `count` in the batch. UserError where all of these are one.
+        """
+        several = bool((clips != clips[0]).any())
+        if not several and len(clips) == count:
+            raise UserError(
+                f"optimiser.batch_size: all {count} samples of a batch are of one clip, so that "
+                "matching has no negatives. Fix: raise it"
+            )
+        return several
 
     def _audio_visual(self, features: Features) -> Tensor:
         """Return the contrast of the mean tokens of sounds and pictures, in both directions."""

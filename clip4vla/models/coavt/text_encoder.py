@@ -11,7 +11,6 @@ from clip4vla.models.coavt.sizes import Sizes
 from clip4vla.models.common.bert_block import (
     EPSILON,
     BertBlock,
-    Rows,
     draw_weights,
     or_everywhere,
     valid_rows,
@@ -49,7 +48,8 @@ class TextEncoder(nn.Module):
         tokens: int64 [B, L]; mask: bool [B, L], the valid ones. What padding gets has no meaning.
         """
         x = self.embed(tokens)
-        allowed, rows = hidden_padding(mask), valid_rows(mask)
+        rows = valid_rows(mask)
+        allowed = None if rows is None else or_everywhere(mask)[:, None]
         for layer in self.layers:
             x = self.run(layer, x, allowed, rows=rows)
         return x
@@ -68,16 +68,8 @@ class TextEncoder(nn.Module):
         """Return the norm of embeddings, the same for words and queries, with dropout."""
         return self.dropout(self.norm(x))
 
-    def run(self, layer: Callable[..., Tensor], *inputs: object, rows: Rows | None) -> Tensor:
+    def run(self, layer: Callable[..., Tensor], *inputs: object, rows: Tensor | None) -> Tensor:
         """Return the output of a layer, which may be computed again in the backward pass."""
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, rows=rows, use_reentrant=False)
         return layer(*inputs, rows=rows)
-
-
-def hidden_padding(mask: Tensor) -> Tensor | None:
-    """Return which columns are allowed, bool [B, 1, S]; None where no position is padding.
-
-    mask: bool [B, S]. Without a mask, attention may use its fastest kernel.
-    """
-    return None if bool(mask.all()) else or_everywhere(mask)[:, None]

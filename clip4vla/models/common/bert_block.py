@@ -8,7 +8,6 @@ from clip4vla.models.common.blocks import Projection, join_heads, split_heads
 from clip4vla.models.common.initialise import LINEAR_STD
 
 EPSILON = 1e-12  # of every LayerNorm
-Rows = tuple[Tensor, ...]  # indices of positions that are no padding, as `valid_rows` returns them
 
 
 class Attention(nn.Module):
@@ -95,14 +94,15 @@ class BertBlock(Attention):
         """See `blocks.Block`."""
         return self.feed(self.add(x, attended))
 
-    def feed(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+    def feed(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the output [..., D] of the feed-forward; see `FeedForward`.
 
-        rows: the positions of x [B, L, D] to compute; the others have zeros. None: all.
+        rows: the positions of x [B, L, D] to compute (`valid_rows`); the others have zeros. None:
+        all.
         """
         if rows is not None:
-            fed = self.feed(x[rows])  # [n, D]
-            return fed.new_zeros(x.shape).index_put(rows, fed)
+            fed = self.feed(x.flatten(0, 1).index_select(0, rows))  # [n, D]
+            return fed.new_zeros(x.shape).flatten(0, 1).index_copy(0, rows, fed).view(x.shape)
         return self.norm(x + self.dropout(self.narrow(gelu(self.widen(x)))))
 
     def mixed(self, x: Tensor, allowed: Tensor | None) -> Tensor:
@@ -114,14 +114,18 @@ class BertBlock(Attention):
             allowed = allowed[:, None]
         return self.attend(x, *self.keys_values(x), allowed)
 
-    def forward(self, x: Tensor, allowed: Tensor | None, *, rows: Rows | None = None) -> Tensor:
+    def forward(self, x: Tensor, allowed: Tensor | None, *, rows: Tensor | None = None) -> Tensor:
         """Return the output [B, L, D] of x [B, L, D]; see `mixed` and `feed`."""
         return self.feed(self.mixed(x, allowed), rows)
 
 
-def valid_rows(mask: Tensor) -> Rows | None:
-    """Return the indices (row, column), int64, of a mask [B, L]; None where all of it is true."""
-    return None if bool(mask.all()) else mask.nonzero(as_tuple=True)
+def valid_rows(mask: Tensor) -> Tensor | None:
+    """Return the indices, int64 [n], of a flattened mask [B, L]; None where all of it is true.
+
+    The device is asked once, since the answer gives shapes.
+    """
+    rows = mask.flatten().nonzero().squeeze(1)
+    return None if len(rows) == mask.numel() else rows
 
 
 def or_everywhere(allowed: Tensor) -> Tensor:

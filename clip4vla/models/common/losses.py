@@ -26,14 +26,15 @@ def nce(logits: Tensor, symmetric: bool = True, same: Tensor | None = None) -> T
     mean is over all of its pairs, each against its whole row (refine_nce, facts 5.2).
     """
     logits = logits.float()  # [B, B]
-    rows = _rows(logits, same)
-    return (rows + _rows(logits.T, same)) / 2 if symmetric else rows
+    pairs = None if same is None else same.nonzero(as_tuple=True)
+    rows = _rows(logits, pairs)
+    return (rows + _rows(logits.T, pairs)) / 2 if symmetric else rows
 
 
-def _rows(logits: Tensor, same: Tensor | None) -> Tensor:
-    if same is None:
+def _rows(logits: Tensor, pairs: tuple[Tensor, ...] | None) -> Tensor:
+    if pairs is None:
         return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
-    return -logits.log_softmax(dim=1)[same].mean()
+    return -logits.log_softmax(dim=1)[pairs].mean()
 
 
 def contrast(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from copies import waits_of
 from encoded_clips import encoded_clips
 from tiny_world import INPUTS, MODEL, finetune, pretrain
 from torch.nn.functional import cross_entropy, log_softmax
@@ -207,6 +208,18 @@ def test_captioning_predicts_the_next_token_and_ignores_pads(model, batch):
             count += len(ids) - 1
     assert caption_loss(model, batch) == pytest.approx(total / count, rel=1e-4)
     assert caption_loss(model, batch, pad_loss=True) != pytest.approx(total / count, rel=1e-3)
+
+
+def test_a_step_waits_for_masks_alone(model, batch):
+    """On a GPU: of frames, of sound and of what is predicted."""
+
+    def step(task):
+        return waits_of(lambda: task.loss(batch)[0].backward())
+
+    pairs = finetune(objective=Objective(multi_positive=True))
+    assert (
+        step(RetrievalTask(model, pairs)) == step(CaptionTask(model, finetune("captioning"))) == 3
+    )
 
 
 def test_captioning_counts_its_targets(model, batch):

@@ -6,19 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip4vla.common.errors import UserError
 from clip4vla.models.coavt.losses import ContrastLogits
-from clip4vla.models.coavt.negatives import draw_negatives, negative_weights
+from clip4vla.models.coavt.negatives import dice_of, draw_negatives, negative_weights
 from clip4vla.models.common.batch_features import numbers_of
 
 
 def batch(clips, seed, spread=5.0):
-    """Logits, clip numbers and sample numbers of pairs of these clips, with captions of their own."""
+    """Logits, clip numbers, sample numbers and dice of pairs of these clips, each with a caption."""
     generator = torch.Generator().manual_seed(seed)
     by_clip = spread * torch.randn(len(clips), len(clips), generator=generator)
     names = [f"clip{clip}" for clip in clips]
-    samples = numbers_of([f"{name} caption {row}" for row, name in enumerate(names)])
-    return ContrastLogits(by_clip, by_clip.T), numbers_of(names), samples
+    samples = [f"{name} caption {row}" for row, name in enumerate(names)]
+    logits = ContrastLogits(by_clip, by_clip.T)
+    return logits, numbers_of(names), numbers_of(samples), dice_of(samples, "av", seed)
 
 
 BATCHES = st.lists(st.integers(0, 4), min_size=2, max_size=9).filter(lambda x: len(set(x)) > 1)
@@ -28,8 +28,7 @@ BATCHES = st.lists(st.integers(0, 4), min_size=2, max_size=9).filter(lambda x: l
 @given(clips=BATCHES, seed=st.integers(0, 1000), spread=st.sampled_from([0.0, 5.0, 1e4]))
 def test_a_negative_is_of_another_clip(clips, seed, spread):
     """Even where the true pair is far likelier, or all others have no chance in float32."""
-    logits, numbers, samples = batch(clips, seed, spread)
-    for drawn in draw_negatives(logits, numbers, samples, seed):
+    for drawn in draw_negatives(*batch(clips, seed, spread)):
         assert drawn.dtype == torch.int64
         assert all(clips[other] != clips[row] for row, other in enumerate(drawn.tolist()))
 
@@ -37,27 +36,49 @@ def test_a_negative_is_of_another_clip(clips, seed, spread):
 @settings(max_examples=100, deadline=None)
 @given(clips=BATCHES, seed=st.integers(0, 1000), data=st.data())
 def test_the_order_of_samples_does_not_matter(clips, seed, data):
-    logits, numbers, samples = batch(clips, seed)
+    logits, *rows = batch(clips, seed)
     order = torch.tensor(data.draw(st.permutations(range(len(clips)))))
     shuffled = ContrastLogits(*(x[order][:, order] for x in logits))
-    plain = draw_negatives(logits, numbers, samples, seed)
-    again = draw_negatives(shuffled, numbers[order], samples[order], seed)
+    plain = draw_negatives(logits, *rows)
+    again = draw_negatives(shuffled, *(x[order] for x in rows))
     for before, after in zip(plain, again, strict=True):
         assert torch.equal(order[after], before[order])
 
 
-def test_seed_and_samples_change_the_draws():
-    logits, numbers, samples = batch(list(range(40)), seed=1, spread=0.1)
-    first = draw_negatives(logits, numbers, samples, seed=1)
-    for seed, others in ((2, samples), (1, samples ^ 1)):
-        again = draw_negatives(logits, numbers, others, seed)
+def test_seed_alignment_and_samples_change_the_draws():
+    logits, numbers, samples, _ = batch(list(range(40)), seed=1, spread=0.1)
+    texts = [f"a caption {row}" for row in range(40)]
+    first = draw_negatives(logits, numbers, samples, dice_of(texts, "av", 1))
+    others = dice_of(texts, "av", 2), dice_of(texts, "a", 1), dice_of(texts[::-1], "av", 1)
+    for dice in others:
+        again = draw_negatives(logits, numbers, samples, dice)
         assert all((x != y).any() for x, y in zip(first, again, strict=True))
     assert not torch.equal(*first)  # the two directions are drawn apart
 
 
+def test_dice_are_uniform_and_bound_to_their_samples():
+    texts = [f"a caption {row}" for row in range(4000)]
+    dice = dice_of(texts, "av", 1)
+    assert dice.dtype == torch.float64 and torch.equal(dice_of(texts[7:9], "av", 1), dice[7:9])
+    assert dice.min() >= 0 and dice.max() < 1 and (dice[:, 0] != dice[:, 1]).all()
+    for column in dice.unbind(1):  # a twentieth of 4000 has a standard deviation of 14
+        counts = torch.histc(column.float(), bins=20, min=0, max=1)
+        assert (counts - 200).abs().max() < 4.5 * 14
+
+
+@pytest.mark.parametrize("dice", [0.0, 1 - 2**-53])
+def test_the_ends_of_a_row_can_be_drawn(dice):
+    """The true pair is the first or the last candidate, and has weight zero."""
+    logits, numbers, samples, _ = batch(list(range(6)), seed=1, spread=0.1)
+    drawn = draw_negatives(logits, numbers, samples, torch.full((6, 2), dice, dtype=torch.float64))
+    first, second, *_ = samples.argsort(descending=dice > 0).tolist()
+    expected = [second if row == first else first for row in range(6)]
+    assert all(x.tolist() == expected for x in drawn)
+
+
 def test_frequencies_are_near_the_weights():
     clips = [0, 0, 1, 2, 3]
-    logits, numbers, samples = batch(clips, seed=3, spread=1.0)
+    logits, numbers, samples, _ = batch(clips, seed=3, spread=1.0)
     same = numbers[:, None] == numbers
     weights = [
         negative_weights(x, same).numpy() for x in (logits.text_to_clip, logits.clip_to_text)
@@ -65,28 +86,18 @@ def test_frequencies_are_near_the_weights():
     draws, rows = 4000, np.arange(5)
     found = [np.zeros((5, 5)), np.zeros((5, 5))]
     for seed in range(draws):
-        for counts, drawn in zip(
-            found, draw_negatives(logits, numbers, samples, seed), strict=True
-        ):
+        dice = dice_of([f"a caption {row}" for row in rows], "av", seed)
+        negatives = draw_negatives(logits, numbers, samples, dice)
+        for counts, drawn in zip(found, negatives, strict=True):
             counts[rows, drawn.numpy()] += 1
     for counts, expected in zip(found, weights, strict=True):
         sigma = np.sqrt(expected * (1 - expected) / draws)
         assert (np.abs(counts / draws - expected) <= 4.5 * sigma + 1e-12).all()
 
 
-def test_one_clip_has_no_negatives():
-    logits, numbers, samples = batch([3, 3, 3], seed=1)
-    with pytest.raises(UserError) as error:
-        draw_negatives(logits, numbers, samples, seed=1)
-    assert str(error.value) == (
-        "optimiser.batch_size: all 3 samples of a batch are of one clip, so that matching has no "
-        "negatives. Fix: raise it"
-    )
-
-
 def test_shapes_without_values_have_negatives():
     """For a plan of the cost."""
-    logits, numbers, samples = batch([1, 1, 2], seed=1)
+    logits, *rows = batch([1, 1, 2], seed=1)
     on_meta = ContrastLogits(*(x.to("meta") for x in logits))
-    found = draw_negatives(on_meta, numbers, samples, seed=1)
+    found = draw_negatives(on_meta, *rows)
     assert all(x.tolist() == [2, 2, 0] for x in found)

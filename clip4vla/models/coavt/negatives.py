@@ -63,10 +63,10 @@ def _drawn(weights: Tensor, same: Tensor, order: Tensor, dice: Tensor) -> Tensor
 
     It is the first, in this order, up to which the weights' sum exceeds the row's number.
     """
-    sums = weights.double().masked_fill(same, 0.0)[:, order].cumsum(dim=1)
+    weights, same = weights[:, order], same[:, order]
+    sums = weights.double().cumsum(dim=1)
     wanted = dice[:, None] * sums[:, -1:]
-    place = torch.searchsorted(sums, wanted, right=True).clamp(max=len(order) - 1)
-    drawn = order[place]  # [N, 1]
-    # Where no other clip has a chance in float32, and where a sum was rounded.
+    place = torch.searchsorted(sums, wanted, right=True).clamp(max=len(order) - 1)  # [N, 1]
+    # Where no other clip has a chance in float32, or a sum was rounded.
     likeliest = weights.masked_fill(same, NEVER).argmax(dim=1, keepdim=True)
-    return torch.where(same.gather(1, drawn), likeliest, drawn).squeeze(1)
+    return order[torch.where(same.gather(1, place), likeliest, place).squeeze(1)]

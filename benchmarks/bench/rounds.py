@@ -162,12 +162,19 @@ def launches(step: Callable[[], Any], device: str) -> str:
     with profile(activities=kinds) as trace:
         step()
     if device == "cpu":
-        names = [event.name for event in trace.events()]
-        waits = sum(name in ("aten::_local_scalar_dense", "aten::nonzero") for name in names)
-        calls = sum(name.startswith("aten::") for name in names)
+        waits = sum(map(_waits, trace.events()))
+        calls = sum(event.name.startswith("aten::") for event in trace.events())
         return f"{calls} operator calls, {waits} waits"
     on_gpu = [event for event in trace.events() if event.device_type == DeviceType.CUDA]
     kernels = [event for event in on_gpu if not event.is_user_annotation]
     copies = [e.name for e in kernels if e.name.startswith(("Memcpy", "Memset"))]
     waits = sum("DtoH" in name for name in copies)
     return f"{len(kernels) - len(copies)} kernels and {len(copies)} copies launched, {waits} waits"
+
+
+def _waits(event: Any) -> bool:
+    """Return whether a GPU would be asked for a value or a shape by an event of a CPU's trace."""
+    asks = event.name in ("aten::_local_scalar_dense", "aten::nonzero")
+    while asks and (event := event.cpu_parent):
+        asks = not event.name.startswith("aten::_fused")  # on a GPU the update counts there
+    return asks

@@ -24,6 +24,7 @@ from clip4vla.models.clip4vla.model import CLIP4VLA
 from clip4vla.models.common.encoded import FeatureSequence, each
 
 LAYERS, MAX_WORDS, FRAMES, SEGMENTS = 4, 32, 12, 6
+BEAM = Decoding(method="beam", beams=5)
 
 
 def build(architecture):
@@ -67,7 +68,8 @@ def rows(options):
 def compared(model, encoded, clips, words, options):
     def side(cache):
         with autocast(torch.device(options.device)):
-            return [caption.ids for caption in decode(model, encoded, Decoding(cache=cache), words)]
+            decoding = BEAM.model_copy(update={"cache": cache})
+            return [caption.ids for caption in decode(model, encoded, decoding, words)]
 
     def agreement(ours, baseline):
         assert all(len(ids) == words for ids in ours.result)
@@ -75,7 +77,7 @@ def compared(model, encoded, clips, words, options):
         return f"{same} of {clips} captions the same"
 
     return bench.compare(
-        f"beam 5, {clips} clips, {words} words",
+        f"beam {BEAM.beams}, {clips} clips, {words} words",
         lambda: side(cache=True),
         lambda: side(cache=False),
         against="re-encoding every step",

@@ -160,7 +160,7 @@ def neighbours(options):
             f"neighbours, {options.queries:,} queries x {options.donors:,} donors",
             ours,
             faiss,
-            against="faiss IndexFlatIP",
+            against="faiss IndexFlatIP, filled and asked",
             options=options,
             target="at least 1",
             note=lambda ours, faiss: (

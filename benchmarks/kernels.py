@@ -4,10 +4,10 @@
 
 No GPU is used. The graphs of a block, forward and backward in bfloat16, are captured on the CPU,
 said to be on an H100, and given to the scheduler of inductor, which fuses what it would fuse there.
-Counted are kernels and the bytes that they read and write. The least time is that of the products
-at the H100's peak and of the other bytes at the rate of its memory: a real step takes longer, and
-`make bench-gpu` measures it. The other sides are the same block without compilation, where each
-operator is a kernel, and with the attention of torch.nn.
+Counted are kernels and the bytes that they read and write. The least time is that of products and
+attention at the H100's peak and of the other bytes at the rate of its memory: a real step takes
+longer, and `make bench-gpu` measures it. The other sides are the same block without compilation,
+where each operator is a kernel, and with the attention of torch.nn.
 
 Blocks have the sizes of ViT-B: in stage 1 a clip has two views of 10 segments with 51 tokens, in
 CoAVT 512 tokens of sound. A GPU's autocast moves more without compilation than is counted here: it
@@ -22,12 +22,12 @@ from unittest import mock
 
 import bench
 import torch
+from bench.rounds import operations
 from bench.rows import PEAK, Row
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.towers import VisionTower
@@ -47,7 +47,8 @@ H100 = types.SimpleNamespace(
     max_threads_per_block=1024,
     warp_size=32,
 )
-CODE = [f"clip4vla/models/{file}.py" for file in ("common/attention", "coavt/blocks")]
+FILES = "common/attention", "common/blocks", "coavt/blocks"
+CODE = [f"clip4vla/models/{file}.py" for file in FILES]
 PRODUCTS = ("mm", "addmm")
 VIEWS = [
     "view",
@@ -245,11 +246,10 @@ def compared(name, shape, make, against, plain):
     """The row of a block: what it launches compiled, and the other side for the same input."""
     with FakeTensorMode():
         x = torch.empty(*shape, WIDTH, dtype=torch.bfloat16, requires_grad=True)
-        with FlopCounterMode(display=False) as counter:
+        with operations() as counter:
             step(make(), x)
         ours, theirs = compiled(make(), x), plain(x)
-    operations = counter.get_total_flops()
-    least = operations / (1e12 * PEAK["H100"])
+    least = counter.get_total_flops() / (1e12 * PEAK["H100"])
     seconds, plain_seconds = (least + one.bytes / MEMORY_RATE for one in (ours, theirs))
     return Row(
         name,

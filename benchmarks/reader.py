@@ -6,7 +6,8 @@
 The usual loader reads a clip's JPEG files (320 x 240, as extracted), resizes, crops and normalises
 them with Pillow and torchvision, reads its wav file and makes three librosa spectrograms of it,
 which it splits and standardises. Ours reads the same clip from a shard. Both give batches of the
-same shapes. Pictures and sound are the demo's.
+same shapes, ours with frames as bytes, which the model normalises on its device. Pictures and sound
+are the demo's.
 """
 
 import itertools
@@ -131,7 +132,7 @@ def compared(kind, clips, home, options):
         f"a {kind} sample of {SECONDS} s and {FRAMES} frames",
         lambda: batches(ours, collate),
         lambda: batches(usual, torch.utils.data.default_collate),
-        against="JPEG and wav files, librosa",
+        against="JPEG and wav files, librosa, frames as floats",
         options=options,
         per=len(clips),
         note=lambda *_: (

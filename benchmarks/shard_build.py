@@ -7,7 +7,7 @@ Both sides turn the same clips (the demo's without a folder) into one frame a se
 224, as JPEG, and into left, mean and right log-mel spectrograms in float16. The usual way runs the
 ffmpeg of imageio-ffmpeg once per clip, reads its wav file back, and saves one npy file. CPU time
 counts that of ffmpeg's processes, on one thread each; the whole shard counts, with its hashes and
-its index.
+its index. The demo's clips are mono: ours makes one spectrogram of them, the usual way three.
 """
 
 import subprocess

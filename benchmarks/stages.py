@@ -27,6 +27,7 @@ from clip4vla.config.sections import Inputs, Masking, Optimiser
 from clip4vla.loading.tokenizer import tokenize
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.model import set_trainable
+from clip4vla.models.clip4vla.objective import OBJECTIVES
 from clip4vla.models.clip4vla.settings import Model
 from clip4vla.models.clip4vla.tasks import CaptionTask, PretrainTask, RetrievalTask
 from clip4vla.training.gradients import backward
@@ -53,7 +54,9 @@ def runs(architecture):
         model = Model(architecture=architecture, weights=None, **model)
         inputs = Inputs(max_frames=FRAMES, max_segments=16, max_words=WORDS)
         data = {"start": None, "train": SOURCE, "val": None, "selection": "last"}
-        return Finetune(task=task, model=model, inputs=inputs, **data)
+        return Finetune(
+            task=task, model=model, inputs=inputs, objective=OBJECTIVES["finetune"], **data
+        )
 
     return {
         "stage 1": pretrain(),
@@ -80,7 +83,7 @@ def batch_of(run, clips, device):
     draw = torch.Generator().manual_seed(0)
     size, segments = 224, run.inputs.max_segments
     width = resolve(run.model.architecture).embed_dim
-    caption = "then add the onions and stir until they are soft and golden brown in the pan"
+    caption = "stir " * WORDS
     batch = {
         "clip_id": [f"clip{i}" for i in range(clips)],
         "tokens": tokenize([f"{caption} {i}" for i in range(clips)], WORDS),

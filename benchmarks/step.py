@@ -65,7 +65,7 @@ class Plain(nn.Module):
         width = blocks[0].ln_1.weight.shape[0]
         self.blocks = nn.ModuleList(PlainBlock(width, heads) for _ in blocks)
         for mine, theirs in zip(self.blocks, blocks, strict=True):
-            mine.load_state_dict(theirs.state_dict())
+            mine.load_state_dict(theirs.state_dict(keep_vars=True), assign=True)  # held once
 
     def through(self, x, mask=None):
         """x [B, L, D] through all blocks."""

@@ -151,12 +151,14 @@ def stepper(side, manifest, items, options):
     endless = (chunks for epoch in range(STEPS) for chunks in worker.batches(epoch, 0))
     reading = iter(meter.reading(endless))
 
+    losses = []
+
     def step():
-        loss = worker.step(next(reading))
+        losses.append(worker.step(next(reading)))
         meter.step(options.clips)
         waited = meter.recent.wait_share
         meter.take()
-        return loss, waited, worker.once
+        return losses[0], waited, worker.once
 
     return step
 

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import threading
@@ -50,9 +51,7 @@ def measure(step: Callable[[], Any], device: str = "cpu", first: bool = False) -
         if first:
             files = stack.enter_context(executed())
         if first and "torch" in sys.modules:
-            from torch.utils.flop_counter import FlopCounterMode
-
-            counter = stack.enter_context(FlopCounterMode(display=False))
+            counter = stack.enter_context(operations())
         if cuda:
             cuda.synchronize()
             cuda.reset_peak_memory_stats()
@@ -64,6 +63,20 @@ def measure(step: Callable[[], Any], device: str = "cpu", first: bool = False) -
     flops = counter.get_total_flops() if counter else 0
     gib = cuda.max_memory_allocated() / GIB if cuda else peak_gib()
     return Round(result, wall, cpu, gib, flops, frozenset(files))
+
+
+def operations() -> Any:
+    """Return torch's counter of operations, which also knows the CPU's kernel of attention."""
+    from torch import ops
+    from torch.utils import flop_counter as counts
+
+    kernel = ops.aten._scaled_dot_product_flash_attention_for_cpu
+    back = ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    formulas = {
+        kernel: lambda q, k, v, *_, **__: counts.sdpa_flop_count(q, k, v),
+        back: lambda _, q, k, v, *__, **___: counts.sdpa_backward_flop_count(_, q, k, v),
+    }
+    return counts.FlopCounterMode(display=False, custom_mapping=formulas)
 
 
 @contextlib.contextmanager
@@ -95,7 +108,14 @@ def cpu_seconds() -> float:
 
 
 def peak_gib(who: int = resource.RUSAGE_SELF) -> float:
-    """Return the peak memory of this process, or of the largest of its children that have ended."""
+    """Return the peak memory of this process, or of the largest of its children that have ended.
+
+    Linux counts in a process's `ru_maxrss` what its parent had.
+    """
+    status = Path("/proc/self/status")
+    if who == resource.RUSAGE_SELF and status.exists():
+        (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        return int(peak) / 2**20
     return resource.getrusage(who).ru_maxrss / 2**20
 
 

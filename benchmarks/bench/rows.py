@@ -84,7 +84,7 @@ def compare(
 ) -> Row:
     """Call both sides in turn, once to warm up and `options.rounds` times to be timed.
 
-    against: name of the baseline; needs: its packages. note: says more of the first rounds, such as
+    against: name of the baseline; needs: its packages. note: says more of the last rounds, such as
     how far their results differ. memory: also state peak memory, which is that of a side on a GPU
     and of sides that are `Apart`.
     """
@@ -102,7 +102,7 @@ def compare(
     seconds = [[one[place] / per for one in together] for together in rounds]
     medians = [statistics.median(side) for side in zip(*seconds, strict=True)]
     last = rounds[-1]
-    notes = [note(firsts[-1], firsts[0] if baseline else None)]
+    notes = [note(last[-1], last[0] if baseline else None)]
     notes.append(_operations(firsts, medians[-1] * per, device))
     if memory or device == "cuda":
         notes.append("peak " + " against ".join(f"{one.gib:.2f}" for one in last[::-1]) + " GiB")

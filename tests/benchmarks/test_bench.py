@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import bench
+import numpy as np
 import pytest
 import suite
+import torch
 from bench import rounds, rows
 from bench.script import code_sha256
 from bench.table import OLDER, is_current, markdown
+from torch.nn.functional import scaled_dot_product_attention
 
 from clip4vla.common.files import canonical_json, read_json, write_json
 
@@ -96,6 +99,38 @@ def test_the_first_round_says_which_code_ran():
     first = rounds.measure(lambda: canonical_json({}), first=True)
     assert first.files == {"clip4vla/common/files.py"}
     assert rounds.measure(lambda: canonical_json({})).files == frozenset()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_counts_as_its_products(masked):
+    """Scores and their mix forward; both gradients of each, and scores again, backward."""
+    x = torch.randn(2, 3, 5, 4, requires_grad=True)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril() if masked else None
+    with rounds.operations() as counter:
+        scaled_dot_product_attention(x, x, x, mask).sum().backward()
+    assert counter.get_total_flops() == 7 * 2 * 2 * 3 * 5 * 5 * 4
+
+
+def peak():
+    """Make a side that says its peak memory."""
+    return rounds.peak_gib
+
+
+def test_the_peak_of_a_side_apart_is_its_own():
+    room = np.ones(2**27)  # 1 GiB, more than an idle process has
+    with bench.Apart(peak) as apart:
+        assert apart.round("cpu", first=False).result < rounds.peak_gib() - 0.5
+    assert room.nbytes == 2**30
+
+
+def test_notes_are_of_the_last_rounds(clock):
+    seen = []
+    ours, baseline = counting(5), counting(1)
+    note = lambda ours, baseline: seen.append((ours.result[0], baseline.result[0])) or ""  # noqa: E731
+    bench.compare(
+        "a thing", ours, baseline, options=argparse.Namespace(rounds=1), clock="wall", note=note
+    )
+    assert seen == [(6, 2)]
 
 
 def counting(start):

@@ -1,7 +1,7 @@
 """Context of a stage in MLflow: names and links, which may change although its record does not."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,10 +51,15 @@ class Target:
     owner: str | None = None
 
     @contextmanager
-    def claim(self, *names: str) -> Iterator[None]:
-        """Hold the lock on the run of a stage, so that no two processes create it."""
+    def claim(
+        self, *names: str, notify: Callable[[str], None] = lambda message: None
+    ) -> Iterator[None]:
+        """Hold the lock on the run of a stage, so that no two processes create it.
+
+        notify: told when another process holds it, where that may last longer than seconds.
+        """
         folder = self.locks / sha256_of("\n".join((self.uri, *names)))[:16]
-        with sole_owner(folder, notify=lambda message: None):  # waits last seconds
+        with sole_owner(folder, notify):
             yield
 
 

@@ -23,8 +23,9 @@ SUPERSEDED = "superseded"  # tag of a run that an edit of the config replaced
 OWNER = "workspace"
 LOCKED_SECONDS = 120.0  # longest wait for an sqlite store that another program locks
 TRIES = 5  # of a request beside jobs that write the same
-# As PostgreSQL (SQL Server, too), MySQL and sqlite say that another job wrote a row first.
-CONFLICT = re.compile("duplicate key|Duplicate entry|UNIQUE constraint")
+# As PostgreSQL (SQL Server, too), MySQL and sqlite say that another job wrote a row first, and two
+# of them that it could not wait for ours.
+CONFLICT = re.compile("duplicate key|Duplicate entry|UNIQUE constraint|[Dd]eadlock")
 
 
 class Store:
@@ -48,7 +49,7 @@ class Store:
             if experiment is None:
                 experiment = self._create_experiment(name, kind)
             if experiment.lifecycle_stage == "deleted":  # its name cannot be used twice
-                self.client.restore_experiment(experiment.experiment_id)
+                self._restore_experiment(experiment.experiment_id)
             for tag, value in experiment_tags(kind, experiment.experiment_id).items():
                 if tag not in experiment.tags or (is_view(tag) and experiment.tags[tag] != value):
                     self._insert("set_experiment_tag", experiment.experiment_id, tag, value)
@@ -64,6 +65,13 @@ class Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise  # otherwise another job was faster
         return self.client.get_experiment_by_name(name)
+
+    def _restore_experiment(self, experiment_id: str) -> None:
+        try:
+            self.client.restore_experiment(experiment_id)
+        except self.mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise  # otherwise another job was faster
 
     def _insert(self, request: str, *arguments: Any) -> None:
         """Make a request of MLflow's client again if another job inserts the same row just then.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip4vla.common.errors import RetryLater, UserError
+from clip4vla.common.log import log
 from clip4vla.common.programs import program
 from clip4vla.common.progress import track
 from clip4vla.config.plan import TRAINED
@@ -97,26 +98,19 @@ def sync(
     contexts = contexts or {}
     stages = _in_order(_read(records, contexts))
     report = SyncReport(uri=target.uri)
-    if target.uri.startswith(SQLITE):
+    local = target.uri.startswith(SQLITE)
+    if local:
         store = f"--backend-store-uri {shlex.quote(target.uri)}"
         report.command = f"{program('mlflow')} ui {store}"
-        with target.claim("all"):  # one writer at a time
-            try:
-                return _sync(stages, target, contexts, whole, report)
-            except Exception as error:  # MLflow wraps sqlite's in several layers
-                if is_locked(error):
-                    raise locked(target.uri) from None
-                raise
     try:
-        return _sync(stages, target, contexts, whole, report)
+        with target.claim("all", notify=log.info):  # two would both make the parent of a row
+            return _sync(stages, target, contexts, whole, report)
     except (UserError, RetryLater):
         raise
-    except OSError as error:
-        if type(error).__module__.startswith("requests"):
-            raise explained(target.uri, error) from None
-        raise
     except Exception as error:
-        if type(error).__module__.startswith("mlflow"):
+        if local and is_locked(error):  # MLflow wraps sqlite's in several layers
+            raise locked(target.uri) from None
+        if not local and type(error).__module__.startswith(("mlflow", "requests")):
             raise explained(target.uri, error) from None
         raise
 

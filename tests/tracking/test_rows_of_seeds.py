@@ -1,10 +1,13 @@
 """A row of seeds in MLflow: times, means, models, and runs that an edit replaced."""
 
+import contextlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 
@@ -13,7 +16,7 @@ from clip4vla.tracking.attempts import append_attempt
 from clip4vla.tracking.context import ROW
 from clip4vla.tracking.server import quiet_mlflow
 from clip4vla.tracking.shown import is_score, shown
-from clip4vla.tracking.store import PARENT, SUPERSEDED
+from clip4vla.tracking.store import PARENT, SQLITE, SUPERSEDED, Store
 from clip4vla.tracking.sync import CONTENT
 
 BEGAN = 1_700_000_000_000
@@ -26,11 +29,11 @@ DATASET = {"name": "msrvtt-v1-0a/test", "digest": "0" * 32, "context": "test", "
 class Seeds:
     """Fine-tunings and evaluations of one row, in experiments of their own."""
 
-    def __init__(self, folder: Path, store: Path):
+    def __init__(self, folder: Path, uri: str):
         self.folder, self.name = folder, folder.name
-        uri = f"sqlite:///{store}"
         self.client = quiet_mlflow().MlflowClient(tracking_uri=uri)
-        self.target = Target(uri, self.name, folder / "locks", folder / "artifacts")
+        artifacts = folder / "artifacts" if uri.startswith(SQLITE) else None
+        self.target = Target(uri, self.name, folder / "locks", artifacts)
         self.contexts: dict[str, Context] = {}
         self.records: list[Path] = []
 
@@ -86,7 +89,7 @@ class Seeds:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store") / "mlflow.db"
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
 
 
 @pytest.fixture
@@ -176,6 +179,25 @@ def test_what_comes_later_reads_the_models_that_were_made_not_those_that_were_re
     }
     (made,) = [model.model_id for model in tuned.outputs.model_outputs]
     assert read == {"tables": [], "more": [made]}
+
+
+def test_two_syncs_of_a_server_at_once_make_one_parent(server, tmp_path, monkeypatch):
+    """They would meet where both have read the runs, and neither has made a parent."""
+    world, meeting, real = Seeds(tmp_path, server.uri), Barrier(2), Store.runs
+    world.add("0")
+
+    def runs_of_both(self, *arguments, **named):
+        found = real(self, *arguments, **named)
+        with contextlib.suppress(BrokenBarrierError):
+            meeting.wait(1)
+        return found
+
+    monkeypatch.setattr(Store, "runs", runs_of_both)
+    with ThreadPoolExecutor(2) as pool:
+        reports = [one.result() for one in [pool.submit(world.sync) for _ in range(2)]]
+    assert sorted((one.added, one.skipped) for one in reports) == [(0, 2), (2, 0)]
+    assert [len(world.runs(kind)) for kind in ("finetune", "evaluate")] == [2, 2]
+    assert world.parent("finetune").outputs.model_outputs
 
 
 def test_the_description_links_to_the_best_rows(world):

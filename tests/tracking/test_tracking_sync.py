@@ -167,6 +167,17 @@ def test_a_deleted_experiment_is_restored(world):
     assert len(world.runs("deleted", "data")) == 1
 
 
+def test_a_deleted_experiment_that_two_jobs_restore(world, monkeypatch):
+    """Both have found it deleted."""
+    first, second = (Store(world.target("restored")) for _ in range(2))
+    first_id = first.experiment("data")
+    world.client.delete_experiment(first_id)
+    deleted = world.client.get_experiment(first_id)
+    world.client.restore_experiment(first_id)
+    monkeypatch.setattr(second.client, "get_experiment_by_name", lambda name: deleted)
+    assert second.experiment("data") == first_id
+
+
 def test_errors_name_the_record(world):
     train, data = world.records("mistakes")
     copy = data.with_name("copy.json")
@@ -278,6 +289,8 @@ class OtherJob:
         (1, 'duplicate key value violates unique constraint "dataset_pk"', 2),
         (1, "Duplicate entry 'a' for key 'PRIMARY'", 2),
         (1, "UNIQUE constraint failed: datasets.name", 2),
+        (1, "deadlock detected", 2),
+        (1, "Deadlock found when trying to get lock; try restarting transaction", 2),
         (TRIES, "duplicate key", TRIES),
         (1, "null value violates a constraint", 1),
     ],

@@ -4,6 +4,7 @@ A benchmark is a script with `parser()` and `rows(options)`, which yields what `
 It imports this package before numpy and torch (first by alphabet), whose threads it sets to one.
 """
 
+from bench.agreement import agreed
 from bench.rounds import REPO, Apart, Round, launches
 from bench.rows import Row, compare, require
 from bench.script import main, parser
@@ -16,6 +17,7 @@ __all__ = [
     "Apart",
     "Round",
     "Row",
+    "agreed",
     "compare",
     "launches",
     "main",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,7 +61,9 @@ def test_of_copies_the_first_wins_in_any_block(monkeypatch):
     assert (nearest(queries, donors)[0] == expected).all()
 
 
-def test_many_clips_with_a_known_donor():
+@pytest.mark.parametrize("onednn", [True, False])  # torch is also built without it
+def test_many_clips_with_a_known_donor(onednn, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
     donors = unit(3000, 9)
     truth = np.random.default_rng(10).integers(3000, size=200)
     queries = donors[truth] + 0.05 * unit(200, 11)

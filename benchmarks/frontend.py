@@ -6,7 +6,7 @@
 Both sides make left, mean and right log-mel spectrograms of the same 10 s clips at 16 kHz. For mono
 the released code makes the same spectrogram three times and this project one. Then the same for
 kaldi's filter banks against torchaudio's `fbank`, once per channel, and for drawing the masks of a
-clip against one at a time.
+clip against one at a time: both sides draw the same numbers, so their masks are equal.
 """
 
 import bench
@@ -21,7 +21,9 @@ from clip4vla.config.sections import Masking
 from clip4vla.loading.masking import draw_masks
 
 SECONDS = 10
-STEPS = 1251  # frames of 10 s
+STEPS, BANDS = 1251, 224  # of 10 s
+MASKED = 100  # clips
+FLOAT32 = 3e-3  # of a power: what its rounding changes in a small one among large ones
 
 
 def filter_banks(clip):
@@ -31,7 +33,7 @@ def filter_banks(clip):
         [
             kaldi.fbank(
                 torch.from_numpy(wave[None]),
-                num_mel_bins=224,
+                num_mel_bins=BANDS,
                 frame_length=32.0,
                 frame_shift=8.0,
                 low_freq=0.0,
@@ -44,13 +46,13 @@ def filter_banks(clip):
 
 def masks_one_by_one(rng):
     """The masks of a clip as in the released code: a draw and a slice for each."""
-    covered = np.zeros(STEPS, bool), np.zeros(224, bool)
-    for axis, share in zip(covered, (0.15, 0.05), strict=True):
-        for _ in range(int(len(axis) * share)):
-            width = rng.integers(0, 10)
+    bands, steps = np.zeros(BANDS, bool), np.zeros(STEPS, bool)
+    for axis, share in ((bands, 0.05), (steps, 0.15)):
+        widths = [rng.integers(0, 10) for _ in range(int(len(axis) * share))]
+        for width in widths:
             start = rng.integers(0, len(axis) - width, endpoint=True)
             axis[start : start + width] = True
-    return covered
+    return steps, bands
 
 
 def parser():
@@ -77,7 +79,7 @@ def rows(options):
             each(lambda clip: spectrograms(*clip), pairs),
             against="three librosa spectrograms",
             needs=["librosa"],
-            note=difference,
+            note=difference(unit=10 / np.log(10)),
             **common,
         )
         yield bench.compare(
@@ -85,25 +87,43 @@ def rows(options):
             each(lambda clip: fbank(clip, RATE), clips),
             each(filter_banks, clips),
             against="torchaudio's fbank",
-            note=difference,
+            note=difference(unit=1),
             **common,
         )
     yield bench.compare(
         "masks of a clip",
         each(
-            lambda seed: draw_masks(STEPS, 224, Masking(), np.random.default_rng(seed)), range(100)
+            lambda seed: draw_masks(STEPS, BANDS, Masking(), np.random.default_rng(seed)),
+            range(MASKED),
         ),
-        each(lambda seed: masks_one_by_one(np.random.default_rng(seed)), range(100)),
+        each(lambda seed: masks_one_by_one(np.random.default_rng(seed)), range(MASKED)),
         against="one draw for each mask",
         options=options,
-        per=100,
+        per=MASKED,
+        note=masks_that_differ,
     )
 
 
-def difference(ours, baseline):
-    pairs = zip(ours.result, baseline.result, strict=True)
-    worst = max(np.abs(np.asarray(a, np.float32) - b).max() for a, b in pairs)
-    return f"differs by {worst:.2g} at most"
+def difference(unit):
+    """Make a note of log-mels: half precision and float32 may round them, whose e is `unit`."""
+
+    def note(ours, baseline):
+        both = [[np.asarray(x, np.float32) for x in side.result] for side in (ours, baseline)]
+        worst = max(np.abs(a - b).max() for a, b in zip(*both, strict=True))
+        largest = max(np.abs(x).max() for x in both[0])
+        most = np.spacing(np.float16(largest)) / 2 + unit * FLOAT32
+        return bench.agreed("greatest difference", worst, most)
+
+    return note
+
+
+def masks_that_differ(ours, baseline):
+    same = [
+        all(map(np.array_equal, a, b)) for a, b in zip(ours.result, baseline.result, strict=True)
+    ]
+    steps, bands = (np.mean([masks[axis] for masks in ours.result]) for axis in (0, 1))
+    different = bench.agreed(f"clips of {MASKED} whose masks differ:", same.count(False), 0)
+    return f"{different}; {steps:.1%} of steps and {bands:.1%} of bands masked"
 
 
 if __name__ == "__main__":

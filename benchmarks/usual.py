@@ -12,19 +12,22 @@ from clip4vla.common.files import write_parquet
 from clip4vla.config.data import Cache
 
 RATE = 16000
+MOST_FRAMES = 4  # of 255, what JPEGs of quality 90 differ by: steps of 13, rounded, are 13 / 3.5
+
+
+def spectrogram(wave: np.ndarray) -> np.ndarray:
+    """Return a log-mel spectrogram by librosa, as released, [T, 224]; it makes its filters anew."""
+    import librosa
+
+    mel = librosa.feature.melspectrogram(
+        y=wave, sr=RATE, n_fft=512, hop_length=128, n_mels=224, fmin=0.0, fmax=8000.0
+    )
+    return librosa.power_to_db(mel).T
 
 
 def spectrograms(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return log-mel spectrograms of left, mean and right by librosa, as released, [3, T, 224]."""
-    import librosa
-
-    made = []
-    for wave in (left, (left + right) / 2, right):
-        mel = librosa.feature.melspectrogram(
-            y=wave, sr=RATE, n_fft=512, hop_length=128, n_mels=224, fmin=0.0, fmax=8000.0
-        )
-        made.append(librosa.power_to_db(mel).T)
-    return np.stack(made)
+    """Return those of left, mean and right, [3, T, 224]."""
+    return np.stack([spectrogram(wave) for wave in (left, (left + right) / 2, right)])
 
 
 def frozen(

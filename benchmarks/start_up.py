@@ -5,7 +5,8 @@
 Every round starts new processes, in turn with `import torch` or `import pydantic`, so that a busy
 machine changes a ratio little. Python may write bytecode, as usual. Targets: a trainer or an
 evaluation imports for at most 1.3 times what torch takes; answers that need no torch take half a
-second; the price of all tables takes two, once it was counted.
+second; the price of all tables takes two, once it was counted. A process that ends with another
+exit code than it should ends the benchmark.
 """
 
 import os
@@ -16,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 import bench
+
+from clip4vla.common.errors import EXIT_USER_ERROR
 
 STAGE = (
     "from clip4vla.common.late_packages import without_collection\n"
@@ -28,21 +31,26 @@ IMPORTS = {
     "substitute": STAGE.format("clip4vla.inference.donors, clip4vla.pages.donors"),
 }
 ANSWERS = {
-    "--help": ("--help",),
-    "targets": ("targets",),
-    "a wrong key": ("targets", "--set", '{"seeed": 1}'),
-    "a mistyped target": ("plan", "tabel4"),
-    "an unknown run": ("train", "0123456789ab"),
+    "--help": (("--help",), 0),
+    "targets": (("targets",), 0),
+    "a wrong key": (("targets", "--set", '{"seeed": 1}'), EXIT_USER_ERROR),
+    "a mistyped target": (("plan", "tabel4"), EXIT_USER_ERROR),
+    "an unknown run": (("train", "0123456789ab"), EXIT_USER_ERROR),
 }
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def python(*arguments, **variables):
-    """A side: a new Python with these arguments and variables of its environment."""
+def python(*arguments, code=0, **variables):
+    """A side: a new Python with these arguments and variables, which ends with this exit code."""
     quiet, environment = subprocess.DEVNULL, ENVIRONMENT | variables
-    return lambda: subprocess.run(
-        [sys.executable, *arguments], stdout=quiet, stderr=quiet, env=environment
-    )
+
+    def run():
+        command = [sys.executable, *arguments]
+        found = subprocess.run(command, stdout=quiet, stderr=quiet, env=environment).returncode
+        if found != code:
+            raise SystemExit(f"python {list(arguments)}: exit code {found} instead of {code}")
+
+    return run
 
 
 def parser():
@@ -59,10 +67,10 @@ def rows(options):
             options=options,
             target="at least 0.77 (1.3 times torch)",
         )
-    for name, arguments in ANSWERS.items():
+    for name, (arguments, code) in ANSWERS.items():
         yield bench.compare(
             f"answer: {name}",
-            python("-m", "clip4vla", *arguments),
+            python("-m", "clip4vla", *arguments, code=code),
             python("-c", "import pydantic"),
             against="import pydantic",
             options=options,

@@ -31,13 +31,16 @@ set_threads(1)  # before numpy and torch are imported
 class Round(NamedTuple):
     """Result and cost of one call of a side.
 
-    gib: peak memory, of the process on a CPU; flops, files: 0 and empty but in the first round.
+    gib: peak memory, of the process on a CPU, of torch's tensors on a GPU. held: the part of it
+    that was in use there before, such as the parameters of all sides of a process and gradients of
+    their last rounds; 0 on a CPU. flops, files: 0 and empty but in the first round.
     """
 
     result: Any
     wall: float
     cpu: float
     gib: float
+    held: float
     flops: float
     files: frozenset[str]
 
@@ -55,6 +58,7 @@ def measure(step: Callable[[], Any], device: str = "cpu", first: bool = False) -
         if cuda:
             cuda.synchronize()
             cuda.reset_peak_memory_stats()
+        held = cuda.memory_allocated() / GIB if cuda else 0.0
         wall, cpu = time.perf_counter(), cpu_seconds()
         result = step()
         if cuda:
@@ -62,11 +66,12 @@ def measure(step: Callable[[], Any], device: str = "cpu", first: bool = False) -
         wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     flops = counter.get_total_flops() if counter else 0
     gib = cuda.max_memory_allocated() / GIB if cuda else peak_gib()
-    return Round(result, wall, cpu, gib, flops, frozenset(files))
+    return Round(result, wall, cpu, gib, held, flops, frozenset(files))
 
 
 def operations() -> Any:
     """Return torch's counter of operations, which also knows the CPU's kernel of attention."""
+    import torch._dynamo  # noqa: F401  60 MiB, else imported by sides alone that call torch
     from torch import ops
     from torch.utils import flop_counter as counts
 

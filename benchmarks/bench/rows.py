@@ -85,8 +85,8 @@ def compare(
     """Call both sides in turn, once to warm up and `options.rounds` times to be timed.
 
     against: name of the baseline; needs: its packages. note: says more of the last rounds, such as
-    how far their results differ. memory: also state peak memory, which is that of a side on a GPU
-    and of sides that are `Apart`.
+    how far their results differ. memory: also state the peak memory of sides that are `Apart`.
+    On a GPU memory is always stated, of other sides what a round took beyond what was held before.
     """
     device = getattr(options, "device", "cpu")
     clock = clock or ("CPU" if device == "cpu" else "wall")
@@ -104,8 +104,9 @@ def compare(
     last = rounds[-1]
     notes = [note(last[-1], last[0] if baseline else None)]
     notes.append(_operations(firsts, medians[-1] * per, device))
-    if memory or device == "cuda":
-        notes.append("peak " + " against ".join(f"{one.gib:.2f}" for one in last[::-1]) + " GiB")
+    apart = all(isinstance(side, Apart) for side in sides)
+    if device == "cuda" or (memory and apart):
+        notes.append(_memory(last, apart))
     row = Row(
         name,
         baseline=against,
@@ -131,6 +132,15 @@ def _round(side: Side, device: str, first: bool = False) -> Round:
     if isinstance(side, Apart):
         return side.round(device, first)
     return measure(side, device, first)
+
+
+def _memory(last: list[Round], apart: bool) -> str:
+    """Return the peak memory of sides that are apart, else what a round took; ours first.
+
+    What one side of a process keeps on a GPU is part of the other one's peak.
+    """
+    taken = " against ".join(f"{one.gib - (0 if apart else one.held):.2f}" for one in last[::-1])
+    return f"peak {taken} GiB" if apart else f"peak {taken} GiB above what was held before"
 
 
 def _operations(firsts: list[Round], seconds: float, device: str) -> str:

@@ -123,6 +123,59 @@ def test_the_peak_of_a_side_apart_is_its_own():
     assert room.nbytes == 2**30
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """Counters of a GPU's memory in GiB, in use and at most, as torch gives them."""
+    memory = {"used": 0.0, "most": 0.0}
+    cuda = {
+        "synchronize": lambda: None,
+        "reset_peak_memory_stats": lambda: memory.update(most=memory["used"]),
+        "memory_allocated": lambda: memory["used"] * rounds.GIB,
+        "max_memory_allocated": lambda: memory["most"] * rounds.GIB,
+    }
+    for name, counter in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, counter)
+    return memory
+
+
+def model_on(memory, parameters, activations):
+    """A side that keeps its parameters, and needs activations while it is called."""
+    memory["used"] += parameters
+
+    def call():
+        memory["most"] = max(memory["most"], memory["used"] + activations)
+
+    return call
+
+
+def test_what_one_side_keeps_on_a_gpu_is_not_counted_for_the_other(gpu):
+    options = argparse.Namespace(rounds=1, device="cuda")
+    ours, baseline = model_on(gpu, 10, 1.5), model_on(gpu, 20, 2.25)
+    row = bench.compare("a step", ours, baseline, options=options)
+    assert row.note == "peak 1.50 against 2.25 GiB above what was held before"
+
+
+class Elsewhere(bench.Apart):
+    """A side with a GPU of its own."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def round(self, device, first):
+        return rounds.measure(self.step, device, first)
+
+
+def test_the_peak_of_a_side_apart_counts_its_parameters(gpu):
+    options = argparse.Namespace(rounds=1, device="cuda")
+    row = bench.compare("a step", Elsewhere(model_on(gpu, 10, 1.5)), options=options)
+    assert row.note == "peak 11.50 GiB"
+
+
+def test_a_process_of_a_cpu_has_no_peak_of_one_side(clock):
+    ours = side(clock, [1, 1, 1, 1], [], "ours")
+    assert bench.compare("a thing", ours, options=OPTIONS, memory=True).note == ""
+
+
 def test_notes_are_of_the_last_rounds(clock):
     seen = []
     ours, baseline = counting(5), counting(1)

@@ -13,7 +13,7 @@ PEAK = {  # TFLOP/s of dense half-precision products, from the makers' data shee
     "H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "A10": 125, "L40S": 362, "L4": 121,
     "V100": 125, "T4": 65,
 }  # fmt: skip
-measured_code: set[str] = set()  # files of the package that our sides ran
+measured_code: set[str] = set()  # files of the package that sides ran
 
 
 class MissingBaseline(Exception):
@@ -96,7 +96,7 @@ def compare(
         return Row(name, baseline=against, skipped=str(error))
     sides = [side for side in (baseline, ours) if side is not None]
     firsts = [_round(side, device, first=True) for side in sides]
-    measured_code.update(firsts[-1].files)
+    measured_code.update(*(one.files for one in firsts))
     rounds = [[_round(side, device) for side in sides] for _ in range(options.rounds)]
     place = Round._fields.index(clock.lower())
     seconds = [[one[place] / per for one in together] for together in rounds]

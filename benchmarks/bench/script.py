@@ -39,7 +39,9 @@ def main(
 ) -> None:
     """Run a benchmark: print its rows as they come, and write its record at the end.
 
-    code: files and folders that are measured in other processes than this one and `Apart`.
+    code: files and folders that are measured in other processes than this one and `Apart`. Also
+    recorded are the files of the package that sides ran, the script, and what it imports from its
+    folder, such as code of a baseline.
     """
     options, found, began = made.parse_args(), [], time.perf_counter()
     device = getattr(options, "device", "cpu")
@@ -54,7 +56,7 @@ def main(
         print(f"skipped: {error}")
         found.append(Row("", skipped=str(error)))
     if options.json:
-        measured_code.update(code, [os.path.relpath(sys.argv[0], REPO)])
+        measured_code.update(code, scripts())
         record = {
             "rows": [dataclasses.asdict(row) for row in found],
             "device": device,
@@ -70,6 +72,14 @@ def main(
             "code_sha256": code_sha256(measured_code),
         }
         write_json(options.json, record)
+
+
+def scripts() -> set[str]:
+    """Return the script that runs, and the modules that it imported from its own folder."""
+    folder = Path(sys.argv[0]).resolve().parent
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    paths = [Path(file).resolve() for file in files if file]
+    return {os.path.relpath(path, REPO) for path in paths if path.parent == folder}
 
 
 def code_sha256(places: Iterable[str]) -> str:

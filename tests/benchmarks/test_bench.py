@@ -24,6 +24,7 @@ BENCHMARKS = Path(bench.__file__).parents[1]
 OPTIONS = argparse.Namespace(rounds=3)
 TOY = """
 import bench
+import toy_baseline
 from clip4vla.common.files import canonical_json
 def rows(options):
     yield bench.compare("a json", lambda: canonical_json([1]), lambda: canonical_json([1] * 99),
@@ -33,6 +34,7 @@ bench.main(bench.parser("Toy.", rounds=2), rows)
 """
 SCRIPTS = {
     "toy": TOY,
+    "toy_baseline": "",
     "fails": "raise SystemExit('it broke')",
     "hangs": "import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
     "open(__file__[:-8] + 'started', 'w').write(str(child.pid))\nchild.wait()",
@@ -99,6 +101,12 @@ def test_the_first_round_says_which_code_ran():
     first = rounds.measure(lambda: canonical_json({}), first=True)
     assert first.files == {"clip4vla/common/files.py"}
     assert rounds.measure(lambda: canonical_json({})).files == frozenset()
+
+
+def test_the_code_of_both_sides_is_measured(monkeypatch):
+    monkeypatch.setattr(rows, "measured_code", set())
+    bench.compare("a json", lambda: "[]", lambda: canonical_json([]), options=OPTIONS)
+    assert rows.measured_code == {"clip4vla/common/files.py"}
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -233,7 +241,8 @@ def test_one_benchmark_that_fails_stops_no_other(toys, tmp_path, monkeypatch, ca
     good, skipped = records["toy"]["rows"]
     assert good["ratio"] > 0 and good["note"] == "199 letters"
     assert skipped["skipped"] == "no_such_package is not installed"
-    assert "clip4vla/common/files.py" in records["toy"]["code"]
+    files = [os.path.relpath(toys[name], rounds.REPO) for name in ("toy", "toy_baseline")]
+    assert records["toy"]["code"] == sorted(["clip4vla/common/files.py", *files])
     assert set(read_json(tmp_path / "recorded.json")["quick"]) == {"needs", "toy"}
     assert "[1/3] fails failed: it broke" in capsys.readouterr().out
     write_json(tmp_path / "recorded.json", {"quick": {"needs": records["toy"]}})
@@ -260,12 +269,13 @@ def test_a_benchmark_over_its_time_is_stopped_with_its_processes(toys, tmp_path)
         time.sleep(0.1)
 
 
-def test_records_are_kept_until_their_code_changes(toys, tmp_path, capsys):
+@pytest.mark.parametrize("changed", ["toy", "toy_baseline"])
+def test_records_are_kept_until_their_code_changes(changed, toys, tmp_path, capsys):
     again = partial(suite.run_all, {"toy": toys["toy"]}, tmp_path / "out", 60)
     first = again()
     assert again() == first
     assert "kept" in capsys.readouterr().out
-    with open(toys["toy"], "a") as stream:
+    with open(toys[changed], "a") as stream:
         stream.write("# changed\n")
     assert again() != first
     assert "kept" not in capsys.readouterr().out

@@ -37,6 +37,7 @@ QUICK = {
     "kernels": "kernels.py",
     "train": "train.py --architecture ViT-S-32 --rounds 2",
     "stages": "stages.py --architecture tiny --clips 4 --rounds 3",
+    "encoding": "encoding.py",
     "captioning": "captioning.py --clips 8 --words 12 --rounds 2",
     "pair_scoring": "pair_scoring.py --texts 8 --clips 16 --rounds 3",
     "ranking": "evaluate.py --rounds 3 ranking --clips 2000",

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 import multiprocessing
 import os
 import re
@@ -70,7 +71,7 @@ def measure(step: Callable[[], Any], device: str = "cpu", first: bool = False) -
 
 
 def operations() -> Any:
-    """Return torch's counter of operations, which also knows the CPU's kernel of attention."""
+    """Return torch's counter of operations, which also knows two kernels of a CPU."""
     import torch._dynamo  # noqa: F401  60 MiB, else imported by sides alone that call torch
     from torch import ops
     from torch.utils import flop_counter as counts
@@ -78,6 +79,7 @@ def operations() -> Any:
     kernel = ops.aten._scaled_dot_product_flash_attention_for_cpu
     back = ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     formulas = {
+        ops.aten.mkldnn_linear: lambda x, weight, *_, **__: 2 * weight[0] * math.prod(x),
         kernel: lambda q, k, v, *_, **__: counts.sdpa_flop_count(q, k, v),
         back: lambda _, q, k, v, *__, **___: counts.sdpa_backward_flop_count(_, q, k, v),
     }

@@ -10,6 +10,7 @@ import torch
 from clip4vla.common.gpus import claim_one_or_share
 from clip4vla.common.hardware import Hardware, no_device
 from clip4vla.common.log import log
+from clip4vla.common.onednn import LargeProducts, is_faster
 
 
 def take(hardware: Hardware) -> tuple[torch.device, int]:
@@ -108,12 +109,25 @@ def autocast(
 ) -> contextlib.AbstractContextManager:
     """Return a context for forward passes in `half_type`; weights stay in float32 (D12).
 
-    It has no effect for a `model` with `half_weights`, whose towers choose their precision.
+    It has no effect for a `model` with `half_weights`, whose towers choose their precision. On a
+    CPU see `in_float32`.
     """
     dtype = half_type(device)
-    if dtype is None or getattr(model, "half_weights", False):
+    if dtype is None:
+        return in_float32(device) if device.type == "cpu" else contextlib.nullcontext()
+    if getattr(model, "half_weights", False):
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def in_float32(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return a context for passes in float32, such as scores, which half precision would tie.
+
+    On a CPU large products take less time where nothing is learnt (`LargeProducts`).
+    """
+    if device.type == "cpu" and is_faster() and not torch.is_grad_enabled():
+        return LargeProducts()
+    return torch.autocast(device.type, enabled=False)
 
 
 def full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:

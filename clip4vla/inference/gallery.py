@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from clip4vla.common.device import in_float32
 from clip4vla.common.progress import track
 from clip4vla.config.run import Evaluate, Finetune
 from clip4vla.config.sections import Modality
@@ -150,7 +151,7 @@ def compared(
     columns = _ready(scorer, clips, device)
     number, clip_count = count_of(queries), count_of(clips)
     found: dict[str, np.ndarray] = {}
-    with torch.autocast(device.type, enabled=False):
+    with in_float32(device):
         for start in track(range(0, number, QUERIES), "score queries"):
             part = rows_of(queries, slice(start, start + QUERIES))
             few = count_of(part)
@@ -230,7 +231,7 @@ class Remade:
         queries = rows_of(self.queries, slice(row, row + QUERIES))
         clips = rows_of(self.columns, slice(column, column + TILE))
         device = next(iter(clips.values())).device
-        with torch.autocast(device.type, enabled=False):
+        with in_float32(device):
             scores = self.scorer.scores(_all_padded(queries), clips, self.scale)[self.name]
         return scores[: count_of(queries), : self.shape[1] - column].cpu().numpy()
 

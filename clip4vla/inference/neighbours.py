@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import linear
 
+from clip4vla.common.onednn import packed
 from clip4vla.common.progress import track
 
 QUERIES = 1024  # most in one product
@@ -40,12 +40,12 @@ def nearest(
     best = np.full(len(queries), -np.inf)
     for start in track(range(0, len(queries), most), "find neighbours"):
         some = queries[start : start + most]
-        packed = _packed(torch.from_numpy(some))
+        asking = packed(torch.from_numpy(some))
         highest = np.full(len(some), -np.inf, dtype=np.float32)
         for first in range(0, len(distinct), DONORS):
             part = distinct[first : first + DONORS]
             # [some, part], on OMP_NUM_THREADS, which Snakemake sets
-            found = linear(packed, torch.from_numpy(part)).to_dense().numpy()
+            found = linear(asking, torch.from_numpy(part)).to_dense().numpy()
             if first == 0:
                 found[blank[start : start + most], 0] = 1.0  # else all donors would be compared
             tops = found.max(axis=1)
@@ -63,15 +63,6 @@ def nearest(
             index[asked] = firsts[first + near[nearest_ones]]
             best[asked] = products[nearest_ones]
     return index, best
-
-
-def _packed(queries: Tensor) -> Tensor:
-    """Return vectors for which `linear` uses oneDNN, where torch has it.
-
-    oneDNN uses the widest registers of a processor. On recent ones of AMD, NumPy's OpenBLAS and
-    torch's MKL do not, and take twice the time.
-    """
-    return queries.to_mkldnn() if torch.backends.mkldnn.is_available() else queries
 
 
 def _first_of_equal(vectors: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from clip4vla.common.device import to_device
+from clip4vla.common.device import in_float32, to_device
 from clip4vla.inference.features import ClipFeatures
 from clip4vla.models.common.probe import probed
 from clip4vla.models.common.task import Batch
@@ -30,7 +30,7 @@ def class_logits(model: Any, features: ClipFeatures, device: torch.device) -> Te
     """Return the logits of every class, float32 [N, C] on the CPU."""
     model.probe.eval()
     encoded = probed(model, to_device(probe_batch(features), device), ())
-    with torch.autocast(device.type, enabled=False):  # rounded logits would tie
+    with in_float32(device):  # rounded logits would tie
         logits: Tensor = model.probe(encoded)
     return logits.float().cpu()
 

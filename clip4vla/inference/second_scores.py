@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from clip4vla.common.device import in_float32
 from clip4vla.common.progress import track
 from clip4vla.models.common.batch_features import Features, count_of
 from clip4vla.models.common.scorer import SecondScorer
@@ -31,7 +32,7 @@ class SecondScores:
         missing = np.zeros_like(self.scored)
         missing[part] = wanted & ~self.scored[part]
         clip, text = np.nonzero(missing.T)  # pairs of a clip one after another
-        with torch.autocast(self.device.type, enabled=False):
+        with in_float32(self.device):
             for start in track(range(0, len(text), PAIRS), "score pairs again"):
                 rows = slice(start, start + PAIRS)
                 self.scores[text[rows], clip[rows]] = self._scored(text[rows], clip[rows])

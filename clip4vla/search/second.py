@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clip4vla.common.device import in_float32
 from clip4vla.common.progress import track
 from clip4vla.config.sections import Modality
 from clip4vla.config.settings import Settings
@@ -50,7 +51,7 @@ def second_scores(index: Index, text: str, rows: Sequence[int]) -> dict[int, flo
 def _compared(scorer: Scorer, text: Features, clips: Features) -> Tensor:
     """Return the second scores [n] of one text with n clips."""
     device = next(iter(clips.values())).device
-    with torch.autocast(device.type, enabled=False):
+    with in_float32(device):
         if not isinstance(scorer, SecondScorer):
             (scores,) = scorer.scores(text, clips, 1.0).values()
             return scores[0].float().cpu()

@@ -19,6 +19,7 @@ from bench.table import OLDER, is_current, markdown
 from torch.nn.functional import scaled_dot_product_attention
 
 from clip4vla.common.files import canonical_json, read_json, write_json
+from clip4vla.common.onednn import packed
 
 BENCHMARKS = Path(bench.__file__).parents[1]
 OPTIONS = argparse.Namespace(rounds=3)
@@ -117,6 +118,14 @@ def test_attention_counts_as_its_products(masked):
     with rounds.operations() as counter:
         scaled_dot_product_attention(x, x, x, mask).sum().backward()
     assert counter.get_total_flops() == 7 * 2 * 2 * 3 * 5 * 5 * 4
+
+
+@torch.no_grad()
+def test_products_of_onednn_count():
+    x, weight = torch.randn(2, 3, 4), torch.randn(5, 4)
+    with rounds.operations() as counter:
+        torch.nn.functional.linear(packed(x), weight)
+    assert counter.get_total_flops() == 2 * 2 * 3 * 4 * 5
 
 
 def peak():

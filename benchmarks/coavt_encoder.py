@@ -187,8 +187,9 @@ def rows(options):
         lambda: step(plain_loss),
         against="masks as matrices, float32",
         options=options,
-        note=lambda ours, baseline: (
-            f"{losses(ours, baseline)}; activations kept {kept[0]:.2f} against {kept[1]:.2f} GiB"
+        note=lambda ours, plain: (
+            f"{losses(ours.result, plain.result, options.device)}; "
+            f"activations kept {kept[0]:.2f} against {kept[1]:.2f} GiB"
         ),
     )
 

@@ -236,7 +236,7 @@ def rows(options):
         plain,
         against="masks as matrices, padded, float32",
         options=options,
-        note=lambda *sides: f"{losses(*sides)}; {launched}",
+        note=lambda ours, plain: f"{losses(ours.result, plain.result, options.device)}; {launched}",
     )
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import bench
 import numpy as np
 import torch
-from step import FRAMES, SEGMENTS, PlainStep
+from step import FRAMES, SEGMENTS, PlainStep, losses
 from torch.nn.functional import pad
 from usual import RATE, frozen
 
@@ -187,16 +187,16 @@ def rows(options):
                 plain,
                 against="a plain loop, padded, float32",
                 options=options,
-                note=told,
+                note=lambda *sides: told(*sides, options.device),
                 memory=True,
             )
 
 
-def told(ours, baseline):
+def told(ours, plain, device):
     loss, waited, once = ours.result
     return (
-        f"first loss {loss:.5f}, of the plain loop {baseline.result[0]:.5f}; waits for data "
-        f"{waited:.1%} of a step; frozen vectors, once: {once:.1f} s of CPU"
+        f"first {losses(loss, plain.result[0], device)}; waits for data {waited:.1%} of a step; "
+        f"frozen vectors, once: {once:.1f} s of CPU"
     )
 
 

@@ -8,7 +8,7 @@ from clip4vla.common.onednn import packed
 from clip4vla.common.progress import track
 
 QUERIES = 1024  # most in one product
-DONORS = 512  # in one product, which then stays in the processor's cache
+DONORS = 768  # in one product, which then stays in the processor's cache
 PAIRS = 1 << 14  # pairs, or rows, of vectors that are looked at together
 
 
@@ -32,7 +32,7 @@ def nearest(
     # Two products of a query can change places by so much, because they are rounded to float32.
     rounding = 2 * queries.shape[1] * np.finfo(np.float32).eps
     slack = rounding * lengths["donor"].max() * lengths["query"]
-    blank = np.logical_not(queries.any(axis=1))
+    blank = torch.from_numpy(np.logical_not(queries.any(axis=1)))
     firsts = _first_of_equal(donors)  # copies, such as clips of black frames, would all be compared
     distinct = donors[firsts] if len(firsts) < len(donors) else donors
     most = max(1, min(most, len(queries)))
@@ -42,25 +42,33 @@ def nearest(
         some = queries[start : start + most]
         asking = packed(torch.from_numpy(some))
         highest = np.full(len(some), -np.inf, dtype=np.float32)
+        candidates, count = [], 0  # compared as late as memory allows, when few are left
         for first in range(0, len(distinct), DONORS):
-            part = distinct[first : first + DONORS]
-            # [some, part], on OMP_NUM_THREADS, which Snakemake sets
-            found = linear(asking, torch.from_numpy(part)).to_dense().numpy()
+            part = torch.from_numpy(distinct[first : first + DONORS])
+            scores = linear(asking, part).to_dense()  # on OMP_NUM_THREADS, which Snakemake sets
             if first == 0:
-                found[blank[start : start + most], 0] = 1.0  # else all donors would be compared
-            tops = found.max(axis=1)
+                scores[blank[start : start + most], 0] = 1.0  # else all donors would be compared
+            found, tops = scores.numpy(), scores.amax(dim=1).numpy()
             np.maximum(highest, tops, out=highest)
             enough = highest - slack[start : start + most]
             able = np.flatnonzero(tops >= enough)  # in the k-th part, about 1/k of the queries
             rows, near = np.divmod(np.flatnonzero(found[able] >= enough[able, None]), len(part))
-            rows = able[rows]
-            products = _products(some, rows, part, near)
+            candidates.append((able[rows], first + near, found[able[rows], near]))
+            count += len(rows)
+            del scores, found  # the next ones take their place
+            if first + DONORS < len(distinct) and count < PAIRS:
+                continue
+            rows, near, score = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
+            still = score >= enough[rows]
+            rows, near = rows[still], near[still]
+            candidates, count = [], 0
+            products = _products(some, rows, distinct, near)
             order = np.lexsort((near, -products, rows))
-            asked, place = np.unique(rows, return_index=True)
-            nearest_ones = order[place]  # of this part, for some of the queries
+            asked, place = np.unique(rows[order], return_index=True)
+            nearest_ones = order[place]  # for some of the queries
             better = products[nearest_ones] > best[start + asked]
             nearest_ones, asked = nearest_ones[better], start + asked[better]
-            index[asked] = firsts[first + near[nearest_ones]]
+            index[asked] = firsts[near[nearest_ones]]
             best[asked] = products[nearest_ones]
     return index, best
 

@@ -40,6 +40,7 @@ def test_the_nearest_is_the_same_for_any_blocks_and_order(seed, few, block, othe
     order = rng.permutation(len(donors))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "DONORS", other)
+        patch.setattr(neighbours, "PAIRS", block)
         again, value = nearest(queries, donors[order], other)
     assert (value == cosine).all()
     products = (queries.astype(np.float64)[:, None] * donors[order]).sum(axis=2)
@@ -109,19 +110,37 @@ def test_unlike_donors_of_one_hash_all_count(monkeypatch):
     assert (nearest(queries, donors)[0] == expected).all() and len(set(expected)) > 1
 
 
-def test_queries_of_zeros_are_compared_with_one_donor(monkeypatch):
-    queries, donors = np.zeros((300, 48), np.float32), unit(500, 1)
-    queries[[0, 299]] = donors[[7, 450]]
-    donors[-1] = 0.0
-    compared = []
+@pytest.fixture
+def compared(monkeypatch):
+    """Pairs of a query and a donor that are compared in float64, in one list for each time."""
+    times = []
     products = neighbours._products
 
     def counted(queries, rows, donors, near):
-        compared.extend(rows)
+        times.append(list(zip(rows.tolist(), near.tolist(), strict=True)))
         return products(queries, rows, donors, near)
 
     monkeypatch.setattr(neighbours, "_products", counted)
     monkeypatch.setattr(neighbours, "DONORS", 128)
+    return times
+
+
+def test_queries_of_zeros_are_compared_with_one_donor(compared):
+    queries, donors = np.zeros((300, 48), np.float32), unit(500, 1)
+    queries[[0, 299]] = donors[[7, 450]]
+    donors[-1] = 0.0
     index, best = nearest(queries, donors)
     assert index.tolist() == [7, *[0] * 298, 450] and (best[1:299] == 0).all()
-    assert len(compared) < 2 * len(queries)
+    assert sum(map(len, compared)) < 2 * len(queries)
+
+
+def test_pairs_are_compared_once_and_late_but_not_too_many_together(compared, monkeypatch):
+    queries, donors = unit(300, 1), unit(3000, 2)
+    expected = nearest(queries, donors)[0]
+    assert len(compared) == 1 and len(compared[0]) < 310  # of the best donors alone
+    compared.clear()
+    monkeypatch.setattr(neighbours, "PAIRS", 400)
+    assert (nearest(queries, donors)[0] == expected).all()
+    assert 2 < len(compared) < 6 and max(map(len, compared)) < 400 + 310
+    pairs = [pair for one in compared for pair in one]
+    assert len(pairs) == len(set(pairs))

@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clip4vla.common import device, onednn
 from clip4vla.common.onednn import ROWS, WEIGHTS, LargeProducts, is_faster
+from clip4vla.models.common.similarity import similarities
 
 CPU = torch.device("cpu")
 WIDTH = 256
@@ -50,6 +51,15 @@ def test_large_products(faster, shape, bias):
     exact = linear.double()(x.double())
     assert counted.count == 1 and found.layout is torch.strided
     torch.testing.assert_close(found, exact.float(), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_equal_clips_tie(faster):
+    own, texts, clips = rows(7), torch.arange(ROWS) % 7, torch.arange(301) % 7
+    with ByOneDnn() as counted, device.autocast(CPU):
+        found = similarities(own[texts], own[clips], None, scale=100.0)["t_v"]
+    assert counted.count == 1
+    assert torch.equal(found, found[texts][:, clips])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -120,14 +121,16 @@ def autocast(
     return torch.autocast(device.type, dtype=dtype)
 
 
-def in_float32(device: torch.device) -> contextlib.AbstractContextManager:
-    """Return a context for passes in float32, such as scores, which half precision would tie.
+@contextlib.contextmanager
+def in_float32(device: torch.device) -> Iterator[None]:
+    """Leave autocast for passes in float32, such as scores, which half precision would tie.
 
     On a CPU large products take less time where nothing is learnt (`LargeProducts`).
     """
-    if device.type == "cpu" and is_faster() and not torch.is_grad_enabled():
-        return LargeProducts()
-    return torch.autocast(device.type, enabled=False)
+    with torch.autocast(device.type, enabled=False):
+        faster = device.type == "cpu" and is_faster() and not torch.is_grad_enabled()
+        with LargeProducts() if faster else contextlib.nullcontext():
+            yield
 
 
 def full_precision(x: torch.Tensor) -> contextlib.AbstractContextManager:

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 ROWS = 128  # with fewer, bringing the weights into oneDNN's order costs more than it gains
 WEIGHTS = 1 << 16
+MOST_DIMENSIONS = 5  # of a tensor that torch hands to oneDNN
 
 
 def packed(x: Tensor) -> Tensor:
@@ -58,11 +60,27 @@ class LargeProducts(TorchFunctionMode):
 
 
 def _is_large(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Return whether oneDNN takes less time, and knows the type."""
+    """Return whether oneDNN takes less time, and gives what torch does.
+
+    It reads a bias as dense, whatever its strides, and knows neither other types of tensors nor
+    autocast.
+    """
+    tensors = [x, weight] if bias is None else [x, weight, bias]
     return (
         weight.numel() >= WEIGHTS
-        and x.numel() >= ROWS * weight.shape[1]
-        and {(y.dtype, y.device.type) for y in (x, weight)} == {(torch.float32, "cpu")}
+        and x.numel() >= ROWS * weight.shape[-1]
+        and all(map(_is_known, tensors))
+        and x.ndim <= MOST_DIMENSIONS
+        and weight.ndim == 2
+        and x.shape[-1] == weight.shape[1]
+        and (bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous()))
         and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()  # compilers choose products themselves
     )
+
+
+def _is_known(x: Tensor) -> bool:
+    """Return whether a tensor is of the type, place and layout that oneDNN takes here."""
+    kind = (x.dtype, x.device.type, x.layout)
+    return type(x) in (Tensor, Parameter) and kind == (torch.float32, "cpu", torch.strided)

@@ -29,6 +29,13 @@ def layer(outputs=WEIGHTS // WIDTH, **options):
     return torch.nn.Linear(WIDTH, outputs, **options)
 
 
+def strided(**options):
+    """A layer whose bias is every other number of a tensor."""
+    made = layer(**options)
+    made.bias = torch.nn.Parameter(torch.randn(len(made.bias), 2)[:, 0])
+    return made
+
+
 def rows(*shape, **options):
     return torch.randn(*shape, WIDTH, generator=torch.Generator().manual_seed(1), **options)
 
@@ -70,8 +77,10 @@ def test_equal_clips_tie(faster):
         (rows(ROWS).double(), layer().double()),
         (rows(ROWS).bfloat16(), layer().bfloat16()),
         (rows(ROWS, device="cpu").to("meta"), layer(device="meta")),
+        (rows(1, 1, 1, 1, ROWS), layer()),
+        (rows(ROWS), strided()),
     ],
-    ids=["few rows", "small weights", "float64", "bfloat16", "meta"],
+    ids=["few rows", "small weights", "float64", "bfloat16", "meta", "6 dimensions", "bias"],
 )
 @torch.no_grad()
 def test_other_products_are_torchs(faster, x, linear):
@@ -79,6 +88,29 @@ def test_other_products_are_torchs(faster, x, linear):
         found = linear(x)
     assert counted.count == 0
     assert found.is_meta or torch.equal(found, linear(x))
+
+
+@torch.no_grad()
+def test_scores_stay_in_float32_under_autocast(faster):
+    x, linear = rows(ROWS), layer()
+    with ByOneDnn() as counted, torch.autocast("cpu", torch.bfloat16), device.in_float32(CPU):
+        found = linear(x)
+    assert counted.count == 1
+    torch.testing.assert_close(found, linear(x))
+
+
+@torch.no_grad()
+def test_autocast_inside_halves_products(faster):
+    with ByOneDnn() as counted, device.in_float32(CPU), torch.autocast("cpu", torch.bfloat16):
+        found = layer()(rows(ROWS))
+    assert counted.count == 0 and found.dtype is torch.bfloat16
+
+
+@torch.no_grad()
+def test_wrong_shapes_are_torchs_errors(faster):
+    x, linear = rows(ROWS)[:, :-1], layer()
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"), device.autocast(CPU):
+        linear(torch.cat([x, x]))
 
 
 def test_nothing_changes_where_something_is_learnt(faster):

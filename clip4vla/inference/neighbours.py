@@ -24,14 +24,15 @@ def nearest(
     else.
     """
     lengths = {}
+    lost = queries.shape[1] * np.finfo(np.float32).tiny  # of a sum, by terms that are below `tiny`
     for name, vectors in (("query", queries), ("donor", donors)):
-        lengths[name] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        lengths[name] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) + lost)
         bad = ~np.isfinite(lengths[name])
         if bad.any():
             raise ValueError(f"nearest: {name} {bad.argmax()} is not finite, or its square is not")
     # Two products of a query can change places by so much, because they are rounded to float32.
     rounding = 2 * queries.shape[1] * np.finfo(np.float32).eps
-    slack = rounding * lengths["donor"].max() * lengths["query"]
+    slack = rounding * lengths["donor"].max() * lengths["query"] + 2 * lost
     blank = torch.from_numpy(np.logical_not(queries.any(axis=1)))
     firsts = _first_of_equal(donors)  # copies, such as clips of black frames, would all be compared
     distinct = donors[firsts] if len(firsts) < len(donors) else donors
@@ -40,11 +41,11 @@ def nearest(
     best = np.full(len(queries), -np.inf)
     for start in track(range(0, len(queries), most), "find neighbours"):
         some = queries[start : start + most]
-        asking = packed(torch.from_numpy(some))
+        asking = packed(_tensor(some))
         highest = np.full(len(some), -np.inf, dtype=np.float32)
         candidates, count = [], 0  # compared as late as memory allows, when few are left
         for first in range(0, len(distinct), DONORS):
-            part = torch.from_numpy(distinct[first : first + DONORS])
+            part = _tensor(distinct[first : first + DONORS])
             scores = linear(asking, part).to_dense()  # on OMP_NUM_THREADS, which Snakemake sets
             if first == 0:
                 scores[blank[start : start + most], 0] = 1.0  # else all donors would be compared
@@ -71,6 +72,11 @@ def nearest(
             index[asked] = firsts[near[nearest_ones]]
             best[asked] = products[nearest_ones]
     return index, best
+
+
+def _tensor(vectors: np.ndarray) -> torch.Tensor:
+    """Return a copy, which may be made of what torch cannot share, such as a read-only file."""
+    return torch.from_numpy(vectors.copy())
 
 
 def _first_of_equal(vectors: np.ndarray) -> np.ndarray:

@@ -144,3 +144,31 @@ def test_pairs_are_compared_once_and_late_but_not_too_many_together(compared, mo
     assert 2 < len(compared) < 6 and max(map(len, compared)) < 400 + 310
     pairs = [pair for one in compared for pair in one]
     assert len(pairs) == len(set(pairs))
+
+
+@pytest.mark.parametrize("size", [1e-22, 1e-25, 1e-30, 1e18])
+@pytest.mark.parametrize("small", ["queries", "donors"])
+def test_the_nearest_is_exact_for_vectors_of_any_size(size, small):
+    """Squares of 1e-25 are zero in float32."""
+    rng = np.random.default_rng(5)
+    base = unit(1, 4)
+    queries = np.repeat(base, 4, axis=0)
+    donors = base + (3e-8 * rng.standard_normal((3000, 48))).astype(np.float32)
+    if small == "queries":
+        queries *= np.float32(size)
+    else:
+        donors *= np.float32(size)
+    products = (queries.astype(np.float64)[:, None] * donors).sum(axis=2)
+    index, best = nearest(queries, donors)
+    assert (index == products.argmax(axis=1)).all() and (best == products.max(axis=1)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_that_torch_cannot_share(tmp_path):
+    queries, donors = unit(300, 1), unit(3000, 2)
+    index, best = nearest(queries, donors)
+    again = nearest(queries[::-1, ::-1], donors[:, ::-1])
+    assert (again[0][::-1] == index).all()
+    np.save(tmp_path / "donors.npy", donors)
+    mapped = nearest(queries, np.load(tmp_path / "donors.npy", mmap_mode="r"))
+    assert (mapped[0] == index).all() and (mapped[1] == best).all()

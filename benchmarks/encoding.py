@@ -46,7 +46,7 @@ def rows(options):
             for x, y in zip(ours.result, baseline.result, strict=True)
         )
         by = "oneDNN" if is_faster() else "MKL on both sides"
-        return f"{by}; {bench.agreed('differ, of the largest number, by', worst, MOST)}"
+        return f"{by}; {bench.agreed('vectors differ, in their largest number, by', worst, MOST)}"
 
     yield bench.compare(
         f"{options.clips} clips and captions, {options.architecture}",

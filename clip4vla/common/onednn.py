@@ -42,7 +42,9 @@ def is_faster() -> bool:
 class LargeProducts(TorchFunctionMode):
     """A context in which `linear` of many rows with large weights uses oneDNN.
 
-    Results change by rounding. Where gradients are asked for it changes nothing.
+    Results change by rounding, so the same input can differ in its last digits between a long
+    batch and one of less than `ROWS` rows, as with MKL between one row and many. Where gradients
+    are asked for, it changes nothing.
     """
 
     def __torch_function__(

@@ -16,7 +16,7 @@ import dataclasses
 import bench
 import torch
 
-from clip4vla.common.device import autocast
+from clip4vla.common.device import autocast, pick_device
 from clip4vla.loading.tokens import END, PAD
 from clip4vla.models.clip4vla.architecture import resolve
 from clip4vla.models.clip4vla.decoding import Decoding, decode
@@ -49,7 +49,7 @@ def parser():
 
 
 def rows(options):
-    device = torch.device(options.device)
+    device = pick_device(options.device)
     model = build(options.architecture).to(device)
     for clips in options.clips:
         generator = torch.Generator().manual_seed(1)
@@ -67,7 +67,7 @@ def rows(options):
 
 def compared(model, encoded, clips, words, options):
     def side(cache):
-        with autocast(torch.device(options.device)):
+        with autocast(pick_device(options.device)):
             decoding = BEAM.model_copy(update={"cache": cache})
             return [caption.ids for caption in decode(model, encoded, decoding, words)]
 

@@ -23,7 +23,7 @@ from step import losses
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
 
-from clip4vla.common.device import half_type
+from clip4vla.common.device import half_type, pick_device
 from clip4vla.models.coavt.encoder import AudioStack, SharedBlocks, VisualStack
 from clip4vla.models.coavt.initialise_encoder import initialise_encoder
 from clip4vla.models.coavt.sizes import Sizes, sizes_of
@@ -161,7 +161,7 @@ def parser():
 
 
 def rows(options):
-    device, sizes = torch.device(options.device), sizes_of(options.architecture, vocabulary=1)
+    device, sizes = pick_device(options.device), sizes_of(options.architecture, vocabulary=1)
     half, model = half_type(device), Encoder(sizes).to(device)
     for part in model.children():
         part.grad_checkpointing = options.checkpointing

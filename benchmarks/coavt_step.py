@@ -25,6 +25,7 @@ from step import chunks_of, losses
 from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu, layer_norm, normalize
 
+from clip4vla.common.device import pick_device
 from clip4vla.config.run import Pretrain, Source
 from clip4vla.config.sections import Inputs, Optimiser
 from clip4vla.models.coavt.losses import ContrastLogits
@@ -201,7 +202,7 @@ def parser():
 
 
 def rows(options):
-    device, family = torch.device(options.device), family_of("coavt")
+    device, family = pick_device(options.device), family_of("coavt")
     sizes = sizes_of(options.architecture, vocabulary=1)
     section = Model(architecture=options.architecture, dropout=0.0)
     inputs = Inputs(max_frames=1, max_segments=1, segment_steps=sizes.steps, max_words=WORDS)

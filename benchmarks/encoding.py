@@ -14,10 +14,10 @@ import torch
 from stages import batch_of, runs
 
 from clip4vla.checkpoints.initial_weights import initial_model
-from clip4vla.common.device import autocast
+from clip4vla.common.device import autocast, pick_device
 from clip4vla.common.onednn import is_faster
 
-CPU = torch.device("cpu")
+CPU = pick_device("cpu")  # memory is kept by the process, as in a run
 MOST = 1e-5  # of vectors of about one: float32 has 6e-8, and twelve blocks add theirs
 
 

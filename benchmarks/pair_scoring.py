@@ -5,7 +5,8 @@
 
 The padded side pairs 8 texts at a time with every clip, each pair with all the positions that a
 run's settings keep: 32 words, 12 frames, 16 segments (facts 7.4). Ours skips the padding and shares
-what pairs can share (`clip4vla/models/clip4vla/pair_scoring.py`). Joint encoder of ViT-B/32: 4
+what pairs can share (`clip4vla/models/clip4vla/pair_scoring.py`), in the context of evaluation,
+whose large products are oneDNN's on some processors (`encoding.py`). Joint encoder of ViT-B/32: 4
 layers, width 512; random weights and features, float32 as in evaluation.
 
 Lengths are drawn to resemble MSR-VTT: captions have a log-normal number of words, mean 9.3 and
@@ -18,6 +19,7 @@ import bench
 import numpy as np
 import torch
 
+from clip4vla.common.device import in_float32, pick_device
 from clip4vla.models.clip4vla.bert import BertJointEncoder
 from clip4vla.models.clip4vla.fusion import Fusion
 from clip4vla.models.clip4vla.joint import JointEncoder
@@ -55,7 +57,7 @@ def parser():
 
 
 def rows(options):
-    device = torch.device(options.device)
+    device = pick_device(options.device)
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     encoder = JointEncoder if options.joint == "clip" else BertJointEncoder
     fusion = Fusion(encoder(WIDTH, HEADS, LAYERS), WIDTH, MAX_WORDS, FRAMES).eval()
@@ -80,10 +82,14 @@ def rows(options):
         far = bench.agreed("scores differ, in their deviations, by", worst, 1e-5)
         return f"{padded} positions a pair padded, {real:.1f} real; {far}"
 
+    def scored():
+        with in_float32(device):  # as evaluation does
+            return score_pairs(fusion, text, text_mask, clips, SCALE).cpu()
+
     with torch.inference_mode():
         yield bench.compare(
             f"{options.texts} x {options.clips} pairs local to local, {options.joint} encoder",
-            lambda: score_pairs(fusion, text, text_mask, clips, SCALE).cpu(),
+            scored,
             lambda: fusion.local_to_local(text, text_mask, clips, SCALE).cpu(),
             against="padded blocks",
             options=options,

@@ -21,7 +21,7 @@ import bench
 import torch
 
 from clip4vla.checkpoints.initial_weights import initial_model
-from clip4vla.common.device import half_type
+from clip4vla.common.device import half_type, pick_device
 from clip4vla.config.run import Finetune, Pretrain, Source
 from clip4vla.config.sections import Inputs, Masking, Optimiser
 from clip4vla.loading.tokenizer import tokenize
@@ -145,7 +145,7 @@ def parser():
 
 
 def rows(options):
-    device = torch.device(options.device)
+    device = pick_device(options.device)
     for name, run in runs(options.architecture).items():
         if options.stages and name not in options.stages:
             continue

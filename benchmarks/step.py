@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
+from clip4vla.common.device import pick_device
 from clip4vla.config.run import Pretrain, Source
 from clip4vla.config.sections import Masking
 from clip4vla.loading.tokenizer import tokenize
@@ -192,7 +193,7 @@ def parser():
 
 
 def rows(options):
-    device = torch.device(options.device)
+    device = pick_device(options.device)
     source = Source(dataset="none", cache_id="none", split="none")
     section = Model(architecture=options.architecture, weights=None)
     model = build_model(section, {}, seed=0).to(device)

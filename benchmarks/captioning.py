@@ -66,8 +66,10 @@ def rows(options):
 
 
 def compared(model, encoded, clips, words, options):
+    device = next(model.parameters()).device
+
     def side(cache):
-        with autocast(pick_device(options.device)):
+        with autocast(device):
             decoding = BEAM.model_copy(update={"cache": cache})
             return [caption.ids for caption in decode(model, encoded, decoding, words)]
 

@@ -57,7 +57,8 @@ class Config(Section):
     targets: list[Name] = runtime(min_length=1, description="tables that `all` builds")
     frozen_cache: bool = runtime(
         True,
-        description="cache frozen CLIP's vectors of each clip beside its shards; equal results",
+        description="cache frozen CLIP's vectors of each clip beside its shards; equal results up "
+        "to rounding",
     )
     activation_checkpointing: bool = runtime(
         False,
